@@ -1,0 +1,310 @@
+"""The one definition of AMDM's settings: panel, infotext, X/Y/Z axes and API schema derive from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any
+
+NO_CHECKPOINT = "None"
+MAIN_CHECKPOINT = "main"
+MAX_SLOTS = 10
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used: one sentence that names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the panel, the infotext and the API need to know of one setting beside its default.
+
+    `name` is the setting's name in the API, `label` its caption in the panel and (after "AMDM") in the infotext.
+    """
+
+    name: str
+    label: str
+    help: str
+    type: type
+    default: Any
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    lines: int = 1
+    advanced: bool = False
+    terse: bool = True  # left out of the infotext while it stands at its default
+
+    def check(self, value: Any, path: str) -> Any:
+        """`value` as this setting's own type; SettingsError names `path` and says what would do."""
+        fits = isinstance(value, self.type) and not (self.type is not bool and isinstance(value, bool))
+        if not fits and self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value, fits = float(value), True
+        if not fits and self.type is int and isinstance(value, float) and value.is_integer():
+            value, fits = int(value), True
+        if not fits:
+            raise SettingsError(f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}, but it is {value!r}; change it.')
+        if self.choices and value not in self.choices:
+            raise SettingsError(f'AMDM: "{path}" must be one of {", ".join(self.choices)}, but it is {value!r}.')
+        if self.minimum is not None and not self.minimum <= value <= self.maximum:
+            span = f"{self.minimum:g} to {self.maximum:g}"
+            raise SettingsError(f'AMDM: "{path}" must be from {span}, but it is {value!r}.')
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        """This setting as a JSON Schema property."""
+        told: dict[str, Any] = {"type": _JSON_TYPES[self.type], "description": self.help, "default": self.default}
+        if self.choices:
+            told["enum"] = list(self.choices)
+        if self.minimum is not None:
+            told |= {"minimum": self.minimum, "maximum": self.maximum}
+        return told
+
+
+_TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+def _setting(name: str, label: str, help: str, default: Any, **more: Any) -> Any:
+    spec = Spec(name, label, help, type(default), default, **more)
+    return field(default=default, metadata={"spec": spec})
+
+
+@dataclass(frozen=True)
+class CoModel:
+    """One slot: a model that is run beside the main one during the first steps."""
+
+    enabled: bool = _setting("enabled", "enabled", "Use this slot.", True)
+    checkpoint: str = _setting(
+        "checkpoint",
+        "checkpoint",
+        'The checkpoint that is run beside the main one; "main" runs the main checkpoint with this slot\'s prompt.',
+        NO_CHECKPOINT,
+        terse=False,
+    )
+    gamma: float = _setting(
+        "gamma",
+        "gamma",
+        "How much of this model goes into the picture: 0 = nothing, 0.5 = half, 1 = it alone in the early steps.",
+        0.5,
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+        terse=False,
+    )
+    eta: float = _setting(
+        "eta",
+        "eta",
+        "After each mix, how far this model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
+        0.45,
+        minimum=0.0,
+        maximum=1000.0,
+        step=0.01,
+    )
+    prompt: str = _setting(
+        "prompt", "prompt", "This model's own prompt, with the WebUI's syntax; empty = the main prompt.", "", lines=2
+    )
+    negative_prompt: str = _setting(
+        "negative_prompt",
+        "negative prompt",
+        "This model's own negative prompt; empty = the main negative prompt.",
+        "",
+        lines=2,
+    )
+    cfg_scale: float = _setting(
+        "cfg_scale",
+        "CFG scale",
+        "How strictly this model follows its prompt; 0 = the main CFG scale.",
+        0.0,
+        minimum=0.0,
+        maximum=30.0,
+        step=0.5,
+    )
+    noise: str = _setting(
+        "noise",
+        "noise",
+        "shared = start from the main model's noise, so the picture stays near the main model's own; "
+        "independent = noise of its own, made from the image's seed.",
+        "shared",
+        choices=("shared", "independent"),
+    )
+
+    @property
+    def used(self) -> bool:
+        """Whether this slot names something to run at all."""
+        return self.enabled and self.checkpoint not in ("", NO_CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything AMDM can be told for one picture."""
+
+    enabled: bool = _setting("enabled", "AMDM", "Run other models beside the main one in the first steps.", False)
+    steps: int = _setting(
+        "steps",
+        "steps",
+        "K: in how many of the first sampling steps the models are run together; then the main one goes on alone.",
+        3,
+        minimum=0,
+        maximum=150,
+        step=1,
+        terse=False,
+    )
+    eta: float = _setting(
+        "eta",
+        "eta",
+        "After each mix, how far the main model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
+        0.45,
+        minimum=0.0,
+        maximum=1000.0,
+        step=0.01,
+        terse=False,
+    )
+    which_pass: str = _setting(
+        "pass",
+        "pass",
+        "In which pass of hires fix the models are run together; without hires fix there is only the first.",
+        "first",
+        choices=("first", "hires", "both"),
+    )
+    start: int = _setting(
+        "start",
+        "start",
+        "The first step whose results are mixed; before it every model goes its own way. 0 = from the beginning.",
+        0,
+        minimum=0,
+        maximum=149,
+        step=1,
+        advanced=True,
+    )
+    correction: str = _setting(
+        "correction",
+        "correction",
+        "relative = eta is a share of the way back, 0 to 1; paper = eta is a distance in the paper's units (45, 55).",
+        "relative",
+        choices=("relative", "paper"),
+        advanced=True,
+    )
+    co_models: tuple[CoModel, ...] = ()
+
+    @property
+    def active(self) -> tuple[tuple[int, CoModel], ...]:
+        """The slots that can change the picture, with their numbers from 1."""
+        numbered = enumerate(self.co_models, 1)
+        return tuple((number, slot) for number, slot in numbered if slot.used and slot.gamma > 0)
+
+    @property
+    def runs(self) -> bool:
+        """False where AMDM must not touch anything: off, K = 0, or no slot that could change the picture."""
+        return self.enabled and self.steps > 0 and bool(self.active)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Settings:
+        """Settings from the API's names; SettingsError names what is unknown, of a wrong type or out of range."""
+        if not isinstance(given, Mapping):
+            raise SettingsError(f"AMDM: the settings must be an object of names and values, but they are {given!r}.")
+        slots = given.get("co_models", ())
+        if not isinstance(slots, Sequence) or isinstance(slots, str):
+            raise SettingsError('AMDM: "co_models" must be a list of objects, one for each co-model.')
+        if len(slots) > MAX_SLOTS:
+            raise SettingsError(f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run.')
+        co_models = tuple(_build(CoModel, slot, f"co_models[{index}].") for index, slot in enumerate(slots))
+        own = {name: value for name, value in given.items() if name != "co_models"}
+        return replace(_build(cls, own, "", beside=("co_models",)), co_models=co_models).checked()
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Settings:
+        """Settings from the plain list the page sends: the main settings, then those of each slot (`flat` order)."""
+        main, slot = specs(cls), specs(CoModel)
+        count, left_over = divmod(len(values) - len(main), len(slot))
+        if count < 0 or left_over:
+            raise SettingsError(
+                f"AMDM: a plain list needs {len(main)} settings and {len(slot)} more for each slot, but it has "
+                f"{len(values)} entries; send one object with names instead."
+            )
+        given = {spec.name: value for spec, value in zip(main, values)}
+        chunks = [values[len(main) + index * len(slot) :][: len(slot)] for index in range(count)]
+        given["co_models"] = [{spec.name: value for spec, value in zip(slot, chunk)} for chunk in chunks]
+        return cls.from_dict(given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings by their API names; `from_dict` of it gives the same settings."""
+        told = _values(self)
+        told["co_models"] = [_values(slot) for slot in self.co_models]
+        return told
+
+    def checked(self) -> Settings:
+        """These settings, or SettingsError where two of them do not fit each other."""
+        if self.correction == "relative":
+            etas = {"eta": self.eta} | {f"co_models[{i}].eta": s.eta for i, s in enumerate(self.co_models)}
+            for path, eta in etas.items():
+                if eta > 1:
+                    raise SettingsError(
+                        f'AMDM: "{path}" is {eta:g}, but with the relative correction it must be from 0 to 1; '
+                        'lower it, or set "correction" to "paper" for the paper\'s units.'
+                    )
+        return self
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """The settings as a JSON Schema."""
+        slot = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {spec.name: spec.schema() for spec in specs(CoModel)},
+        }
+        properties = {spec.name: spec.schema() for spec in specs(cls)}
+        properties["co_models"] = {"type": "array", "items": slot, "maxItems": MAX_SLOTS, "default": []}
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "AMDM",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": properties,
+        }
+
+
+def specs(of: type) -> list[Spec]:
+    """The settings of `Settings` or `CoModel`, in the order of the panel and of the plain list."""
+    return [item.metadata["spec"] for item in fields(of) if "spec" in item.metadata]
+
+
+def attribute(of: type, name: str) -> str:
+    """The attribute that holds the setting with the API name `name`."""
+    return next(item.name for item in fields(of) if "spec" in item.metadata and item.metadata["spec"].name == name)
+
+
+def flat(slots: int) -> Iterator[tuple[int, Spec]]:
+    """(slot number, setting) of every control of a panel with `slots` slots; slot 0 is the main settings."""
+    for spec in specs(Settings):
+        yield 0, spec
+    for slot in range(1, slots + 1):
+        for spec in specs(CoModel):
+            yield slot, spec
+
+
+def infotext_label(slot: int, spec: Spec) -> str:
+    """The setting's key in the infotext: "AMDM", "AMDM steps", "AMDM 2 gamma"."""
+    if slot:
+        return f"AMDM {slot} {spec.label}"
+    return spec.label if spec.name == "enabled" else f"AMDM {spec.label}"
+
+
+def _build(of: type, given: Mapping[str, Any], prefix: str, beside: tuple[str, ...] = ()) -> Any:
+    if not isinstance(given, Mapping):
+        raise SettingsError(f'AMDM: "{prefix.rstrip(".")}" must be an object of names and values, not {given!r}.')
+    known = {item.metadata["spec"].name: item for item in fields(of) if "spec" in item.metadata}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise SettingsError(
+            f'AMDM: "{prefix}{unknown[0]}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
+        )
+    return of(**{known[name].name: known[name].metadata["spec"].check(given[name], prefix + name) for name in given})
+
+
+def _values(holder: Settings | CoModel) -> dict[str, Any]:
+    told = {}
+    for item in fields(holder):
+        if item.default is not MISSING and "spec" in item.metadata:
+            told[item.metadata["spec"].name] = getattr(holder, item.name)
+    return told
