@@ -1,0 +1,114 @@
+"""Fixtures for the tests on a real WebUI.
+
+AMDM_A1111_DIR names the checkout of the WebUI, its pinned repositories included; AMDM_A1111_PYTHON its interpreter,
+where that is not ``venv/bin/python`` in the checkout. Without the first the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from . import checkpoints
+from .webui_server import HOSTS, Host, WebUI, offline_environment
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
+Start = Callable[..., WebUI]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", "webui: needs a real WebUI (AMDM_A1111_DIR); starts servers, takes minutes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.webui)
+
+
+@pytest.fixture(scope="session", params=sorted(HOSTS))
+def webui_host(request: pytest.FixtureRequest) -> Host:
+    """The WebUI under test."""
+    host = HOSTS[request.param]
+    if host.directory() is None:
+        pytest.skip(f"{host.directory_variable} is not set: it names the folder of a real WebUI")
+    return host
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small checkpoints for this WebUI; do not write into it.
+
+    It is made once and kept beside pytest's numbered folders, until the recipe or the WebUI changes.
+    """
+    script = HERE / "checkpoints.py"
+    key = f"{webui_host.directory()}\n{webui_host.python()}\n".encode() + script.read_bytes()
+    folder = tmp_path_factory.getbasetemp().parent / f"checkpoints-{hashlib.sha256(key).hexdigest()[:12]}"
+    complete = folder / "complete"
+    with _locked(folder.with_suffix(".lock")):
+        if not complete.exists():
+            _make_checkpoints(webui_host, script, folder)
+            complete.touch()
+    return folder
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    import fcntl
+
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _make_checkpoints(host: Host, script: Path, folder: Path) -> None:
+    result = subprocess.run(
+        [host.python(), str(script), "--out", str(folder)],
+        cwd=host.directory(),
+        env=offline_environment(folder / "hub"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, f"making the checkpoints failed:\n{result.stdout[-4000:]}"
+    assert (folder / f"{checkpoints.NAMES[0]}.safetensors").exists()
+
+
+@pytest.fixture(scope="session")
+def start_webui(webui_host: Host, checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start servers of one's own: ``start_webui(page=True, arguments=[...])``; they end with the session.
+
+    The keywords are those of :class:`WebUI`. The extension is there unless ``extension=None`` is passed.
+    """
+    started: list[WebUI] = []
+
+    def start(**keywords: object) -> WebUI:
+        settings = {"checkpoints": checkpoint_dir, "extension": REPOSITORY, **keywords}
+        server = WebUI(webui_host, tmp_path_factory.mktemp("webui"), **settings)
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def webui(start_webui: Start) -> WebUI:
+    """A server with the extension, shared by the session: leave its settings as they were."""
+    return start_webui()
+
+
+@pytest.fixture(scope="session")
+def bare_webui(start_webui: Start) -> WebUI:
+    """The same server without the extension: what the WebUI draws by itself."""
+    return start_webui(extension=None)

@@ -1,0 +1,351 @@
+"""A real WebUI, started for the tests: its own data directory, no GPU, no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from PIL import Image
+
+EXTENSION_NAME = "amdm"
+START_SECONDS = 300
+REQUEST_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Host:
+    """What differs between the WebUIs: where they are and how they are told to stay on the CPU."""
+
+    name: str
+    directory_variable: str
+    python_variable: str
+    cpu_flags: tuple[str, ...]
+    script: str = "launch.py"
+    ready_text: str = "Startup time:"
+
+    def directory(self) -> Path | None:
+        """The checkout named by the environment, or None."""
+        value = os.environ.get(self.directory_variable)
+        return Path(value).expanduser().resolve() if value else None
+
+    def python(self) -> str:
+        """The interpreter: the one named by the environment, the checkout's own, or the one running the tests."""
+        named = os.environ.get(self.python_variable)
+        if named:
+            return named
+        directory = self.directory()
+        own = directory / "venv" / "bin" / "python" if directory else None
+        return str(own) if own and own.exists() else sys.executable
+
+
+HOSTS = {
+    host.name: host
+    for host in (
+        Host(
+            name="a1111",
+            directory_variable="AMDM_A1111_DIR",
+            python_variable="AMDM_A1111_PYTHON",
+            cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full"),
+        ),
+    )
+}
+
+COMMON_FLAGS = (
+    "--skip-prepare-environment",
+    "--skip-install",
+    "--skip-python-version-check",
+    "--skip-torch-cuda-test",
+    "--skip-version-check",
+    "--no-hashing",
+    "--do-not-download-clip",
+    "--no-download-sd-model",
+    "--disable-console-progressbars",
+    "--api",
+)
+
+OPTIONS: dict[str, Any] = {
+    # a preview decodes the latent with a model the WebUI would have to download
+    "live_previews_enable": False,
+    "auto_launch_browser": "Disable",
+    "samples_save": False,
+    "grid_save": False,
+    "return_grid": False,
+    # an option must be in the file for the WebUI to put it back after a request has overridden it
+    "CLIP_stop_at_last_layers": 1,
+    "sd_checkpoints_limit": 1,
+    "sd_vae": "None",
+}
+
+DRAWING: dict[str, Any] = {
+    "prompt": "a red square",
+    "negative_prompt": "",
+    "seed": 1,
+    "steps": 8,
+    "width": 64,
+    "height": 64,
+    # random models answer to the prompt far more than trained ones: a usual scale would blow the latent up
+    "cfg_scale": 3,
+    "sampler_name": "Euler",
+    "scheduler": "Automatic",
+}
+"""The request :meth:`WebUI.txt2img` and :meth:`WebUI.img2img` send where the test says nothing else."""
+
+PRIVATE_VARIABLES = ("COMMANDLINE_ARGS", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SD_WEBUI_RESTARTING")
+
+
+class WebUIError(RuntimeError):
+    """The WebUI did not start, or answered a request with an error."""
+
+
+def offline_environment(home: Path) -> dict[str, str]:
+    """The environment of everything the tests run with the WebUI's Python."""
+    environment = {key: value for key, value in os.environ.items() if key not in PRIVATE_VARIABLES}
+    environment.update(
+        HF_HOME=str(home),
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        GRADIO_ANALYTICS_ENABLED="False",
+        CUDA_VISIBLE_DEVICES="",
+        NO_PROXY="127.0.0.1,localhost",
+        no_proxy="127.0.0.1,localhost",
+        PYTHONUNBUFFERED="1",
+        # one thread: the order of additions, and so the last bit, is the same in every run
+        OMP_NUM_THREADS="1",
+        MKL_NUM_THREADS="1",
+    )
+    return environment
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def encode_picture(pixels: np.ndarray) -> str:
+    """A picture as the WebUI's API takes it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+class WebUI:
+    """One WebUI process, with a data directory of its own.
+
+    `checkpoints` is a folder whose files are linked into the model folder; `extension` is linked into the extension
+    folder, and absent if None. `page` serves the page besides the API, which makes the start slower.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        data: Path,
+        *,
+        checkpoints: Path | None = None,
+        first_checkpoint: str = "alpha.safetensors",
+        extension: Path | None = None,
+        page: bool = False,
+        arguments: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
+        directory = host.directory()
+        if directory is None:
+            raise WebUIError(f"{host.directory_variable} is not set")
+        self.host, self.directory, self.data = host, directory, data
+        self.page = page
+        self.arguments = tuple(arguments)
+        self.environment = dict(environment or {})
+        self.options = {**OPTIONS, "sd_model_checkpoint": first_checkpoint, **(options or {})}
+        self.port = 0
+        self.start_seconds = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._lay_out(checkpoints, extension)
+
+    # ---- files ----
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """The folder this WebUI reads checkpoints from; call :meth:`refresh_checkpoints` after adding one."""
+        return self.data / "models" / "Stable-diffusion"
+
+    @property
+    def log_file(self) -> Path:
+        """Everything the process has written."""
+        return self.data / "server.log"
+
+    def _lay_out(self, checkpoints: Path | None, extension: Path | None) -> None:
+        self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+        (self.data / "extensions").mkdir(exist_ok=True)
+        for file in sorted(checkpoints.iterdir()) if checkpoints else ():
+            if file.is_file():
+                (self.checkpoint_folder / file.name).symlink_to(file)
+        if extension:
+            (self.data / "extensions" / EXTENSION_NAME).symlink_to(extension, target_is_directory=True)
+        (self.data / "config.json").write_text(json.dumps(self.options))
+
+    # ---- life ----
+
+    def command(self) -> list[str]:
+        """The command line."""
+        place = ["--data-dir", str(self.data), "--server-name", "127.0.0.1", "--port", str(self.port)]
+        page = [] if self.page else ["--nowebui"]
+        start = [self.host.python(), self.host.script]
+        return [*start, *COMMON_FLAGS, *self.host.cpu_flags, *page, *place, *self.arguments]
+
+    def start(self) -> WebUI:
+        """Start the process and wait until the API answers."""
+        self.port = free_port()
+        begin = time.monotonic()
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                cwd=self.directory,
+                env={**offline_environment(self.data / "hub"), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._wait(begin + START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        self.start_seconds = time.monotonic() - begin
+        return self
+
+    def _wait(self, deadline: float) -> None:
+        while time.monotonic() < deadline:
+            if not self.running:
+                raise WebUIError(f"the WebUI ended while starting:\n{self.log[-4000:]}")
+            # with its page, the WebUI answers before it has finished setting up the API: its own word is needed as well
+            if self.host.ready_text in self.log and self._answers():
+                return
+            time.sleep(0.1)
+        raise WebUIError(f"the WebUI did not answer within {START_SECONDS} s:\n{self.log[-4000:]}")
+
+    def _answers(self) -> bool:
+        try:
+            return self._session.get(self.url("/sdapi/v1/options"), timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        self._session.close()
+
+    def __enter__(self) -> WebUI:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---- log ----
+
+    @property
+    def log(self) -> str:
+        """The text of the log so far, one progress bar state per line."""
+        return self.log_file.read_text(errors="replace").replace("\r", "\n") if self.log_file.exists() else ""
+
+    def errors(self, since: int = 0) -> list[str]:
+        """The lines of the log, from character `since` on, with which the WebUI reports an error."""
+        return re.findall(r"^(?:\*\*\* .*|[ \t]*Traceback \(most recent call last\):)$", self.log[since:], re.M)
+
+    # ---- requests ----
+
+    def url(self, path: str) -> str:
+        """The address of a path on this server."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(self, path: str) -> requests.Response:
+        """Send a GET request; errors are the caller's to look at."""
+        return self._session.get(self.url(path), timeout=REQUEST_SECONDS)
+
+    def post(self, path: str, json: Any = None) -> requests.Response:
+        """Send a POST request; errors are the caller's to look at."""
+        return self._session.post(self.url(path), json=json, timeout=REQUEST_SECONDS)
+
+    def call(self, path: str, json: Any = None) -> Any:
+        """Send a POST request, or a GET request without `json`, and return the answer; an error answer is raised."""
+        answer = self.get(path) if json is None else self.post(path, json)
+        if not answer.ok:
+            raise WebUIError(f"{path}: {answer.status_code} {answer.text[:2000]}")
+        return answer.json()
+
+    def txt2img(self, *, checkpoint: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Draw from a prompt; `checkpoint` holds for this request alone."""
+        return self._draw("txt2img", checkpoint, parameters)
+
+    def img2img(self, picture: np.ndarray, *, checkpoint: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Draw from a prompt and a picture; `mask`, an array, makes it an inpainting."""
+        parameters["init_images"] = [encode_picture(picture)]
+        if isinstance(parameters.get("mask"), np.ndarray):
+            parameters["mask"] = encode_picture(parameters["mask"])
+        return self._draw("img2img", checkpoint, parameters)
+
+    def _draw(self, mode: str, checkpoint: str | None, parameters: dict[str, Any]) -> dict[str, Any]:
+        request = {**DRAWING, **parameters}
+        if checkpoint:
+            request["override_settings"] = {
+                **request.get("override_settings", {}),
+                "sd_model_checkpoint": self.title(checkpoint),
+            }
+        return self.call(f"/sdapi/v1/{mode}", request)
+
+    @staticmethod
+    def pixels(answer: Mapping[str, Any]) -> list[np.ndarray]:
+        """The pictures of an answer, as arrays of bytes."""
+        return [np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))) for picture in answer["images"]]
+
+    # ---- checkpoints ----
+
+    def checkpoints(self) -> list[str]:
+        """The names, without suffix, of the checkpoints the WebUI lists."""
+        return [entry["model_name"] for entry in self.call("/sdapi/v1/sd-models")]
+
+    def title(self, name: str) -> str:
+        """The title the WebUI gives a checkpoint. It silently ignores a checkpoint it does not know; this raises."""
+        titles = {entry["model_name"]: entry["title"] for entry in self.call("/sdapi/v1/sd-models")}
+        if name not in titles:
+            raise WebUIError(f"no checkpoint {name!r} among {sorted(titles)}")
+        return titles[name]
+
+    def refresh_checkpoints(self) -> None:
+        """Let the WebUI read its checkpoint folder again."""
+        answer = self.post("/sdapi/v1/refresh-checkpoints")
+        if not answer.ok:
+            raise WebUIError(answer.text)
+
+    def use_checkpoint(self, name: str) -> None:
+        """Load a checkpoint as the main model, until another one is chosen."""
+        self.call("/sdapi/v1/options", {"sd_model_checkpoint": self.title(name)})
