@@ -146,8 +146,8 @@ def encode_picture(pixels: np.ndarray) -> str:
 class WebUI:
     """One WebUI process, with a data directory of its own.
 
-    `checkpoints` is a folder whose files are linked into the model folder; `extension` is linked into the extension
-    folder, and absent if None. `page` serves the page besides the API, which makes the start slower.
+    `checkpoints` is a folder whose files are linked into the model folder; the parts of
+    `extension` are linked into a folder of the extension folder, which is absent if None. `page` serves the page besides the API, which makes the start slower.
     """
 
     def __init__(
@@ -197,8 +197,16 @@ class WebUI:
             if file.is_file():
                 (self.checkpoint_folder / file.name).symlink_to(file)
         if extension:
-            (self.data / "extensions" / EXTENSION_NAME).symlink_to(extension, target_is_directory=True)
+            self._link_extension(extension)
         (self.data / "config.json").write_text(json.dumps(self.options))
+
+    def _link_extension(self, extension: Path) -> None:
+        """Link the parts, not the whole: the WebUI reports an error for a Git checkout without a remote."""
+        folder = self.data / "extensions" / EXTENSION_NAME
+        folder.mkdir()
+        for part in extension.iterdir():
+            if not part.name.startswith("."):
+                (folder / part.name).symlink_to(part, target_is_directory=part.is_dir())
 
     # ---- life ----
 
