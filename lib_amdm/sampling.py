@@ -67,8 +67,9 @@ def amdm(
 
     init: the clean latent that the sampler's input was noised from (img2img), for independent noise. nominal_steps:
     into how many steps the range of a sampler without a grid (DPM adaptive) is divided to say what the first K are.
-    shortest_tail: fewest timesteps that UniPC-like samplers take. going: asked in every step; once it says no, the main
-    model goes on alone. force: go through the aggregation even where it changes nothing (K >= 1 and every gamma 0).
+    shortest_tail: fewest timesteps that UniPC-like samplers take. going: asked in every step before and after the
+    co-models are run; once it says no, the main model goes on alone. force: go through the aggregation even where it
+    changes nothing (K >= 1 and every gamma 0).
 
     With K = 0, no co-model, or every gamma 0, `func` is called as it is, on the arguments as they are.
     """
@@ -143,7 +144,8 @@ class _Early:
             denoised = co.denoise(latent, latent.new_full((latent.shape[0],), level))
             ys.append(euler_step(denoised, latent, level, level_next) / down)
             means.append(posterior_mean(denoised, latent, level, level_next) / down)
-        self.found = ys, means
+        if self.going():
+            self.found = ys, means
 
     def aggregated(self, y: Tensor, ys: list[Tensor], means: list[Tensor]) -> list[Tensor]:
         if self.k < self.start:

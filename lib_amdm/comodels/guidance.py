@@ -1,0 +1,58 @@
+"""Classifier-free guidance for one co-model evaluation, with weighted prompt parts, as the WebUI applies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Cond = "Tensor | dict[str, Tensor]"
+Predict = Callable[[Tensor, Tensor, "Tensor | dict[str, Tensor]", "list[int]"], Tensor]
+
+
+def guided(
+    predict: Predict,
+    x: Tensor,
+    sigma: Tensor,
+    parts: Sequence[Sequence[tuple[int, float]]],
+    cond: Tensor | dict[str, Tensor],
+    uncond: Tensor | dict[str, Tensor],
+    cond_scale: float,
+    skip_uncond: bool = False,
+    together: bool = True,
+) -> Tensor:
+    """uncond + sum_i w_i * scale * (cond_i - uncond), for each image of the batch.
+
+    predict(x, sigma, cond, rows): the denoised latents for rows of conditions, with the image each row belongs to.
+    parts: for each image its prompt's parts as (row of `cond`, weight). uncond: one row for each image. skip_uncond:
+    leave the negative prompt out, as the WebUI does on the steps it skips it in. together: one call for both, where
+    their lengths allow.
+    """
+    owners = [image for image, of_image in enumerate(parts) for _ in of_image]
+    everyone = list(range(len(x)))
+    if skip_uncond:
+        out_cond = predict(x[owners], sigma[owners], cond, owners)
+        base, cond_scale = out_cond[[of_image[0][0] for of_image in parts]], 1.0
+    elif together and _length(cond) == _length(uncond):
+        rows = owners + everyone
+        out = predict(x[rows], sigma[rows], _cat(cond, uncond), rows)
+        out_cond, base = out[: len(owners)], out[len(owners) :]
+    else:
+        out_cond = predict(x[owners], sigma[owners], cond, owners)
+        base = predict(x, sigma, uncond, everyone)
+    denoised = base.clone()
+    for image, of_image in enumerate(parts):
+        for row, weight in of_image:
+            denoised[image] += (out_cond[row] - base[image]) * (weight * cond_scale)
+    return denoised
+
+
+def _length(cond: Tensor | dict[str, Tensor]) -> int:
+    return (cond["crossattn"] if isinstance(cond, dict) else cond).shape[1]
+
+
+def _cat(a: Tensor | dict[str, Tensor], b: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    if isinstance(a, dict):
+        return {key: torch.cat([a[key], b[key]]) for key in a}
+    return torch.cat([a, b])

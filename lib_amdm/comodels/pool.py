@@ -1,0 +1,133 @@
+"""The one thing that outlives a picture: the co-model checkpoints that are kept loaded, and the texts they encoded."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TEXTS_KEPT = 32
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file as it was when it was read; another state means that it must be read again."""
+
+    path: str
+    changed: int
+    size: int
+
+    @classmethod
+    def of(cls, path: str) -> FileState:
+        stat = Path(path).stat()
+        return cls(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+class Texts:
+    """Encoded texts by everything that they depend on; the least recently used are forgotten first."""
+
+    def __init__(self, most: int = TEXTS_KEPT) -> None:
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._most = most
+
+    def get(self, key: Hashable, encode: Callable[[], Any]) -> Any:
+        """What `encode` gave for `key`, encoded only where it is not kept."""
+        if key not in self._kept:
+            self._kept[key] = encode()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+@dataclass
+class Loaded:
+    """A loaded co-model checkpoint."""
+
+    name: str
+    model: torch.nn.Module
+    texts: Texts = field(default_factory=Texts)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its own tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.model))
+
+
+class Pool:
+    """Loaded co-models by file, the least recently used dropped first. Safe to ask from the API's threads."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[tuple[str, Hashable], tuple[FileState, Loaded]] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, path: str, variant: Hashable, load: Callable[[], Loaded]) -> Loaded:
+        """The co-model of the file at `path`, loaded where it is not kept, was loaded as another `variant` (dtype), or
+        the file has changed since."""
+        state, key = FileState.of(path), (str(path), variant)
+        with self._lock:
+            kept_state, kept = self._loaded.get(key, (None, None))
+            if kept is None or kept_state != state:
+                self._loaded.pop(key, None)
+                kept = load()
+                share_equal_tensors(kept.model, [other.model for _, other in self._loaded.values()])
+                self._loaded[key] = (state, kept)
+            self._loaded.move_to_end(key)
+            return kept
+
+    def trim(self, limit: int) -> None:
+        """Drop the least recently used until at most `limit` are kept."""
+        with self._lock:
+            while len(self._loaded) > limit:
+                self._loaded.popitem(last=False)
+
+    def listing(self) -> list[dict[str, Any]]:
+        """What is kept, the most recently used last; tensors that two share are counted with the first."""
+        with self._lock:
+            seen: set[int] = set()
+            told = []
+            for _, loaded in self._loaded.values():
+                own = {t.data_ptr(): t.numel() * t.element_size() for t in _tensors(loaded.model)}
+                size = sum(count for pointer, count in own.items() if pointer not in seen)
+                seen |= own.keys()
+                told.append({"checkpoint": loaded.name, "bytes": size})
+            return told
+
+    def unload(self) -> dict[str, int]:
+        """Forget everything; what a picture is being drawn with goes when that picture is done."""
+        with self._lock:
+            told = self.listing()
+            self._loaded.clear()
+            return {"unloaded": len(told), "bytes": sum(entry["bytes"] for entry in told)}
+
+
+def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -> int:
+    """Let `model` use the parameters of `others` where names and values agree; returns the bytes saved.
+
+    Checkpoints of one family often carry the same text encoder. Only co-models share: a host may rewrite the main
+    model's weights in place.
+    """
+    saved = 0
+    for other in others:
+        theirs = dict(other.named_parameters())
+        for name, parameter in model.named_parameters():
+            twin = theirs.get(name)
+            if twin is None or twin.data_ptr() == parameter.data_ptr() or not _alike(parameter, twin):
+                continue
+            if torch.equal(parameter, twin):
+                parameter.data = twin.data
+                saved += twin.numel() * twin.element_size()
+    return saved
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
+def _tensors(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]

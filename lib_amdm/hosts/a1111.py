@@ -1,0 +1,441 @@
+"""A1111 1.10: where its lists, its page and its sampling are found, and how a co-model is evaluated in it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from secrets import compare_digest
+from types import ModuleType
+from typing import Any
+
+import k_diffusion.external
+import torch
+from fastapi import Depends, HTTPException
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from modules import (
+    devices,
+    extra_networks,
+    lowvram,
+    prompt_parser,
+    script_callbacks,
+    scripts,
+    sd_hijack,
+    sd_models,
+    sd_samplers,
+    sd_samplers_common,
+    sd_samplers_lcm,
+    shared,
+)
+from modules.ui_common import create_refresh_button
+from modules.ui_components import InputAccordion, ToolButton
+
+from ..comodels.base import AmdmError
+from ..comodels.guidance import guided
+from ..comodels.pool import Pool, Texts
+from ..sampling import CoRun, private_seeds
+from ..settings import MAIN_CHECKPOINT, CoModel
+from . import a1111_models
+
+
+class A1111:
+    """The WebUI as `hosts.base.Host` describes it. The pool of co-models lives and dies with this object."""
+
+    name = "A1111"
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.main_texts = Texts()
+
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int) -> A1111Run:
+        return A1111Run(self, p, goes_on, hook, sampler, steps)
+
+    def is_hires_pass(self, p: Any) -> bool:
+        return bool(p.is_hr_pass)
+
+    def is_inner(self, p: Any) -> bool:
+        return bool(getattr(p, "_ad_inner", False))
+
+    def comment(self, p: Any, text: str) -> None:
+        p.comment(text)
+
+    def checkpoint_titles(self) -> list[str]:
+        return sd_models.checkpoint_tiles()
+
+    def checkpoint_title(self, name: str) -> str | None:
+        info = find_checkpoint(name)
+        return info.title if info else None
+
+    def refresh_checkpoints(self) -> None:
+        sd_models.list_models()
+
+    def loaded(self) -> list[dict[str, Any]]:
+        return self.pool.listing()
+
+    def unload(self) -> dict[str, int]:
+        told = self.pool.unload()
+        devices.torch_gc()
+        return told
+
+    def input_accordion(self, value: bool, label: str, elem_id: str) -> InputAccordion:
+        return InputAccordion(value, label=label, elem_id=elem_id)
+
+    def refresh_button(self, component: Any, refresh: Callable, choices: Callable, elem_id: str) -> Any:
+        return create_refresh_button(component, refresh, choices, elem_id)
+
+    def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
+        return ToolButton(value=text, elem_id=elem_id, tooltip=tooltip)
+
+    def xyz_module(self) -> ModuleType | None:
+        names = ("xyz_grid.py", "scripts.xyz_grid")
+        return next((data.module for data in scripts.scripts_data if data.script_class.__module__ in names), None)
+
+    def option(self, name: str) -> Any:
+        return getattr(shared.opts, name)
+
+    def add_option(
+        self,
+        name: str,
+        default: Any,
+        label: str,
+        component: Any,
+        component_args: dict[str, Any],
+        section: tuple[str, str],
+        info: str,
+    ) -> None:
+        option = shared.OptionInfo(default, label, component, component_args, section=section)
+        shared.opts.add_option(name, option.info(info))
+
+    def on_before_ui(self, callback: Callable) -> None:
+        script_callbacks.on_before_ui(callback)
+
+    def on_ui_settings(self, callback: Callable) -> None:
+        script_callbacks.on_ui_settings(callback)
+
+    def on_app_started(self, callback: Callable) -> None:
+        script_callbacks.on_app_started(callback)
+
+    def on_infotext_pasted(self, callback: Callable) -> None:
+        script_callbacks.on_infotext_pasted(callback)
+
+    def api_auth(self) -> list[Any]:
+        logins = shared.cmd_opts.api_auth
+        if not logins:
+            return []
+        known = dict(login.strip().split(":", 1) for login in logins.split(","))
+
+        def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+            password = known.get(given.username)
+            if password is None or not compare_digest(given.password.encode(), password.encode()):
+                raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
+
+        return [Depends(check)]
+
+
+def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
+    """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
+    return sd_models.checkpoint_aliases.get(name) or sd_models.checkpoint_aliases.get(name.rsplit(" [", 1)[0])
+
+
+class A1111Run:
+    """One pass of one batch: the co-models of its slots, their texts, and how the main model's rules apply to them."""
+
+    def __init__(
+        self, host: A1111, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int
+    ) -> None:
+        self.host, self.p, self.goes_on, self.hook, self.steps = host, p, goes_on, hook, steps
+        self.sampler = p.sampler
+        self.on_timesteps = "timesteps" in inspect.signature(sampler).parameters
+        self.main = shared.sd_model
+        self.main_file = self.main.sd_checkpoint_info.filename
+        self.stopped = False
+        self.models: list[_SlotModel] = []
+
+    @property
+    def denoiser(self) -> Any:
+        return self.sampler.model_wrap_cfg
+
+    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+        try:
+            self.models = [_SlotModel(self, number, slot) for number, slot in slots]
+        finally:
+            shared.state.textinfo = None
+        return [
+            CoRun(model.denoise, model.slot.gamma, model.slot.eta, model.slot.noise, self._seeds(model.number))
+            for model in self.models
+        ]
+
+    def _seeds(self, number: int) -> list[int]:
+        return private_seeds(self.p.seeds[: len(self.hook["noise"])], number)
+
+    def sampler_options(self) -> dict[str, Any]:
+        x, noise = self.hook["x"], self.hook["noise"]
+        return {
+            "init": None if x is noise else x,
+            "nominal_steps": self.pass_steps,
+            "shortest_tail": shared.opts.uni_pc_order,
+            "going": self.going,
+        }
+
+    @property
+    def pass_steps(self) -> int:
+        p = self.p
+        return (p.hr_second_pass_steps or p.steps) if p.is_hr_pass else p.steps
+
+    def titles(self) -> dict[int, str]:
+        return {model.number: model.title for model in self.models}
+
+    def going(self) -> bool:
+        """False once the models must not be mixed any more: the refiner took over, or a co-model failed."""
+        if not self.stopped and shared.sd_model.sd_checkpoint_info.filename != self.main_file:
+            self.stop("AMDM: the refiner took over in the early steps, so the models were run together only before it.")
+        return not self.stopped
+
+    def stop(self, why: str) -> None:
+        self.stopped = True
+        self.p.comment(why)
+
+    def failed(self, error: AmdmError) -> None:
+        """Raise, which ends the picture; or note it and let the main model go on alone, where the user wants that."""
+        if not self.goes_on:
+            raise error
+        self.stop(str(error))
+
+    def finish(self, pool_limit: int) -> bool:
+        shared.state.textinfo = None
+        ran = any(model.evaluations for model in self.models)
+        for model in self.models:
+            model.park()
+        self.models = []
+        self.host.pool.trim(pool_limit)
+        return ran
+
+    def skips_uncond(self, step: int, sigma: float) -> bool:
+        """The host's rules for leaving out the negative prompt: "skip early CFG" and NGMS."""
+        opts, denoiser = shared.opts, self.denoiser
+        if opts.skip_early_cond != 0 and step / denoiser.total_steps <= opts.skip_early_cond:
+            return True
+        least = self.sampler.sampler_extra_args["s_min_uncond"]
+        return bool((step % 2 or opts.s_min_uncond_all) and least > 0 and sigma < least)
+
+    def masked(self, denoised: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Outside the mask of an inpainting the picture is known to every model."""
+        d = self.denoiser
+        if d.mask is None:
+            return denoised
+        blended = denoised * d.nmask + d.init_latent * d.mask
+        if self.p.scripts is None:
+            return blended
+        told = scripts.MaskBlendArgs(denoised, d.nmask, d.init_latent, d.mask, blended, denoiser=d, sigma=sigma)
+        self.p.scripts.on_mask_blend(self.p, told)
+        return told.blended_latent
+
+
+class _SlotModel:
+    """One slot's model in one pass: loaded, its texts encoded, ready to denoise."""
+
+    def __init__(self, run: A1111Run, number: int, slot: CoModel) -> None:
+        self.run, self.number, self.slot = run, number, slot
+        self.evaluations = 0
+        self.is_main = slot.checkpoint == MAIN_CHECKPOINT
+        self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
+        self.title = MAIN_CHECKPOINT if self.is_main else self.info.title
+        shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
+        if self.is_main:
+            a1111_models.refuse_stranger(run.main, self.info, run.main, number)
+            self.model, self.texts = run.main, run.host.main_texts
+        else:
+            kept = run.host.pool.get(self.info.filename, a1111_models.variant(), self._load)
+            # the family is checked again because the kept one may have been loaded beside another main model
+            a1111_models.refuse_stranger(kept.model, self.info, run.main, number)
+            self.model, self.texts, self.title = kept.model, kept.texts, self.info.title
+            self._prepare()
+        self.cond, self.uncond = self._encode()
+        self.wrap = self._wrap()
+
+    def _find(self) -> sd_models.CheckpointInfo:
+        info = find_checkpoint(self.slot.checkpoint)
+        if info is None:
+            raise AmdmError(
+                f'AMDM slot {self.number}: "{self.slot.checkpoint}" is not in the WebUI\'s list of checkpoints; '
+                "refresh the list or choose another checkpoint."
+            )
+        return info
+
+    def _load(self) -> Any:
+        try:
+            return a1111_models.load(self.info, self.run.main, self.number)
+        except AmdmError:
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            raise self._out_of_memory() from error
+        except Exception as error:
+            raise AmdmError(
+                f'AMDM slot {self.number}: "{self.info.name}" cannot be loaded ({_in_one_line(error)}); '
+                "choose another checkpoint."
+            ) from error
+
+    def _prepare(self) -> None:
+        p = self.run.p
+        sd_models.apply_alpha_schedule_override(self.model)
+        a1111_models.set_tiling(self.model, p.tiling)
+        sd_models.apply_token_merging(self.model, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+        if not lowvram.is_enabled(self.run.main):
+            a1111_models.move(self.model, devices.device)
+
+    def _encode(self) -> tuple[Any, Any]:
+        """The slot's own texts, or the main prompt's, through this model's text encoder, as the host schedules them."""
+        p, hook = self.run.p, self.run.hook
+        hires = p.is_hr_pass
+        mains = (p.hr_prompts, p.hr_negative_prompts) if hires else (p.prompts, p.negative_prompts)
+        encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
+        conds = []
+        for given, main, encoder, ready in zip(
+            (self.slot.prompt, self.slot.negative_prompt), mains, encoders, (hook["c"], hook["uc"])
+        ):
+            if self.is_main and not given:
+                conds.append(ready)
+            else:
+                conds.append(self._encoded([self._plain(given)] * len(main) if given else main, encoder))
+        return conds[0], conds[1]
+
+    def _plain(self, text: str) -> str:
+        """The slot's text without anything that only the main prompt can carry."""
+        text, networks = extra_networks.parse_prompt(text)
+        if networks:
+            raise AmdmError(
+                f'AMDM slot {self.number}: its prompt names an extra network ("<{next(iter(networks))}:...>"), which '
+                "co-models cannot load; remove it from the slot's prompt."
+            )
+        return text
+
+    def _encoded(self, texts: list[str], encoder: Callable[..., Any]) -> Any:
+        p = self.run.p
+        hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
+        width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
+        texts = prompt_parser.SdConditioning(texts, is_negative_prompt=negative, width=width, height=height)
+        config = sd_samplers.find_sampler_config(p.sampler_name)
+        steps = config.total_steps(p.steps) if config else p.steps
+        hires_steps = None
+        if hires:
+            config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+            hires_steps = config.total_steps(self.run.pass_steps) if config else self.run.pass_steps
+        old = shared.opts.use_old_scheduling
+        networks = p.extra_network_data if self.is_main else None
+        host_key = p.cached_params(list(texts), steps, networks, hires_steps, old)
+        key = repr((host_key, negative, width, height, shared.opts.sdxl_clip_l_skip, self.info.filename))
+
+        def encode() -> Any:
+            if lowvram.is_enabled(self.run.main) and not self.is_main:
+                a1111_models.move(self.model, devices.device)
+            hijack = sd_hijack.model_hijack
+            kept = hijack.extra_generation_params.copy(), hijack.comments.copy()
+            try:
+                with torch.no_grad(), devices.autocast():
+                    return encoder(self.model, texts, steps, hires_steps, old)
+            finally:
+                hijack.extra_generation_params, hijack.comments = kept
+                self._leave_if_short()
+
+        return self.texts.get(key, encode)
+
+    def _wrap(self) -> Any:
+        """The denoiser that the host would give this model for this sampler; timestep samplers use whole timesteps."""
+        main_wrap = self.run.denoiser.inner_model
+        if isinstance(main_wrap, sd_samplers_lcm.LCMCompVisDenoiser):
+            return sd_samplers_lcm.LCMCompVisDenoiser(self.model)
+        external = k_diffusion.external
+        kind = external.CompVisVDenoiser if self.model.parameterization == "v" else external.CompVisDenoiser
+        return kind(self.model, quantize=self.run.on_timesteps or shared.opts.enable_quantization)
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The model's denoised latent after guidance (`sampling.CoRun.denoise`)."""
+        state, run = shared.state, self.run
+        if state.interrupted or state.skipped:
+            raise sd_samplers_common.InterruptedException
+        if run.stopped:
+            return x
+        step = run.denoiser.step - 1
+        early = min(run.steps, run.pass_steps)
+        state.textinfo = f"AMDM: step {self.evaluations + 1} of {early}, {self.info.name_for_extra}"
+        try:
+            denoised = self._denoised(x, sigma, step)
+        except torch.cuda.OutOfMemoryError:
+            run.failed(self._out_of_memory())
+            return x
+        except Exception as error:
+            run.failed(
+                AmdmError(
+                    f'AMDM slot {self.number}: running "{self.info.name}" failed ({_in_one_line(error)}); '
+                    "choose another checkpoint or empty the slot."
+                )
+            )
+            return x
+        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
+            run.failed(
+                AmdmError(
+                    f'AMDM slot {self.number}: "{self.info.name}" gave NaN; choose another checkpoint, or start the '
+                    "WebUI with --no-half or --upcast-sampling."
+                )
+            )
+            return x
+        self.evaluations += 1
+        return denoised
+
+    def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
+        run = self.run
+        parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
+        uncond = prompt_parser.reconstruct_cond_batch(self.uncond, step)
+        image_cond = run.sampler.sampler_extra_args["image_cond"]
+        host_sigma = self.wrap.sigma_to_t(sigma) if run.on_timesteps else sigma
+        cond_scale = self.slot.cfg_scale or run.sampler.sampler_extra_args["cond_scale"]
+
+        def predict(x: torch.Tensor, sigma: torch.Tensor, cond: Any, rows: list[int]) -> torch.Tensor:
+            concat = {"c_concat": [image_cond[rows]]}
+            told = {**cond, **concat} if isinstance(cond, dict) else {"c_crossattn": [cond], **concat}
+            return self.wrap(x, sigma, cond=told)
+
+        if lowvram.is_enabled(run.main) and not self.is_main:
+            a1111_models.move(self.model, devices.device)
+        try:
+            denoised = guided(
+                predict,
+                x,
+                sigma,
+                parts,
+                cond,
+                uncond,
+                cond_scale,
+                run.skips_uncond(step, host_sigma[0].item()),
+                shared.opts.batch_cond_uncond,
+            )
+        finally:
+            self._leave_if_short()
+        return run.masked(denoised, host_sigma)
+
+    def _leave_if_short(self) -> None:
+        """With --medvram and --lowvram a co-model is on the GPU only while it is used."""
+        if lowvram.is_enabled(self.run.main) and not self.is_main:
+            a1111_models.move(self.model, devices.cpu)
+
+    def park(self) -> None:
+        """After the early steps: make room on the GPU for the main model's steps and the VAE where little is left."""
+        if self.is_main or devices.device.type != "cuda":
+            return
+        free, _ = torch.cuda.mem_get_info(devices.device)
+        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        if free < size:
+            a1111_models.move(self.model, devices.cpu)
+
+    def _out_of_memory(self) -> AmdmError:
+        self.run.host.unload()
+        return AmdmError(
+            f'AMDM slot {self.number}: there is not enough GPU memory for "{self.info.name}" beside the main '
+            "checkpoint; use fewer co-models, a smaller picture, or start the WebUI with --medvram."
+        )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+HOST = A1111()

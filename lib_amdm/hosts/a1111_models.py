@@ -1,0 +1,196 @@
+"""A1111: loading a checkpoint beside the main one, without touching the main one (1.10, hosts' own loading parts)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import (
+    devices,
+    lowvram,
+    sd_disable_initialization,
+    sd_hijack,
+    sd_models,
+    sd_models_config,
+    sd_models_xl,
+    sd_unet,
+    shared,
+)
+from modules.timer import Timer
+from omegaconf import OmegaConf
+
+from ..comodels.base import AmdmError
+from ..comodels.pool import Loaded
+
+VAE_PREFIX = "first_stage_model."
+CLIP_KEYS = (
+    sd_models.sd1_clip_weight,
+    sd_models.sd2_clip_weight,
+    sd_models.sdxl_clip_weight,
+    sd_models.sdxl_refiner_clip_weight,
+)
+
+
+def variant() -> tuple[Any, ...]:
+    """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
+    return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast)
+
+
+def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
+    """The checkpoint's UNet and text encoder in the main model's dtype, on its device; AmdmError where it cannot be.
+
+    The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
+    config, construction without weights, weights, dtype, text-encoder wrapping.
+    """
+    weights = _read(info, slot)
+    for key in [key for key in weights if key.startswith(VAE_PREFIX)]:
+        del weights[key]
+    config_path = sd_models_config.find_checkpoint_config(weights, info)
+    config = OmegaConf.load(config_path)
+    sd_models.repair_config(config, weights)
+    has_clip = any(key in weights for key in CLIP_KEYS)
+    with (
+        sd_disable_initialization.DisableInitialization(disable_clip=has_clip or shared.cmd_opts.do_not_download_clip),
+        sd_disable_initialization.InitializeOnMeta(),
+    ):
+        model = sd_models.instantiate_from_config(config.model, weights)
+    model.first_stage_model = None
+    model.used_config = config_path
+    sd_models.set_model_type(model, weights)
+    sd_models.set_model_fields(model)
+    if model.is_sdxl:
+        sd_models_xl.extend_sdxl(model)
+    if model.is_ssd:
+        sd_hijack.model_hijack.convert_sdxl_to_ssd(model)
+    model.is_sdxl_inpaint = model.is_sdxl and in_channels(model) == 9
+    refuse_stranger(model, info, main, slot)
+
+    conversion = None if shared.cmd_opts.no_half else {"alphas_cumprod": None, "": torch.float16}
+    device = devices.cpu if lowvram.is_enabled(main) else devices.device
+    with sd_disable_initialization.LoadStateDictOnMeta(weights, device=device, weight_dtype_conversion=conversion):
+        model.load_state_dict(weights, strict=False)
+    _refuse_holes(model, info, slot)
+    _to_main_dtype(model)
+    model.sd_checkpoint_info = info
+    model.sd_model_checkpoint = info.filename
+    model.lowvram = False
+    model.eval().requires_grad_(False).to(device)
+    with _text_encoder_wrapping():
+        _OwnHijack().hijack(model)
+    return Loaded(info.title, model)
+
+
+def family(model: Any) -> str:
+    """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
+    flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2"}
+    name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "SD1")
+    if model.cond_stage_key == "edit":
+        return f"{name} InstructPix2Pix"
+    if model.model.conditioning_key == "crossattn-adm":
+        return f"{name} unCLIP"
+    channels = in_channels(model)
+    kinds = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling"}
+    return name + kinds.get(channels, f" with {channels} input channels")
+
+
+def in_channels(model: Any) -> int:
+    """Input channels of the UNet; 4 where the model has none to ask (SD3)."""
+    blocks = getattr(getattr(model.model, "diffusion_model", None), "input_blocks", None)
+    return blocks[0][0].in_channels if blocks is not None else 4
+
+
+def refuse_stranger(model: Any, info: sd_models.CheckpointInfo, main: Any, slot: int) -> None:
+    """AmdmError where the two models do not share latents, or where the method is not made for them."""
+    ours, theirs = family(model), family(main)
+    main_name = main.sd_checkpoint_info.name
+    if theirs == "SD3":
+        raise AmdmError(f'AMDM: the main checkpoint "{main_name}" is SD3, but the method needs an eps or v model; '
+                        "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint.")  # fmt: skip
+    if any(kind in theirs for kind in ("InstructPix2Pix", "unCLIP")):
+        raise AmdmError(f'AMDM: the main checkpoint "{main_name}" is {theirs}, which AMDM cannot run together with '
+                        "others; switch AMDM off or choose another checkpoint.")  # fmt: skip
+    if ours != theirs:
+        raise AmdmError(f'AMDM slot {slot}: "{info.name}" is {ours}, but the main checkpoint "{main_name}" is '
+                        f"{theirs}; choose a checkpoint of the same kind.")  # fmt: skip
+
+
+def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
+    """The file's tensors through the host's own readers (its safe unpickler among them); a copy that may be emptied."""
+    try:
+        weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
+    except AmdmError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, (AttributeError, TypeError)):
+            reason = "the WebUI's safe loader refused it"
+        raise AmdmError(f'AMDM slot {slot}: "{info.name}" cannot be read ({reason}); '
+                        "download it again or choose another checkpoint.") from error  # fmt: skip
+    if not any(key.startswith("model.diffusion_model.") for key in weights):
+        raise AmdmError(f'AMDM slot {slot}: "{info.name}" has no UNet in it; choose a whole checkpoint.')
+    return weights
+
+
+def _refuse_holes(model: torch.nn.Module, info: sd_models.CheckpointInfo, slot: int) -> None:
+    holes = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if holes:
+        raise AmdmError(f'AMDM slot {slot}: "{info.name}" lacks {len(holes)} tensors that its kind needs '
+                        f"(first {holes[0]}); download it again or choose another checkpoint.")  # fmt: skip
+
+
+def _to_main_dtype(model: Any) -> None:
+    alphas = model.alphas_cumprod
+    if shared.cmd_opts.opt_channelslast:
+        model.to(memory_format=torch.channels_last)
+    if shared.cmd_opts.no_half:
+        model.float()
+    else:
+        model.alphas_cumprod = None
+        model.half()
+    model.alphas_cumprod = alphas
+    model.alphas_cumprod_original = alphas
+    sd_models.apply_alpha_schedule_override(model)
+
+
+class _OwnHijack(sd_hijack.StableDiffusionModelHijack):
+    """The host's text-encoder wrapping with a state of its own, so that the main model's is never written.
+
+    The embeddings are the main one's: they are looked up by the user's words.
+    """
+
+    def __init__(self) -> None:
+        self.embedding_db = sd_hijack.model_hijack.embedding_db
+        self.clear_comments()
+
+    def apply_optimizations(self, option: Any = None) -> None:
+        """The attention optimization is the process's, and the main model has set it."""
+
+
+@contextmanager
+def _text_encoder_wrapping() -> Iterator[None]:
+    """Keep the one process-wide name that the host's wrapping writes."""
+    kept = sd_unet.original_forward
+    try:
+        yield
+    finally:
+        sd_unet.original_forward = kept
+
+
+def set_tiling(model: torch.nn.Module, tiling: bool) -> None:
+    """Let the UNet's convolutions wrap around the borders, as the host does for the main model."""
+    mode = "circular" if tiling else "zeros"
+    for layer in model.model.modules():
+        if type(layer) is torch.nn.Conv2d:
+            layer.padding_mode = mode
+
+
+def move(model: torch.nn.Module, device: torch.device) -> None:
+    if next(model.parameters()).device != device:
+        model.to(device)
+        if device.type == "cpu":
+            gc.collect()
+            devices.torch_gc()

@@ -1,0 +1,87 @@
+"""What AMDM needs of a WebUI: the protocol that each file in this folder fulfils for its host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any, Protocol
+
+from ..sampling import CoRun
+from ..settings import CoModel
+
+
+class HostRun(Protocol):
+    """One pass of one batch on a host: what the co-models need to be run beside the main model."""
+
+    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+        """The co-models of the slots (number, settings), loaded and with their texts encoded; AmdmError in words."""
+
+    def sampler_options(self) -> dict[str, Any]:
+        """The keyword arguments of `sampling.amdm` that the host decides."""
+
+    def titles(self) -> Mapping[int, str]:
+        """The checkpoint that each slot ran, as the host's list names it."""
+
+    def finish(self, pool_limit: int) -> bool:
+        """After the pass, however it ended; returns whether any co-model was run."""
+
+
+class Host(Protocol):
+    """A WebUI: its lists, its page, its API, and a way to run co-models in it."""
+
+    name: str
+
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int) -> HostRun:
+        """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
+
+    def is_hires_pass(self, p: Any) -> bool: ...
+
+    def is_inner(self, p: Any) -> bool:
+        """Whether another extension generates this picture inside a picture."""
+
+    def comment(self, p: Any, text: str) -> None:
+        """Show `text` with the finished picture."""
+
+    def checkpoint_titles(self) -> list[str]: ...
+
+    def checkpoint_title(self, name: str) -> str | None:
+        """The present title of the checkpoint that a name, hash or earlier title means."""
+
+    def refresh_checkpoints(self) -> None: ...
+
+    def loaded(self) -> list[dict[str, Any]]: ...
+
+    def unload(self) -> dict[str, int]: ...
+
+    def input_accordion(self, value: bool, label: str, elem_id: str) -> AbstractContextManager: ...
+
+    def refresh_button(self, component: Any, refresh: Callable, choices: Callable, elem_id: str) -> Any: ...
+
+    def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any: ...
+
+    def xyz_module(self) -> ModuleType | None: ...
+
+    def option(self, name: str) -> Any: ...
+
+    def add_option(
+        self,
+        name: str,
+        default: Any,
+        label: str,
+        component: Any,
+        component_args: dict[str, Any],
+        section: tuple[str, str],
+        info: str,
+    ) -> None: ...
+
+    def on_before_ui(self, callback: Callable) -> None: ...
+
+    def on_ui_settings(self, callback: Callable) -> None: ...
+
+    def on_app_started(self, callback: Callable) -> None: ...
+
+    def on_infotext_pasted(self, callback: Callable) -> None: ...
+
+    def api_auth(self) -> list[Any]:
+        """FastAPI dependencies that ask for the login the host's API was started with."""

@@ -1,0 +1,120 @@
+"""AMDM on one pass of one picture: it hangs on the pass's own sampler object and is gone with it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..comodels.base import AmdmError
+from ..hosts.base import Host, HostRun
+from ..sampling import amdm
+from ..settings import Settings, SettingsError
+from . import infotext
+
+HOLDER = "_amdm_holder"
+
+
+@dataclass
+class Run:
+    """What a pass was asked to do, and what became of it; `sample` stands in for the pass's sampler function."""
+
+    host: Host
+    p: Any
+    settings: Settings
+    pool_limit: int
+    host_run: HostRun
+    co_runs: list
+
+    def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        s = self.settings
+        options = self.host_run.sampler_options()
+        co_running = amdm(func, self.co_runs, s.steps, s.eta, s.start, s.correction, **options)
+        titles = self.host_run.titles()
+        try:
+            return co_running(*args, **kwargs)
+        finally:
+            if self.host_run.finish(self.pool_limit):
+                self.p.extra_generation_params.update(infotext.written(s, titles))
+
+
+@dataclass
+class Failure:
+    """Raises before the first evaluation what was found wrong in the hook, whose own exceptions the WebUI swallows."""
+
+    error: Exception
+
+    def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        raise self.error
+
+
+@dataclass
+class _Holder:
+    """The sampler's own function, and what a pass runs in its place: None where AMDM has nothing to do."""
+
+    original: Callable[..., Any]
+    wrapped: Callable[..., Any]
+    run: Run | Failure | None = None
+
+
+def attach(sampler: Any, run: Run | Failure | None) -> None:
+    """Let `run` stand in for `sampler.func` in the coming pass; None takes AMDM out of it.
+
+    img2img keeps one sampler for all its batches and some hosts call the hook twice, so a sampler that has a holder
+    gets another run in it and is never wrapped again.
+    """
+    holder = getattr(sampler, HOLDER, None)
+    if holder is None:
+        if run is None:
+            return
+        holder = _Holder(sampler.func, sampler.func)
+
+        @functools.wraps(sampler.func)
+        def sample(*args: Any, **kwargs: Any) -> Any:
+            if holder.run is None:
+                return holder.original(*args, **kwargs)
+            return holder.run.sample(holder.original, *args, **kwargs)
+
+        holder.wrapped = sampler.func = sample
+        setattr(sampler, HOLDER, holder)
+    holder.run = run
+    if run is None and sampler.func is holder.wrapped:
+        sampler.func = holder.original
+        delattr(sampler, HOLDER)
+
+
+def original(sampler: Any) -> Callable[..., Any]:
+    """The sampler function without AMDM."""
+    holder = getattr(sampler, HOLDER, None)
+    return holder.original if holder else sampler.func
+
+
+def prepare(
+    host: Host, p: Any, read_settings: Callable[[], Settings], goes_on: bool, pool_limit: int, hook: Mapping[str, Any]
+) -> Run | Failure | None:
+    """What the coming pass shall run: models are loaded and texts encoded here, and what is wrong is kept for it."""
+    try:
+        settings = read_settings()
+        if not settings.runs or not _wanted(host, p, settings):
+            return None
+        host_run = host.run(p, goes_on, hook, original(p.sampler), settings.steps)
+        co_runs = host_run.co_runs(settings.active)
+        return Run(host, p, settings, pool_limit, host_run, co_runs)
+    except (SettingsError, AmdmError) as error:
+        problem: Exception = error
+    except Exception as error:
+        problem = AmdmError(f"AMDM: preparing the co-models failed ({type(error).__name__}: {error}); switch AMDM off.")
+        problem.__cause__ = error
+    if not goes_on:
+        return Failure(problem)
+    host.comment(p, str(problem))
+    return None
+
+
+def _wanted(host: Host, p: Any, settings: Settings) -> bool:
+    """Whether the settings ask for this pass; says so where the pass they ask for never comes."""
+    wanted = settings.which_pass
+    if wanted == "hires" and not getattr(p, "enable_hr", False):
+        host.comment(p, 'AMDM: "pass" is set to hires, but hires fix is off, so no co-model was run.')
+    return wanted == "both" or (wanted == "hires") == host.is_hires_pass(p)

@@ -1,0 +1,51 @@
+"""AMDM in the WebUI: an AlwaysVisible script whose hooks translate, and nothing else."""
+
+from __future__ import annotations
+
+import gradio as gr
+from modules import scripts
+
+from lib_amdm.hosts.a1111 import HOST
+from lib_amdm.webui import api, infotext, options, panel, run, xyz
+
+
+class Script(scripts.Script):
+    """The accordion in txt2img and img2img, and the hook before every sampling pass."""
+
+    def title(self) -> str:
+        return "AMDM"
+
+    def show(self, is_img2img: bool) -> object:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[gr.components.Component]:
+        tab = "img2img" if is_img2img else "txt2img"
+        built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id)
+        self.infotext_fields = built.infotext_fields
+        self.paste_field_names = built.paste_field_names
+        return built.components
+
+    def process_before_every_sampling(self, p, *args, **hook) -> None:
+        cell = getattr(p, "amdm_xyz", {})
+        off = not cell and args and args[0] is False
+        chosen = None
+        if not off and not HOST.is_inner(p):
+            chosen = run.prepare(
+                HOST,
+                p,
+                lambda: xyz.overlay(api.read_args(args), cell),
+                options.goes_on(HOST),
+                options.pool_limit(HOST),
+                hook,
+            )
+        run.attach(p.sampler, chosen)
+
+
+def _expand_infotext(text: str, params: dict[str, object]) -> None:
+    infotext.expand(params, options.slots(HOST), HOST)
+
+
+options.register(HOST)
+xyz.register(HOST)
+api.register(HOST)
+HOST.on_infotext_pasted(_expand_infotext)
