@@ -146,8 +146,8 @@ def encode_picture(pixels: np.ndarray) -> str:
 class WebUI:
     """One WebUI process, with a data directory of its own.
 
-    `checkpoints` is a folder whose files are linked into the model folder; the parts of
-    `extension` are linked into a folder of the extension folder, which is absent if None. `page` serves the page besides the API, which makes the start slower.
+    `checkpoints` is a folder whose files are linked into the model folder; the parts of `extension` are linked into a
+    folder of the extension folder, which is absent if None. `page` serves the page besides the API.
     """
 
     def __init__(
