@@ -155,6 +155,7 @@ class A1111Run:
         return self.sampler.model_wrap_cfg
 
     def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+        a1111_models.refuse_main(self.main)
         try:
             self.models = [_SlotModel(self, number, slot) for number, slot in slots]
         finally:
@@ -241,7 +242,6 @@ class _SlotModel:
         self.title = MAIN_CHECKPOINT if self.is_main else self.info.title
         shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
         if self.is_main:
-            a1111_models.refuse_stranger(run.main, self.info, run.main, number)
             self.model, self.texts = run.main, run.host.main_texts
         else:
             kept = run.host.pool.get(self.info.filename, a1111_models.variant(), self._load)

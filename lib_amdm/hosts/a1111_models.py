@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from ..comodels.base import AmdmError
 from ..comodels.pool import Loaded
 
 VAE_PREFIX = "first_stage_model."
+UNUSED = ("logit_scale", "text_projection", "position_ids")
+"""Ends of names that some files leave out and that no prediction needs, or that are the same in every file."""
 CLIP_KEYS = (
     sd_models.sd1_clip_weight,
     sd_models.sd2_clip_weight,
@@ -68,17 +70,19 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
         sd_hijack.model_hijack.convert_sdxl_to_ssd(model)
     model.is_sdxl_inpaint = model.is_sdxl and in_channels(model) == 9
     refuse_stranger(model, info, main, slot)
+    _refuse_holes(model, weights, info, has_clip, slot)
 
     conversion = None if shared.cmd_opts.no_half else {"alphas_cumprod": None, "": torch.float16}
     device = devices.cpu if lowvram.is_enabled(main) else devices.device
     with sd_disable_initialization.LoadStateDictOnMeta(weights, device=device, weight_dtype_conversion=conversion):
         model.load_state_dict(weights, strict=False)
-    _refuse_holes(model, info, slot)
     _to_main_dtype(model)
     model.sd_checkpoint_info = info
     model.sd_model_checkpoint = info.filename
     model.lowvram = False
-    model.eval().requires_grad_(False).to(device)
+    model.eval()
+    model.requires_grad_(False)
+    model.to(device)
     with _text_encoder_wrapping():
         _OwnHijack().hijack(model)
     return Loaded(info.title, model)
@@ -103,43 +107,57 @@ def in_channels(model: Any) -> int:
     return blocks[0][0].in_channels if blocks is not None else 4
 
 
+def refuse_main(main: Any) -> None:
+    """AmdmError where the method is not made for the main model's kind."""
+    kind, name = family(main), main.sd_checkpoint_info.name
+    if kind == "SD3":
+        raise AmdmError(
+            f'AMDM: the main checkpoint "{name}" is SD3, but the method needs an eps or v model; '
+            "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint."
+        )
+    if kind.endswith(("InstructPix2Pix", "unCLIP")):
+        raise AmdmError(
+            f'AMDM: the main checkpoint "{name}" is {kind}, which cannot be run together with others; '
+            "switch AMDM off or choose another checkpoint."
+        )
+
+
 def refuse_stranger(model: Any, info: sd_models.CheckpointInfo, main: Any, slot: int) -> None:
-    """AmdmError where the two models do not share latents, or where the method is not made for them."""
+    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
     ours, theirs = family(model), family(main)
-    main_name = main.sd_checkpoint_info.name
-    if theirs == "SD3":
-        raise AmdmError(f'AMDM: the main checkpoint "{main_name}" is SD3, but the method needs an eps or v model; '
-                        "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint.")  # fmt: skip
-    if any(kind in theirs for kind in ("InstructPix2Pix", "unCLIP")):
-        raise AmdmError(f'AMDM: the main checkpoint "{main_name}" is {theirs}, which AMDM cannot run together with '
-                        "others; switch AMDM off or choose another checkpoint.")  # fmt: skip
     if ours != theirs:
-        raise AmdmError(f'AMDM slot {slot}: "{info.name}" is {ours}, but the main checkpoint "{main_name}" is '
-                        f"{theirs}; choose a checkpoint of the same kind.")  # fmt: skip
+        raise AmdmError(
+            f'AMDM slot {slot}: "{info.name}" is {ours}, but the main checkpoint "{main.sd_checkpoint_info.name}" is '
+            f"{theirs}; choose a checkpoint of the same kind."
+        )
 
 
 def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     """The file's tensors through the host's own readers (its safe unpickler among them); a copy that may be emptied."""
     try:
         weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
-    except AmdmError:
-        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, (AttributeError, TypeError)):
-            reason = "the WebUI's safe loader refused it"
-        raise AmdmError(f'AMDM slot {slot}: "{info.name}" cannot be read ({reason}); '
-                        "download it again or choose another checkpoint.") from error  # fmt: skip
+        # the safe loader does not raise: it prints why, and gives None to code that expects a dictionary
+        if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, AttributeError):
+            reason = "the WebUI's safe loader refused it, see its log"
+        raise AmdmError(
+            f'AMDM slot {slot}: "{info.name}" cannot be read ({reason}); download it again or choose another checkpoint.'
+        ) from error
     if not any(key.startswith("model.diffusion_model.") for key in weights):
         raise AmdmError(f'AMDM slot {slot}: "{info.name}" has no UNet in it; choose a whole checkpoint.')
     return weights
 
 
-def _refuse_holes(model: torch.nn.Module, info: sd_models.CheckpointInfo, slot: int) -> None:
-    holes = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+def _refuse_holes(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, has_clip: bool, slot: int) -> None:
+    """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
+    names = [name for name, _ in model.named_parameters() if has_clip or name.startswith("model.")]
+    holes = [name for name in names if name not in weights and not name.endswith(UNUSED)]
     if holes:
-        raise AmdmError(f'AMDM slot {slot}: "{info.name}" lacks {len(holes)} tensors that its kind needs '
-                        f"(first {holes[0]}); download it again or choose another checkpoint.")  # fmt: skip
+        raise AmdmError(
+            f'AMDM slot {slot}: "{info.name}" lacks {len(holes)} tensors that its kind needs (first {holes[0]}); '
+            "download it again or choose another checkpoint."
+        )
 
 
 def _to_main_dtype(model: Any) -> None:
