@@ -142,7 +142,8 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
         if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, AttributeError):
             reason = "the WebUI's safe loader refused it, see its log"
         raise AmdmError(
-            f'AMDM slot {slot}: "{info.name}" cannot be read ({reason}); download it again or choose another checkpoint.'
+            f'AMDM slot {slot}: "{info.name}" cannot be read ({reason}); '
+            "download it again or choose another checkpoint."
         ) from error
     if not any(key.startswith("model.diffusion_model.") for key in weights):
         raise AmdmError(f'AMDM slot {slot}: "{info.name}" has no UNet in it; choose a whole checkpoint.')
