@@ -53,11 +53,6 @@ class Loaded:
     model: torch.nn.Module
     texts: Texts = field(default_factory=Texts)
 
-    @property
-    def bytes(self) -> int:
-        """Memory of its own tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.model))
-
 
 class Pool:
     """Loaded co-models by file, the least recently used dropped first. Safe to ask from the API's threads."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from secrets import compare_digest
 from types import ModuleType
 from typing import Any
@@ -241,10 +243,16 @@ class _SlotModel:
         self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
         self.title = MAIN_CHECKPOINT if self.is_main else self.info.title
         shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
+        with self._in_words("loading"):
+            self._open()
+
+    def _open(self) -> None:
+        run, number = self.run, self.number
         if self.is_main:
             self.model, self.texts = run.main, run.host.main_texts
         else:
-            kept = run.host.pool.get(self.info.filename, a1111_models.variant(), self._load)
+            load = partial(a1111_models.load, self.info, run.main, number)
+            kept = run.host.pool.get(self.info.filename, a1111_models.variant(), load)
             # the family is checked again because the kept one may have been loaded beside another main model
             a1111_models.refuse_stranger(kept.model, self.info, run.main, number)
             self.model, self.texts, self.title = kept.model, kept.texts, self.info.title
@@ -260,19 +268,6 @@ class _SlotModel:
                 "refresh the list or choose another checkpoint."
             )
         return info
-
-    def _load(self) -> Any:
-        try:
-            return a1111_models.load(self.info, self.run.main, self.number)
-        except AmdmError:
-            raise
-        except torch.cuda.OutOfMemoryError as error:
-            raise self._out_of_memory() from error
-        except Exception as error:
-            raise AmdmError(
-                f'AMDM slot {self.number}: "{self.info.name}" cannot be loaded ({_in_one_line(error)}); '
-                "choose another checkpoint."
-            ) from error
 
     def _prepare(self) -> None:
         p = self.run.p
@@ -358,25 +353,11 @@ class _SlotModel:
         early = min(run.steps, run.pass_steps)
         state.textinfo = f"AMDM: step {self.evaluations + 1} of {early}, {self.info.name_for_extra}"
         try:
-            denoised = self._denoised(x, sigma, step)
-        except torch.cuda.OutOfMemoryError:
-            run.failed(self._out_of_memory())
-            return x
-        except Exception as error:
-            run.failed(
-                AmdmError(
-                    f'AMDM slot {self.number}: running "{self.info.name}" failed ({_in_one_line(error)}); '
-                    "choose another checkpoint or empty the slot."
-                )
-            )
-            return x
-        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
-            run.failed(
-                AmdmError(
-                    f'AMDM slot {self.number}: "{self.info.name}" gave NaN; choose another checkpoint, or start the '
-                    "WebUI with --no-half or --upcast-sampling."
-                )
-            )
+            with self._in_words("running"):
+                denoised = self._denoised(x, sigma, step)
+            self._refuse_nan(denoised)
+        except AmdmError as error:
+            run.failed(error)
             return x
         self.evaluations += 1
         return denoised
@@ -426,16 +407,32 @@ class _SlotModel:
         if free < size:
             a1111_models.move(self.model, devices.cpu)
 
-    def _out_of_memory(self) -> AmdmError:
-        self.run.host.unload()
-        return AmdmError(
-            f'AMDM slot {self.number}: there is not enough GPU memory for "{self.info.name}" beside the main '
-            "checkpoint; use fewer co-models, a smaller picture, or start the WebUI with --medvram."
-        )
+    def _refuse_nan(self, denoised: torch.Tensor) -> None:
+        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
+            raise AmdmError(
+                f'AMDM slot {self.number}: "{self.info.name}" gave NaN; choose another checkpoint, or start the WebUI '
+                "with --no-half or --upcast-sampling."
+            )
 
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    @contextmanager
+    def _in_words(self, doing: str) -> Iterator[None]:
+        """Whatever goes wrong becomes one sentence that names the slot, the file and the remedy."""
+        try:
+            yield
+        except AmdmError:
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            self.run.host.unload()
+            raise AmdmError(
+                f'AMDM slot {self.number}: there is not enough GPU memory for "{self.info.name}" beside the main '
+                "checkpoint; use fewer co-models, a smaller picture, or start the WebUI with --medvram."
+            ) from error
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise AmdmError(
+                f'AMDM slot {self.number}: {doing} "{self.info.name}" failed ({reason}); '
+                "choose another checkpoint or empty the slot."
+            ) from error
 
 
 HOST = A1111()

@@ -1,0 +1,47 @@
+"""The README says what the code does: its settings tables are the settings, and its k-diffusion example runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib_amdm.settings import CoModel, Settings, specs
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("spec", [*specs(Settings), *specs(CoModel)], ids=lambda spec: spec.name)
+def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
+    words = {bool: {True: "on", False: "off"}, str: {"": "empty"}}.get(spec.type, {})
+    default = words.get(spec.default, spec.default)
+    values = ", ".join(spec.choices) or (f"{spec.minimum:g} to {spec.maximum:g}" if spec.minimum is not None else None)
+    values = values or {bool: "on, off", str: "text"}[spec.type]
+    assert f"| `{spec.name}` | {default} | {values} | {spec.help} |" in README
+
+
+def test_tables_have_no_row_beyond_the_settings():
+    section = README.split("## Settings")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\| `", section, re.M)) == len(specs(Settings)) + len(specs(CoModel))
+
+
+def test_k_diffusion_example_runs_as_written_and_mixes(tmp_path):
+    pytest.importorskip("k_diffusion")
+    example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "k_diffusion" in block)
+    file = tmp_path / "example.py"
+    file.write_text(example)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone, together = map(float, re.findall(r"-?\d+\.\d+", done.stdout))
+    assert alone < together < -alone
+
+
+def test_files_and_headings_that_the_readme_links_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
