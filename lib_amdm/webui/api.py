@@ -1,0 +1,51 @@
+"""AMDM in the WebUI's API: the settings a request carries, and a few routes beside the WebUI's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import __version__
+from ..settings import Settings
+
+PREFIX = "/amdm/v1"
+
+
+def read_args(args: Sequence[Any]) -> Settings:
+    """The settings in a script's arguments: one object with names (what stands after it is ignored), or a plain list.
+
+    The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these.
+    """
+    if args and isinstance(args[0], Mapping):
+        return Settings.from_dict(args[0])
+    return Settings.from_list(args)
+
+
+def register(host: Any) -> None:
+    """Add AMDM's routes once the WebUI's server has started, with a page or without one."""
+    host.on_app_started(lambda _demo, app: _add_routes(host, app))
+
+
+def _add_routes(host: Any, app: Any) -> None:
+    def version() -> dict:
+        return {"version": __version__, "host": host.name}
+
+    def models() -> dict:
+        return {"checkpoints": host.checkpoint_titles(), "loaded": host.loaded()}
+
+    def add(method: str, name: str, endpoint: Callable[[], dict], summary: str) -> None:
+        # no response model: which kinds of annotation make one differs between the hosts' versions of FastAPI
+        app.add_api_route(
+            f"{PREFIX}/{name}",
+            endpoint,
+            methods=[method],
+            summary=summary,
+            tags=["AMDM"],
+            dependencies=host.api_auth(),
+            response_model=None,
+        )
+
+    add("GET", "version", version, "AMDM's version, and the WebUI it runs in")
+    add("GET", "schema", Settings.schema, "The settings that alwayson_scripts takes under AMDM, as a JSON Schema")
+    add("GET", "models", models, "The checkpoints a co-model can name, and those that are in memory")
+    add("POST", "unload", host.unload, "Take all co-models out of memory")

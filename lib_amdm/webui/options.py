@@ -1,0 +1,84 @@
+"""AMDM's section on the WebUI's settings page, and what its options say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..settings import MAX_SLOTS
+
+SECTION = ("amdm", "AMDM")
+SLOTS = "amdm_slots"
+POOL_LIMIT = "amdm_pool_limit"
+ON_ERROR = "amdm_on_error"
+STOP = "stop"
+GO_ON = "go on without AMDM"
+DEFAULT_SLOTS = 3
+DEFAULT_POOL_LIMIT = 2
+MAX_POOL_LIMIT = 10
+
+
+def register(host: Any) -> None:
+    """Give the WebUI's settings page a section for AMDM."""
+    host.on_ui_settings(lambda: _add(host))
+
+
+def slots(host: Any) -> int:
+    """How many co-models the panel has room for."""
+    return _number(host, SLOTS, DEFAULT_SLOTS, 1, MAX_SLOTS)
+
+
+def pool_limit(host: Any) -> int:
+    """How many co-model checkpoints are kept in memory between pictures."""
+    return _number(host, POOL_LIMIT, DEFAULT_POOL_LIMIT, 0, MAX_POOL_LIMIT)
+
+
+def goes_on(host: Any) -> bool:
+    """Whether a picture is made by the main model alone where AMDM cannot do what it was asked."""
+    return _value(host, ON_ERROR) == GO_ON
+
+
+def _add(host: Any) -> None:
+    import gradio as gr
+
+    host.add_option(
+        SLOTS,
+        DEFAULT_SLOTS,
+        "Number of co-models in the panel",
+        gr.Slider,
+        {"minimum": 1, "maximum": MAX_SLOTS, "step": 1},
+        SECTION,
+        'needs "Reload UI"',
+    )
+    host.add_option(
+        POOL_LIMIT,
+        DEFAULT_POOL_LIMIT,
+        "Number of co-model checkpoints kept in memory between pictures",
+        gr.Slider,
+        {"minimum": 0, "maximum": MAX_POOL_LIMIT, "step": 1},
+        SECTION,
+        "0 = keep none: the files are read again for every picture",
+    )
+    host.add_option(
+        ON_ERROR,
+        STOP,
+        "When a co-model cannot be used",
+        gr.Radio,
+        {"choices": [STOP, GO_ON]},
+        SECTION,
+        "stop = no picture, and the page says why; go on = the main model draws alone, and the comments say why",
+    )
+
+
+def _number(host: Any, name: str, default: int, minimum: int, maximum: int) -> int:
+    value = _value(host, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return default
+    return max(minimum, min(maximum, int(value)))
+
+
+def _value(host: Any, name: str) -> Any:
+    """None where the option is not registered yet, as in a start that has not reached the settings page."""
+    try:
+        return host.option(name)
+    except (AttributeError, KeyError):
+        return None

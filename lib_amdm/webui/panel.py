@@ -1,0 +1,157 @@
+"""AMDM's panel on a WebUI page, made from the definition of the settings: no default and no range stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..settings import MAIN_CHECKPOINT, NO_CHECKPOINT, CoModel, Settings, Spec, flat, infotext_label, specs
+
+SELDOM = ("eta", "negative_prompt", "cfg_scale", "noise")
+"""What is seldom changed of a slot, and therefore folded."""
+
+HIRES_ONLY = ("pass",)
+"""What has a meaning in txt2img alone: hidden in img2img and never pasted there."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The controls of one tab, in the order of the API's plain list, and the infotext keys that set them."""
+
+    components: list[Any]
+    infotext_fields: list[tuple[Any, str]]
+    paste_field_names: list[str]
+
+
+def build_panel(host: Any, slots: int, tabname: str, elem_id: Callable[[str], str]) -> Panel:
+    """The controls of a tab ("txt2img" or "img2img") with room for `slots` co-models; `elem_id` makes ids of names.
+
+    The WebUI also calls this outside a page, to learn the defaults, so nothing is registered or remembered here.
+    """
+    builder = _Builder(host, tabname, elem_id)
+    builder.accordion(slots)
+    keys = list(flat(slots))
+    components = [builder.controls[slot, spec.name] for slot, spec in keys]
+    labels = [infotext_label(slot, spec) for slot, spec in keys]
+    pasted = [pair for pair, (_, spec) in zip(zip(components, labels), keys) if builder.has_meaning(spec)]
+    # the WebUI pairs the fields of two tabs by their order, so only what both tabs have can be sent between them
+    sent = [label for label, (_, spec) in zip(labels, keys) if spec.name not in HIRES_ONLY]
+    return Panel(components, pasted, sent)
+
+
+def control_label(slot: int, spec: Spec) -> str:
+    """The caption of a control. The WebUI saves a user's defaults under it, so it is unique and does not change."""
+    if not slot:
+        return infotext_label(slot, spec)
+    if spec.name == "enabled":
+        return f"Use co-model {slot}"
+    return f"{spec.label[0].upper()}{spec.label[1:]} of co-model {slot}"
+
+
+class _Builder:
+    """Makes the controls of one tab and keeps them under slot and name."""
+
+    def __init__(self, host: Any, tabname: str, elem_id: Callable[[str], str]) -> None:
+        self.host, self.tabname, self.elem_id = host, tabname, elem_id
+        self.controls: dict[tuple[int, str], Any] = {}
+
+    def has_meaning(self, spec: Spec) -> bool:
+        return self.tabname == "txt2img" or spec.name not in HIRES_ONLY
+
+    def accordion(self, slots: int) -> None:
+        switch, *others = specs(Settings)
+        with self.host.input_accordion(switch.default, switch.label, self.elem_id(switch.name)) as enabled:
+            self.controls[0, switch.name] = enabled
+            with gr.Row():
+                self.add(0, (spec for spec in others if not spec.advanced))
+            with gr.Tabs(elem_id=self.elem_id("co_models")):
+                for slot in range(1, slots + 1):
+                    with gr.Tab(f"Co-model {slot}", id=slot, elem_id=self.elem_id(f"co_model_{slot}")):
+                        self.slot(slot)
+            with gr.Accordion("Advanced", open=False, elem_id=self.elem_id("advanced")), gr.Row():
+                self.add(0, (spec for spec in others if spec.advanced))
+            self.memory()
+
+    def slot(self, slot: int) -> None:
+        switch, checkpoint, *others = specs(CoModel)
+        with gr.Row():
+            self.add(slot, (switch, checkpoint))
+            self.button(
+                self.host.refresh_button(
+                    self.controls[slot, checkpoint.name],
+                    self.host.refresh_checkpoints,
+                    lambda: {"choices": self.checkpoints()},
+                    self.elem_id(f"refresh_{slot}"),
+                )
+            )
+        self.add(slot, (spec for spec in others if spec.name not in SELDOM))
+        with gr.Accordion(f"More of co-model {slot}", open=False, elem_id=self.elem_id(f"more_{slot}")):
+            self.add(slot, (spec for spec in others if spec.name in SELDOM))
+
+    def memory(self) -> None:
+        """What is in memory, and a button that takes it out."""
+        with gr.Row():
+            line = gr.HTML(value=self.loaded, elem_id=self.elem_id("loaded"))
+            look = self.host.refresh_button(line, lambda: None, lambda: {"value": self.loaded()}, self.elem_id("look"))
+            unload = gr.Button("Unload co-models", elem_id=self.elem_id("unload"))
+        unload.click(fn=self.unload, inputs=[], outputs=[line])
+        self.button(look)
+        self.button(unload)
+
+    def add(self, slot: int, wanted: Iterable[Spec]) -> None:
+        for spec in wanted:
+            made = self.make(
+                spec,
+                value=spec.default,
+                label=control_label(slot, spec),
+                elem_id=self.elem_id(f"{spec.name}_{slot}" if slot else spec.name),
+                visible=self.has_meaning(spec),
+            )
+            made.webui_tooltip = spec.help  # the WebUI's page shows it where the pointer rests on the control
+            self.controls[slot, spec.name] = made
+
+    def make(self, spec: Spec, **common: Any) -> Any:
+        span = {"minimum": spec.minimum, "maximum": spec.maximum, "step": spec.step}
+        if spec.name == "checkpoint":
+            # a picture may name a checkpoint that is gone: it is shown as it is, and the run says what is wrong
+            return gr.Dropdown(choices=self.checkpoints(), allow_custom_value=True, **common)
+        if spec.name == "eta":
+            # its useful range depends on the correction, so a slider would be too coarse or too short
+            return gr.Number(**span, **common)
+        if spec.choices:
+            return gr.Radio(choices=list(spec.choices), **common)
+        if spec.type is bool:
+            return gr.Checkbox(**common)
+        if spec.type is str:
+            return gr.Textbox(lines=spec.lines, elem_classes=["prompt"], **common)
+        return gr.Slider(**span, **common)
+
+    def button(self, made: Any) -> None:
+        made.do_not_save_to_config = True
+
+    def checkpoints(self) -> list[str]:
+        return [NO_CHECKPOINT, MAIN_CHECKPOINT, *self.host.checkpoint_titles()]
+
+    def loaded(self) -> str:
+        entries = self.host.loaded()
+        if not entries:
+            return "No co-model is in memory."
+        told = ", ".join(f"{escape(entry['checkpoint'])} ({_size(entry['bytes'])})" for entry in entries)
+        return f"In memory: {told}."
+
+    def unload(self) -> str:
+        told = self.host.unload()
+        return f"Unloaded: {told['unloaded']} ({_size(told['bytes'])}). {self.loaded()}"
+
+
+def _size(count: float) -> str:
+    """A number of bytes in words: "1.6 GB"."""
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

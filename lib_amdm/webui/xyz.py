@@ -1,0 +1,178 @@
+"""AMDM's settings as axes of the WebUI's X/Y/Z plot.
+
+An axis switches on what it varies: AMDM itself, even while its panel is closed, and the slot it names. It would do
+nothing otherwise, and the plot would not say so. Only "[AMDM] enabled" leaves everything else as it stands. The
+untouched picture to compare with is the cell with K = 0, gamma = 0, checkpoint None or enabled False.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ..settings import (
+    MAIN_CHECKPOINT,
+    NO_CHECKPOINT,
+    CoModel,
+    Settings,
+    SettingsError,
+    Spec,
+    attribute,
+    specs,
+)
+from . import options
+
+HELD_IN = "amdm_xyz"
+"""The attribute of the WebUI's processing object that carries the values of one cell."""
+
+MAIN, ALL = 0, -1
+CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG"}
+
+
+class Target(NamedTuple):
+    """What an axis varies: a setting by its API name, of the main settings, of all slots, or of one slot from 1 on."""
+
+    slot: int
+    name: str
+
+    @property
+    def holder(self) -> type[Settings] | type[CoModel]:
+        return Settings if self.slot == MAIN else CoModel
+
+    @property
+    def spec(self) -> Spec:
+        return next(spec for spec in specs(self.holder) if spec.name == self.name)
+
+    @property
+    def label(self) -> str:
+        """The axis's name in the plot, such as "[AMDM] gamma of co-model 2"."""
+        caption = f"[AMDM] {CAPTIONS.get(self.name, self.spec.label)}"
+        return f"{caption} of co-model {self.slot}" if self.slot > 0 else caption
+
+
+def register(host: Any) -> None:
+    """Add the axes when the WebUI is about to build its page: its own scripts are loaded by then."""
+    host.on_before_ui(lambda: _add_axes(host))
+
+
+def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
+    """The settings of one cell; SettingsError names an axis that varies nothing or a value that cannot be used.
+
+    What is said of one slot goes before what is said of all.
+    """
+    if not xyz:
+        return settings
+    numbers = range(1, max(len(settings.co_models), *(target.slot for target in xyz)) + 1)
+    slots = dict(zip(numbers, (*settings.co_models, *(CoModel() for _ in numbers))))
+    main = {"enabled": True}
+    for target in sorted(xyz):
+        change = {attribute(target.holder, target.name): target.spec.check(xyz[target], target.label)}
+        if target.slot == MAIN:
+            main |= change
+        elif target.slot == ALL:
+            slots = {number: replace(slot, **change) for number, slot in slots.items()}
+        else:
+            slots[target.slot] = replace(slots[target.slot], **{"enabled": True, **change})
+    result = replace(settings, **main, co_models=tuple(slots.values())).checked()
+    if result.enabled:
+        _refuse_idle(result, xyz)
+    return result
+
+
+def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
+    """An axis must vary something: a slot with a checkpoint, or one that gets none in this cell on purpose."""
+    chosen = {target.slot for target in xyz if target.name == "checkpoint"}
+    chosen |= {number for number, slot in enumerate(settings.co_models, 1) if slot.used}
+    for target in xyz:
+        missing = target.slot not in chosen if target.slot > 0 else not chosen
+        if missing and target.name != "enabled":
+            number = max(target.slot, 1)
+            raise SettingsError(
+                f'AMDM: the plot varies "{target.label}", but co-model {number} has no checkpoint; choose one in the '
+                f'panel, or add the axis "{Target(number, "checkpoint").label}".'
+            )
+
+
+def _targets(slots: int) -> Iterator[Target]:
+    numbers = range(1, slots + 1)
+    yield Target(MAIN, "enabled")
+    yield Target(MAIN, "steps")
+    yield Target(ALL, "gamma")
+    yield from (Target(number, "gamma") for number in numbers)
+    yield Target(MAIN, "eta")
+    yield from (Target(number, "eta") for number in numbers)
+    yield from (Target(number, "checkpoint") for number in numbers)
+    yield from (Target(number, "cfg_scale") for number in numbers)
+    yield Target(ALL, "noise")
+
+
+def _add_axes(host: Any) -> None:
+    module = host.xyz_module()
+    if module is None:
+        return
+    # a reloaded page comes here again, with or without a fresh list
+    present = {option.label for option in module.axis_options}
+    module.axis_options.extend(
+        _option(module, host, target) for target in _targets(options.slots(host)) if target.label not in present
+    )
+
+
+def _option(module: ModuleType, host: Any, target: Target) -> Any:
+    def apply(p: Any, given: Any, _all: Sequence[Any]) -> None:
+        # p is a shallow copy of the plot's own: what it holds is replaced, never changed
+        setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, target, given)})
+
+    def confirm(_p: Any, given: Sequence[Any]) -> None:
+        if target.name == "checkpoint":
+            _refuse_unknown(host, given)
+        for value in given:
+            target.spec.check(_value(host, target, value), target.label)
+
+    def caption(_p: Any, _option: Any, given: Any) -> str:
+        if target.name == "checkpoint":
+            return f"co-model {target.slot}: {_without_folder(given)}"
+        return f"{target.label}: {_value(host, target, given)}"
+
+    more: dict[str, Any] = {}
+    if target.name == "checkpoint":
+        more = {"cost": 1.0, "choices": lambda: [NO_CHECKPOINT, MAIN_CHECKPOINT, *host.checkpoint_titles()]}
+    elif target.spec.type is bool:
+        more = {"choices": lambda: ["True", "False"]}
+    elif target.spec.choices:
+        more = {"choices": lambda: list(target.spec.choices)}
+    # the plot calls this type on each text, and bool("False") is True
+    kind = target.spec.type if target.spec.type in (int, float) else str
+    return module.AxisOption(target.label, kind, apply, format_value=caption, confirm=confirm, **more)
+
+
+def _value(host: Any, target: Target, given: Any) -> Any:
+    """What a value of the plot means for its setting; what cannot be read stays, so that the check can name it."""
+    if isinstance(given, float):
+        # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
+        return round(given, 8)
+    if target.spec.type is bool:
+        return {"true": True, "false": False}.get(given.strip().lower(), given)
+    if target.name == "checkpoint":
+        return _title(host, given) or given
+    return given
+
+
+def _title(host: Any, name: str) -> str | None:
+    own = {NO_CHECKPOINT.lower(): NO_CHECKPOINT, MAIN_CHECKPOINT.lower(): MAIN_CHECKPOINT}
+    return own.get(name.strip().lower()) or host.checkpoint_title(name)
+
+
+def _without_folder(title: str) -> str:
+    return re.split(r"[/\\]", title)[-1]
+
+
+def _refuse_unknown(host: Any, names: Sequence[str]) -> None:
+    unknown = [f'"{name}"' for name in names if _title(host, name) is None]
+    if unknown:
+        raise SettingsError(
+            f"AMDM: the plot names what is not in the WebUI's list of checkpoints: {', '.join(unknown)}; refresh the "
+            f"list or correct the name ({NO_CHECKPOINT} and {MAIN_CHECKPOINT} are allowed too)."
+        )
