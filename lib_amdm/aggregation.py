@@ -76,7 +76,7 @@ def correct(m: Tensor, mu: Tensor, eta: float, rule: str = "relative") -> Tensor
     if rule == "paper":
         size = away[0].numel()
         length = away.flatten(1).norm(dim=1).clamp_min(torch.finfo(wide).tiny)
-        away = away * (((size / PAPER_LATENT_SIZE) ** 0.5) / _column(length, m, wide))
+        away = away / _column(length, m, wide) * (size / PAPER_LATENT_SIZE) ** 0.5
     return (m.to(wide) - eta * away).to(m.dtype)
 
 

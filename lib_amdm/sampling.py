@@ -91,7 +91,7 @@ def amdm(
 
 def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
     """Seeds for a slot's independent noise: set by each image's seed and the slot, unlike any of them."""
-    return [(int(seed) * 0x9E3779B97F4A7C15 + slot) % 2**63 for seed in seeds]
+    return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
 
 
 class _Early:
@@ -364,6 +364,9 @@ def _plan(func: Callable[..., Any], args: tuple, kwargs: dict, nominal_steps: in
     signature = inspect.signature(func)
     arguments = dict(signature.bind(*args, **kwargs).arguments)
     names = signature.parameters
+    for name, parameter in names.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
     if "sigmas" in names:
         return _Sigmas(func, arguments)
     if "timesteps" in names:

@@ -38,10 +38,10 @@ class Spec:
     def check(self, value: Any, path: str) -> Any:
         """`value` as this setting's own type; SettingsError names `path` and says what would do."""
         fits = isinstance(value, self.type) and not (self.type is not bool and isinstance(value, bool))
-        if not fits and self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value, fits = float(value), True
-        if not fits and self.type is int and isinstance(value, float) and value.is_integer():
-            value, fits = int(value), True
+        if not fits and self.type is float:
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        if not fits and self.type is int:
+            fits = isinstance(value, float) and value.is_integer()
         if not fits:
             raise SettingsError(f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}, but it is {value!r}; change it.')
         if self.choices and value not in self.choices:
@@ -49,7 +49,7 @@ class Spec:
         if self.minimum is not None and not self.minimum <= value <= self.maximum:
             span = f"{self.minimum:g} to {self.maximum:g}"
             raise SettingsError(f'AMDM: "{path}" must be from {span}, but it is {value!r}.')
-        return value
+        return self.type(value)  # only now: a whole number may be too large for a float
 
     def schema(self) -> dict[str, Any]:
         """This setting as a JSON Schema property."""
