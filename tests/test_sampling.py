@@ -1,0 +1,698 @@
+"""`amdm` around every sampler of k-diffusion and the WebUI's kinds: what must hold exactly, what may not change."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from denoisers import (
+    SAMPLERS,
+    SHAPE,
+    SIGMA_MAX,
+    STATELESS,
+    STEPS,
+    Denoiser,
+    EpsDenoiser,
+    SampleNoise,
+    Sampler,
+    randn,
+    sample_ddim,
+    sigmas,
+)
+from torch import Tensor, nn
+
+from lib_amdm.sampling import CoRun, amdm, private_seeds
+
+# torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
+pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
+
+EVERY = [pytest.param(sampler, id=name) for name, sampler in SAMPLERS.items()]
+GRIDDED = [pytest.param(s, id=s.name) for s in SAMPLERS.values() if s.kind != "range"]
+ON_TIMESTEPS = [pytest.param(s, id=s.name) for s in SAMPLERS.values() if s.kind == "timesteps"]
+ONE_PIECE = [pytest.param(SAMPLERS[name], id=name) for name in STATELESS]
+DDIM_KIN = [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "ddim")]
+FORCED = {"eta": 0.0, "force": True}
+
+
+def co_runs(count: int = 2, gamma: float = 0.4, eta: float = 0.3, **more: Any) -> list[CoRun]:
+    return [CoRun(Denoiser(100 + slot), gamma, eta, **more) for slot in range(count)]
+
+
+def silent() -> list[CoRun]:
+    """A co-model that is evaluated where the way is forced, but has no share."""
+    return [CoRun(Denoiser(100), gamma=0.0, eta=0.0)]
+
+
+def wrapped(co_models: list[CoRun], steps: int = 3, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda func: amdm(func, co_models, steps, **more)
+
+
+def plain(sampler: Sampler, x: Tensor, **more: Any) -> Tensor:
+    return sampler.run(sampler.model(Denoiser()), x, **more)
+
+
+def mixed(sampler: Sampler, x: Tensor, co_models: list[CoRun], steps: int = 3, eta: float = 0.3, **more: Any) -> Tensor:
+    """One run; keywords of `amdm` go there, and all others to the sampler."""
+    own = {name: more.pop(name) for name in set(more) & set(inspect.signature(amdm).parameters)}
+    return sampler.run(sampler.model(Denoiser()), x, wrapped(co_models, steps, eta=eta, **own), **more)
+
+
+def private_noise(sampler: Sampler, seeds: list[int]) -> dict[str, Any]:
+    """The argument that makes a stochastic sampler's noise depend on each sample's seed alone."""
+    return {"noise_sampler": SampleNoise(SHAPE[1:], seeds)} if "noise_sampler" in sampler.parameters else {}
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+# untouched
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+@pytest.mark.parametrize("off", ["no steps", "no co-model", "no share", "negative steps"])
+def test_off_calls_the_sampler_on_the_very_arguments(sampler: Sampler, off: str) -> None:
+    calls = []
+
+    @functools.wraps(sampler.func)
+    def func(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        return sampler.func(*args, **kwargs)
+
+    co_models = {"no co-model": [], "no share": co_runs(gamma=0.0)}.get(off, co_runs())
+    steps = {"no steps": 0, "negative steps": -1}.get(off, 3)
+    model, x, callback = sampler.model(Denoiser()), sampler.noise(), lambda told: None
+    args, kwargs = (model, x), {**sampler.grid(), "extra_args": {}, "callback": callback, "disable": True}
+    torch.manual_seed(5)
+    got = amdm(func, co_models, steps)(*args, **kwargs)
+    ((given_args, given_kwargs),) = calls
+    assert all(given is own for given, own in zip(given_args, args)) and len(given_args) == len(args)
+    assert all(given_kwargs[name] is kwargs[name] for name in kwargs) and given_kwargs.keys() == kwargs.keys()
+    assert torch.equal(got, plain(sampler, x))
+    assert [co.denoise.evaluations for co in co_models] == [0] * len(co_models)
+
+
+@pytest.mark.parametrize("steps", [1, 3, STEPS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sampler", ONE_PIECE)
+def test_the_forced_way_without_a_share_is_bitwise_the_sampler(
+    sampler: Sampler, dtype: torch.dtype, steps: int
+) -> None:
+    x, co_models = sampler.noise(dtype=dtype), silent()
+    assert torch.equal(mixed(sampler, x, co_models, steps, **FORCED), plain(sampler, x))
+    assert co_models[0].denoise.evaluations == steps
+
+
+@pytest.mark.parametrize("steps", [1, 3, STEPS])
+def test_the_forced_way_of_stochastic_ddim_is_bitwise_the_sampler(steps: int) -> None:
+    sampler = SAMPLERS["ddim"]
+    x = sampler.noise()
+    forced = wrapped(silent(), steps, **FORCED)
+    assert torch.equal(sampler.run(sampler.model(Denoiser()), x, forced, eta=0.8), plain(sampler, x, eta=0.8))
+
+
+@pytest.mark.parametrize("name", ["lms", "dpmpp_2m", "plms"])
+def test_multistep_samplers_start_from_the_first_order_step_every_time(name: str) -> None:
+    """Over their whole length, and without a share, these are Euler's sampler (DDIM) then."""
+    sampler = SAMPLERS[name]
+    simple = SAMPLERS["ddim" if sampler.kind == "timesteps" else "euler"]
+    x = sampler.noise()
+    close(mixed(sampler, x, silent(), STEPS, **FORCED), plain(simple, x))
+
+
+@pytest.mark.parametrize("name", ["dpm_fast", "unipc"])
+def test_where_a_sampler_cannot_be_cut_the_early_steps_are_ddim_steps(name: str) -> None:
+    sampler = SAMPLERS[name]
+    x = sampler.noise(dtype=torch.float64)
+    got = mixed(sampler, x, silent(), STEPS, **FORCED)
+    if name == "unipc":
+        close(got, plain(SAMPLERS["ddim"], x), 1e-9)
+    else:
+        ends = (math.log(sampler.grid()[end]) for end in ("sigma_max", "sigma_min"))
+        levels = torch.linspace(*ends, STEPS + 1, dtype=torch.float64).exp()
+        close(got, plain(SAMPLERS["euler"], x, sigmas=levels), 1e-9)
+
+
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_the_rest_of_a_range_is_the_samplers_own(name: str, steps: int) -> None:
+    """K early steps, and then the sampler as it is called on what is left of the range."""
+    sampler = SAMPLERS[name]
+    x, grid = sampler.noise(dtype=torch.float64), sampler.grid()
+    parts = grid.get("n", 20)
+    levels = torch.linspace(*(math.log(grid[end]) for end in ("sigma_max", "sigma_min")), parts + 1).double().exp()
+    early = plain(SAMPLERS["euler"], x, sigmas=levels[: steps + 1])
+    fewer = {"n": parts - steps} if "n" in grid else {}
+    tail = plain(sampler, early, sigma_max=levels[steps].item(), **fewer)
+    close(mixed(sampler, x, silent(), steps, **FORCED), tail, 1e-5)
+
+
+def test_nominal_steps_say_how_far_the_early_steps_of_a_sampler_without_a_grid_reach() -> None:
+    sampler, co_models = SAMPLERS["dpm_adaptive"], co_runs(1)
+    mixed(sampler, sampler.noise(), co_models, 3, nominal_steps=10)
+    part = math.log(SIGMA_MAX / sampler.grid()["sigma_min"]) / 10
+    levels = [level[0].item() for level in co_models[0].denoise.levels]
+    assert levels == pytest.approx([SIGMA_MAX * math.exp(-part * k) for k in range(3)])
+
+
+# the models' share
+
+
+@pytest.mark.parametrize("steps", [1, 3, STEPS])
+@pytest.mark.parametrize("correction", ["relative", "paper"])
+@pytest.mark.parametrize("sampler", DDIM_KIN)
+def test_a_co_model_that_is_the_main_model_changes_nothing(sampler: Sampler, correction: str, steps: int) -> None:
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+        x = sampler.noise(dtype=dtype)
+        same = [CoRun(Denoiser(), gamma, eta=0.0) for gamma in (0.5, 0.3)]
+        close(mixed(sampler, x, same, steps, eta=0.0, correction=correction), plain(sampler, x), tolerance)
+
+
+@pytest.mark.parametrize("sampler", DDIM_KIN)
+def test_the_main_module_itself_may_be_the_co_model(sampler: Sampler) -> None:
+    denoiser, x = Denoiser(), sampler.noise()
+    got = sampler.run(sampler.model(denoiser), x, wrapped([CoRun(denoiser, 0.5, 0.0)], 3, eta=0.0))
+    close(got, plain(sampler, x))
+    assert denoiser.evaluations == STEPS + 3
+
+
+@pytest.mark.parametrize("sampler", DDIM_KIN)
+def test_a_whole_share_at_every_step_is_the_co_models_own_sampler(sampler: Sampler) -> None:
+    x, other = sampler.noise(), CoRun(Denoiser(100), gamma=1.0, eta=0.0)
+    own = sampler.run(sampler.model(Denoiser(100)), x)
+    close(mixed(sampler, x, [other], STEPS, eta=0.0), own)
+    assert (own - plain(sampler, x)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+@pytest.mark.parametrize("correction", ["relative", "paper"])
+def test_every_sampler_is_moved_and_stays_finite_under_both_rules(sampler: Sampler, correction: str) -> None:
+    x, etas = sampler.noise(), {"relative": 0.45, "paper": 45.0}
+    got = mixed(sampler, x, co_runs(eta=etas[correction]), eta=etas[correction], correction=correction)
+    assert torch.isfinite(got).all()
+    assert (got - plain(sampler, x)).abs().max() > 1e-3
+    assert got.abs().max() < 20
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_a_full_correction_drops_what_was_mixed(sampler: Sampler) -> None:
+    """eta = 1: each model goes on from its own posterior mean, so the others' shares no longer matter."""
+    x = sampler.noise(dtype=torch.float64)
+    one = mixed(sampler, x, co_runs(gamma=0.2, eta=1.0), eta=1.0)
+    other = mixed(sampler, x, co_runs(gamma=0.9, eta=1.0), eta=1.0)
+    close(one, other, 1e-6)
+
+
+@pytest.mark.parametrize("sampler", DDIM_KIN)
+def test_the_papers_step_has_its_length_in_variance_preserving_units(sampler: Sampler) -> None:
+    x, after = sampler.noise(dtype=torch.float64), []
+    for eta in (0.0, 45.0):
+        model = Denoiser()
+        sampler.run(sampler.model(model), x, wrapped(co_runs(1, eta=0.0), 1, eta=eta, correction="paper"))
+        after.append(model.latents[1] / torch.sqrt(1 + model.levels[1].double() ** 2).view(-1, 1, 1, 1))
+    lengths = (after[0] - after[1]).flatten(1).norm(dim=1)
+    close(lengths, torch.full_like(lengths, 45.0 * math.sqrt(x[0].numel() / 16384)), 1e-5)
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_co_models_see_their_own_latents_at_the_main_models_levels(sampler: Sampler) -> None:
+    main, co_models = Denoiser(), co_runs(eta=0.3)
+    sampler.run(sampler.model(main), sampler.noise(), wrapped(co_models, 3))
+    for co in co_models:
+        seen = co.denoise
+        assert all(
+            level.shape == SHAPE[:1] and latent.shape == SHAPE for level, latent in zip(seen.levels, seen.latents)
+        )
+        top = [level[0].item() for level in seen.levels]
+        assert top == sorted(top, reverse=True)
+        close(seen.levels[0], main.levels[0], 1e-3)
+        close(seen.latents[0], main.latents[0], 1e-3)
+        assert (seen.latents[1] - main.latents[-1]).abs().max() > 1e-3
+    # after one mix each has been corrected towards itself
+    assert (co_models[0].denoise.latents[1] - co_models[1].denoise.latents[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", ONE_PIECE)
+def test_before_the_start_every_model_goes_its_own_way(sampler: Sampler) -> None:
+    x, late = sampler.noise(), co_runs(2, gamma=0.7)
+    assert torch.equal(mixed(sampler, x, late, 3, start=3), plain(sampler, x))
+    assert [co.denoise.evaluations for co in late] == [3, 3]
+    alone = Denoiser(100)
+    SAMPLERS["euler"].run(alone, late[0].denoise.latents[0], sigmas=torch.stack([*_levels(late[0]), torch.zeros(())]))
+    close(late[0].denoise.latents[2], alone.latents[2], 1e-3)
+    assert (mixed(sampler, x, co_runs(2, gamma=0.7), 3, start=2) - plain(sampler, x)).abs().max() > 1e-3
+
+
+def _levels(co: CoRun) -> list[Tensor]:
+    return [level[0] for level in co.denoise.levels]
+
+
+def test_a_slot_without_a_share_is_left_out_beside_one_with() -> None:
+    sampler = SAMPLERS["euler"]
+    x, idle = sampler.noise(), CoRun(Denoiser(7), gamma=0.0)
+    with_idle = mixed(sampler, x, [idle, *co_runs(1)])
+    assert torch.equal(with_idle, mixed(sampler, x, co_runs(1)))
+    assert idle.denoise.evaluations == 0
+
+
+# batches, seeds, random streams
+
+
+@pytest.mark.parametrize(("correction", "noise"), [("relative", "shared"), ("paper", "independent")])
+@pytest.mark.parametrize("sampler", [pytest.param(s, id=s.name) for s in SAMPLERS.values() if s.name != "dpm_adaptive"])
+def test_a_batch_is_its_images_one_by_one(sampler: Sampler, correction: str, noise: str) -> None:
+    """DPM adaptive is left out: it chooses its own steps by the error of the whole batch."""
+    shape, seeds = (3, *SHAPE[1:]), [11, 5, 42]
+    x = sampler.noise(shape) * torch.tensor([0.9, 1.0, 1.1]).view(-1, 1, 1, 1)
+
+    def run(part: slice) -> Tensor:
+        own = {"noise": noise, "seed": seeds[part]}
+        co_models = [CoRun(Denoiser(100), 0.4, 0.3, **own), CoRun(Denoiser(101), 0.6, 0.2, **own)]
+        return mixed(sampler, x[part], co_models, correction=correction, **private_noise(sampler, seeds[part]))
+
+    together, singles = run(slice(None)), [run(slice(n, n + 1)) for n in range(3)]
+    close(together, torch.cat(singles))
+    assert (singles[0] - singles[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_the_same_seed_twice_is_the_same_image(sampler: Sampler) -> None:
+    first, second = (
+        mixed(sampler, sampler.noise(), [*co_runs(1, noise="independent", seed=9), *co_runs(1)]) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("steps", "more"),
+    [(1, {}), (STEPS, {"noise": "independent", "seed": 3}), (3, {"noise": "independent"})],
+    ids=["shared", "seeded", "unseeded"],
+)
+@pytest.mark.parametrize("sampler", GRIDDED)
+def test_the_global_random_stream_moves_as_with_the_sampler_alone(sampler: Sampler, steps: int, more: dict) -> None:
+    plain(sampler, sampler.noise())
+    alone = torch.get_rng_state()
+    mixed(sampler, sampler.noise(), co_runs(**more), steps)
+    assert torch.equal(torch.get_rng_state(), alone)
+
+
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+def test_early_steps_of_a_range_leave_the_global_random_stream_alone(name: str) -> None:
+    sampler, states = SAMPLERS[name], []
+
+    @functools.wraps(sampler.func)
+    def func(*args: Any, **kwargs: Any) -> Any:
+        states.append(torch.get_rng_state())
+        return sampler.func(*args, **kwargs)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    co_models = co_runs(noise="independent")
+    amdm(func, co_models, 3)(Denoiser(), sampler.noise(), **sampler.grid(), disable=True)
+    assert [torch.equal(state, before) for state in states] == [True]
+
+
+@pytest.mark.parametrize("sampler", [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "ddim", "dpm_fast")])
+def test_independent_noise_is_private_reproducible_and_starts_from_the_image(sampler: Sampler) -> None:
+    """img2img: the co-model's first latent is the clean latent with the first level's noise of its own."""
+    seeds, init = [3, 77], randn(SHAPE, 8).float()
+    for clean in (init, None):
+        co_models = [CoRun(Denoiser(100), 0.5, 0.45, "independent", seeds)]
+        main = Denoiser()
+        more = {"init": clean}
+        sampler.run(sampler.model(main), sampler.noise(), wrapped(co_models, 1, **more))
+        own = torch.stack([torch.randn(SHAPE[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        level = main.levels[0].view(-1, 1, 1, 1)
+        expected = level * own + (0 if clean is None else clean)
+        close(co_models[0].denoise.latents[0], expected, 1e-3)
+
+
+def test_one_seed_stands_for_the_images_that_follow_it() -> None:
+    sampler = SAMPLERS["euler"]
+    one = mixed(sampler, sampler.noise(), co_runs(noise="independent", seed=9))
+    listed = mixed(sampler, sampler.noise(), co_runs(noise="independent", seed=[9, 10]))
+    assert torch.equal(one, listed)
+    assert not torch.equal(one, mixed(sampler, sampler.noise(), co_runs(noise="independent", seed=10)))
+
+
+def test_without_a_seed_the_noise_is_new_each_time() -> None:
+    sampler = SAMPLERS["euler"]
+    first, second = (mixed(sampler, sampler.noise(), co_runs(noise="independent")) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_seeds_must_be_as_many_as_images() -> None:
+    sampler = SAMPLERS["euler"]
+    with pytest.raises(ValueError, match="3 entries for a batch of 2"):
+        mixed(sampler, sampler.noise(), co_runs(noise="independent", seed=[1, 2, 3]))
+
+
+def test_private_seeds_are_each_image_and_slots_own() -> None:
+    images = [0, 1, 2, 3, 1234567890, 2**32 - 1]
+    slots = {slot: private_seeds(images, slot) for slot in range(1, 11)}
+    drawn = [seed for seeds in slots.values() for seed in seeds]
+    assert len(set(drawn)) == len(drawn)
+    assert not set(drawn) & set(images)
+    assert all(0 <= seed < 2**63 for seed in drawn)
+    assert private_seeds(images[2:3], 4) == slots[4][2:3], "an image's seed does not depend on its batch"
+    for seed in drawn:
+        torch.Generator().manual_seed(seed)
+
+
+# cost
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("sampler", EVERY)
+def test_each_co_model_costs_k_evaluations_and_the_main_model_its_own(sampler: Sampler, steps: int) -> None:
+    alone, main, co_models = Denoiser(), Denoiser(), co_runs(3)
+    sampler.run(sampler.model(alone), sampler.noise())
+    sampler.run(sampler.model(main), sampler.noise(), wrapped(co_models, steps))
+    assert [co.denoise.evaluations for co in co_models] == [steps] * 3
+    if sampler.name != "dpm_adaptive":
+        assert main.evaluations == alone.evaluations
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_no_more_steps_are_mixed_than_there_are(sampler: Sampler) -> None:
+    x, co_models = sampler.noise(), co_runs(1)
+    # where there is no grid the nominal number of steps bounds them, and the sampler keeps the last part
+    more, most = ({"nominal_steps": STEPS}, STEPS - 1) if sampler.name == "dpm_adaptive" else ({}, STEPS)
+    got = mixed(sampler, x, co_models, STEPS + 1, **more)
+    assert co_models[0].denoise.evaluations == most
+    assert torch.equal(got, mixed(sampler, x, co_runs(1), most, **more))
+
+
+@pytest.mark.parametrize("steps", [1, 3, STEPS - 2, STEPS - 1, STEPS])
+@pytest.mark.parametrize("sampler", ON_TIMESTEPS)
+def test_after_the_early_ddim_steps_the_sampler_runs_on_what_is_left(sampler: Sampler, steps: int) -> None:
+    """UniPC refuses fewer than three timesteps, so DDIM steps stand in where fewer are left; it must not start anew."""
+    x, grid, ddim = sampler.noise(dtype=torch.float64), sampler.grid()["timesteps"], SAMPLERS["ddim"]
+    early, left = plain(ddim, x, timesteps=grid[len(grid) - 1 - steps :]), grid[: len(grid) - steps]
+    if sampler.name == "unipc":
+        expected = plain(sampler, early, timesteps=left, is_img2img=True) if len(left) > 2 else plain(ddim, x)
+    else:
+        expected = plain(sampler, early, timesteps=left)
+    close(mixed(sampler, x, silent(), steps, **FORCED), expected, 1e-9)
+
+
+def test_shortest_tail_says_how_many_timesteps_the_sampler_needs() -> None:
+    sampler, lengths = SAMPLERS["unipc"], []
+
+    @functools.wraps(sampler.func)
+    def func(model: Any, x: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:
+        lengths.append((len(timesteps), kwargs["is_img2img"]))
+        return sampler.func(model, x, timesteps, **kwargs)
+
+    for shortest in (5, 6):
+        amdm(func, silent(), 3, **FORCED, shortest_tail=shortest)(
+            sampler.model(Denoiser()), sampler.noise(), **sampler.grid()
+        )
+    assert lengths == [(STEPS + 1 - 3, True)]
+
+
+# the sampler's manners
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_the_signature_is_kept(sampler: Sampler) -> None:
+    sample = amdm(sampler.func, co_runs())
+    assert inspect.signature(sample) == inspect.signature(sampler.func)
+    assert sample.__name__ == sampler.func.__name__
+    assert sample.__doc__ == sampler.func.__doc__
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_arguments_may_be_given_by_place_or_by_name(sampler: Sampler) -> None:
+    sample, model, x, grid = amdm(sampler.func, co_runs()), sampler.model(Denoiser()), sampler.noise(), sampler.grid()
+    results = []
+    for args, kwargs in (((model, x, *grid.values()), {}), ((), {"model": model, "x": x, **grid})):
+        torch.manual_seed(5)
+        results.append(sample(*args, **kwargs, disable=True))
+    assert torch.equal(*results)
+    assert torch.equal(results[0], mixed(sampler, x, co_runs(), eta=0.45))
+
+
+@pytest.mark.parametrize("steps", [1, 3, STEPS - 1, STEPS])
+@pytest.mark.parametrize("sampler", GRIDDED)
+def test_the_callback_hears_of_every_step_once_and_in_order(sampler: Sampler, steps: int) -> None:
+    heard: list[dict] = []
+    alone: list[dict] = []
+    mixed(sampler, sampler.noise(), co_runs(), steps, callback=heard.append)
+    plain(sampler, sampler.noise(), callback=alone.append)
+    told = [said["i"] for said in heard]
+    # UniPC makes one step more than DDIM of the same timesteps, which it loses where DDIM steps stand in for its end
+    count = STEPS if sampler.name == "unipc" and steps >= STEPS - 1 else len(alone)
+    assert told == list(range(count))
+    assert all(set(alone[0]) <= set(said) for said in heard)
+    assert all(said["denoised"].shape == said["x"].shape == SHAPE for said in heard)
+
+
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+def test_the_callback_of_a_range_counts_on(name: str) -> None:
+    heard: list[dict] = []
+    mixed(SAMPLERS[name], SAMPLERS[name].noise(), co_runs(), 3, callback=heard.append)
+    told = [said["i"] for said in heard]
+    assert told == list(range(len(told)))
+    assert len(told) > 3
+    assert all({"x", "i", "sigma", "sigma_hat", "denoised"} <= set(said) for said in heard)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m", "dpmpp_sde", "lcm"])
+def test_the_callback_hears_the_levels_of_the_whole_grid(name: str) -> None:
+    heard: list[float] = []
+    mixed(SAMPLERS[name], SAMPLERS[name].noise(), co_runs(), callback=lambda told: heard.append(told["sigma"].item()))
+    assert heard == sigmas()[:-1].tolist()
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_extra_arguments_reach_the_model_in_every_evaluation(sampler: Sampler) -> None:
+    seen = []
+
+    class Listening(Denoiser):
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
+            seen.append(extra)
+            return super().forward(x, sigma)
+
+    class ListeningEps(EpsDenoiser):
+        def forward(self, x: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
+            seen.append(extra)
+            return super().forward(x, timesteps)
+
+    model = ListeningEps(Denoiser()) if sampler.kind == "timesteps" else Listening()
+    co_models = co_runs()
+    sampler.run(model, sampler.noise(), wrapped(co_models, 3), extra_args={"cond": "a red ball"})
+    assert seen
+    assert all(extra == {"cond": "a red ball"} for extra in seen)
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+@pytest.mark.parametrize("correction", ["relative", "paper"])
+def test_nothing_is_modified_in_place(sampler: Sampler, correction: str) -> None:
+    class Rude(nn.Module):
+        """A co-model that overwrites what it is given."""
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            x.mul_(0.5)
+            sigma.zero_()
+            return x
+
+    x, grid = sampler.noise(), sampler.grid()
+    kept, kept_grid = x.clone(), {name: torch.as_tensor(value).clone() for name, value in grid.items()}
+    polite = mixed(sampler, x, co_runs(), correction=correction)
+    assert torch.equal(x, kept)
+    mixed(sampler, x, [CoRun(Rude(), 0.5)], correction=correction, **grid)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(torch.as_tensor(grid[name]), kept_grid[name]) for name in grid)
+    beside = mixed(sampler, x, [*co_runs(), CoRun(Rude(), 1e-12, 0.0)], correction=correction)
+    close(beside, polite, 1e-3)
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_half_precision_latents_work(sampler: Sampler) -> None:
+    if sampler.name in ("dpm_adaptive", "dpm_fast", "lms"):
+        # without AMDM too their steps come out in float32 or fail, as their levels are float32
+        expected = (torch.float16, torch.float32)
+    else:
+        expected = (plain(sampler, sampler.noise(dtype=torch.float16)).dtype,)
+    co_models = co_runs(noise="independent", seed=1)
+    got = mixed(sampler, sampler.noise(dtype=torch.float16), co_models)
+    assert got.dtype in expected
+    assert torch.isfinite(got).all()
+    assert co_models[0].denoise.latents[0].dtype == torch.float16
+    if sampler.name in ("euler", "ddim", "dpmpp_2m"):
+        exact = mixed(sampler, sampler.noise(), co_runs(noise="independent", seed=1))
+        close(got.float(), exact, 0.1)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2"])
+@pytest.mark.parametrize("steps", [1, 3, STEPS])
+def test_churn_is_kept(name: str, steps: int) -> None:
+    """s_churn is a sum over all steps, so a cut must not concentrate it on its steps."""
+    sampler, churn = SAMPLERS[name], {"s_churn": 0.2 * STEPS, "s_noise": 1.01}
+    x = sampler.noise()
+    close(mixed(sampler, x, silent(), steps, **FORCED, **churn), plain(sampler, x, **churn))
+    assert (plain(sampler, x, **churn) - plain(sampler, x)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_modules_and_plain_callables_are_the_same(sampler: Sampler) -> None:
+    module = sampler.model(Denoiser())
+    inner = getattr(module, "inner_model", None)
+
+    class Plain:
+        inner_model = inner
+
+        def __call__(self, x: Tensor, level: Tensor, **extra: Any) -> Tensor:
+            return module(x, level, **extra)
+
+    results = [sampler.run(model, sampler.noise(), wrapped(co_runs(), 3)) for model in (module, Plain())]
+    assert torch.equal(*results)
+    if sampler.kind == "sigmas":
+        bare = sampler.run(lambda x, sigma: module(x, sigma), sampler.noise(), wrapped(co_runs(), 3))
+        assert torch.equal(results[0], bare)
+
+
+def test_a_plain_callables_attributes_can_be_read_and_set_through_the_stand_in() -> None:
+    """The WebUI's samplers do both on the denoiser they are given."""
+
+    def func(model: Any, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
+        model.last_level = sigmas[-1].item() + model.offset
+        return SAMPLERS["euler"].func(model, x, sigmas, disable=True)
+
+    model = type("Model", (), {"__call__": lambda self, x, sigma: x / 2, "offset": 1.0})()
+    amdm(func, co_runs(), 3)(model, SAMPLERS["euler"].noise(), sigmas())
+    assert model.last_level == 1.0
+
+
+# ends and exceptions
+
+
+class EndedError(Exception):
+    """Raised in the middle of a run."""
+
+
+def failing(denoiser: Denoiser, after: int) -> Denoiser:
+    """`denoiser`, whose evaluation number `after` fails."""
+    forward = denoiser.forward
+
+    def fail(*args: Any, **kwargs: Any) -> Tensor:
+        if denoiser.evaluations >= after:
+            raise EndedError
+        return forward(*args, **kwargs)
+
+    denoiser.forward = fail
+    return denoiser
+
+
+@pytest.mark.parametrize("where", ["nowhere", "main", "main later", "co-model", "callback", "going"])
+@pytest.mark.parametrize("sampler", EVERY)
+def test_no_hook_is_left_behind(sampler: Sampler, where: str) -> None:
+    def ended(*_: Any) -> bool:
+        raise EndedError
+
+    model, co_models = sampler.model(Denoiser()), co_runs()
+    more: dict[str, Any] = {}
+    if where.startswith("main"):
+        model = sampler.model(failing(Denoiser(), 4 if where == "main later" else 1))
+    if where == "co-model":
+        co_models[1] = CoRun(failing(Denoiser(101), 1), 0.5)
+    if where == "callback":
+        more["callback"] = ended
+    going = ended if where == "going" else None
+    before = {module: dict(module._forward_hooks) for module in model.modules()}
+    if where == "nowhere":
+        sampler.run(model, sampler.noise(), wrapped(co_models, 3))
+    else:
+        with pytest.raises(EndedError):
+            sampler.run(model, sampler.noise(), wrapped(co_models, 3, going=going), **more)
+    assert {module: dict(module._forward_hooks) for module in model.modules()} == before
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_other_hooks_stay_and_see_every_main_evaluation() -> None:
+    model, seen = Denoiser(), []
+    model.register_forward_hook(lambda module, args, output: seen.append(1))
+    SAMPLERS["heun"].run(model, SAMPLERS["heun"].noise(), wrapped(co_runs(), 3))
+    assert len(seen) == model.evaluations == 2 * STEPS - 1
+    assert len(model._forward_hooks) == 1
+
+
+def test_after_an_exception_the_next_run_is_as_ever() -> None:
+    sampler, model = SAMPLERS["euler"], Denoiser()
+    sample = amdm(sampler.func, [CoRun(failing(Denoiser(100), 2), 0.5)], 3)
+    for _ in range(2):
+        with pytest.raises(EndedError):
+            sample(model, sampler.noise(), sigmas(), disable=True)
+    assert torch.equal(sampler.run(model, sampler.noise()), plain(sampler, sampler.noise()))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+@pytest.mark.parametrize("sampler", ONE_PIECE)
+def test_once_going_says_no_the_main_model_goes_on_alone(sampler: Sampler, stop: int) -> None:
+    """As if K had been the steps that were done till then."""
+    co_models, x, asked = co_runs(), sampler.noise(), itertools.count()
+    got = mixed(sampler, x, co_models, 5, going=lambda: next(asked) < 2 * stop)
+    assert [co.denoise.evaluations for co in co_models] == [stop] * len(co_models)
+    assert torch.equal(got, mixed(sampler, x, co_runs(), stop))
+
+
+@pytest.mark.parametrize("sampler", ONE_PIECE)
+def test_a_no_while_the_co_models_are_run_drops_what_they_gave(sampler: Sampler) -> None:
+    """An interrupted co-model's prediction may be anything."""
+    co_models, x = co_runs(), sampler.noise()
+    got = mixed(sampler, x, co_models, 3, going=lambda: co_models[0].denoise.evaluations == 0)
+    assert torch.equal(got, plain(sampler, x))
+    assert co_models[0].denoise.evaluations == 1
+
+
+# what is refused
+
+
+def test_a_sampler_of_no_known_kind_is_refused_by_name() -> None:
+    def sample_mystery(model: Any, x: Tensor, schedule: Tensor) -> Tensor:
+        return x
+
+    sample, x = amdm(sample_mystery, co_runs()), torch.zeros(SHAPE)
+    with pytest.raises(TypeError, match="sample_mystery"):
+        sample(Denoiser(), x, sigmas())
+    assert amdm(sample_mystery, co_runs(), steps=0)(Denoiser(), x, sigmas()) is x, "off must not look at it"
+
+
+def test_a_sampler_may_take_more_keywords_than_it_names() -> None:
+    seen = []
+
+    def sample_open(model: Any, x: Tensor, sigmas: Tensor, **kwargs: Any) -> Tensor:
+        seen.append(kwargs.pop("option"))
+        return SAMPLERS["euler"].func(model, x, sigmas, **kwargs)
+
+    got = amdm(sample_open, co_runs(), 3, 0.3)(Denoiser(), SAMPLERS["euler"].noise(), sigmas(), option=4, disable=True)
+    assert torch.equal(got, mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), co_runs()))
+    assert set(seen) == {4}
+
+
+def test_a_partial_of_a_sampler_is_a_sampler() -> None:
+    x = SAMPLERS["ddim"].noise()
+    sample = amdm(functools.partial(sample_ddim, eta=0.5), silent(), 3, **FORCED)
+    torch.manual_seed(5)
+    got = sample(EpsDenoiser(Denoiser()), x, **SAMPLERS["ddim"].grid())
+    assert torch.equal(got, plain(SAMPLERS["ddim"], x, eta=0.5))
+
+
+@pytest.mark.parametrize("gamma", [-0.1, 1.1, math.nan])
+def test_a_share_outside_of_0_to_1_is_refused(gamma: float) -> None:
+    with pytest.raises(ValueError, match="gamma"):
+        CoRun(Denoiser(), gamma)
+
+
+def test_unknown_words_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match=r'noise .* not "private"'):
+        CoRun(Denoiser(), noise="private")
+    with pytest.raises(ValueError, match=r'correction .* not "absolute"'):
+        amdm(SAMPLERS["euler"].func, co_runs(), correction="absolute")

@@ -1,0 +1,334 @@
+"""The settings: what is taken, what is refused and in which words, and what the panel and the infotext read of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_amdm.settings import (
+    MAIN_CHECKPOINT,
+    MAX_SLOTS,
+    NO_CHECKPOINT,
+    CoModel,
+    Settings,
+    SettingsError,
+    Spec,
+    attribute,
+    flat,
+    infotext_label,
+    specs,
+)
+
+ALL = [(of, spec) for of in (Settings, CoModel) for spec in specs(of)]
+NUMBERS = [(of, spec) for of, spec in ALL if spec.minimum is not None]
+BOTH = pytest.mark.parametrize(("of", "spec"), ALL, ids=lambda value: getattr(value, "name", None))
+EACH_NUMBER = pytest.mark.parametrize(("of", "spec"), NUMBERS, ids=lambda value: getattr(value, "name", None))
+
+
+def value_of(spec: Spec, relative: bool) -> st.SearchStrategy[Any]:
+    if spec.choices:
+        return st.sampled_from(spec.choices)
+    if spec.type is bool:
+        return st.booleans()
+    if spec.type is str:
+        return st.text(max_size=20) | st.sampled_from([NO_CHECKPOINT, MAIN_CHECKPOINT, ""])
+    top = 1 if relative and spec.name == "eta" else spec.maximum
+    whole = st.integers(int(spec.minimum), int(top))
+    return whole if spec.type is int else whole | st.floats(spec.minimum, top)
+
+
+@st.composite
+def valid(draw: st.DrawFn) -> dict[str, Any]:
+    """Settings as the API takes them, any of them left out."""
+    relative = draw(st.booleans())
+    fixed = {} if relative else {"correction": st.just("paper")}
+
+    def some(of: type, fixed: dict[str, Any], left_out: tuple[str, ...] = ()) -> dict[str, Any]:
+        values = {spec.name: value_of(spec, relative) for spec in specs(of) if spec.name not in left_out}
+        return draw(st.fixed_dictionaries(fixed, optional={k: v for k, v in values.items() if k not in fixed}))
+
+    given = some(Settings, fixed, ("correction",))
+    return given | {"co_models": [some(CoModel, {}) for _ in range(draw(st.integers(0, 3)))]}
+
+
+def holding(of: type, name: str, value: Any) -> dict[str, Any]:
+    """Settings with one value set, in the main settings or in the second of two slots."""
+    return {name: value} if of is Settings else {"co_models": [{}, {name: value}]}
+
+
+def path(of: type, spec: Spec) -> str:
+    return spec.name if of is Settings else f"co_models[1].{spec.name}"
+
+
+def refused(given: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_dict(given)
+    told = str(caught.value)
+    assert told.startswith("AMDM: ")
+    assert told.endswith(".")
+    assert not re.search(r"[.!?]\s|\n", told), f"more than one sentence: {told}"
+    return told
+
+
+# round trips
+
+
+@given(valid())
+def test_a_dict_of_the_settings_gives_the_same_settings(given: dict) -> None:
+    settings = Settings.from_dict(given)
+    assert Settings.from_dict(settings.to_dict()) == settings
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@given(valid())
+def test_every_given_value_is_kept_and_every_other_is_the_default(given: dict) -> None:
+    told = Settings.from_dict(given).to_dict()
+    for spec in specs(Settings):
+        assert told[spec.name] == given.get(spec.name, spec.default)
+        assert type(told[spec.name]) is spec.type
+    assert len(told["co_models"]) == len(given["co_models"])
+    for slot, given_slot in zip(told["co_models"], given["co_models"]):
+        for spec in specs(CoModel):
+            assert slot[spec.name] == given_slot.get(spec.name, spec.default)
+            assert type(slot[spec.name]) is spec.type
+
+
+@given(valid())
+def test_the_plain_list_in_the_panels_order_gives_the_same_settings(given: dict) -> None:
+    settings = Settings.from_dict(given)
+    told = settings.to_dict()
+    values = [
+        (told["co_models"][slot - 1] if slot else told)[spec.name] for slot, spec in flat(len(settings.co_models))
+    ]
+    assert Settings.from_list(values) == settings
+
+
+def test_nothing_given_is_the_default() -> None:
+    assert Settings.from_dict({}) == Settings()
+    assert Settings.from_list([spec.default for spec in specs(Settings)]) == Settings()
+
+
+def test_reading_settings_changes_nothing_given() -> None:
+    given = {"steps": 5, "co_models": [{"checkpoint": "a"}]}
+    Settings.from_dict(given)
+    assert given == {"steps": 5, "co_models": [{"checkpoint": "a"}]}
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    settings, slot = Settings(), CoModel()
+    assert (settings.enabled, settings.steps, settings.eta, settings.which_pass) == (False, 3, 0.45, "first")
+    assert (settings.start, settings.correction, settings.co_models) == (0, "relative", ())
+    assert (slot.enabled, slot.gamma, slot.eta, slot.noise, slot.cfg_scale) == (True, 0.5, 0.45, "shared", 0.0)
+    assert (slot.prompt, slot.negative_prompt) == ("", "")
+
+
+# the schema
+
+
+@functools.cache
+def validator() -> Any:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(Settings.schema())
+    return jsonschema.Draft202012Validator(Settings.schema())
+
+
+@given(valid())
+def test_what_is_taken_fits_the_schema(given: dict) -> None:
+    Settings.from_dict(given)
+    assert validator().is_valid(given)
+    assert validator().is_valid(Settings.from_dict(given).to_dict())
+
+
+def outside(spec: Spec) -> list[Any]:
+    """Values that a setting must refuse."""
+    wrong: list[Any] = [None, [], {}]
+    if spec.type is not str:
+        wrong += ["1", ""]
+    if spec.type in (int, float):
+        wrong += [True, False]
+    if spec.type in (bool, str):
+        wrong += [0, 1, 0.5]
+    if spec.type is int:
+        wrong += [spec.minimum + 0.5]
+    if spec.choices:
+        wrong += ["nothing of the kind", spec.choices[0].upper(), ""]
+    if spec.minimum is not None:
+        wrong += [spec.minimum - 1, spec.maximum + 1, -(10**400), 10**400, 1e308]
+    return wrong
+
+
+@BOTH
+def test_the_schema_and_from_dict_refuse_the_same_and_the_sentence_names_the_setting(of: type, spec: Spec) -> None:
+    for value in outside(spec):
+        assert f'"{path(of, spec)}"' in refused(holding(of, spec.name, value))
+        assert not validator().is_valid(holding(of, spec.name, value)), value
+
+
+@EACH_NUMBER
+def test_the_ends_of_a_range_belong_to_it(of: type, spec: Spec) -> None:
+    for value in (spec.minimum, spec.maximum):
+        given = {**holding(of, spec.name, value), "correction": "paper"}
+        Settings.from_dict(given)
+        assert validator().is_valid(given)
+
+
+@EACH_NUMBER
+def test_what_is_no_number_is_refused(of: type, spec: Spec) -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        assert f'"{path(of, spec)}"' in refused(holding(of, spec.name, value))
+
+
+@BOTH
+def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
+    if spec.type not in (int, float):
+        return
+    for value in (1, 1.0):
+        settings = Settings.from_dict(holding(of, spec.name, value))
+        holder = settings if of is Settings else settings.co_models[1]
+        kept = getattr(holder, attribute(of, spec.name))
+        assert kept == 1
+        assert type(kept) is spec.type
+
+
+@pytest.mark.parametrize("name", ["Steps", "step", "gamma", "which_pass", "", "__class__"])
+def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
+    told = refused({name: 1})
+    assert f'"{name}"' in told
+    assert all(spec.name in told for spec in specs(Settings))
+    assert "co_models" in told
+    assert not validator().is_valid({name: 1})
+
+
+def test_an_unknown_setting_of_a_slot_is_refused_by_name() -> None:
+    given = {"co_models": [{}, {"weight": 1}]}
+    told = refused(given)
+    assert '"co_models[1].weight"' in told
+    assert all(spec.name in told for spec in specs(CoModel))
+    assert not validator().is_valid(given)
+
+
+@pytest.mark.parametrize("slots", [None, "main", {"checkpoint": "main"}, 3])
+def test_co_models_must_be_a_list(slots: Any) -> None:
+    assert '"co_models"' in refused({"co_models": slots})
+    assert not validator().is_valid({"co_models": slots})
+
+
+@pytest.mark.parametrize("slot", [None, "main", ["main"], 3])
+def test_a_slot_must_be_an_object(slot: Any) -> None:
+    assert '"co_models[1]"' in refused({"co_models": [{}, slot]})
+    assert not validator().is_valid({"co_models": [{}, slot]})
+
+
+@pytest.mark.parametrize("given", [None, [], "AMDM", 3, True])
+def test_the_settings_must_be_an_object(given: Any) -> None:
+    refused(given)
+    assert not validator().is_valid(given)
+
+
+def test_no_more_slots_than_can_be_run() -> None:
+    fits, too_many = ({"co_models": [{}] * count} for count in (MAX_SLOTS, MAX_SLOTS + 1))
+    Settings.from_dict(fits)
+    assert '"co_models"' in refused(too_many)
+    assert validator().is_valid(fits)
+    assert not validator().is_valid(too_many)
+
+
+@pytest.mark.parametrize("given", [{"eta": 1.01}, {"eta": 45}, {"correction": "relative", "eta": 2}])
+def test_an_eta_in_the_papers_units_needs_the_papers_rule(given: dict) -> None:
+    told = refused(given)
+    assert '"eta"' in told
+    assert "paper" in told
+    assert Settings.from_dict({**given, "correction": "paper"}).eta == given["eta"]
+    assert '"co_models[1].eta"' in refused({"co_models": [{}, given if len(given) == 1 else {"eta": 2}]})
+
+
+@pytest.mark.parametrize("change", [-1, 1, -len(specs(Settings))])
+def test_a_list_of_the_wrong_length_is_refused(change: int) -> None:
+    values = [spec.default for _, spec in flat(2)]
+    values = values[:change] if change < 0 else [*values, 1]
+    with pytest.raises(SettingsError, match=f"{len(values)} entries"):
+        Settings.from_list(values)
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(SettingsError, match="0 entries"):
+        Settings.from_list([])
+
+
+def test_a_wrong_value_in_a_list_is_named_as_in_an_object() -> None:
+    values = [spec.default for _, spec in flat(2)]
+    place = next(index for index, (slot, spec) in enumerate(flat(2)) if slot == 2 and spec.name == "gamma")
+    values[place] = 7
+    with pytest.raises(SettingsError, match=re.escape('"co_models[1].gamma"')):
+        Settings.from_list(values)
+
+
+# whether it runs
+
+
+@given(
+    st.booleans(),
+    st.integers(0, 3),
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from([NO_CHECKPOINT, "", "main", "a.ckpt"]), st.sampled_from([0.0, 0.5])),
+        max_size=3,
+    ),
+)
+def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(on: bool, steps: int, slots: list) -> None:
+    co_models = tuple(CoModel(enabled=used, checkpoint=name, gamma=gamma) for used, name, gamma in slots)
+    settings = Settings(enabled=on, steps=steps, co_models=co_models)
+    counting = [used and name not in (NO_CHECKPOINT, "") and gamma > 0 for used, name, gamma in slots]
+    assert settings.runs == (on and steps > 0 and any(counting))
+    assert [number for number, _ in settings.active] == [n for n, counts in enumerate(counting, 1) if counts]
+
+
+# what the panel and the infotext read
+
+
+@BOTH
+def test_every_setting_explains_itself(of: type, spec: Spec) -> None:
+    assert spec.label
+    assert len(spec.help) > 10
+    assert spec.help.endswith(".")
+    assert type(spec.default) is spec.type
+    assert spec.check(spec.default, spec.name) == spec.default
+    assert getattr(of(), attribute(of, spec.name)) == spec.default
+
+
+@EACH_NUMBER
+def test_every_number_has_a_range_with_a_step_that_fits_into_it(of: type, spec: Spec) -> None:
+    assert spec.minimum <= spec.default <= spec.maximum
+    assert 0 < spec.step <= spec.maximum - spec.minimum
+    steps = (spec.default - spec.minimum) / spec.step
+    assert steps == pytest.approx(round(steps)), "the slider cannot show the default"
+
+
+def test_every_number_is_bounded() -> None:
+    assert [spec.name for _, spec in ALL if spec.type in (int, float) and spec.minimum is None] == []
+
+
+def test_infotext_keys_are_such_as_the_webui_reads_back_and_no_two_alike() -> None:
+    keys = [infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS)]
+    assert all(re.fullmatch(r"\w[\w \-/]+", key) for key in keys)
+    assert len({key.lower() for key in keys}) == len(keys)
+    assert all(key == "AMDM" or key.startswith("AMDM ") for key in keys)
+    assert {"AMDM", "AMDM steps", "AMDM eta", "AMDM 2 gamma", "AMDM 1 eta"} <= set(keys)
+
+
+def test_what_says_that_it_ran_is_never_left_out_of_the_infotext() -> None:
+    always = {(slot, spec.name) for slot, spec in flat(1) if not spec.terse}
+    assert {(0, "steps"), (0, "eta"), (1, "checkpoint"), (1, "gamma")} <= always
+
+
+def test_the_panels_order_is_the_main_settings_and_then_each_slot() -> None:
+    order = list(flat(3))
+    assert order[: len(specs(Settings))] == [(0, spec) for spec in specs(Settings)]
+    assert order[len(specs(Settings)) :] == [(slot, spec) for slot in (1, 2, 3) for spec in specs(CoModel)]
+    assert order[0][1].name == "enabled", "the WebUI's accordion puts its own checkbox first"
