@@ -58,6 +58,8 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
     with (
         sd_disable_initialization.DisableInitialization(disable_clip=has_clip or shared.cmd_opts.do_not_download_clip),
         sd_disable_initialization.InitializeOnMeta(),
+        # some modules draw numbers, from the generator that the host encodes pictures with
+        torch.random.fork_rng(devices=[]),
     ):
         model = sd_models.instantiate_from_config(config.model, weights)
     model.first_stage_model = None
