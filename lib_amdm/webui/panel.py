@@ -80,7 +80,7 @@ class _Builder:
         switch, checkpoint, *others = specs(CoModel)
         with gr.Row():
             self.add(slot, (switch, checkpoint))
-            self.button(
+            self.transient(
                 self.host.refresh_button(
                     self.controls[slot, checkpoint.name],
                     self.host.refresh_checkpoints,
@@ -99,8 +99,8 @@ class _Builder:
             look = self.host.refresh_button(line, lambda: None, lambda: {"value": self.loaded()}, self.elem_id("look"))
             unload = gr.Button("Unload co-models", elem_id=self.elem_id("unload"))
         unload.click(fn=self.unload, inputs=[], outputs=[line])
-        self.button(look)
-        self.button(unload)
+        self.transient(look)
+        self.transient(unload)
 
     def add(self, slot: int, wanted: Iterable[Spec]) -> None:
         for spec in wanted:
@@ -130,7 +130,7 @@ class _Builder:
             return gr.Textbox(lines=spec.lines, elem_classes=["prompt"], **common)
         return gr.Slider(**span, **common)
 
-    def button(self, made: Any) -> None:
+    def transient(self, made: Any) -> None:
         made.do_not_save_to_config = True
 
     def checkpoints(self) -> list[str]:

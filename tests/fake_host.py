@@ -1,0 +1,91 @@
+"""A WebUI that is not there: what the page, the plot and the API need of one, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+TITLES = ("alpha.safetensors [1111111111]", "styles/beta.safetensors [2222222222]", "gamma, the third.ckpt")
+
+
+class AxisOption:
+    """What the WebUI's plot keeps of an axis."""
+
+    def __init__(self, label, type, apply, format_value=None, confirm=None, cost=0.0, choices=None, prepare=None):
+        self.label, self.type, self.apply, self.format_value = label, type, apply, format_value
+        self.confirm, self.cost, self.choices, self.prepare = confirm, cost, choices, prepare
+
+
+class FakeHost:
+    """Keeps what is registered, and fires it when told to."""
+
+    name = "fake"
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.added: dict[str, dict[str, Any]] = {}
+        self.titles = list(TITLES)
+        self.pool = [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}]
+        self.callbacks: dict[str, list[Callable]] = {}
+        self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
+        self.auth: list[Any] = []
+        self.refreshed = 0
+
+    def fire(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks.get(event, []):
+            callback(*args)
+
+    def checkpoint_titles(self) -> list[str]:
+        return list(self.titles)
+
+    def checkpoint_title(self, name: str) -> str | None:
+        def plain(title: str) -> str:
+            return title.partition(" [")[0]
+
+        return next((title for title in self.titles if plain(title) == plain(name)), None)
+
+    def refresh_checkpoints(self) -> None:
+        self.refreshed += 1
+
+    def loaded(self) -> list[dict[str, Any]]:
+        return list(self.pool)
+
+    def unload(self) -> dict[str, int]:
+        told = {"unloaded": len(self.pool), "bytes": sum(entry["bytes"] for entry in self.pool)}
+        self.pool.clear()
+        return told
+
+    def option(self, name: str) -> Any:
+        if name not in self.options:
+            raise AttributeError(name)
+        return self.options[name]
+
+    def add_option(self, name, default, label, component, component_args, section, info) -> None:
+        assert name not in self.added
+        self.added[name] = {
+            "default": default,
+            "label": label,
+            "component": component,
+            "args": component_args,
+            "section": section,
+            "info": info,
+        }
+
+    def xyz_module(self) -> Any:
+        return self.xyz
+
+    def api_auth(self) -> list[Any]:
+        return self.auth
+
+    def on_before_ui(self, callback: Callable) -> None:
+        self.callbacks.setdefault("before_ui", []).append(callback)
+
+    def on_ui_settings(self, callback: Callable) -> None:
+        self.callbacks.setdefault("ui_settings", []).append(callback)
+
+    def on_app_started(self, callback: Callable) -> None:
+        self.callbacks.setdefault("app_started", []).append(callback)
+
+    def on_infotext_pasted(self, callback: Callable) -> None:
+        self.callbacks.setdefault("infotext_pasted", []).append(callback)

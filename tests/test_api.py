@@ -1,0 +1,137 @@
+"""The settings a request carries, the routes beside the WebUI's own, and the options page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_host import TITLES, FakeHost
+
+from lib_amdm import __version__
+from lib_amdm.settings import CoModel, Settings, SettingsError, flat
+from lib_amdm.webui import api, options
+
+DEFAULTS = [spec.default for _, spec in flat(3)]
+
+
+# --- what a request carries ---
+
+
+def test_one_object_with_names() -> None:
+    given = {"enabled": True, "steps": 5, "co_models": [{"checkpoint": "beta", "gamma": 0.3}]}
+    expected = Settings(enabled=True, steps=5, co_models=(CoModel(checkpoint="beta", gamma=0.3),))
+    assert api.read_args([given]) == expected
+    # the WebUI replaces the first of the panel's defaults, and the others stay behind it
+    assert api.read_args([given, *DEFAULTS[1:]]) == expected
+
+
+def test_a_plain_list_is_the_panel() -> None:
+    values = list(DEFAULTS)
+    values[0], values[1] = True, 7.0  # the page sends whole numbers as either kind
+    settings = api.read_args(values)
+    assert settings == Settings(enabled=True, steps=7, co_models=(CoModel(),) * 3)
+    assert type(settings.steps) is int
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "one object with names"),
+        ([True], "one object with names"),
+        (["AMDM", *DEFAULTS[1:]], '"enabled"'),
+        ([{"stepss": 5}], '"stepss" is not a setting'),
+        ([{"co_models": [{"gamma": "much"}]}], r"co_models\[0\].gamma"),
+        ([[{"enabled": True}]], "one object with names"),
+    ],
+)
+def test_what_cannot_be_read_is_named(args: list[Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        api.read_args(args)
+
+
+# --- routes ---
+
+
+@pytest.fixture
+def client() -> Any:
+    """Requests to the routes of a fake WebUI; `client.host` is that WebUI."""
+    fastapi = pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    from fastapi.testclient import TestClient
+
+    def start(host: FakeHost) -> Any:
+        app = fastapi.FastAPI()
+        api.register(host)
+        host.fire("app_started", None, app)  # None: a WebUI without a page
+        return TestClient(app)
+
+    return start
+
+
+def test_the_routes(client: Any) -> None:
+    host = FakeHost()
+    requests = client(host)
+    assert requests.get("/amdm/v1/version").json() == {"version": __version__, "host": "fake"}
+    assert requests.get("/amdm/v1/schema").json() == Settings.schema()
+    models = requests.get("/amdm/v1/models").json()
+    assert models == {"checkpoints": list(TITLES), "loaded": [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}]}
+    assert requests.post("/amdm/v1/unload").json() == {"unloaded": 1, "bytes": 2_100_000_000}
+    assert requests.get("/amdm/v1/models").json()["loaded"] == []
+    assert requests.get("/amdm/v1/unload").status_code == 405
+
+
+def test_the_routes_are_documented(client: Any) -> None:
+    paths = client(FakeHost()).get("/openapi.json").json()["paths"]
+    assert set(paths) == {f"/amdm/v1/{name}" for name in ("version", "schema", "models", "unload")}
+
+
+def test_the_webuis_login_guards_every_route(client: Any) -> None:
+    from fastapi import Depends, HTTPException
+
+    def refuse() -> None:
+        raise HTTPException(401)
+
+    host = FakeHost()
+    host.auth = [Depends(refuse)]
+    requests = client(host)
+    assert [requests.get(f"/amdm/v1/{name}").status_code for name in ("version", "schema", "models")] == [401] * 3
+    assert requests.post("/amdm/v1/unload").status_code == 401
+    assert host.pool
+
+
+# --- options ---
+
+
+def test_options_have_defaults_before_they_are_registered() -> None:
+    host = FakeHost()
+    assert (options.slots(host), options.pool_limit(host), options.goes_on(host)) == (3, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "slots", "pool_limit"), [(0, 1, 0), (1, 1, 1), (4.0, 4, 4), (99, 10, 10), (None, 3, 2), ("x", 3, 2)]
+)
+def test_options_are_kept_in_range(value: Any, slots: int, pool_limit: int) -> None:
+    host = FakeHost(amdm_slots=value, amdm_pool_limit=value)
+    assert (options.slots(host), options.pool_limit(host)) == (slots, pool_limit)
+
+
+def test_on_error() -> None:
+    assert options.goes_on(FakeHost(amdm_on_error="go on without AMDM"))
+    assert not options.goes_on(FakeHost(amdm_on_error="stop"))
+    assert not options.goes_on(FakeHost(amdm_on_error=None))
+
+
+def test_the_section_of_the_settings_page() -> None:
+    pytest.importorskip("gradio")
+    host = FakeHost()
+    options.register(host)
+    assert host.added == {}
+    host.fire("ui_settings")
+    assert {name: option["default"] for name, option in host.added.items()} == {
+        "amdm_slots": 3,
+        "amdm_pool_limit": 2,
+        "amdm_on_error": "stop",
+    }
+    for option in host.added.values():
+        assert option["section"] == ("amdm", "AMDM")
+        assert option["component"](value=option["default"], **option["args"]).value == option["default"]

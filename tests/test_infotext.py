@@ -1,0 +1,281 @@
+"""What a picture says of AMDM, and that pasting it back gives the same settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fake_host import TITLES, FakeHost
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, flat, infotext_label
+from lib_amdm.webui import infotext
+
+SLOTS = 4
+PAIR = re.compile(r'\s*(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
+SIZE = re.compile(r"^(\d+)x(\d+)$")
+
+
+# --- what the WebUI does with the entries, as its own reader and writer do it ---
+
+
+def picture_text(entries: dict[str, str], prompt: str = "a cat", negative: str = "") -> str:
+    """The infotext of a picture: prompt, negative prompt, and one line of keys and values."""
+    line = {
+        "Steps": 20,
+        "Sampler": "Euler",
+        "CFG scale": 7,
+        "Seed": 1,
+        "Size": "512x512",
+        **entries,
+        "Version": "v1.10",
+    }
+    pairs = [key if key == value else f"{key}: {quoted(value)}" for key, value in line.items()]
+    lines = [prompt, *([f"Negative prompt: {negative}"] if negative else []), ", ".join(pairs)]
+    return "\n".join(lines).strip()
+
+
+def quoted(value: Any) -> Any:
+    special = any(mark in str(value) for mark in ",:\n")
+    return json.dumps(value, ensure_ascii=False) if special else value
+
+
+def read(text: str) -> dict[str, str]:
+    """The keys and values of an infotext's last line."""
+    found: dict[str, str] = {}
+    for match in PAIR.finditer(text.strip().split("\n")[-1]):
+        key, value = match["key"], match["value"]
+        if not value:
+            continue
+        if value[0] == value[-1] == '"':
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
+        size = SIZE.match(value)
+        found |= {f"{key}-1": size[1], f"{key}-2": size[2]} if size else {key: value}
+    return found
+
+
+def cast(given: Any, default: Any, page: bool) -> Any:
+    """What a control gets: pasting on the page knows "False", a request with an infotext does not."""
+    if page and isinstance(default, bool) and given == "False":
+        return False
+    if page and type(default) is int:
+        return float(given)
+    return type(default)(given)
+
+
+def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
+    """The settings of a panel after its controls were set; what is absent is left at its default."""
+    values = []
+    for slot, spec in flat(slots):
+        label = infotext_label(slot, spec)
+        values.append(cast(params[label], spec.default, page) if label in params else spec.default)
+    return Settings.from_list(values)
+
+
+def round_trip(settings: Settings, titles: dict[int, str], slots: int = SLOTS, **texts: str) -> Settings:
+    params = read(picture_text(infotext.written(settings, titles), **texts))
+    infotext.expand(params, slots, FakeHost())
+    assert all(infotext_label(slot, spec) in params for slot, spec in flat(slots))
+    return pasted(params, slots)
+
+
+def as_it_ran(settings: Settings, titles: dict[int, str], slots: int = SLOTS) -> Settings:
+    """What a round trip has to give: slots that took no part are empty again."""
+    ran = dict(settings.active)
+    numbers = range(1, slots + 1)
+    kept = (replace(ran[n], checkpoint=titles.get(n, ran[n].checkpoint)) if n in ran else CoModel() for n in numbers)
+    return replace(settings, co_models=tuple(kept))
+
+
+# --- settings to try ---
+
+PIECES = (
+    "red",
+    " ",
+    ", ",
+    ": ",
+    "\n",
+    '"',
+    "\\",
+    "(a:1.2)",
+    "<lora:x:1>",
+    "AMDM 1 gamma: 1",
+    "[a|b]",
+    "ж",
+    "猫",
+    "🐈",
+    "\t",
+)
+SPECIAL = (
+    "512x512",
+    "1x2",
+    "AMDM 1 prompt",
+    '"',
+    '""',
+    '"a"',
+    '"a", b: "c"',
+    " a",
+    "a ",
+    "\\",
+    "'",
+    "None",
+    "False",
+    "\r",
+)
+texts = st.one_of(
+    st.just(""),
+    st.sampled_from(SPECIAL),
+    st.lists(st.sampled_from(PIECES), max_size=6).map("".join),
+    st.text(st.characters(codec="utf-8"), max_size=12),
+)
+
+
+def co_models(eta: float) -> st.SearchStrategy[CoModel]:
+    return st.builds(
+        CoModel,
+        enabled=st.booleans(),
+        checkpoint=st.sampled_from([*TITLES, MAIN_CHECKPOINT, "None", "lost.safetensors"]),
+        gamma=st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1)),
+        eta=st.floats(0, eta),
+        prompt=texts,
+        negative_prompt=texts,
+        cfg_scale=st.one_of(st.just(0.0), st.floats(0, 30)),
+        noise=st.sampled_from(["shared", "independent"]),
+    )
+
+
+@st.composite
+def all_settings(draw: st.DrawFn) -> Settings:
+    correction = draw(st.sampled_from(["relative", "paper"]))
+    eta = 1000 if correction == "paper" else 1
+    return Settings(
+        enabled=True,
+        steps=draw(st.integers(0, 150)),
+        eta=draw(st.floats(0, eta)),
+        which_pass=draw(st.sampled_from(["first", "hires", "both"])),
+        start=draw(st.integers(0, 149)),
+        correction=correction,
+        co_models=tuple(draw(st.lists(co_models(eta), max_size=SLOTS))),
+    )
+
+
+def can_be_read_back(settings: Settings) -> bool:
+    """The WebUI's reader takes this for a size and loses the line break, however an extension writes it."""
+    prompts = [text for slot in settings.co_models for text in (slot.prompt, slot.negative_prompt)]
+    return not any(re.fullmatch(r"\d+x\d+\n", text) for text in prompts)
+
+
+def one(**slot: Any) -> Settings:
+    return Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0], **slot),))
+
+
+# --- tests ---
+
+
+@given(all_settings(), texts, texts)
+def test_a_pasted_picture_gives_its_settings_back(settings: Settings, prompt: str, negative: str) -> None:
+    assume(can_be_read_back(settings))
+    titles = {number: slot.checkpoint for number, slot in settings.active}
+    assert round_trip(settings, titles, prompt=prompt, negative=negative) == as_it_ran(settings, titles)
+
+
+@pytest.mark.parametrize("text", SPECIAL)
+def test_a_prompt_of_any_kind_comes_back(text: str) -> None:
+    settings = one(prompt=text, negative_prompt=text)
+    assert round_trip(settings, {}) == as_it_ran(settings, {})
+
+
+@given(all_settings())
+@example(one(prompt="a, b: c\nd"))
+def test_an_infotext_in_a_request_gives_the_settings_back(settings: Settings) -> None:
+    """The API reads an infotext without telling extensions, so what is written must do by itself."""
+    prompts = [text for slot in settings.co_models for text in (slot.prompt, slot.negative_prompt)]
+    assume(not any(SIZE.match(text) for text in prompts))
+    titles = {number: slot.checkpoint for number, slot in settings.active}
+    params = read(picture_text(infotext.written(settings, titles)))
+    assert pasted(params, SLOTS, page=False) == as_it_ran(settings, titles)
+
+
+@given(all_settings())
+def test_every_entry_can_be_an_infotext(settings: Settings) -> None:
+    entries = infotext.written(settings, {})
+    assert all(re.fullmatch(r"\w[\w /-]+", key) for key in entries)
+    assert all(isinstance(value, str) and value for value in entries.values())
+
+
+def test_what_is_written_is_short() -> None:
+    settings = Settings(enabled=True, steps=8, co_models=(CoModel(checkpoint="beta", gamma=0.7),))
+    assert infotext.written(settings, {1: TITLES[1]}) == {
+        "AMDM": "True",
+        "AMDM steps": "8",
+        "AMDM eta": "0.45",
+        "AMDM 1 checkpoint": TITLES[1],
+        "AMDM 1 gamma": "0.7",
+    }
+
+
+def test_slots_keep_their_numbers_and_idle_ones_are_left_out() -> None:
+    idle = (CoModel(), CoModel(checkpoint="a", enabled=False), CoModel(checkpoint="a", gamma=0.0))
+    settings = Settings(enabled=True, co_models=(*idle, CoModel(checkpoint=MAIN_CHECKPOINT, noise="independent")))
+    entries = infotext.written(settings, {4: MAIN_CHECKPOINT})
+    assert {key for key in entries if re.search(r"\d", key)} == {
+        "AMDM 4 checkpoint",
+        "AMDM 4 gamma",
+        "AMDM 4 noise",
+    }
+
+
+def test_a_picture_without_amdm_switches_it_off_and_leaves_the_rest() -> None:
+    params = read(picture_text({}))
+    infotext.expand(params, SLOTS, FakeHost())
+    assert params["AMDM"] == "False"
+    assert [key for key in params if key.startswith("AMDM ")] == []
+
+
+def test_absent_entries_go_back_to_their_defaults() -> None:
+    params = {"AMDM": "True", "AMDM 2 checkpoint": TITLES[0]}
+    infotext.expand(params, 2, FakeHost())
+    assert pasted(params, 2) == Settings(enabled=True, co_models=(CoModel(), CoModel(checkpoint=TITLES[0])))
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("styles/beta.safetensors", TITLES[1]),
+        ("styles/beta.safetensors [0000000000]", TITLES[1]),
+        ("gone.safetensors [3333333333]", "gone.safetensors [3333333333]"),
+        (MAIN_CHECKPOINT, MAIN_CHECKPOINT),
+        ("None", "None"),
+    ],
+)
+def test_a_checkpoint_is_shown_by_its_present_title(told: str, shown: str) -> None:
+    params = {"AMDM": "True", "AMDM 1 checkpoint": told}
+    infotext.expand(params, 1, FakeHost())
+    assert params["AMDM 1 checkpoint"] == shown
+
+
+def test_what_a_user_does_not_want_to_paste_stays_away() -> None:
+    host = FakeHost(infotext_skip_pasting=["AMDM", "AMDM 1 prompt"])
+    params = {"AMDM 1 checkpoint": TITLES[0]}
+    infotext.expand(params, 1, host)
+    assert "AMDM" not in params and "AMDM 1 prompt" not in params
+    assert params["AMDM 1 gamma"] == "0.5"
+    without: dict[str, str] = {}
+    infotext.expand(without, 1, host)
+    assert without == {}
+
+
+def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0]),) * 3)
+    params = read(picture_text(infotext.written(settings, {})))
+    with caplog.at_level(logging.WARNING):
+        infotext.expand(params, 2, FakeHost())
+    assert "co-model 3" in caplog.text
+    assert pasted(params, 2).co_models == settings.co_models[:2]

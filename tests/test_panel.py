@@ -1,0 +1,168 @@
+"""The panel: its controls, their defaults, and the names under which a WebUI saves, pastes and lists them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fake_host import TITLES, FakeHost
+
+from lib_amdm.settings import CoModel, Settings, flat, infotext_label
+
+gr = pytest.importorskip("gradio")
+
+from lib_amdm.webui import panel  # noqa: E402
+
+
+class Page(FakeHost):
+    """A WebUI with a page, that remembers its refresh buttons."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.buttons: dict[str, tuple[Any, Any, Any, Any]] = {}
+
+    @contextmanager
+    def input_accordion(self, value: bool, label: str, elem_id: str) -> Iterator[gr.Checkbox]:
+        """As the WebUI's: a hidden checkbox that stands for an accordion's being open."""
+        switch = gr.Checkbox(value, label=label, elem_id=f"{elem_id}-checkbox", visible=False)
+        with gr.Accordion(label, open=value, elem_id=elem_id):
+            yield switch
+
+    def refresh_button(self, component: Any, refresh: Any, choices: Any, elem_id: str) -> Any:
+        button = gr.Button("refresh", elem_id=elem_id)
+        self.buttons[elem_id] = (button, component, refresh, choices)
+        return button
+
+
+def build(host: FakeHost, slots: int = 3, tab: str = "txt2img") -> panel.Panel:
+    return panel.build_panel(host, slots, tab, lambda name: f"script_{tab}_amdm_{name}")
+
+
+@pytest.fixture
+def page() -> Page:
+    return Page()
+
+
+@pytest.fixture
+def built(page: Page) -> panel.Panel:
+    with gr.Blocks():
+        return build(page)
+
+
+def by_label(built: panel.Panel) -> dict[str, Any]:
+    return {component.label: component for component in built.components}
+
+
+@pytest.mark.parametrize("slots", [1, 3, 10])
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None:
+    with gr.Blocks():
+        values = [component.value for component in build(page, slots, tab).components]
+    assert Settings.from_list(values) == Settings(co_models=(CoModel(),) * slots)
+    assert json.loads(json.dumps(values)) == values
+    # the WebUI's API casts to the type of the default when it reads an infotext
+    assert [type(value) for value in values] == [spec.type for _, spec in flat(slots)]
+
+
+def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:
+    for component, (_, spec) in zip(built.components, flat(3)):
+        if spec.minimum is not None:
+            span = (component.minimum, component.maximum, component.step)
+            assert span == (spec.minimum, spec.maximum, spec.step), spec.name
+        if spec.choices:
+            assert tuple(name for name, _ in component.choices) == spec.choices
+
+
+def test_labels_are_unique_and_say_which_co_model(built: panel.Panel) -> None:
+    labels = [component.label for component in built.components]
+    assert len(set(labels)) == len(labels)
+    assert labels[:3] == ["AMDM", "AMDM steps", "AMDM eta"]
+    assert {"Gamma of co-model 1", "CFG scale of co-model 2", "Use co-model 3"} <= set(labels)
+
+
+def test_every_control_is_explained(built: panel.Panel) -> None:
+    for component, (slot, spec) in zip(built.components[1:], list(flat(3))[1:]):
+        assert component.webui_tooltip == spec.help, (slot, spec.name)
+
+
+def test_ids_are_unique_on_the_page(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page)
+        build(page, tab="img2img")
+    counted = Counter(block.elem_id for block in demo.blocks.values() if getattr(block, "elem_id", None))
+    assert [elem_id for elem_id, count in counted.items() if count > 1] == []
+    demo.get_config_file()
+
+
+def test_it_can_be_built_again_and_again(page: Page) -> None:
+    for _ in range(3):
+        with gr.Blocks():
+            again = build(page)
+        assert len(again.components) == len(again.infotext_fields) == len(list(flat(3)))
+    assert page.callbacks == {} and page.added == {}
+
+
+# --- infotext ---
+
+
+def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
+    labels = [infotext_label(slot, spec) for slot, spec in flat(3)]
+    assert built.infotext_fields == list(zip(built.components, labels))
+
+
+def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
+    """The WebUI sends the values of one tab's fields to the other's, in their order."""
+    with gr.Blocks():
+        first, second = build(page), build(page, tab="img2img")
+    assert first.paste_field_names == second.paste_field_names
+    fields = [[name for _, name in one.infotext_fields if name in first.paste_field_names] for one in (first, second)]
+    assert fields[0] == fields[1] == first.paste_field_names
+    assert all(isinstance(name, str) for name in first.paste_field_names)
+
+
+def test_img2img_has_no_hires_pass(page: Page) -> None:
+    with gr.Blocks():
+        txt2img, img2img = build(page), build(page, tab="img2img")
+    assert by_label(txt2img)["AMDM pass"].visible
+    assert not by_label(img2img)["AMDM pass"].visible
+    assert "AMDM pass" not in [name for _, name in img2img.infotext_fields]
+    assert len(img2img.components) == len(txt2img.components)
+
+
+# --- checkpoints and memory ---
+
+
+def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel) -> None:
+    component = by_label(built)["Checkpoint of co-model 2"]
+    names = [choice[0] if isinstance(choice, tuple) else choice for choice in component.choices]
+    assert names == ["None", "main", *TITLES]
+    assert component.allow_custom_value
+    button, refreshed, refresh, choices = page.buttons["script_txt2img_amdm_refresh_2"]
+    assert refreshed is component and button.do_not_save_to_config
+    refresh()
+    page.titles.append("delta.safetensors")
+    assert page.refreshed == 1
+    assert choices() == {"choices": ["None", "main", *TITLES, "delta.safetensors"]}
+
+
+def test_what_is_in_memory_is_told_and_unloaded(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page, slots=1)
+    line = next(
+        block for block in demo.blocks.values() if getattr(block, "elem_id", "") == "script_txt2img_amdm_loaded"
+    )
+    assert line.value == "In memory: &lt;b&gt;eta&lt;/b&gt; (2.1 GB)."
+    _, shown, _, values = page.buttons["script_txt2img_amdm_look"]
+    assert shown is line and values() == {"value": line.value}
+    assert clicked(demo, "unload")() == "Unloaded: 1 (2.1 GB). No co-model is in memory."
+    assert values() == {"value": "No co-model is in memory."}
+
+
+def clicked(demo: Any, name: str) -> Any:
+    """The function of this name among those the page calls."""
+    events = demo.fns.values() if isinstance(demo.fns, dict) else demo.fns
+    return next(event.fn for event in events if getattr(event.fn, "__name__", "") == name)

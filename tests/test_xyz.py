@@ -1,0 +1,230 @@
+"""The axes in the WebUI's X/Y/Z plot, and what a cell of the plot makes of the settings."""
+
+from __future__ import annotations
+
+from copy import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_host import TITLES, FakeHost
+
+from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, SettingsError
+from lib_amdm.webui import xyz
+
+USED = CoModel(checkpoint=TITLES[0])
+
+
+def axes(host: FakeHost) -> dict[str, Any]:
+    xyz.register(host)
+    host.fire("before_ui")
+    return {option.label: option for option in host.xyz.axis_options}
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost(amdm_slots=2)
+
+
+def cell(host: FakeHost, **values: Any) -> Any:
+    """The object of one cell, after each axis (by label, without its prefix) was given its text as the plot does it."""
+    options, p = axes(host), SimpleNamespace()
+    for caption, text in values.items():
+        option = options[f"[AMDM] {caption}"]
+        given = option.type(text)
+        option.confirm(p, [given])
+        option.apply(p, given, [given])
+    return p
+
+
+def settings_of(host: FakeHost, settings: Settings, **values: Any) -> Settings:
+    return xyz.overlay(settings, cell(host, **values).amdm_xyz)
+
+
+# --- which axes there are ---
+
+
+def test_the_axes(host: FakeHost) -> None:
+    captions = [label.removeprefix("[AMDM] ") for label in axes(host) if label.startswith("[AMDM] ")]
+    assert captions == [
+        "enabled",
+        "steps (K)",
+        "gamma",
+        "gamma of co-model 1",
+        "gamma of co-model 2",
+        "eta",
+        "eta of co-model 1",
+        "eta of co-model 2",
+        "checkpoint of co-model 1",
+        "checkpoint of co-model 2",
+        "CFG of co-model 1",
+        "CFG of co-model 2",
+        "noise",
+    ]
+
+
+def test_a_reloaded_page_adds_only_what_is_missing(host: FakeHost) -> None:
+    before = list(axes(host))
+    host.options["amdm_slots"] = 3
+    host.fire("before_ui")
+    labels = [option.label for option in host.xyz.axis_options]
+    assert labels[: len(before)] == before
+    assert len(set(labels)) == len(labels)
+    assert "[AMDM] gamma of co-model 3" in labels
+
+
+def test_a_webui_without_the_plot(host: FakeHost) -> None:
+    host.xyz = None
+    xyz.register(host)
+    host.fire("before_ui")
+
+
+def test_numbers_take_ranges_and_choices_are_listed(host: FakeHost) -> None:
+    options = axes(host)
+    assert options["[AMDM] steps (K)"].type is int
+    assert options["[AMDM] gamma"].type is float
+    assert options["[AMDM] enabled"].choices() == ["True", "False"]
+    assert options["[AMDM] noise"].choices() == ["shared", "independent"]
+    checkpoint = options["[AMDM] checkpoint of co-model 1"]
+    assert checkpoint.choices() == ["None", "main", *TITLES]
+    assert checkpoint.cost == 1.0
+    host.titles.append("delta.safetensors")
+    assert checkpoint.choices()[-1] == "delta.safetensors"
+
+
+# --- values ---
+
+
+def test_cells_do_not_share_what_they_carry(host: FakeHost) -> None:
+    gamma, steps = axes(host)["[AMDM] gamma"], axes(host)["[AMDM] steps (K)"]
+    p = SimpleNamespace()
+    first, second = copy(p), copy(p)
+    gamma.apply(first, 0.25, [])
+    nested = copy(first)
+    steps.apply(nested, 2, [])
+    gamma.apply(second, 0.5, [])
+    assert not hasattr(p, "amdm_xyz")
+    assert [len(held.amdm_xyz) for held in (first, nested, second)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(("text", "enabled"), [("True", True), ("False", False), (" false ", False)])
+def test_enabled_is_read_as_it_is_written(host: FakeHost, text: str, enabled: bool) -> None:
+    assert settings_of(host, Settings(co_models=(USED,)), enabled=text).enabled is enabled
+
+
+def test_floats_are_written_as_a_user_would(host: FakeHost) -> None:
+    option = axes(host)["[AMDM] gamma"]
+    p = SimpleNamespace()
+    option.apply(p, 0.1 + 0.2, [])
+    assert xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz).co_models[0].gamma == 0.3
+    assert option.format_value(p, option, 0.1 + 0.2) == "[AMDM] gamma: 0.3"
+
+
+def test_captions_of_checkpoints_have_no_folder(host: FakeHost) -> None:
+    option = axes(host)["[AMDM] checkpoint of co-model 2"]
+    assert option.format_value(None, option, TITLES[1]) == "co-model 2: beta.safetensors [2222222222]"
+    assert option.format_value(None, option, "styles\\beta.ckpt") == "co-model 2: beta.ckpt"
+
+
+def test_a_checkpoint_is_given_its_title(host: FakeHost) -> None:
+    settings = settings_of(host, Settings(), **{"checkpoint of co-model 1": "styles/beta.safetensors"})
+    assert settings.co_models[0].checkpoint == TITLES[1]
+    for text, name in (("none", "None"), ("None", "None"), ("MAIN", "main")):
+        assert settings_of(host, Settings(), **{"checkpoint of co-model 1": text}).co_models[0].checkpoint == name
+
+
+def test_unknown_checkpoints_are_named_before_anything_runs(host: FakeHost) -> None:
+    option = axes(host)["[AMDM] checkpoint of co-model 1"]
+    option.confirm(None, ["None", "main", TITLES[2], "styles/beta.safetensors"])
+    with pytest.raises(SettingsError, match=r'"lost".*"gone"') as raised:
+        option.confirm(None, ["lost", TITLES[0], "gone"])
+    assert TITLES[0] not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("steps (K)", "151"),
+        ("gamma", "1.5"),
+        ("gamma of co-model 1", "-0.1"),
+        ("eta", "1001"),
+        ("CFG of co-model 2", "31"),
+        ("noise", "loud"),
+        ("enabled", "maybe"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_runs(host: FakeHost, caption: str, text: str) -> None:
+    option = axes(host)[f"[AMDM] {caption}"]
+    with pytest.raises(SettingsError) as raised:
+        option.confirm(None, [option.type(text)])
+    assert f"[AMDM] {caption}" in str(raised.value)
+
+
+# --- what becomes of the settings ---
+
+
+def test_no_axis_leaves_the_settings_alone() -> None:
+    settings = Settings(co_models=(USED,))
+    assert xyz.overlay(settings, {}) is settings
+
+
+@pytest.mark.parametrize(
+    ("caption", "text", "changed"),
+    [
+        ("steps (K)", "0", {"steps": 0}),
+        ("eta", "0.2", {"eta": 0.2}),
+        ("gamma", "0.2", {"co_models": (CoModel(checkpoint=TITLES[0], gamma=0.2),)}),
+        ("noise", "independent", {"co_models": (CoModel(checkpoint=TITLES[0], noise="independent"),)}),
+        ("gamma of co-model 1", "1", {"co_models": (CoModel(checkpoint=TITLES[0], gamma=1.0),)}),
+        ("eta of co-model 1", "0", {"co_models": (CoModel(checkpoint=TITLES[0], eta=0.0),)}),
+        ("CFG of co-model 1", "4.5", {"co_models": (CoModel(checkpoint=TITLES[0], cfg_scale=4.5),)}),
+    ],
+)
+def test_an_axis_switches_amdm_on(host: FakeHost, caption: str, text: str, changed: dict[str, Any]) -> None:
+    expected = Settings(**{"enabled": True, "co_models": (USED,), **changed})
+    assert settings_of(host, Settings(co_models=(USED,)), **{caption: text}) == expected
+
+
+def test_the_enabled_axis_has_the_last_word(host: FakeHost) -> None:
+    values = {"gamma": "0.2", "enabled": "False"}
+    for order in (values, dict(reversed(values.items()))):
+        assert not settings_of(host, Settings(enabled=True, co_models=(USED,)), **order).enabled
+
+
+def test_one_slot_goes_before_all_slots(host: FakeHost) -> None:
+    values = {"gamma of co-model 2": "0.9", "gamma": "0.2"}
+    for order in (values, dict(reversed(values.items()))):
+        settings = settings_of(host, Settings(co_models=(USED, USED)), **order)
+        assert [slot.gamma for slot in settings.co_models] == [0.2, 0.9]
+
+
+def test_a_slot_beyond_the_given_ones_is_made(host: FakeHost) -> None:
+    values = {"checkpoint of co-model 2": MAIN_CHECKPOINT, "gamma": "0.2"}
+    settings = settings_of(host, Settings(), **values)
+    assert settings.co_models == (CoModel(gamma=0.2), CoModel(checkpoint=MAIN_CHECKPOINT, gamma=0.2))
+
+
+def test_an_axis_of_a_slot_switches_the_slot_on(host: FakeHost) -> None:
+    off = CoModel(checkpoint=TITLES[0], enabled=False)
+    assert settings_of(host, Settings(co_models=(off, USED)), **{"gamma of co-model 1": "0.2"}).co_models[0].used
+    assert not settings_of(host, Settings(co_models=(off, USED)), gamma="0.2").co_models[0].used
+
+
+@pytest.mark.parametrize("caption", ["gamma", "steps (K)", "gamma of co-model 2"])
+def test_an_axis_that_varies_nothing_is_refused(host: FakeHost, caption: str) -> None:
+    settings = Settings(co_models=(USED, CoModel()) if "2" in caption else ())
+    with pytest.raises(SettingsError, match="has no checkpoint") as raised:
+        settings_of(host, settings, **{caption: "0"})
+    assert f"[AMDM] {caption}" in str(raised.value)
+
+
+def test_a_cell_without_a_checkpoint_is_the_untouched_picture(host: FakeHost) -> None:
+    values = {"checkpoint of co-model 1": "None", "gamma of co-model 1": "0.5", "steps (K)": "2"}
+    assert not settings_of(host, Settings(), **values).runs
+
+
+def test_settings_that_do_not_fit_each_other_are_refused(host: FakeHost) -> None:
+    with pytest.raises(SettingsError, match="relative correction"):
+        settings_of(host, Settings(co_models=(USED,)), eta="45")
+    paper = Settings(co_models=(USED,), correction="paper")
+    assert settings_of(host, paper, eta="45").eta == 45.0
