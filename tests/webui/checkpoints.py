@@ -512,6 +512,26 @@ def write_corrupt(source: Path, path: Path) -> Path:
     return _with_config(source, path)
 
 
+def write_without(source: Path, path: Path, name: str) -> Path:
+    """Copy a ``.safetensors`` checkpoint without one of its tensors."""
+    data = source.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    tensors = data[8 + length :]
+    kept, body = {}, b""
+    for key, entry in header.items():
+        if key == name:
+            continue
+        if "data_offsets" in entry:
+            begin, end = entry["data_offsets"]
+            entry = {**entry, "data_offsets": [len(body), len(body) + end - begin]}
+            body += tensors[begin:end]
+        kept[key] = entry
+    text = json.dumps(kept).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return _with_config(source, path)
+
+
 class _Call:
     """Pickles to a call of a function with these arguments."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from . import checkpoints
+from .probed import OPTIONS, Probed
 from .webui_server import HOSTS, Host, WebUI, offline_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -112,3 +113,9 @@ def webui(start_webui: Start) -> WebUI:
 def bare_webui(start_webui: Start) -> WebUI:
     """The same server without the extension: what the WebUI draws by itself."""
     return start_webui(extension=None)
+
+
+@pytest.fixture(scope="session")
+def probed(start_webui: Start) -> Probed:
+    """A server with the extension and the probe, shared by the session: leave its settings as they were."""
+    return Probed(start_webui(probe=True, options=OPTIONS))

@@ -21,6 +21,7 @@ import requests
 from PIL import Image
 
 EXTENSION_NAME = "amdm"
+PROBE = Path(__file__).resolve().parent / "probe"
 START_SECONDS = 300
 REQUEST_SECONDS = 600
 
@@ -147,7 +148,8 @@ class WebUI:
     """One WebUI process, with a data directory of its own.
 
     `checkpoints` is a folder whose files are linked into the model folder; the parts of `extension` are linked into a
-    folder of the extension folder, which is absent if None. `page` serves the page besides the API.
+    folder of the extension folder, which is absent if None; `probe` adds the tests' own. `page` serves the page besides
+    the API.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class WebUI:
         checkpoints: Path | None = None,
         first_checkpoint: str = "alpha.safetensors",
         extension: Path | None = None,
+        probe: bool = False,
         page: bool = False,
         arguments: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
@@ -176,7 +179,7 @@ class WebUI:
         self._process: subprocess.Popen[bytes] | None = None
         self._session = requests.Session()
         self._session.trust_env = False
-        self._lay_out(checkpoints, extension)
+        self._lay_out(checkpoints, {EXTENSION_NAME: extension, f"{EXTENSION_NAME}-probe": PROBE if probe else None})
 
     # ---- files ----
 
@@ -190,19 +193,20 @@ class WebUI:
         """Everything the process has written."""
         return self.data / "server.log"
 
-    def _lay_out(self, checkpoints: Path | None, extension: Path | None) -> None:
+    def _lay_out(self, checkpoints: Path | None, extensions: Mapping[str, Path | None]) -> None:
         self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
         (self.data / "extensions").mkdir(exist_ok=True)
         for file in sorted(checkpoints.iterdir()) if checkpoints else ():
             if file.is_file():
                 (self.checkpoint_folder / file.name).symlink_to(file)
-        if extension:
-            self._link_extension(extension)
+        for name, extension in extensions.items():
+            if extension:
+                self._link_extension(name, extension)
         (self.data / "config.json").write_text(json.dumps(self.options))
 
-    def _link_extension(self, extension: Path) -> None:
+    def _link_extension(self, name: str, extension: Path) -> None:
         """Link the parts, not the whole: the WebUI reports an error for a Git checkout without a remote."""
-        folder = self.data / "extensions" / EXTENSION_NAME
+        folder = self.data / "extensions" / name
         folder.mkdir()
         for part in extension.iterdir():
             if not part.name.startswith("."):
@@ -312,23 +316,30 @@ class WebUI:
 
     def txt2img(self, *, checkpoint: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Draw from a prompt; `checkpoint` holds for this request alone."""
-        return self._draw("txt2img", checkpoint, parameters)
+        return self._answer("txt2img", self.request(checkpoint, parameters))
 
     def img2img(self, picture: np.ndarray, *, checkpoint: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Draw from a prompt and a picture; `mask`, an array, makes it an inpainting."""
-        parameters["init_images"] = [encode_picture(picture)]
-        if isinstance(parameters.get("mask"), np.ndarray):
-            parameters["mask"] = encode_picture(parameters["mask"])
-        return self._draw("img2img", checkpoint, parameters)
+        return self._answer("img2img", self.request(checkpoint, parameters, picture))
 
-    def _draw(self, mode: str, checkpoint: str | None, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, mode: str, request: dict[str, Any]) -> dict[str, Any]:
+        return self.call(f"/sdapi/v1/{mode}", request)
+
+    def request(
+        self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """The body of a request for a picture, or of one from a picture."""
         request = {**DRAWING, **parameters}
+        if picture is not None:
+            request["init_images"] = [encode_picture(picture)]
+        if isinstance(request.get("mask"), np.ndarray):
+            request["mask"] = encode_picture(request["mask"])
         if checkpoint:
             request["override_settings"] = {
                 **request.get("override_settings", {}),
                 "sd_model_checkpoint": self.title(checkpoint),
             }
-        return self.call(f"/sdapi/v1/{mode}", request)
+        return request
 
     @staticmethod
     def pixels(answer: Mapping[str, Any]) -> list[np.ndarray]:

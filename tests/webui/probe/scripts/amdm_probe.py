@@ -1,0 +1,267 @@
+"""The probe: a test-only extension that looks at a running WebUI, breaks it on demand, and answers under /amdm-probe/.
+
+POST /amdm-probe/arm starts a record, with an optional fault: {"fault": "exception", "at": "co", "call": 2}.
+GET /amdm-probe/report is what happened since: evaluations, text encodings, opened checkpoints, every pass's latent.
+GET /amdm-probe/snapshot is everything that AMDM must leave as it was.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from fastapi import Body, FastAPI
+from modules import (
+    devices,
+    lowvram,
+    script_callbacks,
+    scripts,
+    sd_hijack,
+    sd_models,
+    sd_unet,
+    sd_vae,
+    shared,
+)
+
+TEXT_ENCODERS = "WithCustomWords"
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
+
+
+class Record:
+    """What happened since the probe was armed, and the fault it was armed with."""
+
+    def __init__(self, fault: str | None = None, at: str = "co", call: int = 1) -> None:
+        self.fault, self.at, self.call = fault, at, call
+        self.denoiser = 0
+        self.unet: dict[str, int] = {"main": 0, "co": 0}
+        self.by_model: dict[int, int] = {}
+        self.models: list[torch.nn.Module] = []
+        self.inputs: dict[str, list[list[int]]] = {"main": [], "co": []}
+        self.texts: dict[str, int] = {"main": 0, "co": 0}
+        self.opened: list[str] = []
+        self.textinfo: list[str] = []
+        self.passes: list[torch.Tensor] = []
+        self.random: list[str] = []
+        self.process_random_moved = False
+        self.handles: list[Any] = []
+
+    def attach(self) -> None:
+        module = torch.nn.modules.module
+        self.handles = [
+            module.register_module_forward_pre_hook(self.before),
+            module.register_module_forward_hook(self.after),
+        ]
+
+    def detach(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+
+    def before(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        name = type(module).__name__
+        if name.endswith(TEXT_ENCODERS):
+            mine = any(module is part for part in shared.sd_model.modules())
+            self.texts["main" if mine else "co"] += 1
+        if name != "UNetModel":
+            return
+        kind = "main" if module is shared.sd_model.model.diffusion_model else "co"
+        self.unet[kind] += 1
+        if kind == "co":
+            # the module is kept, so that its id is not given to another one
+            if id(module) not in self.by_model:
+                self.models.append(module)
+            self.by_model[id(module)] = self.by_model.get(id(module), 0) + 1
+        self.inputs[kind].append(list(args[0].shape))
+        if shared.state.textinfo and shared.state.textinfo not in self.textinfo:
+            self.textinfo.append(shared.state.textinfo)
+        if kind == self.at and self.unet[kind] == self.call:
+            self.break_down()
+
+    def break_down(self) -> None:
+        if self.fault == "exception":
+            raise RuntimeError("the probe broke this call")
+        if self.fault == "oom":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (the probe)")
+        if self.fault == "interrupt":
+            shared.state.interrupt()
+        if self.fault == "skip":
+            shared.state.skip()
+
+    def after(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self.fault != "nan" or type(module).__name__ != "UNetModel":
+            return None
+        kind = "main" if module is shared.sd_model.model.diffusion_model else "co"
+        return output * float("nan") if kind == self.at and self.unet[kind] == self.call else None
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "denoiser": self.denoiser,
+            "unet": self.unet,
+            "co_models": list(self.by_model.values()),
+            "inputs": self.inputs,
+            "texts": self.texts,
+            "opened": self.opened,
+            "textinfo": self.textinfo,
+            "passes": [encoded(latent) for latent in self.passes],
+            "random": self.random,
+            "process random moved": self.process_random_moved,
+        }
+
+
+record = Record()
+
+
+def encoded(tensor: torch.Tensor) -> str:
+    """A tensor as the bytes of a .npy file, for JSON."""
+    buffer = io.BytesIO()
+    np.save(buffer, tensor.detach().float().cpu().numpy())
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def digest(*values: Any) -> str:
+    found = hashlib.sha256()
+    for value in values:
+        found.update(value if isinstance(value, bytes) else repr(value).encode())
+    return found.hexdigest()[:16]
+
+
+def process_random() -> str:
+    """The generators of the process, which WebUI and extensions share."""
+    return digest(random.getstate(), np.random.get_state()[1].tobytes())
+
+
+def picture_random(p: Any) -> str:
+    """The generators that this batch's noise comes from."""
+    states = [g.get_state().numpy().tobytes() if hasattr(g, "get_state") else g.offset for g in p.rng.generators]
+    return digest(torch.get_rng_state().numpy().tobytes(), *states)
+
+
+def weights(model: torch.nn.Module) -> str:
+    state = model.state_dict()
+    return digest(*(part for key in sorted(state) for part in (key, state[key].cpu().float().numpy().tobytes())))
+
+
+def hooks(model: torch.nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+def snapshot() -> dict[str, Any]:
+    """What AMDM must not change. Identities are numbers that stay the same while the object lives."""
+    model, hijack, module = shared.sd_model, sd_hijack.model_hijack, torch.nn.modules.module
+    own = set(map(id, record.handles))
+    modes = sorted({m.padding_mode for m in model.modules() if isinstance(m, torch.nn.Conv2d)})
+    return {
+        "model": id(model),
+        "weights": weights(model),
+        "device": sorted({str(parameter.device) for parameter in model.parameters()}),
+        "dtype": sorted({str(parameter.dtype) for parameter in model.parameters()}),
+        "training": model.training,
+        "module hooks": hooks(model),
+        "global hooks": len(module._global_forward_hooks) + len(module._global_forward_pre_hooks) - len(own),
+        "attributes": digest(sorted(key for part in model.modules() for key in vars(part))),
+        "padding": modes,
+        "parameterization": getattr(model, "parameterization", None),
+        "alphas": weights(torch.nn.ParameterDict({"a": torch.nn.Parameter(model.alphas_cumprod, False)})),
+        "options": json.loads(json.dumps(shared.opts.data, default=repr)),
+        "vae": [id(sd_vae.base_vae), sd_vae.loaded_vae_file, repr(sd_vae.checkpoint_info)],
+        "hijack": [id(hijack.clip), id(hijack.layers), hijack.optimization_method, hijack.circular_enabled],
+        "hijack texts": [dict(hijack.extra_generation_params), list(hijack.comments)],
+        "unet": [id(sd_unet.original_forward), id(sd_unet.current_unet), id(sd_unet.current_unet_option)],
+        "lowvram": [id(lowvram.module_in_gpu), model.lowvram],
+        "loaded": [id(loaded) for loaded in sd_models.model_data.loaded_sd_models],
+        "cached files": len(sd_models.checkpoints_loaded),
+        "checkpoints": sorted(sd_models.checkpoints_list),
+        "dtypes": [str(devices.dtype), str(devices.dtype_vae), str(devices.dtype_unet), devices.unet_needs_upcast],
+        "textinfo": shared.state.textinfo,
+    }
+
+
+def opened(path: Any) -> None:
+    name = str(path)
+    if name.endswith(CHECKPOINT_SUFFIXES):
+        record.opened.append(Path(name).name)
+
+
+def watch_files() -> None:
+    """The safetensors reader is not Python, so it is watched by its name; everything else by the interpreter itself."""
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str):
+            opened(arguments[0])
+
+    sys.addaudithook(audit)
+    original = safetensors.safe_open
+
+    @functools.wraps(original)
+    def watched(path: Any, *args: Any, **kwargs: Any) -> Any:
+        opened(path)
+        return original(path, *args, **kwargs)
+
+    safetensors.safe_open = safetensors.torch.safe_open = watched
+
+
+class Probe(scripts.Script):
+    """Keeps what every pass of the sampler gave."""
+
+    def title(self) -> str:
+        return "AMDM probe"
+
+    def show(self, is_img2img: bool) -> object:
+        return scripts.AlwaysVisible
+
+    def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        self.before = process_random()
+
+    def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        sampler = p.sampler
+        if hasattr(sampler, "_amdm_probe"):
+            return
+        launch = sampler.launch_sampling
+
+        @functools.wraps(launch)
+        def launch_sampling(*args: Any, **kwargs: Any) -> Any:
+            latent = launch(*args, **kwargs)
+            record.passes.append(latent.detach().clone())
+            record.random.append(picture_random(p))
+            record.process_random_moved |= process_random() != self.before
+            return latent
+
+        sampler.launch_sampling, sampler._amdm_probe = launch_sampling, True
+
+
+def count_denoiser(params: script_callbacks.CFGDenoiserParams) -> None:
+    record.denoiser += 1
+
+
+def serve(_: Any, app: FastAPI) -> None:
+    @app.post("/amdm-probe/arm")
+    def arm(request: dict = Body(default={})) -> dict[str, Any]:  # noqa: B008
+        global record
+        record.detach()
+        record = Record(**request)
+        record.attach()
+        return {}
+
+    @app.get("/amdm-probe/report")
+    def report() -> dict[str, Any]:
+        return record.told()
+
+    @app.get("/amdm-probe/snapshot")
+    def what_must_not_change() -> dict[str, Any]:
+        return snapshot()
+
+
+watch_files()
+script_callbacks.on_cfg_denoiser(count_denoiser)
+script_callbacks.on_app_started(serve)

@@ -1,0 +1,219 @@
+"""What must hold exactly, for every sampler and scheduler the WebUI lists.
+
+AMDM_TABLE=<file> writes what was measured as the table of docs/measurements.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .probed import STEPS, Drawn, Probed, distance, mirrored, settings, slot
+from .webui_server import WebUI
+
+# the state of these samplers is the latent alone, so that one step at a time is the same as all at once
+MEMORYLESS = {"DPM++ SDE", "DPM++ 2S a", "Euler a", "Euler", "Heun", "DPM2", "DPM2 a", "DDIM", "DDIM CFG++", "LCM"}
+NOISY_BUT_NOT_EARLY = {"DPM fast", "DPM adaptive"}
+# Euler and DDIM take the very steps the co-models take; the others leave them by what makes them other samplers
+CO_MODEL_STEPS = ("Euler", "DDIM")
+# as the harness's own test knows them; a new one fails the test that compares this with the WebUI's list
+SAMPLERS = (
+    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
+    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC"),
+    "LCM",
+)
+SCHEDULERS = (
+    *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
+    *("align_your_steps", "simple", "normal", "ddim", "beta"),
+)
+CLOSE = 1e-4
+# gamma = 0 would not be run at all; this one is, and no float32 mix of two latents can show it
+NOTHING = 1e-30
+FORCED = settings(slot(gamma=NOTHING, eta=0), eta=0)
+MIXED = settings(slot())
+OFF = {
+    "enabled = false": settings(enabled=False),
+    "K = 0": settings(steps=0),
+    "every gamma = 0": settings(slot(gamma=0), slot("gamma", gamma=0)),
+}
+ROWS = (
+    "off, K = 0, all gamma 0: picture",
+    "gamma -> 0, eta 0: latent",
+    "co-model = main: latent",
+    "co-model alone: latent",
+    "batch of 2: latents (bare host's own)",
+    "same seed twice: latent",
+    "random stream moved",
+)
+
+
+class Table:
+    """What was measured, by sampler and row."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, dict[str, str]] = {}
+
+    def put(self, sampler: str, row: str, value: float | str) -> None:
+        text = value if isinstance(value, str) else "0" if value == 0 else f"{value:.1e}"
+        self.cells.setdefault(sampler, {})[row] = text
+
+    def markdown(self) -> str:
+        lines = ["| sampler | " + " | ".join(ROWS) + " |", "|" + "---|" * (len(ROWS) + 1)]
+        for sampler in sorted(self.cells):
+            lines.append(f"| {sampler} | " + " | ".join(self.cells[sampler].get(row, "") for row in ROWS) + " |")
+        return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    table = Table()
+    yield table
+    if os.environ.get("AMDM_TABLE"):
+        Path(os.environ["AMDM_TABLE"]).write_text(table.markdown())
+
+
+class Cases:
+    """Pictures that more than one test needs, each drawn once."""
+
+    def __init__(self, probed: Probed) -> None:
+        self.probed = probed
+
+    @cache  # noqa: B019
+    def plain(self, sampler: str, seed: int = 1) -> Drawn:
+        return self.probed.draw(sampler_name=sampler, seed=seed)
+
+    @cache  # noqa: B019
+    def mixed(self, sampler: str, seed: int = 1) -> Drawn:
+        return self.probed.draw(MIXED, sampler_name=sampler, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def cases(probed: Probed) -> Cases:
+    return Cases(probed)
+
+
+def test_all_samplers_and_schedulers_are_tested(probed: Probed) -> None:
+    assert {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} == set(SAMPLERS)
+    listed = [each["name"] for each in probed.server.call("/sdapi/v1/schedulers")]
+    assert set(listed) <= set(SCHEDULERS), listed
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_off_is_the_bare_webui(probed: Probed, bare_webui: WebUI, cases: Cases, sampler: str, table: Table) -> None:
+    bare = bare_webui.pixels(bare_webui.txt2img(sampler_name=sampler, steps=STEPS))[0]
+    assert np.array_equal(cases.plain(sampler).picture, bare)
+    for name, off in OFF.items():
+        drawn = probed.draw(off, sampler_name=sampler)
+        assert np.array_equal(drawn.picture, bare), name
+        assert "AMDM" not in drawn.infotext, name
+        assert drawn.report["unet"]["co"] == 0, name
+    table.put(sampler, ROWS[0], 0.0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_vanishing_gamma_changes_nothing(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
+    drawn = probed.draw(FORCED, sampler_name=sampler)
+    assert drawn.report["unet"]["co"] > 0
+    off = distance(drawn.latent, cases.plain(sampler).latent)
+    table.put(sampler, ROWS[1], off)
+    if sampler in MEMORYLESS:
+        assert off == 0
+    else:
+        # they start afresh after the early steps; another picture would be of the latent's own size
+        assert off < 1.5 * np.abs(cases.plain(sampler).latent).max()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_main_checkpoint_as_its_own_co_model(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
+    drawn = probed.draw(mirrored(), sampler_name=sampler)
+    assert drawn.report["unet"]["co"] > 0
+    off = distance(drawn.latent, cases.plain(sampler).latent)
+    table.put(sampler, ROWS[2], off)
+    if sampler in CO_MODEL_STEPS:
+        assert off < CLOSE
+    assert np.isfinite(off)
+
+
+@pytest.mark.parametrize("sampler", CO_MODEL_STEPS)
+def test_main_as_a_co_model_needs_no_second_unet(probed: Probed, cases: Cases, sampler: str) -> None:
+    drawn = probed.draw(mirrored("main"), sampler_name=sampler)
+    assert drawn.report["unet"]["co"] == 0
+    assert drawn.report["unet"]["main"] > cases.plain(sampler).report["unet"]["main"]
+    assert distance(drawn.latent, cases.plain(sampler).latent) < CLOSE
+
+
+@pytest.mark.parametrize("sampler", CO_MODEL_STEPS)
+def test_main_as_a_co_model_with_a_prompt_of_its_own(probed: Probed, sampler: str) -> None:
+    alone = probed.draw(sampler_name=sampler, prompt="a blue circle", negative_prompt="red")
+    own = slot("main", gamma=1, eta=0, prompt="a blue circle", negative_prompt="red")
+    drawn = probed.draw(settings(own, eta=0, steps=STEPS), sampler_name=sampler)
+    assert distance(drawn.latent, alone.latent) < CLOSE
+
+
+@pytest.mark.parametrize("sampler", CO_MODEL_STEPS)
+def test_gamma_1_is_the_co_model_alone(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
+    drawn = probed.draw(settings(slot(gamma=1, eta=0), eta=0, steps=STEPS), sampler_name=sampler)
+    alone = probed.draw(sampler_name=sampler, checkpoint="beta")
+    off = distance(drawn.latent, alone.latent)
+    table.put(sampler, ROWS[3], off)
+    assert off < CLOSE
+    assert distance(drawn.latent, cases.plain(sampler).latent) > 0.1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
+    if sampler == "DPM adaptive":
+        pytest.skip("its steps depend on all pictures of the batch, without AMDM too")
+    offs = []
+    for amdm, single in ((None, cases.plain), (MIXED, cases.mixed)):
+        batch = probed.draw(amdm, sampler_name=sampler, batch_size=2).latent
+        singles = np.concatenate([single(sampler, seed).latent for seed in (1, 2)])
+        offs.append(distance(batch, singles))
+    bare, ours = offs
+    table.put(sampler, ROWS[4], f"{ours:.1e} ({bare:.1e})")
+    # larger matrix products add in another order, and what that changes grows from step to step; a picture that took
+    # anything from its neighbour would be as far off as another seed's
+    assert ours < max(20 * bare, 5e-4)
+    assert bare < CLOSE
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_seed_is_the_same_picture(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
+    first = cases.mixed(sampler)
+    off = distance(probed.draw(MIXED, sampler_name=sampler).latent, first.latent)
+    table.put(sampler, ROWS[5], off)
+    assert off == 0
+    assert distance(first.latent, cases.plain(sampler).latent) > 1e-3
+    assert distance(first.latent, cases.mixed(sampler, 2).latent) > 0.1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_random_stream_is_the_webuis_own(cases: Cases, sampler: str, table: Table) -> None:
+    plain, mixed = cases.plain(sampler).report, cases.mixed(sampler).report
+    assert not mixed["process random moved"]
+    moved = plain["random"] != mixed["random"]
+    table.put(sampler, ROWS[6], "its early steps draw none" if moved else "no")
+    # both draw noise in every step of their own, and their early steps are DDIM steps
+    assert moved == (sampler in NOISY_BUT_NOT_EARLY)
+
+
+def test_independent_noise_is_not_the_webuis(probed: Probed, cases: Cases) -> None:
+    own = [slot(name, noise="independent") for name in ("beta", "gamma")]
+    drawn = probed.draw(settings(*own), sampler_name="Euler a")
+    assert drawn.report["random"] == cases.plain("Euler a").report["random"]
+    assert not drawn.report["process random moved"]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_draws_the_same_twice(probed: Probed, scheduler: str) -> None:
+    drawn, again = (probed.draw(MIXED, scheduler=scheduler) for _ in range(2))
+    assert distance(drawn.latent, again.latent) == 0
+    assert drawn.report["unet"]["co"] == MIXED["steps"]
+    plain, mirror = probed.draw(scheduler=scheduler), probed.draw(mirrored(), scheduler=scheduler)
+    assert distance(mirror.latent, plain.latent) < CLOSE
+    assert distance(drawn.latent, plain.latent) > 1e-3
