@@ -94,8 +94,8 @@ class _Builder:
 
     def memory(self) -> None:
         """What is in memory, and a button that takes it out."""
-        with gr.Row():
-            line = gr.HTML(value=self.loaded, elem_id=self.elem_id("loaded"))
+        with gr.Row(elem_id=self.elem_id("memory")):
+            line = gr.HTML(value=self.loaded)  # no id of its own: some versions of gradio put it on two elements
             look = self.host.refresh_button(line, lambda: None, lambda: {"value": self.loaded()}, self.elem_id("look"))
             unload = gr.Button("Unload co-models", elem_id=self.elem_id("unload"))
         unload.click(fn=self.unload, inputs=[], outputs=[line])
@@ -123,11 +123,13 @@ class _Builder:
             # its useful range depends on the correction, so a slider would be too coarse or too short
             return gr.Number(**span, **common)
         if spec.choices:
-            return gr.Radio(choices=list(spec.choices), **common)
+            kind = gr.Radio if len(spec.choices) == 2 else gr.Dropdown
+            return kind(choices=list(spec.choices), **common)
         if spec.type is bool:
-            return gr.Checkbox(**common)
+            return gr.Checkbox(scale=0, min_width=150, **common)
         if spec.type is str:
-            return gr.Textbox(lines=spec.lines, elem_classes=["prompt"], **common)
+            # the class gives the text box the WebUI's keys for emphasis
+            return gr.Textbox(lines=spec.lines, placeholder=spec.help, elem_classes=["prompt"], **common)
         return gr.Slider(**span, **common)
 
     def transient(self, made: Any) -> None:
