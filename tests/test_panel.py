@@ -32,6 +32,9 @@ class Page(FakeHost):
         with gr.Accordion(label, open=value, elem_id=elem_id):
             yield switch
 
+    def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
+        return gr.Button(text, elem_id=elem_id)
+
     def refresh_button(self, component: Any, refresh: Any, choices: Any, elem_id: str) -> Any:
         button = gr.Button("refresh", elem_id=elem_id)
         self.buttons[elem_id] = (button, component, refresh, choices)
@@ -156,11 +159,19 @@ def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel)
 def test_what_is_in_memory_is_told_and_unloaded(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page, slots=1)
-    _, line, _, values = page.buttons["script_txt2img_amdm_look"]
-    assert line.value == "In memory: &lt;b&gt;eta&lt;/b&gt; (2.1 GB)."
-    assert values() == {"value": line.value}
+    assert clicked(demo, "loaded")() == "In memory: &lt;b&gt;eta&lt;/b&gt; (2.1 GB)."
     assert clicked(demo, "unload")() == "Unloaded: 1 (2.1 GB). No co-model is in memory."
-    assert values() == {"value": "No co-model is in memory."}
+    assert clicked(demo, "loaded")() == "No co-model is in memory."
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "2 KB"), (8e8, "800 MB"), (3.46e9, "3.5 GB")]
+)
+def test_sizes_in_words(page: Page, count: int, words: str) -> None:
+    page.pool = [{"checkpoint": "beta", "bytes": count}]
+    with gr.Blocks() as demo:
+        build(page, slots=1)
+    assert clicked(demo, "loaded")() == f"In memory: beta ({words})."
 
 
 def clicked(demo: Any, name: str) -> Any:

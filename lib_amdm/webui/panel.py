@@ -17,6 +17,9 @@ SELDOM = ("eta", "negative_prompt", "cfg_scale", "noise")
 HIRES_ONLY = ("pass",)
 """What has a meaning in txt2img alone: hidden in img2img and never pasted there."""
 
+LOOK = "\U0001f50d"
+MEMORY = "After a picture its co-models stay in memory, as many as the settings allow."
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -93,11 +96,14 @@ class _Builder:
             self.add(slot, (spec for spec in others if spec.name in SELDOM))
 
     def memory(self) -> None:
-        """What is in memory, and a button that takes it out."""
+        """A line that says what is in memory when asked, and a button that takes it out."""
         with gr.Row(elem_id=self.elem_id("memory")):
-            line = gr.HTML(value=self.loaded)  # no id of its own: some versions of gradio put it on two elements
-            look = self.host.refresh_button(line, lambda: None, lambda: {"value": self.loaded()}, self.elem_id("look"))
+            line = gr.HTML(value=MEMORY)  # no id of its own: some versions of gradio put it on two elements
+            look = self.host.tool_button(
+                LOOK, self.elem_id("look"), "Show which co-models are in memory, and their size."
+            )
             unload = gr.Button("Unload co-models", elem_id=self.elem_id("unload"))
+        look.click(fn=self.loaded, inputs=[], outputs=[line])
         unload.click(fn=self.unload, inputs=[], outputs=[line])
         self.transient(look)
         self.transient(unload)
