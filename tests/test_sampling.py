@@ -541,6 +541,18 @@ def test_churn_is_kept(name: str, steps: int) -> None:
     assert (plain(sampler, x, **churn) - plain(sampler, x)).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2"])
+def test_the_main_models_mean_is_that_of_the_level_it_was_evaluated_at(name: str) -> None:
+    """s_churn raises the level before the evaluation; with eta = 1 the step ends on the posterior mean itself."""
+    sampler, main, levels = SAMPLERS[name], Denoiser(), sigmas(dtype=torch.float64)[2:4]
+    x = randn(SHAPE, 1) * levels[0]
+    got = sampler.run(main, x, wrapped(co_runs(1), 1, eta=1.0), sigmas=levels, s_churn=0.3)
+    raised, latent = main.levels[0][0], main.latents[0]
+    denoised = Denoiser()(latent, main.levels[0])
+    assert raised > 1.2 * levels[0]
+    close(got, denoised + (levels[1] / raised) ** 2 * (latent - denoised), 1e-9)
+
+
 @pytest.mark.parametrize("sampler", EVERY)
 def test_modules_and_plain_callables_are_the_same(sampler: Sampler) -> None:
     module = sampler.model(Denoiser())
