@@ -95,9 +95,8 @@ class Drawn:
 
     @property
     def comments(self) -> str:
-        """What the WebUI shows below the picture."""
-        comments = self.info.get("comments") or []
-        return comments if isinstance(comments, str) else "\n".join(comments)
+        """What the page shows below the picture; the WebUI's API leaves it out."""
+        return self.report["comments"].strip()
 
 
 @dataclass

@@ -52,6 +52,7 @@ class Record:
         self.opened: list[str] = []
         self.textinfo: list[str] = []
         self.passes: list[torch.Tensor] = []
+        self.comments = ""
         self.random: list[str] = []
         self.process_random_moved = False
         self.handles: list[Any] = []
@@ -114,6 +115,7 @@ class Record:
             "opened": self.opened,
             "textinfo": self.textinfo,
             "passes": [encoded(latent) for latent in self.passes],
+            "comments": self.comments,
             "random": self.random,
             "process random moved": self.process_random_moved,
         }
@@ -239,6 +241,9 @@ class Probe(scripts.Script):
 
         sampler.launch_sampling, sampler._amdm_probe = launch_sampling, True
 
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        record.comments = "".join(f"{comment}\n" for comment in p.comments)
+
 
 def count_denoiser(params: script_callbacks.CFGDenoiserParams) -> None:
     record.denoiser += 1
@@ -249,6 +254,8 @@ def serve(_: Any, app: FastAPI) -> None:
     def arm(request: dict = Body(default={})) -> dict[str, Any]:  # noqa: B008
         global record
         record.detach()
+        # the WebUI encodes a picture to start from with noise that it does not seed
+        torch.manual_seed(0)
         record = Record(**request)
         record.attach()
         return {}

@@ -1,0 +1,277 @@
+"""When something is wrong: what the answer says, and that the WebUI is afterwards as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from . import checkpoints
+from .probed import STEPS, Failed, Probed, distance, settings, slot
+from .webui_server import WebUI
+
+GO_ON = "go on without AMDM"
+AMDM = settings(slot("beta"), steps=3)
+BROKEN = ("truncated", "corrupt", "malicious", "holes")
+REMEDY = (
+    r"(choose|download|refresh|use fewer|switch|lower|set|change|start|empty|raise|send|remove|must be|at most"
+    r"|the settings here are)"
+)
+
+
+def is_a_sentence(message: str) -> bool:
+    """One line that starts with AMDM, says what to do, and is not what Python prints."""
+    return (
+        message.startswith("AMDM")
+        and message.endswith(".")
+        and "\n" not in message
+        and "Traceback" not in message
+        and re.search(REMEDY, message) is not None
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(probed: Probed, checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Bad files in the WebUI's list; the folder that the malicious one creates where it is run."""
+    folder, beta = probed.server.checkpoint_folder, checkpoint_dir / "beta.safetensors"
+    marker = tmp_path_factory.mktemp("marker") / "executed"
+    checkpoints.write_truncated(beta, folder / "truncated.safetensors")
+    checkpoints.write_corrupt(beta, folder / "corrupt.safetensors")
+    checkpoints.write_malicious(folder / "malicious.ckpt", marker)
+    checkpoints.write_without(beta, folder / "holes.safetensors", "model.diffusion_model.out.2.weight")
+    probed.server.refresh_checkpoints()
+    yield marker
+    for name in BROKEN:
+        for file in folder.glob(f"{name}.*"):
+            file.unlink()
+    probed.server.refresh_checkpoints()
+
+
+class Untouched:
+    """What must be the same before and after: the WebUI's own picture, AMDM's, and the state of the process."""
+
+    def __init__(self, probed: Probed, bare: WebUI) -> None:
+        self.probed = probed
+        self.bare = bare.pixels(bare.txt2img(steps=STEPS))[0]
+        self.mixed = probed.draw(AMDM)
+        probed.draw()
+        self.snapshot = probed.snapshot()
+
+    def check(self) -> None:
+        assert np.array_equal(self.probed.draw().picture, self.bare)
+        assert differences(self.probed.snapshot(), self.snapshot) == {}
+        again = self.probed.draw(AMDM)
+        assert distance(again.latent, self.mixed.latent) == 0
+        assert again.infotext == self.mixed.infotext
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {key: (one[key], other[key]) for key in one if one[key] != other[key]}
+
+
+@pytest.fixture
+def untouched(probed: Probed, bare_webui: WebUI, broken: Path) -> Iterator[Untouched]:
+    """Checks after the test that it has left nothing behind."""
+    untouched = Untouched(probed, bare_webui)
+    yield untouched
+    untouched.check()
+
+
+def test_a_good_picture_leaves_nothing_behind(untouched: Untouched) -> None:
+    untouched.probed.draw(settings(slot("gamma"), slot("main", prompt="x (y:1.3)"), slot("vpred", noise="independent")))
+
+
+@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize("fault", ["exception", "nan", "oom"])
+def test_a_fault_of_a_co_model(untouched: Untouched, fault: str, call: int) -> None:
+    failed = untouched.probed.fail(AMDM, fault={"fault": fault, "at": "co", "call": call})
+    assert failed.status == 500
+    assert is_a_sentence(failed.message), failed.message
+    assert "slot 1" in failed.message and '"beta.safetensors"' in failed.message
+    told = {"exception": "the probe broke this call", "nan": "NaN", "oom": "memory"}[fault]
+    assert told in failed.message
+    assert failed.report["denoiser"] == call
+
+
+@pytest.mark.parametrize("at", ["main", "co"])
+@pytest.mark.parametrize("fault", ["interrupt", "skip"])
+@pytest.mark.parametrize("sampler", ["Euler", "Heun", "DDIM", "UniPC", "DPM adaptive"])
+def test_interrupt_and_skip_in_the_early_steps(untouched: Untouched, sampler: str, fault: str, at: str) -> None:
+    drawn = untouched.probed.draw(AMDM, sampler_name=sampler, fault={"fault": fault, "at": at, "call": 2})
+    assert drawn.report["denoiser"] <= 3
+    assert np.isfinite(drawn.latent).all()
+    assert drawn.picture.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("fault", ["interrupt", "skip"])
+def test_a_skip_ends_one_picture_and_an_interrupt_all(untouched: Untouched, fault: str) -> None:
+    drawn = untouched.probed.draw(AMDM, n_iter=2, fault={"fault": fault, "at": "co", "call": 2})
+    assert len(drawn.latents) == (2 if fault == "skip" else 1)
+    if fault == "skip":
+        assert distance(drawn.latents[1], untouched.probed.draw(AMDM, seed=2).latent) == 0
+
+
+def test_a_fault_of_the_main_model_is_the_webuis(untouched: Untouched) -> None:
+    failed = untouched.probed.fail(AMDM, fault={"fault": "exception", "at": "main", "call": 2})
+    assert failed.message == "the probe broke this call"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_bad_file(untouched: Untouched, broken: Path, name: str) -> None:
+    file = "malicious.ckpt" if name == "malicious" else f"{name}.safetensors"
+    failed = untouched.probed.fail(settings(slot("gamma"), slot(file)))
+    assert is_a_sentence(failed.message), failed.message
+    assert "slot 2" in failed.message and f'"{file}"' in failed.message
+    assert failed.report["denoiser"] == 0
+    assert not broken.exists()
+
+
+def test_a_name_that_is_not_in_the_list(untouched: Untouched) -> None:
+    for name in ("delta.safetensors", str(untouched.probed.server.checkpoint_folder / "beta.safetensors"), "../beta"):
+        failed = untouched.probed.fail(settings(slot("gamma"), {"checkpoint": name}))
+        assert is_a_sentence(failed.message), failed.message
+        assert "slot 2" in failed.message and name in failed.message
+        assert failed.report["opened"] == [], name
+
+
+def test_a_file_that_is_gone(untouched: Untouched, checkpoint_dir: Path) -> None:
+    path = untouched.probed.server.checkpoint_folder / "gone.safetensors"
+    path.symlink_to(checkpoint_dir / "beta.safetensors")
+    untouched.probed.server.refresh_checkpoints()
+    path.unlink()
+    try:
+        failed = untouched.probed.fail(settings(slot("gone")))
+        assert is_a_sentence(failed.message), failed.message
+        assert "slot 1" in failed.message and '"gone.safetensors"' in failed.message
+    finally:
+        untouched.probed.server.refresh_checkpoints()
+
+
+STRANGERS = (
+    ("alpha", "xl-alpha", "SDXL"),
+    ("alpha", "sd2-alpha", "SD2"),
+    ("alpha", "inpaint-alpha", "SD1 inpainting"),
+    ("inpaint-alpha", "alpha", "SD1"),
+    ("sd2-alpha", "alpha", "SD1"),
+    ("xl-alpha", "alpha", "SD1"),
+)
+
+
+@pytest.mark.parametrize(("main", "co", "kind"), STRANGERS)
+def test_another_family(untouched: Untouched, main: str, co: str, kind: str) -> None:
+    probed = untouched.probed
+    # once where it is not loaded, and once where it may be from another main model
+    for _ in range(2):
+        failed = probed.fail(settings(slot(co)), checkpoint=None if main == "alpha" else main)
+        assert is_a_sentence(failed.message), failed.message
+        assert "slot 1" in failed.message and f"{co}.safetensors" in failed.message and f"{main}." in failed.message
+        assert f" is {kind}," in failed.message
+        assert failed.report["denoiser"] == 0
+    if main != "alpha":
+        probed.draw()
+        untouched.snapshot.update({key: probed.snapshot()[key] for key in LOADED_ANEW})
+
+
+LOADED_ANEW = ("model", "hijack", "loaded", "vae", "unet", "lowvram")
+"""Identities that the WebUI itself changes when a request names another main checkpoint."""
+
+
+def test_a_loaded_co_model_of_another_family(probed: Probed) -> None:
+    # as in a run that has used it beside a main model of its own kind
+    probed.draw(settings(slot("xl-beta")), checkpoint="xl-alpha")
+    assert "xl-beta.safetensors" in probed.models()
+    failed = probed.fail(settings(slot("xl-beta")))
+    assert "SDXL" in failed.message and "slot 1" in failed.message
+    probed.unload()
+
+
+BAD_SETTINGS: tuple[tuple[Any, str], ...] = (
+    ({"enabled": True, "stepz": 3}, '"stepz"'),
+    (settings(slot(gama=0.5)), '"co_models[0].gama"'),
+    (settings(slot(), slot(gamma=1.5)), '"co_models[1].gamma"'),
+    (settings(slot(gamma="0.5")), '"co_models[0].gamma"'),
+    (settings(slot(gamma=True)), '"co_models[0].gamma"'),
+    (settings(steps=2.5), '"steps"'),
+    (settings(steps=-1), '"steps"'),
+    (settings(eta=2), '"eta"'),
+    (settings(slot(eta=45)), '"co_models[0].eta"'),
+    (settings(slot(noise="own")), '"co_models[0].noise"'),
+    (settings(**{"pass": "second"}), '"pass"'),
+    (settings(correction="best"), '"correction"'),
+    (settings(slot(cfg_scale=31)), '"co_models[0].cfg_scale"'),
+    (settings(slot(prompt=["a"])), '"co_models[0].prompt"'),
+    ({"enabled": True, "co_models": {"checkpoint": "beta"}}, '"co_models"'),
+    ({"enabled": True, "co_models": ["beta.safetensors"]}, '"co_models[0]"'),
+    (settings(*[slot()] * 11), '"co_models"'),
+    ({"enabled": "yes"}, '"enabled"'),
+    (["text"], "AMDM"),
+    ([True, 3], "AMDM"),
+)
+
+
+@pytest.mark.parametrize(("given", "named"), BAD_SETTINGS, ids=[named for _, named in BAD_SETTINGS])
+def test_a_bad_setting_is_named(probed: Probed, given: Any, named: str) -> None:
+    answer = probed.try_to_draw(given)
+    if isinstance(given, list):
+        # the WebUI fills a short list up with the panel's own values, so it may well be a whole one
+        assert not isinstance(answer, Failed) or is_a_sentence(answer.message)
+        return
+    assert isinstance(answer, Failed), "a picture came"
+    assert is_a_sentence(answer.message), answer.message
+    assert named in answer.message
+    assert answer.report["denoiser"] == 0
+    assert answer.report["opened"] == []
+
+
+def test_a_network_in_a_slots_prompt_is_refused(untouched: Untouched) -> None:
+    failed = untouched.probed.fail(settings(slot(prompt="a cat <lora:x:1>")))
+    assert is_a_sentence(failed.message), failed.message
+    assert "slot 1" in failed.message and "lora" in failed.message
+
+
+class TestGoingOn:
+    """With the option to go on without AMDM."""
+
+    def draw(self, probed: Probed, amdm: Any, **parameters: Any) -> Any:
+        return probed.with_options({"amdm_on_error": GO_ON}, lambda: probed.draw(amdm, **parameters))
+
+    @pytest.mark.parametrize("co", ["truncated", "delta", "xl-alpha"])
+    def test_what_fails_before_the_first_step(self, untouched: Untouched, co: str) -> None:
+        drawn = self.draw(untouched.probed, settings(slot(co)))
+        assert np.array_equal(drawn.picture, untouched.bare)
+        assert "AMDM" not in drawn.infotext
+        assert is_a_sentence(drawn.comments) and "slot 1" in drawn.comments and co in drawn.comments
+
+    def test_a_bad_setting(self, untouched: Untouched) -> None:
+        drawn = self.draw(untouched.probed, settings(slot(gamma=2)))
+        assert np.array_equal(drawn.picture, untouched.bare)
+        assert "AMDM" not in drawn.infotext
+        assert '"co_models[0].gamma"' in drawn.comments
+
+    @pytest.mark.parametrize("fault", ["exception", "nan", "oom"])
+    def test_what_fails_in_the_first_step(self, untouched: Untouched, fault: str) -> None:
+        drawn = self.draw(untouched.probed, AMDM, fault={"fault": fault, "call": 1})
+        assert np.array_equal(drawn.picture, untouched.bare)
+        assert "AMDM" not in drawn.infotext
+        assert is_a_sentence(drawn.comments) and "slot 1" in drawn.comments
+
+    def test_what_fails_later(self, untouched: Untouched) -> None:
+        drawn = self.draw(untouched.probed, AMDM, fault={"fault": "exception", "call": 3})
+        two = untouched.probed.draw({**AMDM, "steps": 2})
+        assert distance(drawn.latent, two.latent) == 0
+        assert "slot 1" in drawn.comments
+
+    def test_a_comment_is_of_its_own_picture(self, untouched: Untouched) -> None:
+        self.draw(untouched.probed, settings(slot("delta")))
+        assert untouched.probed.draw(AMDM).comments == ""
+
+
+def test_the_log_has_no_path_of_a_request(probed: Probed) -> None:
+    before = len(probed.server.log)
+    probed.fail(settings({"checkpoint": os.devnull}))
+    assert not re.search(r"^\*\*\* Error running", probed.server.log[before:], re.M)
