@@ -71,7 +71,8 @@ def amdm(
     co-models are run; once it says no, the main model goes on alone. force: go through the aggregation even where it
     changes nothing (K >= 1 and every gamma 0).
 
-    With K = 0, no co-model, or every gamma 0, `func` is called as it is, on the arguments as they are.
+    With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
+    arguments as they are.
     """
     if correction not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{correction}"')
@@ -80,7 +81,7 @@ def amdm(
     @functools.wraps(func)
     @torch.no_grad()
     def sample(*args: Any, **kwargs: Any) -> Any:
-        if steps <= 0 or not running:
+        if steps <= start or not running:
             return func(*args, **kwargs)
         plan = _plan(func, args, kwargs, nominal_steps, shortest_tail)
         early = _Early(plan, running, eta, start, correction, init, going or (lambda: True))
@@ -191,6 +192,8 @@ class _Plan:
     def __init__(self, func: Callable[..., Any], arguments: dict[str, Any]) -> None:
         self.func, self.arguments = func, arguments
         self.model, self.x = arguments["model"], arguments["x"]
+        # a progress bar for each single step would flood the console
+        self.quiet = {"disable": True} if "disable" in inspect.signature(func).parameters else {}
 
     most_steps: int
 
@@ -247,7 +250,7 @@ class _Sigmas(_Plan):
     def step(self, model: Any, x: Tensor, k: int) -> Tensor:
         if self._ends_alone(k):
             return self._last_step(model, x, k)
-        return self.call(model, x, k, sigmas=self.sigmas[k : k + 2], disable=True, **self._churn(1))
+        return self.call(model, x, k, sigmas=self.sigmas[k : k + 2], **self.quiet, **self._churn(1))
 
     def rest(self, model: Any, x: Tensor, k: int) -> Any:
         if self._ends_alone(k):
@@ -340,7 +343,7 @@ class _Timesteps(_Plan):
     def step(self, model: Any, x: Tensor, k: int) -> Tensor:
         if self.own_steps:
             end = len(self.timesteps) - k
-            return self.call(model, x, k, timesteps=self.timesteps[end - 2 : end], disable=True)
+            return self.call(model, x, k, timesteps=self.timesteps[end - 2 : end], **self.quiet)
         eps = self.evaluate(model, x, float(self.timestep(k)))
         denoised, level = self.denoised(x, None, eps, k)
         y = euler_step(denoised, x * self.to_ve(k), level, self.sigma(k + 1)) / self.to_ve(k + 1)

@@ -195,8 +195,8 @@ class Settings:
 
     @property
     def runs(self) -> bool:
-        """False where AMDM must not touch anything: off, K = 0, or no slot that could change the picture."""
-        return self.enabled and self.steps > 0 and bool(self.active)
+        """False where AMDM must not touch anything: off, no step to mix in, or no slot that changes the picture."""
+        return self.enabled and self.steps > self.start and bool(self.active)
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Settings:
@@ -261,7 +261,14 @@ class Settings:
             "type": "object",
             "additionalProperties": False,
             "properties": properties,
+            "if": {"properties": {"correction": {"const": "paper"}}, "required": ["correction"]},
+            "else": _etas_at_most(1),
         }
+
+
+def _etas_at_most(limit: float) -> dict[str, Any]:
+    eta = {"properties": {"eta": {"maximum": limit}}}
+    return {"properties": {**eta["properties"], "co_models": {"items": eta}}}
 
 
 def specs(of: type) -> list[Spec]:

@@ -240,13 +240,14 @@ def test_co_models_see_their_own_latents_at_the_main_models_levels(sampler: Samp
 
 @pytest.mark.parametrize("sampler", ONE_PIECE)
 def test_before_the_start_every_model_goes_its_own_way(sampler: Sampler) -> None:
-    x, late = sampler.noise(), co_runs(2, gamma=0.7)
-    assert torch.equal(mixed(sampler, x, late, 3, start=3), plain(sampler, x))
+    x, late, never = sampler.noise(), co_runs(2, gamma=0.7), co_runs(2, gamma=0.7)
+    assert (mixed(sampler, x, late, 3, start=2) - plain(sampler, x)).abs().max() > 1e-3
     assert [co.denoise.evaluations for co in late] == [3, 3]
     alone = Denoiser(100)
     SAMPLERS["euler"].run(alone, late[0].denoise.latents[0], sigmas=torch.stack([*_levels(late[0]), torch.zeros(())]))
     close(late[0].denoise.latents[2], alone.latents[2], 1e-3)
-    assert (mixed(sampler, x, co_runs(2, gamma=0.7), 3, start=2) - plain(sampler, x)).abs().max() > 1e-3
+    assert torch.equal(mixed(sampler, x, never, 3, start=3), plain(sampler, x))
+    assert [co.denoise.evaluations for co in never] == [0, 0], "nothing would be mixed, so nothing is evaluated"
 
 
 def _levels(co: CoRun) -> list[Tensor]:

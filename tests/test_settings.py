@@ -332,3 +332,19 @@ def test_the_panels_order_is_the_main_settings_and_then_each_slot() -> None:
     assert order[: len(specs(Settings))] == [(0, spec) for spec in specs(Settings)]
     assert order[len(specs(Settings)) :] == [(slot, spec) for slot in (1, 2, 3) for spec in specs(CoModel)]
     assert order[0][1].name == "enabled", "the WebUI's accordion puts its own checkbox first"
+
+
+@pytest.mark.parametrize(
+    ("correction", "eta", "fits"), [("relative", 1, True), ("relative", 45, False), ("paper", 45, True)]
+)
+@pytest.mark.parametrize("where", ["main", "slot"])
+def test_schema_and_settings_agree_on_the_etas_of_a_correction(correction, eta, fits, where):
+    jsonschema = pytest.importorskip("jsonschema")
+    given = {"correction": correction, **({"eta": eta} if where == "main" else {"co_models": [{"eta": eta}]})}
+    validator = jsonschema.Draft202012Validator(Settings.schema())
+    assert validator.is_valid(given) == fits
+    if fits:
+        Settings.from_dict(given)
+    else:
+        with pytest.raises(SettingsError, match="eta"):
+            Settings.from_dict(given)
