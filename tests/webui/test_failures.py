@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from . import checkpoints
-from .probed import STEPS, Failed, Probed, distance, settings, slot
+from .probed import STEPS, Drawn, Failed, Probed, distance, settings, slot
 from .webui_server import WebUI
 
 GO_ON = "go on without AMDM"
@@ -55,11 +55,8 @@ def broken(probed: Probed, checkpoint_dir: Path, tmp_path_factory: pytest.TempPa
 class Untouched:
     """What must be the same before and after: the WebUI's own picture, AMDM's, and the state of the process."""
 
-    def __init__(self, probed: Probed, bare: WebUI) -> None:
-        self.probed = probed
-        self.bare = bare.pixels(bare.txt2img(steps=STEPS))[0]
-        self.mixed = probed.draw(AMDM)
-        probed.draw()
+    def __init__(self, probed: Probed, bare: np.ndarray, mixed: Drawn) -> None:
+        self.probed, self.bare, self.mixed = probed, bare, mixed
         self.snapshot = probed.snapshot()
 
     def check(self) -> None:
@@ -74,10 +71,18 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {key: (one[key], other[key]) for key in one if one[key] != other[key]}
 
 
+@pytest.fixture(scope="module")
+def expected(probed: Probed, bare_webui: WebUI) -> tuple[np.ndarray, Drawn]:
+    """The bare WebUI's picture, and AMDM's from before anything went wrong."""
+    mixed = probed.draw(AMDM)
+    probed.draw()
+    return bare_webui.pixels(bare_webui.txt2img(steps=STEPS))[0], mixed
+
+
 @pytest.fixture
-def untouched(probed: Probed, bare_webui: WebUI, broken: Path) -> Iterator[Untouched]:
+def untouched(probed: Probed, expected: tuple[np.ndarray, Drawn], broken: Path) -> Iterator[Untouched]:
     """Checks after the test that it has left nothing behind."""
-    untouched = Untouched(probed, bare_webui)
+    untouched = Untouched(probed, *expected)
     yield untouched
     untouched.check()
 
