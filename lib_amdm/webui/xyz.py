@@ -54,7 +54,11 @@ class Target(NamedTuple):
 
 
 def register(host: Any) -> None:
-    """Add the axes when the WebUI is about to build its page: its own scripts are loaded by then."""
+    """Add the axes now, and again when the WebUI is about to build its page, for a plot script that is loaded later.
+
+    An API without a page has read the plot's axes before that moment, so the first time is the one that counts there.
+    """
+    _add_axes(host)
     host.on_before_ui(lambda: _add_axes(host))
 
 
