@@ -1,0 +1,469 @@
+"""AMDM on the WebUI's page, through a real browser: open, choose, generate, send, paste, plot.
+
+Skipped where there is no Chromium with its driver, or no selenium. Screenshots are left in pytest's folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_amdm.settings import CoModel, Settings, flat, specs
+
+from .webui_server import WebUI
+
+webdriver = pytest.importorskip("selenium.webdriver")
+
+from selenium.webdriver.chrome.options import Options  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1800",
+    # fonts and scripts of other sites would be waited for
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+PATIENCE = 60
+DRAWN = 300
+BETA = "beta.safetensors"
+PLAIN = (
+    "a cat\nNegative prompt: a dog\n"
+    "Steps: 4, Sampler: Euler, Schedule type: Automatic, CFG scale: 3, Seed: 7, Size: 64x64"
+)
+
+
+class Page:
+    """The WebUI's page in a browser; controls are named by their ids."""
+
+    def __init__(self, driver: Any, webui: WebUI, shots: Path) -> None:
+        self.driver, self.webui, self.shots = driver, webui, shots
+        driver.get(webui.url("/"))
+        self.wait(lambda: self.all("#script_txt2img_amdm_enabled-visible-checkbox"), "the page")
+
+    # ---- looking ----
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def wait(self, ready: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := ready():
+                return found
+            time.sleep(0.1)
+        self.shot("timeout")
+        raise AssertionError(f"waited {seconds} s for {what}")
+
+    def shot(self, name: str) -> None:
+        self.driver.save_screenshot(str(self.shots / f"{name}.png"))
+
+    def value(self, control: str) -> str:
+        """What a text box, a number, a slider or a dropdown shows, or the chosen one of radio buttons."""
+        chosen = self.all(f"#{control} label.selected")
+        if chosen:
+            return chosen[0].get_property("textContent").strip()  # its text is empty while it is hidden
+        return self.one(f"#{control} :is(textarea, input)").get_property("value")
+
+    def is_open(self, tab: str) -> bool:
+        """Whether AMDM's accordion is open, and so AMDM on."""
+        shown = self.one(f"#script_{tab}_amdm_enabled-visible-checkbox").get_property("checked")
+        assert shown == self.one(f"#script_{tab}_amdm_enabled-checkbox input").get_property("checked")
+        return shown
+
+    # ---- doing ----
+
+    def click(self, selector: str) -> None:
+        self.driver.execute_script("arguments[0].click()", self.one(selector))
+
+    def type(self, control: str, text: str) -> None:
+        box = self.one(f"#{control} :is(textarea, input[type=number])")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(text, Keys.TAB)
+
+    def choose(self, control: str, choice: str) -> None:
+        box = self.one(f"#{control} input")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+        box.click()
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(choice)
+        items = self.wait(lambda: self.all(f"#{control} ul.options li"), f"the choices of {control}")
+        next(item for item in items if item.get_attribute("aria-label") == choice).click()
+        assert self.value(control) == choice
+
+    def choices(self, control: str) -> list[str]:
+        """What a dropdown offers."""
+        self.one(f"#{control} input").click()
+        found = [item.get_attribute("aria-label") for item in self.all(f"#{control} ul.options li")]
+        self.one(f"#{control} input").send_keys(Keys.ESCAPE)
+        return found
+
+    def switch_to(self, tab: str) -> None:
+        button = next(button for button in self.all("#tabs > .tab-nav button") if button.text.strip() == tab)
+        button.click()
+
+    def toggle(self, accordion: str) -> None:
+        self.click(f"#{accordion} > .label-wrap")
+
+    def paste(self, infotext: str) -> None:
+        """Set txt2img's controls from an infotext, with the arrow button beside the prompt."""
+        box = self.one("#txt2img_prompt textarea")
+        self.driver.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
+            box,
+            infotext,
+        )
+        time.sleep(0.3)
+        self.click("#txt2img_tools #paste")
+        prompt = infotext.split("\n")[0]
+        self.wait(lambda: self.value("txt2img_prompt") == prompt, "the prompt that was pasted")
+
+    def generate(self, tab: str = "txt2img") -> str:
+        """Press Generate and return what the page says of the picture, its infotext or what went wrong."""
+        before = self.result(tab)
+        self.click(f"#{tab}_generate")
+        self.wait(lambda: self.result(tab)[0] and self.result(tab) != before, "the picture", DRAWN)
+        return self.one(f"#html_info_{tab}").text + "\n" + self.one(f"#html_log_{tab}").text
+
+    def result(self, tab: str) -> tuple[str, list[str]]:
+        """The line below the gallery and the addresses of its pictures; the addresses are new for every picture."""
+        pictures = [picture.get_attribute("src") for picture in self.all(f"#{tab}_gallery img")]
+        return self.one(f"#html_log_{tab}").text, pictures
+
+    def pictures(self) -> list[np.ndarray]:
+        """The pictures of txt2img's gallery, as they were drawn."""
+        sources = [picture.get_attribute("src") for picture in self.all("#txt2img_gallery .thumbnails img")]
+        answers = [self.webui.get("/" + source.split("/", 3)[3]) for source in sources]
+        return [np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")) for answer in answers]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless browser with a profile of its own."""
+    programs = [found for found in map(shutil.which, BROWSERS) if found]
+    driver = shutil.which("chromedriver")
+    if not programs or not driver:
+        pytest.skip("chromium and chromedriver are not both installed")
+    options = Options()
+    options.binary_location = programs[0]
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    yield started
+    started.quit()
+
+
+@pytest.fixture(scope="module")
+def server(start_webui: Callable[..., WebUI]) -> WebUI:
+    """A WebUI that serves its page."""
+    return start_webui(page=True)
+
+
+@pytest.fixture
+def page(browser: Any, server: WebUI, tmp_path: Path) -> Page:
+    """The page, freshly loaded."""
+    return Page(browser, server, tmp_path)
+
+
+def amdm(**settings: Any) -> dict[str, Any]:
+    """What a request to the API says to run AMDM."""
+    return {"alwayson_scripts": {"AMDM": {"args": [{"enabled": True, **settings}]}}}
+
+
+def explained(name: str, of: type = CoModel) -> str:
+    return next(spec.help for spec in specs(of) if spec.name == name)
+
+
+# ---- what stands on the page ----
+
+
+def test_ids_are_unique_and_in_both_tabs(page: Page) -> None:
+    found = [element.get_attribute("id") for element in page.all("[id*=amdm]")]
+    assert [name for name, count in Counter(found).items() if count > 1] == []
+    for tab in ("txt2img", "img2img"):
+        controls = [
+            f"script_{tab}_amdm_{name}" for name in ("enabled", "steps", "eta", "checkpoint_1", "gamma_3", "unload")
+        ]
+        assert set(controls) <= set(found)
+    assert {"setting_amdm_slots", "setting_amdm_pool_limit", "setting_amdm_on_error"} <= set(found)
+
+
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+def test_the_accordion_is_closed_until_it_is_opened(page: Page, tab: str) -> None:
+    page.switch_to(tab)
+    assert not page.is_open(tab)
+    page.toggle(f"script_{tab}_amdm_enabled")
+    page.wait(lambda: page.is_open(tab), "the accordion to open")
+    page.wait(lambda: page.one(f"#script_{tab}_amdm_gamma_1").is_displayed(), "its controls")
+    assert page.one(f"#script_{tab}_amdm_pass").is_displayed() is (tab == "txt2img")
+    page.shot(tab)
+    page.toggle(f"script_{tab}_amdm_enabled")
+    page.wait(lambda: not page.is_open(tab), "the accordion to close")
+
+
+def test_controls_are_explained(page: Page) -> None:
+    assert page.one("#script_txt2img_amdm_steps").get_attribute("title") == explained("steps", Settings)
+    assert page.one("#script_img2img_amdm_gamma_2").get_attribute("title") == explained("gamma")
+    placeholder = page.one("#script_txt2img_amdm_prompt_1 textarea").get_attribute("placeholder")
+    assert placeholder == explained("prompt")
+
+
+def test_a_users_defaults_are_kept_under_unique_names(page: Page) -> None:
+    saved = json.loads((page.webui.data / "ui-config.json").read_text())
+    own = {key: value for key, value in saved.items() if "amdm.py/txt2img" in key}
+    assert own["customscript/amdm.py/txt2img/AMDM/value"] is False
+    assert own["customscript/amdm.py/txt2img/Gamma of co-model 3/value"] == 0.5
+    assert len([key for key in own if key.endswith("/value")]) == len(list(flat(3)))
+    assert [key for key in saved if "Unload co-models" in key] == []
+
+
+def test_the_page_loads_without_an_error(browser: Any, server: WebUI, tmp_path: Path) -> None:
+    before = len(server.log)
+    browser.get_log("browser")
+    Page(browser, server, tmp_path)
+    said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [message for message in said if "ERR_NAME_NOT_RESOLVED" not in message] == []
+    assert [error for error in server.errors(before) if error.startswith("***")] == [], server.log[before:]
+
+
+# ---- a picture ----
+
+
+def test_a_picture_through_the_page(page: Page) -> None:
+    page.paste(PLAIN)
+    alone = page.generate()
+    assert "AMDM" not in alone
+    [without] = page.pictures()
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    page.type("script_txt2img_amdm_gamma_1", "0.7")
+    page.type("script_txt2img_amdm_prompt_1", 'a "blue" circle, here')
+    page.shot("before")
+    said = page.generate()
+    page.shot("after")
+    assert (
+        f"AMDM: True, AMDM steps: 3, AMDM eta: 0.45, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
+        r'AMDM 1 prompt: "a \"blue\" circle, here"'
+    ) in said
+    [with_beta] = page.pictures()
+    assert not np.array_equal(with_beta, without)
+
+    page.click("#script_txt2img_amdm_look")
+    line = page.one("#script_txt2img_amdm_memory .prose")
+    told = page.wait(lambda: line.text if "In memory" in line.text else "", "what is in memory")
+    assert re.fullmatch(rf"In memory: {re.escape(BETA)}.* \([\d.]+ [KMG]B\)\.", told)
+    page.click("#script_txt2img_amdm_unload")
+    page.wait(lambda: "No co-model is in memory." in line.text, "the co-model to be unloaded")
+    assert page.webui.call("/amdm/v1/models")["loaded"] == []
+
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: not page.is_open("txt2img"), "the accordion to close")
+    assert "AMDM" not in page.generate()
+    assert np.array_equal(page.pictures()[0], without)
+
+
+def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
+    late = page.webui.checkpoint_folder / "late.safetensors"
+    late.symlink_to((page.webui.checkpoint_folder / BETA).resolve())
+    try:
+        page.toggle("script_txt2img_amdm_enabled")
+        page.wait(lambda: page.one("#script_txt2img_amdm_checkpoint_1").is_displayed(), "the controls")
+        page.click("#script_txt2img_amdm_refresh_1")
+        page.wait(lambda: late.name in page.choices("script_txt2img_amdm_checkpoint_1"), "the new checkpoint")
+        page.choose("script_txt2img_amdm_checkpoint_1", late.name)
+    finally:
+        late.unlink()
+        page.webui.refresh_checkpoints()
+
+
+def test_what_is_wrong_is_said_on_the_page(page: Page) -> None:
+    page.paste(f"{PLAIN}, AMDM: True, AMDM 1 checkpoint: lost.safetensors, AMDM 1 gamma: 0.5")
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    assert page.value("script_txt2img_amdm_checkpoint_1") == "lost.safetensors"
+    said = page.generate()
+    page.shot("refused")
+    assert "lost.safetensors" in said and "AMDM slot 1" in said
+    assert page.pictures() == []
+
+
+# ---- an infotext ----
+
+TAKEN = {
+    "steps": 2,
+    "eta": 0.25,
+    "start": 1,
+    "co_models": [
+        {},
+        {"checkpoint": "gamma", "gamma": 0.75, "eta": 0.5, "prompt": 'one, "two"\nthree: (four:1.2)', "cfg_scale": 4.5},
+        {"checkpoint": "main", "gamma": 0.25, "noise": "independent", "negative_prompt": " 1x2 "},
+    ],
+}
+SHOWN = {
+    "steps": "2",
+    "eta": "0.25",
+    "start": "1",
+    "pass": "first",
+    "checkpoint_1": "None",
+    "gamma_1": "0.5",
+    "checkpoint_2": "gamma.safetensors",
+    "gamma_2": "0.75",
+    "eta_2": "0.5",
+    "prompt_2": 'one, "two"\nthree: (four:1.2)',
+    "cfg_scale_2": "4.5",
+    "noise_2": "shared",
+    "checkpoint_3": "main",
+    "gamma_3": "0.25",
+    "noise_3": "independent",
+    "negative_prompt_3": " 1x2 ",
+}
+
+
+def shown(page: Page, tab: str, names: Iterable[str]) -> dict[str, str]:
+    return {name: page.value(f"script_{tab}_amdm_{name}") for name in names}
+
+
+def test_png_info_sends_every_setting_to_txt2img(page: Page, tmp_path: Path) -> None:
+    drawn = page.webui.txt2img(**amdm(**TAKEN))["images"][0]
+    file = tmp_path / "drawn.png"
+    file.write_bytes(base64.b64decode(drawn))
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: page.one("#script_txt2img_amdm_gamma_1").is_displayed(), "the controls")
+    page.type("script_txt2img_amdm_gamma_1", "0.9")
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: not page.is_open("txt2img"), "the accordion to close")
+    page.switch_to("PNG Info")
+    page.one("#pnginfo_image input[type=file]").send_keys(str(file))
+    page.wait(lambda: "AMDM 2 checkpoint" in page.one("#tab_pnginfo").text, "the infotext")
+    page.shot("png-info")
+    page.click("#tab_pnginfo #txt2img_tab")
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    page.wait(lambda: page.value("script_txt2img_amdm_gamma_1") == "0.5", "the settings")
+    page.shot("sent")
+    assert shown(page, "txt2img", SHOWN) == SHOWN
+
+
+def test_an_infotext_without_amdm_switches_it_off(page: Page) -> None:
+    page.paste(f"{PLAIN}, AMDM: True, AMDM steps: 2, AMDM 1 checkpoint: beta, AMDM 1 gamma: 0.25")
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    assert shown(page, "txt2img", ("checkpoint_1", "gamma_1")) == {"checkpoint_1": BETA, "gamma_1": "0.25"}
+    page.paste(PLAIN.replace("a cat", "a house"))
+    page.wait(lambda: not page.is_open("txt2img"), "the accordion to close")
+
+
+def test_a_picture_is_sent_to_img2img_with_its_settings(page: Page) -> None:
+    page.paste(
+        f"{PLAIN}, AMDM: True, AMDM steps: 2, AMDM 2 checkpoint: main, AMDM 2 gamma: 0.25, AMDM 2 noise: independent"
+    )
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    assert "AMDM 2 noise: independent" in page.generate()
+    page.click("#txt2img_send_to_img2img")
+    page.wait(lambda: page.is_open("img2img"), "the accordion of the other tab to open")
+    expected = {
+        "steps": "2",
+        "checkpoint_1": "None",
+        "checkpoint_2": "main",
+        "gamma_2": "0.25",
+        "noise_2": "independent",
+    }
+    page.wait(lambda: shown(page, "img2img", expected) == expected, "the settings in the other tab")
+    page.shot("img2img")
+
+
+PROMPTS = (
+    "512x512",
+    "AMDM 1 prompt",
+    '"',
+    '""',
+    '"a"',
+    '"a", b: "c"',
+    " a ",
+    "\\",
+    "\t",
+    "c\rd",
+    "жук, 猫: 🐈\n\n",
+    "True",
+)
+
+
+def test_prompts_of_all_kinds_survive_the_webuis_own_writer_and_reader(server: WebUI) -> None:
+    for start in range(0, len(PROMPTS), 4):
+        texts = PROMPTS[start : start + 4]
+        pairs = [{"prompt": texts[0], "negative_prompt": texts[1]}, {"prompt": texts[2], "negative_prompt": texts[3]}]
+        co_models = [{"checkpoint": "main", **pair} for pair in pairs]
+        picture = server.txt2img(steps=2, **amdm(steps=1, co_models=co_models))["images"][0]
+        read = server.call("/sdapi/v1/png-info", {"image": picture})["parameters"]
+        labels = [f"AMDM {slot} {name}" for slot in (1, 2) for name in ("prompt", "negative prompt")]
+        assert tuple(read[label] for label in labels) == texts
+
+
+def test_an_infotext_in_a_request_draws_the_same_picture(server: WebUI) -> None:
+    settings = {"steps": 3, "co_models": [{"checkpoint": "beta", "gamma": 0.75, "eta": 0.25, "prompt": "a, b: c"}]}
+    first = server.txt2img(**amdm(**settings))
+    [text] = json.loads(first["info"])["infotexts"]
+    second = server.call("/sdapi/v1/txt2img", {"infotext": text})
+    assert json.loads(second["info"])["infotexts"] == [text]
+    assert np.array_equal(server.pixels(first)[0], server.pixels(second)[0])
+
+
+# ---- the plot ----
+
+
+def test_a_plot_over_gamma_and_k(page: Page) -> None:
+    """With the panel closed: an axis switches AMDM on. No K and no gamma is the untouched picture."""
+    page.paste(PLAIN)
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: not page.is_open("txt2img"), "the accordion to close")
+    page.choose("script_list", "X/Y/Z plot")
+    for axis, caption, values in (("x", "[AMDM] gamma", "0, 0.6"), ("y", "[AMDM] steps (K)", "0, 1, 3")):
+        page.choose(f"script_txt2img_xyz_plot_{axis}_type", caption)
+        page.type(f"script_txt2img_xyz_plot_{axis}_values", values)
+    page.click("#script_txt2img_xyz_plot_include_lone_images input")
+    page.shot("plot-before")
+    page.generate()
+    page.all("#txt2img_gallery .thumbnails button")[0].click()  # only then the page shows the infotext of the grid
+    axes = 'X Type: [AMDM] gamma, X Values: "0, 0.6", Y Type: [AMDM] steps (K), Y Values: "0, 1, 3"'
+    page.wait(lambda: axes in page.one("#html_info_txt2img").text, "the infotext of the grid")
+    page.shot("plot")
+    _grid, untouched, k0, gamma_k1, k1, gamma_k3, k3 = page.pictures()
+    assert all(np.array_equal(untouched, same) for same in (k0, gamma_k1, gamma_k3))
+    assert not np.array_equal(untouched, k1)
+    assert not np.array_equal(k1, k3)
+
+
+def test_a_plot_that_names_an_unknown_checkpoint_is_refused_before_it_starts(page: Page) -> None:
+    page.paste(PLAIN)
+    page.choose("script_list", "X/Y/Z plot")
+    page.click("#script_txt2img_xyz_plot_csv_mode input")
+    page.choose("script_txt2img_xyz_plot_x_type", "[AMDM] checkpoint of co-model 1")
+    page.type("script_txt2img_xyz_plot_x_values", "None, lost, main")
+    said = page.generate()
+    page.shot("plot-refused")
+    assert '"lost"' in said and "list of checkpoints" in said
