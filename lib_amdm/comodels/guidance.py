@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Cond = "Tensor | dict[str, Tensor]"
 Predict = Callable[[Tensor, Tensor, "Tensor | dict[str, Tensor]", "list[int]"], Tensor]
 
 
@@ -26,21 +25,26 @@ def guided(
 
     predict(x, sigma, cond, rows): the denoised latents for rows of conditions, with the image each row belongs to.
     parts: for each image its prompt's parts as (row of `cond`, weight). uncond: one row for each image. skip_uncond:
-    leave the negative prompt out, as the WebUI does on the steps it skips it in. together: one call for both, where
-    their lengths allow.
+    leave the negative prompt out, as the WebUI does on the steps it skips it in. together: one call for everything,
+    where the lengths allow; otherwise never more rows than images in a call, which needs less memory.
     """
     owners = [image for image, of_image in enumerate(parts) for _ in of_image]
     everyone = list(range(len(x)))
+    at_once = len(owners) if together else len(x)
+
+    def of_parts() -> Tensor:
+        chunks = [slice(begin, begin + at_once) for begin in range(0, len(owners), at_once)]
+        return torch.cat([predict(x[owners[c]], sigma[owners[c]], _rows(cond, c), owners[c]) for c in chunks])
+
     if skip_uncond:
-        out_cond = predict(x[owners], sigma[owners], cond, owners)
+        out_cond = of_parts()
         base, cond_scale = out_cond[[of_image[0][0] for of_image in parts]], 1.0
     elif together and _length(cond) == _length(uncond):
         rows = owners + everyone
         out = predict(x[rows], sigma[rows], _cat(cond, uncond), rows)
         out_cond, base = out[: len(owners)], out[len(owners) :]
     else:
-        out_cond = predict(x[owners], sigma[owners], cond, owners)
-        base = predict(x, sigma, uncond, everyone)
+        out_cond, base = of_parts(), predict(x, sigma, uncond, everyone)
     denoised = base.clone()
     for image, of_image in enumerate(parts):
         for row, weight in of_image:
@@ -50,6 +54,10 @@ def guided(
 
 def _length(cond: Tensor | dict[str, Tensor]) -> int:
     return (cond["crossattn"] if isinstance(cond, dict) else cond).shape[1]
+
+
+def _rows(cond: Tensor | dict[str, Tensor], which: slice) -> Tensor | dict[str, Tensor]:
+    return {key: rows[which] for key, rows in cond.items()} if isinstance(cond, dict) else cond[which]
 
 
 def _cat(a: Tensor | dict[str, Tensor], b: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:

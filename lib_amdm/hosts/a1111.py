@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from secrets import compare_digest
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import k_diffusion.external
@@ -28,6 +28,7 @@ from modules import (
     sd_samplers_lcm,
     shared,
 )
+from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
@@ -220,6 +221,18 @@ class A1111Run:
         least = self.sampler.sampler_extra_args["s_min_uncond"]
         return bool((step % 2 or opts.s_min_uncond_all) and least > 0 and sigma < least)
 
+    @property
+    def shows_known(self) -> bool:
+        """Whether the known picture is blended into what a model is shown, and not into what it answers."""
+        return self.denoiser.mask_before_denoising and self.denoiser.mask is not None
+
+    def shown(self, x: torch.Tensor, sigma: torch.Tensor, host_sigma: torch.Tensor) -> torch.Tensor:
+        """What a model is shown of a latent; timestep samplers blend in its variance-preserving form."""
+        if not self.shows_known:
+            return x
+        scale = (1 + sigma**2).sqrt().view(-1, *[1] * (x.ndim - 1))
+        return self.masked(x / scale, host_sigma) * scale
+
     def masked(self, denoised: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Outside the mask of an inpainting the picture is known to every model."""
         d = self.denoiser
@@ -369,6 +382,8 @@ class _SlotModel:
         image_cond = run.sampler.sampler_extra_args["image_cond"]
         host_sigma = self.wrap.sigma_to_t(sigma) if run.on_timesteps else sigma
         cond_scale = self.slot.cfg_scale or run.sampler.sampler_extra_args["cond_scale"]
+        cond, uncond = self._padded(cond, uncond)
+        shown = run.shown(x, sigma, host_sigma)
 
         def predict(x: torch.Tensor, sigma: torch.Tensor, cond: Any, rows: list[int]) -> torch.Tensor:
             concat = {"c_concat": [image_cond[rows]]}
@@ -380,7 +395,7 @@ class _SlotModel:
         try:
             denoised = guided(
                 predict,
-                x,
+                shown,
                 sigma,
                 parts,
                 cond,
@@ -391,7 +406,29 @@ class _SlotModel:
             )
         finally:
             self._leave_if_short()
-        return run.masked(denoised, host_sigma)
+        return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
+
+    def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
+        """Texts of different length as the host's options want them; its empty text is this model's own."""
+        opts = shared.opts
+        if cond.shape[1] == uncond.shape[1]:
+            return cond, uncond
+        if opts.pad_cond_uncond_v0:
+            # the host's own padding, on a stand-in for the denoiser that it would leave a note on
+            return CFGDenoiser.pad_cond_uncond_v0(SimpleNamespace(), cond, uncond)
+        if opts.pad_cond_uncond:
+            empty = self.run.main.cond_stage_model_empty_prompt if self.is_main else self.texts.get("", self._empty)
+            repeats = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
+            if repeats < 0:
+                cond = pad_cond(cond, -repeats, empty)
+            elif repeats > 0:
+                uncond = pad_cond(uncond, repeats, empty)
+        return cond, uncond
+
+    def _empty(self) -> torch.Tensor:
+        with torch.no_grad(), devices.autocast():
+            cond = self.model.get_learned_conditioning([""])
+        return cond["crossattn"] if isinstance(cond, dict) else cond
 
     def _leave_if_short(self) -> None:
         """With --medvram and --lowvram a co-model is on the GPU only while it is used."""

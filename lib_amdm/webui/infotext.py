@@ -48,6 +48,16 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
     return told
 
 
+def without(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """`entries` without those of AMDM.
+
+    For the start of a picture: the cells of a plot and the pictures of a folder share one collection of entries, and
+    what was written for one of them must not be told of the next.
+    """
+    own = {infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS)}
+    return {key: value for key, value in entries.items() if key not in own}
+
+
 def expand(params: MutableMapping[str, Any], slots: int, host: Any) -> None:
     """Complete what was read from an infotext, in place, so that pasting it sets every control of a panel.
 

@@ -1,0 +1,115 @@
+"""The pool keeps what can be used again and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib_amdm.comodels.pool import Loaded, Pool, Texts, share_equal_tensors
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"weights")
+    return [str(path) for path in paths]
+
+
+class Loader:
+    """Makes co-models and counts how often."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> Loaded:
+        self.times += 1
+        return Loaded(f"model {self.times}", torch.nn.Linear(10 * self.times, 10, bias=False))
+
+
+def test_a_file_is_read_once_while_it_stays_the_same(files):
+    pool, load = Pool(), Loader()
+    assert pool.get(files[0], "half", load) is pool.get(files[0], "half", load)
+    assert load.times == 1
+
+
+@pytest.mark.parametrize("what", ["time", "size"])
+def test_a_changed_file_is_read_again_and_the_old_model_is_dropped(files, what):
+    pool, load = Pool(), Loader()
+    first = pool.get(files[0], "half", load)
+    if what == "size":
+        Path(files[0]).write_bytes(b"more weights")
+    else:
+        os.utime(files[0], (1, 1))
+    assert pool.get(files[0], "half", load) is not first
+    assert len(pool.listing()) == 1
+
+
+def test_another_dtype_is_another_model(files):
+    pool, load = Pool(), Loader()
+    assert pool.get(files[0], "half", load) is not pool.get(files[0], "full", load)
+
+
+def test_least_recently_used_goes_first(files):
+    pool, load = Pool(), Loader()
+    kept = [pool.get(path, "half", load) for path in files]
+    pool.get(files[0], "half", load)
+    pool.trim(2)
+    assert [entry["checkpoint"] for entry in pool.listing()] == [kept[2].name, kept[0].name]
+    pool.trim(0)
+    assert pool.listing() == []
+
+
+def test_a_failed_load_keeps_nothing_and_the_next_one_may_work(files):
+    pool = Pool()
+
+    def fails() -> Loaded:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        pool.get(files[0], "half", fails)
+    assert pool.listing() == []
+    assert pool.get(files[0], "half", Loader()).name == "model 1"
+
+
+def test_unload_tells_how_many_and_how_much(files):
+    pool, load = Pool(), Loader()
+    for path in files[:2]:
+        pool.get(path, "half", load)
+    assert pool.unload() == {"unloaded": 2, "bytes": 4 * (10 * 10 + 20 * 10)}
+    assert pool.unload() == {"unloaded": 0, "bytes": 0}
+
+
+def test_equal_tensors_are_held_once_and_counted_once(files):
+    pool = Pool()
+    alike = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)) for _ in range(2)]
+    alike[1].load_state_dict(alike[0].state_dict())
+    with torch.no_grad():
+        alike[1][1].weight += 1
+    models = iter(alike)
+    for path in files[:2]:
+        pool.get(path, "half", lambda: Loaded("twin", next(models)))
+    assert alike[0][0].weight.data_ptr() == alike[1][0].weight.data_ptr()
+    assert alike[0][1].weight.data_ptr() != alike[1][1].weight.data_ptr()
+    sizes = [entry["bytes"] for entry in pool.listing()]
+    assert sizes == [4 * 2 * 72, 4 * 64]
+
+
+def test_tensors_of_another_dtype_or_shape_are_not_shared():
+    a, b = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4).half()
+    with torch.no_grad():
+        b.weight.copy_(a.weight)
+    assert share_equal_tensors(b, [a, torch.nn.Linear(5, 4)]) == 0
+
+
+def test_texts_are_encoded_once_and_the_least_recently_used_forgotten():
+    texts, encoded = Texts(most=2), []
+
+    def encode(text):
+        return lambda: encoded.append(text) or text.upper()
+
+    assert [texts.get(text, encode(text)) for text in ("a", "b", "a", "c", "a", "b")] == ["A", "B", "A", "C", "A", "B"]
+    assert encoded == ["a", "b", "c", "b"]
