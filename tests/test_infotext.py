@@ -232,6 +232,16 @@ def test_slots_keep_their_numbers_and_idle_ones_are_left_out() -> None:
     }
 
 
+def test_what_was_written_can_be_taken_back() -> None:
+    settings = Settings(
+        enabled=True, correction="paper", co_models=(CoModel(checkpoint="a", prompt="b", noise="independent"),)
+    )
+    others = {"Denoising strength": 0.5, "AMDM of another kind": "x"}
+    entries = {**others, **infotext.written(settings, {})}
+    assert infotext.without(entries) == others
+    assert len(entries) > len(others)
+
+
 def test_a_picture_without_amdm_switches_it_off_and_leaves_the_rest() -> None:
     params = read(picture_text({}))
     infotext.expand(params, SLOTS, FakeHost())

@@ -193,7 +193,7 @@ def page(browser: Any, server: WebUI, tmp_path: Path) -> Page:
 
 def amdm(**settings: Any) -> dict[str, Any]:
     """What a request to the API says to run AMDM."""
-    return {"alwayson_scripts": {"AMDM": {"args": [{"enabled": True, **settings}]}}}
+    return {"alwayson_scripts": {"AMDM": {"args": [{"enabled": True} | settings]}}}
 
 
 def explained(name: str, of: type = CoModel) -> str:
@@ -467,3 +467,29 @@ def test_a_plot_that_names_an_unknown_checkpoint_is_refused_before_it_starts(pag
     said = page.generate()
     page.shot("plot-refused")
     assert '"lost"' in said and "list of checkpoints" in said
+
+
+def test_each_cell_of_a_plot_tells_of_itself_alone(server: WebUI) -> None:
+    """The cells share one processing object's data, so what one cell ran must not be told of the next."""
+    axes = next(
+        argument["choices"]
+        for script in server.call("/sdapi/v1/script-info")
+        for argument in script["args"]
+        if script["name"] == "x/y/z plot" and argument["label"] == "X type"
+    )
+    gamma, steps = axes.index("[AMDM] gamma"), axes.index("[AMDM] steps (K)")
+    answer = server.txt2img(
+        steps=3,
+        script_name="X/Y/Z plot",
+        # three axes, then: legend, single pictures, grids, fixed and varied seeds, margin, text inputs
+        script_args=[
+            *(gamma, "0.6, 0, 0.4", []),
+            *(steps, "2, 0, 1", []),
+            *(0, "", []),
+            *(True, True, False, True, False, False, False, 0, False),
+        ],
+        **amdm(enabled=False, co_models=[{"checkpoint": "beta"}]),
+    )
+    cells = json.loads(answer["info"])["infotexts"][1:]
+    told = [tuple(re.findall(r"AMDM (?:1 gamma|steps): ([\d.]+)", cell)) for cell in cells]
+    assert told == [("2", "0.6"), (), ("2", "0.4"), (), (), (), ("1", "0.6"), (), ("1", "0.4")]
