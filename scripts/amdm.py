@@ -25,6 +25,10 @@ class Script(scripts.Script):
         self.paste_field_names = built.paste_field_names
         return built.components
 
+    def process(self, p, *args) -> None:
+        # a plot's cells and a folder's pictures share these entries, and must not tell of each other
+        p.extra_generation_params = infotext.without(p.extra_generation_params)
+
     def process_before_every_sampling(self, p, *args, **hook) -> None:
         cell = getattr(p, "amdm_xyz", {})
         off = not cell and args and args[0] is False
