@@ -35,7 +35,8 @@ def test_k_diffusion_example_runs_as_written_and_mixes(tmp_path):
     example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "k_diffusion" in block)
     file = tmp_path / "example.py"
     file.write_text(example)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     alone, together = map(float, re.findall(r"-?\d+\.\d+", done.stdout))
