@@ -165,6 +165,7 @@ class WebUI:
         arguments: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        login: tuple[str, str] | None = None,
     ):
         directory = host.directory()
         if directory is None:
@@ -179,6 +180,7 @@ class WebUI:
         self._process: subprocess.Popen[bytes] | None = None
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.auth = login
         self._lay_out(checkpoints, {EXTENSION_NAME: extension, f"{EXTENSION_NAME}-probe": PROBE if probe else None})
 
     # ---- files ----
