@@ -34,7 +34,7 @@ from modules.ui_components import InputAccordion, ToolButton
 
 from ..comodels.base import AmdmError
 from ..comodels.guidance import guided
-from ..comodels.pool import Pool, Texts
+from ..comodels.pool import FileState, Pool, Texts
 from ..sampling import CoRun, private_seeds
 from ..settings import MAIN_CHECKPOINT, CoModel
 from . import a1111_models
@@ -328,23 +328,39 @@ class _SlotModel:
             config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
             hires_steps = config.total_steps(self.run.pass_steps) if config else self.run.pass_steps
         old = shared.opts.use_old_scheduling
-        networks = p.extra_network_data if self.is_main else None
-        host_key = p.cached_params(list(texts), steps, networks, hires_steps, old)
-        key = repr((host_key, negative, width, height, shared.opts.sdxl_clip_l_skip, self.info.filename))
 
         def encode() -> Any:
-            if lowvram.is_enabled(self.run.main) and not self.is_main:
-                a1111_models.move(self.model, devices.device)
             hijack = sd_hijack.model_hijack
             kept = hijack.extra_generation_params.copy(), hijack.comments.copy()
             try:
-                with torch.no_grad(), devices.autocast():
+                with self._on_device(), torch.no_grad(), devices.autocast():
                     return encoder(self.model, texts, steps, hires_steps, old)
             finally:
                 hijack.extra_generation_params, hijack.comments = kept
-                self._leave_if_short()
 
-        return self.texts.get(key, encode)
+        return self.texts.get((tuple(texts), negative, width, height, steps, hires_steps, *self._dialect()), encode)
+
+    def _dialect(self) -> tuple[Any, ...]:
+        """What, beside a text and its schedule, decides how this model encodes it."""
+        p, opts = self.run.p, shared.opts
+        options = (
+            opts.use_old_scheduling,
+            opts.use_old_emphasis_implementation,
+            opts.emphasis,
+            opts.comma_padding_backtrack,
+            opts.CLIP_stop_at_last_layers,
+            opts.sdxl_clip_l_skip,
+            opts.sdxl_crop_left,
+            opts.sdxl_crop_top,
+            opts.sdxl_refiner_low_aesthetic_score,
+            opts.sdxl_refiner_high_aesthetic_score,
+        )
+        embeddings = tuple(sorted(sd_hijack.model_hijack.embedding_db.word_embeddings))
+        if not self.is_main:
+            return (*options, embeddings)
+        data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
+        networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
+        return (*options, embeddings, networks, FileState.of(self.info.filename))
 
     def _wrap(self) -> Any:
         """The denoiser that the host would give this model for this sampler; timestep samplers use whole timesteps."""
@@ -382,7 +398,6 @@ class _SlotModel:
         image_cond = run.sampler.sampler_extra_args["image_cond"]
         host_sigma = self.wrap.sigma_to_t(sigma) if run.on_timesteps else sigma
         cond_scale = self.slot.cfg_scale or run.sampler.sampler_extra_args["cond_scale"]
-        cond, uncond = self._padded(cond, uncond)
         shown = run.shown(x, sigma, host_sigma)
 
         def predict(x: torch.Tensor, sigma: torch.Tensor, cond: Any, rows: list[int]) -> torch.Tensor:
@@ -390,22 +405,17 @@ class _SlotModel:
             told = {**cond, **concat} if isinstance(cond, dict) else {"c_crossattn": [cond], **concat}
             return self.wrap(x, sigma, cond=told)
 
-        if lowvram.is_enabled(run.main) and not self.is_main:
-            a1111_models.move(self.model, devices.device)
-        try:
+        with self._on_device():
             denoised = guided(
                 predict,
                 shown,
                 sigma,
                 parts,
-                cond,
-                uncond,
+                *self._padded(cond, uncond),
                 cond_scale,
                 run.skips_uncond(step, host_sigma[0].item()),
                 shared.opts.batch_cond_uncond,
             )
-        finally:
-            self._leave_if_short()
         return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
 
     def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
@@ -430,10 +440,18 @@ class _SlotModel:
             cond = self.model.get_learned_conditioning([""])
         return cond["crossattn"] if isinstance(cond, dict) else cond
 
-    def _leave_if_short(self) -> None:
-        """With --medvram and --lowvram a co-model is on the GPU only while it is used."""
-        if lowvram.is_enabled(self.run.main) and not self.is_main:
-            a1111_models.move(self.model, devices.cpu)
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """With --medvram and --lowvram a co-model is on the GPU only while it is used, and no other model is."""
+        travels = not self.is_main and lowvram.is_enabled(self.run.main)
+        if travels:
+            lowvram.send_everything_to_cpu()
+            a1111_models.move(self.model, devices.device)
+        try:
+            yield
+        finally:
+            if travels:
+                a1111_models.move(self.model, devices.cpu)
 
     def park(self) -> None:
         """After the early steps: make room on the GPU for the main model's steps and the VAE where little is left."""

@@ -1,0 +1,200 @@
+"""How a run hangs on a sampler: it stands in for its function, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.sampling import CoRun
+from lib_amdm.settings import CoModel, Settings, SettingsError
+from lib_amdm.webui import run
+
+SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
+
+
+def sample_plain(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """A sampler that says what it was called with."""
+    return model, x, sigmas
+
+
+class Note:
+    """Stands in for a run, and notes that it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def sample(self, func, *args, **kwargs):
+        self.asked += 1
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def sampler():
+    return SimpleNamespace(func=sample_plain)
+
+
+def test_the_stand_in_has_the_signature_that_the_host_reads(sampler):
+    run.attach(sampler, Note())
+    assert inspect.signature(sampler.func) == inspect.signature(sample_plain)
+    assert sampler.func("m", "x", sigmas="s", callback=None) == ("m", "x", "s")
+
+
+def test_nothing_to_run_leaves_the_sampler_as_it_was(sampler):
+    before = dict(vars(sampler))
+    run.attach(sampler, None)
+    assert vars(sampler) == before
+
+
+def test_a_sampler_that_lives_on_is_pointed_at_the_next_run_and_never_wrapped_twice(sampler):
+    first, second = Note(), Note()
+    run.attach(sampler, first)
+    wrapped = sampler.func
+    run.attach(sampler, second)
+    assert sampler.func is wrapped
+    sampler.func("m", "x", sigmas="s")
+    assert (first.asked, second.asked) == (0, 1)
+    assert run.original(sampler) is sample_plain
+    run.attach(sampler, None)
+    assert vars(sampler) == {"func": sample_plain}
+
+
+def test_another_extensions_wrapper_around_ours_stays_and_ours_falls_silent(sampler):
+    note = Note()
+    run.attach(sampler, note)
+
+    @functools.wraps(sampler.func)
+    def theirs(*args, __inner=sampler.func, **kwargs):
+        return ("theirs", *__inner(*args, **kwargs))
+
+    sampler.func = theirs
+    run.attach(sampler, None)
+    assert sampler.func("m", "x", sigmas="s") == ("theirs", "m", "x", "s")
+    assert note.asked == 0
+
+
+class FakeRun:
+    """A host's run whose one co-model predicts zero."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.finished, self.evaluations = error, 0, 0
+
+    def co_runs(self, slots):
+        if self.error:
+            raise self.error
+
+        def denoise(x, sigma):
+            self.evaluations += 1
+            return torch.zeros_like(x)
+
+        return [CoRun(denoise, gamma=slot.gamma, eta=slot.eta) for _, slot in slots]
+
+    def sampler_options(self):
+        return {}
+
+    def titles(self):
+        return {1: "other.safetensors [abc]"}
+
+    def finish(self, pool_limit):
+        self.finished += 1
+        return self.evaluations > 0
+
+
+def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
+    host = SimpleNamespace(comments=[])
+    host.run = lambda *_: host_run
+    host.is_hires_pass = lambda p: hires
+    host.comment = lambda p, text: host.comments.append(text)
+    return host
+
+
+def prepared(host, sampler, settings=SETTINGS, goes_on=False, enable_hr=False):
+    p = SimpleNamespace(sampler=sampler, extra_generation_params={"Model": "main"}, enable_hr=enable_hr)
+    return p, run.prepare(host, p, lambda: settings, goes_on, 2, {})
+
+
+def euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for sigma, sigma_next in itertools.pairwise(sigmas):
+        x = x + (x - model(x, sigma * x.new_ones(len(x)))) / sigma * (sigma_next - sigma)
+    return x
+
+
+def draw(sampler, model=lambda x, sigma: x / (1 + sigma**2).view(-1, 1, 1, 1)):
+    return sampler.func(model, torch.ones(1, 1, 2, 2), sigmas=torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0]))
+
+
+def test_what_ran_is_written_after_it_ran():
+    sampler, host_run = SimpleNamespace(func=euler), FakeRun()
+    p, chosen = prepared(host_with(host_run), sampler)
+    run.attach(sampler, chosen)
+    assert "AMDM" not in p.extra_generation_params
+    draw(sampler)
+    assert (host_run.evaluations, host_run.finished) == (3, 1)
+    assert p.extra_generation_params["AMDM 1 checkpoint"] == "other.safetensors [abc]"
+
+
+def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():
+    sampler, host_run = SimpleNamespace(func=euler), FakeRun()
+    p, chosen = prepared(host_with(host_run), sampler)
+    run.attach(sampler, chosen)
+
+    def breaks(x, sigma):
+        raise RuntimeError("main model")
+
+    with pytest.raises(RuntimeError, match="main model"):
+        draw(sampler, breaks)
+    assert host_run.finished == 1
+    assert p.extra_generation_params == {"Model": "main"}
+
+
+@pytest.mark.parametrize(
+    "error", [AmdmError("AMDM slot 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
+)
+def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
+    sampler, evaluated = SimpleNamespace(func=euler), []
+    _, chosen = prepared(host_with(FakeRun(error)), sampler)
+    run.attach(sampler, chosen)
+    with pytest.raises((AmdmError, SettingsError), match=str(error)):
+        draw(sampler, lambda x, sigma: evaluated.append(sigma))
+    assert evaluated == []
+
+
+def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
+    sampler = SimpleNamespace(func=euler)
+    host = host_with(FakeRun(AmdmError("AMDM slot 1: broken")))
+    _, chosen = prepared(host, sampler, goes_on=True)
+    run.attach(sampler, chosen)
+    assert host.comments == ["AMDM slot 1: broken"]
+    assert sampler.func is euler
+
+
+@pytest.mark.parametrize(
+    ("which", "hires", "runs"),
+    [
+        ("first", False, True),
+        ("first", True, False),
+        ("hires", False, False),
+        ("hires", True, True),
+        ("both", False, True),
+        ("both", True, True),
+    ],
+)
+def test_only_the_pass_that_was_asked_for_is_run(which, hires, runs):
+    host = host_with(FakeRun(), hires)
+    settings = Settings(enabled=True, which_pass=which, co_models=SETTINGS.co_models)
+    _, chosen = prepared(host, SimpleNamespace(func=euler), settings, enable_hr=True)
+    assert (chosen is not None) == runs
+    assert host.comments == []
+
+
+def test_a_pass_that_never_comes_is_told():
+    host = host_with(FakeRun())
+    settings = Settings(enabled=True, which_pass="hires", co_models=SETTINGS.co_models)
+    _, chosen = prepared(host, SimpleNamespace(func=euler), settings)
+    assert chosen is None
+    assert "hires fix is off" in host.comments[0]
