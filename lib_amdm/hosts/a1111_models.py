@@ -37,6 +37,11 @@ CLIP_KEYS = (
 )
 
 
+def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
+    """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
+    return sd_models.checkpoint_aliases.get(name) or sd_models.checkpoint_aliases.get(name.rsplit(" [", 1)[0])
+
+
 def variant() -> tuple[Any, ...]:
     """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
     return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast)
