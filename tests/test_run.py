@@ -156,8 +156,9 @@ def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_th
     "error", [AmdmError("AMDM slot 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
 )
 def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
-    sampler, evaluated = SimpleNamespace(func=euler), []
-    _, chosen = prepared(host_with(FakeRun(error)), sampler)
+    sampler, evaluated, host_run = SimpleNamespace(func=euler), [], FakeRun(error)
+    _, chosen = prepared(host_with(host_run), sampler)
+    assert host_run.finished == 1, "what was loaded before the failure is kept beyond the user's limit"
     run.attach(sampler, chosen)
     with pytest.raises((AmdmError, SettingsError), match=str(error)):
         draw(sampler, lambda x, sigma: evaluated.append(sigma))

@@ -94,6 +94,7 @@ def prepare(
     host: Host, p: Any, read_settings: Callable[[], Settings], goes_on: bool, pool_limit: int, hook: Mapping[str, Any]
 ) -> Run | Failure | None:
     """What the coming pass shall run: models are loaded and texts encoded here, and what is wrong is kept for it."""
+    host_run = None
     try:
         settings = read_settings()
         if not settings.runs or not _wanted(host, p, settings):
@@ -106,6 +107,9 @@ def prepare(
     except Exception as error:
         problem = AmdmError(f"AMDM: preparing the co-models failed ({type(error).__name__}: {error}); switch AMDM off.")
         problem.__cause__ = error
+    if host_run is not None:
+        # the slots before the one that failed are loaded, and the user's limit holds for them too
+        host_run.finish(pool_limit)
     if not goes_on:
         return Failure(problem)
     host.comment(p, str(problem))
