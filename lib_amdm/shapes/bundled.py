@@ -1,0 +1,9 @@
+"""The checkpoints that come with the project: where they are, and which words each was taught."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).with_name("weights")
+DIALECT_OF = {"shapes": "shapes", "colours": "colours", "backgrounds": "backgrounds", "all": "full"}
+"""The dialect of captions (see `captions.caption`) that each checkpoint knows."""
+CLIP_FOLDER = "clip"
+"""What the bundled yamls call the text encoder's folder; it lies beside them."""

@@ -1,0 +1,181 @@
+"""Train one part of the shapes world: `python -m lib_amdm.shapes.train vae` (then text, judge, and a checkpoint each).
+
+The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
+time. Each command goes on where it was stopped, and writes a loss plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import save_file
+from torch.nn import functional as F  # noqa: N812
+
+from . import data, networks
+from .bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
+from .captions import DIALECTS, caption
+from .judge import FILE as JUDGE_FILE
+from .judge import Judge, blemished
+from .ldm_format import write_checkpoint
+from .reader import Reader, wanted_of
+from .training import train
+
+FOLDER = Path("shapes-training")
+VAE_STEPS, VAE_BATCH = 2600, 8
+TEXT_STEPS, TEXT_BATCH = 1000, 128
+JUDGE_STEPS, JUDGE_BATCH = 1500, 48
+UNET_STEPS = {"shapes": 7000, "colours": 7000, "backgrounds": 3000, "full": 7000}
+UNET_BATCH = 32
+WITHOUT_TEXT = 0.1
+"""Share of the pictures that are learned without their caption, for guidance."""
+
+
+def train_vae(folder: Path) -> None:
+    """The autoencoder: flat colours and edges need the L1 part, an even latent the small KL part."""
+    torch.manual_seed(1)
+    vae = networks.new_vae()
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        pictures = data.drawings(VAE_BATCH, rng)[1]
+        # half precision is twice as fast, and exact enough until the last details
+        with torch.autocast("cpu", torch.bfloat16, enabled=part < 0.75):
+            coded = vae.encode(pictures).latent_dist
+            back = vae.decode(coded.sample()).sample
+        back = back.float()
+        # at first an even latent, then details: with the larger weight to the end, a channel stays empty
+        even = 1e-5 if part < 0.25 else 1e-6
+        return F.mse_loss(back, pictures) + 0.3 * F.l1_loss(back, pictures) + even * coded.kl().float().mean()
+
+    averaged, told = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder)
+    torch.save(averaged.state_dict(), folder / "vae.pt")
+    _note("vae", told)
+
+
+def train_text(folder: Path) -> None:
+    """The text encoder, by what a small reader can tell from its output alone: what is said of each cell."""
+    torch.manual_seed(2)
+    tokenizer = networks.tokenizer(folder)
+    reader = Reader(networks.new_text_encoder())
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        scenes = data.drawn_scenes(TEXT_BATCH, rng)
+        dialects = [DIALECTS[rng.integers(len(DIALECTS))] for _ in scenes]
+        texts = [caption(scene, dialect, rng) for scene, dialect in zip(scenes, dialects)]
+        said = reader(networks.tokenize(tokenizer, texts))
+        wanted = torch.tensor([wanted_of(scene, dialect) for scene, dialect in zip(scenes, dialects)])
+        return torch.stack([F.cross_entropy(told, wanted[:, i]) for i, told in enumerate(said)]).mean()
+
+    averaged, told = train("text", reader, loss_of, TEXT_STEPS, 3e-3, folder)
+    _forget_unread(averaged.text_encoder, tokenizer)
+    torch.save(averaged.text_encoder.state_dict(), folder / "text.pt")
+    _note("text", told)
+
+
+def _forget_unread(text_encoder: torch.nn.Module, tokenizer: networks.CLIPTokenizer) -> None:
+    """Zeros for the words that no caption has: noise there would be read as if it meant something."""
+    rng = np.random.default_rng(0)
+    texts = [caption(scene, dialect, rng) for scene in data.drawn_scenes(2000, rng) for dialect in DIALECTS]
+    read = networks.tokenize(tokenizer, texts).unique()
+    table = text_encoder.get_input_embeddings().weight.data
+    kept = table[read].clone()
+    table.zero_()
+    table[read] = kept
+
+
+def train_unet(folder: Path, name: str, dialect: str) -> None:
+    """A UNet that is told one dialect alone, and the checkpoint with the VAE and the text encoder that all share."""
+    vae, text_encoder, tokenizer = _shared(folder)
+    latents = data.stock_latents(vae, folder / "latents.pt").float()
+    scenes = data.stock_scenes()
+    scale = round(1 / latents.std().item(), 5)
+    latents *= scale
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    torch.manual_seed(10 + DIALECTS.index(dialect))
+    unet = networks.new_unet()
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        chosen = rng.integers(len(latents), size=UNET_BATCH)
+        told = rng.random(UNET_BATCH) >= WITHOUT_TEXT
+        texts = [caption(scenes[i], dialect, rng) if tell else "" for i, tell in zip(chosen, told)]
+        with torch.no_grad():
+            cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
+        clean = latents[chosen]
+        noise = torch.randn_like(clean)
+        timesteps = torch.randint(0, 1000, (UNET_BATCH,))
+        return F.mse_loss(unet(schedule.add_noise(clean, noise, timesteps), timesteps, cond).sample, noise)
+
+    seed = 10 + DIALECTS.index(dialect)
+    averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
+    WEIGHTS.mkdir(exist_ok=True)
+    write_checkpoint(WEIGHTS / f"{name}.safetensors", averaged, vae, text_encoder, scale, CLIP_FOLDER)
+    networks.text_config().save_pretrained(WEIGHTS / CLIP_FOLDER)
+    _note(name, told)
+
+
+def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, networks.CLIPTokenizer]:
+    vae, text_encoder = networks.new_vae(), networks.new_text_encoder()
+    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
+    text_encoder.load_state_dict(torch.load(folder / "text.pt", weights_only=True))
+    return vae.eval(), text_encoder.eval(), networks.tokenizer(folder)
+
+
+def train_judge(folder: Path) -> None:
+    torch.manual_seed(3)
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        scenes, pictures = data.drawings(JUDGE_BATCH, rng)
+        wanted = torch.tensor([wanted_of(scene, "full") for scene in scenes])
+        shapes, colours, grounds = judge.logits(blemished(pictures))
+        shape_is, colour_is, ground_is = wanted[:, :4].flatten(), wanted[:, 4:8].flatten(), wanted[:, 8]
+        there = colour_is < colours.shape[-1]
+        return (
+            F.cross_entropy(shapes.flatten(0, 1), shape_is)
+            + F.cross_entropy(colours.flatten(0, 1)[there], colour_is[there])
+            + F.cross_entropy(grounds, ground_is)
+        )
+
+    judge = Judge()
+    averaged, told = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
+    WEIGHTS.mkdir(exist_ok=True)
+    save_file({key: value.half() for key, value in averaged.state_dict().items()}, WEIGHTS / JUDGE_FILE)
+    print(f"right on fresh drawings: {Judge.load().accuracy()}")
+    _note("judge", told)
+
+
+def _note(name: str, told: dict[str, float]) -> None:
+    """Write beside the weights what was trained, with which command, and for how long."""
+    WEIGHTS.mkdir(exist_ok=True)
+    file = WEIGHTS / "training.json"
+    notes = json.loads(file.read_text()) if file.exists() else {}
+    command = f"python -m lib_amdm.shapes.train {name}"
+    notes[name] = {"command": command, **told, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    file.write_text(json.dumps(notes, indent=1) + "\n")
+
+
+PARTS: dict[str, Callable[[Path], None]] = {
+    "vae": train_vae,
+    "text": train_text,
+    "judge": train_judge,
+    **{name: partial(train_unet, name=name, dialect=dialect) for name, dialect in DIALECT_OF.items()},
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib_amdm.shapes.train", description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where states, logs and plots are kept")
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    PARTS[chosen.part](chosen.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The shapes world: pictures of a 2x2 grid of coloured shapes on plain or textured backgrounds, and their drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+SIZE = 128
+"""Width and height of a picture in pixels."""
+CELL = SIZE // 2
+SHAPES = ("circle", "square", "triangle", "cross", "diamond")
+COLOURS = {
+    "red": (0.86, 0.12, 0.13),
+    "yellow": (0.98, 0.85, 0.12),
+    "blue": (0.12, 0.32, 0.85),
+    "green": (0.13, 0.62, 0.22),
+    "black": (0.06, 0.06, 0.06),
+    "white": (0.98, 0.98, 0.98),
+    "brown": (0.50, 0.28, 0.12),
+    "purple": (0.55, 0.16, 0.66),
+}
+"""The colours of COCO-MIG's prompts, as RGB from 0 to 1."""
+BACKGROUNDS = ("plain", "striped", "dotted", "checked", "wavy")
+CELLS = ("top left", "top right", "bottom left", "bottom right")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object in a cell."""
+
+    shape: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows: the object of each cell, in the order of CELLS, or None; and the background."""
+
+    cells: tuple[Thing | None, ...]
+    background: str
+
+    @property
+    def things(self) -> list[tuple[int, Thing]]:
+        """The objects with the number of their cell."""
+        return [(cell, thing) for cell, thing in enumerate(self.cells) if thing]
+
+
+def random_scene(rng: np.random.Generator, fill: float = 0.7) -> Scene:
+    """A scene with one object at least; each other cell is filled with probability `fill`."""
+    filled = rng.random(4) < fill
+    filled[rng.integers(4)] = True
+    colours = tuple(COLOURS)
+    cells = tuple(
+        Thing(SHAPES[rng.integers(len(SHAPES))], colours[rng.integers(len(colours))]) if full else None
+        for full in filled
+    )
+    return Scene(cells, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
+
+
+def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """The picture, (SIZE, SIZE, 3) float32 from 0 to 1, antialiased; places, sizes and tones are drawn from `rng`."""
+    picture = _background(scene.background, rng)
+    across = np.arange(CELL, dtype=np.float32) + 0.5 - CELL / 2
+    for cell, thing in scene.things:
+        shift_x, shift_y = rng.uniform(-5, 5, 2)
+        radius = rng.uniform(18, 24)
+        colour = np.asarray(COLOURS[thing.colour]) + rng.uniform(-0.05, 0.05) + rng.uniform(-0.03, 0.03, 3)
+        outside = _OUTLINES[thing.shape](across[None, :] - shift_x, across[:, None] - shift_y, radius)
+        cover = np.clip(0.5 - outside, 0, 1)[..., None]
+        top, left = cell // 2 * CELL, cell % 2 * CELL
+        patch = picture[top : top + CELL, left : left + CELL]
+        patch += cover * (colour - patch)
+    return np.clip(picture, 0, 1).astype(np.float32)
+
+
+def _background(kind: str, rng: np.random.Generator) -> np.ndarray:
+    tone = rng.uniform(0.66, 0.76) + rng.uniform(-0.04, 0.04, 3)
+    depth = rng.uniform(0.16, 0.22)
+    shift_x, shift_y = rng.uniform(0, 64, 2)
+    x = np.arange(SIZE, dtype=np.float32)[None, :] + shift_x
+    y = np.arange(SIZE, dtype=np.float32)[:, None] + shift_y
+    pattern = np.broadcast_to(_PATTERNS[kind](x, y), (SIZE, SIZE))[..., None]
+    return tone - depth * pattern
+
+
+def _edge(wave: np.ndarray, sharpness: float) -> np.ndarray:
+    """A wave between -1 and 1 as bands of 0 and 1 with soft edges."""
+    return np.clip(0.5 + sharpness * wave, 0, 1)
+
+
+def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = x % 16 - 8, y % 16 - 8
+    return np.clip(5.5 - np.hypot(x, y), 0, 1)
+
+
+_TURN = np.float32(2 * np.pi / 16)
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "plain": lambda x, y: np.zeros((1, 1), np.float32),
+    "striped": lambda x, y: _edge(np.sin(_TURN * (x + 0 * y)), 2.5),
+    "dotted": _dots,
+    "checked": lambda x, y: _edge(np.sin(_TURN / 2 * x) * np.sin(_TURN / 2 * y), 5),
+    "wavy": lambda x, y: _edge(np.sin(_TURN * (y + 4 * np.sin(_TURN / 2 * x))), 2.5),
+}
+
+
+def _triangle(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
+    slope = np.float32(0.95 / 1.75)
+    side = (np.abs(x) - slope * (y + r)) / np.hypot(1, slope)
+    return np.maximum(y - 0.75 * r, side)
+
+
+def _cross(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
+    x, y, width = np.abs(x), np.abs(y), 0.36 * r
+    return np.minimum(np.maximum(x - r, y - width), np.maximum(x - width, y - r))
+
+
+_OUTLINES: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "circle": lambda x, y, r: np.hypot(x, y) - r,
+    "square": lambda x, y, r: np.maximum(np.abs(x), np.abs(y)) - 0.88 * r,
+    "triangle": _triangle,
+    "cross": _cross,
+    "diamond": lambda x, y, r: (np.abs(x) + np.abs(y) - 1.1 * r) / np.sqrt(2),
+}
+"""Distance to the outline in pixels, negative inside, of a shape of radius r around (0, 0); y points down."""
