@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 
 from .world import Scene, draw, random_scene
 
-STOCK = 24_000
+STOCK = 16_000
 """Pictures whose latents the UNets are trained on."""
 STOCK_SEED = 7
 

@@ -1,0 +1,110 @@
+"""The bundled checkpoints in a real WebUI: they load, draw what they are told, and AMDM does there what it does alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lib_amdm.hosts.standalone import Job, Standalone
+
+from lib_amdm.settings import CoModel, Settings
+from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
+from lib_amdm.shapes.captions import caption
+from lib_amdm.shapes.export import FOLDER, export
+from lib_amdm.shapes.judge import Judge
+from lib_amdm.shapes.world import Scene, random_scene
+
+from .webui_server import WebUI
+
+PICTURES = int(os.environ.get("AMDM_PARITY_PICTURES", "100"))
+DRAWING = {"width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "sampler_name": "Euler"}
+MIXED = {"steps": 12, "eta": 0.2}
+CO_MODEL = {"gamma": 0.6, "eta": 0.2}
+LABEL = {name: f"{FOLDER}/{name}.safetensors" for name in DIALECT_OF}
+
+
+@pytest.fixture(scope="module")
+def server(start_webui: Callable[..., WebUI]) -> WebUI:
+    started = start_webui()
+    export(started.data)
+    started.refresh_checkpoints()
+    return started
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+def scenes(count: int) -> list[Scene]:
+    rng = np.random.default_rng(2024)
+    return [random_scene(rng) for _ in range(count)]
+
+
+def title(name: str) -> str:
+    return f"{FOLDER}_{name}"
+
+
+def draw(server: WebUI, name: str, seed: int, **parameters: object) -> np.ndarray:
+    answer = server.txt2img(checkpoint=title(name), **{**DRAWING, "seed": seed, **parameters})
+    return server.pixels(answer)[0]
+
+
+def seen(judge: Judge, pictures: Sequence[np.ndarray]) -> list[Scene]:
+    return judge(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1)
+
+
+def shares(wanted: Sequence[Scene], found: Sequence[Scene]) -> dict[str, float]:
+    """Percent of the objects with the right shape, the right colour, both; percent of right backgrounds."""
+    pairs = [(thing, got.cells[cell]) for scene, got in zip(wanted, found) for cell, thing in scene.things]
+    shape = [got is not None and got.shape == thing.shape for thing, got in pairs]
+    colour = [got is not None and got.colour == thing.colour for thing, got in pairs]
+    ground = [scene.background == got.background for scene, got in zip(wanted, found)]
+    both = [s and c for s, c in zip(shape, colour)]
+    named = {"shape": shape, "colour": colour, "both": both, "background": ground}
+    return {name: 100 * float(np.mean(right)) for name, right in named.items()}
+
+
+@pytest.mark.parametrize("name", DIALECT_OF)
+def test_a_checkpoint_draws_what_its_captions_say(server: WebUI, judge: Judge, name: str) -> None:
+    wanted = scenes(12)
+    drawn = [draw(server, name, seed, prompt=caption(s, DIALECT_OF[name])) for seed, s in enumerate(wanted)]
+    right = shares(wanted, seen(judge, drawn))
+    told = {"shapes": ("shape",), "colours": ("colour",), "backgrounds": ("background",), "all": tuple(right)}[name]
+    assert all(right[which] >= 75 for which in told), right
+    assert not server.errors()
+
+
+def test_amdm_does_here_what_it_does_without_a_webui(server: WebUI, judge: Judge) -> None:
+    """The same captions, seeds and settings by the API and on the standalone host: the figures agree to 5 points."""
+    wanted = scenes(PICTURES)
+    here, there = [], []
+    standalone = Standalone(WEIGHTS)
+    for seed, scene in enumerate(wanted):
+        prompt, other = caption(scene, "shapes"), caption(scene, "colours")
+        asked = {"enabled": True, **MIXED, "co_models": [{**CO_MODEL, "checkpoint": LABEL["colours"], "prompt": other}]}
+        script = {"AMDM": {"args": [asked]}}
+        there.append(draw(server, "shapes", seed, prompt=prompt, alwayson_scripts=script))
+        settings = Settings(enabled=True, **MIXED, co_models=[CoModel(checkpoint="colours", prompt=other, **CO_MODEL)])
+        job = Job("shapes", [prompt], seeds=[seed], sampler="euler", steps=20, cfg_scale=4, width=128, height=128)
+        here.append(standalone.generate(job, settings).pictures[0])
+    figures_here, figures_there = shares(wanted, seen(judge, here)), shares(wanted, seen(judge, there))
+    report = f"standalone {figures_here}, WebUI {figures_there}"
+    print(report)
+    assert all(abs(figures_here[which] - figures_there[which]) <= 5 for which in figures_here), report
+    assert figures_there["both"] >= 50, report
+
+
+def test_the_exported_yaml_is_right_for_the_place_it_was_written_to(tmp_path: Path) -> None:
+    for folder in (tmp_path / "models" / "Stable-diffusion", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+        files = export(tmp_path if folder.parent.name == "models" else folder)
+        assert {file.parent for file in files} == {(folder / FOLDER).resolve()}
+        for file in files:
+            assert str(file.parent / "clip") in file.with_suffix(".yaml").read_text()
+        shutil.rmtree(folder)
