@@ -1,4 +1,4 @@
-"""CLIP's own tokenizer, without a download: from a folder that has its files, or made of what the `clip` package has."""
+"""CLIP's own tokenizer without a download: from a folder with its files, or made of what the `clip` package has."""
 
 from __future__ import annotations
 

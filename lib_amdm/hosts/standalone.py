@@ -1,0 +1,306 @@
+"""No WebUI: SD1-format checkpoints with diffusers and transformers, sampled by k-diffusion, co-models beside them.
+
+    host = Standalone(Path("models"))
+    job = Job("shapes", prompts=["a cross"], seeds=[1], steps=20)
+    result = host.generate(job, Settings.from_dict({"enabled": True, "co_models": [{"checkpoint": "colours"}]}))
+
+Prompts are read as in `standalone_text`. Pictures are made in one pass: `pass` = hires runs no co-model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..comodels.base import AmdmError
+from ..comodels.pool import FileState, Loaded, Pool
+from ..sampling import CoRun, amdm, private_seeds
+from ..settings import MAIN_CHECKPOINT, CoModel, Settings
+from . import standalone_sampling
+from .standalone_files import SUFFIXES, CheckpointFile
+from .standalone_model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, Denoiser, StandaloneModel
+from .standalone_sampling import ImageNoise, Interrupted, noise, sampler_names
+
+__all__ = [
+    "Autoencoder",
+    "Denoiser",
+    "Interrupted",
+    "Job",
+    "Result",
+    "Standalone",
+    "StandaloneModel",
+    "noise",
+    "sampler_names",
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch of pictures. checkpoint: a name from the host's list. prompts and seeds: one for each picture.
+
+    negative_prompts: one for each, or one text for all. sampler: one of `sampler_names()`. schedule: "automatic" (as
+    the WebUI's), "karras" or "exponential". width and height in pixels.
+    """
+
+    checkpoint: str
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    negative_prompts: Sequence[str] | str = ""
+    sampler: str = "euler"
+    steps: int = 20
+    cfg_scale: float = 7.0
+    width: int = 128
+    height: int = 128
+    schedule: str = "automatic"
+
+    @property
+    def negatives(self) -> list[str]:
+        given = self.negative_prompts
+        return [given] * len(self.prompts) if isinstance(given, str) else list(given)
+
+    def check(self) -> None:
+        """AmdmError names what does not fit."""
+        counts = {"prompts": len(self.prompts), "seeds": len(self.seeds), "negative prompts": len(self.negatives)}
+        if not self.prompts or len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} {name}" for name, count in counts.items())
+            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {told}.")
+        if self.steps < 1:
+            raise AmdmError(f"AMDM: a picture needs at least one sampling step, not {self.steps}.")
+        for name, size in (("width", self.width), ("height", self.height)):
+            if size < LATENT_SCALE or size % LATENT_SCALE:
+                raise AmdmError(f"AMDM: the {name} must be a multiple of {LATENT_SCALE}, not {size}.")
+
+
+@dataclass
+class Result:
+    """What was drawn. pictures: uint8 (images, height, width, 3). latents: float32 (images, 4, h, w), on the CPU.
+
+    evaluations: of the main model. co_evaluations: of each slot of the settings, 0 where it did not run. comments:
+    what the user should know of the run. seconds: for all of it, loading included.
+    """
+
+    pictures: np.ndarray
+    latents: Tensor
+    evaluations: int
+    co_evaluations: list[int]
+    seconds: float
+    comments: list[str] = field(default_factory=list)
+
+
+class Standalone:
+    """The checkpoints of some folders, and what is loaded of them; the pool lives and dies with this object.
+
+    most_loaded: how many checkpoints stay loaded between pictures, if the last picture did not need more.
+    """
+
+    name = "standalone"
+
+    def __init__(
+        self,
+        folders: Sequence[Path] | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        most_loaded: int = 4,
+    ) -> None:
+        self.folders = [folders] if isinstance(folders, Path) else list(folders)
+        self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
+        self.pool, self.autoencoders = Pool(), Pool()
+        self._files: dict[str, Path] = {}
+        self.refresh_checkpoints()
+
+    # the list
+
+    def refresh_checkpoints(self) -> None:
+        """Read the folders again; of two files with one name the first folder's counts."""
+        found: dict[str, Path] = {}
+        for folder in self.folders:
+            for file in sorted(folder.rglob("*")):
+                if file.suffix in SUFFIXES and file.is_file():
+                    found.setdefault(file.relative_to(folder).as_posix(), file)
+        self._files = found
+
+    def checkpoint_titles(self) -> list[str]:
+        return list(self._files)
+
+    def checkpoint_title(self, name: str) -> str | None:
+        """The list's own entry for a title, with or without its suffix and folder; never a path."""
+        forms = (lambda title: title, lambda title: title.rpartition(".")[0], lambda title: Path(title).stem)
+        return next((title for form in forms for title in self._files if form(title) == name), None)
+
+    def _file(self, name: str, who: str) -> CheckpointFile:
+        title = self.checkpoint_title(name)
+        if title is None:
+            listed = ", ".join(self._files) or "empty"
+            raise AmdmError(f'{who}: "{name}" is not in the list of checkpoints ({listed}); choose one from it.')
+        if not self._files[title].is_file():
+            raise AmdmError(f'{who}: "{title}" is not in its folder any more; refresh the list of checkpoints.')
+        return CheckpointFile(self._files[title], title, who)
+
+    # what is loaded
+
+    def load(self, name: str, who: str = "AMDM") -> Loaded:
+        """The checkpoint's StandaloneModel, from the pool where it is kept; `who` opens a complaint about it."""
+        file = self._file(name, who)
+
+        def read() -> Loaded:
+            model = StandaloneModel(file, self.device, self.dtype)
+            return Loaded(file.title, model, model.texts)
+
+        return self.pool.get(str(file.path), self._variant(file, self.dtype), read)
+
+    def autoencoder(self, name: str) -> Autoencoder:
+        """The checkpoint's VAE, in float32: in half precision some overflow."""
+        file = self._file(name, "AMDM")
+
+        def read() -> Loaded:
+            return Loaded(file.title, Autoencoder(*file.autoencoder(torch.float32)).to(self.device))
+
+        return self.autoencoders.get(str(file.path), self._variant(file, torch.float32), read).model
+
+    def _variant(self, file: CheckpointFile, dtype: torch.dtype) -> tuple[Any, ...]:
+        described = FileState.of(str(file.yaml)) if file.yaml.is_file() else None
+        return (dtype, str(self.device), described)
+
+    def loaded(self) -> list[dict[str, Any]]:
+        return self.pool.listing()
+
+    def unload(self) -> dict[str, int]:
+        self.autoencoders.unload()
+        return self.pool.unload()
+
+    # a picture
+
+    def generate(
+        self,
+        job: Job,
+        settings: Settings | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        going: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Draw the batch, with the co-models of `settings` where they are switched on.
+
+        progress(step, steps) is told of each sampling step. going() is asked in each; once it says no, Interrupted is
+        raised. AmdmError says in one sentence what is wrong.
+        """
+        began = time.perf_counter()
+        job.check()
+        settings = settings or Settings()
+        func = standalone_sampling.find_sampler(job.sampler)
+        try:
+            return self._drawn(job, settings, func, _reporter(job.steps, progress, going), began)
+        except torch.cuda.OutOfMemoryError as error:
+            self.unload()
+            raise AmdmError(
+                f'AMDM: there is not enough GPU memory for "{job.checkpoint}" and its co-models; use fewer of them, a '
+                "smaller picture, or the CPU."
+            ) from error
+
+    def _drawn(
+        self,
+        job: Job,
+        settings: Settings,
+        func: Callable[..., Any],
+        report: Callable[[dict[str, Any]], None],
+        began: float,
+    ) -> Result:
+        comments = []
+        slots = settings.active if settings.runs else ()
+        if slots and settings.which_pass == "hires":
+            comments.append('AMDM: "pass" is set to hires, but there is one pass here, so no co-model was run.')
+            slots = ()
+        model = self.load(job.checkpoint).model
+        autoencoder = self.autoencoder(job.checkpoint)
+        denoiser = model.denoiser(job.prompts, job.negatives, job.cfg_scale)
+        co_models = {number: _SlotModel(self, job, number, slot) for number, slot in slots}
+        if co_models:
+            co_runs = [co_model.co_run(job.seeds) for co_model in co_models.values()]
+            s = settings
+            func = amdm(func, co_runs, s.steps, s.eta, s.start, s.correction, nominal_steps=job.steps)
+        sigmas = standalone_sampling.noise_levels(model, job.sampler, job.schedule, job.steps)
+        stream = ImageNoise(job.seeds, (LATENT_CHANNELS, job.height // LATENT_SCALE, job.width // LATENT_SCALE))
+        latents = standalone_sampling.sample(func, denoiser, stream, sigmas, report)
+        pictures = _bytes(autoencoder.decode(latents))
+        self.pool.trim(max(self.most_loaded, 1 + len(co_models)))
+        self.autoencoders.trim(self.most_loaded)
+        numbers = range(1, len(settings.co_models) + 1)
+        counts = [co_models[number].denoiser.evaluations if number in co_models else 0 for number in numbers]
+        seconds = time.perf_counter() - began
+        return Result(pictures, latents.float().cpu(), denoiser.evaluations, counts, seconds, comments)
+
+    # what the panel needs
+
+    def input_accordion(self, value: bool, label: str, elem_id: str) -> AbstractContextManager:
+        from . import standalone_page
+
+        return standalone_page.input_accordion(value, label, elem_id)
+
+    def refresh_button(self, component: Any, refresh: Callable, choices: Callable, elem_id: str) -> Any:
+        from . import standalone_page
+
+        return standalone_page.refresh_button(component, refresh, choices, elem_id)
+
+    def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
+        """gradio's own buttons have no tooltip."""
+        from . import standalone_page
+
+        return standalone_page.tool_button(text, elem_id)
+
+    def option(self, name: str) -> Any:
+        """No settings page: AMDM's options stand at their defaults."""
+        raise KeyError(name)
+
+
+class _SlotModel:
+    """One slot's model for one batch: loaded, its texts encoded, ready to denoise."""
+
+    def __init__(self, host: Standalone, job: Job, number: int, slot: CoModel) -> None:
+        self.number, self.slot = number, slot
+        who = f"AMDM slot {number}"
+        loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, who)
+        self.title = loaded.name
+        count = len(job.prompts)
+        self.denoiser: Denoiser = loaded.model.denoiser(
+            [slot.prompt] * count if slot.prompt else job.prompts,
+            [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
+            slot.cfg_scale or job.cfg_scale,
+            who,
+        )
+
+    def co_run(self, seeds: Sequence[int]) -> CoRun:
+        slot = self.slot
+        return CoRun(self.denoise, slot.gamma, slot.eta, slot.noise, private_seeds(seeds, self.number))
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        denoised = self.denoiser(x, sigma)
+        if not torch.isfinite(denoised).all():
+            raise AmdmError(
+                f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
+            )
+        return denoised
+
+
+def _reporter(
+    steps: int, progress: Callable[[int, int], None] | None, going: Callable[[], bool] | None
+) -> Callable[[dict[str, Any]], None]:
+    """What k-diffusion calls back in each step; DPM adaptive may take more steps than it was asked for."""
+
+    def report(told: dict[str, Any]) -> None:
+        if going is not None and not going():
+            raise Interrupted
+        if progress is not None:
+            progress(min(told["i"] + 1, steps), steps)
+
+    return report
+
+
+def _bytes(pictures: Tensor) -> np.ndarray:
+    """Pictures (batch, 3, h, w) from 0 to 1 as bytes (batch, h, w, 3), rounded down as the WebUI does."""
+    return (pictures.permute(0, 2, 3, 1) * 255).to(torch.uint8).cpu().numpy()
