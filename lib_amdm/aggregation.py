@@ -7,13 +7,15 @@ for variance-exploding and variance-preserving latents alike; the paper's absolu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 PAPER_LATENT_SIZE = 4 * 64 * 64
 CORRECTIONS = ("relative", "paper")
+Mix = Callable[[Tensor, Tensor, float], Tensor]
+"""Two latents and the share of the second to one latent."""
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
@@ -87,16 +89,18 @@ def aggregate(
     etas: Sequence[float],
     rule: str = "relative",
     scale: float = 1.0,
+    mix: Mix = slerp,
 ) -> list[Tensor]:
     """One aggregation of all models: slerp the co-models into the main one in slot order, then correct each model.
 
     latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...). gammas: one share
     for each co-model. etas: one for each model. scale: what the latents must be multiplied by to be
-    variance-preserving (the paper's rule alone needs it). Returns the new latent of each model, in the same order.
+    variance-preserving (the paper's rule alone needs it). mix: what is done in slerp's place, for comparisons. Returns
+    the new latent of each model, in the same order.
     """
     m = latents[0]
     for y, gamma in zip(latents[1:], gammas):
-        m = slerp(m, y, gamma)
+        m = mix(m, y, gamma)
     if rule == "paper":
         etas = [eta / scale for eta in etas]
     return [correct(m, mu, eta, rule) for mu, eta in zip(means, etas)]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .aggregation import CORRECTIONS, aggregate, euler_step, posterior_mean
+from .aggregation import CORRECTIONS, Mix, aggregate, euler_step, posterior_mean, slerp
 
 NOISES = ("shared", "independent")
 
@@ -59,6 +59,7 @@ def amdm(
     shortest_tail: int = 3,
     going: Callable[[], bool] | None = None,
     force: bool = False,
+    mix: Mix = slerp,
 ) -> Callable[..., Any]:
     """A sampler with the signature of `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
@@ -69,7 +70,7 @@ def amdm(
     into how many steps the range of a sampler without a grid (DPM adaptive) is divided to say what the first K are.
     shortest_tail: fewest timesteps that UniPC-like samplers take. going: asked in every step before and after the
     co-models are run; once it says no, the main model goes on alone. force: go through the aggregation even where it
-    changes nothing (K >= 1 and every gamma 0).
+    changes nothing (K >= 1 and every gamma 0). mix: what is done in slerp's place, for comparisons (torch.lerp).
 
     With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
     arguments as they are.
@@ -84,7 +85,7 @@ def amdm(
         if steps <= start or not running:
             return func(*args, **kwargs)
         plan = _plan(func, args, kwargs, nominal_steps, shortest_tail)
-        early = _Early(plan, running, eta, start, correction, init, going or (lambda: True))
+        early = _Early(plan, running, eta, start, correction, init, going or (lambda: True), mix)
         return early.run(min(steps, plan.most_steps))
 
     return sample
@@ -107,8 +108,9 @@ class _Early:
         correction: str,
         init: Tensor | None,
         going: Callable[[], bool],
+        mix: Mix,
     ) -> None:
-        self.plan, self.co_models, self.going = plan, co_models, going
+        self.plan, self.co_models, self.going, self.mix = plan, co_models, going, mix
         self.start, self.correction = start, correction
         self.gammas = [co.gamma for co in co_models]
         self.etas = [eta, *(co.eta for co in co_models)]
@@ -152,7 +154,7 @@ class _Early:
         if self.k < self.start:
             return [y, *ys]
         scale = self.plan.to_ve(self.k + 1) / math.hypot(1.0, self.plan.sigma(self.k + 1))
-        return aggregate([y, *ys], means, self.gammas, self.etas, self.correction, scale)
+        return aggregate([y, *ys], means, self.gammas, self.etas, self.correction, scale, self.mix)
 
 
 @contextmanager
