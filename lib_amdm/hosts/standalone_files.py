@@ -206,17 +206,18 @@ class CheckpointFile:
     ) -> Any:
         """`network` with these weights; AmdmError where one is missing or left over. given: how many the file has."""
         wanted = network.state_dict()
-        holes = [name for name in wanted if weights.get(name) is None]
-        if given < len(wanted) and holes:
+        found = {name: weights[name] for name in wanted if weights.get(name) is not None}
+        odd = next((name for name, value in found.items() if value.shape != wanted[name].shape), None)
+        if odd or len(found) < given:
+            raise self._unfit(part, f"the size of {odd}" if odd else f"{given - len(found)} of its tensors")
+        holes = [name for name in wanted if name not in found]
+        if holes:
             raise self._error(
                 f"lacks {len(holes)} tensors that its {part} needs (first {holes[0]}); "
                 "download it again or choose another checkpoint"
             )
-        odd = [name for name, value in wanted.items() if name not in holes and weights[name].shape != value.shape]
-        if odd or holes or given != len(wanted):
-            raise self._unfit(part, f"the size of {odd[0]}" if odd else f"{given} tensors for {len(wanted)}")
         # copied, because a tensor may be a window into the file
-        network.load_state_dict({name: weights[name].to(dtype, copy=True) for name in wanted}, assign=True)
+        network.load_state_dict({name: value.to(dtype, copy=True) for name, value in found.items()}, assign=True)
         return network.requires_grad_(False).eval()
 
     @contextmanager

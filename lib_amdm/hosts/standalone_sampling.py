@@ -101,7 +101,8 @@ def sample(
     """
     wanted = inspect.signature(func).parameters
     x = stream.draw().to(sigmas) * sigmas[0]
-    known = {"sigmas": sigmas, "n": len(sigmas) - 1, **_range(denoiser)}
+    # fully ancestral, as the WebUI has it: k-diffusion's own DPM fast and DPM adaptive are not
+    known = {"sigmas": sigmas, "n": len(sigmas) - 1, "eta": 1.0, **_range(denoiser)}
     if "noise_sampler" in wanted:
         known["noise_sampler"] = stream.sampler(func, x, sigmas)
     arguments = {name: value for name, value in known.items() if name in wanted}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import ftfy
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -42,14 +43,17 @@ def pieces(text: str, tokenizer: CLIPTokenizer) -> list[list[int]]:
     """A text's token numbers in pieces of 77: at most 75 of its own between begin and end, filled up with ends."""
     comma = tokenizer.get_vocab().get(",</w>")
     cut = [
-        piece
-        for section in re.split(r"\s*\bBREAK\b\s*", text)
-        for piece in _cut(tokenizer(section, add_special_tokens=False, verbose=False)["input_ids"], comma)
+        piece for section in re.split(r"\s*\bBREAK\b\s*", text) for piece in _cut(_numbers(section, tokenizer), comma)
     ]
     if len(cut) > 1 and not cut[-1]:
         cut.pop()
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     return [[begin, *piece, *[end] * (CHUNK + 1 - len(piece))] for piece in cut]
+
+
+def _numbers(text: str, tokenizer: CLIPTokenizer) -> list[int]:
+    # CLIP mends its texts first (ligatures, HTML entities); transformers' fast tokenizers leave that out
+    return tokenizer(ftfy.fix_text(text), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _cut(tokens: list[int], comma: int | None) -> list[list[int]]:
