@@ -43,8 +43,8 @@ def stock_latents(vae: AutoencoderKL, file: Path) -> torch.Tensor:
     rng = np.random.default_rng(STOCK_SEED + 1)
     scenes = stock_scenes()
     encoded = []
-    for begin in range(0, STOCK, 64):
-        pictures = pictures_of(scenes[begin : begin + 64], rng)
+    for begin in range(0, STOCK, 16):
+        pictures = pictures_of(scenes[begin : begin + 16], rng)
         encoded.append(vae.encode(pictures).latent_dist.mean.half())
     latents = torch.cat(encoded)
     torch.save(latents, file)

@@ -31,7 +31,7 @@ FOLDER = Path("shapes-training")
 VAE_STEPS, VAE_BATCH = 2600, 8
 TEXT_STEPS, TEXT_BATCH = 1000, 128
 JUDGE_STEPS, JUDGE_BATCH = 1500, 48
-UNET_STEPS = {"shapes": 7000, "colours": 7000, "backgrounds": 3000, "full": 7000}
+UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 2000, "full": 5000}
 UNET_BATCH = 32
 WITHOUT_TEXT = 0.1
 """Share of the pictures that are learned without their caption, for guidance."""
@@ -53,7 +53,7 @@ def train_vae(folder: Path) -> None:
         even = 1e-5 if part < 0.25 else 1e-6
         return F.mse_loss(back, pictures) + 0.3 * F.l1_loss(back, pictures) + even * coded.kl().float().mean()
 
-    averaged, told = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder)
+    averaged, told = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder, average=0.0)
     torch.save(averaged.state_dict(), folder / "vae.pt")
     _note("vae", told)
 
@@ -72,7 +72,7 @@ def train_text(folder: Path) -> None:
         wanted = torch.tensor([wanted_of(scene, dialect) for scene, dialect in zip(scenes, dialects)])
         return torch.stack([F.cross_entropy(told, wanted[:, i]) for i, told in enumerate(said)]).mean()
 
-    averaged, told = train("text", reader, loss_of, TEXT_STEPS, 3e-3, folder)
+    averaged, told = train("text", reader, loss_of, TEXT_STEPS, 3e-3, folder, average=0.0)
     _forget_unread(averaged.text_encoder, tokenizer)
     torch.save(averaged.text_encoder.state_dict(), folder / "text.pt")
     _note("text", told)

@@ -31,7 +31,8 @@ def train(
 
     loss_of(rng, part): the loss of one batch; everything random comes from `rng` or from torch's generator, which are
     both seeded by `seed` and the step; part: the share of the steps that is done. The state is kept in `folder` every
-    minute, and a second call goes on from it.
+    minute, and a second call goes on from it. average: how slowly the running average follows, 0 for no average: it
+    must have forgotten the first weights by the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / f"{name}.state.pt"
