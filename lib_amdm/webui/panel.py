@@ -9,7 +9,17 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings import MAIN_CHECKPOINT, NO_CHECKPOINT, CoModel, Settings, Spec, flat, infotext_label, specs
+from ..settings import (
+    MAIN_CHECKPOINT,
+    NO_CHECKPOINT,
+    CoModel,
+    Settings,
+    Spec,
+    attribute,
+    flat,
+    infotext_label,
+    specs,
+)
 
 SELDOM = ("eta", "negative_prompt", "cfg_scale", "noise")
 """What is seldom changed of a slot, and therefore folded."""
@@ -30,13 +40,16 @@ class Panel:
     paste_field_names: list[str]
 
 
-def build_panel(host: Any, slots: int, tabname: str, elem_id: Callable[[str], str]) -> Panel:
+def build_panel(
+    host: Any, slots: int, tabname: str, elem_id: Callable[[str], str], start: Settings | None = None
+) -> Panel:
     """The controls of a tab ("txt2img" or "img2img") with room for `slots` co-models; `elem_id` makes ids of names.
 
+    start: what the controls show at first, in place of the defaults; slots that it lacks have theirs.
     The WebUI also calls this outside a page, to learn the defaults, so nothing is registered or remembered here.
     """
-    builder = _Builder(host, tabname, elem_id)
-    builder.accordion(slots)
+    builder = _Builder(host, tabname, elem_id, start or Settings(), slots)
+    builder.accordion()
     keys = list(flat(slots))
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
     labels = [infotext_label(slot, spec) for slot, spec in keys]
@@ -58,21 +71,27 @@ def control_label(slot: int, spec: Spec) -> str:
 class _Builder:
     """Makes the controls of one tab and keeps them under slot and name."""
 
-    def __init__(self, host: Any, tabname: str, elem_id: Callable[[str], str]) -> None:
-        self.host, self.tabname, self.elem_id = host, tabname, elem_id
+    def __init__(self, host: Any, tabname: str, elem_id: Callable[[str], str], start: Settings, slots: int) -> None:
+        self.host, self.tabname, self.elem_id, self.slots = host, tabname, elem_id, slots
+        self.start = (start, *start.co_models, *(CoModel(),) * slots)
         self.controls: dict[tuple[int, str], Any] = {}
 
     def has_meaning(self, spec: Spec) -> bool:
         return self.tabname == "txt2img" or spec.name not in HIRES_ONLY
 
-    def accordion(self, slots: int) -> None:
+    def value(self, slot: int, spec: Spec) -> Any:
+        """What a control shows at first."""
+        holder = self.start[slot]
+        return getattr(holder, attribute(type(holder), spec.name))
+
+    def accordion(self) -> None:
         switch, *others = specs(Settings)
-        with self.host.input_accordion(switch.default, switch.label, self.elem_id(switch.name)) as enabled:
+        with self.host.input_accordion(self.value(0, switch), switch.label, self.elem_id(switch.name)) as enabled:
             self.controls[0, switch.name] = enabled
             with gr.Row():
                 self.add(0, (spec for spec in others if not spec.advanced))
             with gr.Tabs(elem_id=self.elem_id("co_models")):
-                for slot in range(1, slots + 1):
+                for slot in range(1, self.slots + 1):
                     with gr.Tab(f"Co-model {slot}", id=slot, elem_id=self.elem_id(f"co_model_{slot}")):
                         self.slot(slot)
             with gr.Accordion("Advanced", open=False, elem_id=self.elem_id("advanced")), gr.Row():
@@ -112,7 +131,7 @@ class _Builder:
         for spec in wanted:
             made = self.make(
                 spec,
-                value=spec.default,
+                value=self.value(slot, spec),
                 label=control_label(slot, spec),
                 elem_id=self.elem_id(f"{spec.name}_{slot}" if slot else spec.name),
                 visible=self.has_meaning(spec),
