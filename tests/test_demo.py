@@ -1,0 +1,154 @@
+"""The demo: what `install.py demo` draws with the bundled checkpoints, writes and prints."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("diffusers")
+pytest.importorskip("k_diffusion")
+
+from lib_amdm.shapes import demo, world
+from lib_amdm.shapes.bundled import WEIGHTS
+from lib_amdm.shapes.demo import MIX, SCENES, Drawn, Row
+from lib_amdm.shapes.judge import FILE, Judge
+from lib_amdm.shapes.methods import EVERYTHING, MAIN
+
+INSTALL = Path(__file__).resolve().parents[1] / "install.py"
+PICTURES = 2
+NAMES = [MAIN, *(slot.checkpoint for slot in MIX.co_models), EVERYTHING]
+bundled = pytest.mark.skipif(
+    not all((WEIGHTS / f"{name}.safetensors").is_file() for name in NAMES), reason="the bundled checkpoints are missing"
+)
+judged = pytest.mark.skipif(not (WEIGHTS / FILE).is_file(), reason="the bundled judge is missing")
+
+
+@dataclass
+class Ran:
+    """A run of the demo: its file, what it said and what it drew, by the titles of the rows."""
+
+    file: Path
+    said: str
+    drawn: dict[str, Drawn]
+
+
+def run(file: Path) -> Ran:
+    said: list[str] = []
+    drawn = demo.demo(file, PICTURES, say=said.append)
+    return Ran(file, "\n".join(said), {one.row.title: one for one in drawn})
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run(tmp_path_factory.mktemp("demo") / "demo.png")
+
+
+def place(picture: np.ndarray, page: np.ndarray) -> tuple[int, int] | None:
+    """Where on the page a picture stands, as it was drawn."""
+    height, width, _ = picture.shape
+    for y, x in np.argwhere((page[: 1 - height, : 1 - width] == picture[0, 0]).all(-1)):
+        if np.array_equal(page[y : y + height, x : x + width], picture):
+            return int(y), int(x)
+    return None
+
+
+@bundled
+@judged
+def test_every_picture_stands_in_the_row_of_its_models_and_the_column_of_its_scene(ran: Ran) -> None:
+    with Image.open(ran.file) as opened:
+        assert opened.format == "PNG"
+        page = np.asarray(opened.convert("RGB"))
+    ys, lefts = [], None
+    for drawn in ran.drawn.values():
+        assert drawn.pictures.shape == (len(SCENES), PICTURES, world.SIZE, world.SIZE, 3)
+        places = [place(picture, page) for scene in drawn.pictures for picture in scene]
+        assert None not in places, drawn.row.title
+        [y] = {y for y, _ in places}
+        ys.append(y)
+        xs = [x for _, x in places]
+        assert xs == sorted(set(xs)) and xs == (lefts or xs)
+        lefts = xs
+    assert ys == sorted(set(ys))
+
+
+@bundled
+@judged
+def test_amdm_differs_from_each_checkpoint_alone_in_every_scene(ran: Ran) -> None:
+    alone = [drawn.pictures for drawn in ran.drawn.values() if drawn.row.mix is None]
+    [together] = [drawn.pictures for drawn in ran.drawn.values() if drawn.row.mix is not None]
+    assert len(alone) == len(MIX.co_models) + 2
+    for pictures in alone:
+        differing = [not np.array_equal(one, other) for one, other in zip(together, pictures)]
+        assert differing == [True] * len(SCENES)
+
+
+@bundled
+@judged
+def test_the_table_says_that_amdm_gets_more_objects_right_than_either_alone(ran: Ran) -> None:
+    found = re.findall(r"^(.+?) +(\d+)% +(\d+)% +(\d+)% +([\d.]+)$", ran.said, re.M)
+    both = {title: int(share) for title, _, _, share, _ in found}
+    assert list(both) == list(ran.drawn)
+    assert all(int(share) <= min(int(shape), int(colour)) for _, shape, colour, share, _ in found)
+    [amdm] = [share for title, share in both.items() if ran.drawn[title].row.mix]
+    assert amdm > max(share for title, share in both.items() if title.endswith("alone")), ran.said
+    assert str(ran.file.resolve()) in ran.said
+
+
+@bundled
+@judged
+def test_the_same_seeds_write_the_same_bytes(ran: Ran, tmp_path: Path) -> None:
+    assert run(tmp_path / "again.png").file.read_bytes() == ran.file.read_bytes()
+
+
+@judged
+def test_the_shares_are_those_of_the_scenes() -> None:
+    """Drawings of the scenes themselves are right, and drawings of other scenes are not."""
+    rng = np.random.default_rng(3)
+    painted = np.stack([[world.draw(scene, rng) for _ in range(3)] for scene in SCENES])
+    right = Drawn(Row("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
+    judge = Judge.load()
+    assert min(demo.shares(right, judge).values()) > 0.95
+    wrong = Drawn(right.row, right.pictures[::-1].copy(), 0.0)
+    assert demo.shares(wrong, judge)["both"] < 0.3
+
+
+def test_each_checkpoint_is_told_the_scene_in_its_own_words() -> None:
+    assert demo.told("shapes", SCENES[0]) == "a circle at the top left, a cross at the bottom right"
+    assert demo.mix_for(SCENES[0], MIX).co_models[0].prompt == (
+        "something red at the top left, something blue at the bottom right"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["--pictures", "0"], "--pictures"), (["--out", "no-such-folder/x.png"], "no-such-folder")]
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        demo.main(arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert named in said and said.count("\n") == 1
+
+
+def install(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, INSTALL, *arguments], capture_output=True, text=True)
+
+
+def test_the_webuis_call_of_install_does_nothing() -> None:
+    done = install()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_unknown_command_is_refused_and_the_known_ones_are_named() -> None:
+    done = install("destroy")
+    assert done.returncode == 1
+    assert "destroy" in done.stderr and "demo, test" in done.stderr

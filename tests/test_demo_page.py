@@ -1,0 +1,246 @@
+"""The demo's page in a real browser: it loads, draws with AMDM and without, and says what is wrong.
+
+Skipped where there is no Chromium with its driver, or no selenium.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("gradio")
+pytest.importorskip("diffusers")
+pytest.importorskip("k_diffusion")
+
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException  # noqa: E402
+from selenium.webdriver.chrome.options import Options  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
+
+from lib_amdm.shapes.bundled import WEIGHTS  # noqa: E402
+from lib_amdm.shapes.demo import MIX, SCENES, mix_for, told  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1800",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+PATIENCE = 60
+DRAWN = 180
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page, served as `install.py demo --serve` serves it."""
+    if not (WEIGHTS / "shapes.safetensors").is_file():
+        pytest.skip("the bundled checkpoints are missing")
+    port = free_port()
+    log = tmp_path_factory.mktemp("page") / "log"
+    command = [sys.executable, "-m", "lib_amdm.shapes.demo", "--serve", "--port", str(port)]
+    with log.open("w") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as server:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + DRAWN
+        while url not in log.read_text():
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield url
+        server.terminate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless browser with a profile of its own, that logs what it asks for."""
+    programs = [found for found in map(shutil.which, BROWSERS) if found]
+    driver = shutil.which("chromedriver")
+    if not programs or not driver:
+        pytest.skip("chromium and chromedriver are not both installed")
+    options = Options()
+    options.binary_location = programs[0]
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    try:
+        started = webdriver.Chrome(options=options, service=Service(driver))
+    except WebDriverException as error:
+        pytest.skip(f"chromium does not start here: {error.msg}")
+    yield started
+    started.quit()
+
+
+class Page:
+    """The demo's page in a browser; controls are named by their ids."""
+
+    def __init__(self, driver: Any, url: str) -> None:
+        self.driver = driver
+        driver.get(url)
+        self.wait(lambda: self.all("#generate") and self.all("#amdm_unload"), "the page")
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def wait(self, ready: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if found := ready():
+                    return found
+            except StaleElementReferenceException:
+                pass  # the page drew it anew in between
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s for {what}")
+
+    def value(self, control: str) -> str:
+        return self.all(f"#{control} :is(textarea, input)")[0].get_property("value")
+
+    def on(self) -> bool:
+        """Whether AMDM is switched on; the switch itself is in the accordion and may be folded away."""
+        return self.all("#amdm_enabled input")[0].get_property("checked")
+
+    def is_open(self) -> bool:
+        return self.all("#amdm_steps")[0].is_displayed() if self.all("#amdm_steps") else False
+
+    def toggle(self) -> None:
+        self.click("#amdm_enabled-accordion > button")
+
+    def click(self, selector: str) -> None:
+        self.driver.execute_script("arguments[0].click()", self.all(selector)[0])
+
+    def type(self, control: str, text: str) -> None:
+        box = self.all(f"#{control} :is(textarea, input[type=number])")[0]
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(text, Keys.TAB)
+
+    def line(self) -> str:
+        return " ".join(element.text for element in self.all("#said"))
+
+    def errors(self) -> str:
+        return " ".join(element.text for element in self.all(".toast-body"))
+
+    def generate(self) -> tuple[list[bytes], list[bytes], list[str]]:
+        """Press Generate; the pictures without AMDM and with it, and what the progress bar said on the way."""
+        before, progress = self.line(), []
+        self.click("#generate")
+
+        def done() -> bool:
+            progress.extend(element.text for element in self.all("#without .progress-text"))
+            assert not self.errors(), self.errors()
+            return self.line().startswith("Seed") and self.line() != before
+
+        self.wait(done, "the pictures", DRAWN)
+        return self.pictures("without"), self.pictures("with"), progress
+
+    def pictures(self, gallery: str) -> list[bytes]:
+        """The files of a gallery's pictures, as the page loads them."""
+        read = (
+            "const done = arguments[1]; fetch(arguments[0]).then(answer => answer.arrayBuffer())"
+            ".then(data => done(Array.from(new Uint8Array(data))))"
+        )
+        sources = [image.get_attribute("src") for image in self.all(f"#{gallery} .grid-container img")]
+        return [bytes(self.driver.execute_async_script(read, source)) for source in sources]
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Page:
+    """The page, freshly loaded, set to few pictures of a fixed seed."""
+    loaded = Page(browser, address)
+    loaded.type("seed", "5")
+    loaded.type("count", "2")
+    return loaded
+
+
+def severe(browser: Any) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def asked_for(browser: Any) -> set[str]:
+    """The hosts that pages asked for something since the last look; the browser's own pages aside."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return {urlsplit(url).netloc for url in urls if url.startswith(("http", "ws"))}
+
+
+def test_it_loads_and_draws_without_an_error_or_a_request_to_elsewhere(browser: Any, address: str) -> None:
+    severe(browser), asked_for(browser)
+    page = Page(browser, address)
+    page.type("count", "1")
+    page.type("sampling_steps", "2")
+    page.generate()
+    assert severe(browser) == []
+    assert asked_for(browser) == {urlsplit(address).netloc}
+
+
+def test_an_example_is_filled_in(page: Page) -> None:
+    co_model = mix_for(SCENES[0], MIX).co_models[0]
+    assert page.is_open() and page.on()
+    assert page.value("checkpoint") == "shapes.safetensors"
+    assert page.value("prompt") == told("shapes", SCENES[0])
+    assert page.value("amdm_checkpoint_1") == f"{co_model.checkpoint}.safetensors"
+    assert page.value("amdm_prompt_1") == co_model.prompt
+    assert float(page.value("amdm_gamma_1")) == co_model.gamma
+    assert float(page.value("amdm_eta")) == MIX.eta
+    assert int(page.value("amdm_steps")) == MIX.steps
+
+
+def test_generate_fills_both_galleries_from_the_same_seeds(page: Page) -> None:
+    alone, together, progress = page.generate()
+    assert len(set(alone)) == len(set(together)) == 2
+    assert not set(alone) & set(together)
+    assert f"20 + {MIX.steps} evaluations" in page.line() and page.line().startswith("Seed 5.")
+    assert any("/20 steps" in text for text in progress), progress
+    page.type("amdm_gamma_1", "0")
+    again, none, _ = page.generate()
+    assert again == alone and none == []
+
+
+def test_opening_the_accordion_switches_amdm_on_and_closing_it_off(page: Page) -> None:
+    page.toggle()
+    page.wait(lambda: not page.is_open(), "the accordion to close")
+    alone, together, _ = page.generate()
+    assert len(alone) == 2 and together == []
+    assert "AMDM is off" in page.line()
+    page.toggle()
+    page.wait(lambda: page.is_open() and page.on(), "the accordion to open and AMDM to be on")
+    same, together, _ = page.generate()
+    assert same == alone and len(together) == 2
+
+
+def test_an_impossible_setting_is_said_in_a_sentence(page: Page) -> None:
+    page.type("amdm_eta", "1.5")
+    page.click("#generate")
+    said = page.wait(page.errors, "the error")
+    assert '"eta" is 1.5' in said and '"paper"' in said
+    page.type("amdm_eta", "0.2")
+    page.type("prompt", "<lora:something:1>")
+    page.click("#generate")
+    page.wait(lambda: "<lora:...>" in page.errors(), "the other error")
+    assert page.pictures("without") == page.pictures("with") == []
