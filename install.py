@@ -48,7 +48,10 @@ if __name__ == "__main__" and len(sys.argv) > 1:
     def demo(arguments: list[str]) -> int:
         """Draw with the bundled checkpoints, or open a page with --serve; --help tells of the other arguments."""
         set_up("demo")
-        return subprocess.call([PYTHON, "-m", "lib_amdm.shapes.demo", *arguments])
+        try:
+            return subprocess.call([PYTHON, "-m", "lib_amdm.shapes.demo", *arguments])
+        except KeyboardInterrupt:  # how the page is ended
+            return 130
 
     COMMANDS = {"demo": demo, "test": test}
     command = COMMANDS.get(sys.argv[1])

@@ -23,6 +23,7 @@ from .methods import MAIN
 ADDRESS = "127.0.0.1"
 SLOTS = 3
 MOST_PICTURES = 8
+MOST_SEED = 2**32 - 1
 INTRODUCTION = (
     "# AMDM: run two checkpoints at once\n"
     "The first checkpoint here was taught shapes and no colours, the second one colours and no shapes. Press Generate."
@@ -63,7 +64,7 @@ def _controls(host: Standalone) -> list[Any]:
         steps = gr.Slider(1, 150, value=STEPS, step=1, label="Sampling steps", elem_id="sampling_steps")
         cfg_scale = gr.Slider(1, 30, value=CFG_SCALE, step=0.5, label="CFG scale", elem_id="cfg_scale")
     with gr.Row():
-        seed = gr.Number(-1, precision=0, label="Seed (-1 = a new one)", elem_id="seed")
+        seed = gr.Number(-1, minimum=-1, maximum=MOST_SEED, precision=0, label="Seed (-1 = a new one)", elem_id="seed")
         count = gr.Slider(1, MOST_PICTURES, value=4, step=1, label="Pictures", elem_id="count")
     return [checkpoint, prompt, negative, sampler, steps, cfg_scale, seed, count]
 
@@ -83,13 +84,13 @@ def _drawing(host: Standalone) -> Callable[..., tuple[np.ndarray, np.ndarray | N
         sampler: str,
         steps: int,
         cfg_scale: float,
-        seed: int,
+        seed: int | None,
         count: int,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it by its default
         *panel: Any,
     ) -> tuple[np.ndarray, np.ndarray | None, str]:
         """The pictures without and with AMDM, from the same seeds, and a line on them."""
-        first = random.randrange(2**32) if seed == -1 else seed
+        first = random.randint(0, MOST_SEED) if seed in (None, -1) else seed
         seeds = range(first, first + count)
         job = Job(checkpoint or "", [prompt] * count, seeds, negative, sampler, steps, cfg_scale)
 
@@ -122,9 +123,9 @@ def _told(seed: int, alone: Result, together: Result | None) -> str:
 def serve(port: int, folder: Path = WEIGHTS) -> None:
     """Show the page on this machine alone until it is interrupted; AmdmError where the port is taken."""
     page = build(Standalone(folder))
-    options = {"footer_links": [], "run_history": False, "share": False, "quiet": True, "prevent_thread_lock": True}
+    bare = {"footer_links": [], "run_history": False, "share": False, "quiet": True}
     try:
-        page.launch(server_name=ADDRESS, server_port=port, **options)
+        page.launch(server_name=ADDRESS, server_port=port, show_error=True, prevent_thread_lock=True, **bare)
     except OSError as error:
         raise AmdmError(f"Port {port} of this machine is taken; choose another one with --port.") from error
     print(f"The page is at http://{ADDRESS}:{port} until you press Ctrl+C.", flush=True)
