@@ -27,7 +27,7 @@ if __name__ == "__main__" and len(sys.argv) > 1:
         print(f"Setting up {VENV} for `{extra}`; the first time it takes a few minutes.", flush=True)
         if not PYTHON.exists():
             make_venv()
-        pip = [PYTHON, "-m", "pip", "install", "--quiet"]
+        pip = [PYTHON, "-m", "pip", "install", "-qq"]
         # the pip that Python 3.10 brings gives up on these requirements
         if subprocess.call([*pip, "--upgrade", "pip"]) or subprocess.call([*pip, "--editable", f"{HERE}[{extra}]"]):
             sys.exit(f"pip could not install what `{extra}` needs and says why above; mend that and run this again.")
