@@ -533,6 +533,7 @@ def test_the_fast_run_neither_passes_nor_fails_by_luck(
             "colours": measured(easel, single, seed + 1),
             "average": measured(easel, average, seed + 2),
             "amdm": measured(easel, amdm, seed + 3),
+            "amdm-unguided": measured(easel, amdm, seed + 3),
         }
         passed += not bench.fast_failures(found)
     assert least <= passed / 50 <= most

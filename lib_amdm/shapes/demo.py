@@ -38,7 +38,7 @@ SCENES = (
 )
 FIRST_SEED = 1
 STEPS = 20
-CFG_SCALE = 7.0
+CFG_SCALE = 5.0
 SAMPLER = "euler"
 FILE = "amdm-demo.png"
 PAGE_PORT = 7861

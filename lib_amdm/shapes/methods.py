@@ -41,9 +41,11 @@ def mixing(*co_models: str, gamma: float, co_eta: float, noise: str = "shared", 
 
 DEFAULTS = Settings(enabled=True, co_models=(CoModel(checkpoint="colours"),))
 """What a user gets who changes nothing."""
-BEST = mixing("colours", steps=14, eta=0.2, gamma=0.6, co_eta=0.2)
+BEST = mixing("colours", steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
 """The best that the sweep found for two models."""
-BEST_THREE = replace(BEST, co_models=(*BEST.co_models, replace(BEST.co_models[0], checkpoint="backgrounds", gamma=0.4)))
+UNGUIDED = mixing("colours", steps=14, eta=0.3, gamma=0.7, co_eta=0.3)
+"""The best found for CFG 1."""
+BEST_THREE = replace(BEST, co_models=(*BEST.co_models, replace(BEST.co_models[0], checkpoint="backgrounds", gamma=0.5)))
 """The same with a third model."""
 
 
@@ -63,7 +65,7 @@ class Studio:
 
     host: Standalone
     steps: int = 20
-    cfg_scale: float = 7.0
+    cfg_scale: float = 5.0
     sampler: str = "euler"
 
     def model(self, name: str) -> StandaloneModel:
@@ -249,6 +251,7 @@ METHODS: dict[str, Method] = {
     "and-colours": Method("`colours` with AND", "told both dialects", partial(prompt_and, name="colours")),
     "amdm-defaults": amdm_row("AMDM, defaults", DEFAULTS),
     "amdm": amdm_row("**AMDM, best found**", BEST),
+    "amdm-unguided": amdm_row("AMDM, best found for CFG 1", UNGUIDED),
     "amdm-no-correction": amdm_row("AMDM without correction", without_correction(BEST)),
     "amdm-lerp": amdm_row("AMDM with lerp", BEST, mix=torch.lerp),
     "amdm-three": amdm_row("**AMDM, three models**", BEST_THREE),

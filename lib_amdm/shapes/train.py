@@ -31,7 +31,7 @@ FOLDER = Path("shapes-training")
 VAE_STEPS, VAE_BATCH = 2600, 8
 TEXT_STEPS, TEXT_BATCH = 1000, 128
 JUDGE_STEPS, JUDGE_BATCH = 1500, 48
-UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 2000, "full": 5000}
+UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 1500, "full": 4000}
 UNET_BATCH = 32
 WITHOUT_TEXT = 0.1
 """Share of the pictures that are learned without their caption, for guidance."""

@@ -22,9 +22,9 @@ from lib_amdm.shapes.world import Scene, random_scene
 from .webui_server import WebUI
 
 PICTURES = int(os.environ.get("AMDM_PARITY_PICTURES", "100"))
-DRAWING = {"width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "sampler_name": "Euler"}
-MIXED = {"steps": 12, "eta": 0.2}
-CO_MODEL = {"gamma": 0.6, "eta": 0.2}
+DRAWING = {"width": 128, "height": 128, "steps": 20, "cfg_scale": 5, "sampler_name": "Euler"}
+MIXED = {"steps": 14, "eta": 0.1}
+CO_MODEL = {"gamma": 0.6, "eta": 0.1}
 LABEL = {name: f"{FOLDER}/{name}.safetensors" for name in DIALECT_OF}
 
 
@@ -91,7 +91,7 @@ def test_amdm_does_here_what_it_does_without_a_webui(server: WebUI, judge: Judge
         script = {"AMDM": {"args": [asked]}}
         there.append(draw(server, "shapes", seed, prompt=prompt, alwayson_scripts=script))
         settings = Settings(enabled=True, **MIXED, co_models=[CoModel(checkpoint="colours", prompt=other, **CO_MODEL)])
-        job = Job("shapes", [prompt], seeds=[seed], sampler="euler", steps=20, cfg_scale=4, width=128, height=128)
+        job = Job("shapes", [prompt], seeds=[seed], sampler="euler", steps=20, cfg_scale=5, width=128, height=128)
         here.append(standalone.generate(job, settings).pictures[0])
     figures_here, figures_there = shares(wanted, seen(judge, here)), shares(wanted, seen(judge, there))
     report = f"standalone {figures_here}, WebUI {figures_there}"
