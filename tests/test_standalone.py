@@ -234,20 +234,26 @@ def test_a_network_in_another_dtype_draws_nearly_the_same(folder: Path, host: St
 # denoisers
 
 
-def test_guidance_is_the_web_uis(host: Standalone) -> None:
-    """uncond + sum of weight * scale * (part - uncond), each from the wrapper told one text alone."""
+@pytest.mark.parametrize("part", ["a cross", LONG], ids=["short", "long"])
+def test_guidance_is_the_web_uis(host: Standalone, part: str) -> None:
+    """uncond + sum of weight * scale * (part - uncond), each from the wrapper told one text alone.
+
+    A short part beside a long one goes on with its last token; the negative prompt keeps its own length.
+    """
     model = host.load("alpha").model
     x, sigma = 5 * noise([3], (4, 8, 8)), torch.tensor([5.0])
 
-    def told(text: str) -> Tensor:
+    def told(text: str, length: int = 77) -> Tensor:
         cond = standalone_text.encode([text], model.tokenizer, model.text_encoder)[0]
+        cond = torch.cat([cond, *[cond[-1:]] * (length - len(cond))])
+        assert len(cond) == length
         return model.wrap(x, sigma, cond=cond[None])
 
-    base = told("bad")
-    wanted = base + 3 * 1.0 * (told("a cross") - base) + 3 * 0.5 * (told("red") - base)
-    got = model.denoiser(["a cross AND red :0.5"], ["bad"], 3)(x, sigma)
+    base, longest = told("bad"), 77 if part == "a cross" else 154
+    wanted = base + 3 * 1.0 * (told(part, longest) - base) + 3 * 0.5 * (told("red", longest) - base)
+    got = model.denoiser([f"{part} AND red :0.5"], ["bad"], 3)(x, sigma)
     same_but_rounding(got, wanted)
-    assert (got - model.denoiser(["a cross"], ["bad"], 3)(x, sigma)).abs().max() > 1e-3
+    assert (got - model.denoiser([part], ["bad"], 3)(x, sigma)).abs().max() > 1e-3
 
 
 def test_v_prediction_is_read_as_v(host: Standalone) -> None:
@@ -457,7 +463,9 @@ def test_a_changed_file_or_yaml_is_read_again(folder: Path, tmp_path: Path) -> N
     host = Standalone(tmp_path)
     first = host.load("one")
     assert host.load("one") is first
-    _copied(folder / "alpha.safetensors", file, params={"parameterization": "v", "linear_start": 0.0009})
+    described = yaml.safe_load(file.with_suffix(".yaml").read_text())
+    described["model"]["params"]["parameterization"] = "v"
+    file.with_suffix(".yaml").write_text(yaml.safe_dump(described))
     second = host.load("one")
     assert type(second.model.wrap) is not type(first.model.wrap)
     os.utime(file, ns=(1, 1))

@@ -1,4 +1,4 @@
-"""The bundled checkpoints in a real WebUI: they load, draw what they are told, and AMDM does there what it does alone."""
+"""The bundled checkpoints in a real WebUI: they draw what they are told, and AMDM does there what it does alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lib_amdm.hosts.standalone import Job, Standalone
 
+from lib_amdm.hosts.standalone import Job, Standalone
 from lib_amdm.settings import CoModel, Settings
 from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
 from lib_amdm.shapes.captions import caption
