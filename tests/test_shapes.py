@@ -130,7 +130,8 @@ def test_every_network_has_its_ldm_name(tmp_path):
     vae_sizes = single_file_utils.create_vae_diffusers_config_from_ldm(config, weights)
     for network, sizes in ((unet, unet_sizes), (vae, vae_sizes)):
         told = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
-        assert all(network.config[key] == told[key] for key in told.keys() - {"sample_size"})
+        assert all(network.config[key] == told[key] for key in told.keys() - {"sample_size", "scaling_factor"})
+    assert vae_sizes["scaling_factor"] == 0.5
     read = {
         unet: single_file_utils.convert_ldm_unet_checkpoint(dict(weights), unet_sizes),
         vae: single_file_utils.convert_ldm_vae_checkpoint(dict(weights), vae_sizes),
