@@ -260,7 +260,7 @@ def test_only_the_methods_with_several_models_evaluate_others(studio: Studio) ->
     steps = studio.steps
     expected = {"average": steps, "average-early": steps, "average-three": 2 * steps}
     expected |= {"released": steps, "released-long": steps, "amdm-defaults": 3, "amdm-three": 2 * steps}
-    expected |= dict.fromkeys(("amdm", "amdm-no-correction", "amdm-lerp"), steps)
+    expected |= dict.fromkeys(("amdm", "amdm-unguided", "amdm-no-correction", "amdm-lerp"), steps)
     for name, method in METHODS.items():
         drawn = method.draw(studio, SCENES[:1], SEEDS[:1])
         assert (drawn.evaluations, drawn.co_evaluations) == (steps, expected.get(name, 0)), name
