@@ -224,7 +224,7 @@ def test_generate_fills_both_galleries_from_the_same_seeds(page: Page) -> None:
 
 def test_opening_the_accordion_switches_amdm_on_and_closing_it_off(page: Page) -> None:
     page.toggle()
-    page.wait(lambda: not page.is_open(), "the accordion to close")
+    page.wait(lambda: not page.is_open() and not page.on(), "the accordion to close and AMDM to be off")
     alone, together, _ = page.generate()
     assert len(alone) == 2 and together == []
     assert "AMDM is off" in page.line()
