@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..comodels.base import AmdmError
 from ..hosts.standalone import Job, Standalone
 from ..settings import Settings
+from . import scores
 from .bundled import DIALECT_OF, WEIGHTS
 from .captions import caption
 from .judge import Judge
@@ -99,13 +100,10 @@ def draw(host: Standalone, row: Row, seeds: Sequence[int], scenes: Sequence[Scen
 
 def shares(drawn: Drawn, judge: Judge, scenes: Sequence[Scene] = SCENES) -> dict[str, float]:
     """Share of the objects with the right shape, the right colour, and both."""
-    right = []
-    for scene, pictures in zip(scenes, drawn.pictures):
-        for seen in judge(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1):
-            found = [(thing, seen.cells[cell]) for cell, thing in scene.things]
-            right += [(it and it.shape == thing.shape, it and it.colour == thing.colour) for thing, it in found]
-    shape, colour = np.array(right, dtype=bool).T
-    return {"shape": shape.mean(), "colour": colour.mean(), "both": (shape & colour).mean()}
+    wanted = [scene for scene, pictures in zip(scenes, drawn.pictures) for _ in pictures]
+    seen = judge(torch.from_numpy(drawn.pictures).flatten(0, 1).permute(0, 3, 1, 2) / 127.5 - 1)
+    found = scores.shares(wanted, seen)
+    return {name: found[name].value for name in ("shape", "colour", "both")}
 
 
 def table(all_drawn: Sequence[Drawn], judge: Judge) -> str:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from ..hosts.standalone import Standalone
+from .data import drawn_scenes
 from .judge import Judge
 from .methods import Method, Studio
 from .scores import Share, shares
-from .world import Scene, Thing, random_scene
+from .world import Scene, Thing
 
 SEEDS_APART = 1_000_000
 """No picture's seed is used with two seeds of the benchmark."""
@@ -57,8 +58,7 @@ class Bench:
         return cls(Studio(Standalone(weights), **told), Judge.load(weights), pictures, **own)
 
     def scenes(self) -> list[Scene]:
-        rng = np.random.default_rng(self.seed)
-        return [random_scene(rng) for _ in range(self.pictures)]
+        return drawn_scenes(self.pictures, np.random.default_rng(self.seed))
 
     def seeds(self) -> list[int]:
         return [self.seed * SEEDS_APART + number for number in range(self.pictures)]

@@ -97,7 +97,8 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
     scale = round(1 / latents.std().item(), 5)
     latents *= scale
     schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    torch.manual_seed(10 + DIALECTS.index(dialect))
+    seed = 10 + DIALECTS.index(dialect)
+    torch.manual_seed(seed)
     unet = networks.new_unet()
 
     def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
@@ -111,9 +112,7 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
         timesteps = torch.randint(0, 1000, (UNET_BATCH,))
         return F.mse_loss(unet(schedule.add_noise(clean, noise, timesteps), timesteps, cond).sample, noise)
 
-    seed = 10 + DIALECTS.index(dialect)
     averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
-    WEIGHTS.mkdir(exist_ok=True)
     write_checkpoint(WEIGHTS / f"{name}.safetensors", averaged, vae, text_encoder, scale, CLIP_FOLDER)
     networks.text_config().save_pretrained(WEIGHTS / CLIP_FOLDER)
     _note(name, told)
@@ -143,7 +142,6 @@ def train_judge(folder: Path) -> None:
 
     judge = Judge()
     averaged, told = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
-    WEIGHTS.mkdir(exist_ok=True)
     save_file({key: value.half() for key, value in averaged.state_dict().items()}, WEIGHTS / JUDGE_FILE)
     print(f"right on fresh drawings: {Judge.load().accuracy()}")
     _note("judge", told)
@@ -151,7 +149,6 @@ def train_judge(folder: Path) -> None:
 
 def _note(name: str, told: dict[str, float]) -> None:
     """Write beside the weights what was trained, with which command, and for how long."""
-    WEIGHTS.mkdir(exist_ok=True)
     file = WEIGHTS / "training.json"
     notes = json.loads(file.read_text()) if file.exists() else {}
     command = f"python -m lib_amdm.shapes.train {name}"
@@ -174,6 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
+    WEIGHTS.mkdir(exist_ok=True)
     PARTS[chosen.part](chosen.folder)
 
 

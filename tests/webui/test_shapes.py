@@ -13,11 +13,13 @@ import torch
 
 from lib_amdm.hosts.standalone import Job, Standalone
 from lib_amdm.settings import CoModel, Settings
+from lib_amdm.shapes import scores
 from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
 from lib_amdm.shapes.captions import caption
+from lib_amdm.shapes.data import drawn_scenes
 from lib_amdm.shapes.export import FOLDER, export
 from lib_amdm.shapes.judge import Judge
-from lib_amdm.shapes.world import Scene, random_scene
+from lib_amdm.shapes.world import Scene
 
 from .webui_server import WebUI
 
@@ -42,8 +44,7 @@ def judge() -> Judge:
 
 
 def scenes(count: int) -> list[Scene]:
-    rng = np.random.default_rng(2024)
-    return [random_scene(rng) for _ in range(count)]
+    return drawn_scenes(count, np.random.default_rng(2024))
 
 
 def title(name: str) -> str:
@@ -61,13 +62,8 @@ def seen(judge: Judge, pictures: Sequence[np.ndarray]) -> list[Scene]:
 
 def shares(wanted: Sequence[Scene], found: Sequence[Scene]) -> dict[str, float]:
     """Percent of the objects with the right shape, the right colour, both; percent of right backgrounds."""
-    pairs = [(thing, got.cells[cell]) for scene, got in zip(wanted, found) for cell, thing in scene.things]
-    shape = [got is not None and got.shape == thing.shape for thing, got in pairs]
-    colour = [got is not None and got.colour == thing.colour for thing, got in pairs]
-    ground = [scene.background == got.background for scene, got in zip(wanted, found)]
-    both = [s and c for s, c in zip(shape, colour)]
-    named = {"shape": shape, "colour": colour, "both": both, "background": ground}
-    return {name: 100 * float(np.mean(right)) for name, right in named.items()}
+    found_shares = scores.shares(wanted, found)
+    return {name: 100 * found_shares[name].value for name in ("shape", "colour", "both", "background")}
 
 
 @pytest.mark.parametrize("name", DIALECT_OF)
