@@ -97,6 +97,9 @@ class FakeRun:
     def sampler_options(self):
         return {}
 
+    def start(self):
+        pass
+
     def titles(self):
         return {1: "other.safetensors [abc]"}
 

@@ -20,6 +20,9 @@ class HostRun(Protocol):
     def sampler_options(self) -> dict[str, Any]:
         """The keyword arguments of `sampling.amdm` that the host decides."""
 
+    def start(self) -> None:
+        """The pass begins; what this hangs anywhere, `finish` takes away."""
+
     def titles(self) -> Mapping[int, str]:
         """The checkpoint that each slot ran, as the host's list names it."""
 

@@ -33,6 +33,7 @@ class Run:
         co_running = amdm(func, self.co_runs, s.steps, s.eta, s.start, s.correction, **options)
         titles = self.host_run.titles()
         try:
+            self.host_run.start()
             return co_running(*args, **kwargs)
         finally:
             if self.host_run.finish(self.pool_limit):

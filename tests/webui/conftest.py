@@ -1,7 +1,8 @@
 """Fixtures for the tests on a real WebUI.
 
-AMDM_A1111_DIR names the checkout of the WebUI, its pinned repositories included; AMDM_A1111_PYTHON its interpreter,
-where that is not ``venv/bin/python`` in the checkout. Without the first the tests are skipped.
+AMDM_A1111_DIR, AMDM_FORGE_DIR and AMDM_REFORGE_DIR name the checkouts of WebUIs, their pinned repositories included;
+AMDM_A1111_PYTHON and so on their interpreters, where these are not ``venv/bin/python`` in the checkout. Every test runs
+on every WebUI that is named, and is skipped for the others.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 def _make_checkpoints(host: Host, script: Path, folder: Path) -> None:
     result = subprocess.run(
-        [host.python(), str(script), "--out", str(folder)],
+        [host.python(), str(script), "--out", str(folder), "--sizes", host.sizes, *host.cpu_flags],
         cwd=host.directory(),
         env=offline_environment(folder / "hub"),
         stdout=subprocess.PIPE,

@@ -34,6 +34,9 @@ class Host:
     directory_variable: str
     python_variable: str
     cpu_flags: tuple[str, ...]
+    sizes: str = "small"
+    """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -59,7 +62,21 @@ HOSTS = {
             name="a1111",
             directory_variable="AMDM_A1111_DIR",
             python_variable="AMDM_A1111_PYTHON",
-            cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full"),
+            cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
+        ),
+        Host(
+            name="forge",
+            directory_variable="AMDM_FORGE_DIR",
+            python_variable="AMDM_FORGE_PYTHON",
+            cpu_flags=("--always-cpu",),
+            sizes="guessed",
+        ),
+        Host(
+            name="reforge",
+            directory_variable="AMDM_REFORGE_DIR",
+            python_variable="AMDM_REFORGE_PYTHON",
+            cpu_flags=("--always-cpu",),
+            sizes="guessed",
         ),
     )
 }
@@ -71,7 +88,6 @@ COMMON_FLAGS = (
     "--skip-torch-cuda-test",
     "--skip-version-check",
     "--no-hashing",
-    "--do-not-download-clip",
     "--no-download-sd-model",
     "--disable-console-progressbars",
     "--api",
