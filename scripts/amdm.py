@@ -10,7 +10,7 @@ from lib_amdm.webui import api, infotext, options, panel, refusal, run, xyz
 
 try:
     HOST, REASON = here.host(), ""
-except here.UnknownHost as unknown:
+except here.UnknownHostError as unknown:
     HOST, REASON = None, str(unknown)
 
 

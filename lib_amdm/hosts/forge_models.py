@@ -96,10 +96,10 @@ def refuse_stranger(kind: str, info: Any, main: Any, slot: int) -> None:
 
 @torch.inference_mode()
 def load(info: Any, main: Any, slot: int) -> Loaded:
-    """The checkpoint's engine without a VAE, in the dtypes the host chooses for a main one; AmdmError where it cannot be.
+    """The checkpoint's engine without a VAE, in the dtypes the host has for a main one; AmdmError where it cannot be.
 
-    The host's `forge_loader` loads the VAE too and fills what a file lacks with whatever was in memory, so its parts are
-    called here in the same order: state dicts and their kind, components, prediction type, engine.
+    The host's `forge_loader` loads the VAE too and fills what a file lacks with whatever was in memory, so its parts
+    are called here in the same order: state dicts and their kind, components, prediction type, engine.
     """
     parts, guess = _read(info, slot)
     kind = next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)

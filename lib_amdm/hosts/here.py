@@ -25,22 +25,24 @@ CAN: dict[str, dict[str, tuple[str, ...]]] = {
 """What each host's files need of a WebUI to work in it; the first whose needs are met is the one."""
 
 
-class UnknownHost(Exception):
+class UnknownHostError(Exception):
     """Why AMDM cannot be used in this WebUI, in one line for its page."""
 
 
 def host() -> Any:
-    """The host for the WebUI that this runs in; UnknownHost where there is none."""
+    """The host for the WebUI that this runs in; UnknownHostError where there is none."""
     for name, needs in CAN.items():
         if all(_offers(module, names) for module, names in needs.items()):
             try:
                 return importlib.import_module(f"{__package__}.{name}").HOST
             except ImportError as error:
-                raise UnknownHost(
+                raise UnknownHostError(
                     f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({error}); the README's "
                     "table says what AMDM was tried with."
                 ) from error
-    raise UnknownHost("AMDM cannot be used here: this WebUI is none that it knows; the README's table names those.")
+    raise UnknownHostError(
+        "AMDM cannot be used here: this WebUI is none that it knows; the README's table names those."
+    )
 
 
 def _offers(module: str, names: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What A1111 and its relatives have in common when co-models are run in a pass: slots, texts, errors, the way of a step."""
+"""What A1111 and its relatives have in common when co-models are run in a pass: slots, texts, errors."""
 
 from __future__ import annotations
 

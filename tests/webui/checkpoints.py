@@ -9,9 +9,9 @@ drawn, not trained; they are shaped so that a prediction is of order 1, keeps th
 the latent, the time, the prompt and the checkpoint.
 
 `small` models are described by the ``.yaml`` beside the file, which A1111 goes by. Forge and its relatives go by the
-file alone: they guess its kind by the UNet's widths and take text encoder and VAE for those of that kind, in full size.
-The `guessed` models have these widths, and as few layers as the guess allows. A WebUI that goes by the ``.yaml`` can use
-them too.
+file alone: they guess its kind by the UNet's widths and take text encoder and VAE for those of that kind, in full
+size. The `guessed` models have these widths, and as few layers as the guess allows. A WebUI that goes by the ``.yaml``
+can use them too.
 
 The helpers for broken files need nothing but the standard library and are imported by the tests themselves.
 """

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from . import checkpoints
+from .hosts import HOSTS, Host
 from .probed import OPTIONS, Probed
-from .webui_server import HOSTS, Host, WebUI, offline_environment
+from .webui_server import WebUI, offline_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ Start = Callable[..., WebUI]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
-    config.addinivalue_line("markers", "webui: needs a real WebUI (AMDM_A1111_DIR); starts servers, takes minutes")
+    config.addinivalue_line("markers", "webui: needs a real WebUI (AMDM_A1111_DIR ...); starts servers, takes minutes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,6 +45,20 @@ def webui_host(request: pytest.FixtureRequest) -> Host:
     if host.directory() is None:
         pytest.skip(f"{host.directory_variable} is not set: it names the folder of a real WebUI")
     return host
+
+
+@pytest.fixture(autouse=True)
+def _here(request: pytest.FixtureRequest) -> None:
+    """Skip what this WebUI does not have: a sampler, a scheduler, a feature."""
+    if "webui_host" not in request.fixturenames:
+        return
+    webui_host: Host = request.getfixturevalue("webui_host")
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    for kind, present in (("sampler", webui_host.samplers), ("scheduler", webui_host.schedulers)):
+        if kind in given and given[kind] not in present:
+            pytest.skip(f"{webui_host.name} has no {kind} {given[kind]}")
+    if given.get("feature") in webui_host.lacks:
+        pytest.skip(f"{webui_host.name}: {webui_host.lacks[given['feature']]}")
 
 
 @pytest.fixture(scope="session")

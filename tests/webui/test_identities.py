@@ -1,6 +1,6 @@
 """What must hold exactly, for every sampler and scheduler the WebUI lists.
 
-AMDM_TABLE=<file> writes what was measured as the table of docs/measurements.md.
+AMDM_TABLE=table.md writes what was measured as the tables of docs/measurements.md, table-a1111.md and so on.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from .hosts import ALL_SAMPLERS, ALL_SCHEDULERS, Host
 from .probed import STEPS, Drawn, Probed, distance, mirrored, settings, slot
 from .webui_server import WebUI
 
 # the state of these samplers is the latent alone, so that one step at a time is the same as all at once
-MEMORYLESS = {"DPM++ SDE", "DPM++ 2S a", "Euler a", "Euler", "Heun", "DPM2", "DPM2 a", "DDIM", "DDIM CFG++", "LCM"}
+MEMORYLESS = {
+    *("DPM++ SDE", "DPM++ 2S a", "Euler a", "Euler", "Heun", "DPM2", "DPM2 a", "DDIM", "DDIM CFG++", "DDPM", "LCM"),
+}
 NOISY_BUT_NOT_EARLY = {"DPM fast", "DPM adaptive"}
 # Euler and DDIM take the very steps the co-models take; the others leave them by what makes them other samplers
 CO_MODEL_STEPS = ("Euler", "DDIM")
-# as the harness's own test knows them; a new one fails the test that compares this with the WebUI's list
-SAMPLERS = (
-    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
-    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC"),
-    "LCM",
-)
-SCHEDULERS = (
-    *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
-    *("align_your_steps", "simple", "normal", "ddim", "beta"),
-)
 CLOSE = 1e-4
 # gamma = 0 would not be run at all; this one is, and no float32 mix of two latents can show it
 NOTHING = 1e-30
@@ -70,11 +63,12 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[Table]:
+def table(webui_host: Host) -> Iterator[Table]:
     table = Table()
     yield table
     if os.environ.get("AMDM_TABLE"):
-        Path(os.environ["AMDM_TABLE"]).write_text(table.markdown())
+        path = Path(os.environ["AMDM_TABLE"])
+        path.with_stem(f"{path.stem}-{webui_host.name}").write_text(table.markdown())
 
 
 class Cases:
@@ -98,12 +92,12 @@ def cases(probed: Probed) -> Cases:
 
 
 def test_all_samplers_and_schedulers_are_tested(probed: Probed) -> None:
-    assert {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} == set(SAMPLERS)
-    listed = [each["name"] for each in probed.server.call("/sdapi/v1/schedulers")]
-    assert set(listed) <= set(SCHEDULERS), listed
+    host = probed.server.host
+    assert {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} == set(host.samplers)
+    assert {each["name"] for each in probed.server.call("/sdapi/v1/schedulers")} == set(host.schedulers)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_off_is_the_bare_webui(probed: Probed, bare_webui: WebUI, cases: Cases, sampler: str, table: Table) -> None:
     bare = bare_webui.pixels(bare_webui.txt2img(sampler_name=sampler, steps=STEPS))[0]
     assert np.array_equal(cases.plain(sampler).picture, bare)
@@ -115,7 +109,7 @@ def test_off_is_the_bare_webui(probed: Probed, bare_webui: WebUI, cases: Cases, 
     table.put(sampler, ROWS[0], 0.0)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_a_vanishing_gamma_changes_nothing(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     drawn = probed.draw(FORCED, sampler_name=sampler)
     assert drawn.report["unet"]["co"] > 0
@@ -128,7 +122,7 @@ def test_a_vanishing_gamma_changes_nothing(probed: Probed, cases: Cases, sampler
         assert off < 1.5 * np.abs(cases.plain(sampler).latent).max()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_the_main_checkpoint_as_its_own_co_model(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     drawn = probed.draw(mirrored(), sampler_name=sampler)
     assert drawn.report["unet"]["co"] > 0
@@ -165,7 +159,7 @@ def test_gamma_1_is_the_co_model_alone(probed: Probed, cases: Cases, sampler: st
     assert distance(drawn.latent, cases.plain(sampler).latent) > 0.1
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     if sampler == "DPM adaptive":
         pytest.skip("its steps depend on all pictures of the batch, without AMDM too")
@@ -182,7 +176,7 @@ def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: s
     assert bare < 5e-4
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_the_same_seed_is_the_same_picture(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     first = cases.mixed(sampler)
     off = distance(probed.draw(MIXED, sampler_name=sampler).latent, first.latent)
@@ -192,7 +186,7 @@ def test_the_same_seed_is_the_same_picture(probed: Probed, cases: Cases, sampler
     assert distance(first.latent, cases.mixed(sampler, 2).latent) > 0.1
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_the_random_stream_is_the_webuis_own(cases: Cases, sampler: str, table: Table) -> None:
     plain, mixed = cases.plain(sampler).report, cases.mixed(sampler).report
     assert not mixed["process random moved"]
@@ -209,7 +203,7 @@ def test_independent_noise_is_not_the_webuis(probed: Probed, cases: Cases) -> No
     assert not drawn.report["process random moved"]
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", ALL_SCHEDULERS)
 def test_every_scheduler_draws_the_same_twice(probed: Probed, scheduler: str) -> None:
     drawn, again = (probed.draw(MIXED, scheduler=scheduler) for _ in range(2))
     assert distance(drawn.latent, again.latent) == 0

@@ -9,10 +9,8 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +18,13 @@ import numpy as np
 import requests
 from PIL import Image
 
+from .hosts import Host
+
 EXTENSION_NAME = "amdm"
 PROBE = Path(__file__).resolve().parent / "probe"
 START_SECONDS = 300
 REQUEST_SECONDS = 600
 
-
-@dataclass(frozen=True)
-class Host:
-    """What differs between the WebUIs: where they are and how they are told to stay on the CPU."""
-
-    name: str
-    directory_variable: str
-    python_variable: str
-    cpu_flags: tuple[str, ...]
-    sizes: str = "small"
-    """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
-
-    script: str = "launch.py"
-    ready_text: str = "Startup time:"
-
-    def directory(self) -> Path | None:
-        """The checkout named by the environment, or None."""
-        value = os.environ.get(self.directory_variable)
-        return Path(value).expanduser().resolve() if value else None
-
-    def python(self) -> str:
-        """The interpreter: the one named by the environment, the checkout's own, or the one running the tests."""
-        named = os.environ.get(self.python_variable)
-        if named:
-            return named
-        directory = self.directory()
-        own = directory / "venv" / "bin" / "python" if directory else None
-        return str(own) if own and own.exists() else sys.executable
-
-
-HOSTS = {
-    host.name: host
-    for host in (
-        Host(
-            name="a1111",
-            directory_variable="AMDM_A1111_DIR",
-            python_variable="AMDM_A1111_PYTHON",
-            cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
-        ),
-        Host(
-            name="forge",
-            directory_variable="AMDM_FORGE_DIR",
-            python_variable="AMDM_FORGE_PYTHON",
-            cpu_flags=("--always-cpu",),
-            sizes="guessed",
-        ),
-        Host(
-            name="reforge",
-            directory_variable="AMDM_REFORGE_DIR",
-            python_variable="AMDM_REFORGE_PYTHON",
-            cpu_flags=("--always-cpu",),
-            sizes="guessed",
-        ),
-    )
-}
 
 COMMON_FLAGS = (
     "--skip-prepare-environment",
@@ -347,7 +292,7 @@ class WebUI:
         self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
     ) -> dict[str, Any]:
         """The body of a request for a picture, or of one from a picture."""
-        request = {**DRAWING, **parameters}
+        request = {**DRAWING, **self.host.request, **parameters}
         if picture is not None:
             request["init_images"] = [encode_picture(picture)]
         if isinstance(request.get("mask"), np.ndarray):
