@@ -37,12 +37,10 @@ def host() -> Any:
                 return importlib.import_module(f"{__package__}.{name}").HOST
             except ImportError as error:
                 raise UnknownHostError(
-                    f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({error}); the README's "
-                    "table says what AMDM was tried with."
+                    f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({error}); the README "
+                    "says what AMDM was tried with."
                 ) from error
-    raise UnknownHostError(
-        "AMDM cannot be used here: this WebUI is none that it knows; the README's table names those."
-    )
+    raise UnknownHostError("AMDM cannot be used here: this WebUI is none that it knows; the README names those.")
 
 
 def _offers(module: str, names: tuple[str, ...]) -> bool:
