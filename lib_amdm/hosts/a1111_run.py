@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
-from types import SimpleNamespace
 from typing import Any
 
 import k_diffusion.external
 import torch
-from modules import devices, lowvram, prompt_parser, sd_hijack, sd_models, sd_samplers_lcm, shared
-from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
+from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
 
 from ..comodels.guidance import guided
 from ..comodels.pool import FileState
 from ..settings import CoModel
 from . import a1111_models
+from .webui_hijack import embedding_names, notes_of_main_kept
 from .webui_run import SlotModel, WebUIRun
 
 
@@ -63,13 +62,8 @@ class A1111SlotModel(SlotModel):
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
-        hijack = sd_hijack.model_hijack
-        kept = hijack.extra_generation_params.copy(), hijack.comments.copy()
-        try:
-            with self._on_device(), torch.no_grad(), devices.autocast():
-                yield
-        finally:
-            hijack.extra_generation_params, hijack.comments = kept
+        with notes_of_main_kept(), self._on_device(), torch.no_grad(), devices.autocast():
+            yield
 
     def _dialect(self) -> tuple[Any, ...]:
         p, opts = self.run.p, shared.opts
@@ -85,12 +79,11 @@ class A1111SlotModel(SlotModel):
             opts.sdxl_refiner_low_aesthetic_score,
             opts.sdxl_refiner_high_aesthetic_score,
         )
-        embeddings = tuple(sorted(sd_hijack.model_hijack.embedding_db.word_embeddings))
         if not self.is_main:
-            return (*options, embeddings)
+            return (*options, *embedding_names())
         data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
         networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
-        return (*options, embeddings, networks, FileState.of(self.info.filename))
+        return (*options, *embedding_names(), networks, FileState.of(self.info.filename))
 
     @cached_property
     def wrap(self) -> Any:
@@ -115,40 +108,20 @@ class A1111SlotModel(SlotModel):
             told = {**cond, **concat} if isinstance(cond, dict) else {"c_crossattn": [cond], **concat}
             return self.wrap(x, sigma, cond=told)
 
+        cond, uncond = self._padded(cond, uncond)
         with self._on_device():
             denoised = guided(
                 predict,
                 shown,
                 sigma,
                 parts,
-                *self._padded(cond, uncond),
+                cond,
+                uncond,
                 self.cond_scale,
                 run.skips_uncond(step, host_sigma[0].item()),
                 shared.opts.batch_cond_uncond,
             )
         return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
-
-    def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
-        """Texts of different length as the host's options want them; its empty text is this model's own."""
-        opts = shared.opts
-        if cond.shape[1] == uncond.shape[1]:
-            return cond, uncond
-        if opts.pad_cond_uncond_v0:
-            # the host's own padding, on a stand-in for the denoiser that it would leave a note on
-            return CFGDenoiser.pad_cond_uncond_v0(SimpleNamespace(), cond, uncond)
-        if opts.pad_cond_uncond:
-            empty = self.run.main.cond_stage_model_empty_prompt if self.is_main else self.texts.get("", self._empty)
-            repeats = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
-            if repeats < 0:
-                cond = pad_cond(cond, -repeats, empty)
-            elif repeats > 0:
-                uncond = pad_cond(uncond, repeats, empty)
-        return cond, uncond
-
-    def _empty(self) -> torch.Tensor:
-        with torch.no_grad(), devices.autocast():
-            cond = self.model.get_learned_conditioning([""])
-        return cond["crossattn"] if isinstance(cond, dict) else cond
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:

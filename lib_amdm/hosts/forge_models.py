@@ -14,10 +14,10 @@ from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 from diffusers import DiffusionPipeline
-from modules import safe, sd_models, shared
+from modules import sd_models, shared
 
 from ..comodels.pool import Loaded
-from . import webui_words
+from . import webui_files, webui_words
 
 FAMILIES = {
     "StableDiffusion": "SD1",
@@ -33,7 +33,6 @@ UNUSED = ("logit_scale", "text_projection.weight")
 """Ends of names that some files leave out and that no prediction needs."""
 
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
-PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
 
@@ -122,9 +121,7 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
 def _read(info: Any, slot: int) -> tuple[dict[str, dict[str, torch.Tensor]], Any]:
     """The file's tensors by component, and what kind of model the host takes it for."""
     try:
-        if Path(info.filename).suffix.lower() in PICKLED:
-            # the host would run what is in the file; its own restricted unpickler says whether there is anything to run
-            safe.check_pt(info.filename, safe.global_extra_handler)
+        webui_files.refuse_code(info.filename)
         return loader.split_state_dict(info.filename, additional_state_dicts=additional_modules())
     except AttributeError as error:
         raise webui_words.unreadable(slot, info.name, "Forge does not know what kind of model it is") from error
