@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,7 @@ def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
     """The line, and the switch that an API's settings take the place of; the switch is not shown."""
     switch = specs(Settings)[0]
     with gr.Accordion(switch.label, open=False, elem_id=elem_id("refusal")):
-        gr.HTML(value=reason)
+        gr.HTML(value=escape(reason))
         return [gr.Checkbox(value=False, label=switch.label, visible=False, elem_id=elem_id(switch.name))]
 
 
