@@ -113,6 +113,9 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
         scheduler = components["scheduler"].config
         scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
         engine = kind(estimated_config=guess, huggingface_components=components)
+    for encoder in engine.forge_objects.clip.cond_stage_model.children():
+        # as the host does when it first encodes; done now, co-models with equal embeddings can share them
+        encoder.transformer.text_model.embeddings.to(torch.float32)
     engine.sd_checkpoint_info = info
     engine.filename = info.filename
     return Loaded(info.title, CoModel(engine))

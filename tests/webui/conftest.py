@@ -57,8 +57,9 @@ def _here(request: pytest.FixtureRequest) -> None:
     for kind, present in (("sampler", webui_host.samplers), ("scheduler", webui_host.schedulers)):
         if kind in given and given[kind] not in present:
             pytest.skip(f"{webui_host.name} has no {kind} {given[kind]}")
-    if given.get("feature") in webui_host.lacks:
-        pytest.skip(f"{webui_host.name}: {webui_host.lacks[given['feature']]}")
+    feature = given.get("feature", given.get("start"))
+    if feature in webui_host.lacks:
+        pytest.skip(f"{webui_host.name}: {webui_host.lacks[feature]}")
 
 
 @pytest.fixture(scope="session")

@@ -63,15 +63,20 @@ A1111 = Host(
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
+    lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
 )
+BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
+TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
 FORGE = Host(
     name="forge",
     cpu_flags=("--always-cpu",),
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedulers=(*SCHEDULERS, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
     sizes="guessed",
-    request={"hr_additional_modules": ["Use same choices"]},
+    request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     lacks={
+        **BY_ITSELF,
+        **TOGETHER,
         "tiling": "it is switched off in Forge",
         "padded": "Forge repeats texts of different length instead",
         "padded, long negative": "Forge repeats texts of different length instead",
@@ -79,7 +84,19 @@ FORGE = Host(
         "quantized sigmas": "Forge always uses whole timesteps",
     },
 )
-REFORGE = Host(name="reforge", cpu_flags=("--always-cpu",), samplers=SAMPLERS, schedulers=SCHEDULERS, sizes="guessed")
+REFORGE = Host(
+    name="reforge",
+    cpu_flags=("--always-cpu",),
+    samplers=SAMPLERS,
+    schedulers=SCHEDULERS,
+    sizes="guessed",
+    request={"hr_cfg": 3},
+    lacks={
+        **BY_ITSELF,
+        **TOGETHER,
+        "quantized sigmas": "reForge always uses whole timesteps",
+    },
+)
 HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE)}
 ALL_SAMPLERS = tuple(dict.fromkeys(sampler for host in HOSTS.values() for sampler in host.samplers))
 ALL_SCHEDULERS = tuple(dict.fromkeys(scheduler for host in HOSTS.values() for scheduler in host.schedulers))

@@ -25,7 +25,8 @@ def lora(probed: Probed) -> Iterator[None]:
     tensors: dict[str, np.ndarray] = {}
     with safe_open(probed.server.checkpoint_folder / "alpha.safetensors", "np") as weights:
         for key in weights.keys():  # noqa: SIM118 -- this is no dictionary
-            prefix = {"model.diffusion_model.": "diffusion_model.", "cond_stage_model.": ""}
+            # the names that training scripts give, which all WebUIs read
+            prefix = {"model.diffusion_model.": "lora_unet.", "cond_stage_model.transformer.": "lora_te."}
             found = next((start for start in prefix if key.startswith(start)), None)
             if found is None or not key.endswith((".to_q.weight", ".to_v.weight", ".fc1.weight")):
                 continue

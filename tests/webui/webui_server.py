@@ -226,6 +226,13 @@ class WebUI:
         """Whether the process is alive."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def memory(self) -> int:
+        """Bytes of the process's own memory, without the files it has mapped."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * int(re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)[1])
+
     def stop(self) -> None:
         """End the process."""
         if self._process is None:
