@@ -18,6 +18,9 @@ class Host:
     cpu_flags: tuple[str, ...]
     samplers: tuple[str, ...]
     schedulers: tuple[str, ...]
+    more_samplers: bool = False
+    """Whether it has further samplers, which are drawn with, but have no rows in the tables."""
+
     sizes: str = "small"
     """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
 
@@ -58,6 +61,7 @@ SCHEDULERS = (
     *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
+TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
@@ -71,7 +75,7 @@ FORGE = Host(
     name="forge",
     cpu_flags=("--always-cpu",),
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
-    schedulers=(*SCHEDULERS, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
+    schedulers=(*SCHEDULERS, *TABLES),
     sizes="guessed",
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     lacks={
@@ -88,7 +92,11 @@ REFORGE = Host(
     name="reforge",
     cpu_flags=("--always-cpu",),
     samplers=SAMPLERS,
-    schedulers=SCHEDULERS,
+    more_samplers=True,
+    schedulers=(
+        *(*SCHEDULERS, *TABLES, "sinusoidal_sf", "invcosinusoidal_sf", "react_cosinusoidal_dynsf", "cosine", "phi"),
+        *("align_your_steps_custom", "cosine-exponential blend", "laplace", "karras dynamic"),
+    ),
     sizes="guessed",
     request={"hr_cfg": 3},
     lacks={

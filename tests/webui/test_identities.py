@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from .hosts import ALL_SAMPLERS, ALL_SCHEDULERS, Host
-from .probed import STEPS, Drawn, Probed, distance, mirrored, settings, slot
+from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, slot
 from .webui_server import WebUI
 
 # the state of these samplers is the latent alone, so that one step at a time is the same as all at once
@@ -93,7 +93,8 @@ def cases(probed: Probed) -> Cases:
 
 def test_all_samplers_and_schedulers_are_tested(probed: Probed) -> None:
     host = probed.server.host
-    assert {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} == set(host.samplers)
+    samplers = {each["name"] for each in probed.server.call("/sdapi/v1/samplers")}
+    assert samplers == set(host.samplers) if not host.more_samplers else samplers > set(host.samplers)
     assert {each["name"] for each in probed.server.call("/sdapi/v1/schedulers")} == set(host.schedulers)
 
 
@@ -159,6 +160,17 @@ def test_gamma_1_is_the_co_model_alone(probed: Probed, cases: Cases, sampler: st
     assert distance(drawn.latent, cases.plain(sampler).latent) > 0.1
 
 
+@pytest.mark.parametrize("main", ["alpha", "vpred"])
+@pytest.mark.parametrize("co", ["beta", "vpred"])
+def test_the_prediction_is_the_hosts_own(probed: Probed, main: str, co: str) -> None:
+    """A single step of Euler to noise level 0 gives the prediction itself."""
+    own = settings(slot(co, gamma=1, eta=0), eta=0, steps=1)
+    drawn = probed.draw(own, checkpoint=main, steps=1, negative_prompt="a blue circle")
+    alone = probed.draw(checkpoint=co, steps=1, negative_prompt="a blue circle")
+    assert drawn.report["co_models"] == [1]
+    assert distance(drawn.latent, alone.latent) < 1e-5
+
+
 @pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     if sampler == "DPM adaptive":
@@ -194,6 +206,20 @@ def test_the_random_stream_is_the_webuis_own(cases: Cases, sampler: str, table: 
     table.put(sampler, ROWS[6], "its early steps draw none" if moved else "no")
     # both draw noise in every step of their own, and their early steps are DDIM steps
     assert moved == (sampler in NOISY_BUT_NOT_EARLY)
+
+
+def test_further_samplers_draw_with_co_models(probed: Probed) -> None:
+    """K evaluations of the co-model, and the same picture twice, for every sampler that can draw here at all."""
+    wrong = {}
+    for name in {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} - set(probed.server.host.samplers):
+        if isinstance(probed.try_to_draw(sampler_name=name), Failed):
+            continue
+        first, second = (probed.try_to_draw(MIXED, sampler_name=name) for _ in range(2))
+        if isinstance(first, Failed) or isinstance(second, Failed):
+            wrong[name] = first.message if isinstance(first, Failed) else "fails the second time"
+        elif first.report["unet"]["co"] != MIXED["steps"] or distance(first.latent, second.latent) > 0:
+            wrong[name] = f"{first.report['unet']['co']} evaluations, {distance(first.latent, second.latent)} apart"
+    assert wrong == {}
 
 
 def test_independent_noise_is_not_the_webuis(probed: Probed, cases: Cases) -> None:
