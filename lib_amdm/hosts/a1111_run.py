@@ -136,6 +136,10 @@ class A1111SlotModel(SlotModel):
             if travels:
                 a1111_models.move(self.model, devices.cpu)
 
+    def let_go(self) -> None:
+        super().let_go()
+        vars(self).pop("wrap", None)
+
     def park(self) -> None:
         """After the early steps: make room on the GPU for the main model's steps and the VAE where little is left."""
         if self.is_main or devices.device.type != "cuda":

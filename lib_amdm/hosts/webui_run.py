@@ -107,6 +107,7 @@ class WebUIRun:
         ran = any(model.evaluations for model in self.models)
         for model in self.models:
             model.park()
+            model.let_go()
         self.models = []
         self.host.trim(pool_limit)
         return ran
@@ -173,6 +174,10 @@ class SlotModel:
 
     def park(self) -> None:
         """After the early steps: make room on the GPU, where the host does not do so by itself."""
+
+    def let_go(self) -> None:
+        """Refer to the model no more: the pass may hold this object for a while, and the pool may drop the model."""
+        self.model = None
 
     @property
     def cond_scale(self) -> float:

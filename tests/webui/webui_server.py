@@ -180,7 +180,8 @@ class WebUI:
     def command(self) -> list[str]:
         """The command line."""
         place = ["--data-dir", str(self.data), "--server-name", "127.0.0.1", "--port", str(self.port)]
-        page = [] if self.page else ["--nowebui"]
+        # with the data elsewhere, a page of gradio 4 is not given the WebUI's own scripts and styles
+        page = ["--gradio-allowed-path", str(self.directory)] if self.page else ["--nowebui"]
         start = [self.host.python(), self.host.script]
         return [*start, *COMMON_FLAGS, *self.host.cpu_flags, *page, *place, *self.arguments]
 
