@@ -13,14 +13,14 @@ from .hosts import A1111, Host
 from .probed import OPTIONS, Probed, mirrored, settings, slot
 from .webui_server import WebUI
 
-SEEDS = range(1, 9)
-STEPS = 20
+SEEDS = range(1, 5)
+STEPS = 12
 # A1111 shows its models fractions of timesteps, the others whole ones; with this option A1111 does too
 WHOLE = {"enable_quantization": True}
 AMDM = {
-    "gamma 0.5": settings(slot("beta"), steps=8),
-    "gamma 0.7, own prompt": settings(slot("beta", gamma=0.7, prompt="a blue circle"), steps=8, eta=0.2),
-    "independent noise": settings(slot("beta", noise="independent"), steps=8),
+    "gamma 0.5": settings(slot("beta"), steps=5),
+    "gamma 0.7, own prompt": settings(slot("beta", gamma=0.7, prompt="a blue circle"), steps=5, eta=0.2),
+    "independent noise": settings(slot("beta", noise="independent"), steps=5),
     "all steps": mirrored("beta", steps=STEPS),
 }
 

@@ -125,7 +125,8 @@ class Page:
         return found
 
     def switch_to(self, tab: str) -> None:
-        button = next(button for button in self.all("#tabs > .tab-nav button") if button.text.strip() == tab)
+        buttons = self.all("#tabs > .tab-nav button")
+        button = next(button for button in buttons if button.text.strip().lower() == tab.lower())
         button.click()
 
     def toggle(self, accordion: str) -> None:
@@ -237,9 +238,10 @@ def test_controls_are_explained(page: Page) -> None:
 def test_a_users_defaults_are_kept_under_unique_names(page: Page) -> None:
     saved = json.loads((page.webui.data / "ui-config.json").read_text())
     own = {key: value for key, value in saved.items() if "amdm.py/txt2img" in key}
-    assert own["customscript/amdm.py/txt2img/AMDM/value"] is False
+    forgets = "accordion's default" in page.webui.host.lacks
+    assert own.get("customscript/amdm.py/txt2img/AMDM/value") is (None if forgets else False)
     assert own["customscript/amdm.py/txt2img/Gamma of co-model 3/value"] == 0.5
-    assert len([key for key in own if key.endswith("/value")]) == len(list(flat(3)))
+    assert len([key for key in own if key.endswith("/value")]) == len(list(flat(3))) - forgets
     assert [key for key in saved if "Unload co-models" in key] == []
 
 
