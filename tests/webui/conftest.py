@@ -79,6 +79,13 @@ def checkpoint_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.fixture(scope="session")
+def takes_bundled(webui_host: Host) -> None:
+    """The bundled checkpoints are small ones."""
+    if webui_host.sizes != "small":
+        pytest.skip(f"{webui_host.name} does not know models as small as the bundled ones")
+
+
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     import fcntl
