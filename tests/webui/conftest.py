@@ -27,7 +27,8 @@ Start = Callable[..., WebUI]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the markers."""
+    config.addinivalue_line("markers", "needs(feature): skipped where a WebUI lacks it (tests/webui/hosts.py)")
     config.addinivalue_line("markers", "webui: needs a real WebUI (AMDM_A1111_DIR ...); starts servers, takes minutes")
 
 
@@ -57,9 +58,10 @@ def _here(request: pytest.FixtureRequest) -> None:
     for kind, present in (("sampler", webui_host.samplers), ("scheduler", webui_host.schedulers)):
         if kind in given and given[kind] not in present:
             pytest.skip(f"{webui_host.name} has no {kind} {given[kind]}")
-    feature = given.get("feature", given.get("start"))
-    if feature in webui_host.lacks:
-        pytest.skip(f"{webui_host.name}: {webui_host.lacks[feature]}")
+    needed = [mark.args[0] for mark in request.node.iter_markers("needs")]
+    for feature in (given.get("feature"), given.get("start"), *needed):
+        if feature in webui_host.lacks:
+            pytest.skip(f"{webui_host.name}: {webui_host.lacks[feature]}")
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,7 @@ FORGE = Host(
         "padded as of old": "Forge repeats texts of different length instead",
         "quantized sigmas": "Forge always uses whole timesteps",
         "accordion's default": "Forge does not save it among a user's defaults",
+        "infotext of a request": "Forge's own API answers every infotext with an error",
     },
 )
 REFORGE = Host(

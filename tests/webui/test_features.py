@@ -159,9 +159,9 @@ def test_a_co_model_is_treated_as_the_main_one(probed: Probed, feature: str) -> 
     assert len(mirror.pixels) == len(plain.pixels)
 
 
-@pytest.mark.parametrize("feature", ["uncond and cond apart"])
+@pytest.mark.needs("uncond and cond apart")
 @pytest.mark.parametrize("sampler", ["DDIM", "Euler"])
-def test_the_mirror_with_uncond_and_cond_apart(probed: Probed, sampler: str, feature: str) -> None:
+def test_the_mirror_with_uncond_and_cond_apart(probed: Probed, sampler: str) -> None:
     request = {"sampler_name": sampler, "negative_prompt": "blue", "prompt": "a red AND a green :0.5"}
     apart = options(batch_cond_uncond=False)
     plain, mirror = (probed.draw(amdm, **request, **apart) for amdm in (None, mirrored()))
@@ -422,6 +422,7 @@ def test_a_refiner_within_the_early_steps(probed: Probed) -> None:
 # ---- other ways in ----
 
 
+@pytest.mark.needs("infotext of a request")
 def test_the_infotext_alone_gives_the_same_picture(probed: Probed) -> None:
     amdm = settings(
         slot(gamma=0.6, eta=0.2, prompt='a "blue": circle, (round:1.2)', negative_prompt="red, [blue]", cfg_scale=4),
@@ -439,6 +440,7 @@ def test_the_infotext_alone_gives_the_same_picture(probed: Probed) -> None:
     assert distance(drawn.latent, probed.draw().latent) > VISIBLE
 
 
+@pytest.mark.needs("infotext of a request")
 def test_an_infotext_without_amdm_switches_it_off(probed: Probed) -> None:
     plain = probed.draw()
     answer = probed.server.call("/sdapi/v1/txt2img", {"infotext": plain.infotext})

@@ -424,6 +424,7 @@ def test_prompts_of_all_kinds_survive_the_webuis_own_writer_and_reader(server: W
         assert tuple(read[label] for label in labels) == texts
 
 
+@pytest.mark.needs("infotext of a request")
 def test_an_infotext_in_a_request_draws_the_same_picture(server: WebUI) -> None:
     settings = {"steps": 3, "co_models": [{"checkpoint": "beta", "gamma": 0.75, "eta": 0.25, "prompt": "a, b: c"}]}
     first = server.txt2img(**amdm(**settings))
