@@ -25,7 +25,7 @@ class Host:
     """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
 
     request: Mapping[str, Any] = field(default_factory=dict)
-    """What every request must say here, as the WebUI's own defaults make it fail."""
+    """What every request says here: with the WebUI's own defaults it fails, or does something of its own."""
 
     lacks: Mapping[str, str] = field(default_factory=dict)
     """Features that this WebUI does not have or that do nothing in it, and why."""
@@ -87,7 +87,6 @@ FORGE = Host(
         "padded as of old": "Forge repeats texts of different length instead",
         "quantized sigmas": "Forge always uses whole timesteps",
         "accordion's default": "Forge does not save it among a user's defaults",
-        "infotext of a request": "Forge's own API answers every infotext with an error",
     },
 )
 REFORGE = Host(

@@ -422,7 +422,6 @@ def test_a_refiner_within_the_early_steps(probed: Probed) -> None:
 # ---- other ways in ----
 
 
-@pytest.mark.needs("infotext of a request")
 def test_the_infotext_alone_gives_the_same_picture(probed: Probed) -> None:
     amdm = settings(
         slot(gamma=0.6, eta=0.2, prompt='a "blue": circle, (round:1.2)', negative_prompt="red, [blue]", cfg_scale=4),
@@ -435,15 +434,14 @@ def test_the_infotext_alone_gives_the_same_picture(probed: Probed) -> None:
     drawn = probed.draw(amdm)
     assert "AMDM 1 gamma: 0.6" in drawn.infotext
     probed.server.call("/amdm-probe/arm", {})
-    answer = probed.server.call("/sdapi/v1/txt2img", {"infotext": drawn.infotext})
+    answer = probed.from_infotext(drawn.infotext)
     assert np.array_equal(probed.server.pixels(answer)[0], drawn.picture)
     assert distance(drawn.latent, probed.draw().latent) > VISIBLE
 
 
-@pytest.mark.needs("infotext of a request")
 def test_an_infotext_without_amdm_switches_it_off(probed: Probed) -> None:
     plain = probed.draw()
-    answer = probed.server.call("/sdapi/v1/txt2img", {"infotext": plain.infotext})
+    answer = probed.from_infotext(plain.infotext)
     assert np.array_equal(probed.server.pixels(answer)[0], plain.picture)
 
 
