@@ -1,0 +1,46 @@
+"""One small UNet of Stable Diffusion 1's shape in each layout, with the same weights: for tests of the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from lib_amdm.shapes.ldm_format import UNET_PREFIX, unet_weights
+from tests.ldm_unet import LdmUnet
+from tests.seeded import fill
+
+WIDTHS = (32, 32, 32, 32)
+"""All equal, so that layers in a wrong order fit, and only the numbers can show it."""
+HEADS = 8
+LAYOUTS = ("a1111", "forge", "diffusers")
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def unet_of(layout: str, context: int, layers: int = 2) -> tuple[nn.Module, Predict]:
+    """The UNet, and a way to call it with latents, timesteps and contexts whatever its layout."""
+    if layout == "diffusers":
+        unet = diffusers_unet(context, layers)
+        return unet, lambda x, t, c: unet(x, t, encoder_hidden_states=c).sample
+    unet = LdmUnet(WIDTHS, (True, True, True, False), context, HEADS, layers, in_place=layout == "forge")
+    fill(unet)
+    unet.eval().requires_grad_(False)
+    return unet, unet
+
+
+def diffusers_unet(context: int, layers: int = 2) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=WIDTHS,
+        layers_per_block=layers,
+        cross_attention_dim=context,
+        attention_head_dim=HEADS,  # diffusers reads this as the number of heads
+    )
+    fill(unet, ldm_names(unet))
+    return unet.eval().requires_grad_(False)
+
+
+def ldm_names(unet: UNet2DConditionModel) -> dict[str, str]:
+    """ldm's names of a diffusers UNet's parameters."""
+    return dict(zip(unet.state_dict(), (name.removeprefix(UNET_PREFIX) for name in unet_weights(unet))))
