@@ -1,4 +1,4 @@
-"""Names and shapes of every kind of adapter file, for any UNet's blocks: small and full-size test files are made of them.
+"""Names and shapes of every kind of adapter file, for any UNet: small and full-size test files are made of them.
 
 `widths` are the blocks' widths by their ldm names in the order in which the UNet runs them, as `widths_of(unet)` gives.
 """
