@@ -30,9 +30,9 @@ from tests.adapter_files import (
     sdxl_unet,
     widths_of,
 )
-from tests.unets import diffusers_unet, unet_of
+from tests.unets import diffusers_unet, shared_unet_of
 
-SMALL = widths_of(unet_of("a1111", 48)[0])
+SMALL = widths_of(shared_unet_of("a1111", 48)[0])
 IP = random_tensors(ip_shapes(SMALL, 48))
 GLIGEN = random_tensors(gligen_shapes(SMALL, 48, 16))
 INTERACT = random_tensors(interactdiffusion_shapes(SMALL, 48, 16))
@@ -139,7 +139,7 @@ def test_every_container(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(file.tensors[ours(key)], tensors[key]) for key in tensors)
     adapter = adapter_of(file)
     assert adapter.size_in_bytes() == sum(4 * tensor.numel() for tensor in tensors.values())
-    assert adapter.layers(blocks_of(unet_of("a1111", 48)[0]))
+    assert adapter.layers(blocks_of(shared_unet_of("a1111", 48)[0]))
 
 
 def test_what_we_save_we_read(tmp_path: Path) -> None:

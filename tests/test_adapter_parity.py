@@ -22,7 +22,7 @@ from lib_amdm.adapters.layout import Interaction, Layout, Region
 from lib_amdm.adapters.make import adapter_of
 from lib_amdm.adapters.migc import Migc
 from tests.golden import golden, seeded, seeded_adapter, timesteps
-from tests.unets import LAYOUTS, unet_of
+from tests.unets import LAYOUTS, shared_unet_of
 
 EXACT = 1e-5
 SEEN = 10 * EXACT
@@ -36,7 +36,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def run(layout: str, adapters: Sequence[Prepared], x: Tensor, text: Tensor, t: Tensor, rows: Rows) -> Tensor:
-    unet, predict = unet_of(layout, text.shape[-1])
+    unet, predict = shared_unet_of(layout, text.shape[-1])
     with torch.no_grad(), attached(unet, adapters, lambda: rows):
         return predict(x, t, text)
 
@@ -253,7 +253,7 @@ def _with_order(aggregated, order: Tensor):
 
 def test_migc_leaves_negative_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     told, meta = golden("migc")
-    _, predict = unet_of("a1111", 768)
+    _, predict = shared_unet_of("a1111", 768)
     with torch.no_grad():
         plain = predict(told["x_128x128"], timesteps(meta), told["text"][:2])
     ours, theirs = migc_result("a1111", "migc", monkeypatch)

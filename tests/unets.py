@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from diffusers import UNet2DConditionModel
@@ -27,6 +28,10 @@ def unet_of(layout: str, context: int, layers: int = 2) -> tuple[nn.Module, Pred
     fill(unet)
     unet.eval().requires_grad_(False)
     return unet, unet
+
+
+shared_unet_of = functools.cache(unet_of)
+"""The same for tests that change nothing in it."""
 
 
 def diffusers_unet(context: int, layers: int = 2) -> UNet2DConditionModel:
