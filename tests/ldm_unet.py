@@ -68,19 +68,26 @@ class BasicTransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    def __init__(self, width: int, context: int, heads: int, in_place: bool) -> None:
+    """SDXL has more blocks than one, and linear layers about them."""
+
+    def __init__(self, width: int, context: int, heads: int, depth: int, linear: bool, in_place: bool) -> None:
         super().__init__()
+        self.linear = linear
         self.norm = nn.GroupNorm(32, width, eps=1e-6)
-        self.proj_in = nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([BasicTransformerBlock(width, context, heads, in_place)])
-        self.proj_out = nn.Conv2d(width, width, 1)
+        self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        blocks = [BasicTransformerBlock(width, context, heads, in_place) for _ in range(depth)]
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        h = self.proj_in(self.norm(x))
+        h = self.norm(x) if self.linear else self.proj_in(self.norm(x))
         tokens = h.flatten(2).transpose(1, 2).contiguous()
+        tokens = self.proj_in(tokens) if self.linear else tokens
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
-        return self.proj_out(tokens.transpose(1, 2).reshape(h.shape)) + x
+        tokens = self.proj_out(tokens) if self.linear else tokens
+        h = tokens.transpose(1, 2).reshape(h.shape)
+        return (h if self.linear else self.proj_out(h)) + x
 
 
 class ResBlock(nn.Module):
@@ -129,15 +136,19 @@ class Sequence(nn.Sequential):
 
 
 class LdmUnet(nn.Module):
-    """attends: whether a level has attention. Called as A1111 and Forge call theirs: (x, timesteps, context)."""
+    """depths: how many transformer blocks a level's layers have. heads: how many, at each level.
+
+    Called as A1111 and Forge call theirs: (x, timesteps, context).
+    """
 
     def __init__(
         self,
         widths: tuple[int, ...],
-        attends: tuple[bool, ...],
+        depths: tuple[int, ...],
         context: int,
-        heads: int = 8,
+        heads: tuple[int, ...],
         layers: int = 2,
+        linear: bool = False,
         in_place: bool = False,
     ) -> None:
         super().__init__()
@@ -145,24 +156,26 @@ class LdmUnet(nn.Module):
         self.first = first
         self.time_embed = nn.Sequential(nn.Linear(first, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
-        def attention(width: int) -> SpatialTransformer:
-            return SpatialTransformer(width, context, heads, in_place)
+        def attention(level: int, always: bool = False) -> list[SpatialTransformer]:
+            depth = depths[level] or (1 if always else 0)
+            return [SpatialTransformer(widths[level], context, heads[level], depth, linear, in_place)] if depth else []
 
         blocks, skips, now = [Sequence(nn.Conv2d(4, first, 3, padding=1))], [first], first
         for level, width in enumerate(widths):
             for _ in range(layers):
-                own = [ResBlock(now, width, embedding), *([attention(width)] if attends[level] else [])]
+                own = [ResBlock(now, width, embedding), *attention(level)]
                 blocks.append(Sequence(*own))
                 skips.append(now := width)
             if level < len(widths) - 1:
                 blocks.append(Sequence(Downsample(now)))
                 skips.append(now)
         self.input_blocks = nn.ModuleList(blocks)
-        self.middle_block = Sequence(ResBlock(now, now, embedding), attention(now), ResBlock(now, now, embedding))
+        middle = attention(len(widths) - 1, always=True)
+        self.middle_block = Sequence(ResBlock(now, now, embedding), *middle, ResBlock(now, now, embedding))
         blocks = []
         for level, width in reversed(list(enumerate(widths))):
             for number in range(layers + 1):
-                own = [ResBlock(now + skips.pop(), width, embedding), *([attention(width)] if attends[level] else [])]
+                own = [ResBlock(now + skips.pop(), width, embedding), *attention(level)]
                 now = width
                 blocks.append(Sequence(*own, *([Upsample(width)] if level and number == layers else [])))
         self.output_blocks = nn.ModuleList(blocks)

@@ -22,7 +22,7 @@ from lib_amdm.adapters.layout import Interaction, Layout, Region
 from lib_amdm.adapters.make import adapter_of
 from lib_amdm.adapters.migc import Migc
 from tests.golden import golden, seeded, seeded_adapter, timesteps
-from tests.unets import LAYOUTS, shared_unet_of
+from tests.unets import LAYOUTS, shared_unet_of, xl_unet_of
 
 EXACT = 1e-5
 SEEN = 10 * EXACT
@@ -35,8 +35,10 @@ def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-def run(layout: str, adapters: Sequence[Prepared], x: Tensor, text: Tensor, t: Tensor, rows: Rows) -> Tensor:
-    unet, predict = shared_unet_of(layout, text.shape[-1])
+def run(
+    layout: str, adapters: Sequence[Prepared], x: Tensor, text: Tensor, t: Tensor, rows: Rows, xl: bool = False
+) -> Tensor:
+    unet, predict = xl_unet_of(layout, text.shape[-1]) if xl else shared_unet_of(layout, text.shape[-1])
     with torch.no_grad(), attached(unet, adapters, lambda: rows):
         return predict(x, t, text)
 
@@ -64,6 +66,15 @@ def ip_result(
 def test_ip_adapter(layout: str, variant: str) -> None:
     ours, theirs = ip_result(layout, variant)
     assert difference(ours, theirs) < EXACT
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ip_adapter_for_sdxl(layout: str) -> None:
+    told, meta = golden("ip_adapter")
+    adapter = seeded_adapter({**meta["layers_xl"], **meta["image_proj"]["base"]})
+    prepared = adapter.told(told["features"], strength=meta["scale"])
+    ours = run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST, xl=True)
+    assert difference(ours, told["out_xl"]) < EXACT
 
 
 def test_ip_adapter_shows_a_wrong_order_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:

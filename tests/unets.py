@@ -24,7 +24,19 @@ def unet_of(layout: str, context: int, layers: int = 2) -> tuple[nn.Module, Pred
     if layout == "diffusers":
         unet = diffusers_unet(context, layers)
         return unet, lambda x, t, c: unet(x, t, encoder_hidden_states=c).sample
-    unet = LdmUnet(WIDTHS, (True, True, True, False), context, HEADS, layers, in_place=layout == "forge")
+    return _filled(LdmUnet(WIDTHS, (1, 1, 1, 0), context, (HEADS,) * 4, layers, in_place=layout == "forge"))
+
+
+def xl_unet_of(layout: str, context: int) -> tuple[nn.Module, Predict]:
+    """A UNet of SDXL's shape: no attention at the top, more blocks further down, linear layers about them."""
+    depths, heads = (0, 2, 3), (2, 4, 8)
+    if layout != "diffusers":
+        return _filled(LdmUnet(WIDTHS[:3], depths, context, heads, linear=True, in_place=layout == "forge"))
+    unet = diffusers_xl_unet(context, depths, heads)
+    return unet, lambda x, t, c: unet(x, t, encoder_hidden_states=c).sample
+
+
+def _filled(unet: LdmUnet) -> tuple[nn.Module, Predict]:
     fill(unet)
     unet.eval().requires_grad_(False)
     return unet, unet
@@ -41,6 +53,21 @@ def diffusers_unet(context: int, layers: int = 2) -> UNet2DConditionModel:
         layers_per_block=layers,
         cross_attention_dim=context,
         attention_head_dim=HEADS,  # diffusers reads this as the number of heads
+    )
+    fill(unet, ldm_names(unet))
+    return unet.eval().requires_grad_(False)
+
+
+def diffusers_xl_unet(context: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=WIDTHS[:3],
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=context,
+        transformer_layers_per_block=[depth or 1 for depth in depths],
+        attention_head_dim=heads,
+        use_linear_projection=True,
     )
     fill(unet, ldm_names(unet))
     return unet.eval().requires_grad_(False)

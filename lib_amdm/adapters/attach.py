@@ -60,12 +60,11 @@ def _place(unet: nn.Module, match: re.Match) -> tuple[str, int]:
 def _block(place: tuple[str, int], depth: int, module: nn.Module) -> tuple[tuple[int, int, int], Block]:
     side, number = place
     parent = "middle_block" if side == "middle" else f"{side}_blocks.{number}"
-    to_k = module.attn2.to_k
     block = Block(
         name=f"{parent}.1.transformer_blocks.{depth}",
         module=module,
-        width=module.norm2.weight.shape[0],
-        context=getattr(to_k, "in_features", to_k.weight.shape[-1]),
+        width=module.norm2.normalized_shape[0],
+        context=module.attn2.to_k.in_features,
         heads=module.attn2.heads,
     )
     return (_SIDES[side], number, depth), block
