@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.adapters.convert import convert, main
 from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import adapter_file, describe, read_adapter
-from lib_amdm.adapters.make import adapter_of
+from lib_amdm.adapters.make import AnyAdapter, adapter_of
 from tests.adapter_files import (
     fuser_shapes,
     gligen_shapes,
@@ -163,6 +164,48 @@ def test_published_sizes() -> None:
     assert len([name for name in ip_shapes(widths) if name.startswith("ip_adapter.")]) == 32
     xl = ip_shapes(widths_of(sdxl_unet()), 2048)
     assert len([name for name in xl if name.startswith("ip_adapter.")]) == 140
+
+
+ENCODERS = [
+    ("base", 768, 1024, "ViT-H", "image_embeds"),
+    ("base", 768, 1280, "ViT-bigG", "image_embeds"),
+    ("plus", 768, 1280, "ViT-H", "hidden_states"),
+    ("full", 768, 1280, "ViT-H", "hidden_states"),
+    ("base", 2048, 1280, "ViT-bigG", "image_embeds"),
+    ("base", 2048, 1024, "ViT-H", "image_embeds"),
+    ("plus", 2048, 1280, "ViT-H", "hidden_states"),
+]
+
+
+def on_meta(shapes: dict[str, tuple[int, ...]], name: str = "published.safetensors") -> AnyAdapter:
+    """An adapter without memory for its weights."""
+    tensors = {key: torch.empty(shape, device="meta", dtype=torch.float16) for key, shape in shapes.items()}
+    return adapter_of(adapter_file(tensors, name))
+
+
+@pytest.mark.parametrize(("variant", "context", "features", "encoder", "output"), ENCODERS)
+def test_published_ip_adapters_fit_their_family_and_name_their_encoder(
+    variant: str, context: int, features: int, encoder: str, output: str
+) -> None:
+    unets = {768: sd1_unet(), 2048: sdxl_unet()}
+    unet, other = unets[context], unets[2048 + 768 - context]
+    adapter = on_meta(ip_shapes(widths_of(unet), context, variant, features))
+    assert adapter.family == {768: "SD1", 2048: "SDXL"}[context]
+    assert (adapter.needs_encoder.name, adapter.needs_encoder.output) == (encoder, output)
+    assert len(adapter.layers(blocks_of(unet))) == {768: 16, 2048: 70}[context]
+    with pytest.raises(AdapterError, match=r'^"published\.safetensors" does not fit the checkpoint'):
+        adapter.layers(blocks_of(other))
+
+
+@pytest.mark.parametrize(
+    "shapes", [gligen_shapes, interactdiffusion_shapes, migc_shapes, lambda widths: migc_shapes(widths, plus=True)]
+)
+def test_published_layout_adapters_fit_sd1_alone(shapes: Callable) -> None:
+    unet = sd1_unet()
+    adapter = on_meta(shapes(widths_of(unet)))
+    assert len(adapter.layers(blocks_of(unet))) in (4, 16)
+    with pytest.raises(AdapterError, match="does not fit the checkpoint"):
+        adapter.layers(blocks_of(sdxl_unet()))
 
 
 # -------------------------------------------------------------------------------------------------------- refusals

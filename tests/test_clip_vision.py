@@ -18,6 +18,7 @@ from lib_amdm.adapters.ip_adapter import Encoder
 
 EMBEDS = Encoder("", "image_embeds", 24)
 HIDDEN = Encoder("", "hidden_states", 128)
+PUBLISHED = [("ViT-H", 1280, 5120, 32, 1024), ("ViT-bigG", 1664, 8192, 48, 1280)]
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,19 @@ def test_a_file_without_a_layer_is_refused(theirs: CLIPVisionModelWithProjection
     del tensors["vision_model.encoder.layers.1.mlp.fc1.weight"]
     with pytest.raises(AdapterError, match=r"lacks tensors \(first vision_model\.encoder\.layers\.1\.mlp\.fc1\.weight"):
         clip_vision(tensors, "clip.safetensors")
+
+
+@pytest.mark.parametrize(("name", "width", "inner", "layers", "projection"), PUBLISHED)
+def test_the_published_encoders_are_known(name: str, width: int, inner: int, layers: int, projection: int) -> None:
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        patch_size=14,
+        projection_dim=projection,
+    )
+    with torch.device("meta"):
+        ours = clip_vision(file_of(CLIPVisionModelWithProjection(config)), name)
+    assert (ours.size, ours.heads) == (224, 16)
+    assert ours.fits(Encoder(name, "image_embeds", projection)) and ours.fits(Encoder(name, "hidden_states", width))

@@ -14,6 +14,7 @@ from tests.seeded import fill
 
 WIDTHS = (32, 32, 32, 32)
 """All equal, so that layers in a wrong order fit, and only the numbers can show it."""
+XL_WIDTHS = (32, 32, 64)
 HEADS = 8
 LAYOUTS = ("a1111", "forge", "diffusers")
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -29,9 +30,9 @@ def unet_of(layout: str, context: int, layers: int = 2) -> tuple[nn.Module, Pred
 
 def xl_unet_of(layout: str, context: int) -> tuple[nn.Module, Predict]:
     """A UNet of SDXL's shape: no attention at the top, more blocks further down, linear layers about them."""
-    depths, heads = (0, 2, 3), (2, 4, 8)
+    depths, heads = (0, 2, 3), (4, 4, 8)
     if layout != "diffusers":
-        return _filled(LdmUnet(WIDTHS[:3], depths, context, heads, linear=True, in_place=layout == "forge"))
+        return _filled(LdmUnet(XL_WIDTHS, depths, context, heads, linear=True, in_place=layout == "forge"))
     unet = diffusers_xl_unet(context, depths, heads)
     return unet, lambda x, t, c: unet(x, t, encoder_hidden_states=c).sample
 
@@ -61,7 +62,7 @@ def diffusers_unet(context: int, layers: int = 2) -> UNet2DConditionModel:
 def diffusers_xl_unet(context: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> UNet2DConditionModel:
     unet = UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=WIDTHS[:3],
+        block_out_channels=XL_WIDTHS,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=context,
