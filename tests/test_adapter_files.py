@@ -297,6 +297,20 @@ def test_the_hosts_own_reader_is_asked(tmp_path: Path) -> None:
     assert asked == [str(path)]
 
 
+def test_a_reader_that_refuses_without_a_word_is_understood(tmp_path: Path) -> None:
+    path = write(tmp_path / "ip.bin", nested(IP))
+    with pytest.raises(AdapterError, match="the safe loader refuses it"):
+        read_adapter(path, lambda path: None)
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    for name in ("ip.bin", "ip.safetensors"):
+        path = write(tmp_path / name, nested(IP) if name.endswith("bin") else IP)
+        read = read_adapter(path)
+        path.write_bytes(bytes(path.stat().st_size))
+        assert all(torch.equal(read.tensors[key], IP[key]) for key in IP)
+
+
 # -------------------------------------------------------------------------------------------------------- converter
 
 

@@ -57,7 +57,7 @@ def read_clip_vision(path: str | Path, load: Load | None = None) -> ClipVision:
     """The vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
     file, name = opened(path, load), Path(path).name
     wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
-    return clip_vision({key: file.tensor(key) for key in wanted}, name)
+    return clip_vision(file.read(wanted), name)
 
 
 def is_clip_vision(path: str | Path, load: Load | None = None) -> bool:

@@ -88,12 +88,12 @@ class Migc(Adapter):
         layouts: one for all images of the batch, or one for each; interactions say nothing to it. phrases: CLIP's
         pooled embedding (width,) of each text of `phrases(layout)`. contexts: the same texts encoded as prompts, each
         (length, context width), as the UNet is told them. naive_until: the share of steps in which NaiveFuser acts
-        wherever MIGC does not; none in MIGC and all in MIGC++ if not said. seeds: one for all images or one for each;
-        the order in which MIGC's aggregation sees the instances is drawn from it and the step, never from torch's own
-        generator.
+        wherever MIGC does not; if not said none in MIGC, and `until` in MIGC++, whose published runs have 1.0. seeds:
+        one for all images or one for each; the order in which MIGC's aggregation sees the instances is drawn from it
+        and the step, never from torch's own generator.
         """
         if naive_until is None:
-            naive_until = 1.0 if self.plus else 0.0
+            naive_until = until if self.plus else 0.0
         count = max(len(layouts), len(seeds))
         for what in (layouts, seeds):
             if len(what) not in (1, count):
@@ -143,7 +143,7 @@ class ToldInstances(Prepared):
         grid = call.grid(h.shape[1])
         fused = out.clone()
         for row, (image, prompt) in enumerate(zip(call.rows.images, call.rows.prompts)):
-            instances = self._of(image)
+            instances = self.images[self.adapter.place(image, len(self.images))]
             if not prompt or not instances.boxes:
                 continue
             masks = self._masks_of(instances, call.latent, grid, h.device)
@@ -184,16 +184,6 @@ class ToldInstances(Prepared):
         phases[1:-1] += own
         guides = torch.cat([masks, torch.ones_like(masks[:1])])
         return _aggregated(layer["sac"], phases, guides, grid, order)
-
-    def _of(self, image: int) -> Instances:
-        if len(self.images) == 1:
-            return self.images[0]
-        if image >= len(self.images):
-            raise AdapterError(
-                f'"{self.adapter.name}" was told of {len(self.images)} images but image {image + 1} is drawn; '
-                "tell it of one image for all, or of each."
-            )
-        return self.images[image]
 
     def _masks_of(
         self, instances: Instances, latent: tuple[int, int], grid: tuple[int, int], device: torch.device
