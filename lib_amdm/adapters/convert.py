@@ -106,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     size = Path(told.target).stat().st_size / 2**20
-    print(f"{told.target}: {file.kind} {file.variant}, {len(file.tensors)} tensors, {size:.0f} MiB")
+    print(
+        f"{told.target}: {' '.join(filter(None, (file.kind, file.variant)))}, {len(file.tensors)} tensors, {size:.0f} MiB"
+    )
     return 0
 
 
