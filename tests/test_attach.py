@@ -241,6 +241,18 @@ def test_negative_rows_of_migc_and_images_without_boxes_change_no_bit() -> None:
     assert torch.equal(got[1:], plain[1:]) and not torch.equal(got[:1], plain[:1])
 
 
+def test_a_box_of_no_pixel_is_as_if_it_were_not_there() -> None:
+    own, thin = adapter("migc"), {"phrase": "c", "box": [0.5, 0.2, 0.5001, 0.9]}
+    whole, nothing = layouts([0], False)[0], predicted("a1111", [], ONE)
+    with_thin = parse_layout([LAYOUTS_TOLD[0][0], thin, LAYOUTS_TOLD[0][1]])
+
+    def of(layout: Layout) -> Tensor:
+        return predicted("a1111", [own.told([layout], phrases(), contexts(), naive_until=1.0)], ONE)
+
+    assert torch.equal(of(with_thin), of(whole)) and not torch.equal(of(whole), nothing)
+    assert torch.equal(of(parse_layout([thin])), nothing)
+
+
 def test_hooks_are_gone_however_it_ends() -> None:
     unet, predict = UNETS["forge"]
     assert hooks(unet) == 0

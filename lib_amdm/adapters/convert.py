@@ -105,10 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
     except AdapterError as error:
         print(error, file=sys.stderr)
         return 1
-    size = Path(told.target).stat().st_size / 2**20
-    print(
-        f"{told.target}: {' '.join(filter(None, (file.kind, file.variant)))}, {len(file.tensors)} tensors, {size:.0f} MiB"
-    )
+    what = " ".join(filter(None, (file.kind, file.variant)))
+    print(f"{told.target}: {what}, {len(file.tensors)} tensors, {Path(told.target).stat().st_size / 2**20:.0f} MiB")
     return 0
 
 
