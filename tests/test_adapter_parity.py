@@ -18,9 +18,9 @@ from lib_amdm.adapters.files import adapter_file
 from lib_amdm.adapters.gligen import Gligen
 from lib_amdm.adapters.interactdiffusion import InteractDiffusion
 from lib_amdm.adapters.ip_adapter import IPAdapter
-from lib_amdm.adapters.layout import Interaction, Layout, Region
 from lib_amdm.adapters.make import adapter_of
 from lib_amdm.adapters.migc import Migc
+from lib_amdm.layout import Interaction, Layout, Region
 from tests.golden import golden, seeded, seeded_adapter, timesteps
 from tests.unets import LAYOUTS, shared_unet_of, xl_unet_of
 

@@ -15,8 +15,8 @@ from lib_amdm.adapters.attach import attached, blocks_of
 from lib_amdm.adapters.base import Prepared, Rows
 from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import adapter_file
-from lib_amdm.adapters.layout import Layout, parse_layout
 from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.layout import Layout
 from lib_amdm.shapes.networks import CONTEXT, new_unet
 from tests.adapter_files import (
     gligen_shapes,
@@ -57,7 +57,7 @@ def adapter(kind: str) -> AnyAdapter:
 
 
 def layouts(images: Sequence[int], actions: bool) -> list[Layout]:
-    return [parse_layout([*LAYOUTS_TOLD[image], *([ACTION] if actions else [])]) for image in images]
+    return [Layout.of_rows([*LAYOUTS_TOLD[image], *([ACTION] if actions else [])]) for image in images]
 
 
 def phrases() -> dict[str, Tensor]:
@@ -244,13 +244,13 @@ def test_negative_rows_of_migc_and_images_without_boxes_change_no_bit() -> None:
 def test_a_box_of_no_pixel_is_as_if_it_were_not_there() -> None:
     own, thin = adapter("migc"), {"phrase": "c", "box": [0.5, 0.2, 0.5001, 0.9]}
     whole, nothing = layouts([0], False)[0], predicted("a1111", [], ONE)
-    with_thin = parse_layout([LAYOUTS_TOLD[0][0], thin, LAYOUTS_TOLD[0][1]])
+    with_thin = Layout.of_rows([LAYOUTS_TOLD[0][0], thin, LAYOUTS_TOLD[0][1]])
 
     def of(layout: Layout) -> Tensor:
         return predicted("a1111", [own.told([layout], phrases(), contexts(), naive_until=1.0)], ONE)
 
     assert torch.equal(of(with_thin), of(whole)) and not torch.equal(of(whole), nothing)
-    assert torch.equal(of(parse_layout([thin])), nothing)
+    assert torch.equal(of(Layout.of_rows([thin])), nothing)
 
 
 def test_hooks_are_gone_however_it_ends() -> None:

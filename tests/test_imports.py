@@ -16,14 +16,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
 BELOW = {
-    "settings": set(),
+    "layout": set(),
+    "settings": {"layout"},
     "aggregation": set(),
     "sampling": {"aggregation"},
-    "adapters": {"aggregation", "settings"},
-    "comodels": {"adapters", "sampling", "aggregation", "settings"},
-    "hosts": {"comodels", "adapters", "sampling", "aggregation", "settings"},
-    "webui": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings"},
-    "shapes": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings"},
+    "adapters": {"aggregation", "settings", "layout"},
+    "comodels": {"adapters", "sampling", "aggregation", "settings", "layout"},
+    "hosts": {"comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
+    "webui": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
+    "shapes": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
 }
 DEMO_PAGE = "lib_amdm.shapes.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""

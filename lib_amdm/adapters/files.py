@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from .errors import AdapterError
@@ -116,11 +116,11 @@ def opened(path: str | Path, load: Load | None = None) -> File:
 
 
 def _safetensors(path: Path) -> File:
-    with safe_open(path, "pt") as file:
+    with safetensors.safe_open(path, "pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
     def read(keys: Iterable[str]) -> dict[str, Tensor]:
-        with safe_open(path, "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             return {key: file.get_tensor(key).clone() for key in keys}
 
     return File(shapes, read)

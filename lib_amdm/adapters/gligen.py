@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..layout import Layout
 from .base import Adapter, Block, Call, Prepared
 from .errors import AdapterError
 from .files import AdapterFile
-from .layout import Layout
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
 
 SLOTS = 30

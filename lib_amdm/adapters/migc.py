@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..layout import Box, Layout
 from .base import Adapter, Attend, Block, Call, Prepared
 from .errors import AdapterError
 from .files import AdapterFile
-from .layout import Box, Layout
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
 
 UNTIL = 26 / 50

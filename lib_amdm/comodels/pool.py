@@ -44,6 +44,9 @@ class Texts:
             self._kept.popitem(last=False)
         return self._kept[key]
 
+    def clear(self) -> None:
+        self._kept.clear()
+
 
 @dataclass
 class Loaded:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,16 +11,23 @@ import k_diffusion.external
 import torch
 from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
 
-from ..comodels.guidance import guided
+from ..comodels.adapted import Place
+from ..comodels.guidance import Announce, guided
+from ..comodels.lora import changed
 from ..comodels.pool import FileState
 from ..settings import CoModel
-from . import a1111_models
+from . import a1111_lora, a1111_models
+from .a1111_adapters import MainAdapter
+from .webui_adapters import Phrases, progress
 from .webui_hijack import embedding_names, notes_of_main_kept
 from .webui_run import SlotModel, WebUIRun
 
 
 class A1111Run(WebUIRun):
     """One pass of one batch on A1111."""
+
+    def adapter_on_main(self, model: A1111SlotModel) -> MainAdapter:
+        return MainAdapter(self.denoiser, model)
 
     def refuse_main(self) -> None:
         a1111_models.refuse_main(self.main)
@@ -59,6 +66,28 @@ class A1111SlotModel(SlotModel):
         sd_models.apply_token_merging(self.model, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         if not lowvram.is_enabled(run.main):
             a1111_models.move(self.model, devices.device)
+
+    def _place(self) -> Place:
+        return Place(
+            unet=self.model.model.diffusion_model,
+            family=a1111_models.family(self.model),
+            phrases=self._phrases(),
+            seeds=self.run.seeds,
+            device=devices.device,
+            dtype=devices.dtype_unet,
+            who=self.who,
+            control=f"co-model {self.number}" if self.number else "the main adapter",
+        )
+
+    def _phrases(self) -> Phrases | None:
+        """Only SD1's adapters have phrases."""
+        if a1111_models.family(self.model).split(" ")[0] != "SD1":
+            return None
+        encoder = self.model.cond_stage_model
+        return Phrases(self, encoder, encoder.wrapped.transformer)
+
+    def _lora(self, named: Sequence[Any]) -> a1111_lora.Loras:
+        return a1111_lora.Loras(self.model, named, self.who, self.run.host.lora_files, self.is_main)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
@@ -109,7 +138,7 @@ class A1111SlotModel(SlotModel):
             return self.wrap(x, sigma, cond=told)
 
         cond, uncond = self._padded(cond, uncond)
-        with self._on_device():
+        with self._on_device(), changed(self.changes), self._adapted():
             denoised = guided(
                 predict,
                 shown,
@@ -120,8 +149,18 @@ class A1111SlotModel(SlotModel):
                 self.cond_scale,
                 run.skips_uncond(step, host_sigma[0].item()),
                 shared.opts.batch_cond_uncond,
+                self._announcing(step),
             )
         return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
+
+    def _adapted(self) -> AbstractContextManager[None]:
+        return self.adapter.on(self.model.model.diffusion_model) if self.adapter else nullcontext()
+
+    def _announcing(self, step: int) -> Announce | None:
+        if self.adapter is None:
+            return None
+        share = progress(self.run.denoiser, step)
+        return lambda images, prompts: self.adapter.announce(images, prompts, share)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -142,9 +181,13 @@ class A1111SlotModel(SlotModel):
 
     def park(self) -> None:
         """After the early steps: make room on the GPU for the main model's steps and the VAE where little is left."""
-        if self.is_main or devices.device.type != "cuda":
+        if devices.device.type != "cuda":
             return
         free, _ = torch.cuda.mem_get_info(devices.device)
+        if self.adapter and (lowvram.is_enabled(self.run.main) or free < self.adapter.size):
+            self.adapter.park()
+        if self.is_main:
+            return
         size = sum(p.numel() * p.element_size() for p in self.model.parameters())
         if free < size:
             a1111_models.move(self.model, devices.cpu)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,9 +13,12 @@ from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
 from modules import devices, prompt_parser, shared
 
+from ..comodels.adapted import Place
+from ..comodels.lora import changed
 from ..comodels.pool import FileState
 from ..settings import CoModel
-from . import forge_models
+from . import forge_lora, forge_models
+from .webui_adapters import Phrases
 from .webui_patchers import PatcherRun, PatcherSlotModel
 
 
@@ -32,6 +35,7 @@ class ForgeRun(PatcherRun):
         return ForgeSlotModel(self, number, slot)
 
     def start(self) -> None:
+        super().start()
         if getattr(self.p, "mask", None) is not None:
             self.known_noise = _KnownNoise(self.denoiser)
 
@@ -89,6 +93,27 @@ class ForgeSlotModel(PatcherSlotModel):
         kept.model.prepare(p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         self.model, self.texts = kept.model.engine, kept.texts
 
+    def _place(self) -> Place:
+        family = forge_models.family_of(self.model)
+        engine = getattr(self.model, "text_processing_engine", None)
+        return Place(
+            unet=self.network,
+            family=family,
+            # only SD1's adapters have phrases, and its engine has one text encoder
+            phrases=Phrases(self, engine, engine.text_encoder.transformer) if engine else None,
+            seeds=self.run.seeds,
+            device=memory_management.get_torch_device(),
+            dtype=self.unet.model.computation_dtype,
+            who=self.who,
+            control=f"co-model {self.number}" if self.number else "the main adapter",
+        )
+
+    def _lora(self, named: Sequence[Any]) -> forge_lora.Loras:
+        return forge_lora.Loras(self.model, named, self.who, self.run.host.lora_files)
+
+    def _apply_lora(self) -> None:
+        """Only in the pass have the UNet's weights the main prompt's LoRAs in them, and are where they are used."""
+
     @contextmanager
     def _encoding(self) -> Iterator[None]:
         kept = classic_engine.last_extra_generation_params
@@ -96,6 +121,8 @@ class ForgeSlotModel(PatcherSlotModel):
         self.model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
         try:
             with torch.inference_mode(), devices.autocast():
+                # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
+                memory_management.load_model_gpu(self.model.forge_objects.clip.patcher)
                 yield
         finally:
             classic_engine.last_extra_generation_params = kept
@@ -126,7 +153,10 @@ class ForgeSlotModel(PatcherSlotModel):
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = None if self.uncond is None else prompt_parser.reconstruct_cond_batch(self.uncond, step)
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
-        denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)
+        if self.lora and not self.changes:
+            self.changes = self.lora.of_unet()
+        with changed(self.changes), self.adapted(step):
+            denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)
         denoised = run.masked(denoised, sigma)
         # timestep samplers are answered with the noise in what the model was shown
         return x + denoised - shown if run.on_timesteps else denoised

@@ -12,9 +12,11 @@ from ldm_patched.modules import model_management
 from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
+from ..comodels.adapted import Place
 from ..comodels.pool import FileState
 from ..settings import CoModel
 from . import reforge_models
+from .webui_adapters import Phrases
 from .webui_hijack import embedding_names, notes_of_main_kept
 from .webui_patchers import PatcherRun, PatcherSlotModel
 
@@ -53,6 +55,21 @@ class ReForgeSlotModel(PatcherSlotModel):
         kept.model.prepare(p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         self.model, self.texts = kept.model.engine, kept.texts
 
+    def _place(self) -> Place:
+        family = reforge_models.family(self.model)
+        encoder = getattr(self.model, "cond_stage_model", None) if family.startswith("SD1") else None
+        return Place(
+            unet=self.network,
+            family=family,
+            # only SD1's adapters have phrases
+            phrases=Phrases(self, encoder, encoder.wrapped.transformer) if encoder else None,
+            seeds=self.run.seeds,
+            device=model_management.get_torch_device(),
+            dtype=self.unet.model.get_dtype(),
+            who=self.who,
+            control=f"co-model {self.number}" if self.number else "the main adapter",
+        )
+
     @contextmanager
     def _encoding(self) -> Iterator[None]:
         reforge_models.bring_texts(self.model)
@@ -84,4 +101,6 @@ class ReForgeSlotModel(PatcherSlotModel):
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         cond, uncond = self._padded(cond, prompt_parser.reconstruct_cond_batch(self.uncond, step))
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
-        return run.masked(forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts), sigma)
+        with self.adapted(step):
+            denoised = forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts)
+        return run.masked(denoised, sigma)

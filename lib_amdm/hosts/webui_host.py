@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from secrets import compare_digest
 from types import ModuleType
 from typing import Any
 
+import torch
 from fastapi import Depends, HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from modules import script_callbacks, scripts, sd_models, shared
+from modules import paths_internal, script_callbacks, scripts, sd_models, shared
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
+from ..comodels.adapted import Adapters
+from ..comodels.adapter_list import Folder, adapter_list, encoder_list, model_folders
 from ..comodels.pool import Pool, Texts
+from .webui_files import refuse_code
+from .webui_lora import LORA_FILES_KEPT
 
 
 class WebUIHost:
@@ -27,6 +35,8 @@ class WebUIHost:
     def __init__(self) -> None:
         self.pool = Pool()
         self.main_texts = Texts()
+        self.lora_files = Texts(LORA_FILES_KEPT)
+        self.adapters = Adapters(adapter_list(lambda: _folders()[0]), encoder_list(lambda: _folders()[1]), load_pickle)
 
     def free(self) -> None:
         """Give back the memory of co-models that nothing refers to any more."""
@@ -51,17 +61,27 @@ class WebUIHost:
     def refresh_checkpoints(self) -> None:
         sd_models.list_models()
 
+    def adapter_titles(self) -> list[str]:
+        return self.adapters.files.titles()
+
+    def adapter_title(self, name: str) -> str | None:
+        return self.adapters.files.title(name)
+
+    def refresh_adapters(self) -> None:
+        self.adapters.refresh()
+
     def loaded(self) -> list[dict[str, Any]]:
-        return self.pool.listing()
+        return self.pool.listing() + self.adapters.listing()
 
     def unload(self) -> dict[str, int]:
-        told = self.pool.unload()
+        self.lora_files.clear()
+        told = [self.pool.unload(), self.adapters.unload()]
         self.free()
-        return told
+        return {name: sum(each[name] for each in told) for name in told[0]}
 
-    def trim(self, limit: int) -> None:
-        """Keep no more than `limit` co-models."""
-        if self.pool.trim(limit):
+    def trim(self, limit: int, adapters: int) -> None:
+        """Keep no more than `limit` co-models. adapters: how many the last pass used."""
+        if self.pool.trim(limit) + self.adapters.trim(limit, adapters):
             self.free()
 
     def input_accordion(self, value: bool, label: str, elem_id: str) -> Any:
@@ -122,6 +142,24 @@ class WebUIHost:
 def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
     """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
     return sd_models.checkpoint_aliases.get(name) or sd_models.checkpoint_aliases.get(name.rsplit(" [", 1)[0])
+
+
+def _folders() -> tuple[list[Folder], list[Folder]]:
+    """Where adapters and image encoders are, those that the user has named to ControlNet included."""
+    extensions = Path(paths_internal.extensions_dir)
+    installed = sorted(extensions.iterdir()) if extensions.is_dir() else []
+    adapters, encoders = model_folders(Path(paths_internal.models_path), installed)
+    named = (getattr(shared.cmd_opts, "controlnet_dir", None), shared.opts.data.get("control_net_models_path"))
+    return [*adapters, *(Folder(Path(path)) for path in named if path)], encoders
+
+
+def load_pickle(path: str) -> Any:
+    """A pickled file, past the WebUI's own restricted unpickler and torch's."""
+    try:
+        refuse_code(path)
+    except Exception as error:
+        raise pickle.UnpicklingError(str(error)) from error
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
 
 
 def _register(category: str, callback: Callable) -> None:

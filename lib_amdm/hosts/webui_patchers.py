@@ -7,6 +7,7 @@ plans the GPU's memory for all of them before the pass, and takes from them what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from modules.script_callbacks import CFGDenoiserParams
 
 from ..sampling import CoRun
 from ..settings import CoModel
+from .webui_adapters import OnSelfTellingMain, progress, working
 from .webui_run import SlotModel, WebUIRun
 
 
@@ -36,6 +38,9 @@ class PatcherRun(WebUIRun):
             for unet in own.values():
                 self.registered_at.add_extra_model_patcher_during_sampling(unet)
         return runs
+
+    def adapter_on_main(self, model: PatcherSlotModel) -> OnSelfTellingMain:
+        return OnSelfTellingMain(self.denoiser, model, model.network)
 
     def finish(self, pool_limit: int) -> bool:
         self._unregister()
@@ -72,6 +77,18 @@ class PatcherSlotModel(SlotModel):
     def unet(self) -> Any:
         """The UNet's patcher, with everything that was attached to it."""
         return self.model.forge_objects.unet
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The UNet itself."""
+        return self.unet.model.diffusion_model
+
+    def adapted(self, step: int) -> AbstractContextManager[None]:
+        """Around an evaluation: the slot's adapter works in it."""
+        if self.adapter is None:
+            return nullcontext()
+        share = progress(self.run.denoiser, step)
+        return working(self.adapter, self.network, lambda: share)
 
     def asked(self, shown: torch.Tensor, sigma: torch.Tensor, cond: Any, uncond: Any) -> tuple[Any, CFGDenoiserParams]:
         """What the host's own function for guidance takes: a denoiser's stand-in with this model, and the inputs."""

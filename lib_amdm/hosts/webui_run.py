@@ -6,18 +6,25 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from modules import extra_networks, prompt_parser, scripts, sd_models, sd_samplers, sd_samplers_common, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
+from ..adapters.errors import AdapterError
+from ..comodels.adapted import AtWork, Place
 from ..comodels.base import AmdmError
+from ..comodels.lora import Change, changed
 from ..comodels.pool import Texts
 from ..sampling import CoRun, private_seeds
-from ..settings import MAIN_CHECKPOINT, CoModel
+from ..settings import MAIN_CHECKPOINT, Adapted, CoModel
+from .webui_adapters import AtWorkOnMain
 from .webui_host import WebUIHost, find_checkpoint
 from .webui_words import one_line
+
+LORAS = ("lora", "lyco")
+"""What the WebUIs' prompts call LoRAs."""
 
 
 class WebUIRun:
@@ -33,6 +40,8 @@ class WebUIRun:
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = False
         self.models: list[SlotModel] = []
+        self.main_model: SlotModel | None = None
+        self.main_adapter: AtWorkOnMain | None = None
 
     def refuse_main(self) -> None:
         """AmdmError where the method is not made for the main model."""
@@ -41,6 +50,12 @@ class WebUIRun:
     def slot_model(self, number: int, slot: CoModel) -> SlotModel:
         """A slot's model, loaded and with its texts encoded."""
         raise NotImplementedError
+
+    def adapt_main(self, adapted: Adapted) -> None:
+        try:
+            self.main_model = self.slot_model(0, CoModel(checkpoint=MAIN_CHECKPOINT, **vars(adapted)))
+        finally:
+            shared.state.textinfo = None
 
     @property
     def denoiser(self) -> Any:
@@ -54,12 +69,20 @@ class WebUIRun:
         finally:
             shared.state.textinfo = None
         return [
-            CoRun(model.denoise, model.slot.gamma, model.slot.eta, model.slot.noise, self._seeds(model.number))
+            CoRun(
+                model.denoise,
+                model.slot.gamma,
+                model.slot.eta,
+                model.slot.noise,
+                private_seeds(self.seeds, model.number),
+            )
             for model in self.models
         ]
 
-    def _seeds(self, number: int) -> list[int]:
-        return private_seeds(self.p.seeds[: len(self.hook["noise"])], number)
+    @property
+    def seeds(self) -> list[int]:
+        """Those of the batch's images."""
+        return self.p.seeds[: len(self.hook["noise"])]
 
     def sampler_options(self) -> dict[str, Any]:
         x, noise = self.hook["x"], self.hook["noise"]
@@ -72,6 +95,12 @@ class WebUIRun:
 
     def start(self) -> None:
         """The pass begins."""
+        if self.main_model is not None:
+            self.main_adapter = self.adapter_on_main(self.main_model)
+
+    def adapter_on_main(self, model: SlotModel) -> AtWorkOnMain:
+        """Set the main model's adapter to work."""
+        raise NotImplementedError
 
     @property
     def pass_steps(self) -> int:
@@ -104,12 +133,19 @@ class WebUIRun:
 
     def finish(self, pool_limit: int) -> bool:
         shared.state.textinfo = None
-        ran = any(model.evaluations for model in self.models)
-        for model in self.models:
+        if self.main_adapter is not None:
+            self.main_adapter.remove()
+            self.main_adapter = None
+            if shared.sd_model.sd_checkpoint_info.filename != self.main_file:
+                self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
+        models = [*self.models, *([self.main_model] if self.main_model else [])]
+        ran = any(model.evaluations for model in models)
+        used = {model.adapter.name for model in models if model.adapter}
+        for model in models:
             model.park()
             model.let_go()
-        self.models = []
-        self.host.trim(pool_limit)
+        self.models, self.main_model = [], None
+        self.host.trim(pool_limit, len(used))
         return ran
 
     def skips_uncond(self, step: int, sigma: float) -> bool:
@@ -133,13 +169,28 @@ class WebUIRun:
         return told.blended_latent
 
 
+class Lora(Protocol):
+    """The LoRAs of a slot's own prompt, on its model alone."""
+
+    key: tuple[Any, ...]
+    """What tells them apart."""
+
+    def of_texts(self) -> list[Change]:
+        """The text encoder's other weights."""
+
+    def of_unet(self) -> list[Change]:
+        """The UNet's other weights."""
+
+
 class SlotModel:
-    """One slot's model in one pass: loaded, its texts encoded, ready to denoise."""
+    """One slot's model in one pass: loaded, its texts encoded, ready to denoise. Slot 0 is the main model's adapter."""
 
     memory_remedy: str
     nan_remedy: str
     texts: Texts
     model: Any
+    lora: Lora | None = None
+    adapter: AtWork | None = None
 
     def __init__(self, run: Any, number: int, slot: CoModel) -> None:
         self.run, self.number, self.slot = run, number, slot
@@ -155,6 +206,30 @@ class SlotModel:
                 self._load()
                 self.title = self.info.title
             self.cond, self.uncond = self._encode()
+            self.changes: list[Change] = []
+            self._apply_lora()
+            if slot.adapted.used:
+                self.adapter = run.host.adapters.prepare(slot.adapted, self._place())
+
+    @property
+    def who(self) -> str:
+        """What opens a complaint."""
+        return f"AMDM slot {self.number}" if self.number else "AMDM"
+
+    def _apply_lora(self) -> None:
+        """Compute the UNet's other weights, where this is possible before the pass."""
+        self.changes = self.lora.of_unet() if self.lora else []
+
+    def _place(self) -> Place:
+        """This model, for an adapter to be put on."""
+        raise NotImplementedError
+
+    def _lora(self, named: Sequence[Any]) -> Lora:
+        """The LoRAs that the slot's prompt names, as the host's parser gives them."""
+        raise AmdmError(
+            f"{self.who}: its prompt names a LoRA, which co-models cannot load in this WebUI; remove it from the "
+            "slot's prompt."
+        )
 
     def _load(self) -> None:
         """Set the model and its texts, ready for this pass."""
@@ -177,7 +252,8 @@ class SlotModel:
 
     def let_go(self) -> None:
         """Refer to the model no more: the pass may hold this object for a while, and the pool may drop the model."""
-        self.model = None
+        self.model = self.adapter = self.lora = None
+        self.changes = []
 
     @property
     def cond_scale(self) -> float:
@@ -192,7 +268,7 @@ class SlotModel:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(
-                f'AMDM slot {self.number}: "{self.slot.checkpoint}" is not in the WebUI\'s list of checkpoints; '
+                f'{self.who}: "{self.slot.checkpoint}" is not in the WebUI\'s list of checkpoints; '
                 "refresh the list or choose another checkpoint."
             )
         return info
@@ -203,27 +279,30 @@ class SlotModel:
         mains = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
         wanted = (True, self._needs_negative())
+        prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
+        negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
+        loras = [named for kind in LORAS for named in networks.pop(kind, [])]
+        self._refuse_networks(networks, "prompt")
+        self._refuse_networks(others, "negative prompt")
+        self.lora = self._lora(loras) if loras else None
         conds = []
         for given, main, encoder, ready, want in zip(
-            (self.slot.prompt, self.slot.negative_prompt), mains, encoders, (hook["c"], hook["uc"]), wanted
+            (prompt, negative), mains, encoders, (hook["c"], hook["uc"]), wanted
         ):
             if not want:
                 conds.append(None)
-            elif self.is_main and not given and ready is not None:
+            elif self.is_main and not given.strip() and ready is not None and not self.lora:
                 conds.append(ready)
             else:
-                conds.append(self._encoded([self._plain(given)] * len(main) if given else main, encoder))
+                conds.append(self._encoded([given] * len(main) if given.strip() else main, encoder))
         return conds[0], conds[1]
 
-    def _plain(self, text: str) -> str:
-        """The slot's text without anything that only the main prompt can carry."""
-        text, networks = extra_networks.parse_prompt(text)
-        if networks:
+    def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
+        if named:
             raise AmdmError(
-                f'AMDM slot {self.number}: its prompt names an extra network ("<{next(iter(networks))}:...>"), which '
-                "co-models cannot load; remove it from the slot's prompt."
+                f'{self.who}: its {where} names an extra network ("<{next(iter(named))}:...>"), which co-models cannot '
+                "load there; remove it."
             )
-        return text
 
     def _encoded(self, texts: list[str], encoder: Callable[..., Any]) -> Any:
         p = self.run.p
@@ -239,10 +318,20 @@ class SlotModel:
         old = shared.opts.use_old_scheduling
 
         def encode() -> Any:
-            with self._encoding():
+            with self.encoding():
                 return encoder(self.model, texts, steps, hires_steps, old)
 
-        return self.texts.get((tuple(texts), negative, width, height, steps, hires_steps, *self._dialect()), encode)
+        return self.texts.get((tuple(texts), negative, width, height, steps, hires_steps, *self.text_key()), encode)
+
+    def text_key(self) -> tuple[Any, ...]:
+        """What, beside a text and its schedule, decides how this model encodes it, its own LoRAs included."""
+        return (*self._dialect(), self.lora.key if self.lora else ())
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Around the encoding of a text by this model, with its own LoRAs."""
+        with self._encoding(), changed(self.lora.of_texts() if self.lora else []):
+            yield
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The model's denoised latent after guidance (`sampling.CoRun.denoise`)."""
@@ -289,8 +378,7 @@ class SlotModel:
     def _refuse_nan(self, denoised: torch.Tensor) -> None:
         if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
             raise AmdmError(
-                f'AMDM slot {self.number}: "{self.info.name}" gave NaN; choose another checkpoint, or '
-                f"{self.nan_remedy}."
+                f'{self.who}: "{self.info.name}" gave NaN; choose another checkpoint, or {self.nan_remedy}.'
             )
 
     @contextmanager
@@ -300,14 +388,16 @@ class SlotModel:
             yield
         except AmdmError:
             raise
+        except AdapterError as error:
+            raise AmdmError(f"{self.who}: {error}") from error
         except torch.cuda.OutOfMemoryError as error:
             self.run.host.unload()
             raise AmdmError(
-                f'AMDM slot {self.number}: there is not enough GPU memory for "{self.info.name}" beside the main '
+                f'{self.who}: there is not enough GPU memory for "{self.info.name}" beside the main '
                 f"checkpoint; use fewer co-models, a smaller picture, or {self.memory_remedy}."
             ) from error
         except Exception as error:
             raise AmdmError(
-                f'AMDM slot {self.number}: {doing} "{self.info.name}" failed ({one_line(error)}); '
+                f'{self.who}: {doing} "{self.info.name}" failed ({one_line(error)}); '
                 "choose another checkpoint or empty the slot."
             ) from error
