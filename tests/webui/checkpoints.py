@@ -691,18 +691,21 @@ def write_without(source: Path, path: Path, name: str) -> Path:
     data = source.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
-    tensors = data[8 + length :]
-    kept, body = {}, b""
+    tensors = memoryview(data)[8 + length :]
+    kept: dict[str, Any] = {}
+    parts: list[memoryview] = []
+    size = 0
     for key, entry in header.items():
         if key == name:
             continue
         if "data_offsets" in entry:
             begin, end = entry["data_offsets"]
-            entry = {**entry, "data_offsets": [len(body), len(body) + end - begin]}
-            body += tensors[begin:end]
+            entry = {**entry, "data_offsets": [size, size + end - begin]}
+            parts.append(tensors[begin:end])
+            size += end - begin
         kept[key] = entry
     text = json.dumps(kept).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    path.write_bytes(b"".join([struct.pack("<Q", len(text)), text, *parts]))
     return _with_config(source, path)
 
 

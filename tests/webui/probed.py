@@ -151,7 +151,7 @@ class Probed:
 
     def from_infotext(self, infotext: str) -> dict[str, Any]:
         """The answer to a request that says no more than an infotext."""
-        return self.server.call("/sdapi/v1/txt2img", {**self.server.host.request, "infotext": infotext})
+        return self.server.from_infotext(infotext)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that AMDM must leave as it was."""

@@ -433,7 +433,7 @@ def test_an_infotext_in_a_request_draws_the_same_picture(server: WebUI) -> None:
     settings = {"steps": 3, "co_models": [{"checkpoint": "beta", "gamma": 0.75, "eta": 0.25, "prompt": "a, b: c"}]}
     first = server.txt2img(**amdm(**settings))
     [text] = json.loads(first["info"])["infotexts"]
-    second = server.call("/sdapi/v1/txt2img", {**server.host.request, "infotext": text})
+    second = server.from_infotext(text)
     assert json.loads(second["info"])["infotexts"] == [text]
     assert np.array_equal(server.pixels(first)[0], server.pixels(second)[0])
 

@@ -296,6 +296,10 @@ class WebUI:
     def _answer(self, mode: str, request: dict[str, Any]) -> dict[str, Any]:
         return self.call(f"/sdapi/v1/{mode}", request)
 
+    def from_infotext(self, infotext: str) -> dict[str, Any]:
+        """Draw what an infotext says. Forge cannot read the fields from it that are lists; they are given."""
+        return self.call("/sdapi/v1/txt2img", {**self.host.request, "styles": [], "infotext": infotext})
+
     def request(
         self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
     ) -> dict[str, Any]:
