@@ -1,0 +1,230 @@
+"""Attaching adapters to a UNet: torch forward hooks on the `norm2` and `attn2` of its transformer blocks.
+
+A block computes x + attn1(norm1(x)), then x + attn2(norm2(x), context), then its feed-forward part, in ldm's, Forge's
+and diffusers' UNets alike. So, whatever else is patched there:
+
+- a fuser (GLIGEN, InteractDiffusion) adds d to x before `norm2`, and the same d to what `attn2` returns, because the
+  block adds that to its own x;
+- a second attention (IP-Adapter) is added to what `attn2` returns, through its own output layer without the bias;
+- MIGC replaces what `attn2` returns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Block, Call, Prepared, Rows
+from .errors import AdapterError
+
+_BLOCK = re.compile(
+    r"(?:(input|output)_blocks\.(\d+)\.1|middle_block\.1"
+    r"|(down|up)_blocks\.(\d+)\.attentions\.(\d+)|mid_block\.attentions\.0)\.transformer_blocks\.(\d+)"
+)
+_SIDES = {"input": 0, "middle": 1, "output": 2}
+
+
+def blocks_of(unet: nn.Module) -> list[Block]:
+    """The transformer blocks of a UNet in the order it runs them, by ldm's names.
+
+    A name is `input_blocks.4.1.transformer_blocks.0`, `middle_block.1.transformer_blocks.0` or
+    `output_blocks.3.1.transformer_blocks.0`, for diffusers' UNets too, whatever their depth.
+    """
+    found = []
+    for name, module in unet.named_modules():
+        match = _BLOCK.fullmatch(name)
+        if match and getattr(module, "attn2", None) is not None:
+            found.append(_block(_place(unet, match), int(match[6]), module))
+    return [block for _, block in sorted(found, key=lambda pair: pair[0])]
+
+
+def _place(unet: nn.Module, match: re.Match) -> tuple[str, int]:
+    """Side and number of an ldm block: ("input", 4), ("middle", 0), ("output", 3)."""
+    side, number, level_side, level, index = match.groups()[:5]
+    if side:
+        return side, int(number)
+    if not level_side:
+        return "middle", 0
+    levels = getattr(unet, f"{level_side}_blocks")[: int(level)]
+    if level_side == "down":
+        # the first block is the first convolution, and a level ends in a downsampler
+        return "input", 1 + sum(len(each.resnets) + 1 for each in levels) + int(index)
+    return "output", sum(len(each.resnets) for each in levels) + int(index)
+
+
+def _block(place: tuple[str, int], depth: int, module: nn.Module) -> tuple[tuple[int, int, int], Block]:
+    side, number = place
+    parent = "middle_block" if side == "middle" else f"{side}_blocks.{number}"
+    to_k = module.attn2.to_k
+    block = Block(
+        name=f"{parent}.1.transformer_blocks.{depth}",
+        module=module,
+        width=module.norm2.weight.shape[0],
+        context=getattr(to_k, "in_features", to_k.weight.shape[-1]),
+        heads=module.attn2.heads,
+    )
+    return (_SIDES[side], number, depth), block
+
+
+@contextmanager
+def attached(unet: nn.Module, adapters: Sequence[Prepared], told: Callable[[], Rows | None]) -> Iterator[None]:
+    """While the context lasts, every call of `unet` has these adapters at work.
+
+    told: asked at the beginning of each call what the rows of its batch are (torch forward pre-hooks that were
+    registered on the UNet before have run by then); None: this call is another's, and no adapter acts in it. Adapters
+    of strength 0, and those past their `until`, do nothing at all. Raises AdapterError at once where a file does not
+    fit the UNet, and from within the call where something else keeps an adapter from acting.
+    """
+    working = [adapter for adapter in adapters if adapter.works]
+    if not working:
+        yield
+        return
+    blocks = blocks_of(unet)
+    layers = [adapter.adapter.layers(blocks) for adapter in working]
+    attachment = _Attachment(working, layers, told)
+    handles = [
+        unet.register_forward_pre_hook(attachment.begin, with_kwargs=True),
+        unet.register_forward_hook(attachment.end),
+    ]
+    try:
+        for block in blocks:
+            at_block = _AtBlock(attachment, block)
+            handles.append(block.module.norm2.register_forward_pre_hook(at_block.before_norm2))
+            handles.append(block.module.attn2.register_forward_hook(at_block.after_attn2, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Attachment:
+    """The state of one `attached`: the present UNet call, and what its blocks have still to add."""
+
+    def __init__(
+        self,
+        adapters: Sequence[Prepared],
+        layers: Sequence[Mapping[str, nn.Module]],
+        told: Callable[[], Rows | None],
+    ) -> None:
+        self.told = told
+        self.all = list(zip(adapters, layers))
+        self.acting: list[tuple[Prepared, Mapping[str, nn.Module]]] = []
+        self.call: Call | None = None
+        self.pending: dict[str, Tensor | None] = {}
+        """The blocks whose cross-attention has still to be called, with what a fuser adds there."""
+        self.within = False
+        """Whether an adapter itself runs the cross-attention, which calls the hooks again."""
+
+    def begin(self, unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.pending.clear()
+        self.acting, self.call = [], None
+        rows = self.told()
+        if rows is None:
+            return
+        self.acting = [pair for pair in self.all if pair[0].acts(rows)]
+        latents = args[0] if args else kwargs["sample" if "sample" in kwargs else "x"]
+        if self.acting and len(latents) != len(rows.images):
+            raise AdapterError(
+                f"The UNet was called with {len(latents)} rows where {len(rows.images)} were announced; "
+                "another extension changes the batch: switch it off, or the adapters."
+            )
+        self.call = Call(rows, tuple(latents.shape[-2:]))
+
+    def end(self, unet: nn.Module, args: tuple, output: Any) -> None:
+        left = list(self.pending)
+        self.pending.clear()
+        self.acting, self.call = [], None
+        if left:
+            raise AdapterError(
+                f"Something else replaced the cross-attention of {left[0]}, so the adapter could not act there; "
+                "switch off the extension that does (another IP-Adapter, for example)."
+            )
+
+
+class _AtBlock:
+    """The hooks of one block."""
+
+    def __init__(self, attachment: _Attachment, block: Block) -> None:
+        self.attachment = attachment
+        self.block = block
+
+    def before_norm2(self, norm2: nn.Module, args: tuple) -> tuple | None:
+        state = self.attachment
+        if state.within:
+            return None
+        added = None
+        for adapter, layers in state.acting:
+            x = args[0] if added is None else args[0] + added
+            own = adapter.fused(layers.get(self.block.name), self.block, x, state.call)
+            if own is not None:
+                own = own.to(x.dtype)
+                added = own if added is None else added + own
+        if any(layers.get(self.block.name) is not None for _, layers in state.acting):
+            state.pending[self.block.name] = added
+        # a new tensor, because the block may add in place to its own x
+        return None if added is None else (args[0] + added, *args[1:])
+
+    def after_attn2(self, attn2: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+        state = self.attachment
+        if state.within or not state.acting:
+            return None
+        h = args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "x"]
+        second = self._second_attention(attn2, h)
+        out = output if second is None else output + second
+
+        def attend(row: int, contexts: Tensor) -> Tensor:
+            own = self._attend(attn2, args, kwargs, h[row : row + 1], contexts)
+            return own if second is None else own + second[row : row + 1]
+
+        for adapter, layers in state.acting:
+            new = adapter.replaced(layers.get(self.block.name), self.block, h, out, state.call, attend)
+            if new is not None:
+                out = new.to(out.dtype)
+        added = state.pending.pop(self.block.name, None)
+        if added is not None:
+            out = out + added.to(out.dtype)
+        return None if out is output else out
+
+    def _second_attention(self, attn2: nn.Module, h: Tensor) -> Tensor | None:
+        """What the adapters' own attention adds to the output of `attn2`."""
+        q = attended = None
+        for adapter, layers in self.attachment.acting:
+            layer = layers.get(self.block.name)
+            if layer is None or not adapter.attends:
+                continue
+            q = attn2.to_q(h) if q is None else q
+            own = adapter.attended(layer, self.block, q, self.attachment.call)
+            if own is not None:
+                attended = own if attended is None else attended + own
+        if attended is None:
+            return None
+        # the output layer is called, not its weight used: a LoRA may act in the call; of zeros it makes its bias
+        return _output(attn2, attended) - _output(attn2, torch.zeros_like(attended[:1, :1]))
+
+    def _attend(self, attn2: nn.Module, args: tuple, kwargs: dict[str, Any], h: Tensor, contexts: Tensor) -> Tensor:
+        """`attn2` of one row with other contexts, called as the block called it."""
+        h = h.expand(len(contexts), -1, -1)
+        kwargs = dict(kwargs)
+        if args:
+            args = (h, *((contexts,) if len(args) > 1 else ()), *args[2:])
+        else:
+            kwargs["hidden_states" if "hidden_states" in kwargs else "x"] = h
+        for name in ("context", "encoder_hidden_states", "value"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = contexts.to(kwargs[name].dtype)
+        self.attachment.within = True
+        try:
+            return attn2(*args, **kwargs)
+        finally:
+            self.attachment.within = False
+
+
+def _output(attn2: nn.Module, x: Tensor) -> Tensor:
+    for layer in attn2.to_out:
+        x = layer(x)
+    return x

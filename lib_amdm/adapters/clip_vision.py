@@ -1,0 +1,188 @@
+"""CLIP's vision encoder, which IP-Adapters see pictures through, in torch alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .errors import AdapterError
+from .files import Load, opened
+from .ip_adapter import Encoder
+from .weights import Weights, attention, layer_norm, linear
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+_PUBLISHED_HEADS = {1280: 16, 1664: 16}
+"""ViT-H's and ViT-bigG's, by their width; no file says how many heads it has."""
+
+_OPEN_CLIP = {
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.": "vision_model.pre_layrnorm.",
+    "visual.ln_post.": "vision_model.post_layernorm.",
+    "visual.proj": "visual_projection.weight",
+}
+_OPEN_CLIP_LAYER = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_LAYERS = "vision_model.encoder.layers"
+_LAYER = tuple(
+    f"{part}.{x}"
+    for part in (
+        *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")),
+        *("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"),
+    )
+    for x in ("weight", "bias")
+)
+_ENDS = (
+    "vision_model.embeddings.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight",
+    "vision_model.embeddings.position_embedding.weight",
+    *(f"vision_model.{norm}.{x}" for norm in ("pre_layrnorm", "post_layernorm") for x in ("weight", "bias")),
+    "visual_projection.weight",
+)
+
+
+def read_clip_vision(path: str | Path, load: Load | None = None) -> ClipVision:
+    """The vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
+    file, name = opened(path, load), Path(path).name
+    wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
+    return clip_vision({key: file.tensor(key) for key in wanted}, name)
+
+
+def is_clip_vision(path: str | Path, load: Load | None = None) -> bool:
+    """Whether the file holds a vision encoder; its tensors are not read where the format allows."""
+    return any(
+        key.endswith(("vision_model.embeddings.class_embedding", "visual.class_embedding"))
+        for key in opened(path, load).shapes
+    )
+
+
+def clip_vision(tensors: Mapping[str, Tensor], name: str) -> ClipVision:
+    """The vision encoder that these tensors are; complaints call it `name`."""
+    named = _transformers_names(tensors)
+    layers = {key[len(_LAYERS) + 1 :].split(".")[0] for key in named if key.startswith(f"{_LAYERS}.")}
+    wanted = {*_ENDS, *(f"{_LAYERS}.{number}.{part}" for number in layers for part in _LAYER)}
+    missing = sorted(wanted - set(named))
+    if missing:
+        what = "is no CLIP vision encoder" if len(named) < len(_ENDS) else f"lacks tensors (first {missing[0]})"
+        raise AdapterError(f'"{name}" {what}; choose the image encoder that the IP-Adapter came with.')
+    return ClipVision(name, {key: named[key] for key in wanted})
+
+
+class ClipVision(Weights):
+    """A CLIP vision transformer.
+
+    Sizes are read from the weights; ViT-H and ViT-bigG have 16 heads, and any other width has heads of 64. The
+    activation is the exact GELU of the encoders that IP-Adapters use. `.to(device, dtype)` as any module.
+    """
+
+    def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.name = name
+        patches = self["vision_model.embeddings.patch_embedding"].weight
+        self.width, self.patch = patches.shape[0], patches.shape[-1]
+        self.size = self.patch * round((len(self["vision_model.embeddings.position_embedding"].weight) - 1) ** 0.5)
+        self.heads = _PUBLISHED_HEADS.get(self.width, max(1, self.width // 64))
+
+    def fits(self, encoder: Encoder) -> bool:
+        """Whether this is an encoder that an IP-Adapter can be told pictures by."""
+        width = self["visual_projection"].weight.shape[0] if encoder.output == "image_embeds" else self.width
+        return width == encoder.width
+
+    def features(self, pictures: Tensor, encoder: Encoder) -> Tensor:
+        """What an IP-Adapter is told of pictures (n, 3, height, width) with values from 0 to 1."""
+        self._check(encoder)
+        return self.encode(self.preprocess(pictures), encoder.output)
+
+    def blank(self, encoder: Encoder) -> Tensor:
+        """What an IP-Adapter is told for the negative prompt, (1, ...): zeros for image_embeds, and for hidden_states
+        what the encoder makes of zeros, the mean grey."""
+        self._check(encoder)
+        weight = self["visual_projection"].weight
+        if encoder.output == "image_embeds":
+            return torch.zeros(1, weight.shape[0], device=weight.device, dtype=weight.dtype)
+        return self.encode(torch.zeros(1, 3, self.size, self.size), encoder.output)
+
+    def preprocess(self, pictures: Tensor) -> Tensor:
+        """Pictures (n, 3, height, width), 0 to 1: the short side scaled to the encoder's size (bicubic), the middle cut
+        out, rounded to 256 levels as pictures have, and normalised."""
+        height, width = pictures.shape[-2:]
+        scale = self.size / min(height, width)
+        size = [max(self.size, int(side * scale)) for side in (height, width)]
+        x = F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+        top, left = ((side - self.size) // 2 for side in size)
+        x = x[..., top : top + self.size, left : left + self.size]
+        x = (x * 255).round().clamp(0, 255) / 255
+        mean, std = (x.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        return (x - mean) / std
+
+    def encode(self, pixels: Tensor, output: str) -> Tensor:
+        """Of normalised pixels (n, 3, size, size) the image_embeds (n, projection), or the hidden_states of the last
+        layer but one (n, patches + 1, width)."""
+        inner = self["vision_model"]
+        places = inner["embeddings"]
+        weight = places["patch_embedding"].weight
+        x = F.conv2d(pixels.to(weight), weight, stride=self.patch).flatten(2).transpose(1, 2)
+        x = torch.cat([places.class_embedding.expand(len(x), 1, -1), x], dim=1) + places["position_embedding"].weight
+        x = layer_norm(inner["pre_layrnorm"], x)
+        layers = inner["encoder.layers"]
+        count = len(layers._modules)
+        for number in range(count if output == "image_embeds" else count - 1):
+            x = self._layer(layers[str(number)], x)
+        if output == "hidden_states":
+            return x
+        return linear(self["visual_projection"], layer_norm(inner["post_layernorm"], x[:, 0]))
+
+    def _layer(self, layer: Weights, x: Tensor) -> Tensor:
+        own, normed = layer["self_attn"], layer_norm(layer["layer_norm1"], x)
+        q, k, v = (linear(part, normed) for part in (own.q_proj, own.k_proj, own.v_proj))
+        x = x + linear(own.out_proj, attention(q, k, v, self.heads))
+        return x + linear(layer["mlp.fc2"], F.gelu(linear(layer["mlp.fc1"], layer_norm(layer["layer_norm2"], x))))
+
+    def _check(self, encoder: Encoder) -> None:
+        if not self.fits(encoder):
+            needed = f" ({encoder.name})" if encoder.name else ""
+            raise AdapterError(
+                f'"{self.name}" is not the image encoder that the IP-Adapter needs, whose {encoder.output} are '
+                f"{encoder.width} wide{needed}; choose the one it came with."
+            )
+
+
+def _transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The vision encoder's tensors by transformers' names, whatever stands before them in the file."""
+    named: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        match = re.search(r"(?:^|\.)((?:vision_model|visual_projection|visual)\..+|visual\.proj)$", key)
+        if match:
+            named.update(_renamed(match[1], value))
+    return named
+
+
+def _renamed(key: str, value: Tensor) -> dict[str, Tensor]:
+    if not key.startswith("visual."):
+        return {key: value}
+    layer = re.fullmatch(r"visual\.transformer\.resblocks\.(\d+)\.(.+)", key)
+    if not layer:
+        theirs = next((name for name in _OPEN_CLIP if key.startswith(name)), None)
+        if theirs is None:
+            return {}
+        # open_clip multiplies by its projection from the right
+        return {_OPEN_CLIP[theirs] + key[len(theirs) :]: value.T.contiguous() if theirs == "visual.proj" else value}
+    start, rest = f"{_LAYERS}.{layer[1]}", layer[2]
+    packed = re.fullmatch(r"attn\.in_proj_(weight|bias)", rest)
+    if packed:
+        parts = zip("qkv", value.chunk(3))
+        return {f"{start}.self_attn.{x}_proj.{packed[1]}": part.contiguous() for x, part in parts}
+    part, _, kind = rest.rpartition(".")
+    return {f"{start}.{_OPEN_CLIP_LAYER.get(part, part)}.{kind}": value}
