@@ -22,10 +22,9 @@ from lib_amdm.comodels.base import AmdmError
 from lib_amdm.hosts.standalone import Job, Standalone, noise
 from lib_amdm.sampling import private_seeds
 from lib_amdm.shapes import bench, methods, networks, plots, released, scores, sweep
-from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
+from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from lib_amdm.shapes.captions import caption
 from lib_amdm.shapes.data import pictures_of
-from lib_amdm.shapes.judge import FILE as JUDGE_FILE
 from lib_amdm.shapes.judge import Judge
 from lib_amdm.shapes.ldm_format import write_checkpoint
 from lib_amdm.shapes.measuring import Bench, row_of, scene_of
@@ -33,7 +32,7 @@ from lib_amdm.shapes.methods import METHODS, Drawn, Method, Studio, mixing
 from lib_amdm.shapes.world import Scene, Thing, random_scene
 
 NAMES = tuple(DIALECT_OF)
-TRAINED = all((WEIGHTS / file).is_file() for file in (JUDGE_FILE, *(f"{name}.safetensors" for name in NAMES)))
+TRAINED = all(file.is_file() for file in (JUDGE, *(WEIGHTS / f"{name}.safetensors" for name in NAMES)))
 trained = pytest.mark.skipif(not TRAINED, reason="the trained checkpoints are not there")
 SEEDS = [3, 4, 5]
 
@@ -48,7 +47,7 @@ SCENES = some_scenes(len(SEEDS))
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints and a judge with the bundled ones' names and random weights."""
+    """Checkpoints with the bundled ones' names and random weights."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     vae, text_encoder = networks.new_vae(), networks.new_text_encoder()
@@ -57,7 +56,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / f"{name}.safetensors", networks.new_unet(), vae, text_encoder, 1.0, clip_folder=CLIP_FOLDER
         )
     networks.text_config().save_pretrained(folder / CLIP_FOLDER)
-    save_file({key: value.half() for key, value in Judge().state_dict().items()}, folder / JUDGE_FILE)
     return folder
 
 
@@ -487,7 +485,7 @@ def test_plots_say_what_must_be_run_first(weights: Path, tmp_path: Path) -> None
 
 def test_a_judge_that_cannot_judge_is_refused(weights: Path) -> None:
     with pytest.raises(AmdmError, match="fresh drawings"):
-        bench.judged_well(Judge.load(weights))
+        bench.judged_well(Judge())
 
 
 def test_an_unknown_method_is_named(capsys) -> None:

@@ -16,9 +16,9 @@ pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
 from lib_amdm.shapes import demo, world
-from lib_amdm.shapes.bundled import WEIGHTS
+from lib_amdm.shapes.bundled import JUDGE, WEIGHTS
 from lib_amdm.shapes.demo import MIX, SCENES, Drawn, Row
-from lib_amdm.shapes.judge import FILE, Judge
+from lib_amdm.shapes.judge import Judge
 from lib_amdm.shapes.methods import EVERYTHING, MAIN
 
 INSTALL = Path(__file__).resolve().parents[1] / "install.py"
@@ -27,7 +27,7 @@ NAMES = [MAIN, *(slot.checkpoint for slot in MIX.co_models), EVERYTHING]
 bundled = pytest.mark.skipif(
     not all((WEIGHTS / f"{name}.safetensors").is_file() for name in NAMES), reason="the bundled checkpoints are missing"
 )
-judged = pytest.mark.skipif(not (WEIGHTS / FILE).is_file(), reason="the bundled judge is missing")
+judged = pytest.mark.skipif(not JUDGE.is_file(), reason="the bundled judge is missing")
 
 
 @dataclass

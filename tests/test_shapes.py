@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from diffusers.loaders import single_file_utils
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lib_amdm.hosts.standalone import Standalone
 from lib_amdm.shapes import ldm_format, networks
 from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
 from lib_amdm.shapes.captions import DIALECTS, caption
 from lib_amdm.shapes.judge import Judge
+from lib_amdm.shapes.train import _shared
 from lib_amdm.shapes.training import train
 from lib_amdm.shapes.world import BACKGROUNDS, CELL, CELLS, COLOURS, SHAPES, SIZE, Scene, Thing, draw, random_scene
 
@@ -189,3 +192,14 @@ def test_the_bundled_checkpoints_share_vae_and_text_encoder_but_no_unet():
 
 def test_the_judge_is_right_about_fresh_drawings():
     assert min(Judge.load().accuracy(400, seed=11).values()) >= 0.99
+
+
+def test_a_checkpoint_trained_anew_gets_the_bundled_autoencoder_and_text_encoder(tmp_path: Path) -> None:
+    """So that it fits the others, whose latents and texts it shares."""
+    vae, text_encoder, scale = _shared(tmp_path)
+    bundled = Standalone(WEIGHTS)
+    own = bundled.autoencoder("shapes")
+    assert scale == own.scale
+    assert all(torch.equal(a, b) for a, b in zip(vae.state_dict().values(), own.vae.state_dict().values()))
+    theirs = bundled.load("all").model.text_encoder.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in text_encoder.state_dict().items())

@@ -249,7 +249,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the checkpoints and the judge")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for what is measured")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder for --plots")
     return parser.parse_args(arguments)

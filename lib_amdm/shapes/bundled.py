@@ -7,3 +7,5 @@ DIALECT_OF = {"shapes": "shapes", "colours": "colours", "backgrounds": "backgrou
 """The dialect of captions (see `captions.caption`) that each checkpoint knows."""
 CLIP_FOLDER = "clip"
 """What the bundled yamls call the text encoder's folder; it lies beside them."""
+JUDGE = Path(__file__).with_name("judge.safetensors")
+"""The judge's weights; it is no checkpoint, and does not lie where the list of checkpoints is made from."""

@@ -161,7 +161,7 @@ def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str],
         raise AmdmError(f"--pictures must be 1 or more, not {pictures}.")
     if not file.parent.is_dir():
         raise AmdmError(f'--out names a file in "{file.parent}", which is not a folder; make it or choose another.')
-    judge, host = Judge.load(folder), Standalone(folder)
+    judge, host = Judge.load(), Standalone(folder)
     seeds = range(FIRST_SEED, FIRST_SEED + pictures)
     all_drawn = []
     for row in rows():

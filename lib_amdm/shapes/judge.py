@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ..comodels.base import AmdmError
-from .bundled import WEIGHTS
+from .bundled import JUDGE
 from .data import drawings
 from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, Scene, Thing
 
-FILE = "judge.safetensors"
 _COLOUR_NAMES = tuple(COLOURS)
 
 
@@ -40,9 +39,8 @@ class Judge(nn.Module):
         self.background = nn.Linear(96, len(BACKGROUNDS))
 
     @classmethod
-    def load(cls, folder: Path = WEIGHTS) -> Judge:
+    def load(cls, file: Path = JUDGE) -> Judge:
         """The trained judge; AmdmError where its file is missing."""
-        file = folder / FILE
         if not file.is_file():
             raise AmdmError(f"{file} is missing; run `python -m lib_amdm.shapes.train judge`, or get the file again.")
         judge = cls()

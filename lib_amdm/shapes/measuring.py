@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..hosts.standalone import Standalone
+from .bundled import JUDGE
 from .data import drawn_scenes
 from .judge import Judge
 from .methods import Method, Studio
@@ -55,7 +56,7 @@ class Bench:
         """A benchmark of the checkpoints in a folder; `told`: fields of this class or of Studio."""
         own = {name: told.pop(name) for name in ("seed", "batch", "folder") if name in told}
         pictures = told.pop("pictures")
-        return cls(Studio(Standalone(weights), **told), Judge.load(weights), pictures, **own)
+        return cls(Studio(Standalone(weights), **told), Judge.load(), pictures, **own)
 
     def scenes(self) -> list[Scene]:
         return drawn_scenes(self.pictures, np.random.default_rng(self.seed))
@@ -92,6 +93,7 @@ class Bench:
             "cfg_scale": studio.cfg_scale,
             "sampler": studio.sampler,
             "weights": digest(studio.host.folders[0]),
+            "judge": digest(JUDGE.parent),
         }
 
     def _kept(self, name: str, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _clocked(studio: Studio, method: Method, scenes: Sequence[Scene], seeds: Seq
 
 
 def digest(folder: Path) -> str:
-    """One short word for the checkpoints of a folder; it changes with any of their bytes."""
+    """One short word for the weights in a folder; it changes with any of their bytes."""
     told = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         told.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())

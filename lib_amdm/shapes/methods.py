@@ -45,8 +45,9 @@ BEST = mixing("colours", steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
 """The best that the sweep found for two models."""
 UNGUIDED = mixing("colours", steps=14, eta=0.3, gamma=0.7, co_eta=0.3)
 """The best found for CFG 1."""
-BEST_THREE = replace(BEST, co_models=(*BEST.co_models, replace(BEST.co_models[0], checkpoint="backgrounds", gamma=0.5)))
-"""The same with a third model."""
+_BACKGROUNDS = CoModel(checkpoint="backgrounds", gamma=0.5, eta=0.1)
+BEST_THREE = replace(BEST, steps=17, co_models=(replace(BEST.co_models[0], gamma=0.7), _BACKGROUNDS))
+"""The best that was found with a third model."""
 
 
 @dataclass(frozen=True)

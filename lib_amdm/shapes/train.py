@@ -1,7 +1,8 @@
 """Train one part of the shapes world: `python -m lib_amdm.shapes.train vae` (then text, judge, and a checkpoint each).
 
 The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
-time. Each command goes on where it was stopped, and writes a loss plot.
+time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. Each command goes on where
+it was stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from diffusers import DDPMScheduler
 from safetensors.torch import save_file
 from torch.nn import functional as F  # noqa: N812
 
+from ..hosts.standalone_files import CheckpointFile
 from . import data, networks
-from .bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
+from .bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from .captions import DIALECTS, caption
-from .judge import FILE as JUDGE_FILE
 from .judge import Judge, blemished
 from .ldm_format import write_checkpoint
 from .reader import Reader, wanted_of
@@ -31,7 +32,7 @@ FOLDER = Path("shapes-training")
 VAE_STEPS, VAE_BATCH = 2600, 8
 TEXT_STEPS, TEXT_BATCH = 1000, 128
 JUDGE_STEPS, JUDGE_BATCH = 1500, 48
-UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 1500, "full": 4000}
+UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 5000, "full": 4000}
 UNET_BATCH = 32
 WITHOUT_TEXT = 0.1
 """Share of the pictures that are learned without their caption, for guidance."""
@@ -91,10 +92,11 @@ def _forget_unread(text_encoder: torch.nn.Module, tokenizer: networks.CLIPTokeni
 
 def train_unet(folder: Path, name: str, dialect: str) -> None:
     """A UNet that is told one dialect alone, and the checkpoint with the VAE and the text encoder that all share."""
-    vae, text_encoder, tokenizer = _shared(folder)
+    tokenizer = networks.tokenizer(folder)
+    vae, text_encoder, scale = _shared(folder)
     latents = data.stock_latents(vae, folder / "latents.pt").float()
     scenes = data.stock_scenes()
-    scale = round(1 / latents.std().item(), 5)
+    scale = scale or round(1 / latents.std().item(), 5)
     latents *= scale
     schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     seed = 10 + DIALECTS.index(dialect)
@@ -118,11 +120,19 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
     _note(name, told)
 
 
-def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, networks.CLIPTokenizer]:
+def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, float | None]:
+    """The VAE and the text encoder, and the number for the latents where it is settled.
+
+    Where they were not trained in this folder, those of a bundled checkpoint: a UNet trained anew fits the others.
+    """
+    if not (folder / "vae.pt").exists():
+        bundled = CheckpointFile(WEIGHTS / "shapes.safetensors", "shapes.safetensors")
+        vae, scale = bundled.autoencoder(torch.float32)
+        return vae, bundled.text_encoder(torch.float32), scale
     vae, text_encoder = networks.new_vae(), networks.new_text_encoder()
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
     text_encoder.load_state_dict(torch.load(folder / "text.pt", weights_only=True))
-    return vae.eval(), text_encoder.eval(), networks.tokenizer(folder)
+    return vae.eval(), text_encoder.eval(), None
 
 
 def train_judge(folder: Path) -> None:
@@ -142,7 +152,7 @@ def train_judge(folder: Path) -> None:
 
     judge = Judge()
     averaged, told = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
-    save_file({key: value.half() for key, value in averaged.state_dict().items()}, WEIGHTS / JUDGE_FILE)
+    save_file({key: value.half() for key, value in averaged.state_dict().items()}, JUDGE)
     print(f"right on fresh drawings: {Judge.load().accuracy()}")
     _note("judge", told)
 

@@ -1,4 +1,4 @@
-"""The README's API and X/Y/Z examples, run as written but for the address, the size and the checkpoint's name."""
+"""The README's API and X/Y/Z examples, run as written but for the address."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from lib_amdm.shapes.export import export
+from lib_amdm.shapes.judge import Judge
+from lib_amdm.shapes.world import Scene, Thing
 
 from .webui_server import WebUI
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 EXAMPLES = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "requests" in code]
-AS_HERE = {
-    '"steps": 20,': '"steps": 16, "width": 64, "height": 64, "cfg_scale": 3,',
-    "colours.safetensors": "beta.safetensors",
-}
+CELL = 128
 
 
 @pytest.fixture(scope="module", params=["API alone", "page"])
 def server(request: pytest.FixtureRequest, start_webui: Callable[..., WebUI]) -> WebUI:
     # an API without a page reads the plot's axes at another moment than one with a page
-    return start_webui(page=request.param == "page", options={"return_grid": True})
+    started = start_webui(page=request.param == "page")
+    export(started.data)
+    started.refresh_checkpoints()
+    return started
 
 
 def run(server: WebUI, code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    for old, new in {"http://127.0.0.1:7860": server.url(""), **AS_HERE}.items():
-        assert old in code
-        code = code.replace(old, new)
-    exec(compile(code, "README.md", "exec"), {})
+    address = "http://127.0.0.1:7860"
+    assert address in code
+    exec(compile(code.replace(address, server.url("")), "README.md", "exec"), {})
 
 
 def example(word: str) -> str:
@@ -48,10 +52,16 @@ def test_api_example(server: WebUI, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(server, example("amdm.png"), tmp_path, monkeypatch)
     with_amdm = np.asarray(Image.open(tmp_path / "amdm.png"))
     told = Image.open(tmp_path / "amdm.png").info["parameters"]
-    assert "AMDM 1 checkpoint: beta.safetensors" in told
-    (without,) = server.pixels(server.txt2img(prompt="a triangle", seed=1, steps=16, sampler_name="DPM++ 2M"))
-    assert with_amdm.shape == without.shape
-    assert not np.array_equal(with_amdm, without)
+    assert "AMDM 1 checkpoint: amdm-shapes/colours.safetensors" in told
+    prompt = "a circle at the top left, a triangle at the bottom right"
+    scene = Scene((Thing("circle", "blue"), None, None, Thing("triangle", "red")), "plain")
+    drawn = server.txt2img(
+        checkpoint="amdm-shapes_shapes", prompt=prompt, seed=1, steps=20, cfg_scale=5, width=128, height=128
+    )
+    (without,) = server.pixels(drawn)
+    judge = Judge.load()
+    seen = judge(torch.from_numpy(np.stack([with_amdm, without])).permute(0, 3, 1, 2) / 127.5 - 1)
+    assert seen[0].cells == scene.cells != seen[1].cells
 
 
 def test_plot_example_varies_gamma_across_and_steps_down(
@@ -69,9 +79,9 @@ def test_plot_example_varies_gamma_across_and_steps_down(
 
 
 def _cell(grid: np.ndarray, row: int, column: int) -> np.ndarray:
-    """The 64x64 picture of a cell; the legend stands left of and above the cells."""
-    top, left = grid.shape[0] - 4 * 64, grid.shape[1] - 5 * 64
-    return grid[top + row * 64 :, left + column * 64 :][:64, :64]
+    """The picture of a cell; the legend stands left of and above the cells."""
+    top, left = grid.shape[0] - 4 * CELL, grid.shape[1] - 5 * CELL
+    return grid[top + row * CELL :, left + column * CELL :][:CELL, :CELL]
 
 
 def test_values_of_the_cells_stand_in_their_infotexts(server: WebUI) -> None:
