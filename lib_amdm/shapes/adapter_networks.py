@@ -61,9 +61,9 @@ def new_image_encoder() -> ClipVision:
     """A small CLIP vision transformer for pictures of SIZE pixels."""
     width, model = VISION_WIDTH, "vision_model"
     tensors = {
-        f"{model}.embeddings.class_embedding": torch.randn(width) * 0.02,
+        f"{model}.embeddings.class_embedding": torch.randn(width) * 0.5,
         f"{model}.embeddings.patch_embedding.weight": nn.Conv2d(3, width, PATCH, bias=False).weight.detach(),
-        f"{model}.embeddings.position_embedding.weight": torch.randn((SIZE // PATCH) ** 2 + 1, width) * 0.02,
+        f"{model}.embeddings.position_embedding.weight": torch.randn((SIZE // PATCH) ** 2 + 1, width) * 0.5,
         **_norm(f"{model}.pre_layrnorm", width),
         **_norm(f"{model}.post_layernorm", width),
         **_linear("visual_projection", width, IMAGE_EMBEDS, bias=False),

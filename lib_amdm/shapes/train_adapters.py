@@ -21,22 +21,22 @@ from torch.nn import functional as F  # noqa: N812
 from ..adapters.attach import attached
 from ..adapters.base import Prepared, Rows
 from ..adapters.clip_vision import ClipVision, read_clip_vision
-from ..adapters.layout import Layout, Region
 from ..hosts.standalone_files import CheckpointFile
 from . import data, networks
 from .adapter_networks import IMAGE_EMBEDS, new_image, new_image_encoder, new_layout
 from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from .captions import caption, phrases, without_places
+from .captions import caption, without_places
 from .judge import blemished
 from .reader import wanted_of
+from .told import layout_of, reshaped
 from .training import note, train
-from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES, Box, Scene, Thing
+from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES
 
 BASE = "shapes"
 STOCK = 6000
 """Pictures of the stock that the adapters are trained on."""
-LAYOUT_STEPS, IMAGE_STEPS, BATCH = 4000, 4000, 32
-ENCODER_STEPS, ENCODER_BATCH = 1500, 48
+LAYOUT_STEPS, IMAGE_STEPS, BATCH = 4000, 3000, 16
+ENCODER_STEPS, ENCODER_BATCH = 1500, 24
 WITHOUT_TEXT, WITHOUT_ADAPTER, WITHOUT_BOTH = 0.3, 0.05, 0.1
 """Shares of the pictures that are learned without their text, without what the adapter is told, and without either."""
 
@@ -67,10 +67,13 @@ class Base:
         noise = torch.randn_like(clean)
         # places and colours are settled where there is much noise
         timesteps = (1000 * torch.rand(len(clean)).sqrt()).long()
-        rows = Rows(tuple(range(len(clean))), tuple(told))
+        noised = self.schedule.add_noise(clean, noise, timesteps)
+        return F.mse_loss(self.predicted(noised, timesteps, cond, adapter, told), noise)
+
+    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, told: Sequence[bool]) -> Tensor:
+        rows = Rows(tuple(range(len(x))), tuple(told))
         with attached(self.unet, [adapter], lambda: rows):
-            predicted = self.unet(self.schedule.add_noise(clean, noise, timesteps), timesteps, cond).sample
-        return F.mse_loss(predicted, noise)
+            return self.unet(x, timesteps, cond).sample
 
 
 def train_layout(folder: Path) -> None:
@@ -99,11 +102,6 @@ def dropped(rng: np.random.Generator) -> tuple[list[bool], list[bool]]:
     text = (chance >= WITHOUT_BOTH + WITHOUT_TEXT).tolist()
     adapter = (chance >= WITHOUT_BOTH) & (chance < 1 - WITHOUT_ADAPTER)
     return text, adapter.tolist()
-
-
-def layout_of(scene: Scene, boxes: Sequence[Box]) -> Layout:
-    """What stands in which box."""
-    return Layout(tuple(Region(phrase, box) for phrase, box in zip(phrases(scene, BASE), boxes)))
 
 
 class ImageReader(nn.Module):
@@ -155,12 +153,6 @@ def train_image(folder: Path) -> None:
     averaged, told = train("image", adapter, loss_of, IMAGE_STEPS, 2e-3, folder, average=0.998, seed=23)
     save(averaged, IMAGE_ADAPTER)
     note("image", told, ADAPTERS)
-
-
-def reshaped(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same colours in the same cells on the same background, with random shapes."""
-    cells = tuple(thing and Thing(SHAPES[rng.integers(len(SHAPES))], thing.colour) for thing in scene.cells)
-    return Scene(cells, scene.background)
 
 
 def save(trained: nn.Module, file: Path) -> None:
