@@ -17,12 +17,11 @@ from lib_amdm.shapes import adapter_methods, boxes, train_adapters
 from lib_amdm.shapes.adapter_methods import ADAPTER_METHODS, Adapted
 from lib_amdm.shapes.adapter_networks import new_image, new_image_encoder, new_layout
 from lib_amdm.shapes.bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from lib_amdm.shapes.captions import EMPTY, phrases, without_places
 from lib_amdm.shapes.data import stock_boxes, stock_scenes
 from lib_amdm.shapes.judge import Judge
 from lib_amdm.shapes.methods import MAIN, Studio
 from lib_amdm.shapes.networks import new_unet
-from lib_amdm.shapes.told import boxes_of, layout_of, references, reshaped
+from lib_amdm.shapes.told import boxes_of, layout_of, references, reshaped, some_of
 from lib_amdm.shapes.world import CELLS, COLOURS, SHAPES, Scene, draw, draw_with_boxes, random_scene
 
 MEGABYTE = 1_000_000
@@ -81,13 +80,12 @@ def test_the_stock_s_boxes_are_of_its_own_pictures() -> None:
         assert cells == [cell for cell, _ in scene.things]
 
 
-def test_a_text_without_places_says_the_same_things() -> None:
+def test_a_text_of_some_things_names_one_at_least_and_no_other() -> None:
+    rng = np.random.default_rng(0)
     for scene in SCENES:
-        for rng in (None, np.random.default_rng(1)):
-            said = without_places(scene, rng=rng)
-            assert sorted(said.split(", ")) == sorted(phrases(scene))
-            assert not any(place in said for place in CELLS)
-    assert without_places(Scene((None,) * 4, "plain")) == EMPTY
+        parts = [some_of(scene, rng) for _ in range(40)]
+        assert all(part.things and set(part.things) <= set(scene.things) for part in parts)
+        assert {thing for part in parts for thing in part.things} == set(scene.things)
 
 
 def test_a_layout_says_each_shape_in_its_box() -> None:
@@ -172,7 +170,7 @@ def test_the_files_are_small_and_are_what_they_are_called() -> None:
 @pytest.mark.parametrize("told", [adapter_methods.boxes_told, adapter_methods.picture_told])
 def test_at_strength_0_the_denoiser_is_the_checkpoint_s_own_and_else_it_is_not(studio: Studio, told) -> None:
     x, sigma = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 8, torch.full((3,), 8.0)
-    texts = adapter_methods.placeless(SCENES)
+    texts = adapter_methods.in_words(SCENES)
 
     def denoised(strength: float) -> torch.Tensor:
         prepared = told(studio, SCENES, SEEDS, strength=strength)

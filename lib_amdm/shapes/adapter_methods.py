@@ -1,8 +1,8 @@
 """The benchmark's rows with adapters: `shapes`, told where things stand by boxes, or how they look by a picture.
 
 Boxes and reference pictures are drawings that go with the scene and the picture's seed. The text of the layout rows
-says what is in the picture and not where; the text of the image rows is the checkpoint's own dialect. So "shape" is the
-share of objects in their boxes' cells, and "colour" and "background" are agreement with the reference picture.
+is empty, so that boxes alone say what is where; the text of the image rows is the checkpoint's own dialect. So "shape"
+is the share of objects in their boxes' cells, and "colour" and "background" are agreement with the reference picture.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..sampling import CoRun, amdm, private_seeds
 from ..settings import MAIN_CHECKPOINT, Settings
 from . import networks
 from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER
-from .captions import phrases, without_places
+from .captions import phrases
 from .methods import MAIN, Drawn, Method, Studio, captions, mixing
 from .told import boxes_of, layout_of, references
 from .world import Scene
@@ -90,11 +90,11 @@ def picture_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], 
     return adapter.told(features, strength=strength)
 
 
-def placeless(scenes: Sequence[Scene]) -> list[str]:
-    return [without_places(scene) for scene in scenes]
+def nothing(scenes: Sequence[Scene]) -> list[str]:
+    return [""] * len(scenes)
 
 
-placed = partial(captions, MAIN)
+in_words = partial(captions, MAIN)
 
 
 def adapted(
@@ -133,15 +133,15 @@ def adapter_row(label: str, detail: str, **told: Any) -> Method:
 
 
 ADAPTER_METHODS: dict[str, Method] = {
-    "placeless": adapter_row("`shapes` without places", "told what, not where", texts=placeless),
-    "layout-main": adapter_row("layout adapter on `shapes`", "in all steps; boxes", texts=placeless, main=boxes_told),
-    "layout-amdm": co_row("**AMDM, layout adapter**", LAYOUT, texts=placeless, co_model=boxes_told),
+    "untold": adapter_row("`shapes` alone", "told nothing", texts=nothing),
+    "layout-main": adapter_row("layout adapter on `shapes`", "in all steps; boxes", texts=nothing, main=boxes_told),
+    "layout-amdm": co_row("**AMDM, layout adapter**", LAYOUT, texts=nothing, co_model=boxes_told),
     "image-main": adapter_row(
-        "image adapter on `shapes`", "in all steps; reference picture", texts=placed, main=picture_told
+        "image adapter on `shapes`", "in all steps; reference picture", texts=in_words, main=picture_told
     ),
-    "image-amdm": co_row("**AMDM, image adapter**", IMAGE, texts=placed, co_model=picture_told),
+    "image-amdm": co_row("**AMDM, image adapter**", IMAGE, texts=in_words, co_model=picture_told),
     "layout-image-amdm": co_row(
-        "**AMDM, layout on main, image adapter**", IMAGE, texts=placeless, main=boxes_told, co_model=picture_told
+        "**AMDM, layout on main, image adapter**", IMAGE, texts=nothing, main=boxes_told, co_model=picture_told
     ),
 }
 """The rows of the table by their names on the command line."""

@@ -27,16 +27,17 @@ VISION_WIDTH, VISION_LAYERS, PATCH = 128, 3, 16
 
 
 def new_layout(unet: nn.Module) -> Gligen:
-    """A GLIGEN for this UNet; its gates are shut."""
+    """A GLIGEN for this UNet. Its gates are open and its last layers zero: gates alone open slowly."""
     tensors: dict[str, Tensor] = {}
     for block in blocks_of(unet):
         width, name = block.width, f"{block.name}.fuser"
-        tensors |= {f"{name}.alpha_attn": torch.tensor(0.0), f"{name}.alpha_dense": torch.tensor(0.0)}
+        tensors |= {f"{name}.alpha_attn": torch.tensor(1.0), f"{name}.alpha_dense": torch.tensor(1.0)}
         tensors |= _linear(f"{name}.linear", CONTEXT, width)
         for part in "qkv":
             tensors |= _linear(f"{name}.attn.to_{part}", width, width, bias=False)
-        tensors |= _linear(f"{name}.attn.to_out.0", width, width)
-        tensors |= _linear(f"{name}.ff.net.0.proj", width, 8 * width) | _linear(f"{name}.ff.net.2", 4 * width, width)
+        tensors |= _linear(f"{name}.ff.net.0.proj", width, 8 * width)
+        for part, inner in (("attn.to_out.0", width), ("ff.net.2", 4 * width)):
+            tensors |= {f"{name}.{part}.weight": torch.zeros(width, inner), f"{name}.{part}.bias": torch.zeros(width)}
         tensors |= _norm(f"{name}.norm1", width) | _norm(f"{name}.norm2", width)
     sizes = (CONTEXT + BOX, POSITION_HIDDEN, POSITION_HIDDEN, CONTEXT)
     for number, (inner, outer) in enumerate(itertools.pairwise(sizes)):

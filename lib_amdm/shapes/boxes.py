@@ -28,7 +28,7 @@ from .world import CELL, Box, Scene, box_around
 LEAST_OVERLAP = 0.5
 TINTED, DARK, LIGHT = 0.2, 0.3, 0.88
 """Backgrounds are grey and neither dark nor light; no colour of a thing is."""
-ROWS = {MAIN: METHODS[MAIN], **{name: ADAPTER_METHODS[name] for name in ("placeless", "layout-main", "layout-amdm")}}
+ROWS = {MAIN: METHODS[MAIN], **{name: ADAPTER_METHODS[name] for name in ("untold", "layout-main", "layout-amdm")}}
 BATCH = 50
 
 

@@ -27,14 +27,6 @@ def caption(scene: Scene, dialect: str = "full", rng: np.random.Generator | None
     return f"{said}, on {ground}" if dialect == "full" else said
 
 
-def without_places(scene: Scene, dialect: str = "shapes", rng: np.random.Generator | None = None) -> str:
-    """What is in the picture and not where: "a circle, a cross". With `rng` the order varies."""
-    parts = phrases(scene, dialect)
-    if rng is not None:
-        parts = [parts[i] for i in rng.permutation(len(parts))]
-    return ", ".join(parts) or EMPTY
-
-
 def phrases(scene: Scene, dialect: str = "shapes") -> list[str]:
     """The names of `scene.things`."""
     return [_name(thing, dialect) for _, thing in scene.things]

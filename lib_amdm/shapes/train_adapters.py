@@ -1,6 +1,6 @@
 """The training of the adapters for the bundled `shapes`, whose own weights stay as they are.
 
-layout: a GLIGEN. The text says what is in the picture and not where, or nothing; the boxes say where.
+layout: a GLIGEN. The text says some of the things, or nothing; the boxes say all.
 encoder: the CLIP vision encoder of the image adapter.
 image: an IP-Adapter. The text says the shapes and their places; the reference picture has the same colours in the same
 places and the same background, but other shapes, so that shapes are not what is learnt from it.
@@ -25,19 +25,19 @@ from ..hosts.standalone_files import CheckpointFile
 from . import data, networks
 from .adapter_networks import IMAGE_EMBEDS, new_image, new_image_encoder, new_layout
 from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from .captions import caption, without_places
+from .captions import caption
 from .judge import blemished
 from .reader import wanted_of
-from .told import layout_of, reshaped
+from .told import layout_of, reshaped, some_of
 from .training import note, train
 from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES
 
 BASE = "shapes"
-STOCK = 6000
+STOCK = 4000
 """Pictures of the stock that the adapters are trained on."""
 LAYOUT_STEPS, IMAGE_STEPS, BATCH = 4000, 3000, 16
 ENCODER_STEPS, ENCODER_BATCH = 1500, 24
-WITHOUT_TEXT, WITHOUT_ADAPTER, WITHOUT_BOTH = 0.3, 0.05, 0.1
+WITHOUT_TEXT, WITHOUT_ADAPTER, WITHOUT_BOTH = 0.4, 0.05, 0.1
 """Shares of the pictures that are learned without their text, without what the adapter is told, and without either."""
 
 
@@ -87,7 +87,7 @@ def train_layout(folder: Path) -> None:
         chosen = rng.integers(STOCK, size=BATCH)
         with_text, told = dropped(rng)
         scenes = [base.scenes[i] for i in chosen]
-        texts = [without_places(scene, BASE, rng) if tell else "" for scene, tell in zip(scenes, with_text)]
+        texts = [caption(some_of(scene, rng), BASE, rng) if tell else "" for scene, tell in zip(scenes, with_text)]
         layouts = [layout_of(scene, boxes[i]) for scene, i in zip(scenes, chosen)]
         return base.loss(chosen, texts, adapter.told(layouts, pooled), told)
 
