@@ -4,6 +4,9 @@ layout: a GLIGEN. The text says some of the things, or nothing; the boxes say al
 encoder: the CLIP vision encoder of the image adapter.
 image: an IP-Adapter. The text says the shapes and their places; the reference picture has the same colours in the same
 places and the same background, but other shapes, so that shapes are not what is learnt from it.
+
+What an adapter adds is a small part of the loss against the noise itself, and drowns in it. So most of the target is
+the prediction of a checkpoint that is told the same in words: the layout's teacher is `shapes`, the image's is `all`.
 """
 
 from __future__ import annotations
@@ -32,21 +35,26 @@ from .told import layout_of, reshaped, some_of
 from .training import note, train
 from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES
 
-BASE = "shapes"
+BASE, EVERYTHING = "shapes", "all"
 STOCK = 4000
 """Pictures of the stock that the adapters are trained on."""
-LAYOUT_STEPS, IMAGE_STEPS, BATCH = 4000, 3000, 16
+LAYOUT_STEPS, IMAGE_STEPS, BATCH = 2000, 1500, 16
 ENCODER_STEPS, ENCODER_BATCH = 1500, 24
-WITHOUT_TEXT, WITHOUT_ADAPTER, WITHOUT_BOTH = 0.4, 0.05, 0.1
-"""Shares of the pictures that are learned without their text, without what the adapter is told, and without either."""
+WITHOUT_ADAPTER, WITHOUT_BOTH = 0.05, 0.1
+"""Shares of the pictures that are learned without what the adapter is told, and without their text as well."""
+BOXES_ALONE = 0.4
+"""Share of the pictures that the layout adapter learns without a text."""
+TAUGHT = 0.8
+"""Share of the teacher's prediction in the target; the rest is the noise itself."""
 
 
 class Base:
-    """The frozen checkpoint, and the first pictures of the stock as its latents."""
+    """The frozen checkpoint, its teacher, and the first pictures of the stock as latents."""
 
-    def __init__(self, folder: Path) -> None:
-        file = CheckpointFile(WEIGHTS / f"{BASE}.safetensors", f"{BASE}.safetensors")
+    def __init__(self, folder: Path, teacher: str) -> None:
+        file = _checkpoint(BASE)
         self.unet = file.unet(torch.float32)
+        self.teacher = self.unet if teacher == BASE else _checkpoint(teacher).unet(torch.float32)
         self.text_encoder = file.text_encoder(torch.float32)
         self.tokenizer = networks.tokenizer(folder)
         vae, scale = file.autoencoder(torch.float32)
@@ -59,16 +67,31 @@ class Base:
         found = self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).pooler_output
         return dict(zip(texts, found))
 
-    def loss(self, chosen: np.ndarray, texts: Sequence[str], adapter: Prepared, told: Sequence[bool]) -> Tensor:
-        """Of the noise predictions for these pictures of the stock; told: which rows the adapter is told of."""
-        with torch.no_grad():
-            cond = self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).last_hidden_state
+    def loss(
+        self, chosen: np.ndarray, texts: Sequence[str], adapter: Prepared, told: Sequence[bool], whole: Sequence[str]
+    ) -> Tensor:
+        """Of the noise predictions for these pictures of the stock.
+
+        told: which rows the adapter is told of. whole: what it is told and what `texts` say, in the teacher's words.
+        """
         clean = self.latents[chosen]
         noise = torch.randn_like(clean)
         # places and colours are settled where there is much noise
         timesteps = (1000 * torch.rand(len(clean)).sqrt()).long()
         noised = self.schedule.add_noise(clean, noise, timesteps)
-        return F.mse_loss(self.predicted(noised, timesteps, cond, adapter, told), noise)
+        with torch.no_grad():
+            cond, cond_whole = self._encoded(texts), self._encoded(whole)
+            taught = torch.empty_like(noise)
+            for unet, rows, said in (
+                (self.teacher, torch.tensor(told), cond_whole),
+                (self.unet, ~torch.tensor(told), cond),
+            ):
+                if rows.any():
+                    taught[rows] = unet(noised[rows], timesteps[rows], said[rows]).sample
+        return F.mse_loss(self.predicted(noised, timesteps, cond, adapter, told), noise.lerp(taught, TAUGHT))
+
+    def _encoded(self, texts: Sequence[str]) -> Tensor:
+        return self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).last_hidden_state
 
     def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, told: Sequence[bool]) -> Tensor:
         rows = Rows(tuple(range(len(x))), tuple(told))
@@ -76,8 +99,12 @@ class Base:
             return self.unet(x, timesteps, cond).sample
 
 
+def _checkpoint(name: str) -> CheckpointFile:
+    return CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
+
+
 def train_layout(folder: Path) -> None:
-    base = Base(folder)
+    base = Base(folder, BASE)
     boxes = data.stock_boxes(STOCK)
     pooled = base.pooled([f"a {shape}" for shape in SHAPES])
     torch.manual_seed(21)
@@ -87,9 +114,10 @@ def train_layout(folder: Path) -> None:
         chosen = rng.integers(STOCK, size=BATCH)
         with_text, told = dropped(rng)
         scenes = [base.scenes[i] for i in chosen]
-        texts = [caption(some_of(scene, rng), BASE, rng) if tell else "" for scene, tell in zip(scenes, with_text)]
+        some = [caption(some_of(scene, rng), BASE, rng) if rng.random() >= BOXES_ALONE else "" for scene in scenes]
+        texts = [text if tell else "" for text, tell in zip(some, with_text)]
         layouts = [layout_of(scene, boxes[i]) for scene, i in zip(scenes, chosen)]
-        return base.loss(chosen, texts, adapter.told(layouts, pooled), told)
+        return base.loss(chosen, texts, adapter.told(layouts, pooled), told, [caption(scene, BASE) for scene in scenes])
 
     averaged, told = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.998, seed=21)
     save(averaged, LAYOUT_ADAPTER)
@@ -99,9 +127,7 @@ def train_layout(folder: Path) -> None:
 def dropped(rng: np.random.Generator) -> tuple[list[bool], list[bool]]:
     """For each picture of a batch: whether its text is told, and whether the adapter is told of it."""
     chance = rng.random(BATCH)
-    text = (chance >= WITHOUT_BOTH + WITHOUT_TEXT).tolist()
-    adapter = (chance >= WITHOUT_BOTH) & (chance < 1 - WITHOUT_ADAPTER)
-    return text, adapter.tolist()
+    return (chance >= WITHOUT_BOTH).tolist(), (chance >= WITHOUT_BOTH + WITHOUT_ADAPTER).tolist()
 
 
 class ImageReader(nn.Module):
@@ -135,7 +161,7 @@ def train_encoder(folder: Path) -> None:
 
 
 def train_image(folder: Path) -> None:
-    base = Base(folder)
+    base = Base(folder, EVERYTHING)
     encoder = read_clip_vision(IMAGE_ENCODER).float()
     torch.manual_seed(23)
     adapter = new_image(base.unet)
@@ -148,7 +174,7 @@ def train_image(folder: Path) -> None:
         pictures = data.pictures_of([reshaped(scene, rng) for scene in scenes], rng)
         with torch.no_grad():
             features = encoder.features(pictures / 2 + 0.5, adapter.needs_encoder)
-        return base.loss(chosen, texts, adapter.told(features), told)
+        return base.loss(chosen, texts, adapter.told(features), told, [caption(scene) for scene in scenes])
 
     averaged, told = train("image", adapter, loss_of, IMAGE_STEPS, 2e-3, folder, average=0.998, seed=23)
     save(averaged, IMAGE_ADAPTER)
