@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +24,7 @@ from lib_amdm.shapes.data import stock_boxes, stock_scenes
 from lib_amdm.shapes.judge import Judge
 from lib_amdm.shapes.methods import MAIN, Studio
 from lib_amdm.shapes.networks import new_unet
-from lib_amdm.shapes.told import boxes_of, layout_of, references, reshaped, some_of
+from lib_amdm.shapes.told import boxes_of, layout_of, references, reshaped
 from lib_amdm.shapes.world import CELLS, COLOURS, SHAPES, Scene, draw, draw_with_boxes, random_scene
 
 MEGABYTE = 1_000_000
@@ -80,14 +83,6 @@ def test_the_stock_s_boxes_are_of_its_own_pictures() -> None:
         assert cells == [cell for cell, _ in scene.things]
 
 
-def test_a_text_of_some_things_names_one_at_least_and_no_other() -> None:
-    rng = np.random.default_rng(0)
-    for scene in SCENES:
-        parts = [some_of(scene, rng) for _ in range(40)]
-        assert all(part.things and set(part.things) <= set(scene.things) for part in parts)
-        assert {thing for part in parts for thing in part.things} == set(scene.things)
-
-
 def test_a_layout_says_each_shape_in_its_box() -> None:
     [told] = boxes_of(SCENES[:1], SEEDS[:1])
     layout = layout_of(SCENES[0], told)
@@ -124,25 +119,53 @@ def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
         layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
         return adapter.told(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}, until=1.0)
 
-    assert torch.allclose(base.predicted(x, times, cond, told(), [True, False]), plain, atol=1e-6)
+    assert torch.allclose(base.predicted(x, times, cond, told(), torch.tensor([True, False])), plain, atol=1e-6)
     optimizer = torch.optim.SGD(adapter.parameters(), lr=1.0)
     for _ in range(2):
         # what is shut at first lets gradients through once it is open
         optimizer.zero_grad()
-        base.predicted(x, times, cond, told(), [True, False]).square().mean().backward()
+        base.predicted(x, times, cond, told(), torch.tensor([True, False])).square().mean().backward()
         optimizer.step()
     still = [name for name, each in adapter.named_parameters() if each.grad is None or not each.grad.any()]
     assert still == []
-    assert not torch.allclose(base.predicted(x, times, cond, told(), [True, True]), plain, atol=1e-6)
+    assert not torch.allclose(base.predicted(x, times, cond, told(), torch.tensor([True, True])), plain, atol=1e-6)
 
 
-def test_a_batch_leaves_out_what_it_should() -> None:
-    rng = np.random.default_rng(0)
-    rows = np.array([train_adapters.dropped(rng) for _ in range(500)]).transpose(0, 2, 1).reshape(-1, 2)
-    text, adapter = rows.T
-    assert np.mean(~text) == pytest.approx(train_adapters.WITHOUT_BOTH, abs=0.02)
-    assert np.mean(text & ~adapter) == pytest.approx(train_adapters.WITHOUT_ADAPTER, abs=0.02)
-    assert not (~text & adapter).any()
+def test_what_the_fusers_learn_is_what_the_text_adds() -> None:
+    """A fuser that adds just that has no loss, and one that adds nothing has all of it."""
+    torch.manual_seed(0)
+    base = train_adapters.Base.__new__(train_adapters.Base)
+    base.unet = new_unet().eval().requires_grad_(False)
+    base.encoded = lambda texts: torch.zeros(len(texts), 77, 24)
+    x, times, cond = torch.randn(2, 4, 16, 16), torch.tensor([300, 700]), torch.randn(2, 77, 24)
+    adapter = new_layout(base.unet)
+
+    class Perfect:
+        def fused(self, layer, block, before, call):
+            h = block.module.norm2(before)
+            return block.module.attn2(h, cond) - block.module.attn2(h, torch.zeros_like(cond))
+
+    told = torch.tensor([True, True])
+    loss = partial(train_adapters.fusers_loss, base, x, times, cond, adapter)
+    assert loss(Perfect(), told).item() == 0
+    layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
+    new = adapter.told(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}, until=1.0)
+    assert loss(new, told).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("part", ["layout", "image"])
+def test_a_training_leaves_a_file_that_is_read_as_the_adapter(monkeypatch, tmp_path, part: str) -> None:
+    for name, value in (("STOCK", 16), ("BATCH", 3), (f"{part.upper()}_STEPS", 2), ("ADAPTERS", tmp_path)):
+        monkeypatch.setattr(train_adapters, name, value)
+    file = tmp_path / "adapter.safetensors"
+    monkeypatch.setattr(train_adapters, f"{part.upper()}_ADAPTER", file)
+    getattr(train_adapters, f"train_{part}")(tmp_path)
+    read = adapter_of(read_adapter(file)).state_dict()
+    bundled = adapter_of(read_adapter(LAYOUT_ADAPTER if part == "layout" else IMAGE_ADAPTER)).state_dict()
+    assert {key: value.shape for key, value in read.items()} == {key: value.shape for key, value in bundled.items()}
+    assert all(value.isfinite().all() for value in read.values())
+    assert json.loads((tmp_path / "training.json").read_text())[part]["steps"] == 2
+    assert (tmp_path / f"{part}.png").is_file()
 
 
 def test_the_encoder_reads_every_cell_from_one_embedding() -> None:

@@ -27,13 +27,15 @@ VISION_WIDTH, VISION_LAYERS, PATCH = 128, 3, 16
 
 
 def new_layout(unet: nn.Module) -> Gligen:
-    """A GLIGEN for this UNet. Its gates are open and its last layers zero: gates alone open slowly."""
+    """A GLIGEN for this UNet. Its gates are open and its last layers zero, because gates alone open slowly; it asks
+    what the UNet's own cross-attention asks."""
     tensors: dict[str, Tensor] = {}
     for block in blocks_of(unet):
         width, name = block.width, f"{block.name}.fuser"
         tensors |= {f"{name}.alpha_attn": torch.tensor(1.0), f"{name}.alpha_dense": torch.tensor(1.0)}
         tensors |= _linear(f"{name}.linear", CONTEXT, width)
-        for part in "qkv":
+        tensors[f"{name}.attn.to_q.weight"] = block.module.attn2.to_q.weight.detach().clone()
+        for part in "kv":
             tensors |= _linear(f"{name}.attn.to_{part}", width, width, bias=False)
         tensors |= _linear(f"{name}.ff.net.0.proj", width, 8 * width)
         for part, inner in (("attn.to_out.0", width), ("ff.net.2", 4 * width)):

@@ -24,13 +24,6 @@ def boxes_of(scenes: Sequence[Scene], seeds: Sequence[int]) -> list[list[Box]]:
     return [draw_with_boxes(scene, np.random.default_rng(seed))[1] for scene, seed in zip(scenes, seeds)]
 
 
-def some_of(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with each of its things, or without it, at random; one thing stays."""
-    stays = rng.random(len(scene.cells)) < 0.5
-    stays[scene.things[rng.integers(len(scene.things))][0]] = True
-    return Scene(tuple(thing if stay else None for thing, stay in zip(scene.cells, stays)), scene.background)
-
-
 def reshaped(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same colours in the same cells on the same background, with random shapes."""
     cells = tuple(thing and Thing(SHAPES[rng.integers(len(SHAPES))], thing.colour) for thing in scene.cells)

@@ -1,17 +1,19 @@
 """The training of the adapters for the bundled `shapes`, whose own weights stay as they are.
 
-layout: a GLIGEN. The text says some of the things, or nothing; the boxes say all.
+layout: a GLIGEN. The text says nothing; the boxes say what is where.
 encoder: the CLIP vision encoder of the image adapter.
 image: an IP-Adapter. The text says the shapes and their places; the reference picture has the same colours in the same
 places and the same background, but other shapes, so that shapes are not what is learnt from it.
 
-What an adapter adds is a small part of the loss against the noise itself, and drowns in it. So most of the target is
-the prediction of a checkpoint that is told the same in words: the layout's teacher is `shapes`, the image's is `all`.
+What an adapter adds is a small part of the loss against the noise itself, and drowns in it. So each has a teacher that
+is told the same in words: every fuser of the layout adapter learns what the text would add at its own place in `shapes`
+itself, and the image adapter's target is mostly the prediction of `all`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..adapters.attach import attached
-from ..adapters.base import Prepared, Rows
+from ..adapters.attach import attached, blocks_of
+from ..adapters.base import Call, Prepared, Rows
 from ..adapters.clip_vision import ClipVision, read_clip_vision
+from ..adapters.gligen import Gligen, ToldGrounding
+from ..adapters.ip_adapter import Encoder
 from ..hosts.standalone_files import CheckpointFile
 from . import data, networks
 from .adapter_networks import IMAGE_EMBEDS, new_image, new_image_encoder, new_layout
@@ -31,30 +35,27 @@ from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEI
 from .captions import caption
 from .judge import blemished
 from .reader import wanted_of
-from .told import layout_of, reshaped, some_of
+from .told import layout_of, reshaped
 from .training import note, train
-from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES
+from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES, Scene
 
 BASE, EVERYTHING = "shapes", "all"
 STOCK = 4000
 """Pictures of the stock that the adapters are trained on."""
-LAYOUT_STEPS, IMAGE_STEPS, BATCH = 2000, 1500, 16
+LAYOUT_STEPS, IMAGE_STEPS, BATCH = 1500, 1500, 16
 ENCODER_STEPS, ENCODER_BATCH = 1500, 24
 WITHOUT_ADAPTER, WITHOUT_BOTH = 0.05, 0.1
 """Shares of the pictures that are learned without what the adapter is told, and without their text as well."""
-BOXES_ALONE = 0.4
-"""Share of the pictures that the layout adapter learns without a text."""
 TAUGHT = 0.8
-"""Share of the teacher's prediction in the target; the rest is the noise itself."""
+"""Share of the teacher's prediction in the image adapter's target; the rest is the noise itself."""
 
 
 class Base:
-    """The frozen checkpoint, its teacher, and the first pictures of the stock as latents."""
+    """The frozen checkpoint, and the first pictures of the stock as latents."""
 
-    def __init__(self, folder: Path, teacher: str) -> None:
+    def __init__(self, folder: Path) -> None:
         file = _checkpoint(BASE)
         self.unet = file.unet(torch.float32)
-        self.teacher = self.unet if teacher == BASE else _checkpoint(teacher).unet(torch.float32)
         self.text_encoder = file.text_encoder(torch.float32)
         self.tokenizer = networks.tokenizer(folder)
         vae, scale = file.autoencoder(torch.float32)
@@ -67,44 +68,55 @@ class Base:
         found = self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).pooler_output
         return dict(zip(texts, found))
 
-    def loss(
-        self, chosen: np.ndarray, texts: Sequence[str], adapter: Prepared, told: Sequence[bool], whole: Sequence[str]
-    ) -> Tensor:
-        """Of the noise predictions for these pictures of the stock.
+    @torch.no_grad()
+    def encoded(self, texts: Sequence[str]) -> Tensor:
+        return self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).last_hidden_state
 
-        told: which rows the adapter is told of. whole: what it is told and what `texts` say, in the teacher's words.
-        """
+    def noised(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures of the stock with noise, their timesteps, and the noise."""
         clean = self.latents[chosen]
         noise = torch.randn_like(clean)
         # places and colours are settled where there is much noise
         timesteps = (1000 * torch.rand(len(clean)).sqrt()).long()
-        noised = self.schedule.add_noise(clean, noise, timesteps)
-        with torch.no_grad():
-            cond, cond_whole = self._encoded(texts), self._encoded(whole)
-            taught = torch.empty_like(noise)
-            for unet, rows, said in (
-                (self.teacher, torch.tensor(told), cond_whole),
-                (self.unet, ~torch.tensor(told), cond),
-            ):
-                if rows.any():
-                    taught[rows] = unet(noised[rows], timesteps[rows], said[rows]).sample
-        return F.mse_loss(self.predicted(noised, timesteps, cond, adapter, told), noise.lerp(taught, TAUGHT))
+        return self.schedule.add_noise(clean, noise, timesteps), timesteps, noise
 
-    def _encoded(self, texts: Sequence[str]) -> Tensor:
-        return self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).last_hidden_state
-
-    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, told: Sequence[bool]) -> Tensor:
-        rows = Rows(tuple(range(len(x))), tuple(told))
+    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, told: Tensor) -> Tensor:
+        """The noise, with an adapter that is told of the rows `told`."""
+        rows = rows_of(told)
         with attached(self.unet, [adapter], lambda: rows):
             return self.unet(x, timesteps, cond).sample
+
+    @torch.no_grad()
+    def seen(self, x: Tensor, timesteps: Tensor, cond: Tensor) -> dict[str, Tensor]:
+        """What each transformer block has before its cross-attention, by the block's name."""
+        found: dict[str, Tensor] = {}
+        handles = []
+        try:
+            for block in blocks_of(self.unet):
+                keep = partial(_keep, found, block.name)
+                handles.append(block.module.norm2.register_forward_pre_hook(keep))
+            self.unet(x, timesteps, cond)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+
+def _keep(found: dict[str, Tensor], name: str, norm2: nn.Module, args: tuple[Tensor]) -> None:
+    found[name] = args[0]
 
 
 def _checkpoint(name: str) -> CheckpointFile:
     return CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
 
 
+def rows_of(told: Tensor) -> Rows:
+    """Each row an image of its own; the adapter is told of those in `told` (batch,)."""
+    return Rows(tuple(range(len(told))), tuple(told.tolist()))
+
+
 def train_layout(folder: Path) -> None:
-    base = Base(folder, BASE)
+    base = Base(folder)
     boxes = data.stock_boxes(STOCK)
     pooled = base.pooled([f"a {shape}" for shape in SHAPES])
     torch.manual_seed(21)
@@ -112,22 +124,34 @@ def train_layout(folder: Path) -> None:
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(STOCK, size=BATCH)
-        with_text, told = dropped(rng)
-        scenes = [base.scenes[i] for i in chosen]
-        some = [caption(some_of(scene, rng), BASE, rng) if rng.random() >= BOXES_ALONE else "" for scene in scenes]
-        texts = [text if tell else "" for text, tell in zip(some, with_text)]
-        layouts = [layout_of(scene, boxes[i]) for scene, i in zip(scenes, chosen)]
-        return base.loss(chosen, texts, adapter.told(layouts, pooled), told, [caption(scene, BASE) for scene in scenes])
+        told = torch.from_numpy(rng.random(BATCH) >= WITHOUT_BOTH)
+        texts = [caption(base.scenes[i], BASE, rng) if tell else "" for i, tell in zip(chosen, told)]
+        layouts = [layout_of(base.scenes[i], boxes[i]) for i in chosen]
+        x, timesteps, _ = base.noised(chosen)
+        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, adapter.told(layouts, pooled), told)
 
-    averaged, told = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.998, seed=21)
+    averaged, told = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.995, seed=21)
     save(averaged, LAYOUT_ADAPTER)
     note("layout", told, ADAPTERS)
 
 
-def dropped(rng: np.random.Generator) -> tuple[list[bool], list[bool]]:
-    """For each picture of a batch: whether its text is told, and whether the adapter is told of it."""
-    chance = rng.random(BATCH)
-    return (chance >= WITHOUT_BOTH).tolist(), (chance >= WITHOUT_BOTH + WITHOUT_ADAPTER).tolist()
+def fusers_loss(
+    base: Base, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Gligen, prepared: ToldGrounding, told: Tensor
+) -> Tensor:
+    """How far each fuser is from what the texts `cond` add to the empty text in its block's cross-attention, as a share
+    of that; the mean of all blocks. The pictures are on the texts' way through the UNet."""
+    blocks = blocks_of(base.unet)
+    layers, call = adapter.layers(blocks), Call(rows_of(told), tuple(x.shape[-2:]))
+    seen, empty = base.seen(x, timesteps, cond), base.encoded([""]).expand_as(cond)
+    losses = []
+    for block in blocks:
+        before = seen[block.name]
+        with torch.no_grad():
+            h = block.module.norm2(before)
+            wanted = block.module.attn2(h, cond) - block.module.attn2(h, empty)
+        added = prepared.fused(layers[block.name], block, before, call)
+        losses.append(F.mse_loss(added, wanted) / wanted.square().mean())
+    return torch.stack(losses).mean()
 
 
 class ImageReader(nn.Module):
@@ -161,24 +185,39 @@ def train_encoder(folder: Path) -> None:
 
 
 def train_image(folder: Path) -> None:
-    base = Base(folder, EVERYTHING)
-    encoder = read_clip_vision(IMAGE_ENCODER).float()
+    base = Base(folder)
+    teacher = _checkpoint(EVERYTHING).unet(torch.float32)
     torch.manual_seed(23)
     adapter = new_image(base.unet)
+    features = reference_features(base.scenes, read_clip_vision(IMAGE_ENCODER).float(), adapter.needs_encoder)
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(STOCK, size=BATCH)
-        with_text, told = dropped(rng)
+        chance = torch.from_numpy(rng.random(BATCH))
+        with_text, told = chance >= WITHOUT_BOTH, chance >= WITHOUT_BOTH + WITHOUT_ADAPTER
         scenes = [base.scenes[i] for i in chosen]
-        texts = [caption(scene, BASE, rng) if tell else "" for scene, tell in zip(scenes, with_text)]
-        pictures = data.pictures_of([reshaped(scene, rng) for scene in scenes], rng)
+        cond = base.encoded([caption(scene, BASE, rng) if tell else "" for scene, tell in zip(scenes, with_text)])
+        x, timesteps, noise = base.noised(chosen)
+        target = noise.clone()
         with torch.no_grad():
-            features = encoder.features(pictures / 2 + 0.5, adapter.needs_encoder)
-        return base.loss(chosen, texts, adapter.told(features), told, [caption(scene) for scene in scenes])
+            whole = base.encoded([caption(scene) for scene, tell in zip(scenes, told) if tell])
+            target[told] = noise[told].lerp(teacher(x[told], timesteps[told], whole).sample, TAUGHT)
+        return F.mse_loss(base.predicted(x, timesteps, cond, adapter.told(features[chosen]), told), target)
 
-    averaged, told = train("image", adapter, loss_of, IMAGE_STEPS, 2e-3, folder, average=0.998, seed=23)
+    averaged, told = train("image", adapter, loss_of, IMAGE_STEPS, 4e-3, folder, average=0.995, seed=23)
     save(averaged, IMAGE_ADAPTER)
     note("image", told, ADAPTERS)
+
+
+@torch.no_grad()
+def reference_features(scenes: Sequence[Scene], encoder: ClipVision, wanted: Encoder) -> Tensor:
+    """What the encoder makes of a reference picture of each scene."""
+    rng = np.random.default_rng(24)
+    found = []
+    for begin in range(0, len(scenes), 50):
+        pictures = data.pictures_of([reshaped(scene, rng) for scene in scenes[begin : begin + 50]], rng)
+        found.append(encoder.features(pictures / 2 + 0.5, wanted))
+    return torch.cat(found)
 
 
 def save(trained: nn.Module, file: Path) -> None:
