@@ -14,6 +14,7 @@ pytest.importorskip("k_diffusion")
 
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.files import describe, read_adapter
+from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.make import adapter_of
 from lib_amdm.hosts.standalone import Standalone
 from lib_amdm.shapes import adapter_methods, boxes, train_adapters
@@ -103,7 +104,11 @@ def test_a_reference_has_all_but_the_shapes() -> None:
 # training
 
 
-@pytest.mark.parametrize("make", [new_layout, new_image])
+def some_image_adapter(unet: torch.nn.Module) -> IPAdapter:
+    return new_image(unet, torch.randn(4, 24), train_adapters.ImageReader(new_image_encoder()).readings())
+
+
+@pytest.mark.parametrize("make", [new_layout, some_image_adapter])
 def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
     torch.manual_seed(0)
     unet = new_unet().eval().requires_grad_(False)
@@ -114,7 +119,7 @@ def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
     plain = unet(x, times, cond).sample
 
     def told():
-        if make is new_image:
+        if make is some_image_adapter:
             return adapter.told(torch.randn(2, train_adapters.IMAGE_EMBEDS))
         layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
         return adapter.told(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}, until=1.0)
@@ -129,6 +134,20 @@ def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
     still = [name for name, each in adapter.named_parameters() if each.grad is None or not each.grad.any()]
     assert still == []
     assert not torch.allclose(base.predicted(x, times, cond, told(), torch.tensor([True, True])), plain, atol=1e-6)
+
+
+def test_an_image_token_says_its_place_and_what_is_read_there() -> None:
+    """Two pictures that are read alike in a cell have the same token for it, and the others differ."""
+    torch.manual_seed(0)
+    places, reader = torch.randn(4, 24), train_adapters.ImageReader(new_image_encoder())
+    adapter = new_image(new_unet(), places, reader.readings())
+    weight = torch.cat([weight for weight, _ in reader.readings()[:1]])
+    # a change of the embedding that the first cell's reading does not see
+    hidden = torch.linalg.svd(weight).Vh[len(weight) :].T @ torch.randn(64 - len(weight))
+    embeds = torch.randn(64)
+    one, other = adapter.tokens(torch.stack([embeds, embeds + 3 * hidden]))
+    torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-4)
+    assert all((one[cell] - other[cell]).abs().max() > 0.01 for cell in (1, 2, 3))
 
 
 def test_what_the_fusers_learn_is_what_the_text_adds() -> None:
@@ -155,10 +174,11 @@ def test_what_the_fusers_learn_is_what_the_text_adds() -> None:
 
 @pytest.mark.parametrize("part", ["layout", "image"])
 def test_a_training_leaves_a_file_that_is_read_as_the_adapter(monkeypatch, tmp_path, part: str) -> None:
-    for name, value in (("STOCK", 16), ("BATCH", 3), (f"{part.upper()}_STEPS", 2), ("ADAPTERS", tmp_path)):
+    file, encoder = tmp_path / "adapter.safetensors", tmp_path / "encoder.safetensors"
+    told = {"STOCK": 16, "BATCH": 3, "ENCODER_BATCH": 3, f"{part.upper()}_STEPS": 2, "ENCODER_STEPS": 2}
+    told |= {"ADAPTERS": tmp_path, f"{part.upper()}_ADAPTER": file, "IMAGE_ENCODER": encoder}
+    for name, value in told.items():
         monkeypatch.setattr(train_adapters, name, value)
-    file = tmp_path / "adapter.safetensors"
-    monkeypatch.setattr(train_adapters, f"{part.upper()}_ADAPTER", file)
     getattr(train_adapters, f"train_{part}")(tmp_path)
     read = adapter_of(read_adapter(file)).state_dict()
     bundled = adapter_of(read_adapter(LAYOUT_ADAPTER if part == "layout" else IMAGE_ADAPTER)).state_dict()

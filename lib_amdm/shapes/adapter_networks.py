@@ -6,6 +6,7 @@ All are made as files' tensors, so what is trained is what `lib_amdm.adapters` r
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from .world import SIZE
 BOX = 64
 """Numbers of a box's Fourier features."""
 POSITION_HIDDEN = 96
-IMAGE_EMBEDS, IMAGE_TOKENS = 64, 8
+IMAGE_EMBEDS = 64
+READING = 0.35
+"""What the logits of a reading are multiplied by, so that a token says its place as loudly."""
 VISION_WIDTH, VISION_LAYERS, PATCH = 128, 3, 16
 
 
@@ -49,9 +52,24 @@ def new_layout(unet: nn.Module) -> Gligen:
     return adapter_of(adapter_file(tensors, "layout")).requires_grad_(True)
 
 
-def new_image(unet: nn.Module) -> IPAdapter:
-    """An IP-Adapter for this UNet; it begins with the UNet's own keys, and with values of zero."""
-    tensors = _linear("image_proj.proj", IMAGE_EMBEDS, IMAGE_TOKENS * CONTEXT) | _norm("image_proj.norm", CONTEXT)
+def new_image(unet: nn.Module, places: Tensor, readings: Sequence[tuple[Tensor, Tensor]]) -> IPAdapter:
+    """An IP-Adapter for this UNet, with an image token for each place.
+
+    It begins with the UNet's own keys, and with values of zero. places: what the text encoder makes of each place
+    (places, CONTEXT), so that the UNet's queries find the tokens. readings: for each place the weight (kinds,
+    IMAGE_EMBEDS) and bias (kinds,) that read from the image_embeds what the picture has there; that is what the tokens
+    say beside their place.
+    """
+    count, kinds = len(places), len(readings[0][1])
+    apart = torch.linalg.qr(torch.cat([places.T, torch.randn(CONTEXT, kinds)], dim=1)).Q[:, count:]
+    weights, biases = zip(*readings)
+    projection = torch.cat([READING * apart @ weight for weight in weights])
+    offset = torch.cat([place + READING * apart @ bias for place, bias in zip(places, biases)])
+    tensors = {
+        "image_proj.proj.weight": projection,
+        "image_proj.proj.bias": offset,
+        **_norm("image_proj.norm", CONTEXT),
+    }
     ordered = sorted(blocks_of(unet), key=lambda block: block.name.startswith("middle_block"))
     for number, block in enumerate(ordered):
         layer = f"ip_adapter.{2 * number + 1}"

@@ -37,7 +37,7 @@ from .judge import blemished
 from .reader import wanted_of
 from .told import layout_of, reshaped
 from .training import note, train
-from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES, Scene
+from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES, Scene, Thing
 
 BASE, EVERYTHING = "shapes", "all"
 STOCK = 4000
@@ -72,6 +72,13 @@ class Base:
     def encoded(self, texts: Sequence[str]) -> Tensor:
         return self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).last_hidden_state
 
+    def places(self) -> Tensor:
+        """What the text encoder makes of each place, (CELLS, CONTEXT): of its last word, the mean of all shapes."""
+        texts = [caption(Scene(_only(cell, shape), "plain"), BASE) for cell in range(len(CELLS)) for shape in SHAPES]
+        tokens = networks.tokenize(self.tokenizer, texts)
+        last = (tokens == networks.END).int().argmax(1) - 1
+        return self.encoded(texts)[torch.arange(len(texts)), last].unflatten(0, (len(CELLS), -1)).mean(1)
+
     def noised(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures of the stock with noise, their timesteps, and the noise."""
         clean = self.latents[chosen]
@@ -104,6 +111,10 @@ class Base:
 
 def _keep(found: dict[str, Tensor], name: str, norm2: nn.Module, args: tuple[Tensor]) -> None:
     found[name] = args[0]
+
+
+def _only(cell: int, shape: str) -> tuple[Thing | None, ...]:
+    return tuple(Thing(shape, "red") if number == cell else None for number in range(len(CELLS)))
 
 
 def _checkpoint(name: str) -> CheckpointFile:
@@ -168,8 +179,14 @@ class ImageReader(nn.Module):
         embeds = self.encoder.encode(self.encoder.preprocess(pictures), "image_embeds")
         return self.colour(embeds).unflatten(1, (len(CELLS), -1)).transpose(1, 2), self.background(embeds)
 
+    def readings(self) -> list[tuple[Tensor, Tensor]]:
+        """For each cell the weight and the bias that read its colour, and the background, from the image_embeds."""
+        weights, biases = (part.detach().chunk(len(CELLS)) for part in (self.colour.weight, self.colour.bias))
+        ground = self.background.weight.detach(), self.background.bias.detach()
+        return [(torch.cat([w, ground[0]]), torch.cat([b, ground[1]])) for w, b in zip(weights, biases)]
 
-def train_encoder(folder: Path) -> None:
+
+def train_encoder(folder: Path) -> ImageReader:
     torch.manual_seed(22)
     reader = ImageReader(new_image_encoder())
 
@@ -182,13 +199,16 @@ def train_encoder(folder: Path) -> None:
     averaged, told = train("encoder", reader, loss_of, ENCODER_STEPS, 1e-3, folder, average=0.99, seed=22)
     save(averaged.encoder, IMAGE_ENCODER)
     note("encoder", told, ADAPTERS)
+    return averaged
 
 
 def train_image(folder: Path) -> None:
+    """After its encoder, if that is not trained yet."""
+    reader = train_encoder(folder)
     base = Base(folder)
     teacher = _checkpoint(EVERYTHING).unet(torch.float32)
     torch.manual_seed(23)
-    adapter = new_image(base.unet)
+    adapter = new_image(base.unet, base.places(), reader.readings())
     features = reference_features(base.scenes, read_clip_vision(IMAGE_ENCODER).float(), adapter.needs_encoder)
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
