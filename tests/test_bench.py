@@ -423,7 +423,7 @@ def test_a_drawing_of_the_scene_itself_scores_everything(weights: Path) -> None:
 def test_the_command_draws_resumes_and_writes_the_table(weights: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(bench, "judged_well", lambda judge: {"shape": 1.0, "colour": 1.0, "background": 1.0})
     few = {name: METHODS[name] for name in ("shapes", "colours", "average", "all", "amdm")}
-    monkeypatch.setattr(bench, "METHODS", few)
+    monkeypatch.setattr(bench, "ROWS", few)
     clocked = Bench.seconds
     monkeypatch.setattr(Bench, "seconds", lambda self, methods: clocked(self, methods, pictures=1, rounds=1))
     out = ["--weights", str(weights), "--out", str(tmp_path), "--pictures", "3", "--steps", "2", "--threads", "1"]

@@ -77,7 +77,7 @@ def clip_vision(tensors: Mapping[str, Tensor], name: str) -> ClipVision:
     if missing:
         what = "is no CLIP vision encoder" if len(named) < len(_ENDS) else f"lacks tensors (first {missing[0]})"
         raise AdapterError(f'"{name}" {what}; choose the image encoder that the IP-Adapter came with.')
-    return ClipVision(name, {key: named[key] for key in wanted})
+    return ClipVision(name, {key: named[key] for key in sorted(wanted)})
 
 
 class ClipVision(Weights):

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ..comodels.base import AmdmError
+from .adapter_methods import ADAPTER_METHODS
 from .bundled import WEIGHTS
 from .judge import Judge
 from .measuring import Bench, Measured, machine
@@ -34,6 +35,8 @@ DOCS = Path("docs")
 PICTURES, SWEEP_PICTURES, FAST_PICTURES = 500, 48, 48
 JUDGE_BAR = 0.99
 
+ROWS = {**METHODS, **ADAPTER_METHODS}
+"""All rows of the table by their names on the command line."""
 SINGLE = ("shapes", "colours")
 TWO_MODELS = [name for name in METHODS if name not in ("backgrounds", "all", "amdm-three", "average-three")]
 FAST_METHODS = ("shapes", "colours", "amdm")
@@ -69,7 +72,7 @@ def table(found: dict[str, Measured], seconds: Sequence[float]) -> str:
     head = ["method", "how", *QUANTITIES, "evaluations: main + co", "seconds"]
     lines = []
     for (name, measured), each in zip(found.items(), seconds):
-        method, shares = METHODS[name], measured.shares
+        method, shares = ROWS[name], measured.shares
         taken = f"{measured.evaluations} + {measured.co_evaluations}"
         lines.append([method.label, method.detail, *(str(shares[q]) for q in QUANTITIES), taken, f"{each:.3f}"])
     return markdown(head, lines)
@@ -131,20 +134,20 @@ def conditions(bench: Bench, accuracy: dict[str, float]) -> str:
 def measure_all(bench: Bench, names: Sequence[str]) -> dict[str, Measured]:
     found = {}
     for name in names:
-        found[name] = bench.run(name, METHODS[name])
+        found[name] = bench.run(name, ROWS[name])
         print(f"{name}: both right {found[name].shares['both']}", flush=True)
     return found
 
 
 def write_table(bench: Bench, found: dict[str, Measured], accuracy: dict[str, float], out: Path) -> None:
     """table.md for people, table.json for plots."""
-    seconds = bench.seconds([METHODS[name] for name in found])
+    seconds = bench.seconds([ROWS[name] for name in found])
     reached = bars(found)
     text = "\n\n".join([conditions(bench, accuracy), table(found, seconds), bars_table(reached)]) + "\n"
     rows = {
         name: {
-            "label": METHODS[name].label,
-            "detail": METHODS[name].detail,
+            "label": ROWS[name].label,
+            "detail": ROWS[name].detail,
             **{quantity: share.to_dict() for quantity, share in measured.shares.items()},
             "evaluations": measured.evaluations,
             "co_evaluations": measured.co_evaluations,
@@ -227,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif chosen.methods:
         measure_all(bench, chosen.methods)
     else:
-        write_table(bench, measure_all(bench, list(METHODS)), accuracy, chosen.out)
+        write_table(bench, measure_all(bench, list(ROWS)), accuracy, chosen.out)
     return 0
 
 
@@ -236,7 +239,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m lib_amdm.shapes.bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--methods", type=_names(METHODS), help=f"of {', '.join(METHODS)}")
+    what.add_argument("--methods", type=_names(ROWS), help=f"of {', '.join(ROWS)}")
     what.add_argument(
         "--sweep", type=_names(GRIDS), nargs="?", const=list(GRIDS), help=f"all, or of {', '.join(GRIDS)}"
     )

@@ -9,3 +9,8 @@ CLIP_FOLDER = "clip"
 """What the bundled yamls call the text encoder's folder; it lies beside them."""
 JUDGE = Path(__file__).with_name("judge.safetensors")
 """The judge's weights; it is no checkpoint, and does not lie where the list of checkpoints is made from."""
+ADAPTERS = Path(__file__).with_name("adapters")
+LAYOUT_ADAPTER, IMAGE_ADAPTER = ADAPTERS / "layout.safetensors", ADAPTERS / "image.safetensors"
+"""A GLIGEN and an IP-Adapter for `shapes`."""
+IMAGE_ENCODER = ADAPTERS / "image_encoder.safetensors"
+"""The CLIP vision encoder that the IP-Adapter is told pictures by."""

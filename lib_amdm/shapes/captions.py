@@ -27,6 +27,11 @@ def caption(scene: Scene, dialect: str = "full", rng: np.random.Generator | None
     return f"{said}, on {ground}" if dialect == "full" else said
 
 
+def phrases(scene: Scene, dialect: str = "shapes") -> list[str]:
+    """The names of `scene.things`."""
+    return [_name(thing, dialect) for _, thing in scene.things]
+
+
 def _name(thing: Thing, dialect: str) -> str:
     names = {
         "shapes": f"a {thing.shape}",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from .world import Scene, draw, random_scene
+from .world import Box, Scene, draw, draw_with_boxes, random_scene
 
 STOCK = 16_000
 """Pictures whose latents the UNets are trained on."""
@@ -35,15 +35,22 @@ def stock_scenes() -> list[Scene]:
     return drawn_scenes(STOCK, np.random.default_rng(STOCK_SEED))
 
 
+def stock_boxes(count: int = STOCK) -> list[list[Box]]:
+    """The boxes around the things in each of the stock's first `count` pictures."""
+    rng = np.random.default_rng(STOCK_SEED + 1)
+    return [draw_with_boxes(scene, rng)[1] for scene in stock_scenes()[:count]]
+
+
 @torch.no_grad()
-def stock_latents(vae: AutoencoderKL, file: Path) -> torch.Tensor:
-    """The means of the stock's latents, (STOCK, 4, 16, 16) float16 unscaled; encoded once and kept in `file`."""
+def stock_latents(vae: AutoencoderKL, file: Path, count: int = STOCK) -> torch.Tensor:
+    """The means of the latents of the stock's first `count` pictures, (count, 4, 16, 16) float16 unscaled; encoded once
+    and kept in `file`."""
     if file.exists():
         return torch.load(file, weights_only=True)
     rng = np.random.default_rng(STOCK_SEED + 1)
-    scenes = stock_scenes()
+    scenes = stock_scenes()[:count]
     encoded = []
-    for begin in range(0, STOCK, 16):
+    for begin in range(0, count, 16):
         pictures = pictures_of(scenes[begin : begin + 16], rng)
         encoded.append(vae.encode(pictures).latent_dist.mean.half())
     latents = torch.cat(encoded)

@@ -68,6 +68,8 @@ class Bench:
         """Draw and judge what is not kept yet."""
         scenes, seeds = self.scenes(), self.seeds()
         conditions = {**self.conditions(), "method": [method.label, method.detail]}
+        if method.more:
+            conditions["more"] = digest(method.more)
         kept = self._kept(name, conditions)
         seen = [scene_of(row) for row in kept["seen"][: self.pictures]]
         for part in _parts(len(seen), self.pictures, self.batch):

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -221,11 +222,15 @@ Draw = Callable[[Studio, Sequence[Scene], Sequence[int]], Drawn]
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: what it is called, with which settings, and how it draws."""
+    """A row of the table: what it is called, with which settings, and how it draws.
+
+    more: a folder of weights that it needs beside the checkpoints.
+    """
 
     label: str
     detail: str
     draw: Draw
+    more: Path | None = None
 
 
 def without_correction(settings: Settings) -> Settings:

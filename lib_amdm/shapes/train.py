@@ -1,14 +1,13 @@
 """Train one part of the shapes world: `python -m lib_amdm.shapes.train vae` (then text, judge, and a checkpoint each).
 
 The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
-time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. Each command goes on where
-it was stopped, and writes a loss plot.
+time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. The adapters layout and
+image (after its encoder) are for the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..hosts.standalone_files import CheckpointFile
 from . import data, networks
-from .bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
+from .bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from .captions import DIALECTS, caption
 from .judge import Judge, blemished
 from .ldm_format import write_checkpoint
 from .reader import Reader, wanted_of
-from .training import train
+from .train_adapters import train_encoder, train_image, train_layout
+from .training import note, train
 
 FOLDER = Path("shapes-training")
 VAE_STEPS, VAE_BATCH = 2600, 8
@@ -56,7 +56,7 @@ def train_vae(folder: Path) -> None:
 
     averaged, told = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder, average=0.0)
     torch.save(averaged.state_dict(), folder / "vae.pt")
-    _note("vae", told)
+    note("vae", told, WEIGHTS)
 
 
 def train_text(folder: Path) -> None:
@@ -76,7 +76,7 @@ def train_text(folder: Path) -> None:
     averaged, told = train("text", reader, loss_of, TEXT_STEPS, 3e-3, folder, average=0.0)
     _forget_unread(averaged.text_encoder, tokenizer)
     torch.save(averaged.text_encoder.state_dict(), folder / "text.pt")
-    _note("text", told)
+    note("text", told, WEIGHTS)
 
 
 def _forget_unread(text_encoder: torch.nn.Module, tokenizer: networks.CLIPTokenizer) -> None:
@@ -117,7 +117,7 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
     averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
     write_checkpoint(WEIGHTS / f"{name}.safetensors", averaged, vae, text_encoder, scale, CLIP_FOLDER)
     networks.text_config().save_pretrained(WEIGHTS / CLIP_FOLDER)
-    _note(name, told)
+    note(name, told, WEIGHTS)
 
 
 def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, float | None]:
@@ -154,16 +154,7 @@ def train_judge(folder: Path) -> None:
     averaged, told = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
     save_file({key: value.half() for key, value in averaged.state_dict().items()}, JUDGE)
     print(f"right on fresh drawings: {Judge.load().accuracy()}")
-    _note("judge", told)
-
-
-def _note(name: str, told: dict[str, float]) -> None:
-    """Write beside the weights what was trained, with which command, and for how long."""
-    file = WEIGHTS / "training.json"
-    notes = json.loads(file.read_text()) if file.exists() else {}
-    command = f"python -m lib_amdm.shapes.train {name}"
-    notes[name] = {"command": command, **told, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    file.write_text(json.dumps(notes, indent=1) + "\n")
+    note("judge", told, WEIGHTS)
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
@@ -171,6 +162,9 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "text": train_text,
     "judge": train_judge,
     **{name: partial(train_unet, name=name, dialect=dialect) for name, dialect in DIALECT_OF.items()},
+    "layout": train_layout,
+    "encoder": train_encoder,
+    "image": train_image,
 }
 
 
@@ -181,7 +175,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    WEIGHTS.mkdir(exist_ok=True)
+    for weights in (WEIGHTS, ADAPTERS):
+        weights.mkdir(exist_ok=True)
     PARTS[chosen.part](chosen.folder)
 
 

@@ -81,6 +81,15 @@ def train(
     return averaged.module, told
 
 
+def note(name: str, told: dict[str, float], folder: Path) -> None:
+    """Write beside the weights in `folder` what was trained, with which command, and for how long."""
+    file = folder / "training.json"
+    notes = json.loads(file.read_text()) if file.exists() else {}
+    command = f"python -m lib_amdm.shapes.train {name}"
+    notes[name] = {"command": command, **told, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    file.write_text(json.dumps(notes, indent=1) + "\n")
+
+
 def _schedule(step: int, steps: int) -> float:
     """Share of the learning rate: up over the first 2 %, then down along a cosine."""
     warm = max(1, steps // 50)

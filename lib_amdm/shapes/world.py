@@ -25,6 +25,9 @@ COLOURS = {
 BACKGROUNDS = ("plain", "striped", "dotted", "checked", "wavy")
 CELLS = ("top left", "top right", "bottom left", "bottom right")
 
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as shares of the picture's width and height, origin top left."""
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -61,7 +64,12 @@ def random_scene(rng: np.random.Generator, fill: float = 0.7) -> Scene:
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """The picture, (SIZE, SIZE, 3) float32 from 0 to 1, antialiased; places, sizes and tones are drawn from `rng`."""
-    picture = _background(scene.background, rng)
+    return draw_with_boxes(scene, rng)[0]
+
+
+def draw_with_boxes(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[Box]]:
+    """The picture that `draw` gives, and the box around each of `scene.things`."""
+    picture, boxes = _background(scene.background, rng), []
     across = np.arange(CELL, dtype=np.float32) + 0.5 - CELL / 2
     for cell, thing in scene.things:
         shift_x, shift_y = rng.uniform(-5, 5, 2)
@@ -72,7 +80,15 @@ def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         top, left = cell // 2 * CELL, cell % 2 * CELL
         patch = picture[top : top + CELL, left : left + CELL]
         patch += cover * (colour - patch)
-    return np.clip(picture, 0, 1).astype(np.float32)
+        boxes.append(box_around(cover[..., 0] > 0.5, left, top))
+    return np.clip(picture, 0, 1).astype(np.float32), boxes
+
+
+def box_around(mask: np.ndarray, left: int = 0, top: int = 0) -> Box:
+    """The smallest box around the pixels of a mask, whose corner stands at (left, top) in the picture."""
+    down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    corners = (left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1)
+    return tuple(float(corner) / SIZE for corner in corners)
 
 
 def _background(kind: str, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,147 @@
+"""The benchmark's rows with adapters: `shapes`, told where things stand by boxes, or how they look by a picture.
+
+Boxes and reference pictures are drawings that go with the scene and the picture's seed. The text of the layout rows
+is empty, so that boxes alone say what is where; the text of the image rows is the checkpoint's own dialect. So "shape"
+is the share of objects in their boxes' cells, and "colour" and "background" are agreement with the reference picture.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters.attach import attached
+from ..adapters.base import Prepared, Rows
+from ..adapters.clip_vision import ClipVision, read_clip_vision
+from ..adapters.files import read_adapter
+from ..adapters.make import AnyAdapter, adapter_of
+from ..hosts.standalone import Denoiser, StandaloneModel
+from ..sampling import CoRun, amdm, private_seeds
+from ..settings import MAIN_CHECKPOINT, Settings
+from . import networks
+from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER
+from .captions import phrases
+from .methods import MAIN, Drawn, Method, Studio, captions, mixing
+from .told import boxes_of, layout_of, references
+from .world import Scene
+
+LAYOUT = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
+"""The best that was found for a co-model with the layout adapter."""
+IMAGE = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
+"""The best that was found for a co-model with the image adapter."""
+
+
+class Adapted(nn.Module):
+    """A denoiser whose UNet carries adapters while it is evaluated, and only then."""
+
+    def __init__(self, denoiser: Denoiser, adapters: Sequence[Prepared]) -> None:
+        super().__init__()
+        self.denoiser, self.adapters = denoiser, list(adapters)
+
+    @property
+    def model(self) -> StandaloneModel:
+        return self.denoiser.model
+
+    @property
+    def evaluations(self) -> int:
+        return self.denoiser.evaluations
+
+    def forward(self, x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
+        images, count = tuple(range(len(x))), len(x)
+        # one prompt without AND for each image: guidance asks for all of these, then for all the negatives
+        rows = Rows(2 * images, (True,) * count + (False,) * count)
+        with attached(self.model.unet, self.adapters, lambda: rows):
+            return self.denoiser(x, sigma, **more)
+
+
+Told = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]
+
+
+@functools.cache
+def _adapter(name: str) -> AnyAdapter:
+    return adapter_of(read_adapter(ADAPTERS / name)).float()
+
+
+@functools.cache
+def _encoder() -> ClipVision:
+    return read_clip_vision(IMAGE_ENCODER).float()
+
+
+@torch.no_grad()
+def boxes_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
+    """The layout adapter, told what stands in which box."""
+    model = studio.model(MAIN)
+    texts = list(dict.fromkeys(phrase for scene in scenes for phrase in phrases(scene)))
+    pooled = model.text_encoder(networks.tokenize(model.tokenizer, texts)).pooler_output
+    layouts = [layout_of(scene, boxes) for scene, boxes in zip(scenes, boxes_of(scenes, seeds))]
+    return _adapter(LAYOUT_ADAPTER.name).told(layouts, dict(zip(texts, pooled)), strength, until=1.0)
+
+
+@torch.no_grad()
+def picture_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
+    """The image adapter, told each scene's reference picture."""
+    adapter = _adapter(IMAGE_ADAPTER.name)
+    features = _encoder().features(references(scenes, seeds) / 2 + 0.5, adapter.needs_encoder)
+    return adapter.told(features, strength=strength)
+
+
+def nothing(scenes: Sequence[Scene]) -> list[str]:
+    return [""] * len(scenes)
+
+
+in_words = partial(captions, MAIN)
+
+
+def adapted(
+    studio: Studio,
+    scenes: Sequence[Scene],
+    seeds: Sequence[int],
+    texts: Callable[[Sequence[Scene]], Sequence[str]],
+    main: Told | None = None,
+    co_model: Told | None = None,
+    settings: Settings | None = None,
+) -> Drawn:
+    """`shapes` with an adapter on the main model, or AMDM with a co-model that is the main one with an adapter."""
+    model = studio.model(MAIN)
+
+    def denoiser(told: Told | None) -> Adapted:
+        return Adapted(studio.told(model, texts(scenes)), [told(studio, scenes, seeds)] if told else [])
+
+    first = denoiser(main)
+    if settings is None:
+        return Drawn(studio.sample(studio.func, first, seeds), first.evaluations)
+    other = denoiser(co_model)
+    [(number, slot)] = settings.active
+    co_run = CoRun(other, slot.gamma, slot.eta, slot.noise, private_seeds(seeds, number))
+    func = amdm(studio.func, [co_run], settings.steps, settings.eta, settings.start, settings.correction)
+    return Drawn(studio.sample(func, first, seeds), first.evaluations, other.evaluations)
+
+
+def co_row(label: str, settings: Settings, **told: Any) -> Method:
+    [(_, slot)] = settings.active
+    detail = f"K {settings.steps}; eta {settings.eta:g}; co-model gamma {slot.gamma:g} eta {slot.eta:g} {slot.noise}"
+    return adapter_row(label, detail, settings=settings, **told)
+
+
+def adapter_row(label: str, detail: str, **told: Any) -> Method:
+    return Method(label, detail, partial(adapted, **told), ADAPTERS)
+
+
+ADAPTER_METHODS: dict[str, Method] = {
+    "untold": adapter_row("`shapes` alone", "told nothing", texts=nothing),
+    "layout-main": adapter_row("layout adapter on `shapes`", "in all steps; boxes", texts=nothing, main=boxes_told),
+    "layout-amdm": co_row("**AMDM, layout adapter**", LAYOUT, texts=nothing, co_model=boxes_told),
+    "image-main": adapter_row(
+        "image adapter on `shapes`", "in all steps; reference picture", texts=in_words, main=picture_told
+    ),
+    "image-amdm": co_row("**AMDM, image adapter**", IMAGE, texts=in_words, co_model=picture_told),
+    "layout-image-amdm": co_row(
+        "**AMDM, layout on main, image adapter**", IMAGE, texts=nothing, main=boxes_told, co_model=picture_told
+    ),
+}
+"""The rows of the table by their names on the command line."""
