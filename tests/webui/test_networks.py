@@ -174,7 +174,8 @@ def test_main_with_its_own_has_the_main_prompts_too(probed: Probed, lora: None) 
     both = probed.draw(prompt=f"{WITHOUT} <lora:strong:1> <lora:full:1>").latent
     with_lora = probed.draw(prompt=WITH_LORA).latent
     drawn = probed.draw(only("main", prompt=f"{WITHOUT} <lora:full:1>"), prompt=WITH_LORA)
-    assert distance(drawn.latent, both) < 1e-3
+    # the text encoder may be in half precision, and then two sums are rounded twice
+    assert distance(drawn.latent, both) < 0.05 * distance(with_lora, both)
     assert distance(probed.draw(prompt=WITH_LORA).latent, with_lora) == 0
 
 

@@ -276,7 +276,11 @@ class WebUI:
 
     def post(self, path: str, json: Any = None) -> requests.Response:
         """Send a POST request; errors are the caller's to look at."""
-        return self._session.post(self.url(path), json=json, timeout=REQUEST_SECONDS)
+        answer = self._session.post(self.url(path), json=json, timeout=REQUEST_SECONDS)
+        if answer.status_code >= 500:
+            # some WebUIs hang up after an error, and the next request would find that out
+            self._session.close()
+        return answer
 
     def call(self, path: str, json: Any = None) -> Any:
         """Send a POST request, or a GET request without `json`, and return the answer; an error answer is raised."""
