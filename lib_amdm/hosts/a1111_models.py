@@ -125,7 +125,7 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     try:
         weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = webui_words.first_line(error)
         # the safe loader does not raise: it prints why, and gives None to code that expects a dictionary
         if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, AttributeError):
             reason = "the WebUI's safe loader refused it, see its log"

@@ -129,7 +129,7 @@ def _read(info: Any, slot: int) -> tuple[dict[str, dict[str, torch.Tensor]], Any
     except AttributeError as error:
         raise webui_words.unreadable(slot, info.name, "Forge does not know what kind of model it is") from error
     except Exception as error:
-        raise webui_words.unreadable(slot, info.name, webui_words.one_line(error)) from error
+        raise webui_words.unreadable(slot, info.name, webui_words.first_line(error)) from error
 
 
 def _component(

@@ -26,7 +26,6 @@ class ForgeRun(PatcherRun):
     """One pass of one batch on Forge."""
 
     memory = memory_management
-    known_noise: _KnownNoise | None = None
 
     def refuse_main(self) -> None:
         forge_models.refuse_main(self.main)
@@ -34,48 +33,13 @@ class ForgeRun(PatcherRun):
     def slot_model(self, number: int, slot: CoModel) -> ForgeSlotModel:
         return ForgeSlotModel(self, number, slot)
 
-    def start(self) -> None:
-        super().start()
-        if getattr(self.p, "mask", None) is not None:
-            self.known_noise = _KnownNoise(self.denoiser)
-
-    def finish(self, pool_limit: int) -> bool:
-        if self.known_noise is not None:
-            self.known_noise.remove()
-        return super().finish(pool_limit)
-
     def shown(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """What a model is shown of a latent: outside the mask of an inpainting, the known picture with noise."""
-        if self.known_noise is None:
-            return x
         d = self.denoiser
-        noise = self.known_noise.draw(d.init_latent)
-        known = d.init_latent + sigma.view(-1, *[1] * (x.ndim - 1)) * noise
+        if d.mask is None:
+            return x
+        known = d.init_latent + sigma.view(-1, *[1] * (x.ndim - 1)) * torch.randn_like(d.init_latent)
         return x * d.nmask + known * d.mask
-
-
-class _KnownNoise:
-    """The noise that the denoiser put on the known part of an inpainting in its last evaluation, drawn again.
-
-    It comes from the process's own generator, which must not be moved: so the state from before is remembered.
-    """
-
-    def __init__(self, denoiser: torch.nn.Module) -> None:
-        self.states: dict[torch.device, torch.Tensor] = {}
-        self.handle = denoiser.register_forward_pre_hook(self._remember)
-
-    def _remember(self, denoiser: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        device = denoiser.init_latent.device
-        module = torch if device.type == "cpu" else getattr(torch, device.type)
-        self.states[device] = module.get_rng_state() if device.type == "cpu" else module.get_rng_state(device)
-
-    def draw(self, like: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator(like.device)
-        generator.set_state(self.states[like.device])
-        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-
-    def remove(self) -> None:
-        self.handle.remove()
 
 
 class ForgeSlotModel(PatcherSlotModel):
@@ -149,13 +113,13 @@ class ForgeSlotModel(PatcherSlotModel):
         run = self.run
         if not self.is_main:
             run.bring(self.unet, x.shape)
-        shown = run.shown(x, sigma)
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = None if self.uncond is None else prompt_parser.reconstruct_cond_batch(self.uncond, step)
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
         if self.lora and not self.changes:
             self.changes = self.lora.of_unet()
-        with changed(self.changes), self.adapted(step):
+        with run.mains_random_numbers(), changed(self.changes), self.adapted(step):
+            shown = run.shown(x, sigma)
             denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)
         denoised = run.masked(denoised, sigma)
         # timestep samplers are answered with the noise in what the model was shown

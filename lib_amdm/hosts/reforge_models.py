@@ -100,7 +100,7 @@ def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
         webui_files.refuse_code(info.filename)
         weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
     except Exception as error:
-        raise webui_words.unreadable(slot, info.name, webui_words.one_line(error)) from error
+        raise webui_words.unreadable(slot, info.name, webui_words.first_line(error)) from error
     if not any(key.startswith("model.diffusion_model.") for key in weights):
         raise webui_words.without_unet(slot, info.name)
     return weights

@@ -101,6 +101,6 @@ class ReForgeSlotModel(PatcherSlotModel):
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         cond, uncond = self._padded(cond, prompt_parser.reconstruct_cond_batch(self.uncond, step))
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
-        with self.adapted(step):
+        with run.mains_random_numbers(), self.adapted(step):
             denoised = forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts)
         return run.masked(denoised, sigma)

@@ -6,14 +6,15 @@ plans the GPU's memory for all of them before the pass, and takes from them what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from modules import shared
 from modules.script_callbacks import CFGDenoiserParams
+from torch.utils.hooks import RemovableHandle
 
 from ..sampling import CoRun
 from ..settings import CoModel
@@ -28,6 +29,9 @@ class PatcherRun(WebUIRun):
     """The host's memory manager."""
 
     registered_at: Any = None
+    watch: RemovableHandle | None = None
+    device: torch.device
+    random: tuple[torch.Tensor, torch.Tensor | None]
 
     def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         runs = super().co_runs(slots)
@@ -42,7 +46,34 @@ class PatcherRun(WebUIRun):
     def adapter_on_main(self, model: PatcherSlotModel) -> OnSelfTellingMain:
         return OnSelfTellingMain(self.denoiser, model, model.network)
 
+    def start(self) -> None:
+        super().start()
+        self.watch = self.denoiser.register_forward_pre_hook(self._remember_random_numbers)
+
+    def _remember_random_numbers(self, denoiser: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        self.device = args[0].device
+        self.random = torch.get_rng_state(), self._accelerator and self._accelerator.get_rng_state(self.device)
+
+    @property
+    def _accelerator(self) -> ModuleType | None:
+        return getattr(torch, self.device.type) if self.device.type in ("cuda", "xpu") else None
+
+    @contextmanager
+    def mains_random_numbers(self) -> Iterator[None]:
+        """Draw from the process's generators what the main model's last evaluation drew, and leave them as they are.
+
+        Token merging draws in every evaluation, and Forge the noise on the known part of an inpainting.
+        """
+        kind = {"device_type": self.device.type} if self._accelerator else {}
+        with torch.random.fork_rng(devices=[self.device] if self._accelerator else [], **kind):
+            torch.set_rng_state(self.random[0])
+            if self._accelerator:
+                self._accelerator.set_rng_state(self.random[1], self.device)
+            yield
+
     def finish(self, pool_limit: int) -> bool:
+        if self.watch is not None:
+            self.watch.remove()
         self._unregister()
         return super().finish(pool_limit)
 

@@ -57,6 +57,11 @@ def without_unet(slot: int, name: str) -> AmdmError:
     return AmdmError(f'AMDM slot {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
 
 
+def first_line(error: Exception) -> str:
+    """What a library says first, as a part of a sentence."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def one_line(error: Exception) -> str:
     """What a library says, as a part of a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -133,7 +133,9 @@ class Probed:
         report = self.server.call("/amdm-probe/report")
         if not answer.ok:
             told = answer.json()
-            return Failed(answer.status_code, str(told.get("errors") or told.get("detail") or told), report)
+            # A1111 says it under the first name, Forge under the second
+            said = next((told[name] for name in ("errors", "message", "detail") if told.get(name)), told)
+            return Failed(answer.status_code, str(said), report)
         told = answer.json()
         return Drawn(self.server.pixels(told), json.loads(told["info"]), report)
 
