@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+from .layout import Layout, LayoutError
+
 NO_CHECKPOINT = "None"
 MAIN_CHECKPOINT = "main"
+NO_ADAPTER = "None"
 MAX_SLOTS = 10
+MAIN_ADAPTER_HELP = (
+    "An adapter on the main model, in all its steps or its own share of them, with or without co-models."
+)
 
 
 class SettingsError(ValueError):
@@ -61,6 +68,32 @@ class Spec:
         return told
 
 
+class LayoutSpec(Spec):
+    """A layout: a text, or in the API also the list that it means."""
+
+    def check(self, value: Any, path: str) -> str:
+        try:
+            layout = Layout.read(value) if isinstance(value, (str, Sequence)) else None
+        except LayoutError as error:
+            raise SettingsError(f'AMDM: "{path}" {error}.') from error
+        if layout is None:
+            raise SettingsError(f'AMDM: "{path}" must be a text or a list of rows, but it is {value!r}; change it.')
+        return value if isinstance(value, str) else (json.dumps(layout.rows(), ensure_ascii=False) if layout else "")
+
+    def schema(self) -> dict[str, Any]:
+        number = {"type": "number", "minimum": 0, "maximum": 1}
+        place = {"type": "integer", "minimum": 0}
+        words = {"type": "string", "minLength": 1}
+        rows = [
+            {"phrase": words, "box": {"type": "array", "items": number, "minItems": 4, "maxItems": 4}},
+            {"subject": place, "action": words, "object": place},
+        ]
+        one_of = [
+            {"type": "object", "properties": row, "required": list(row), "additionalProperties": False} for row in rows
+        ]
+        return {**super().schema(), "type": ["string", "array"], "items": {"oneOf": one_of}}
+
+
 _TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
@@ -68,6 +101,75 @@ _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 def _setting(name: str, label: str, help: str, default: Any, **more: Any) -> Any:
     spec = Spec(name, label, help, type(default), default, **more)
     return field(default=default, metadata={"spec": spec})
+
+
+_ADAPTER = Spec(
+    "adapter",
+    "adapter",
+    "An adapter's file on this model: IP-Adapter, InteractDiffusion, GLIGEN or MIGC, told apart by what is in it.",
+    str,
+    NO_ADAPTER,
+)
+_STRENGTH = Spec(
+    "strength",
+    "adapter strength",
+    "How much the adapter does: 0 = nothing.",
+    float,
+    1.0,
+    minimum=0.0,
+    maximum=2.0,
+    step=0.05,
+)
+_UNTIL = Spec(
+    "until",
+    "adapter until",
+    "In which share of the sampling steps the adapter works, from the first step on: 0 = in none, 1 = in all.",
+    float,
+    1.0,
+    minimum=0.0,
+    maximum=1.0,
+    step=0.01,
+)
+_IMAGE = Spec(
+    "image", "adapter image", "The reference picture of an IP-Adapter; in the API a picture file as base64.", str, ""
+)
+_LAYOUT = LayoutSpec(
+    "layout",
+    "adapter layout",
+    "Phrases with their boxes for GLIGEN, InteractDiffusion and MIGC, and actions for InteractDiffusion.",
+    str,
+    "",
+    lines=4,
+)
+
+
+def _of(spec: Spec) -> Any:
+    return field(default=spec.default, metadata={"spec": spec})
+
+
+def _main(spec: Spec) -> Any:
+    return _of(replace(spec, label=f"main {spec.label}", advanced=True))
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An adapter on a model, and what it is told: that of the main model (`main_adapter`), or a slot's."""
+
+    adapter: str = _main(_ADAPTER)
+    strength: float = _main(_STRENGTH)
+    until: float = _main(_UNTIL)
+    image: str = _main(_IMAGE)
+    layout: str = _main(_LAYOUT)
+
+    @property
+    def used(self) -> bool:
+        """Whether there is an adapter that can change anything."""
+        return self.adapter not in ("", NO_ADAPTER) and self.strength > 0 and self.until > 0
+
+    def works_in(self, step: int, steps: int) -> bool:
+        """Whether the adapter works in a step (from 0 on) of a pass of so many."""
+        # a product such as 0.29 * 100 must not fall short of its whole number
+        return step < int(self.until * steps + 1e-6)
 
 
 @dataclass(frozen=True)
@@ -128,11 +230,21 @@ class CoModel:
         "shared",
         choices=("shared", "independent"),
     )
+    adapter: str = _of(_ADAPTER)
+    strength: float = _of(_STRENGTH)
+    until: float = _of(_UNTIL)
+    image: str = _of(_IMAGE)
+    layout: str = _of(_LAYOUT)
 
     @property
     def used(self) -> bool:
         """Whether this slot names something to run at all."""
         return self.enabled and self.checkpoint not in ("", NO_CHECKPOINT)
+
+    @property
+    def adapted(self) -> Adapted:
+        """The adapter on this model, and what it is told."""
+        return Adapted(self.adapter, self.strength, self.until, self.image, self.layout)
 
 
 @dataclass(frozen=True)
@@ -185,6 +297,7 @@ class Settings:
         choices=("relative", "paper"),
         advanced=True,
     )
+    main_adapter: Adapted = Adapted()
     co_models: tuple[CoModel, ...] = ()
 
     @property
@@ -194,9 +307,14 @@ class Settings:
         return tuple((number, slot) for number, slot in numbered if slot.used and slot.gamma > 0)
 
     @property
-    def runs(self) -> bool:
-        """False where AMDM must not touch anything: off, no step to mix in, or no slot that changes the picture."""
+    def co_runs(self) -> bool:
+        """Whether models are run together: there is a step to mix in, and a slot that changes the picture."""
         return self.enabled and self.steps > self.start and bool(self.active)
+
+    @property
+    def runs(self) -> bool:
+        """False where AMDM must not touch anything: off, or no models to run together and no main adapter."""
+        return self.co_runs or (self.enabled and self.main_adapter.used)
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Settings:
@@ -209,29 +327,45 @@ class Settings:
         if len(slots) > MAX_SLOTS:
             raise SettingsError(f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run.')
         co_models = tuple(_build(CoModel, slot, f"co_models[{index}].") for index, slot in enumerate(slots))
-        own = {name: value for name, value in given.items() if name != "co_models"}
-        return replace(_build(cls, own, "", beside=("co_models",)), co_models=co_models).checked()
+        main_adapter = _build(Adapted, given.get("main_adapter", {}), "main_adapter.")
+        nested = ("main_adapter", "co_models")
+        own = _build(cls, {name: value for name, value in given.items() if name not in nested}, "", beside=nested)
+        return replace(own, main_adapter=main_adapter, co_models=co_models).checked()
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Settings:
-        """Settings from the plain list the page sends: the main settings, then those of each slot (`flat` order)."""
-        main, slot = specs(cls), specs(CoModel)
-        count, left_over = divmod(len(values) - len(main), len(slot))
+        """Settings from the plain list the page sends (`flat` order)."""
+        main, adapted, slot = specs(cls), specs(Adapted), specs(CoModel)
+        before = len(main) + len(adapted)
+        count, left_over = divmod(len(values) - before, len(slot))
         if count < 0 or left_over:
             raise SettingsError(
-                f"AMDM: a plain list needs {len(main)} settings and {len(slot)} more for each slot, but it has "
+                f"AMDM: a plain list needs {before} settings and {len(slot)} more for each slot, but it has "
                 f"{len(values)} entries; send one object with names instead."
             )
         given = {spec.name: value for spec, value in zip(main, values)}
-        chunks = [values[len(main) + index * len(slot) :][: len(slot)] for index in range(count)]
+        given["main_adapter"] = {spec.name: value for spec, value in zip(adapted, values[len(main) :])}
+        chunks = [values[before + index * len(slot) :][: len(slot)] for index in range(count)]
         given["co_models"] = [{spec.name: value for spec, value in zip(slot, chunk)} for chunk in chunks]
         return cls.from_dict(given)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings by their API names; `from_dict` of it gives the same settings."""
         told = _values(self)
+        told["main_adapter"] = _values(self.main_adapter)
         told["co_models"] = [_values(slot) for slot in self.co_models]
         return told
+
+    def holder(self, slot: int, spec: Spec) -> Settings | Adapted | CoModel:
+        """What holds a setting of `flat`."""
+        if slot:
+            return self.co_models[slot - 1]
+        return self.main_adapter if spec in specs(Adapted) else self
+
+    def value(self, slot: int, spec: Spec) -> Any:
+        """The value of a setting of `flat`."""
+        holder = self.holder(slot, spec)
+        return getattr(holder, attribute(type(holder), spec.name))
 
     def checked(self) -> Settings:
         """These settings, or SettingsError where two of them do not fit each other."""
@@ -248,13 +382,14 @@ class Settings:
     @classmethod
     def schema(cls) -> dict[str, Any]:
         """The settings as a JSON Schema."""
-        slot = {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {spec.name: spec.schema() for spec in specs(CoModel)},
-        }
         properties = {spec.name: spec.schema() for spec in specs(cls)}
-        properties["co_models"] = {"type": "array", "items": slot, "maxItems": MAX_SLOTS, "default": []}
+        properties["main_adapter"] = {**_object_schema(Adapted), "description": MAIN_ADAPTER_HELP, "default": {}}
+        properties["co_models"] = {
+            "type": "array",
+            "items": _object_schema(CoModel),
+            "maxItems": MAX_SLOTS,
+            "default": [],
+        }
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "AMDM",
@@ -266,13 +401,18 @@ class Settings:
         }
 
 
+def _object_schema(of: type) -> dict[str, Any]:
+    properties = {spec.name: spec.schema() for spec in specs(of)}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
 def _etas_at_most(limit: float) -> dict[str, Any]:
     eta = {"properties": {"eta": {"maximum": limit}}}
     return {"properties": {**eta["properties"], "co_models": {"items": eta}}}
 
 
 def specs(of: type) -> list[Spec]:
-    """The settings of `Settings` or `CoModel`, in the order of the panel and of the plain list."""
+    """The settings of `Settings`, `Adapted` or `CoModel`, in the order of the panel and of the plain list."""
     return [item.metadata["spec"] for item in fields(of) if "spec" in item.metadata]
 
 
@@ -282,8 +422,11 @@ def attribute(of: type, name: str) -> str:
 
 
 def flat(slots: int) -> Iterator[tuple[int, Spec]]:
-    """(slot number, setting) of every control of a panel with `slots` slots; slot 0 is the main settings."""
-    for spec in specs(Settings):
+    """(slot number, setting) of every control of a panel with `slots` slots; slot 0 is the main settings.
+
+    The main model's adapter follows the main settings, and then each slot.
+    """
+    for spec in (*specs(Settings), *specs(Adapted)):
         yield 0, spec
     for slot in range(1, slots + 1):
         for spec in specs(CoModel):
@@ -309,7 +452,7 @@ def _build(of: type, given: Mapping[str, Any], prefix: str, beside: tuple[str, .
     return of(**{known[name].name: known[name].metadata["spec"].check(given[name], prefix + name) for name in given})
 
 
-def _values(holder: Settings | CoModel) -> dict[str, Any]:
+def _values(holder: Settings | Adapted | CoModel) -> dict[str, Any]:
     told = {}
     for item in fields(holder):
         if item.default is not MISSING and "spec" in item.metadata:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import gradio as gr
 from modules import scripts
 
-from lib_amdm.hosts.a1111 import HOST
-from lib_amdm.webui import api, infotext, options, panel, run, xyz
+from lib_amdm.hosts import here
+from lib_amdm.webui import api, infotext, options, panel, refusal, run, xyz
+
+try:
+    HOST, REASON = here.host(), ""
+except here.UnknownHostError as unknown:
+    HOST, REASON = None, str(unknown)
 
 
 class Script(scripts.Script):
@@ -19,6 +24,8 @@ class Script(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list[gr.components.Component]:
+        if HOST is None:
+            return refusal.build(REASON, self.elem_id)
         tab = "img2img" if is_img2img else "txt2img"
         built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id)
         self.infotext_fields = built.infotext_fields
@@ -30,6 +37,9 @@ class Script(scripts.Script):
         p.extra_generation_params = infotext.without(p.extra_generation_params)
 
     def process_before_every_sampling(self, p, *args, **hook) -> None:
+        if HOST is None:
+            run.attach(p.sampler, refusal.answer(REASON, args))
+            return
         cell = getattr(p, "amdm_xyz", {})
         off = not cell and args and args[0] is False
         chosen = None
@@ -49,7 +59,8 @@ def _expand_infotext(text: str, params: dict[str, object]) -> None:
     infotext.expand(params, options.slots(HOST), HOST)
 
 
-options.register(HOST)
-xyz.register(HOST)
-api.register(HOST)
-HOST.on_infotext_pasted(_expand_infotext)
+if HOST is not None:
+    options.register(HOST)
+    xyz.register(HOST)
+    api.register(HOST)
+    HOST.on_infotext_pasted(_expand_infotext)

@@ -9,6 +9,9 @@ from typing import Any
 TITLES = ("alpha.safetensors [1111111111]", "styles/beta.safetensors [2222222222]", "gamma, the third.ckpt")
 
 
+ADAPTERS = ("ip-adapter_sd15.safetensors", "interact/ext_interactdiff_v1.2.pth")
+
+
 class AxisOption:
     """What the WebUI's plot keeps of an axis."""
 
@@ -26,6 +29,7 @@ class FakeHost:
         self.options = options
         self.added: dict[str, dict[str, Any]] = {}
         self.titles = list(TITLES)
+        self.adapters = list(ADAPTERS)
         self.pool = [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}]
         self.callbacks: dict[str, list[Callable]] = {}
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
@@ -46,6 +50,15 @@ class FakeHost:
         return next((title for title in self.titles if plain(title) == plain(name)), None)
 
     def refresh_checkpoints(self) -> None:
+        self.refreshed += 1
+
+    def adapter_titles(self) -> list[str]:
+        return list(self.adapters)
+
+    def adapter_title(self, name: str) -> str | None:
+        return name if name in self.adapters else None
+
+    def refresh_adapters(self) -> None:
         self.refreshed += 1
 
     def loaded(self) -> list[dict[str, Any]]:

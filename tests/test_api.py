@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_host import TITLES, FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost
 
 from lib_amdm import __version__
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.pictures import as_text, fingerprint, opened
 from lib_amdm.settings import CoModel, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
@@ -31,6 +33,29 @@ def test_a_plain_list_is_the_panel() -> None:
     settings = api.read_args(values)
     assert settings == Settings(enabled=True, steps=7, co_models=(CoModel(),) * 3)
     assert type(settings.steps) is int
+
+
+def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
+    from PIL import Image
+
+    picture = Image.new("RGB", (3, 2), (1, 2, 3))
+    images = [index for index, (_, spec) in enumerate(flat(3)) if spec.name == "image"]
+    values = list(DEFAULTS)
+    for index in images:
+        values[index] = None
+    assert api.read_args(values).co_models == (CoModel(),) * 3
+    values[images[0]] = values[images[2]] = picture
+    settings = api.read_args(values)
+    for text in (settings.main_adapter.image, settings.co_models[1].image, f"data:image/png;base64,{as_text(picture)}"):
+        assert opened(text, "AMDM").tobytes() == picture.tobytes()
+    assert settings.co_models[0].image == ""
+    assert fingerprint(settings.main_adapter.image) == fingerprint(as_text(picture)) != fingerprint("")
+
+
+@pytest.mark.parametrize("text", ["not base64!", "YWJj", "data:image/png;base64,"])
+def test_what_is_no_picture_is_named(text: str) -> None:
+    with pytest.raises(AmdmError, match="AMDM slot 2: the adapter's image cannot be read"):
+        opened(text, "AMDM slot 2")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +99,11 @@ def test_the_routes(client: Any) -> None:
     assert requests.get("/amdm/v1/version").json() == {"version": __version__, "host": "fake"}
     assert requests.get("/amdm/v1/schema").json() == Settings.schema()
     models = requests.get("/amdm/v1/models").json()
-    assert models == {"checkpoints": list(TITLES), "loaded": [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}]}
+    assert models["adapters"] == list(ADAPTERS)
+    assert {k: models[k] for k in ("checkpoints", "loaded")} == {
+        "checkpoints": list(TITLES),
+        "loaded": [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}],
+    }
     assert requests.post("/amdm/v1/unload").json() == {"unloaded": 1, "bytes": 2_100_000_000}
     assert requests.get("/amdm/v1/models").json()["loaded"] == []
     assert requests.get("/amdm/v1/unload").status_code == 405

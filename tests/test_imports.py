@@ -16,18 +16,26 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
 BELOW = {
-    "settings": set(),
+    "layout": set(),
+    "settings": {"layout"},
     "aggregation": set(),
     "sampling": {"aggregation"},
-    "adapters": {"aggregation", "settings"},
-    "comodels": {"adapters", "sampling", "aggregation", "settings"},
-    "hosts": {"comodels", "adapters", "sampling", "aggregation", "settings"},
-    "webui": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings"},
-    "shapes": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings"},
+    "adapters": {"aggregation", "settings", "layout"},
+    "comodels": {"adapters", "sampling", "aggregation", "settings", "layout"},
+    "hosts": {"comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
+    "webui": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
+    "shapes": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
 }
 DEMO_PAGE = "lib_amdm.shapes.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""
-HOSTS = ("a1111", "forge", "reforge", "standalone")
+HOSTS = ("a1111", "forge", "reforge", "standalone", "webui")
+COMMON = "webui"
+"""What the WebUIs share; it is no host of its own, imports none, and imports only what all of them have."""
+
+COMMON_MODULES = {"modules"}
+FINDER = "lib_amdm.hosts.here"
+"""Finds out which host this is, and imports that one alone."""
+
 WEBUI_MODULES = {
     "backend",
     "extensions_builtin",
@@ -125,14 +133,28 @@ def test_no_host_imports_another(file: Path) -> None:
     own = hosts_of(name_of(file))
     if own:
         others = set().union(*(hosts_of(name) for name in imports(file))) - own
-        assert not others, f"{name_of(file)} imports {others}"
+        shared = {COMMON} if own != {"standalone"} else set()
+        assert not others - shared, f"{name_of(file)} imports {others}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_what_the_webuis_share_is_in_all_of_them(file: Path) -> None:
+    if hosts_of(name_of(file)) == {COMMON}:
+        roots = {name.split(".")[0] for name in imports(file)} & WEBUI_MODULES
+        assert roots <= COMMON_MODULES, f"{name_of(file)} imports {roots}"
+
+
+def test_the_finder_of_the_host_imports_none() -> None:
+    assert not set().union(*(hosts_of(name) for name in imports(PACKAGE / "hosts" / "here.py")))
+    assert loaded_by(FINDER, {"modules", "backend", "torch", "gradio"}) == set()
 
 
 def test_every_part_has_its_place() -> None:
     """A new part of the package must be given its place among the arrows."""
     parts = {part_of(name_of(file)) for file in FILES} - {""}
     assert parts <= set(BELOW)
-    hosts = {file for file in FILES if file.parent == PACKAGE / "hosts" and file.stem not in ("__init__", "base")}
+    apart = ("__init__", "base", "here")
+    hosts = {file for file in FILES if file.parent == PACKAGE / "hosts" and file.stem not in apart}
     assert [name_of(file) for file in hosts if not hosts_of(name_of(file))] == []
 
 
@@ -147,3 +169,4 @@ def test_the_reader_of_imports_sees_all_forms() -> None:
     assert set(imported("from .forge import x", "lib_amdm.hosts", True)) == {"lib_amdm.hosts.forge.x"}
     assert hosts_of("lib_amdm.hosts.forge.x") == {"forge"}
     assert hosts_of("lib_amdm.hosts.a1111_models") == {"a1111"}
+    assert hosts_of("lib_amdm.hosts.webui_run") == {COMMON}

@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_host import TITLES, FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from PIL import Image
 
-from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, flat, infotext_label
+from lib_amdm.comodels.pictures import as_text, fingerprint
+from lib_amdm.layout import EXAMPLE
+from lib_amdm.settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings, flat, infotext_label
 from lib_amdm.webui import infotext
 
 SLOTS = 4
@@ -75,6 +78,9 @@ def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
     values = []
     for slot, spec in flat(slots):
         label = infotext_label(slot, spec)
+        if spec.name == "image":  # no control is set by its entry
+            values.append(spec.default)
+            continue
         values.append(cast(params[label], spec.default, page) if label in params else spec.default)
     return Settings.from_list(values)
 
@@ -88,10 +94,20 @@ def round_trip(settings: Settings, titles: dict[int, str], slots: int = SLOTS, *
 
 def as_it_ran(settings: Settings, titles: dict[int, str], slots: int = SLOTS) -> Settings:
     """What a round trip has to give: slots that took no part are empty again."""
-    ran = dict(settings.active)
+    ran = dict(settings.active) if settings.co_runs else {}
     numbers = range(1, slots + 1)
     kept = (replace(ran[n], checkpoint=titles.get(n, ran[n].checkpoint)) if n in ran else CoModel() for n in numbers)
-    return replace(settings, co_models=tuple(kept))
+    main = settings.main_adapter
+    return replace(
+        settings,
+        main_adapter=replace(main, image="") if main.used else Adapted(),
+        co_models=tuple(replace(slot, **adapter_that_ran(slot)) for slot in kept),
+    )
+
+
+def adapter_that_ran(slot: CoModel) -> dict[str, Any]:
+    """A slot's adapter after a round trip: none where it could do nothing, and never its picture."""
+    return {"image": ""} if slot.adapted.used else vars(Adapted())
 
 
 # --- settings to try ---
@@ -137,6 +153,15 @@ texts = st.one_of(
 )
 
 
+def adapters() -> dict[str, st.SearchStrategy[Any]]:
+    return {
+        "adapter": st.sampled_from(["None", "", *ADAPTERS, "lost.ckpt"]),
+        "strength": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 2)),
+        "until": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)),
+        "layout": st.sampled_from(["", EXAMPLE, '[{"phrase": "a, b: \\"c\\"", "box": [0, 0, 1, 1]}]']),
+    }
+
+
 def co_models(eta: float) -> st.SearchStrategy[CoModel]:
     return st.builds(
         CoModel,
@@ -148,6 +173,7 @@ def co_models(eta: float) -> st.SearchStrategy[CoModel]:
         negative_prompt=texts,
         cfg_scale=st.one_of(st.just(0.0), st.floats(0, 30)),
         noise=st.sampled_from(["shared", "independent"]),
+        **adapters(),
     )
 
 
@@ -162,6 +188,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         which_pass=draw(st.sampled_from(["first", "hires", "both"])),
         start=draw(st.integers(0, 149)),
         correction=correction,
+        main_adapter=draw(st.builds(Adapted, **adapters())),
         co_models=tuple(draw(st.lists(co_models(eta), max_size=SLOTS))),
     )
 
@@ -176,13 +203,17 @@ def one(**slot: Any) -> Settings:
     return Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0], **slot),))
 
 
+def picture(colour: tuple[int, int, int]) -> str:
+    return as_text(Image.new("RGB", (3, 2), colour))
+
+
 # --- tests ---
 
 
 @given(all_settings(), texts, texts)
 def test_a_pasted_picture_gives_its_settings_back(settings: Settings, prompt: str, negative: str) -> None:
     assume(can_be_read_back(settings))
-    titles = {number: slot.checkpoint for number, slot in settings.active}
+    titles = {number: slot.checkpoint for number, slot in settings.active if settings.co_runs}
     assert round_trip(settings, titles, prompt=prompt, negative=negative) == as_it_ran(settings, titles)
 
 
@@ -289,3 +320,35 @@ def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCapt
         infotext.expand(params, 2, FakeHost())
     assert "co-model 3" in caplog.text
     assert pasted(params, 2).co_models == settings.co_models[:2]
+
+
+# --- adapters ---
+
+
+def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
+    red, blue = picture((255, 0, 0)), picture((0, 0, 255))
+    settings = replace(one(adapter=ADAPTERS[0], image=red), main_adapter=Adapted(adapter=ADAPTERS[0], image=blue))
+    entries = infotext.written(settings, {})
+    assert entries["AMDM 1 adapter image"] == fingerprint(red) != fingerprint(blue)
+    assert entries["AMDM main adapter image"] == fingerprint(blue)
+    params = read(picture_text(entries))
+    infotext.expand(params, SLOTS, FakeHost())
+    with caplog.at_level(logging.WARNING), pytest.warns(UserWarning, match=fingerprint(red)):
+        assert infotext.pasted_image("AMDM 1 adapter image", params) is None
+    assert fingerprint(red) in caplog.text
+    assert infotext.pasted_image("AMDM 2 adapter image", params) is None
+
+
+def test_an_adapter_that_can_do_nothing_is_not_told() -> None:
+    for idle in ({"strength": 0.0}, {"until": 0.0}, {"adapter": "None"}):
+        adapted = {"adapter": ADAPTERS[0], "layout": EXAMPLE, **idle}
+        settings = replace(one(**adapted), main_adapter=Adapted(**adapted))
+        assert not [key for key in infotext.written(settings, {}) if "adapter" in key]
+
+
+def test_a_main_adapter_alone_is_told_without_the_slots_that_did_not_run() -> None:
+    settings = replace(one(), steps=0, main_adapter=Adapted(adapter=ADAPTERS[1], until=0.5))
+    entries = infotext.written(settings, {})
+    assert entries["AMDM main adapter"] == ADAPTERS[1]
+    assert entries["AMDM main adapter until"] == "0.5"
+    assert not [key for key in entries if key.startswith("AMDM 1")]

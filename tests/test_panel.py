@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fake_host import TITLES, FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost
 
 from lib_amdm.settings import CoModel, Settings, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import panel  # noqa: E402
+from lib_amdm.webui import panel, presets  # noqa: E402
+from lib_amdm.webui.api import read_args  # noqa: E402
 
 
 class Page(FakeHost):
@@ -70,10 +71,11 @@ def by_label(built: panel.Panel) -> dict[str, Any]:
 def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None:
     with gr.Blocks():
         values = [component.value for component in build(page, slots, tab).components]
-    assert Settings.from_list(values) == Settings(co_models=(CoModel(),) * slots)
+    assert read_args(values) == Settings(co_models=(CoModel(),) * slots)
     assert json.loads(json.dumps(values)) == values
     # the WebUI's API casts to the type of the default when it reads an infotext
-    assert [type(value) for value in values] == [spec.type for _, spec in flat(slots)]
+    pairs = [(value, spec) for value, (_, spec) in zip(values, flat(slots)) if spec.name != "image"]
+    assert [type(value) for value, _ in pairs] == [spec.type for _, spec in pairs]
 
 
 def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:
@@ -118,8 +120,10 @@ def test_it_can_be_built_again_and_again(page: Page) -> None:
 
 
 def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
-    labels = [infotext_label(slot, spec) for slot, spec in flat(3)]
-    assert built.infotext_fields == list(zip(built.components, labels))
+    for (component, field), made, (slot, spec) in zip(built.infotext_fields, built.components, flat(3)):
+        assert component is made
+        # a picture cannot come out of a text: its field tells of it, and sets nothing
+        assert field({}) is None if spec.name == "image" else field == infotext_label(slot, spec)
 
 
 def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
@@ -178,3 +182,59 @@ def clicked(demo: Any, name: str) -> Any:
     """The function of this name among those the page calls."""
     events = demo.fns.values() if isinstance(demo.fns, dict) else demo.fns
     return next(event.fn for event in events if getattr(event.fn, "__name__", "") == name)
+
+
+# --- adapters ---
+
+
+def test_the_list_of_adapters_and_its_refresh(page: Page, built: panel.Panel) -> None:
+    for label, slot in (("AMDM main adapter", 0), ("Adapter of co-model 2", 2)):
+        component = by_label(built)[label]
+        assert names(component) == ["None", *ADAPTERS]
+        assert component.allow_custom_value
+        _, refreshed, _, choices = page.buttons[f"script_txt2img_amdm_refresh_adapters_{slot}"]
+        assert refreshed is component
+        assert choices() == {"choices": ["None", *ADAPTERS]}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "checkpoint", "chosen"),
+    [("None", "None", "None"), (ADAPTERS[0], "None", "main"), (ADAPTERS[0], "x", "x"), ("None", "x", "x")],
+)
+def test_an_adapter_is_meant_for_the_main_checkpoint_where_none_is_chosen(
+    page: Page, adapter: str, checkpoint: str, chosen: str
+) -> None:
+    with gr.Blocks() as demo:
+        build(page, slots=1)
+    assert clicked(demo, "choose")(adapter, checkpoint) == chosen
+
+
+def test_a_layout_is_drawn_where_it_is_written(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page, slots=1)
+    assert "<svg" in clicked(demo, "preview")("a ball: 0 0 0.5 1")
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS, ids=lambda preset: preset.name)
+def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets.Preset) -> None:
+    with gr.Blocks() as demo:
+        build(page)
+    said, *updates = clicked(demo, "fill")(preset.name)
+    keys = [(slot, spec) for slot, spec in flat(3) if spec.name != "image"]
+    values = {key: update["value"] for key, update in zip(keys, updates)}
+    told = read_args([values.get(key) for key in flat(3)])
+    expected = preset.with_files(ADAPTERS)
+    assert told.co_models[: len(expected.co_models)] == expected.co_models
+    assert told.main_adapter == expected.main_adapter
+    assert told.main_adapter.adapter == ADAPTERS[1], "the user's own file stands in for the published name"
+    assert (told.enabled, told.steps, told.eta) == (True, 3, expected.eta)
+    assert str(preset.sampling_steps) in said
+
+
+def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page, slots=1)
+    said, *updates = clicked(demo, "fill")(presets.PRESETS[-1].name)
+    assert "more slots" in said
+    assert not any("value" in update for update in updates)
+    assert "Choose" in clicked(demo, "fill")(None)[0]

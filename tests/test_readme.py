@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lib_amdm.layout import EXAMPLE, Layout
 from lib_amdm.settings import CoModel, Settings, specs
+from lib_amdm.webui.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +27,23 @@ def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
     values = ", ".join(spec.choices) or (f"{spec.minimum:g} to {spec.maximum:g}" if spec.minimum is not None else None)
     values = values or {bool: "on, off", str: "text"}[spec.type]
     assert f"| `{spec.name}` | {default} | {values} | {spec.help} |" in README
+
+
+def test_the_papers_runs_are_the_panels_examples():
+    bodies = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.S)]
+    told = [Settings.from_dict(body) for body in bodies]
+    assert [_without_images(settings) for settings in told] == [preset.settings for preset in PRESETS]
+
+
+def _without_images(settings):
+    return replace(settings, co_models=tuple(replace(slot, image="") for slot in settings.co_models))
+
+
+def test_the_layout_of_the_readme_is_the_panels_example():
+    (text,) = re.findall(r"```\n(a boy: .*?)\n```", README, re.S)
+    assert text == EXAMPLE
+    (rows,) = re.findall(r"or a list: `(\[.*?\])`", README, re.S)
+    assert Layout.read(rows) == Layout.read(EXAMPLE)
 
 
 def test_tables_have_no_row_beyond_the_settings():

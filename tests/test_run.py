@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.sampling import CoRun
-from lib_amdm.settings import CoModel, Settings, SettingsError
+from lib_amdm.settings import Adapted, CoModel, Settings, SettingsError
 from lib_amdm.webui import run
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
@@ -83,8 +85,13 @@ class FakeRun:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.finished, self.evaluations = error, 0, 0
+        self.adapted, self.slots = None, []
+
+    def adapt_main(self, adapted):
+        self.adapted = adapted
 
     def co_runs(self, slots):
+        self.slots = slots
         if self.error:
             raise self.error
 
@@ -96,6 +103,9 @@ class FakeRun:
 
     def sampler_options(self):
         return {}
+
+    def start(self):
+        pass
 
     def titles(self):
         return {1: "other.safetensors [abc]"}
@@ -199,3 +209,49 @@ def test_a_pass_that_never_comes_is_told():
     _, chosen = prepared(host, SimpleNamespace(func=euler), settings)
     assert chosen is None
     assert "hires fix is off" in host.comments[0]
+
+
+# --- the main model's adapter ---
+
+ADAPTED = Adapted(adapter="ip.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("which", "hires", "together"),
+    [("first", False, True), ("first", True, False), ("hires", False, False), ("hires", True, True)],
+)
+def test_it_works_in_every_pass_and_the_slots_in_theirs(which, hires, together):
+    host_run = FakeRun()
+    settings = replace(SETTINGS, which_pass=which, main_adapter=ADAPTED)
+    _, chosen = prepared(host_with(host_run, hires), SimpleNamespace(func=euler), settings, enable_hr=True)
+    assert host_run.adapted == ADAPTED
+    assert len(host_run.slots) == len(chosen.co_runs) == together
+
+
+@pytest.mark.parametrize("idle", [{"steps": 0}, {"co_models": ()}])
+def test_it_needs_no_step_and_no_slot(idle):
+    host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
+    _, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, main_adapter=ADAPTED, **idle))
+    assert host_run.adapted == ADAPTED and chosen.co_runs == []
+    reference = draw(SimpleNamespace(func=euler))
+    run.attach(sampler, chosen)
+    assert torch.equal(draw(sampler), reference)
+    assert host_run.finished == 1
+
+
+def test_an_idle_one_is_not_prepared():
+    host_run = FakeRun()
+    prepared(host_with(host_run), SimpleNamespace(func=euler), replace(SETTINGS, main_adapter=Adapted(strength=0)))
+    assert host_run.adapted is None and len(host_run.slots) == 1
+
+
+def test_what_an_adapter_complains_of_in_the_middle_is_told_as_ours():
+    sampler = SimpleNamespace(func=euler)
+    _, chosen = prepared(host_with(FakeRun()), sampler, replace(SETTINGS, main_adapter=ADAPTED))
+    run.attach(sampler, chosen)
+
+    def breaks(x, sigma):
+        raise AdapterError("something replaced the attention; switch it off.")
+
+    with pytest.raises(AmdmError, match="AMDM: something replaced the attention"):
+        draw(sampler, breaks)

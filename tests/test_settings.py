@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_amdm.layout import EXAMPLE
 from lib_amdm.settings import (
     MAIN_CHECKPOINT,
     MAX_SLOTS,
     NO_CHECKPOINT,
+    Adapted,
     CoModel,
     Settings,
     SettingsError,
@@ -26,10 +28,13 @@ from lib_amdm.settings import (
     specs,
 )
 
-ALL = [(of, spec) for of in (Settings, CoModel) for spec in specs(of)]
+ALL = [(of, spec) for of in (Settings, Adapted, CoModel) for spec in specs(of)]
 NUMBERS = [(of, spec) for of, spec in ALL if spec.minimum is not None]
 BOTH = pytest.mark.parametrize(("of", "spec"), ALL, ids=lambda value: getattr(value, "name", None))
 EACH_NUMBER = pytest.mark.parametrize(("of", "spec"), NUMBERS, ids=lambda value: getattr(value, "name", None))
+
+
+LAYOUTS = ["", EXAMPLE, '[{"phrase": "a red, round ball: a", "box": [0, 0.25, 1, 1]}]', "[]"]
 
 
 def value_of(spec: Spec, relative: bool) -> st.SearchStrategy[Any]:
@@ -37,6 +42,8 @@ def value_of(spec: Spec, relative: bool) -> st.SearchStrategy[Any]:
         return st.sampled_from(spec.choices)
     if spec.type is bool:
         return st.booleans()
+    if spec.name == "layout":
+        return st.sampled_from(LAYOUTS)
     if spec.type is str:
         return st.text(max_size=20) | st.sampled_from([NO_CHECKPOINT, MAIN_CHECKPOINT, ""])
     top = 1 if relative and spec.name == "eta" else spec.maximum
@@ -55,16 +62,22 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         return draw(st.fixed_dictionaries(fixed, optional={k: v for k, v in values.items() if k not in fixed}))
 
     given = some(Settings, fixed, ("correction",))
-    return given | {"co_models": [some(CoModel, {}) for _ in range(draw(st.integers(0, 3)))]}
+    given |= {"co_models": [some(CoModel, {}) for _ in range(draw(st.integers(0, 3)))]}
+    return given | ({"main_adapter": some(Adapted, {})} if draw(st.booleans()) else {})
 
 
 def holding(of: type, name: str, value: Any) -> dict[str, Any]:
-    """Settings with one value set, in the main settings or in the second of two slots."""
-    return {name: value} if of is Settings else {"co_models": [{}, {name: value}]}
+    """Settings with one value set, in the main settings, in the main adapter's, or in the second of two slots."""
+    nested = {Adapted: {"main_adapter": {name: value}}, CoModel: {"co_models": [{}, {name: value}]}}
+    return nested.get(of, {name: value})
+
+
+def holder(of: type, settings: Settings) -> Any:
+    return {Adapted: settings.main_adapter, Settings: settings}.get(of) or settings.co_models[1]
 
 
 def path(of: type, spec: Spec) -> str:
-    return spec.name if of is Settings else f"co_models[1].{spec.name}"
+    return {Settings: "", Adapted: "main_adapter.", CoModel: "co_models[1]."}[of] + spec.name
 
 
 def refused(given: Any) -> str:
@@ -93,6 +106,8 @@ def test_every_given_value_is_kept_and_every_other_is_the_default(given: dict) -
     for spec in specs(Settings):
         assert told[spec.name] == given.get(spec.name, spec.default)
         assert type(told[spec.name]) is spec.type
+    for spec in specs(Adapted):
+        assert told["main_adapter"][spec.name] == given.get("main_adapter", {}).get(spec.name, spec.default)
     assert len(told["co_models"]) == len(given["co_models"])
     for slot, given_slot in zip(told["co_models"], given["co_models"]):
         for spec in specs(CoModel):
@@ -103,16 +118,13 @@ def test_every_given_value_is_kept_and_every_other_is_the_default(given: dict) -
 @given(valid())
 def test_the_plain_list_in_the_panels_order_gives_the_same_settings(given: dict) -> None:
     settings = Settings.from_dict(given)
-    told = settings.to_dict()
-    values = [
-        (told["co_models"][slot - 1] if slot else told)[spec.name] for slot, spec in flat(len(settings.co_models))
-    ]
+    values = [settings.value(slot, spec) for slot, spec in flat(len(settings.co_models))]
     assert Settings.from_list(values) == settings
 
 
 def test_nothing_given_is_the_default() -> None:
     assert Settings.from_dict({}) == Settings()
-    assert Settings.from_list([spec.default for spec in specs(Settings)]) == Settings()
+    assert Settings.from_list([spec.default for _, spec in flat(0)]) == Settings()
 
 
 def test_reading_settings_changes_nothing_given() -> None:
@@ -148,7 +160,7 @@ def test_what_is_taken_fits_the_schema(given: dict) -> None:
 
 def outside(spec: Spec) -> list[Any]:
     """Values that a setting must refuse."""
-    wrong: list[Any] = [None, [], {}]
+    wrong: list[Any] = [None, {}, [{}] if spec.name == "layout" else []]
     if spec.type is not str:
         wrong += ["1", ""]
     if spec.type in (int, float):
@@ -191,8 +203,7 @@ def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
         return
     for value in (1, 1.0):
         settings = Settings.from_dict(holding(of, spec.name, value))
-        holder = settings if of is Settings else settings.co_models[1]
-        kept = getattr(holder, attribute(of, spec.name))
+        kept = getattr(holder(of, settings), attribute(of, spec.name))
         assert kept == 1
         assert type(kept) is spec.type
 
@@ -202,7 +213,7 @@ def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
     told = refused({name: 1})
     assert f'"{name}"' in told
     assert all(spec.name in told for spec in specs(Settings))
-    assert "co_models" in told
+    assert "co_models" in told and "main_adapter" in told
     assert not validator().is_valid({name: 1})
 
 
@@ -249,7 +260,7 @@ def test_an_eta_in_the_papers_units_needs_the_papers_rule(given: dict) -> None:
     assert '"co_models[1].eta"' in refused({"co_models": [{}, given if len(given) == 1 else {"eta": 2}]})
 
 
-@pytest.mark.parametrize("change", [-1, 1, -len(specs(Settings))])
+@pytest.mark.parametrize("change", [-1, 1, -len(list(flat(0)))])
 def test_a_list_of_the_wrong_length_is_refused(change: int) -> None:
     values = [spec.default for _, spec in flat(2)]
     values = values[:change] if change < 0 else [*values, 1]
@@ -287,6 +298,37 @@ def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(on: bo
     counting = [used and name not in (NO_CHECKPOINT, "") and gamma > 0 for used, name, gamma in slots]
     assert settings.runs == (on and steps > 0 and any(counting))
     assert [number for number, _ in settings.active] == [n for n, counts in enumerate(counting, 1) if counts]
+
+
+@pytest.mark.parametrize(("strength", "until"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
+@pytest.mark.parametrize("name", ["None", "", "ip.safetensors"])
+def test_an_adapter_on_the_main_model_runs_without_steps_and_slots_where_it_can_do_something(name, strength, until):
+    works = name == "ip.safetensors" and strength > 0 and until > 0
+    given = {"adapter": name, "strength": strength, "until": until}
+    for enabled in (True, False):
+        settings = Settings.from_dict({"enabled": enabled, "steps": 0, "main_adapter": given})
+        assert settings.runs == (enabled and works)
+        assert not settings.co_runs
+
+
+@given(st.integers(1, 150), st.integers(0, 100))
+def test_an_adapter_works_in_its_whole_share_of_the_steps_and_no_more(steps: int, percent: int) -> None:
+    adapted = Adapted(adapter="a", until=percent / 100)
+    working = [step for step in range(steps) if adapted.works_in(step, steps)]
+    assert working == list(range(percent * steps // 100))
+
+
+def test_a_layout_may_be_a_list_and_is_kept_as_a_text() -> None:
+    rows = [{"phrase": "a ж", "box": [0, 0, 0.5, 1]}]
+    settings = Settings.from_dict({"main_adapter": {"layout": rows}, "co_models": [{"layout": []}]})
+    assert json.loads(settings.main_adapter.layout) == rows
+    assert settings.co_models[0].layout == ""
+
+
+def test_a_bad_row_of_a_layout_is_named() -> None:
+    rows = [{"phrase": "a", "box": [0, 0, 1, 1]}, {"phrase": "b", "box": [0.5, 0, 0.5, 1]}]
+    told = refused({"co_models": [{}, {"layout": rows}]})
+    assert '"co_models[1].layout" has a row 2' in told
 
 
 # what the panel and the infotext read
@@ -329,8 +371,9 @@ def test_what_says_that_it_ran_is_never_left_out_of_the_infotext() -> None:
 
 def test_the_panels_order_is_the_main_settings_and_then_each_slot() -> None:
     order = list(flat(3))
-    assert order[: len(specs(Settings))] == [(0, spec) for spec in specs(Settings)]
-    assert order[len(specs(Settings)) :] == [(slot, spec) for slot in (1, 2, 3) for spec in specs(CoModel)]
+    main = [*specs(Settings), *specs(Adapted)]
+    assert order[: len(main)] == [(0, spec) for spec in main]
+    assert order[len(main) :] == [(slot, spec) for slot in (1, 2, 3) for spec in specs(CoModel)]
     assert order[0][1].name == "enabled", "the WebUI's accordion puts its own checkbox first"
 
 

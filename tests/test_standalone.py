@@ -655,17 +655,17 @@ def test_a_file_that_is_gone_and_a_model_that_overflows_are_named(folder: Path, 
 
 def test_the_panel_takes_its_controls_from_the_host(folder: Path, tmp_path: Path) -> None:
     gradio = pytest.importorskip("gradio")
-    from lib_amdm.webui import options, panel
+    from lib_amdm.webui import api, options, panel
 
     host = Standalone([folder, tmp_path])
     with gradio.Blocks() as page:
         built = panel.build_panel(host, options.slots(host), "txt2img", lambda name: f"amdm_{name}")
-    told = Settings.from_list([component.value for component in built.components])
+    told = api.read_args([component.value for component in built.components])
     assert (told.enabled, len(told.co_models)) == (False, options.DEFAULT_SLOTS)
     switch, checkpoint = built.components[0], next(c for c in built.components if c.label == "Checkpoint of co-model 1")
-    folds = {event: fn for fn in page.fns.values() for _, event in fn.targets if switch in fn.outputs}
+    folds = {event: fn for fn in page.fns.values() for _, event in fn.targets if fn.outputs == [switch]}
     assert {event: fn.fn() for event, fn in folds.items()} == {"expand": True, "collapse": False}
     (tmp_path / "new.safetensors").touch()
-    refresh = next(fn for fn in page.fns.values() if checkpoint in fn.outputs)
+    refresh = next(fn for fn in page.fns.values() if fn.outputs == [checkpoint] and not fn.inputs)
     assert refresh.fn()["choices"] == ["None", "main", *host.checkpoint_titles()]
     assert "new.safetensors" in host.checkpoint_titles()

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_host import TITLES, FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost
 
-from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, SettingsError
+from lib_amdm.settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings, SettingsError
 from lib_amdm.webui import xyz
 
 USED = CoModel(checkpoint=TITLES[0])
@@ -60,6 +60,15 @@ def test_the_axes(host: FakeHost) -> None:
         "CFG of co-model 1",
         "CFG of co-model 2",
         "noise",
+        "adapter strength",
+        "adapter strength of co-model 1",
+        "adapter strength of co-model 2",
+        "adapter until",
+        "adapter of co-model 1",
+        "adapter of co-model 2",
+        "main adapter",
+        "main adapter strength",
+        "main adapter until",
     ]
 
 
@@ -235,3 +244,48 @@ def test_axes_are_there_at_once_for_an_api_that_has_read_them_before_the_page_is
     host.on_before_ui = lambda callback: None
     xyz.register(host)
     assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
+
+
+# --- adapters ---
+
+ADAPTED = CoModel(checkpoint=MAIN_CHECKPOINT, adapter=ADAPTERS[0])
+
+
+def test_adapter_axes_vary_the_slots_and_the_main_models(host: FakeHost) -> None:
+    start = Settings(co_models=(ADAPTED, USED), main_adapter=Adapted(adapter=ADAPTERS[1]))
+    values = {"adapter strength": "0.5", "main adapter strength": "0.25", "adapter until": "0.75"}
+    settings = settings_of(host, start, **values)
+    assert [(slot.strength, slot.until) for slot in settings.co_models] == [(0.5, 0.75)] * 2
+    assert settings.main_adapter == Adapted(adapter=ADAPTERS[1], strength=0.25)
+    chosen = settings_of(host, start, **{"adapter of co-model 2": ADAPTERS[1], "main adapter": "none"})
+    assert [slot.adapter for slot in chosen.co_models] == [ADAPTERS[0], ADAPTERS[1]]
+    assert chosen.main_adapter.adapter == "None"
+
+
+@pytest.mark.parametrize(
+    ("caption", "whose"),
+    [
+        ("adapter strength", "co-model 1"),
+        ("adapter strength of co-model 2", "co-model 2"),
+        ("adapter until", "co-model 1"),
+        ("main adapter strength", "the main model"),
+        ("main adapter until", "the main model"),
+    ],
+)
+def test_an_axis_without_an_adapter_is_refused(host: FakeHost, caption: str, whose: str) -> None:
+    with pytest.raises(SettingsError, match=f"{whose} has no adapter"):
+        settings_of(host, Settings(co_models=(USED, USED)), **{caption: "0.5"})
+
+
+def test_an_axis_of_the_main_adapter_needs_no_slot(host: FakeHost) -> None:
+    settings = settings_of(host, Settings(), **{"main adapter": ADAPTERS[1], "main adapter until": "0.5"})
+    assert settings.runs and not settings.co_runs
+    assert settings.main_adapter == Adapted(adapter=ADAPTERS[1], until=0.5)
+
+
+def test_unknown_adapters_are_named_before_anything_runs(host: FakeHost) -> None:
+    option = axes(host)["[AMDM] adapter of co-model 1"]
+    option.confirm(None, ["None", *ADAPTERS])
+    with pytest.raises(SettingsError, match='"lost"; refresh'):
+        option.confirm(None, ["lost"])
+    assert axes(host)["[AMDM] main adapter"].choices() == ["None", *ADAPTERS]

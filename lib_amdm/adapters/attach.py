@@ -60,12 +60,11 @@ def _place(unet: nn.Module, match: re.Match) -> tuple[str, int]:
 def _block(place: tuple[str, int], depth: int, module: nn.Module) -> tuple[tuple[int, int, int], Block]:
     side, number = place
     parent = "middle_block" if side == "middle" else f"{side}_blocks.{number}"
-    to_k = module.attn2.to_k
     block = Block(
         name=f"{parent}.1.transformer_blocks.{depth}",
         module=module,
-        width=module.norm2.weight.shape[0],
-        context=getattr(to_k, "in_features", to_k.weight.shape[-1]),
+        width=module.norm2.normalized_shape[0],
+        context=module.attn2.to_k.in_features,
         heads=module.attn2.heads,
     )
     return (_SIDES[side], number, depth), block
@@ -87,11 +86,10 @@ def attached(unet: nn.Module, adapters: Sequence[Prepared], told: Callable[[], R
     blocks = blocks_of(unet)
     layers = [adapter.adapter.layers(blocks) for adapter in working]
     attachment = _Attachment(working, layers, told)
-    handles = [
-        unet.register_forward_pre_hook(attachment.begin, with_kwargs=True),
-        unet.register_forward_hook(attachment.end),
-    ]
+    handles = []
     try:
+        handles.append(unet.register_forward_pre_hook(attachment.begin, with_kwargs=True))
+        handles.append(unet.register_forward_hook(attachment.end))
         for block in blocks:
             at_block = _AtBlock(attachment, block)
             handles.append(block.module.norm2.register_forward_pre_hook(at_block.before_norm2))
@@ -211,12 +209,12 @@ class _AtBlock:
         h = h.expand(len(contexts), -1, -1)
         kwargs = dict(kwargs)
         if args:
-            args = (h, *((contexts,) if len(args) > 1 else ()), *args[2:])
+            args = (h, *(contexts.to(context) for context in args[1:2]), *args[2:])
         else:
             kwargs["hidden_states" if "hidden_states" in kwargs else "x"] = h
         for name in ("context", "encoder_hidden_states", "value"):
             if kwargs.get(name) is not None:
-                kwargs[name] = contexts.to(kwargs[name].dtype)
+                kwargs[name] = contexts.to(kwargs[name])
         self.attachment.within = True
         try:
             return attn2(*args, **kwargs)

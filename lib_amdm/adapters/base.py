@@ -52,22 +52,17 @@ class Call:
     latent: tuple[int, int]
     _indices: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict, repr=False)
 
-    def index(self, conds: int, unconds: int, device: torch.device) -> Tensor:
+    def index(self, adapter: Adapter, conds: int, unconds: int, device: torch.device) -> Tensor:
         """For each row its place in a table of `conds` rows for images' prompts, then `unconds` for their negatives.
 
         A table with one row for either serves all images.
         """
         key = (conds, unconds, device)
         if key not in self._indices:
-            places = []
-            for image, prompt in zip(self.rows.images, self.rows.prompts):
-                count = conds if prompt else unconds
-                if count > 1 and image >= count:
-                    raise AdapterError(
-                        f"An adapter was told of {count} images but image {image + 1} is drawn; "
-                        "tell it of one image for all, or of each."
-                    )
-                places.append((0 if prompt else conds) + (image if count > 1 else 0))
+            places = [
+                adapter.place(image, conds) if prompt else conds + adapter.place(image, unconds)
+                for image, prompt in zip(self.rows.images, self.rows.prompts)
+            ]
             self._indices[key] = torch.tensor(places, device=device)
         return self._indices[key]
 
@@ -157,6 +152,15 @@ class Adapter(Weights):
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
         """This adapter's layer for each block of a UNet, by the block's name; AdapterError where they do not fit."""
         raise NotImplementedError
+
+    def place(self, image: int, count: int) -> int:
+        """Where an image stands among `count` that the adapter was told of; one stands for all."""
+        if 1 < count <= image:
+            raise AdapterError(
+                f'"{self.name}" was told of {count} images but image {image + 1} is drawn; '
+                "tell it of one image for all, or of each."
+            )
+        return image if count > 1 else 0
 
     def unfit(self, why: str) -> AdapterError:
         return AdapterError(f'"{self.name}" does not fit the checkpoint: {why}; use an adapter made for its family.')

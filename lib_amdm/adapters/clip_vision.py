@@ -57,7 +57,7 @@ def read_clip_vision(path: str | Path, load: Load | None = None) -> ClipVision:
     """The vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
     file, name = opened(path, load), Path(path).name
     wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
-    return clip_vision({key: file.tensor(key) for key in wanted}, name)
+    return clip_vision(file.read(wanted), name)
 
 
 def is_clip_vision(path: str | Path, load: Load | None = None) -> bool:
@@ -118,12 +118,12 @@ class ClipVision(Weights):
         """Pictures (n, 3, height, width), 0 to 1: the short side scaled to the encoder's size (bicubic), the middle cut
         out, rounded to 256 levels as pictures have, and normalised."""
         height, width = pictures.shape[-2:]
-        scale = self.size / min(height, width)
-        size = [max(self.size, int(side * scale)) for side in (height, width)]
-        x = F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-        top, left = ((side - self.size) // 2 for side in size)
-        x = x[..., top : top + self.size, left : left + self.size]
-        x = (x * 255).round().clamp(0, 255) / 255
+        tall, wide = (self.size * side // min(height, width) for side in (height, width))
+        x = pictures.float() * 255
+        for size in ((height, wide), (tall, wide)):  # across, then down, as Pillow does, which clips in between
+            x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False).round().clamp(0, 255)
+        top, left = (tall - self.size) // 2, (wide - self.size) // 2
+        x = x[..., top : top + self.size, left : left + self.size] / 255
         mean, std = (x.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         return (x - mean) / std
 

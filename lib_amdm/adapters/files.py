@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from .errors import AdapterError
@@ -27,7 +27,9 @@ FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 
 Shapes = Mapping[str, tuple[int, ...]]
 Load = Callable[[str], Any]
-"""A safe reader of pickles: what torch.load would give for the path, or an exception."""
+"""A safe reader of pickles: what torch.load would give for the path; an exception or None where it refuses."""
+Read = Callable[[Iterable[str]], dict[str, Tensor]]
+"""The tensors of these names, as copies: a file's own may be windows into it."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,19 @@ def read_adapter(path: str | Path, load: Load | None = None) -> AdapterFile:
     Raises AdapterError, one sentence naming the file, for what is missing, damaged, no adapter or another's.
     """
     file = opened(path, load)
-    return _read(file.shapes, file.tensor, Path(path).name)
+    return _read(file.shapes, file.read, Path(path).name)
 
 
 def adapter_file(tensors: Mapping[str, Tensor], name: str) -> AdapterFile:
     """The adapter that these tensors are, named as in any file; complaints call it `name`."""
-    return _read({key: tuple(value.shape) for key, value in tensors.items()}, tensors.__getitem__, name)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    return _read(shapes, lambda keys: {key: tensors[key] for key in keys}, name)
 
 
-def _read(shapes: Shapes, tensor: Callable[[str], Tensor], name: str) -> AdapterFile:
+def _read(shapes: Shapes, read: Read, name: str) -> AdapterFile:
     info = _info(shapes, name)
     names = _names(shapes, info.kind)
-    tensors = {ours: tensor(theirs) for theirs, ours in names.items()}
+    tensors = {names[key]: value for key, value in read(names).items()}
     # a converter may have given the gates a dimension
     tensors = {key: value.reshape(()) if ".alpha_" in key else value for key, value in tensors.items()}
     _check(info, tensors)
@@ -83,10 +86,10 @@ def _read(shapes: Shapes, tensor: Callable[[str], Tensor], name: str) -> Adapter
 
 @dataclass(frozen=True)
 class File:
-    """The tensors of a file by its own flat names: their shapes, and a way to read one."""
+    """The tensors of a file by its own flat names: their shapes, and a way to read some."""
 
     shapes: dict[str, tuple[int, ...]]
-    tensor: Callable[[str], Tensor]
+    read: Read
 
 
 def opened(path: str | Path, load: Load | None = None) -> File:
@@ -98,6 +101,8 @@ def opened(path: str | Path, load: Load | None = None) -> File:
         if path.suffix.lower() == ".safetensors":
             return _safetensors(path)
         told = (load or _torch_load)(str(path))
+        if told is None:  # how A1111's reader refuses
+            raise pickle.UnpicklingError("refused")
     except pickle.UnpicklingError as error:
         raise AdapterError(
             f'"{path.name}" holds more than weights, or is damaged, and the safe loader refuses it; '
@@ -106,19 +111,19 @@ def opened(path: str | Path, load: Load | None = None) -> File:
     except Exception as error:
         raise AdapterError(f'"{path.name}" cannot be read ({_first_line(error)}); download it again.') from error
     tensors = flat(told)
-    return File({key: tuple(value.shape) for key, value in tensors.items()}, tensors.__getitem__)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    return File(shapes, lambda keys: {key: tensors[key].clone() for key in keys})
 
 
 def _safetensors(path: Path) -> File:
-    with safe_open(path, "pt") as file:
+    with safetensors.safe_open(path, "pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
-    def tensor(key: str) -> Tensor:
-        with safe_open(path, "pt") as file:
-            # copied, because the tensor may be a window into the file
-            return file.get_tensor(key).clone()
+    def read(keys: Iterable[str]) -> dict[str, Tensor]:
+        with safetensors.safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key).clone() for key in keys}
 
-    return File(shapes, tensor)
+    return File(shapes, read)
 
 
 def _torch_load(path: str) -> Any:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..layout import Layout
 from .base import Adapter, Block, Call, Prepared
 from .errors import AdapterError
 from .files import AdapterFile
-from .layout import Layout
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
 
 SLOTS = 30
@@ -105,7 +105,7 @@ class ToldGrounding(Prepared):
     def fused(self, layer: Weights | None, block: Block, x: Tensor, call: Call) -> Tensor:
         if block.name not in self._kept:
             self._kept[block.name] = linear(layer["linear"], self.tokens)
-        tokens = self._kept[block.name][call.index(*self.counts, x.device)]
+        tokens = self._kept[block.name][call.index(self.adapter, *self.counts, x.device)]
         return gated_self_attention(layer, x.to(tokens.dtype), tokens, block.heads, self.strength)
 
 

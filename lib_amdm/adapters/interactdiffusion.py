@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..layout import Box, Layout
 from .errors import AdapterError
 from .files import AdapterFile
 from .gligen import Grounding, ToldGrounding
-from .layout import Box, Layout
 from .weights import box_embedding, silu_mlp
 
 SUBJECT, OBJECT, ACTION = range(3)

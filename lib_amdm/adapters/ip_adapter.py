@@ -145,7 +145,7 @@ class ToldPictures(Prepared):
     def attended(self, layer: Weights | None, block: Block, q: Tensor, call: Call) -> Tensor:
         """strength * softmax(q (K P)^T / sqrt(head)) (V P), P the image tokens of each row."""
         k, v = self._keys_and_values(layer, block, q)
-        index = call.index(*self.counts, q.device)
+        index = call.index(self.adapter, *self.counts, q.device)
         return self.strength * attention(q, k[index], v[index], block.heads)
 
     def _keys_and_values(self, layer: Weights, block: Block, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..layout import Box, Layout
 from .base import Adapter, Attend, Block, Call, Prepared
 from .errors import AdapterError
 from .files import AdapterFile
-from .layout import Box, Layout
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
 
 UNTIL = 26 / 50
@@ -88,12 +88,12 @@ class Migc(Adapter):
         layouts: one for all images of the batch, or one for each; interactions say nothing to it. phrases: CLIP's
         pooled embedding (width,) of each text of `phrases(layout)`. contexts: the same texts encoded as prompts, each
         (length, context width), as the UNet is told them. naive_until: the share of steps in which NaiveFuser acts
-        wherever MIGC does not; none in MIGC and all in MIGC++ if not said. seeds: one for all images or one for each;
-        the order in which MIGC's aggregation sees the instances is drawn from it and the step, never from torch's own
-        generator.
+        wherever MIGC does not; if not said none in MIGC, and `until` in MIGC++, whose published runs have 1.0. seeds:
+        one for all images or one for each; the order in which MIGC's aggregation sees the instances is drawn from it
+        and the step, never from torch's own generator.
         """
         if naive_until is None:
-            naive_until = 1.0 if self.plus else 0.0
+            naive_until = until if self.plus else 0.0
         count = max(len(layouts), len(seeds))
         for what in (layouts, seeds):
             if len(what) not in (1, count):
@@ -143,7 +143,7 @@ class ToldInstances(Prepared):
         grid = call.grid(h.shape[1])
         fused = out.clone()
         for row, (image, prompt) in enumerate(zip(call.rows.images, call.rows.prompts)):
-            instances = self._of(image)
+            instances = _visible(self.images[self.adapter.place(image, len(self.images))], call.latent)
             if not prompt or not instances.boxes:
                 continue
             masks = self._masks_of(instances, call.latent, grid, h.device)
@@ -185,16 +185,6 @@ class ToldInstances(Prepared):
         guides = torch.cat([masks, torch.ones_like(masks[:1])])
         return _aggregated(layer["sac"], phases, guides, grid, order)
 
-    def _of(self, image: int) -> Instances:
-        if len(self.images) == 1:
-            return self.images[0]
-        if image >= len(self.images):
-            raise AdapterError(
-                f'"{self.adapter.name}" was told of {len(self.images)} images but image {image + 1} is drawn; '
-                "tell it of one image for all, or of each."
-            )
-        return self.images[image]
-
     def _masks_of(
         self, instances: Instances, latent: tuple[int, int], grid: tuple[int, int], device: torch.device
     ) -> Tensor:
@@ -209,15 +199,30 @@ def box_masks(boxes: Sequence[Box], latent: tuple[int, int], grid: tuple[int, in
 
     Drawn in the picture's pixels, then made smaller twice: to the latents, to the grid. The edges' values depend on it.
     """
-    height, width = (8 * size for size in latent)
-    masks = torch.zeros(len(boxes), height, width)
-    for mask, (x0, y0, x1, y1) in zip(masks, boxes):
-        mask[int(height * y0) : int(height * y1), int(width * x0) : int(width * x1)] = 1
+    masks = torch.zeros(len(boxes), *(8 * size for size in latent))
+    for mask, box in zip(masks, boxes):
+        mask[_pixels(box, latent)] = 1
     rest = 1 - masks.sum(dim=0, keepdim=True).clamp(max=1)
     both = torch.cat([rest, masks])[None]
     for size in (latent, grid):
         both = F.interpolate(both, size=size, mode="bilinear")
     return both[0].flatten(1)
+
+
+def _pixels(box: Box, latent: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of the picture that a box covers."""
+    height, width = (8 * size for size in latent)
+    x0, y0, x1, y1 = box
+    return slice(int(height * y0), int(height * y1)), slice(int(width * x0), int(width * x1))
+
+
+def _visible(instances: Instances, latent: tuple[int, int]) -> Instances:
+    """The instances whose box covers a pixel: one that covers none would be weighed with nothing to show."""
+    kept = [n for n, box in enumerate(instances.boxes) if all(x.start < x.stop for x in _pixels(box, latent))]
+    if len(kept) == len(instances.boxes):
+        return instances
+    boxes, contexts = (tuple(each[n] for n in kept) for each in (instances.boxes, instances.contexts))
+    return replace(instances, boxes=boxes, pooled=instances.pooled[kept], contexts=contexts)
 
 
 def naive_fuser(each: Tensor, masks: Tensor) -> Tensor:

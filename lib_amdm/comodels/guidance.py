@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor, Tensor, "Tensor | dict[str, Tensor]", "list[int]"], Tensor]
+Announce = Callable[[Sequence[int], Sequence[bool]], None]
 
 
 def guided(
@@ -20,31 +21,38 @@ def guided(
     cond_scale: float,
     skip_uncond: bool = False,
     together: bool = True,
+    announce: Announce | None = None,
 ) -> Tensor:
     """uncond + sum_i w_i * scale * (cond_i - uncond), for each image of the batch.
 
     predict(x, sigma, cond, rows): the denoised latents for rows of conditions, with the image each row belongs to.
     parts: for each image its prompt's parts as (row of `cond`, weight). uncond: one row for each image. skip_uncond:
     leave the negative prompt out, as the WebUI does on the steps it skips it in. together: one call for everything,
-    where the lengths allow; otherwise never more rows than images in a call, which needs less memory.
+    where the lengths allow; otherwise never more rows than images in a call, which needs less memory. announce: told
+    before each call of `predict` the image of each of its rows, and whether the row has a prompt or a negative one.
     """
     owners = [image for image, of_image in enumerate(parts) for _ in of_image]
     everyone = list(range(len(x)))
     at_once = len(owners) if together else len(x)
 
+    def called(cond: Tensor | dict[str, Tensor], prompted: list[int], negated: list[int]) -> Tensor:
+        rows = prompted + negated
+        if announce is not None:
+            announce(rows, [True] * len(prompted) + [False] * len(negated))
+        return predict(x[rows], sigma[rows], cond, rows)
+
     def of_parts() -> Tensor:
         chunks = [slice(begin, begin + at_once) for begin in range(0, len(owners), at_once)]
-        return torch.cat([predict(x[owners[c]], sigma[owners[c]], _rows(cond, c), owners[c]) for c in chunks])
+        return torch.cat([called(_rows(cond, c), owners[c], []) for c in chunks])
 
     if skip_uncond:
         out_cond = of_parts()
         base, cond_scale = out_cond[[of_image[0][0] for of_image in parts]], 1.0
     elif together and _length(cond) == _length(uncond):
-        rows = owners + everyone
-        out = predict(x[rows], sigma[rows], _cat(cond, uncond), rows)
+        out = called(_cat(cond, uncond), owners, everyone)
         out_cond, base = out[: len(owners)], out[len(owners) :]
     else:
-        out_cond, base = of_parts(), predict(x, sigma, uncond, everyone)
+        out_cond, base = of_parts(), called(uncond, [], everyone)
     denoised = base.clone()
     for image, of_image in enumerate(parts):
         for row, weight in of_image:

@@ -44,6 +44,9 @@ class Texts:
             self._kept.popitem(last=False)
         return self._kept[key]
 
+    def clear(self) -> None:
+        self._kept.clear()
+
 
 @dataclass
 class Loaded:
@@ -75,11 +78,13 @@ class Pool:
             self._loaded.move_to_end(key)
             return kept
 
-    def trim(self, limit: int) -> None:
-        """Drop the least recently used until at most `limit` are kept."""
+    def trim(self, limit: int) -> int:
+        """Drop the least recently used until at most `limit` are kept; returns how many were dropped."""
         with self._lock:
-            while len(self._loaded) > limit:
+            dropped = max(0, len(self._loaded) - limit)
+            for _ in range(dropped):
                 self._loaded.popitem(last=False)
+            return dropped
 
     def listing(self) -> list[dict[str, Any]]:
         """What is kept, the most recently used last; tensors that two share are counted with the first."""
@@ -121,7 +126,12 @@ def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and _plain(a)
+
+
+def _plain(t: torch.Tensor) -> bool:
+    """Whether a weight means something by itself; those packed into bytes have scales that belong to them."""
+    return t.is_floating_point() and t.element_size() > 1
 
 
 def _tensors(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -1,121 +1,26 @@
-"""A1111 1.10: where its lists, its page and its API are found."""
+"""A1111 1.10: the host that the WebUI's script uses there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from secrets import compare_digest
-from types import ModuleType
 from typing import Any
 
-from fastapi import Depends, HTTPException
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from modules import devices, script_callbacks, scripts, sd_models, shared
-from modules.ui_common import create_refresh_button
-from modules.ui_components import InputAccordion, ToolButton
+from modules import devices
 
-from ..comodels.pool import Pool, Texts
-from .a1111_models import find_checkpoint
 from .a1111_run import A1111Run
+from .webui_host import WebUIHost
 
 
-class A1111:
-    """The WebUI as `hosts.base.Host` describes it. The pool of co-models lives and dies with this object."""
+class A1111(WebUIHost):
+    """The WebUI as `hosts.base.Host` describes it."""
 
     name = "A1111"
-
-    def __init__(self) -> None:
-        self.pool = Pool()
-        self.main_texts = Texts()
 
     def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int) -> A1111Run:
         return A1111Run(self, p, goes_on, hook, sampler, steps)
 
-    def is_hires_pass(self, p: Any) -> bool:
-        return bool(p.is_hr_pass)
-
-    def is_inner(self, p: Any) -> bool:
-        return bool(getattr(p, "_ad_inner", False))
-
-    def comment(self, p: Any, text: str) -> None:
-        p.comment(text)
-
-    def checkpoint_titles(self) -> list[str]:
-        return sd_models.checkpoint_tiles()
-
-    def checkpoint_title(self, name: str) -> str | None:
-        info = find_checkpoint(name)
-        return info.title if info else None
-
-    def refresh_checkpoints(self) -> None:
-        sd_models.list_models()
-
-    def loaded(self) -> list[dict[str, Any]]:
-        return self.pool.listing()
-
-    def unload(self) -> dict[str, int]:
-        told = self.pool.unload()
+    def free(self) -> None:
         devices.torch_gc()
-        return told
-
-    def input_accordion(self, value: bool, label: str, elem_id: str) -> InputAccordion:
-        return InputAccordion(value, label=label, elem_id=elem_id)
-
-    def refresh_button(self, component: Any, refresh: Callable, choices: Callable, elem_id: str) -> Any:
-        return create_refresh_button(component, refresh, choices, elem_id)
-
-    def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
-        return ToolButton(value=text, elem_id=elem_id, tooltip=tooltip)
-
-    def xyz_module(self) -> ModuleType | None:
-        names = ("xyz_grid.py", "scripts.xyz_grid")
-        return next((data.module for data in scripts.scripts_data if data.script_class.__module__ in names), None)
-
-    def option(self, name: str) -> Any:
-        return getattr(shared.opts, name)
-
-    def add_option(
-        self,
-        name: str,
-        default: Any,
-        label: str,
-        component: Any,
-        component_args: dict[str, Any],
-        section: tuple[str, str],
-        info: str,
-    ) -> None:
-        option = shared.OptionInfo(default, label, component, component_args, section=section)
-        shared.opts.add_option(name, option.info(info))
-
-    def on_before_ui(self, callback: Callable) -> None:
-        _register("before_ui", callback)
-
-    def on_ui_settings(self, callback: Callable) -> None:
-        _register("ui_settings", callback)
-
-    def on_app_started(self, callback: Callable) -> None:
-        _register("app_started", callback)
-
-    def on_infotext_pasted(self, callback: Callable) -> None:
-        _register("infotext_pasted", callback)
-
-    def api_auth(self) -> list[Any]:
-        logins = shared.cmd_opts.api_auth
-        if not logins:
-            return []
-        known = dict(login.strip().split(":", 1) for login in logins.split(","))
-
-        def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
-            password = known.get(given.username)
-            if password is None or not compare_digest(given.password.encode(), password.encode()):
-                raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
-
-        return [Depends(check)]
-
-
-def _register(category: str, callback: Callable) -> None:
-    """Register a callback as this file's; to find that out itself, the host walks the call stack, some 30 ms a time."""
-    callbacks = script_callbacks.callback_map[f"callbacks_{category}"]
-    script_callbacks.add_callback(callbacks, callback, category=category, filename=__file__)
 
 
 HOST = A1111()

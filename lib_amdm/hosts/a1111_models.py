@@ -23,8 +23,8 @@ from modules import (
 from modules.timer import Timer
 from omegaconf import OmegaConf
 
-from ..comodels.base import AmdmError
 from ..comodels.pool import Loaded
+from . import webui_words
 
 VAE_PREFIX = "first_stage_model."
 UNUSED = ("logit_scale", "text_projection", "position_ids")
@@ -35,11 +35,6 @@ CLIP_KEYS = (
     sd_models.sdxl_clip_weight,
     sd_models.sdxl_refiner_clip_weight,
 )
-
-
-def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
-    """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
-    return sd_models.checkpoint_aliases.get(name) or sd_models.checkpoint_aliases.get(name.rsplit(" [", 1)[0])
 
 
 def variant() -> tuple[Any, ...]:
@@ -116,27 +111,13 @@ def in_channels(model: Any) -> int:
 
 def refuse_main(main: Any) -> None:
     """AmdmError where the method is not made for the main model's kind."""
-    kind, name = family(main), main.sd_checkpoint_info.name
-    if kind == "SD3":
-        raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is SD3, but the method needs an eps or v model; '
-            "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint."
-        )
-    if kind.endswith(("InstructPix2Pix", "unCLIP")):
-        raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {kind}, which cannot be run together with others; '
-            "switch AMDM off or choose another checkpoint."
-        )
+    kind = family(main)
+    webui_words.refuse_main(kind, main.sd_checkpoint_info.name, kind != "SD3")
 
 
 def refuse_stranger(model: Any, info: sd_models.CheckpointInfo, main: Any, slot: int) -> None:
     """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
-    ours, theirs = family(model), family(main)
-    if ours != theirs:
-        raise AmdmError(
-            f'AMDM slot {slot}: "{info.name}" is {ours}, but the main checkpoint "{main.sd_checkpoint_info.name}" is '
-            f"{theirs}; choose a checkpoint of the same kind."
-        )
+    webui_words.refuse_stranger(slot, info.name, family(model), main.sd_checkpoint_info.name, family(main))
 
 
 def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
@@ -148,12 +129,9 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
         # the safe loader does not raise: it prints why, and gives None to code that expects a dictionary
         if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, AttributeError):
             reason = "the WebUI's safe loader refused it, see its log"
-        raise AmdmError(
-            f'AMDM slot {slot}: "{info.name}" cannot be read ({reason}); '
-            "download it again or choose another checkpoint."
-        ) from error
+        raise webui_words.unreadable(slot, info.name, reason) from error
     if not any(key.startswith("model.diffusion_model.") for key in weights):
-        raise AmdmError(f'AMDM slot {slot}: "{info.name}" has no UNet in it; choose a whole checkpoint.')
+        raise webui_words.without_unet(slot, info.name)
     return weights
 
 
@@ -161,11 +139,7 @@ def _refuse_holes(model: torch.nn.Module, weights: Mapping[str, Any], info: Any,
     """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
     names = [name for name, _ in model.named_parameters() if has_clip or name.startswith("model.")]
     holes = [name for name in names if name not in weights and not name.endswith(UNUSED)]
-    if holes:
-        raise AmdmError(
-            f'AMDM slot {slot}: "{info.name}" lacks {len(holes)} tensors that its kind needs (first {holes[0]}); '
-            "download it again or choose another checkpoint."
-        )
+    webui_words.refuse_holes(slot, info.name, holes)
 
 
 def _to_main_dtype(model: Any) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from ..sampling import CoRun
-from ..settings import CoModel
+from ..settings import Adapted, CoModel
 
 
 class HostRun(Protocol):
@@ -17,14 +17,20 @@ class HostRun(Protocol):
     def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         """The co-models of the slots (number, settings), loaded and with their texts encoded; AmdmError in words."""
 
+    def adapt_main(self, adapted: Adapted) -> None:
+        """Prepare the adapter that works on the main model from `start` to `finish`; AmdmError in words."""
+
     def sampler_options(self) -> dict[str, Any]:
         """The keyword arguments of `sampling.amdm` that the host decides."""
+
+    def start(self) -> None:
+        """The pass begins; what this hangs anywhere, `finish` takes away."""
 
     def titles(self) -> Mapping[int, str]:
         """The checkpoint that each slot ran, as the host's list names it."""
 
     def finish(self, pool_limit: int) -> bool:
-        """After the pass, however it ended; returns whether any co-model was run."""
+        """After the pass, however it ended; returns whether a co-model or the main adapter was run."""
 
 
 class Host(Protocol):
@@ -49,6 +55,13 @@ class Host(Protocol):
         """The present title of the checkpoint that a name, hash or earlier title means."""
 
     def refresh_checkpoints(self) -> None: ...
+
+    def adapter_titles(self) -> list[str]: ...
+
+    def adapter_title(self, name: str) -> str | None:
+        """The present title of the adapter file that a name or earlier title means."""
+
+    def refresh_adapters(self) -> None: ...
 
     def loaded(self) -> list[dict[str, Any]]: ...
 

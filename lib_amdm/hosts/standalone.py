@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..comodels.adapted import Adapters, AtWork, Place
+from ..comodels.adapter_list import Folder, adapter_list, encoder_list
 from ..comodels.base import AmdmError
 from ..comodels.pool import FileState, Loaded, Pool
 from ..sampling import CoRun, amdm, private_seeds
-from ..settings import MAIN_CHECKPOINT, CoModel, Settings
+from ..settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings
 from . import standalone_sampling
 from .standalone_files import SUFFIXES, CheckpointFile
 from .standalone_model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, Denoiser, StandaloneModel
@@ -98,7 +100,8 @@ class Result:
 class Standalone:
     """The checkpoints of some folders, and what is loaded of them; the pool lives and dies with this object.
 
-    most_loaded: how many checkpoints stay loaded between pictures, if the last picture did not need more.
+    most_loaded: how many checkpoints stay loaded between pictures, if the last picture did not need more; and how many
+    adapters. adapter_folders: where adapters and image encoders are.
     """
 
     name = "standalone"
@@ -109,10 +112,13 @@ class Standalone:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         most_loaded: int = 4,
+        adapter_folders: Sequence[Path] = (),
     ) -> None:
         self.folders = [folders] if isinstance(folders, Path) else list(folders)
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
+        own = [Folder(folder, own=True) for folder in adapter_folders]
+        self.adapters = Adapters(adapter_list(lambda: own), encoder_list(lambda: own))
         self._files: dict[str, Path] = {}
         self.refresh_checkpoints()
 
@@ -134,6 +140,15 @@ class Standalone:
         """The list's own entry for a title, with or without its suffix and folder; never a path."""
         forms = (lambda title: title, lambda title: title.rpartition(".")[0], lambda title: Path(title).stem)
         return next((title for form in forms for title in self._files if form(title) == name), None)
+
+    def adapter_titles(self) -> list[str]:
+        return self.adapters.files.titles()
+
+    def adapter_title(self, name: str) -> str | None:
+        return self.adapters.files.title(name)
+
+    def refresh_adapters(self) -> None:
+        self.adapters.refresh()
 
     def _file(self, name: str, who: str) -> CheckpointFile:
         title = self.checkpoint_title(name)
@@ -170,11 +185,20 @@ class Standalone:
         return (dtype, str(self.device), described)
 
     def loaded(self) -> list[dict[str, Any]]:
-        return self.pool.listing()
+        return self.pool.listing() + self.adapters.listing()
 
     def unload(self) -> dict[str, int]:
         self.autoencoders.unload()
-        return self.pool.unload()
+        told = [self.pool.unload(), self.adapters.unload()]
+        return {name: sum(each[name] for each in told) for name in told[0]}
+
+    def adapter_on(self, model: StandaloneModel, adapted: Adapted, seeds: Sequence[int], slot: int) -> AtWork | None:
+        """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""
+        if not adapted.used:
+            return None
+        who, control = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
+        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, who, control)
+        return self.adapters.prepare(adapted, place)
 
     # a picture
 
@@ -212,24 +236,28 @@ class Standalone:
         began: float,
     ) -> Result:
         comments = []
-        slots = settings.active if settings.runs else ()
+        slots = settings.active if settings.co_runs else ()
         if slots and settings.which_pass == "hires":
             comments.append('AMDM: "pass" is set to hires, but there is one pass here, so no co-model was run.')
             slots = ()
         model = self.load(job.checkpoint).model
         autoencoder = self.autoencoder(job.checkpoint)
-        denoiser = model.denoiser(job.prompts, job.negatives, job.cfg_scale)
+        sigmas = standalone_sampling.noise_levels(model, job.sampler, job.schedule, job.steps)
+        main_adapter = self.adapter_on(model, settings.main_adapter, job.seeds, 0) if settings.enabled else None
+        progress = standalone_sampling.progress(sigmas)
+        denoiser = model.denoiser(job.prompts, job.negatives, job.cfg_scale, adapter=main_adapter, progress=progress)
         co_models = {number: _SlotModel(self, job, number, slot) for number, slot in slots}
         if co_models:
             co_runs = [co_model.co_run(job.seeds) for co_model in co_models.values()]
             s = settings
             func = amdm(func, co_runs, s.steps, s.eta, s.start, s.correction, nominal_steps=job.steps)
-        sigmas = standalone_sampling.noise_levels(model, job.sampler, job.schedule, job.steps)
         stream = ImageNoise(job.seeds, (LATENT_CHANNELS, job.height // LATENT_SCALE, job.width // LATENT_SCALE))
         latents = standalone_sampling.sample(func, denoiser, stream, sigmas, report)
         pictures = _bytes(autoencoder.decode(latents))
         self.pool.trim(max(self.most_loaded, 1 + len(co_models)))
         self.autoencoders.trim(self.most_loaded)
+        used = {each.name for each in (main_adapter, *(co_model.adapter for co_model in co_models.values())) if each}
+        self.adapters.trim(self.most_loaded, len(used))
         numbers = range(1, len(settings.co_models) + 1)
         counts = [co_models[number].denoiser.evaluations if number in co_models else 0 for number in numbers]
         seconds = time.perf_counter() - began
@@ -267,11 +295,15 @@ class _SlotModel:
         loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, who)
         self.title = loaded.name
         count = len(job.prompts)
+        self.adapter = host.adapter_on(loaded.model, slot.adapted, job.seeds, number)
         self.denoiser: Denoiser = loaded.model.denoiser(
             [slot.prompt] * count if slot.prompt else job.prompts,
             [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
             slot.cfg_scale or job.cfg_scale,
             who,
+            self.adapter,
+            # a co-model is evaluated once in each step
+            lambda sigma: self.denoiser.evaluations / job.steps,
         )
 
     def co_run(self, seeds: Sequence[int]) -> CoRun:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
 from torch import Tensor, nn
 
+from ..comodels.adapted import AtWork, pooled_at_end
 from ..comodels.guidance import guided
 from ..comodels.pool import Texts
 from . import standalone_text
@@ -57,9 +59,19 @@ class StandaloneModel(nn.Module):
         return self.wrap.get_sigmas(steps)
 
     def denoiser(
-        self, prompts: Sequence[str], negative_prompts: Sequence[str], cfg_scale: float, who: str = "AMDM"
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        cfg_scale: float,
+        who: str = "AMDM",
+        adapter: AtWork | None = None,
+        progress: Callable[[float], float] = lambda sigma: 0.0,
     ) -> Denoiser:
-        """One prompt and one negative prompt for each image; `who` opens a complaint about them."""
+        """One prompt and one negative prompt for each image; `who` opens a complaint about them.
+
+        adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
+        noise level.
+        """
         for text in (*prompts, *negative_prompts):
             standalone_text.refuse_extra_networks(text, who)
         parts = [standalone_text.weighted_parts(prompt) for prompt in prompts]
@@ -69,12 +81,29 @@ class StandaloneModel(nn.Module):
             _ImageTexts([encoded[text] for text, _ in of_image], [weight for _, weight in of_image], encoded[negative])
             for of_image, negative in zip(parts, negative_prompts)
         ]
-        return Denoiser(self, images, cfg_scale)
+        return Denoiser(self, images, cfg_scale, adapter, progress)
 
     @torch.no_grad()
     def _encoded(self, texts: list[str]) -> list[Tensor]:
         encode = standalone_text.encode
         return self.texts.get(tuple(texts), lambda: encode(texts, self.tokenizer, self.text_encoder))
+
+    def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`comodels.adapted.Phrases`."""
+        return {text: told[0] for text, told in self._phrases(texts).items()}
+
+    def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`comodels.adapted.Phrases`."""
+        return {text: told[1] for text, told in self._phrases(texts).items()}
+
+    @torch.no_grad()
+    def _phrases(self, texts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        def encode() -> dict[str, tuple[Tensor, Tensor]]:
+            tokens = standalone_text.phrase_tokens(texts, self.tokenizer).to(self.text_encoder.device)
+            hidden = self.text_encoder(input_ids=tokens).last_hidden_state
+            return dict(zip(texts, zip(pooled_at_end(hidden, tokens, self.tokenizer.eos_token_id), hidden)))
+
+        return self.texts.get(("phrases", *texts), encode)
 
 
 @dataclass
@@ -113,9 +142,17 @@ def _lengthened(text: Tensor, length: int) -> Tensor:
 class Denoiser(nn.Module):
     """D(x, sigma): the guided denoised latent (batch, 4, h, w) for noise levels (batch,), as k-diffusion calls it."""
 
-    def __init__(self, model: StandaloneModel, images: list[_ImageTexts], cfg_scale: float) -> None:
+    def __init__(
+        self,
+        model: StandaloneModel,
+        images: list[_ImageTexts],
+        cfg_scale: float,
+        adapter: AtWork | None,
+        progress: Callable[[float], float],
+    ) -> None:
         super().__init__()
         self.model, self.cfg_scale = model, cfg_scale
+        self.adapter, self.progress = adapter, progress
         self.evaluations = 0
         alike: dict[tuple[int, int], list[int]] = {}
         for number, image in enumerate(images):
@@ -123,13 +160,20 @@ class Denoiser(nn.Module):
         self.groups = [_Group(numbers, [images[n] for n in numbers]) for numbers in alike.values()]
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        progress = self.progress(sigma[0].item())
         self.evaluations += 1
         denoised = torch.empty_like(x)
-        for group in self.groups:
-            of = group.images
-            denoised[of] = guided(
-                self._predict, x[of], sigma[of], group.parts, group.cond, group.uncond, self.cfg_scale
-            )
+        # attached for this evaluation alone: another denoiser may be of the same UNet
+        with self.adapter.on(self.model.unet) if self.adapter else nullcontext():
+            for group in self.groups:
+                of = group.images
+
+                def announce(images: Sequence[int], prompts: Sequence[bool], of: list[int] = of) -> None:
+                    if self.adapter:
+                        self.adapter.announce([of[image] for image in images], prompts, progress)
+
+                of_group = (group.parts, group.cond, group.uncond, self.cfg_scale)
+                denoised[of] = guided(self._predict, x[of], sigma[of], *of_group, announce=announce)
         return denoised
 
     def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:

@@ -60,6 +60,20 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
     return torch.cat([sigmas[:-2], sigmas[-1:]]) if skips else sigmas
 
 
+def progress(sigmas: Tensor) -> Callable[[float], float]:
+    """Which share of the steps is done at a noise level: 0 at the highest, and below 1 at the last that is shown.
+
+    A second evaluation of a step at the next step's level counts as that step's.
+    """
+    levels = sigmas[:-1].tolist()
+
+    def done(sigma: float) -> float:
+        # a level must not count as passed for its last binary digit
+        return sum(level > sigma * (1 + 1e-4) for level in levels) / len(levels)
+
+    return done
+
+
 def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Gaussian noise (images, *shape), each image's from its seed alone: what the WebUI draws on a CPU."""
     return ImageNoise(seeds, shape).draw()

@@ -68,6 +68,15 @@ def _cut(tokens: list[int], comma: int | None) -> list[list[int]]:
     return [*found, tokens]
 
 
+def phrase_tokens(phrases: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """The token numbers (phrases, 77) of a layout's phrases; AmdmError where one is too long."""
+    cut = [pieces(phrase, tokenizer) for phrase in phrases]
+    long = next((phrase for phrase, each in zip(phrases, cut) if len(each) > 1), None)
+    if long is not None:
+        raise AmdmError(f'AMDM: the phrase "{long[:40]}..." of the layout has more than {CHUNK} tokens; shorten it.')
+    return torch.tensor([each[0] for each in cut])
+
+
 def encode(texts: Sequence[str], tokenizer: CLIPTokenizer, text_encoder: nn.Module) -> list[Tensor]:
     """Each text as (77 times its pieces, width), after the encoder's last layer and its norm ("clip skip 1")."""
     cut = [pieces(text, tokenizer) for text in texts]

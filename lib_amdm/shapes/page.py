@@ -15,6 +15,7 @@ import numpy as np
 from ..comodels.base import AmdmError
 from ..hosts.standalone import Job, Result, Standalone, sampler_names
 from ..settings import Settings, SettingsError
+from ..webui.api import read_args
 from ..webui.panel import build_panel
 from .bundled import WEIGHTS
 from .demo import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, told
@@ -98,7 +99,7 @@ def _drawing(host: Standalone) -> Callable[..., tuple[np.ndarray, np.ndarray | N
             return host.generate(job, settings, lambda done, of: progress((done, of), desc=name))
 
         try:
-            settings = Settings.from_list(panel)
+            settings = read_args(panel)
             # first, because most of what can be wrong is wrong here
             together = run(settings, "with AMDM") if settings.runs else None
             alone = run(None, "without AMDM")

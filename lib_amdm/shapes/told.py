@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.layout import Layout, Region
+from ..layout import Layout, Region
 from .captions import phrases
 from .data import pictures_of
 from .world import BACKGROUNDS, COLOURS, SHAPES, Box, Scene, Thing, draw_with_boxes

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
-from ..settings import Settings
+from ..comodels.pictures import as_text
+from ..settings import MAX_SLOTS, Settings, flat
 
 PREFIX = "/amdm/v1"
 
@@ -14,11 +15,14 @@ PREFIX = "/amdm/v1"
 def read_args(args: Sequence[Any]) -> Settings:
     """The settings in a script's arguments: one object with names (what stands after it is ignored), or a plain list.
 
-    The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these.
+    The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these. The
+    page's list has pictures as its controls hold them.
     """
     if args and isinstance(args[0], Mapping):
         return Settings.from_dict(args[0])
-    return Settings.from_list(args)
+    keys = list(flat(MAX_SLOTS))[: len(args)]
+    pictures = {index for index, (_, spec) in enumerate(keys) if spec.name == "image"}
+    return Settings.from_list([as_text(value) if index in pictures else value for index, value in enumerate(args)])
 
 
 def register(host: Any) -> None:
@@ -31,7 +35,11 @@ def _add_routes(host: Any, app: Any) -> None:
         return {"version": __version__, "host": host.name}
 
     def models() -> dict:
-        return {"checkpoints": host.checkpoint_titles(), "loaded": host.loaded()}
+        return {
+            "checkpoints": host.checkpoint_titles(),
+            "adapters": host.adapter_titles(),
+            "loaded": host.loaded(),
+        }
 
     def add(method: str, name: str, endpoint: Callable[[], dict], summary: str) -> None:
         # no response model: which kinds of annotation make one differs between the hosts' versions of FastAPI
@@ -47,5 +55,5 @@ def _add_routes(host: Any, app: Any) -> None:
 
     add("GET", "version", version, "AMDM's version, and the WebUI it runs in")
     add("GET", "schema", Settings.schema, "The settings that alwayson_scripts takes under AMDM, as a JSON Schema")
-    add("GET", "models", models, "The checkpoints a co-model can name, and those that are in memory")
+    add("GET", "models", models, "The checkpoints and adapters that can be named, and what is in memory")
     add("POST", "unload", host.unload, "Take all co-models out of memory")

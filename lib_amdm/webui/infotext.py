@@ -9,14 +9,18 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from ..comodels.pictures import fingerprint
 from ..settings import (
     MAIN_CHECKPOINT,
     MAX_SLOTS,
+    NO_ADAPTER,
     NO_CHECKPOINT,
+    Adapted,
     Settings,
-    attribute,
+    Spec,
     flat,
     infotext_label,
+    specs,
 )
 
 SWITCH = "AMDM"
@@ -33,15 +37,21 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
     """The infotext entries of what ran; `titles` has the checkpoint that each slot ran.
 
     Only slots that took part are written, under their own numbers, and of them only what is not at its default, besides
-    what makes the picture understandable (`Spec.terse` is False).
+    what makes the picture understandable (`Spec.terse` is False). The same holds for an adapter. Of its picture the
+    entry has a fingerprint, because a picture file is too long for an infotext.
     """
-    active = {number: replace(slot, checkpoint=titles.get(number, slot.checkpoint)) for number, slot in settings.active}
+    ran = dict(settings.active) if settings.co_runs else {}
+    names = {number: titles.get(number, slot.checkpoint) for number, slot in ran.items()}
+    slots = (replace(slot, checkpoint=names.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
+    named = replace(settings, co_models=tuple(slots))
     told = {}
     for number, spec in flat(len(settings.co_models)):
-        if number and number not in active:
+        adapted = named.co_models[number - 1].adapted if number else named.main_adapter
+        if (number and number not in ran) or (_of_adapter(spec) and not adapted.used):
             continue
-        holder = active[number] if number else settings
-        value = getattr(holder, attribute(type(holder), spec.name))
+        value = named.value(number, spec)
+        if spec.name == "image":
+            value = fingerprint(value)
         if value != spec.default or not spec.terse:
             label = infotext_label(number, spec)
             told[label] = _safe(label, as_text(value))
@@ -78,6 +88,26 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Any) -> None:
             params.setdefault(label, as_text(spec.default))
             if spec.name == "checkpoint":
                 params[label] = _present_title(params[label], host)
+            if spec.name == "adapter" and params[label] not in ("", NO_ADAPTER):
+                params[label] = host.adapter_title(params[label]) or params[label]
+
+
+def pasted_image(label: str, params: Mapping[str, Any]) -> None:
+    """What pasting gives a picture's control: nothing, so it keeps its picture; the page says which one was used."""
+    told = params.get(label)
+    if told:
+        import gradio as gr
+
+        words = f"{label}: an infotext cannot hold the picture itself; choose the one with the fingerprint {told}."
+        logging.getLogger(__name__).warning(words)
+        gr.Warning(words)
+
+
+_ADAPTERS_OWN = frozenset(spec.name for spec in specs(Adapted))
+
+
+def _of_adapter(spec: Spec) -> bool:
+    return spec.name in _ADAPTERS_OWN
 
 
 def _present_title(name: str, host: Any) -> str:

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 
+from ..layout import EXAMPLE
 from ..settings import (
     MAIN_CHECKPOINT,
+    NO_ADAPTER,
     NO_CHECKPOINT,
+    Adapted,
     CoModel,
     Settings,
     Spec,
-    attribute,
     flat,
     infotext_label,
     specs,
 )
+from . import infotext, layout, presets
 
 SELDOM = ("eta", "negative_prompt", "cfg_scale", "noise")
 """What is seldom changed of a slot, and therefore folded."""
 
+OF_ADAPTERS = tuple(spec.name for spec in specs(Adapted))
+"""What belongs to a slot's adapter: a fold of its own."""
+
 HIRES_ONLY = ("pass",)
 """What has a meaning in txt2img alone: hidden in img2img and never pasted there."""
 
+IMAGE_HEIGHT = 240
 LOOK = "\U0001f50d"
 MEMORY = "After a picture its co-models stay in memory, as many as the settings allow."
 
@@ -36,7 +44,7 @@ class Panel:
     """The controls of one tab, in the order of the API's plain list, and the infotext keys that set them."""
 
     components: list[Any]
-    infotext_fields: list[tuple[Any, str]]
+    infotext_fields: list[tuple[Any, str | Callable[[dict], Any]]]
     paste_field_names: list[str]
 
 
@@ -53,9 +61,14 @@ def build_panel(
     keys = list(flat(slots))
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
     labels = [infotext_label(slot, spec) for slot, spec in keys]
-    pasted = [pair for pair, (_, spec) in zip(zip(components, labels), keys) if builder.has_meaning(spec)]
+    # a picture cannot be pasted from a text: its control is left as it is, and the page says which one it was
+    fields = [
+        partial(infotext.pasted_image, label) if spec.name == "image" else label
+        for label, (_, spec) in zip(labels, keys)
+    ]
+    pasted = [pair for pair, (_, spec) in zip(zip(components, fields), keys) if builder.has_meaning(spec)]
     # the WebUI pairs the fields of two tabs by their order, so only what both tabs have can be sent between them
-    sent = [label for label, (_, spec) in zip(labels, keys) if spec.name not in HIRES_ONLY]
+    sent = [label for label, (_, spec) in zip(labels, keys) if spec.name not in (*HIRES_ONLY, "image")]
     return Panel(components, pasted, sent)
 
 
@@ -73,23 +86,25 @@ class _Builder:
 
     def __init__(self, host: Any, tabname: str, elem_id: Callable[[str], str], start: Settings, slots: int) -> None:
         self.host, self.tabname, self.elem_id, self.slots = host, tabname, elem_id, slots
-        self.start = (start, *start.co_models, *(CoModel(),) * slots)
+        self.start = replace(start, co_models=(*start.co_models, *(CoModel(),) * slots))
         self.controls: dict[tuple[int, str], Any] = {}
 
     def has_meaning(self, spec: Spec) -> bool:
         return self.tabname == "txt2img" or spec.name not in HIRES_ONLY
 
     def value(self, slot: int, spec: Spec) -> Any:
-        """What a control shows at first."""
-        holder = self.start[slot]
-        return getattr(holder, attribute(type(holder), spec.name))
+        """What a control shows at first; a picture's control shows none."""
+        return None if spec.name == "image" else self.start.value(slot, spec)
 
     def accordion(self) -> None:
         switch, *others = specs(Settings)
         with self.host.input_accordion(self.value(0, switch), switch.label, self.elem_id(switch.name)) as enabled:
             self.controls[0, switch.name] = enabled
+            self.presets()
             with gr.Row():
                 self.add(0, (spec for spec in others if not spec.advanced))
+            with gr.Accordion("Adapter of the main model", open=False, elem_id=self.elem_id("main_adapter")):
+                self.adapter(0, specs(Adapted))
             with gr.Tabs(elem_id=self.elem_id("co_models")):
                 for slot in range(1, self.slots + 1):
                     with gr.Tab(f"Co-model {slot}", id=slot, elem_id=self.elem_id(f"co_model_{slot}")):
@@ -97,6 +112,63 @@ class _Builder:
             with gr.Accordion("Advanced", open=False, elem_id=self.elem_id("advanced")), gr.Row():
                 self.add(0, (spec for spec in others if spec.advanced))
             self.memory()
+            self.let_presets_fill()
+
+    def presets(self) -> None:
+        """A list of examples, and a button that fills the controls from the chosen one."""
+        with gr.Row():
+            self.chosen = gr.Dropdown(
+                [preset.name for preset in presets.PRESETS], label="AMDM example", elem_id=self.elem_id("preset")
+            )
+            self.fill = gr.Button("Fill in the example", elem_id=self.elem_id("fill"))
+        self.said = gr.HTML(value="")
+        self.transient(self.chosen)
+        self.transient(self.fill)
+
+    def let_presets_fill(self) -> None:
+        # the buttons' outputs are the controls, so they are connected after these
+        keys = [key for key in flat(self.slots) if key[1].name != "image"]
+        outputs = [self.said, *(self.controls[slot, spec.name] for slot, spec in keys)]
+
+        def fill(name: str | None) -> list[Any]:
+            preset = next((preset for preset in presets.PRESETS if preset.name == name), None)
+            if preset is None:
+                return ["Choose an example first.", *(gr.update() for _ in keys)]
+            told = preset.with_files(self.host.adapter_titles())
+            missing = len(told.co_models) - self.slots
+            if missing > 0:
+                said = "This example needs more slots: raise their number in the settings and reload the page."
+                return [said, *(gr.update() for _ in keys)]
+            told = replace(told, co_models=(*told.co_models, *(CoModel(),) * -missing))
+            return [escape(preset.told), *(gr.update(value=told.value(slot, spec)) for slot, spec in keys)]
+
+        self.fill.click(fn=fill, inputs=[self.chosen], outputs=outputs)
+
+    def adapter(self, slot: int, wanted: Iterable[Spec]) -> None:
+        """An adapter's controls, with a drawing of its layout."""
+        adapter, *others, last = wanted
+        with gr.Row():
+            self.add(slot, [adapter])
+            self.transient(
+                self.host.refresh_button(
+                    self.controls[slot, adapter.name],
+                    self.host.refresh_adapters,
+                    lambda: {"choices": self.adapters()},
+                    self.elem_id(f"refresh_adapters_{slot}"),
+                )
+            )
+        with gr.Row():
+            self.add(slot, (spec for spec in others if spec.name != "image"))
+        with gr.Row():
+            self.add(slot, (spec for spec in others if spec.name == "image"))
+            with gr.Column():
+                self.add(slot, [last])
+                example = gr.Button("Example layout", elem_id=self.elem_id(f"example_{slot}"))
+                drawn = gr.HTML(value=layout.EMPTY)
+        boxes = self.controls[slot, last.name]
+        boxes.change(fn=layout.preview, inputs=[boxes], outputs=[drawn], queue=False, show_progress=False)
+        example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
+        self.transient(example)
 
     def slot(self, slot: int) -> None:
         switch, checkpoint, *others = specs(CoModel)
@@ -110,9 +182,22 @@ class _Builder:
                     self.elem_id(f"refresh_{slot}"),
                 )
             )
-        self.add(slot, (spec for spec in others if spec.name not in SELDOM))
+        self.add(slot, (spec for spec in others if spec.name not in (*SELDOM, *OF_ADAPTERS)))
+        with gr.Accordion(f"Adapter of co-model {slot}", open=False, elem_id=self.elem_id(f"adapter_of_{slot}")):
+            self.adapter(slot, (spec for spec in others if spec.name in OF_ADAPTERS))
+        self.choose_main_for_adapter(slot)
         with gr.Accordion(f"More of co-model {slot}", open=False, elem_id=self.elem_id(f"more_{slot}")):
             self.add(slot, (spec for spec in others if spec.name in SELDOM))
+
+    def choose_main_for_adapter(self, slot: int) -> None:
+        """An adapter without a checkpoint runs nothing, and most are meant for the main one: choose that."""
+
+        def choose(adapter: str, checkpoint: str) -> str:
+            idle = checkpoint in (None, "", NO_CHECKPOINT) and adapter not in (None, "", NO_ADAPTER)
+            return MAIN_CHECKPOINT if idle else checkpoint
+
+        adapter, checkpoint = self.controls[slot, "adapter"], self.controls[slot, "checkpoint"]
+        adapter.select(fn=choose, inputs=[adapter, checkpoint], outputs=[checkpoint], queue=False, show_progress=False)
 
     def memory(self) -> None:
         """A line that says what is in memory when asked, and a button that takes it out."""
@@ -144,6 +229,12 @@ class _Builder:
         if spec.name == "checkpoint":
             # a picture may name a checkpoint that is gone: it is shown as it is, and the run says what is wrong
             return gr.Dropdown(choices=self.checkpoints(), allow_custom_value=True, **common)
+        if spec.name == "adapter":
+            return gr.Dropdown(choices=self.adapters(), allow_custom_value=True, **common)
+        if spec.name == "image":
+            return gr.Image(type="pil", height=IMAGE_HEIGHT, **common)
+        if spec.name == "layout":
+            return gr.Textbox(lines=spec.lines, placeholder=EXAMPLE, **common)
         if spec.name == "eta":
             # its useful range depends on the correction, so a slider would be too coarse or too short
             return gr.Number(**span, **common)
@@ -162,6 +253,9 @@ class _Builder:
 
     def checkpoints(self) -> list[str]:
         return [NO_CHECKPOINT, MAIN_CHECKPOINT, *self.host.checkpoint_titles()]
+
+    def adapters(self) -> list[str]:
+        return [NO_ADAPTER, *self.host.adapter_titles()]
 
     def loaded(self) -> str:
         entries = self.host.loaded()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..adapters.errors import AdapterError
 from ..comodels.base import AmdmError
 from ..hosts.base import Host, HostRun
 from ..sampling import amdm
@@ -33,7 +34,10 @@ class Run:
         co_running = amdm(func, self.co_runs, s.steps, s.eta, s.start, s.correction, **options)
         titles = self.host_run.titles()
         try:
+            self.host_run.start()
             return co_running(*args, **kwargs)
+        except AdapterError as error:
+            raise AmdmError(f"AMDM: {error}") from error
         finally:
             if self.host_run.finish(self.pool_limit):
                 self.p.extra_generation_params.update(infotext.written(s, titles))
@@ -97,10 +101,15 @@ def prepare(
     host_run = None
     try:
         settings = read_settings()
-        if not settings.runs or not _wanted(host, p, settings):
+        if settings.co_runs and not _wanted(host, p, settings):
+            # the main model's adapter is part of that model, and works in every pass
+            settings = replace(settings, co_models=())
+        if not settings.runs:
             return None
         host_run = host.run(p, goes_on, hook, original(p.sampler), settings.steps)
-        co_runs = host_run.co_runs(settings.active)
+        if settings.main_adapter.used:
+            host_run.adapt_main(settings.main_adapter)
+        co_runs = host_run.co_runs(settings.active) if settings.co_runs else []
         return Run(host, p, settings, pool_limit, host_run, co_runs)
     except (SettingsError, AmdmError) as error:
         problem: Exception = error

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from ..settings import (
     MAIN_CHECKPOINT,
+    NO_ADAPTER,
     NO_CHECKPOINT,
+    Adapted,
     CoModel,
     Settings,
     SettingsError,
@@ -28,19 +30,23 @@ from . import options
 HELD_IN = "amdm_xyz"
 """The attribute of the WebUI's processing object that carries the values of one cell."""
 
-MAIN, ALL = 0, -1
+MAIN, ALL, MAIN_ADAPTER = 0, -1, -2
+OF_ADAPTERS = ("strength", "until")
+LISTED = ("checkpoint", "adapter")
+"""What is chosen from a list of files."""
 CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG"}
 
 
 class Target(NamedTuple):
-    """What an axis varies: a setting by its API name, of the main settings, of all slots, or of one slot from 1 on."""
+    """What an axis varies: a setting by its API name, and whose: the main one's, that of the main model's adapter, that
+    of all slots, or that of one slot from 1 on."""
 
     slot: int
     name: str
 
     @property
-    def holder(self) -> type[Settings] | type[CoModel]:
-        return Settings if self.slot == MAIN else CoModel
+    def holder(self) -> type[Settings] | type[Adapted] | type[CoModel]:
+        return {MAIN: Settings, MAIN_ADAPTER: Adapted}.get(self.slot, CoModel)
 
     @property
     def spec(self) -> Spec:
@@ -71,33 +77,54 @@ def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
         return settings
     numbers = range(1, max(len(settings.co_models), *(target.slot for target in xyz)) + 1)
     slots = dict(zip(numbers, (*settings.co_models, *(CoModel() for _ in numbers))))
-    main = {"enabled": True}
+    main, adapted = {"enabled": True}, settings.main_adapter
     for target in sorted(xyz):
         change = {attribute(target.holder, target.name): target.spec.check(xyz[target], target.label)}
         if target.slot == MAIN:
             main |= change
+        elif target.slot == MAIN_ADAPTER:
+            adapted = replace(adapted, **change)
         elif target.slot == ALL:
             slots = {number: replace(slot, **change) for number, slot in slots.items()}
         else:
             slots[target.slot] = replace(slots[target.slot], **{"enabled": True, **change})
-    result = replace(settings, **main, co_models=tuple(slots.values())).checked()
+    result = replace(settings, **main, main_adapter=adapted, co_models=tuple(slots.values())).checked()
     if result.enabled:
         _refuse_idle(result, xyz)
     return result
 
 
 def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
-    """An axis must vary something: a slot with a checkpoint, or one that gets none in this cell on purpose."""
+    """An axis must vary something: a slot with a checkpoint, or one that gets none in this cell on purpose.
+
+    The same holds for adapters.
+    """
+    slots = dict(enumerate(settings.co_models, 1))
     chosen = {target.slot for target in xyz if target.name == "checkpoint"}
-    chosen |= {number for number, slot in enumerate(settings.co_models, 1) if slot.used}
+    chosen |= {number for number, slot in slots.items() if slot.used}
+    adapted = {target.slot for target in xyz if target.name == "adapter"}
+    adapted |= {number for number in chosen & slots.keys() if slots[number].adapter not in ("", NO_ADAPTER)}
+    if settings.main_adapter.adapter not in ("", NO_ADAPTER):
+        adapted.add(MAIN_ADAPTER)
     for target in xyz:
-        missing = target.slot not in chosen if target.slot > 0 else not chosen
-        if missing and target.name != "enabled":
-            number = max(target.slot, 1)
+        number = target.slot if target.slot in (MAIN_ADAPTER, *slots) else 1
+        if target.slot != MAIN_ADAPTER and target.name != "enabled" and _lacks(target.slot, chosen):
             raise SettingsError(
                 f'AMDM: the plot varies "{target.label}", but co-model {number} has no checkpoint; choose one in the '
                 f'panel, or add the axis "{Target(number, "checkpoint").label}".'
             )
+        of_slots = target.slot == ALL
+        if target.name in OF_ADAPTERS and _lacks(target.slot, adapted - {MAIN_ADAPTER} if of_slots else adapted):
+            whose = "the main model" if target.slot == MAIN_ADAPTER else f"co-model {number}"
+            raise SettingsError(
+                f'AMDM: the plot varies "{target.label}", but {whose} has no adapter; choose one in the panel, or add '
+                f'the axis "{Target(number, "adapter").label}".'
+            )
+
+
+def _lacks(slot: int, found: set[int]) -> bool:
+    """Whether what an axis varies is not among what was `found`; one of all slots, or of none, needs any."""
+    return not found if slot in (MAIN, ALL) else slot not in found
 
 
 def _targets(slots: int) -> Iterator[Target]:
@@ -111,6 +138,11 @@ def _targets(slots: int) -> Iterator[Target]:
     yield from (Target(number, "checkpoint") for number in numbers)
     yield from (Target(number, "cfg_scale") for number in numbers)
     yield Target(ALL, "noise")
+    yield Target(ALL, "strength")
+    yield from (Target(number, "strength") for number in numbers)
+    yield Target(ALL, "until")
+    yield from (Target(number, "adapter") for number in numbers)
+    yield from (Target(MAIN_ADAPTER, name) for name in ("adapter", "strength", "until"))
 
 
 def _add_axes(host: Any) -> None:
@@ -130,19 +162,22 @@ def _option(module: ModuleType, host: Any, target: Target) -> Any:
         setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, target, given)})
 
     def confirm(_p: Any, given: Sequence[Any]) -> None:
-        if target.name == "checkpoint":
-            _refuse_unknown(host, given)
+        if target.name in LISTED:
+            _refuse_unknown(host, target.name, given)
         for value in given:
             target.spec.check(_value(host, target, value), target.label)
 
     def caption(_p: Any, _option: Any, given: Any) -> str:
-        if target.name == "checkpoint":
-            return f"co-model {target.slot}: {_without_folder(given)}"
+        if target.name in LISTED:
+            whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
+            return f"{whose}: {_without_folder(given)}"
         return f"{target.label}: {_value(host, target, given)}"
 
     more: dict[str, Any] = {}
     if target.name == "checkpoint":
         more = {"cost": 1.0, "choices": lambda: [NO_CHECKPOINT, MAIN_CHECKPOINT, *host.checkpoint_titles()]}
+    elif target.name == "adapter":
+        more = {"cost": 0.5, "choices": lambda: [NO_ADAPTER, *host.adapter_titles()]}
     elif target.spec.type is bool:
         more = {"choices": lambda: ["True", "False"]}
     elif target.spec.choices:
@@ -159,24 +194,33 @@ def _value(host: Any, target: Target, given: Any) -> Any:
         return round(given, 8)
     if target.spec.type is bool:
         return {"true": True, "false": False}.get(given.strip().lower(), given)
-    if target.name == "checkpoint":
-        return _title(host, given) or given
+    if target.name in LISTED:
+        return _title(host, target.name, given) or given
     return given
 
 
-def _title(host: Any, name: str) -> str | None:
-    own = {NO_CHECKPOINT.lower(): NO_CHECKPOINT, MAIN_CHECKPOINT.lower(): MAIN_CHECKPOINT}
-    return own.get(name.strip().lower()) or host.checkpoint_title(name)
+def _title(host: Any, kind: str, name: str) -> str | None:
+    """The title of a checkpoint or an adapter; None where it is in no list."""
+    words = {"checkpoint": (NO_CHECKPOINT, MAIN_CHECKPOINT), "adapter": (NO_ADAPTER,)}[kind]
+    own = next((word for word in words if word.lower() == name.strip().lower()), None)
+    return own or (host.checkpoint_title(name) if kind == "checkpoint" else host.adapter_title(name))
 
 
 def _without_folder(title: str) -> str:
     return re.split(r"[/\\]", title)[-1]
 
 
-def _refuse_unknown(host: Any, names: Sequence[str]) -> None:
-    unknown = [f'"{name}"' for name in names if _title(host, name) is None]
+def _refuse_unknown(host: Any, kind: str, names: Sequence[str]) -> None:
+    unknown = [f'"{name}"' for name in names if _title(host, kind, name) is None]
     if unknown:
+        lists, too = {
+            "checkpoint": (
+                "the WebUI's list of checkpoints",
+                f"{NO_CHECKPOINT} and {MAIN_CHECKPOINT} are allowed too",
+            ),
+            "adapter": ("the list of adapters", f"{NO_ADAPTER} is allowed too"),
+        }[kind]
         raise SettingsError(
-            f"AMDM: the plot names what is not in the WebUI's list of checkpoints: {', '.join(unknown)}; refresh the "
-            f"list or correct the name ({NO_CHECKPOINT} and {MAIN_CHECKPOINT} are allowed too)."
+            f"AMDM: the plot names what is not in {lists}: {', '.join(unknown)}; refresh the list or correct the name "
+            f"({too})."
         )

@@ -1,7 +1,8 @@
 """Fixtures for the tests on a real WebUI.
 
-AMDM_A1111_DIR names the checkout of the WebUI, its pinned repositories included; AMDM_A1111_PYTHON its interpreter,
-where that is not ``venv/bin/python`` in the checkout. Without the first the tests are skipped.
+AMDM_A1111_DIR, AMDM_FORGE_DIR and AMDM_REFORGE_DIR name the checkouts of WebUIs, their pinned repositories included;
+AMDM_A1111_PYTHON and so on their interpreters, where these are not ``venv/bin/python`` in the checkout. Every test runs
+on every WebUI that is named, and is skipped for the others.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from . import checkpoints
+from .hosts import HOSTS, Host
 from .probed import OPTIONS, Probed
-from .webui_server import HOSTS, Host, WebUI, offline_environment
+from .webui_server import WebUI, offline_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -25,8 +27,9 @@ Start = Callable[..., WebUI]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
-    config.addinivalue_line("markers", "webui: needs a real WebUI (AMDM_A1111_DIR); starts servers, takes minutes")
+    """Register the markers."""
+    config.addinivalue_line("markers", "needs(feature): skipped where a WebUI lacks it (tests/webui/hosts.py)")
+    config.addinivalue_line("markers", "webui: needs a real WebUI (AMDM_A1111_DIR ...); starts servers, takes minutes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,6 +46,22 @@ def webui_host(request: pytest.FixtureRequest) -> Host:
     if host.directory() is None:
         pytest.skip(f"{host.directory_variable} is not set: it names the folder of a real WebUI")
     return host
+
+
+@pytest.fixture(autouse=True)
+def _here(request: pytest.FixtureRequest) -> None:
+    """Skip what this WebUI does not have: a sampler, a scheduler, a feature."""
+    if "webui_host" not in request.fixturenames:
+        return
+    webui_host: Host = request.getfixturevalue("webui_host")
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    for kind, present in (("sampler", webui_host.samplers), ("scheduler", webui_host.schedulers)):
+        if kind in given and given[kind] not in present:
+            pytest.skip(f"{webui_host.name} has no {kind} {given[kind]}")
+    needed = [mark.args[0] for mark in request.node.iter_markers("needs")]
+    for feature in (given.get("feature"), given.get("start"), *needed):
+        if feature in webui_host.lacks:
+            pytest.skip(f"{webui_host.name}: {webui_host.lacks[feature]}")
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +81,13 @@ def checkpoint_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.fixture(scope="session")
+def takes_bundled(webui_host: Host) -> None:
+    """The bundled checkpoints are small ones."""
+    if webui_host.sizes != "small":
+        pytest.skip(f"{webui_host.name} does not know models as small as the bundled ones")
+
+
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     import fcntl
@@ -73,7 +99,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 def _make_checkpoints(host: Host, script: Path, folder: Path) -> None:
     result = subprocess.run(
-        [host.python(), str(script), "--out", str(folder)],
+        [host.python(), str(script), "--out", str(folder), "--sizes", host.sizes, *host.cpu_flags],
         cwd=host.directory(),
         env=offline_environment(folder / "hub"),
         stdout=subprocess.PIPE,

@@ -149,6 +149,10 @@ class Probed:
         assert isinstance(failed, Failed), "a picture came"
         return failed
 
+    def from_infotext(self, infotext: str) -> dict[str, Any]:
+        """The answer to a request that says no more than an infotext."""
+        return self.server.from_infotext(infotext)
+
     def snapshot(self) -> dict[str, Any]:
         """Everything that AMDM must leave as it was."""
         return self.server.call("/amdm-probe/snapshot")

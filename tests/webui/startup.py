@@ -11,7 +11,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from .webui_server import HOSTS, WebUI
+from .hosts import HOSTS
+from .webui_server import WebUI
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("load scripts", "scripts before_ui_callback", "create ui", "add APIs", "app_started_callback")

@@ -179,10 +179,10 @@ def test_another_family(untouched: Untouched, main: str, co: str, kind: str) -> 
         assert failed.report["denoiser"] == 0
     if main != "alpha":
         probed.draw()
-        untouched.snapshot.update({key: probed.snapshot()[key] for key in LOADED_ANEW})
+        untouched.snapshot.update({key: value for key, value in probed.snapshot().items() if key in LOADED_ANEW})
 
 
-LOADED_ANEW = ("model", "hijack", "loaded", "vae", "unet", "lowvram")
+LOADED_ANEW = ("model", "hijack", "loaded", "vae", "unet", "lowvram", "patchers", "loading")
 """Identities that the WebUI itself changes when a request names another main checkpoint."""
 
 

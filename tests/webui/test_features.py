@@ -99,8 +99,8 @@ MIRRORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"prompt": "a red AND a blue :0.4", **options(skip_early_cond=0.5)},
         {"prompt": "a red AND a blue :0.4"},
     ),
-    "NGMS": ({"s_min_uncond": 5.0}, {}),
-    "NGMS on all steps": ({"s_min_uncond": 5.0, **options(s_min_uncond_all=True)}, {"s_min_uncond": 5.0}),
+    "NGMS": (options(s_min_uncond=5.0), {}),
+    "NGMS on all steps": (options(s_min_uncond=5.0, s_min_uncond_all=True), options(s_min_uncond=5.0)),
     "tiling": ({"tiling": True}, {}),
     "variation seed": ({"subseed": 9, "subseed_strength": 0.5}, {}),
     "seed resize": ({"seed_resize_from_w": 128, "seed_resize_from_h": 64}, {}),
@@ -159,6 +159,7 @@ def test_a_co_model_is_treated_as_the_main_one(probed: Probed, feature: str) -> 
     assert len(mirror.pixels) == len(plain.pixels)
 
 
+@pytest.mark.needs("uncond and cond apart")
 @pytest.mark.parametrize("sampler", ["DDIM", "Euler"])
 def test_the_mirror_with_uncond_and_cond_apart(probed: Probed, sampler: str) -> None:
     request = {"sampler_name": sampler, "negative_prompt": "blue", "prompt": "a red AND a green :0.5"}
@@ -315,6 +316,9 @@ HIRES_REQUESTS: dict[str, dict[str, Any]] = {
     "schedule over both": {"prompt": "[a red square:a blue circle:1.5]"},
     "batch": {"batch_size": 2, "n_iter": 2},
     "tiling": {"tiling": True},
+    "CFG of its own": {"hr_cfg": 5},
+    "CFG 1 of its own": {"hr_cfg": 1},
+    "CFG 1 in the first pass alone": {"cfg_scale": 1},
 }
 
 
@@ -430,14 +434,14 @@ def test_the_infotext_alone_gives_the_same_picture(probed: Probed) -> None:
     drawn = probed.draw(amdm)
     assert "AMDM 1 gamma: 0.6" in drawn.infotext
     probed.server.call("/amdm-probe/arm", {})
-    answer = probed.server.call("/sdapi/v1/txt2img", {"infotext": drawn.infotext})
+    answer = probed.from_infotext(drawn.infotext)
     assert np.array_equal(probed.server.pixels(answer)[0], drawn.picture)
     assert distance(drawn.latent, probed.draw().latent) > VISIBLE
 
 
 def test_an_infotext_without_amdm_switches_it_off(probed: Probed) -> None:
     plain = probed.draw()
-    answer = probed.server.call("/sdapi/v1/txt2img", {"infotext": plain.infotext})
+    answer = probed.from_infotext(plain.infotext)
     assert np.array_equal(probed.server.pixels(answer)[0], plain.picture)
 
 

@@ -1,6 +1,6 @@
 """What must hold exactly, for every sampler and scheduler the WebUI lists.
 
-AMDM_TABLE=<file> writes what was measured as the table of docs/measurements.md.
+AMDM_TABLE=table.md writes what was measured as the tables of docs/measurements.md, table-a1111.md and so on.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .probed import STEPS, Drawn, Probed, distance, mirrored, settings, slot
+from .hosts import ALL_SAMPLERS, ALL_SCHEDULERS, Host
+from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, slot
 from .webui_server import WebUI
 
 # the state of these samplers is the latent alone, so that one step at a time is the same as all at once
-MEMORYLESS = {"DPM++ SDE", "DPM++ 2S a", "Euler a", "Euler", "Heun", "DPM2", "DPM2 a", "DDIM", "DDIM CFG++", "LCM"}
+MEMORYLESS = {
+    *("DPM++ SDE", "DPM++ 2S a", "Euler a", "Euler", "Heun", "DPM2", "DPM2 a", "DDIM", "DDIM CFG++", "DDPM", "LCM"),
+}
 NOISY_BUT_NOT_EARLY = {"DPM fast", "DPM adaptive"}
 # Euler and DDIM take the very steps the co-models take; the others leave them by what makes them other samplers
 CO_MODEL_STEPS = ("Euler", "DDIM")
-# as the harness's own test knows them; a new one fails the test that compares this with the WebUI's list
-SAMPLERS = (
-    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
-    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC"),
-    "LCM",
-)
-SCHEDULERS = (
-    *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
-    *("align_your_steps", "simple", "normal", "ddim", "beta"),
-)
 CLOSE = 1e-4
 # gamma = 0 would not be run at all; this one is, and no float32 mix of two latents can show it
 NOTHING = 1e-30
@@ -70,11 +63,12 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[Table]:
+def table(webui_host: Host) -> Iterator[Table]:
     table = Table()
     yield table
     if os.environ.get("AMDM_TABLE"):
-        Path(os.environ["AMDM_TABLE"]).write_text(table.markdown())
+        path = Path(os.environ["AMDM_TABLE"])
+        path.with_stem(f"{path.stem}-{webui_host.name}").write_text(table.markdown())
 
 
 class Cases:
@@ -98,12 +92,13 @@ def cases(probed: Probed) -> Cases:
 
 
 def test_all_samplers_and_schedulers_are_tested(probed: Probed) -> None:
-    assert {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} == set(SAMPLERS)
-    listed = [each["name"] for each in probed.server.call("/sdapi/v1/schedulers")]
-    assert set(listed) <= set(SCHEDULERS), listed
+    host = probed.server.host
+    samplers = {each["name"] for each in probed.server.call("/sdapi/v1/samplers")}
+    assert samplers == set(host.samplers) if not host.more_samplers else samplers > set(host.samplers)
+    assert {each["name"] for each in probed.server.call("/sdapi/v1/schedulers")} == set(host.schedulers)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_off_is_the_bare_webui(probed: Probed, bare_webui: WebUI, cases: Cases, sampler: str, table: Table) -> None:
     bare = bare_webui.pixels(bare_webui.txt2img(sampler_name=sampler, steps=STEPS))[0]
     assert np.array_equal(cases.plain(sampler).picture, bare)
@@ -115,7 +110,7 @@ def test_off_is_the_bare_webui(probed: Probed, bare_webui: WebUI, cases: Cases, 
     table.put(sampler, ROWS[0], 0.0)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_a_vanishing_gamma_changes_nothing(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     drawn = probed.draw(FORCED, sampler_name=sampler)
     assert drawn.report["unet"]["co"] > 0
@@ -128,7 +123,7 @@ def test_a_vanishing_gamma_changes_nothing(probed: Probed, cases: Cases, sampler
         assert off < 1.5 * np.abs(cases.plain(sampler).latent).max()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_the_main_checkpoint_as_its_own_co_model(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     drawn = probed.draw(mirrored(), sampler_name=sampler)
     assert drawn.report["unet"]["co"] > 0
@@ -165,7 +160,18 @@ def test_gamma_1_is_the_co_model_alone(probed: Probed, cases: Cases, sampler: st
     assert distance(drawn.latent, cases.plain(sampler).latent) > 0.1
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("main", ["alpha", "vpred"])
+@pytest.mark.parametrize("co", ["beta", "vpred"])
+def test_the_prediction_is_the_hosts_own(probed: Probed, main: str, co: str) -> None:
+    """A single step of Euler to noise level 0 gives the prediction itself."""
+    own = settings(slot(co, gamma=1, eta=0), eta=0, steps=1)
+    drawn = probed.draw(own, checkpoint=main, steps=1, negative_prompt="a blue circle")
+    alone = probed.draw(checkpoint=co, steps=1, negative_prompt="a blue circle")
+    assert drawn.report["co_models"] == [1]
+    assert distance(drawn.latent, alone.latent) < 1e-5
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     if sampler == "DPM adaptive":
         pytest.skip("its steps depend on all pictures of the batch, without AMDM too")
@@ -182,7 +188,7 @@ def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: s
     assert bare < 5e-4
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_the_same_seed_is_the_same_picture(probed: Probed, cases: Cases, sampler: str, table: Table) -> None:
     first = cases.mixed(sampler)
     off = distance(probed.draw(MIXED, sampler_name=sampler).latent, first.latent)
@@ -192,7 +198,7 @@ def test_the_same_seed_is_the_same_picture(probed: Probed, cases: Cases, sampler
     assert distance(first.latent, cases.mixed(sampler, 2).latent) > 0.1
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_the_random_stream_is_the_webuis_own(cases: Cases, sampler: str, table: Table) -> None:
     plain, mixed = cases.plain(sampler).report, cases.mixed(sampler).report
     assert not mixed["process random moved"]
@@ -202,6 +208,20 @@ def test_the_random_stream_is_the_webuis_own(cases: Cases, sampler: str, table: 
     assert moved == (sampler in NOISY_BUT_NOT_EARLY)
 
 
+def test_further_samplers_draw_with_co_models(probed: Probed) -> None:
+    """K evaluations of the co-model, and the same picture twice, for every sampler that can draw here at all."""
+    wrong = {}
+    for name in {each["name"] for each in probed.server.call("/sdapi/v1/samplers")} - set(probed.server.host.samplers):
+        if isinstance(probed.try_to_draw(sampler_name=name), Failed):
+            continue
+        first, second = (probed.try_to_draw(MIXED, sampler_name=name) for _ in range(2))
+        if isinstance(first, Failed) or isinstance(second, Failed):
+            wrong[name] = first.message if isinstance(first, Failed) else "fails the second time"
+        elif first.report["unet"]["co"] != MIXED["steps"] or distance(first.latent, second.latent) > 0:
+            wrong[name] = f"{first.report['unet']['co']} evaluations, {distance(first.latent, second.latent)} apart"
+    assert wrong == {}
+
+
 def test_independent_noise_is_not_the_webuis(probed: Probed, cases: Cases) -> None:
     own = [slot(name, noise="independent") for name in ("beta", "gamma")]
     drawn = probed.draw(settings(*own), sampler_name="Euler a")
@@ -209,7 +229,7 @@ def test_independent_noise_is_not_the_webuis(probed: Probed, cases: Cases) -> No
     assert not drawn.report["process random moved"]
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", ALL_SCHEDULERS)
 def test_every_scheduler_draws_the_same_twice(probed: Probed, scheduler: str) -> None:
     drawn, again = (probed.draw(MIXED, scheduler=scheduler) for _ in range(2))
     assert distance(drawn.latent, again.latent) == 0

@@ -24,7 +24,7 @@ CELL = 128
 
 
 @pytest.fixture(scope="module", params=["API alone", "page"])
-def server(request: pytest.FixtureRequest, start_webui: Callable[..., WebUI]) -> WebUI:
+def server(request: pytest.FixtureRequest, takes_bundled: None, start_webui: Callable[..., WebUI]) -> WebUI:
     # an API without a page reads the plot's axes at another moment than one with a page
     started = start_webui(page=request.param == "page")
     export(started.data)

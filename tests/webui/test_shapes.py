@@ -31,7 +31,7 @@ LABEL = {name: f"{FOLDER}/{name}.safetensors" for name in DIALECT_OF}
 
 
 @pytest.fixture(scope="module")
-def server(start_webui: Callable[..., WebUI]) -> WebUI:
+def server(takes_bundled: None, start_webui: Callable[..., WebUI]) -> WebUI:
     started = start_webui()
     export(started.data)
     started.refresh_checkpoints()

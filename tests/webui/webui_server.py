@@ -9,10 +9,8 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +18,13 @@ import numpy as np
 import requests
 from PIL import Image
 
+from .hosts import Host
+
 EXTENSION_NAME = "amdm"
 PROBE = Path(__file__).resolve().parent / "probe"
 START_SECONDS = 300
 REQUEST_SECONDS = 600
 
-
-@dataclass(frozen=True)
-class Host:
-    """What differs between the WebUIs: where they are and how they are told to stay on the CPU."""
-
-    name: str
-    directory_variable: str
-    python_variable: str
-    cpu_flags: tuple[str, ...]
-    script: str = "launch.py"
-    ready_text: str = "Startup time:"
-
-    def directory(self) -> Path | None:
-        """The checkout named by the environment, or None."""
-        value = os.environ.get(self.directory_variable)
-        return Path(value).expanduser().resolve() if value else None
-
-    def python(self) -> str:
-        """The interpreter: the one named by the environment, the checkout's own, or the one running the tests."""
-        named = os.environ.get(self.python_variable)
-        if named:
-            return named
-        directory = self.directory()
-        own = directory / "venv" / "bin" / "python" if directory else None
-        return str(own) if own and own.exists() else sys.executable
-
-
-HOSTS = {
-    host.name: host
-    for host in (
-        Host(
-            name="a1111",
-            directory_variable="AMDM_A1111_DIR",
-            python_variable="AMDM_A1111_PYTHON",
-            cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full"),
-        ),
-    )
-}
 
 COMMON_FLAGS = (
     "--skip-prepare-environment",
@@ -71,7 +33,6 @@ COMMON_FLAGS = (
     "--skip-torch-cuda-test",
     "--skip-version-check",
     "--no-hashing",
-    "--do-not-download-clip",
     "--no-download-sd-model",
     "--disable-console-progressbars",
     "--api",
@@ -219,7 +180,8 @@ class WebUI:
     def command(self) -> list[str]:
         """The command line."""
         place = ["--data-dir", str(self.data), "--server-name", "127.0.0.1", "--port", str(self.port)]
-        page = [] if self.page else ["--nowebui"]
+        # with the data elsewhere, a page of gradio 4 is not given the WebUI's own scripts and styles
+        page = ["--gradio-allowed-path", str(self.directory)] if self.page else ["--nowebui"]
         start = [self.host.python(), self.host.script]
         return [*start, *COMMON_FLAGS, *self.host.cpu_flags, *page, *place, *self.arguments]
 
@@ -264,6 +226,13 @@ class WebUI:
     def running(self) -> bool:
         """Whether the process is alive."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the process's own memory, without the files it has mapped."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * int(re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)[1])
 
     def stop(self) -> None:
         """End the process."""
@@ -327,11 +296,15 @@ class WebUI:
     def _answer(self, mode: str, request: dict[str, Any]) -> dict[str, Any]:
         return self.call(f"/sdapi/v1/{mode}", request)
 
+    def from_infotext(self, infotext: str) -> dict[str, Any]:
+        """Draw what an infotext says. Forge cannot read the fields from it that are lists; they are given."""
+        return self.call("/sdapi/v1/txt2img", {**self.host.request, "styles": [], "infotext": infotext})
+
     def request(
         self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
     ) -> dict[str, Any]:
         """The body of a request for a picture, or of one from a picture."""
-        request = {**DRAWING, **parameters}
+        request = {**DRAWING, **self.host.request, **parameters}
         if picture is not None:
             request["init_images"] = [encode_picture(picture)]
         if isinstance(request.get("mask"), np.ndarray):

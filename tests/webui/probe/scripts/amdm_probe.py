@@ -22,19 +22,10 @@ import safetensors
 import safetensors.torch
 import torch
 from fastapi import Body, FastAPI
-from modules import (
-    devices,
-    lowvram,
-    script_callbacks,
-    scripts,
-    sd_hijack,
-    sd_models,
-    sd_unet,
-    sd_vae,
-    shared,
-)
+from modules import script_callbacks, scripts, sd_models, shared
 
-TEXT_ENCODERS = "WithCustomWords"
+TEXT_ENCODERS = ("WithCustomWords", "CLIPTextModel")
+UNETS = ("UNetModel", "IntegratedUNet2DConditionModel")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 
 
@@ -70,13 +61,12 @@ class Record:
         self.handles = []
 
     def before(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        name = type(module).__name__
-        if name.endswith(TEXT_ENCODERS):
-            mine = any(module is part for part in shared.sd_model.modules())
+        if is_text_encoder(module):
+            mine = any(module is part for root in main_parts().values() for part in root.modules())
             self.texts["main" if mine else "co"] += 1
-        if name != "UNetModel":
+        if type(module).__name__ not in UNETS:
             return
-        kind = "main" if module is shared.sd_model.model.diffusion_model else "co"
+        kind = "main" if module is main_unet() else "co"
         self.unet[kind] += 1
         if kind == "co":
             # the module is kept, so that its id is not given to another one
@@ -100,9 +90,9 @@ class Record:
             shared.state.skip()
 
     def after(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.fault != "nan" or type(module).__name__ != "UNetModel":
+        if self.fault != "nan" or type(module).__name__ not in UNETS:
             return None
-        kind = "main" if module is shared.sd_model.model.diffusion_model else "co"
+        kind = "main" if module is main_unet() else "co"
         return output * float("nan") if kind == self.at and self.unet[kind] == self.call else None
 
     def told(self) -> dict[str, Any]:
@@ -122,6 +112,32 @@ class Record:
 
 
 record = Record()
+
+
+def main_parts() -> dict[str, torch.nn.Module]:
+    """The main model: one module, or an engine's three."""
+    model = shared.sd_model
+    if isinstance(model, torch.nn.Module):
+        return {"model": model}
+    objects = model.forge_objects
+    return {
+        "unet": objects.unet.model,
+        "text": objects.clip.cond_stage_model,
+        "vae": objects.vae.first_stage_model,
+    }
+
+
+def main_unet() -> torch.nn.Module:
+    model = shared.sd_model
+    if hasattr(model, "forge_objects"):
+        return model.forge_objects.unet.model.diffusion_model
+    return model.model.diffusion_model
+
+
+def is_text_encoder(module: torch.nn.Module) -> bool:
+    """A1111 and reForge wrap the library's text encoder in one of their own, which is counted in its place."""
+    name = TEXT_ENCODERS[0 if isinstance(shared.sd_model, torch.nn.Module) else 1]
+    return any(base.__name__.endswith(name) for base in type(module).__mro__)
 
 
 def encoded(tensor: torch.Tensor) -> str:
@@ -151,7 +167,14 @@ def picture_random(p: Any) -> str:
 
 def weights(model: torch.nn.Module) -> str:
     state = model.state_dict()
-    return digest(*(part for key in sorted(state) for part in (key, state[key].cpu().float().numpy().tobytes())))
+    return digest(*((key, *checksum(state[key])) for key in sorted(state)))
+
+
+def checksum(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The bytes of a tensor as one number: models of full size are summed up many times faster than hashed."""
+    plain = tensor.detach().cpu().contiguous()
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[plain.element_size()]
+    return tuple(plain.shape), str(plain.dtype), int(plain.reshape(-1).view(whole).sum(dtype=torch.int64))
 
 
 def hooks(model: torch.nn.Module) -> int:
@@ -160,33 +183,72 @@ def hooks(model: torch.nn.Module) -> int:
 
 def snapshot() -> dict[str, Any]:
     """What AMDM must not change. Identities are numbers that stay the same while the object lives."""
-    model, hijack, module = shared.sd_model, sd_hijack.model_hijack, torch.nn.modules.module
+    parts, module = list(main_parts().values()), torch.nn.modules.module
     own = set(map(id, record.handles))
-    modes = sorted({m.padding_mode for m in model.modules() if isinstance(m, torch.nn.Conv2d)})
+    every = [each for part in parts for each in part.modules()]
+    numbers = [number for part in parts for number in part.parameters()]
     return {
-        "model": id(model),
-        "weights": weights(model),
-        "device": sorted({str(parameter.device) for parameter in model.parameters()}),
-        "dtype": sorted({str(parameter.dtype) for parameter in model.parameters()}),
-        "training": model.training,
-        "module hooks": hooks(model),
+        "model": id(shared.sd_model),
+        "weights": [weights(part) for part in parts],
+        "device": sorted({str(number.device) for number in numbers}),
+        "dtype": sorted({str(number.dtype) for number in numbers}),
+        "training": [part.training for part in parts],
+        "module hooks": [hooks(part) for part in parts],
         "global hooks": len(module._global_forward_hooks) + len(module._global_forward_pre_hooks) - len(own),
-        "attributes": digest(sorted(key for part in model.modules() for key in vars(part))),
-        "padding": modes,
-        "parameterization": getattr(model, "parameterization", None),
-        "alphas": weights(torch.nn.ParameterDict({"a": torch.nn.Parameter(model.alphas_cumprod, False)})),
+        "attributes": digest(sorted(key for each in every for key in vars(each))),
+        "padding": sorted({each.padding_mode for each in every if isinstance(each, torch.nn.Conv2d)}),
         "options": json.loads(json.dumps(shared.opts.data, default=repr)),
+        "checkpoints": sorted(sd_models.checkpoints_list),
+        "textinfo": shared.state.textinfo,
+        **(engine_snapshot() if hasattr(shared.sd_model, "forge_objects") else {}),
+        **(hijack_snapshot() if isinstance(shared.sd_model, torch.nn.Module) else {}),
+    }
+
+
+def engine_snapshot() -> dict[str, Any]:
+    """Forge and its relatives: the patchers around the models, and what their loaders go by."""
+    model = shared.sd_model
+    objects = (model.forge_objects, model.forge_objects_original, model.forge_objects_after_applying_lora)
+    unet = model.forge_objects.unet
+    told = {
+        "patchers": [id(each.clip) for each in objects] + [id(each.unet) for each in objects[1:]],
+        "beside the unet": len(unet.extra_model_patchers_during_sampling),
+        "unet options": digest(unet.model_options),
+        "lora": model.current_lora_hash,
+    }
+    if "backend.args" not in sys.modules:
+        return told
+    from backend.args import dynamic_args
+    from backend.text_processing import classic_engine
+
+    told["schedule"] = checksum(unet.model.predictor.sigmas)
+    told["loading"] = [repr(dynamic_args), repr(sd_models.model_data.forge_loading_parameters)]
+    told["noted"] = dict(classic_engine.last_extra_generation_params)
+    return told
+
+
+def hijack_snapshot() -> dict[str, Any]:
+    """A1111, and reForge which has kept its text encoders' wrapping."""
+    from modules import devices, sd_hijack, sd_unet, sd_vae
+
+    model, hijack = shared.sd_model, sd_hijack.model_hijack
+    told = {
+        "parameterization": getattr(model, "parameterization", None),
+        "alphas": checksum(model.alphas_cumprod),
         "vae": [id(sd_vae.base_vae), sd_vae.loaded_vae_file, repr(sd_vae.checkpoint_info)],
-        "hijack": [id(hijack.clip), id(hijack.layers), hijack.optimization_method, hijack.circular_enabled],
+        "hijack": [id(getattr(hijack, name, None)) for name in ("clip", "layers", "optimization_method")],
+        "circular": getattr(hijack, "circular_enabled", None),
         "hijack texts": [dict(hijack.extra_generation_params), list(hijack.comments)],
         "unet": [id(sd_unet.original_forward), id(sd_unet.current_unet), id(sd_unet.current_unet_option)],
-        "lowvram": [id(lowvram.module_in_gpu), model.lowvram],
         "loaded": [id(loaded) for loaded in sd_models.model_data.loaded_sd_models],
         "cached files": len(sd_models.checkpoints_loaded),
-        "checkpoints": sorted(sd_models.checkpoints_list),
         "dtypes": [str(devices.dtype), str(devices.dtype_vae), str(devices.dtype_unet), devices.unet_needs_upcast],
-        "textinfo": shared.state.textinfo,
     }
+    if hasattr(model, "lowvram"):
+        from modules import lowvram
+
+        told["lowvram"] = [id(lowvram.module_in_gpu), model.lowvram]
+    return told
 
 
 def opened(path: Any) -> None:

@@ -1,0 +1,48 @@
+"""LoRAs on one co-model alone: its layers have other weights while it is evaluated, and bit for bit their own after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another tensor for a layer's parameter: `layer.name` is `value` while the change holds."""
+
+    layer: nn.Module
+    name: str
+    value: Tensor
+
+
+@contextmanager
+def changed(changes: Sequence[Change]) -> Iterator[None]:
+    """While the context lasts, the layers have the changes' weights.
+
+    Nothing is written: each layer has another parameter, and then its own again, whoever else shares that one's data. A
+    layer without such a parameter (a bias) has one for the time.
+    """
+    kept: list[tuple[Change, nn.Parameter | None]] = []
+    try:
+        for change in changes:
+            own = getattr(change.layer, change.name)
+            # a model that travels between devices may be on another one by now
+            value = change.value if own is None else change.value.to(own.device)
+            change.layer.register_parameter(change.name, nn.Parameter(value, requires_grad=False))
+            kept.append((change, own))
+        yield
+    finally:
+        for change, own in reversed(kept):
+            change.layer.register_parameter(change.name, own)
+
+
+def added(weight: Tensor, delta: Tensor) -> Tensor:
+    """`weight` + `delta`, in the weight's dtype; the sum is made in the delta's, which may be wider."""
+    if delta.ndim == 4 and weight.ndim == 4 and delta.shape[1] < weight.shape[1]:
+        # an inpainting checkpoint's first layer sees more channels than the LoRA was made for
+        delta = torch.nn.functional.pad(delta, (0, 0, 0, 0, 0, weight.shape[1] - delta.shape[1]))
+    return (weight.to(delta.dtype) + delta).to(weight.dtype)

@@ -1,0 +1,54 @@
+"""Reference pictures as settings carry them: a picture file in base64, as the WebUI's API has its own."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+from functools import lru_cache
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from .base import AmdmError
+
+FINGERPRINT = 12
+"""Digits of a picture's fingerprint: what an infotext tells of it."""
+
+
+def as_text(picture: Any) -> str:
+    """What a page's picture control holds (a PIL image, an array, a text, or None) as a setting's text."""
+    if picture is None or isinstance(picture, str):
+        return picture or ""
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(picture)
+    file = io.BytesIO()
+    # the file lives for one request: speed counts more than size
+    picture.save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def opened(text: str, who: str) -> Image.Image:
+    """The picture in RGB, upright; AmdmError where the text is none. `who` opens a complaint."""
+    try:
+        data = base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AmdmError(
+            f"{who}: the adapter's image cannot be read ({type(error).__name__}); "
+            "give a PNG, JPEG or WebP file, in the API as base64."
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def fingerprint(text: str) -> str:
+    """Digits that tell pictures apart by what is in them, not by their files; "" for no picture."""
+    if not text:
+        return ""
+    try:
+        picture = opened(text, "AMDM")
+        content = repr(picture.size).encode() + picture.tobytes()
+    except AmdmError:
+        content = text.encode()
+    return hashlib.sha256(content).hexdigest()[:FINGERPRINT]

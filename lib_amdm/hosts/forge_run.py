@@ -1,0 +1,162 @@
+"""Forge: how co-models are run beside the main model in one pass, by the rules that the host has for its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from backend import memory_management
+from backend.sampling.sampling_function import sampling_function
+from backend.text_processing import classic_engine
+from modules import devices, prompt_parser, shared
+
+from ..comodels.adapted import Place
+from ..comodels.lora import changed
+from ..comodels.pool import FileState
+from ..settings import CoModel
+from . import forge_lora, forge_models
+from .webui_adapters import Phrases
+from .webui_patchers import PatcherRun, PatcherSlotModel
+
+
+class ForgeRun(PatcherRun):
+    """One pass of one batch on Forge."""
+
+    memory = memory_management
+    known_noise: _KnownNoise | None = None
+
+    def refuse_main(self) -> None:
+        forge_models.refuse_main(self.main)
+
+    def slot_model(self, number: int, slot: CoModel) -> ForgeSlotModel:
+        return ForgeSlotModel(self, number, slot)
+
+    def start(self) -> None:
+        super().start()
+        if getattr(self.p, "mask", None) is not None:
+            self.known_noise = _KnownNoise(self.denoiser)
+
+    def finish(self, pool_limit: int) -> bool:
+        if self.known_noise is not None:
+            self.known_noise.remove()
+        return super().finish(pool_limit)
+
+    def shown(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """What a model is shown of a latent: outside the mask of an inpainting, the known picture with noise."""
+        if self.known_noise is None:
+            return x
+        d = self.denoiser
+        noise = self.known_noise.draw(d.init_latent)
+        known = d.init_latent + sigma.view(-1, *[1] * (x.ndim - 1)) * noise
+        return x * d.nmask + known * d.mask
+
+
+class _KnownNoise:
+    """The noise that the denoiser put on the known part of an inpainting in its last evaluation, drawn again.
+
+    It comes from the process's own generator, which must not be moved: so the state from before is remembered.
+    """
+
+    def __init__(self, denoiser: torch.nn.Module) -> None:
+        self.states: dict[torch.device, torch.Tensor] = {}
+        self.handle = denoiser.register_forward_pre_hook(self._remember)
+
+    def _remember(self, denoiser: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        device = denoiser.init_latent.device
+        module = torch if device.type == "cpu" else getattr(torch, device.type)
+        self.states[device] = module.get_rng_state() if device.type == "cpu" else module.get_rng_state(device)
+
+    def draw(self, like: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator(like.device)
+        generator.set_state(self.states[like.device])
+        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+    def remove(self) -> None:
+        self.handle.remove()
+
+
+class ForgeSlotModel(PatcherSlotModel):
+    """A checkpoint's engine, loaded outside the host's own place for one, or the main one."""
+
+    memory_remedy = 'lower "GPU Weights" at the top of the page'
+    nan_remedy = "start the WebUI with --all-in-fp32"
+
+    def _load(self) -> None:
+        run, p = self.run, self.run.p
+        load = partial(forge_models.load, self.info, run.main, self.number)
+        kept = run.host.pool.get(self.info.filename, forge_models.variant(), load)
+        # the family is checked again because the kept one may have been loaded beside another main model
+        forge_models.refuse_stranger(forge_models.family_of(kept.model.engine), self.info, run.main, self.number)
+        kept.model.prepare(p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+        self.model, self.texts = kept.model.engine, kept.texts
+
+    def _place(self) -> Place:
+        family = forge_models.family_of(self.model)
+        engine = getattr(self.model, "text_processing_engine", None)
+        return Place(
+            unet=self.network,
+            family=family,
+            # only SD1's adapters have phrases, and its engine has one text encoder
+            phrases=Phrases(self, engine, engine.text_encoder.transformer) if engine else None,
+            seeds=self.run.seeds,
+            device=memory_management.get_torch_device(),
+            dtype=self.unet.model.computation_dtype,
+            who=self.who,
+            control=f"co-model {self.number}" if self.number else "the main adapter",
+        )
+
+    def _lora(self, named: Sequence[Any]) -> forge_lora.Loras:
+        return forge_lora.Loras(self.model, named, self.who, self.run.host.lora_files)
+
+    def _apply_lora(self) -> None:
+        """Only in the pass have the UNet's weights the main prompt's LoRAs in them, and are where they are used."""
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        kept = classic_engine.last_extra_generation_params
+        classic_engine.last_extra_generation_params = {}
+        self.model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+        try:
+            with torch.inference_mode(), devices.autocast():
+                # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
+                memory_management.load_model_gpu(self.model.forge_objects.clip.patcher)
+                yield
+        finally:
+            classic_engine.last_extra_generation_params = kept
+
+    def _dialect(self) -> tuple[Any, ...]:
+        opts = shared.opts
+        options = (
+            opts.use_old_scheduling,
+            opts.emphasis,
+            opts.CLIP_stop_at_last_layers,
+            opts.sdxl_crop_left,
+            opts.sdxl_crop_top,
+            opts.sdxl_refiner_low_aesthetic_score,
+            opts.sdxl_refiner_high_aesthetic_score,
+        )
+        if not self.is_main:
+            return options
+        return (*options, self.model.current_lora_hash, *forge_models.variant(), FileState.of(self.info.filename))
+
+    def _needs_negative(self) -> bool:
+        return self.cond_scale != 1
+
+    def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
+        run = self.run
+        if not self.is_main:
+            run.bring(self.unet, x.shape)
+        shown = run.shown(x, sigma)
+        parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
+        uncond = None if self.uncond is None else prompt_parser.reconstruct_cond_batch(self.uncond, step)
+        cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
+        if self.lora and not self.changes:
+            self.changes = self.lora.of_unet()
+        with changed(self.changes), self.adapted(step):
+            denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)
+        denoised = run.masked(denoised, sigma)
+        # timestep samplers are answered with the noise in what the model was shown
+        return x + denoised - shown if run.on_timesteps else denoised

@@ -1,0 +1,54 @@
+"""Which WebUI this is: found out by what it can do, never by its version."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import Any
+
+CAN: dict[str, dict[str, tuple[str, ...]]] = {
+    "forge": {
+        "modules.sd_models": ("forge_model_reload",),
+        "backend.loader": ("split_state_dict", "load_huggingface_component"),
+        "backend.sampling.sampling_function": ("sampling_function",),
+    },
+    "reforge": {
+        "modules_forge.forge_loader": ("load_model_for_a1111",),
+        "ldm_patched.modules.samplers": ("sampling_function",),
+    },
+    "a1111": {
+        "modules.sd_models": ("load_model_weights", "get_checkpoint_state_dict"),
+        "modules.sd_hijack": ("StableDiffusionModelHijack",),
+        "modules.lowvram": ("is_enabled",),
+    },
+}
+"""What each host's files need of a WebUI to work in it; the first whose needs are met is the one."""
+
+
+class UnknownHostError(Exception):
+    """Why AMDM cannot be used in this WebUI, in one line for its page."""
+
+
+def host() -> Any:
+    """The host for the WebUI that this runs in; UnknownHostError where there is none."""
+    for name, needs in CAN.items():
+        if all(_offers(module, names) for module, names in needs.items()):
+            try:
+                return importlib.import_module(f"{__package__}.{name}").HOST
+            except ImportError as error:
+                raise UnknownHostError(
+                    f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({error}); the README "
+                    "says what AMDM was tried with."
+                ) from error
+    raise UnknownHostError("AMDM cannot be used here: this WebUI is none that it knows; the README names those.")
+
+
+def _offers(module: str, names: tuple[str, ...]) -> bool:
+    try:
+        # a folder of that name may be somebody else's, and is not imported before it has the right parts
+        if find_spec(module) is None:
+            return False
+        found = importlib.import_module(module)
+    except ImportError:
+        return False
+    return all(hasattr(found, name) for name in names)

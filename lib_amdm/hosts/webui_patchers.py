@@ -1,0 +1,100 @@
+"""What Forge and reForge have in common: models in patchers, which a memory manager moves.
+
+The manager knows the co-models: a copy of the main UNet's patcher names them as what is needed beside it, so that it
+plans the GPU's memory for all of them before the pass, and takes from them what it needs afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+from modules import shared
+from modules.script_callbacks import CFGDenoiserParams
+
+from ..sampling import CoRun
+from ..settings import CoModel
+from .webui_adapters import OnSelfTellingMain, progress, working
+from .webui_run import SlotModel, WebUIRun
+
+
+class PatcherRun(WebUIRun):
+    """One pass of one batch on a WebUI whose models are in patchers."""
+
+    memory: ModuleType
+    """The host's memory manager."""
+
+    registered_at: Any = None
+
+    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+        runs = super().co_runs(slots)
+        own = {id(model.unet): model.unet for model in self.models if not model.is_main}
+        if own:
+            # the host puts the main model's own patcher back before every pass
+            self.registered_at = self.main.forge_objects.unet = self.main.forge_objects.unet.clone()
+            for unet in own.values():
+                self.registered_at.add_extra_model_patcher_during_sampling(unet)
+        return runs
+
+    def adapter_on_main(self, model: PatcherSlotModel) -> OnSelfTellingMain:
+        return OnSelfTellingMain(self.denoiser, model, model.network)
+
+    def finish(self, pool_limit: int) -> bool:
+        self._unregister()
+        return super().finish(pool_limit)
+
+    def _unregister(self) -> None:
+        own = [model.unet for model in self.models if not model.is_main]
+        # other extensions may have copied the patcher, and its list with it; a refiner may have replaced all of it
+        now = getattr(getattr(self.main, "forge_objects", None), "unet", None)
+        for patcher in (self.registered_at, now):
+            if patcher is not None:
+                needed = patcher.extra_model_patchers_during_sampling
+                needed[:] = [each for each in needed if not any(each is unet for unet in own)]
+        self.registered_at = None
+
+    @property
+    def cond_scale(self) -> float:
+        return self.p.hr_cfg if self.p.is_hr_pass else self.p.cfg_scale
+
+    def bring(self, unet: Any, shape: torch.Size) -> None:
+        """Have a co-model's UNet where it is evaluated, should the host have sent it away in the middle of the pass."""
+        if any(entry.model is unet for entry in self.memory.current_loaded_models):
+            return
+        main = self.main.forge_objects.unet
+        batch, *rest = shape
+        needed = unet.memory_required([2 * batch, *rest])
+        self.memory.load_models_gpu([main, *main.extra_model_patchers_during_sampling], memory_required=needed)
+
+
+class PatcherSlotModel(SlotModel):
+    """A checkpoint's models in patchers, loaded outside the host's own place for them, or the main ones."""
+
+    @property
+    def unet(self) -> Any:
+        """The UNet's patcher, with everything that was attached to it."""
+        return self.model.forge_objects.unet
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The UNet itself."""
+        return self.unet.model.diffusion_model
+
+    def adapted(self, step: int) -> AbstractContextManager[None]:
+        """Around an evaluation: the slot's adapter works in it."""
+        if self.adapter is None:
+            return nullcontext()
+        share = progress(self.run.denoiser, step)
+        return working(self.adapter, self.network, lambda: share)
+
+    def asked(self, shown: torch.Tensor, sigma: torch.Tensor, cond: Any, uncond: Any) -> tuple[Any, CFGDenoiserParams]:
+        """What the host's own function for guidance takes: a denoiser's stand-in with this model, and the inputs."""
+        run, state = self.run, shared.state
+        image_cond = run.sampler.sampler_extra_args["image_cond"]
+        told = CFGDenoiserParams(
+            shown, image_cond, sigma, state.sampling_step, state.sampling_steps, cond, uncond, run.denoiser
+        )
+        return SimpleNamespace(inner_model=SimpleNamespace(inner_model=self.model), p=run.p), told

@@ -1,0 +1,403 @@
+"""What A1111 and its relatives have in common when co-models are run in a pass: slots, texts, errors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import torch
+from modules import extra_networks, prompt_parser, scripts, sd_models, sd_samplers, sd_samplers_common, shared
+from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
+
+from ..adapters.errors import AdapterError
+from ..comodels.adapted import AtWork, Place
+from ..comodels.base import AmdmError
+from ..comodels.lora import Change, changed
+from ..comodels.pool import Texts
+from ..sampling import CoRun, private_seeds
+from ..settings import MAIN_CHECKPOINT, Adapted, CoModel
+from .webui_adapters import AtWorkOnMain
+from .webui_host import WebUIHost, find_checkpoint
+from .webui_words import one_line
+
+LORAS = ("lora", "lyco")
+"""What the WebUIs' prompts call LoRAs."""
+
+
+class WebUIRun:
+    """One pass of one batch: the co-models of its slots, their texts, and how the main model's rules apply to them."""
+
+    def __init__(
+        self, host: WebUIHost, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int
+    ) -> None:
+        self.host, self.p, self.goes_on, self.hook, self.steps = host, p, goes_on, hook, steps
+        self.sampler = p.sampler
+        self.on_timesteps = "timesteps" in inspect.signature(sampler).parameters
+        self.main = shared.sd_model
+        self.main_file = self.main.sd_checkpoint_info.filename
+        self.stopped = False
+        self.models: list[SlotModel] = []
+        self.main_model: SlotModel | None = None
+        self.main_adapter: AtWorkOnMain | None = None
+
+    def refuse_main(self) -> None:
+        """AmdmError where the method is not made for the main model."""
+        raise NotImplementedError
+
+    def slot_model(self, number: int, slot: CoModel) -> SlotModel:
+        """A slot's model, loaded and with its texts encoded."""
+        raise NotImplementedError
+
+    def adapt_main(self, adapted: Adapted) -> None:
+        try:
+            self.main_model = self.slot_model(0, CoModel(checkpoint=MAIN_CHECKPOINT, **vars(adapted)))
+        finally:
+            shared.state.textinfo = None
+
+    @property
+    def denoiser(self) -> Any:
+        return self.sampler.model_wrap_cfg
+
+    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+        self.refuse_main()
+        try:
+            for number, slot in slots:
+                self.models.append(self.slot_model(number, slot))
+        finally:
+            shared.state.textinfo = None
+        return [
+            CoRun(
+                model.denoise,
+                model.slot.gamma,
+                model.slot.eta,
+                model.slot.noise,
+                private_seeds(self.seeds, model.number),
+            )
+            for model in self.models
+        ]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of the batch's images."""
+        return self.p.seeds[: len(self.hook["noise"])]
+
+    def sampler_options(self) -> dict[str, Any]:
+        x, noise = self.hook["x"], self.hook["noise"]
+        return {
+            "init": None if x is noise else x,
+            "nominal_steps": self.pass_steps,
+            "shortest_tail": shared.opts.uni_pc_order,
+            "going": self.going,
+        }
+
+    def start(self) -> None:
+        """The pass begins."""
+        if self.main_model is not None:
+            self.main_adapter = self.adapter_on_main(self.main_model)
+
+    def adapter_on_main(self, model: SlotModel) -> AtWorkOnMain:
+        """Set the main model's adapter to work."""
+        raise NotImplementedError
+
+    @property
+    def pass_steps(self) -> int:
+        p = self.p
+        return (p.hr_second_pass_steps or p.steps) if p.is_hr_pass else p.steps
+
+    @property
+    def cond_scale(self) -> float:
+        """The main model's guidance scale in this pass."""
+        return self.sampler.sampler_extra_args["cond_scale"]
+
+    def titles(self) -> dict[int, str]:
+        return {model.number: model.title for model in self.models}
+
+    def going(self) -> bool:
+        """False once the models must not be mixed any more: the refiner took over, or a co-model failed."""
+        if not self.stopped and shared.sd_model.sd_checkpoint_info.filename != self.main_file:
+            self.stop("AMDM: the refiner took over in the early steps, so the models were run together only before it.")
+        return not self.stopped
+
+    def stop(self, why: str) -> None:
+        self.stopped = True
+        self.p.comment(why)
+
+    def failed(self, error: AmdmError) -> None:
+        """Raise, which ends the picture; or note it and let the main model go on alone, where the user wants that."""
+        if not self.goes_on:
+            raise error
+        self.stop(str(error))
+
+    def finish(self, pool_limit: int) -> bool:
+        shared.state.textinfo = None
+        if self.main_adapter is not None:
+            self.main_adapter.remove()
+            self.main_adapter = None
+            if shared.sd_model.sd_checkpoint_info.filename != self.main_file:
+                self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
+        models = [*self.models, *([self.main_model] if self.main_model else [])]
+        ran = any(model.evaluations for model in models)
+        used = {model.adapter.name for model in models if model.adapter}
+        for model in models:
+            model.park()
+            model.let_go()
+        self.models, self.main_model = [], None
+        self.host.trim(pool_limit, len(used))
+        return ran
+
+    def skips_uncond(self, step: int, sigma: float) -> bool:
+        """The host's rules for leaving out the negative prompt: "skip early CFG" and NGMS."""
+        opts, denoiser = shared.opts, self.denoiser
+        if opts.skip_early_cond != 0 and step / denoiser.total_steps <= opts.skip_early_cond:
+            return True
+        least = self.sampler.sampler_extra_args["s_min_uncond"]
+        return bool((step % 2 or opts.s_min_uncond_all) and least > 0 and sigma < least)
+
+    def masked(self, latent: torch.Tensor, sigma: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+        """Outside the mask of an inpainting the picture is known to every model: `known`, or the picture itself."""
+        d = self.denoiser
+        if d.mask is None:
+            return latent
+        blended = latent * d.nmask + (d.init_latent if known is None else known) * d.mask
+        if self.p.scripts is None:
+            return blended
+        told = scripts.MaskBlendArgs(latent, d.nmask, d.init_latent, d.mask, blended, denoiser=d, sigma=sigma)
+        self.p.scripts.on_mask_blend(self.p, told)
+        return told.blended_latent
+
+
+class Lora(Protocol):
+    """The LoRAs of a slot's own prompt, on its model alone."""
+
+    key: tuple[Any, ...]
+    """What tells them apart."""
+
+    def of_texts(self) -> list[Change]:
+        """The text encoder's other weights."""
+
+    def of_unet(self) -> list[Change]:
+        """The UNet's other weights."""
+
+
+class SlotModel:
+    """One slot's model in one pass: loaded, its texts encoded, ready to denoise. Slot 0 is the main model's adapter."""
+
+    memory_remedy: str
+    nan_remedy: str
+    texts: Texts
+    model: Any
+    lora: Lora | None = None
+    adapter: AtWork | None = None
+
+    def __init__(self, run: Any, number: int, slot: CoModel) -> None:
+        self.run, self.number, self.slot = run, number, slot
+        self.evaluations = 0
+        self.is_main = slot.checkpoint == MAIN_CHECKPOINT
+        self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
+        self.title = MAIN_CHECKPOINT if self.is_main else self.info.title
+        shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
+        with self._in_words("loading"):
+            if self.is_main:
+                self.model, self.texts = run.main, run.host.main_texts
+            else:
+                self._load()
+                self.title = self.info.title
+            self.cond, self.uncond = self._encode()
+            self.changes: list[Change] = []
+            self._apply_lora()
+            if slot.adapted.used:
+                self.adapter = run.host.adapters.prepare(slot.adapted, self._place())
+
+    @property
+    def who(self) -> str:
+        """What opens a complaint."""
+        return f"AMDM slot {self.number}" if self.number else "AMDM"
+
+    def _apply_lora(self) -> None:
+        """Compute the UNet's other weights, where this is possible before the pass."""
+        self.changes = self.lora.of_unet() if self.lora else []
+
+    def _place(self) -> Place:
+        """This model, for an adapter to be put on."""
+        raise NotImplementedError
+
+    def _lora(self, named: Sequence[Any]) -> Lora:
+        """The LoRAs that the slot's prompt names, as the host's parser gives them."""
+        raise AmdmError(
+            f"{self.who}: its prompt names a LoRA, which co-models cannot load in this WebUI; remove it from the "
+            "slot's prompt."
+        )
+
+    def _load(self) -> None:
+        """Set the model and its texts, ready for this pass."""
+        raise NotImplementedError
+
+    def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
+        """The denoised latent after guidance, as the host's own denoiser gives it for its main model."""
+        raise NotImplementedError
+
+    def _dialect(self) -> tuple[Any, ...]:
+        """What, beside a text and its schedule, decides how this model encodes it."""
+        raise NotImplementedError
+
+    def _encoding(self) -> AbstractContextManager[None]:
+        """Around the encoding of a text: ready to encode, and what the host notes of it is not noted of co-models."""
+        raise NotImplementedError
+
+    def park(self) -> None:
+        """After the early steps: make room on the GPU, where the host does not do so by itself."""
+
+    def let_go(self) -> None:
+        """Refer to the model no more: the pass may hold this object for a while, and the pool may drop the model."""
+        self.model = self.adapter = self.lora = None
+        self.changes = []
+
+    @property
+    def cond_scale(self) -> float:
+        """The slot's own guidance scale, or the main model's."""
+        return self.slot.cfg_scale or self.run.cond_scale
+
+    def _needs_negative(self) -> bool:
+        """Whether the negative prompt is encoded at all."""
+        return True
+
+    def _find(self) -> sd_models.CheckpointInfo:
+        info = find_checkpoint(self.slot.checkpoint)
+        if info is None:
+            raise AmdmError(
+                f'{self.who}: "{self.slot.checkpoint}" is not in the WebUI\'s list of checkpoints; '
+                "refresh the list or choose another checkpoint."
+            )
+        return info
+
+    def _encode(self) -> tuple[Any, Any]:
+        """The slot's own texts, or the main prompt's, through this model's text encoder, as the host schedules them."""
+        p, hook = self.run.p, self.run.hook
+        mains = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
+        encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
+        wanted = (True, self._needs_negative())
+        prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
+        negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
+        loras = [named for kind in LORAS for named in networks.pop(kind, [])]
+        self._refuse_networks(networks, "prompt")
+        self._refuse_networks(others, "negative prompt")
+        self.lora = self._lora(loras) if loras else None
+        conds = []
+        for given, main, encoder, ready, want in zip(
+            (prompt, negative), mains, encoders, (hook["c"], hook["uc"]), wanted
+        ):
+            if not want:
+                conds.append(None)
+            elif self.is_main and not given.strip() and ready is not None and not self.lora:
+                conds.append(ready)
+            else:
+                conds.append(self._encoded([given] * len(main) if given.strip() else main, encoder))
+        return conds[0], conds[1]
+
+    def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
+        if named:
+            raise AmdmError(
+                f'{self.who}: its {where} names an extra network ("<{next(iter(named))}:...>"), which co-models cannot '
+                "load there; remove it."
+            )
+
+    def _encoded(self, texts: list[str], encoder: Callable[..., Any]) -> Any:
+        p = self.run.p
+        hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
+        width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
+        texts = prompt_parser.SdConditioning(texts, is_negative_prompt=negative, width=width, height=height)
+        config = sd_samplers.find_sampler_config(p.sampler_name)
+        steps = config.total_steps(p.steps) if config else p.steps
+        hires_steps = None
+        if hires:
+            config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+            hires_steps = config.total_steps(self.run.pass_steps) if config else self.run.pass_steps
+        old = shared.opts.use_old_scheduling
+
+        def encode() -> Any:
+            with self.encoding():
+                return encoder(self.model, texts, steps, hires_steps, old)
+
+        return self.texts.get((tuple(texts), negative, width, height, steps, hires_steps, *self.text_key()), encode)
+
+    def text_key(self) -> tuple[Any, ...]:
+        """What, beside a text and its schedule, decides how this model encodes it, its own LoRAs included."""
+        return (*self._dialect(), self.lora.key if self.lora else ())
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Around the encoding of a text by this model, with its own LoRAs."""
+        with self._encoding(), changed(self.lora.of_texts() if self.lora else []):
+            yield
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The model's denoised latent after guidance (`sampling.CoRun.denoise`)."""
+        state, run = shared.state, self.run
+        if state.interrupted or state.skipped:
+            raise sd_samplers_common.InterruptedException
+        if run.stopped:
+            return x
+        step = run.denoiser.step - 1
+        early = min(run.steps, run.pass_steps)
+        state.textinfo = f"AMDM: step {self.evaluations + 1} of {early}, {self.info.name_for_extra}"
+        try:
+            with self._in_words("running"):
+                denoised = self._denoised(x, sigma, step)
+            self._refuse_nan(denoised)
+        except AmdmError as error:
+            run.failed(error)
+            return x
+        self.evaluations += 1
+        return denoised
+
+    def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
+        """Texts of different length as the host's options want them; its empty text is this model's own."""
+        opts = shared.opts
+        if cond.shape[1] == uncond.shape[1]:
+            return cond, uncond
+        if opts.pad_cond_uncond_v0:
+            # the host's own padding, on a stand-in for the denoiser that it would leave a note on
+            return CFGDenoiser.pad_cond_uncond_v0(SimpleNamespace(), cond, uncond)
+        if opts.pad_cond_uncond:
+            empty = self.run.main.cond_stage_model_empty_prompt if self.is_main else self.texts.get("", self._empty)
+            repeats = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
+            if repeats < 0:
+                cond = pad_cond(cond, -repeats, empty)
+            elif repeats > 0:
+                uncond = pad_cond(uncond, repeats, empty)
+        return cond, uncond
+
+    def _empty(self) -> torch.Tensor:
+        with self._encoding():
+            cond = self.model.get_learned_conditioning([""])
+        return cond["crossattn"] if isinstance(cond, dict) else cond
+
+    def _refuse_nan(self, denoised: torch.Tensor) -> None:
+        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
+            raise AmdmError(
+                f'{self.who}: "{self.info.name}" gave NaN; choose another checkpoint, or {self.nan_remedy}.'
+            )
+
+    @contextmanager
+    def _in_words(self, doing: str) -> Iterator[None]:
+        """Whatever goes wrong becomes one sentence that names the slot, the file and the remedy."""
+        try:
+            yield
+        except AmdmError:
+            raise
+        except AdapterError as error:
+            raise AmdmError(f"{self.who}: {error}") from error
+        except torch.cuda.OutOfMemoryError as error:
+            self.run.host.unload()
+            raise AmdmError(
+                f'{self.who}: there is not enough GPU memory for "{self.info.name}" beside the main '
+                f"checkpoint; use fewer co-models, a smaller picture, or {self.memory_remedy}."
+            ) from error
+        except Exception as error:
+            raise AmdmError(
+                f'{self.who}: {doing} "{self.info.name}" failed ({one_line(error)}); '
+                "choose another checkpoint or empty the slot."
+            ) from error

@@ -1,0 +1,56 @@
+"""A drawn preview of a layout: its boxes, phrases and actions as a small SVG, or what is wrong with it."""
+
+from __future__ import annotations
+
+from html import escape
+
+from ..layout import Layout, LayoutError, Region
+
+SIZE = 256
+"""The longer side of the drawing, in pixels."""
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+EMPTY = "No boxes yet."
+
+
+def preview(text: str, aspect: float = 1.0) -> str:
+    """HTML that shows the layout in `text` on a picture whose width is `aspect` times its height."""
+    try:
+        layout = Layout.read(text or "")
+    except LayoutError as error:
+        return f'<p class="error">The layout {escape(str(error))}.</p>'
+    return drawing(layout, aspect) if layout else EMPTY
+
+
+def drawing(layout: Layout, aspect: float = 1.0) -> str:
+    width, height = (SIZE, SIZE / aspect) if aspect >= 1 else (SIZE * aspect, SIZE)
+    parts = [f'<rect x="0" y="0" width="{width:g}" height="{height:g}" fill="#8882" stroke="#888"/>']
+    parts += [_box(placed, COLOURS[n % len(COLOURS)], width, height) for n, placed in enumerate(layout.regions)]
+    for action in layout.interactions:
+        (x0, y0), (x1, y1) = (_centre(layout.regions[end], width, height) for end in (action.subject, action.object))
+        parts.append(
+            f'<line x1="{x0:g}" y1="{y0:g}" x2="{x1:g}" y2="{y1:g}" stroke="currentColor" stroke-dasharray="4 3"/>'
+            f'<circle cx="{x1:g}" cy="{y1:g}" r="4" fill="currentColor"/>'
+            + _text((x0 + x1) / 2, (y0 + y1) / 2 - 4, action.action, "currentColor", "middle")
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" role="img">{"".join(parts)}</svg>'
+    )
+
+
+def _box(placed: Region, colour: str, width: float, height: float) -> str:
+    x0, y0, x1, y1 = placed.box
+    x, y = x0 * width, y0 * height
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{(x1 - x0) * width:g}" height="{(y1 - y0) * height:g}" '
+        f'fill="{colour}33" stroke="{colour}" stroke-width="2"/>' + _text(x + 4, y + 14, placed.phrase, colour, "start")
+    )
+
+
+def _text(x: float, y: float, words: str, colour: str, anchor: str) -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="12" fill="{colour}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def _centre(placed: Region, width: float, height: float) -> tuple[float, float]:
+    x0, y0, x1, y1 = placed.box
+    return (x0 + x1) / 2 * width, (y0 + y1) / 2 * height

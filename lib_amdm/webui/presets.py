@@ -1,0 +1,83 @@
+"""Settings to start from: the paper's own three experiments, as the settings of this extension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..layout import EXAMPLE
+from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, Adapted, CoModel, Settings
+
+INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
+MIGC = "MIGC_SD14.ckpt"
+IP_ADAPTER = "ip-adapter_sd15.safetensors"
+_PATTERNS = {INTERACT_DIFFUSION: ("interact",), MIGC: ("migc",), IP_ADAPTER: ("ip-adapter_sd15", "ip-adapter")}
+"""What a user's own file for each of these is called, the best first."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An example. sampling_steps: what the WebUI's own "Sampling steps" must be for it."""
+
+    name: str
+    sampling_steps: int
+    settings: Settings
+
+    @property
+    def told(self) -> str:
+        return (
+            f"{self.name}: set Sampling steps to {self.sampling_steps}, the sampler to DDIM or Euler and the CFG scale "
+            "to 7.5; draw 512x512 with an SD1.5 checkpoint, describe the scene of the layout in the prompt"
+            + (", and choose the IP-Adapter's image." if any(_needs_image(s) for s in self.settings.co_models) else ".")
+        )
+
+    def with_files(self, listed: Iterable[str]) -> Settings:
+        """The settings with the user's own files where the list has such ones."""
+        listed = list(listed)
+        main = self.settings.main_adapter
+        return replace(
+            self.settings,
+            main_adapter=replace(main, adapter=_listed(main.adapter, listed)),
+            co_models=tuple(replace(s, adapter=_listed(s.adapter, listed)) for s in self.settings.co_models),
+        )
+
+
+def _needs_image(slot: CoModel) -> bool:
+    return slot.adapter == IP_ADAPTER
+
+
+def _listed(name: str, listed: list[str]) -> str:
+    if name == NO_ADAPTER or name in listed:
+        return name
+    alike = (title for pattern in _PATTERNS[name] for title in listed if pattern in title.lower())
+    return next(alike, name)
+
+
+def _paper(eta: float, *co_models: CoModel) -> Settings:
+    main = Adapted(adapter=INTERACT_DIFFUSION, layout=EXAMPLE)
+    return Settings(True, steps=3, eta=eta, correction="paper", main_adapter=main, co_models=co_models)
+
+
+def _migc(gamma: float, eta: float, until: float) -> CoModel:
+    return CoModel(
+        checkpoint=MAIN_CHECKPOINT,
+        gamma=gamma,
+        eta=eta,
+        noise="independent",
+        adapter=MIGC,
+        until=until,
+        layout="\n".join(line for line in EXAMPLE.splitlines() if ":" in line),
+    )
+
+
+def _ip_adapter(gamma: float, eta: float) -> CoModel:
+    return CoModel(
+        checkpoint=MAIN_CHECKPOINT, gamma=gamma, eta=eta, noise="independent", adapter=IP_ADAPTER, strength=0.8
+    )
+
+
+PRESETS = (
+    Preset("Paper: InteractDiffusion + MIGC", 50, _paper(55, _migc(0.5, 45, 0.5))),
+    Preset("Paper: InteractDiffusion + IP-Adapter", 10, _paper(55, _ip_adapter(0.45, 45))),
+    Preset("Paper: InteractDiffusion + MIGC + IP-Adapter", 10, _paper(45, _migc(0.47, 40, 0.6), _ip_adapter(0.5, 35))),
+)

@@ -1,0 +1,28 @@
+"""AMDM where it cannot be used: one line in the place of its panel, and an error for who asks for it all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..comodels.base import AmdmError
+from ..settings import Settings, specs
+from .run import Failure
+
+
+def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
+    """The line, and the switch that an API's settings take the place of; the switch is not shown."""
+    switch = specs(Settings)[0]
+    with gr.Accordion(switch.label, open=False, elem_id=elem_id("refusal")):
+        gr.HTML(value=escape(reason))
+        return [gr.Checkbox(value=False, label=switch.label, visible=False, elem_id=elem_id(switch.name))]
+
+
+def answer(reason: str, args: Sequence[Any]) -> Failure | None:
+    """What happens to a picture: nothing, or an error where a request asks for AMDM."""
+    given = args[0] if args else False
+    asked = given.get("enabled", False) if isinstance(given, Mapping) else given
+    return Failure(AmdmError(reason)) if asked else None

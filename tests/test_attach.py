@@ -1,0 +1,548 @@
+"""Adapters on a UNet: which blocks they find, what they leave alone, and what must hold whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lib_amdm.adapters.attach import attached, blocks_of
+from lib_amdm.adapters.base import Prepared, Rows
+from lib_amdm.adapters.errors import AdapterError
+from lib_amdm.adapters.files import adapter_file
+from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.layout import Layout
+from lib_amdm.shapes.networks import CONTEXT, new_unet
+from tests.adapter_files import (
+    gligen_shapes,
+    interactdiffusion_shapes,
+    ip_shapes,
+    migc_shapes,
+    random_tensors,
+    sd1_unet,
+    sdxl_unet,
+    widths_of,
+)
+from tests.seeded import fill, uniform
+from tests.unets import LAYOUTS, ldm_names, unet_of
+
+WIDTH = 48
+SMALL = widths_of(unet_of("a1111", WIDTH)[0])
+KINDS = ("ip-adapter", "gligen", "interactdiffusion", "migc", "migc++")
+SHAPES = {
+    "ip-adapter": ip_shapes(SMALL, WIDTH, features=40),
+    "gligen": gligen_shapes(SMALL, WIDTH, 16),
+    "interactdiffusion": interactdiffusion_shapes(SMALL, WIDTH, 16),
+    "migc": migc_shapes(SMALL, WIDTH),
+    "migc++": migc_shapes(SMALL, WIDTH, plus=True),
+}
+LAYOUTS_TOLD = (
+    [{"phrase": "a", "box": [0, 0, 0.5, 0.6]}, {"phrase": "b", "box": [0.3, 0.4, 1, 1]}],
+    [{"phrase": "c", "box": [0.1, 0.5, 0.7, 0.9]}, {"phrase": "a", "box": [0.5, 0.1, 0.9, 0.4]}],
+    [{"phrase": "b", "box": [0, 0, 1, 1]}, {"phrase": "c", "box": [0.6, 0.6, 0.9, 0.9]}],
+)
+ACTION = {"subject": 0, "action": "does", "object": 1}
+TIME = 321
+EXACT = 5e-5
+"""The UNet itself rounds one row otherwise alone than in a batch, and one layout otherwise than another."""
+
+
+def adapter(kind: str) -> AnyAdapter:
+    return adapter_of(adapter_file(random_tensors(SHAPES[kind]), f"my-{kind}.safetensors"))
+
+
+def layouts(images: Sequence[int], actions: bool) -> list[Layout]:
+    return [Layout.of_rows([*LAYOUTS_TOLD[image], *([ACTION] if actions else [])]) for image in images]
+
+
+def phrases() -> dict[str, Tensor]:
+    return {word: 2 * uniform(f"phrase {word}", (WIDTH,)) for word in ("a", "b", "c", "does")}
+
+
+def contexts() -> dict[str, Tensor]:
+    return {word: 2 * uniform(f"context {word}", (9, WIDTH)) for word in ("a", "b", "c")}
+
+
+def told(kind: str, images: Sequence[int] = (0,), **how: float) -> Prepared:
+    """An adapter told of these images."""
+    own = adapter(kind)
+    if kind == "ip-adapter":
+        return own.told(torch.cat([uniform(f"picture {image}", (1, 40)) for image in images]), **how)
+    if kind.startswith("migc"):
+        seeds = [100 + image for image in images]
+        how = {"until": 1.0, **how}
+        return own.told(layouts(images, False), phrases(), contexts(), naive_until=how["until"], seeds=seeds, **how)
+    return own.told(layouts(images, kind == "interactdiffusion"), phrases(), **{"until": 1.0, **how})
+
+
+def latents(images: Sequence[int], size: tuple[int, int] = (16, 16)) -> Tensor:
+    return torch.stack([uniform(f"latent {image}", (4, *size)) for image in images])
+
+
+def texts(rows: Rows) -> Tensor:
+    return torch.stack(
+        [uniform(f"text {image} {prompt}", (7, WIDTH)) for image, prompt in zip(rows.images, rows.prompts)]
+    )
+
+
+def predicted(
+    layout: str,
+    adapters: Sequence[Prepared],
+    rows: Rows,
+    told_rows: Rows | None = None,
+    size: tuple[int, int] = (16, 16),
+) -> Tensor:
+    _, predict = UNETS[layout]
+    with torch.no_grad(), attached(UNETS[layout][0], adapters, lambda: told_rows or rows):
+        return predict(latents(rows.images, size), torch.full((len(rows.images),), TIME), texts(rows))
+
+
+UNETS = {layout: unet_of(layout, WIDTH) for layout in LAYOUTS}
+ONE = Rows((0, 0), (True, False))
+
+
+def hooks(unet: nn.Module) -> int:
+    return sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in unet.modules())
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
+
+
+# --------------------------------------------------------------------------------------------------------- blocks
+
+SD1_ORDER = [
+    *(f"input_blocks.{n}" for n in (1, 2, 4, 5, 7, 8)),
+    *(f"output_blocks.{n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11)),
+    "middle_block",
+]
+SDXL_ORDER = {
+    "input_blocks.4": 2,
+    "input_blocks.5": 2,
+    "input_blocks.7": 10,
+    "input_blocks.8": 10,
+    "output_blocks.0": 10,
+    "output_blocks.1": 10,
+    "output_blocks.2": 10,
+    "output_blocks.3": 2,
+    "output_blocks.4": 2,
+    "output_blocks.5": 2,
+    "middle_block": 10,
+}
+
+
+def ip_order(unet: nn.Module, context: int) -> list[str]:
+    """The blocks in the order of an IP-Adapter's layers."""
+    with torch.device("meta"):
+        shapes = {name: torch.empty(shape) for name, shape in ip_shapes(widths_of(unet), context).items()}
+    own = adapter_of(adapter_file(shapes, "ip"))
+    numbers = {id(own[f"ip_adapter.{n}"]): n for n in range(1, 2 * len(widths_of(unet)), 2)}
+    layers = own.layers(blocks_of(unet))
+    return sorted(layers, key=lambda block: numbers[id(layers[block])])
+
+
+def test_the_layers_of_sd1() -> None:
+    unet = sd1_unet()
+    assert ip_order(unet, 768) == [f"{name}.1.transformer_blocks.0" for name in SD1_ORDER]
+    ordered = [block.name for block in blocks_of(unet)]
+    assert ordered.index("middle_block.1.transformer_blocks.0") == 6
+    modules = {block.name: block.module for block in blocks_of(unet)}
+    assert modules["output_blocks.7.1.transformer_blocks.0"] is unet.up_blocks[2].attentions[1].transformer_blocks[0]
+    assert modules["input_blocks.8.1.transformer_blocks.0"] is unet.down_blocks[2].attentions[1].transformer_blocks[0]
+    assert {block.heads for block in blocks_of(unet)} == {8}
+
+
+def test_the_layers_of_sdxl() -> None:
+    names = [f"{name}.1.transformer_blocks.{j}" for name, depth in SDXL_ORDER.items() for j in range(depth)]
+    assert ip_order(sdxl_unet(), 2048) == names
+    assert len(names) == 70
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_layouts_name_the_same_blocks(layers: int) -> None:
+    """Both name their blocks alike, and the blocks of one name have the same weights."""
+    theirs, ours = (unet_of(layout, WIDTH, layers)[0] for layout in ("diffusers", "a1111"))
+    pairs = list(zip(blocks_of(theirs), blocks_of(ours)))
+    assert len(pairs) == 3 * layers + 1 + 3 * (layers + 1)
+    for a, b in pairs:
+        assert (a.name, a.width, a.context, a.heads) == (b.name, b.width, b.context, b.heads)
+        assert torch.equal(a.module.attn2.to_q.weight, b.module.attn2.to_q.weight)
+
+
+def test_the_small_unet_of_the_shapes_world_takes_adapters() -> None:
+    unet = new_unet().eval().requires_grad_(False)
+    fill(unet, ldm_names(unet))
+    widths = widths_of(unet)
+    assert len(widths) == 7 and set(widths.values()) == {64, 96}
+    x, t, text = uniform("x", (2, 4, 16, 16)), torch.full((2,), TIME), uniform("t", (2, 77, CONTEXT))
+    picture = adapter_of(adapter_file(random_tensors(ip_shapes(widths, CONTEXT, features=64, tokens=3)), "ip"))
+    boxes = adapter_of(adapter_file(random_tensors(gligen_shapes(widths, CONTEXT, 32)), "gligen"))
+    told_boxes = boxes.told(layouts([0], False), {word: uniform(word, (CONTEXT,)) for word in "ab"})
+    with torch.no_grad():
+        plain = unet(x, t, encoder_hidden_states=text).sample
+        for prepared in (picture.told(uniform("features", (1, 64))), told_boxes):
+            with attached(unet, [prepared], lambda: ONE):
+                assert difference(unet(x, t, encoder_hidden_states=text).sample, plain) > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------ what is left alone
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_that_is_off_changes_no_bit(kind: str, layout: str) -> None:
+    plain = predicted(layout, [], ONE)
+    assert difference(predicted(layout, [told(kind)], ONE), plain) > 1e-3
+    assert torch.equal(predicted(layout, [told(kind, strength=0.0)], ONE), plain)
+    assert torch.equal(predicted(layout, [], ONE), plain)
+    late = Rows(ONE.images, ONE.prompts, 0.5)
+    assert torch.equal(predicted(layout, [told(kind, until=0.0)], ONE), plain)
+    assert torch.equal(predicted(layout, [told(kind, until=0.5)], late), plain)
+    assert not torch.equal(predicted(layout, [told(kind, until=0.6)], late), plain)
+
+
+def test_migc_and_naive_fuser_have_shares_of_their_own() -> None:
+    own, late, plain = adapter("migc"), Rows(ONE.images, ONE.prompts, 0.5), predicted("a1111", [], ONE)
+
+    def at(until: float, naive_until: float) -> Tensor:
+        prepared = own.told(layouts([0], False), phrases(), contexts(), until=until, naive_until=naive_until)
+        return predicted("a1111", [prepared], late)
+
+    assert torch.equal(at(0.5, 0.5), plain) and torch.equal(at(0.0, 0.0), plain)
+    naive, migc_alone, both = at(0.5, 0.6), at(0.6, 0.5), at(0.6, 0.6)
+    assert len({round(each.abs().sum().item(), 3) for each in (plain, naive, migc_alone, both)}) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_is_anothers_is_left_alone(kind: str) -> None:
+    unet, predict = UNETS["a1111"]
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    with torch.no_grad():
+        plain = predict(x, t, text)
+        with attached(unet, [told(kind)], lambda: None):
+            assert torch.equal(predict(x, t, text), plain)
+            # an inner attachment, such as a co-model's on the main model's own weights, acts alone
+            with attached(unet, [told("ip-adapter")], lambda: ONE):
+                inner = predict(x, t, text)
+    assert torch.equal(inner, predicted("a1111", [told("ip-adapter")], ONE))
+
+
+def test_negative_rows_of_migc_and_images_without_boxes_change_no_bit() -> None:
+    own = adapter("migc")
+    rows = Rows((0, 1, 0, 1), (True, True, False, False))
+    plain = predicted("a1111", [], rows)
+    empty = own.told([*layouts([0], False), Layout()], phrases(), contexts(), naive_until=1.0)
+    got = predicted("a1111", [empty], rows)
+    assert torch.equal(got[1:], plain[1:]) and not torch.equal(got[:1], plain[:1])
+
+
+def test_a_box_of_no_pixel_is_as_if_it_were_not_there() -> None:
+    own, thin = adapter("migc"), {"phrase": "c", "box": [0.5, 0.2, 0.5001, 0.9]}
+    whole, nothing = layouts([0], False)[0], predicted("a1111", [], ONE)
+    with_thin = Layout.of_rows([LAYOUTS_TOLD[0][0], thin, LAYOUTS_TOLD[0][1]])
+
+    def of(layout: Layout) -> Tensor:
+        return predicted("a1111", [own.told([layout], phrases(), contexts(), naive_until=1.0)], ONE)
+
+    assert torch.equal(of(with_thin), of(whole)) and not torch.equal(of(whole), nothing)
+    assert torch.equal(of(Layout.of_rows([thin])), nothing)
+
+
+def test_hooks_are_gone_however_it_ends() -> None:
+    unet, predict = UNETS["forge"]
+    assert hooks(unet) == 0
+    everything = [told(kind) for kind in KINDS]
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    with attached(unet, everything, lambda: ONE):
+        assert hooks(unet) == 2 + 2 * len(SMALL)
+    assert hooks(unet) == 0
+
+    def fails() -> Rows:
+        raise RuntimeError("told")
+
+    with pytest.raises(RuntimeError, match="told"), attached(unet, everything, fails), torch.no_grad():
+        predict(x, t, text)
+    assert hooks(unet) == 0
+    with pytest.raises(RuntimeError), attached(unet, everything, lambda: ONE), torch.no_grad():
+        predict(x, t, text[..., :5])
+    assert hooks(unet) == 0
+    wide = adapter_of(adapter_file(random_tensors(ip_shapes(SMALL, 24, features=40)), "wide.safetensors"))
+    with pytest.raises(AdapterError), attached(unet, [*everything, wide.told(torch.zeros(1, 40))], lambda: ONE):
+        pass
+    assert hooks(unet) == 0
+    assert torch.equal(predicted("forge", [], ONE), predicted("a1111", [], ONE))
+
+
+def test_a_call_that_failed_leaves_nothing_for_the_next() -> None:
+    unet, predict = UNETS["a1111"]
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    prepared = told("gligen")
+    with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
+        whole = predict(x, t, text)
+        with pytest.raises(RuntimeError):
+            predict(x, t, text[..., :5])
+        assert torch.equal(predict(x, t, text), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_torchs_own_randomness_is_not_consumed(kind: str) -> None:
+    torch.manual_seed(5)
+    wanted = torch.randn(4)
+    torch.manual_seed(5)
+    first = predicted("a1111", [told(kind)], ONE)
+    assert torch.equal(torch.randn(4), wanted)
+    assert torch.equal(predicted("a1111", [told(kind)], ONE), first)
+
+
+def test_the_image_seed_decides_migcs_order() -> None:
+    own = adapter("migc")
+
+    def with_seed(seed: int, progress: float = 0.0) -> Tensor:
+        prepared = own.told(layouts([0], False), phrases(), contexts(), seeds=[seed])
+        return predicted("a1111", [prepared], Rows((0, 0), (True, False), progress))
+
+    assert torch.equal(with_seed(1), with_seed(1))
+    assert not torch.equal(with_seed(1), with_seed(2))
+    assert not torch.equal(with_seed(1), with_seed(1, 0.1))
+
+
+# ------------------------------------------------------------------------------------------------------ the batch
+
+rows_of_batches = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=5).map(
+    lambda pairs: Rows(tuple(image for image, _ in pairs), tuple(prompt for _, prompt in pairs))
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=6)
+@given(rows=rows_of_batches)
+def test_every_row_is_what_it_is_alone(kind: str, rows: Rows) -> None:
+    """Whatever the order of images, prompts and negatives in a batch, and however the host splits it."""
+    together = predicted("a1111", [told(kind, (0, 1, 2))], rows)
+    for row, (image, prompt) in enumerate(zip(rows.images, rows.prompts)):
+        alone = predicted("a1111", [told(kind, (image,))], Rows((image,), (prompt,)), Rows((0,), (prompt,)))
+        assert difference(together[row], alone[0]) < EXACT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_condition_serves_all_images(kind: str) -> None:
+    rows = Rows((0, 1, 0, 1), (True, True, False, False))
+    got = predicted("a1111", [told(kind, (0,))], rows)
+    for row, image in enumerate(rows.images):
+        own = Rows((image,), (rows.prompts[row],))
+        assert difference(got[row], predicted("a1111", [told(kind, (0,))], own)[0]) < EXACT
+
+
+def test_an_image_that_was_not_told_is_refused() -> None:
+    for kind in KINDS:
+        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was told of 2 images but image 3 is drawn'):
+            predicted("a1111", [told(kind, (0, 1))], Rows((2,), (True,)))
+
+
+@pytest.mark.parametrize("size", [(9, 13), (17, 24), (10, 14)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_size_of_latents(kind: str, size: tuple[int, int]) -> None:
+    """diffusers' UNet and ldm's halve odd sizes alike; up again, diffusers' alone fits odd ones to the skips."""
+    plain = predicted("diffusers", [], ONE, size=size)
+    assert difference(predicted("diffusers", [told(kind)], ONE, size=size), plain) > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------- several at once
+
+PAIRS = [("ip-adapter", "gligen"), ("interactdiffusion", "ip-adapter"), ("migc", "ip-adapter"), ("gligen", "migc")]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_adapters_act_together_in_any_order_and_layout(pair: tuple[str, str]) -> None:
+    first, second = (told(kind) for kind in pair)
+    both = predicted("a1111", [first, second], ONE)
+    assert difference(predicted("a1111", [second, first], ONE), both) < EXACT
+    assert difference(predicted("diffusers", [first, second], ONE), both) < EXACT
+    assert difference(predicted("forge", [first, second], ONE), both) < EXACT
+    for alone in (first, second):
+        assert difference(predicted("a1111", [alone], ONE), both) > 1e-3
+
+
+def test_the_picture_is_seen_by_every_instance() -> None:
+    """Instances whose contexts are the prompt's own change nothing but by rounding, IP-Adapter or not."""
+    own = adapter("migc")
+    text = texts(ONE)[0]
+    naive = own.told(layouts([0], False), phrases(), dict.fromkeys("ab", text), until=0.0, naive_until=1.0)
+    for others in ([], [told("ip-adapter")]):
+        assert difference(predicted("a1111", [naive, *others], ONE), predicted("a1111", others, ONE)) < EXACT
+
+
+def test_contexts_of_other_lengths_than_the_prompt() -> None:
+    own = adapter("migc")
+    longer = {**contexts(), "b": uniform("longer", (14, WIDTH))}
+    prepared = own.told(layouts([0], False), phrases(), longer)
+    assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()
+
+
+# ---------------------------------------------------------------------------------------------------- beside others
+
+
+def test_a_change_of_the_output_layer_is_honoured() -> None:
+    """A LoRA may act in a layer's call, or in its weight: the picture's attention goes through either."""
+    prepared = told("ip-adapter")
+    unet, predict = unet_of("a1111", WIDTH)
+    layer = blocks_of(unet)[3].module.attn2.to_out[0]
+    delta = 0.3 * uniform("delta", layer.weight.shape)
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
+        plain = predict(x, t, text)
+        handle = layer.register_forward_hook(lambda module, args, out: out + args[0] @ delta.T)
+        in_call = predict(x, t, text)
+        handle.remove()
+        layer.weight += delta
+        in_weight = predict(x, t, text)
+    assert difference(in_call, in_weight) < EXACT
+    assert difference(in_call, plain) > 1e-3
+
+
+def test_a_replaced_cross_attention_is_told() -> None:
+    """Something that computes a block's attention without calling it keeps adapters from acting: said, not ignored."""
+    unet, predict = unet_of("a1111", WIDTH)
+    block = blocks_of(unet)[2].module
+
+    def forward(x: Tensor, context: Tensor) -> Tensor:
+        x = x + block.attn1(block.norm1(x))
+        x = x + block.attn2.to_out(block.attn2.to_q(block.norm2(x)))
+        return x + block.ff(block.norm3(x))
+
+    block.forward = forward
+    for kind in ("ip-adapter", "gligen"):
+        with (
+            pytest.raises(AdapterError, match=r"replaced the cross-attention of input_blocks\.4"),
+            attached(unet, [told(kind)], lambda: ONE),
+            torch.no_grad(),
+        ):
+            predict(latents(ONE.images), torch.full((2,), TIME), texts(ONE))
+
+
+def test_rows_that_do_not_fit_the_batch_are_told() -> None:
+    with pytest.raises(AdapterError, match="called with 2 rows where 1"):
+        predicted("a1111", [told("ip-adapter")], ONE, Rows((0,), (True,)))
+
+
+def test_merged_tokens_are_told() -> None:
+    own = told("migc")
+    unet, predict = unet_of("a1111", WIDTH)
+    block = blocks_of(unet)[0].module
+    whole = block.forward
+    block.forward = lambda x, context: torch.cat([whole(x[:, ::2], context), whole(x[:, 1::2], context)], dim=1)
+    with (
+        pytest.raises(AdapterError, match="128 tokens, which is no halving of 16x16"),
+        attached(unet, [own], lambda: ONE),
+        torch.no_grad(),
+    ):
+        predict(latents(ONE.images), torch.full((2,), TIME), texts(ONE))
+
+
+def test_told_is_asked_once_for_each_call() -> None:
+    asked = []
+    unet, predict = UNETS["a1111"]
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    with torch.no_grad(), attached(unet, [told("gligen"), told("ip-adapter")], lambda: asked.append(1) or ONE):
+        predict(x, t, text)
+        predict(x, t, text)
+    assert len(asked) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
+    """An adapter in half precision is no further from float32 than the UNet itself is, and under inference_mode too."""
+    unet, predict = unet_of("a1111", WIDTH)
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    if not autocast:
+        unet.to(torch.bfloat16)
+        # the hosts' timestep embedding is cast by themselves
+        unet.time_embed.float().register_forward_hook(lambda module, args, out: out.bfloat16())
+        x, text = x.bfloat16(), text.bfloat16()
+    half = prepared_like(adapter(kind).to(torch.bfloat16), kind)
+
+    def at_half(adapters: Sequence[Prepared], mode: Callable = torch.inference_mode) -> Tensor:
+        context = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
+        with mode(), context, attached(unet, adapters, lambda: ONE):
+            return predict(x, t, text)
+
+    plain, acted = predicted("a1111", [], ONE), predicted("a1111", [told(kind)], ONE)
+    assert at_half([half]).dtype == at_half([]).dtype == torch.bfloat16
+    assert torch.equal(at_half([half]), at_half([half], torch.no_grad))
+    own_error = (at_half([]).float() - plain).square().mean()
+    assert (at_half([half]).float() - acted).square().mean() < 2 * own_error
+
+
+def prepared_like(own: AnyAdapter, kind: str) -> Prepared:
+    if kind == "ip-adapter":
+        return own.told(uniform("picture 0", (1, 40)))
+    if kind.startswith("migc"):
+        return own.told(layouts([0], False), phrases(), contexts(), until=1.0, naive_until=1.0, seeds=[100])
+    return own.told(layouts([0], kind == "interactdiffusion"), phrases(), until=1.0)
+
+
+@pytest.mark.parametrize("kind", ["ip-adapter", "gligen"])
+def test_adapters_can_be_trained_through_their_hooks(kind: str) -> None:
+    unet, predict = UNETS["a1111"]
+    own = adapter(kind).requires_grad_(True)
+    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    for _ in range(2):
+        with attached(unet, [prepared_like(own, kind)], lambda: ONE):
+            predict(x, t, text).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in own.parameters())
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "words"),
+    [
+        ("ip-adapter", ip_shapes(dict(list(SMALL.items())[:-1]), WIDTH), "15 attention layers and the UNet 16"),
+        ("ip-adapter", ip_shapes(SMALL, 24), r"layer 1 is 32x24 and the UNet's is 32x48"),
+        ("gligen", gligen_shapes(dict(list(SMALL.items())[:-1]), WIDTH, 16), "fusers for 15 blocks"),
+        ("gligen", gligen_shapes(dict.fromkeys(SMALL, 64), WIDTH, 16), "is 64 wide and the block 32"),
+        ("migc", migc_shapes(dict.fromkeys(SMALL, 64), WIDTH), "is 64 wide and the block 32"),
+    ],
+)
+def test_files_for_another_unet_are_refused_by_name(kind: str, shapes: dict, words: str) -> None:
+    own = adapter_of(adapter_file(random_tensors(shapes), "theirs.safetensors"))
+    with pytest.raises(AdapterError, match=rf'^"theirs\.safetensors" does not fit the checkpoint: .*{words}'):
+        own.layers(blocks_of(UNETS["a1111"][0]))
+
+
+def test_limits_and_widths_are_told_by_name() -> None:
+    many = Layout(layouts([0], False)[0].regions[:1] * 31)
+    for kind, most in (("gligen", 30), ("migc", 28), ("migc++", 29)):
+        own = adapter(kind)
+        extra = (contexts(),) if kind.startswith("migc") else ()
+        with pytest.raises(AdapterError, match=rf'"my-{kind.replace("+", ".")}\.safetensors" takes {most} boxes .* 31'):
+            own.told([many], phrases(), *extra)
+        most_regions = Layout(many.regions[:most])
+        assert isinstance(own.told([most_regions], phrases(), *extra), Prepared)
+        with pytest.raises(AdapterError, match="phrases of width 48 and the text encoder gives 12"):
+            own.told(layouts([0], False), {word: torch.zeros(12) for word in "ab"}, *extra)
+    own, good = adapter("interactdiffusion"), layouts([0], True)[0]
+    with pytest.raises(AdapterError, match="takes 30 interactions and the layout has 31"):
+        own.told([Layout(good.regions, good.interactions * 31)], phrases())
+    with pytest.raises(AdapterError, match="needs a row with subject, action and object"):
+        own.told([Layout(good.regions)], phrases())
+    with pytest.raises(AdapterError, match=r'"c" \(phrase 2 of the layout.*takes part in none'):
+        own.told([Layout((*good.regions, layouts([1], False)[0].regions[0]), good.interactions)], phrases())
+    with pytest.raises(AdapterError, match=r"image_embeds of width 40 and was given \(\d, 12\)"):
+        adapter("ip-adapter").told(torch.zeros(1, 12))
+
+
+def test_28_instances_of_migc_act() -> None:
+    regions = tuple(layouts([0], False)[0].regions[:1]) * 28
+    prepared = adapter("migc").told([Layout(regions)], phrases(), contexts())
+    assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()

@@ -1,0 +1,139 @@
+"""Layouts: what is read from JSON and from lines, what is refused and in which words, and what is drawn of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_amdm.adapters.interactdiffusion import between
+from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region
+from lib_amdm.webui.layout import EMPTY, drawing, preview
+
+BALL = {"phrase": "a ball", "box": [0.5, 0.5, 1, 1]}
+BOY = {"phrase": "a boy", "box": [0, 0, 0.5, 1]}
+KICK = {"subject": 0, "action": "kicking", "object": 1}
+LAYOUT = Layout(
+    (Region("a boy", (0.0, 0.0, 0.5, 1.0)), Region("a ball", (0.5, 0.5, 1.0, 1.0))), (Interaction(0, "kicking", 1),)
+)
+
+
+def test_json_and_lines_say_the_same() -> None:
+    rows = [BOY, KICK, BALL]
+    lines = "a boy: 0 0 0.5 1\n\n a boy > kicking > a ball\na ball: 0.5, 0.5, 1, 1\n"
+    assert Layout.read(rows) == Layout.read(json.dumps(rows)) == Layout.read(lines) == LAYOUT
+    assert Layout.read(lines.replace("a boy > kicking > a ball", "0 > kicking > 1")) == LAYOUT
+
+
+def test_nothing_is_an_empty_layout() -> None:
+    for nothing in ("", " \n", "[]", []):
+        assert not Layout.read(nothing)
+        assert Layout.read(nothing) == Layout()
+
+
+def test_the_example_can_be_read_and_has_an_action() -> None:
+    assert len(Layout.read(EXAMPLE).regions) == 2 and len(Layout.read(EXAMPLE).interactions) == 1
+
+
+def test_a_phrase_may_hold_a_colon() -> None:
+    assert Layout.read("a sign: STOP: 0 0 1 1").regions == (Region("a sign: STOP", (0, 0, 1, 1)),)
+
+
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).map(str.strip).filter(bool)
+ends = st.tuples(st.integers(0, 99), st.integers(1, 100)).filter(lambda pair: pair[0] < pair[1])
+
+
+@given(st.lists(st.tuples(words, ends, ends), min_size=1, max_size=5), st.data())
+def test_the_rows_of_a_layout_give_it_back(boxes: list, data: st.DataObject) -> None:
+    placed = tuple(Region(phrase, (x[0] / 100, y[0] / 100, x[1] / 100, y[1] / 100)) for phrase, x, y in boxes)
+    number = st.integers(0, len(placed) - 1)
+    layout = Layout(placed, tuple(data.draw(st.lists(st.builds(Interaction, number, words, number), max_size=3))))
+    assert Layout.of_rows(layout.rows()) == Layout.read(json.dumps(layout.rows())) == layout
+    ElementTree.fromstring(re.sub(r"[\x00-\x08\x0b-\x1f]", "", drawing(layout, 1.5)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([BOY, {"phrase": "a"}], "row 2"),
+        ([{**BOY, "colour": "red"}], "row 1"),
+        ([BOY, {**BALL, "box": [0, 0, 1]}], "row 2"),
+        ([BOY, {**BALL, "box": "0 0 1 1"}], "row 2"),
+        ([BOY, {**BALL, "box": [0, 0, 512, 512]}], "row 2 whose box is not four numbers from 0 to 1"),
+        ([BOY, {**BALL, "box": [0, 0, True, 1]}], "row 2"),
+        ([BOY, {**BALL, "box": [0, 0, float("nan"), 1]}], "row 2"),
+        ([BOY, {**BALL, "box": [0.5, 0, 0.2, 1]}], "row 2 whose box is empty"),
+        ([BOY, {**BALL, "phrase": " "}], "row 2 without words"),
+        ([BOY, KICK], "row 2 whose object is 1, but it must be the number of a phrase, counted from 0 to 0"),
+        ([KICK], "there is no phrase"),
+        ([BOY, {**KICK, "object": -1}], "row 2"),
+        ([BOY, {**KICK, "object": 0.0}], "row 2"),
+        ([BOY, BALL, {**KICK, "action": ""}], "row 3 without words for its action"),
+        (["a boy"], "row 1"),
+        ({"phrase": "a"}, "must be a list of rows"),
+        ("[{]", "is not JSON"),
+        ("a boy: 0 0 1 1\na ball", "row 2"),
+        ("a boy: 0 0 1", "row 1"),
+        ("a boy: here", "row 1"),
+        ("a boy: 0 0 1 1\na boy > kicking > a ball", "row 2 whose object is .a ball., a phrase that no row has"),
+        ("a: 0 0 1 1\na: 0 0 1 0.5\na > on > 1", "row 3 whose subject is .a., a phrase that more than one row has"),
+    ],
+)
+def test_what_cannot_be_used_is_named_by_its_row(rows: Any, told: str) -> None:
+    with pytest.raises(LayoutError, match=told) as caught:
+        Layout.read(rows)
+    assert "<p" in preview(rows if isinstance(rows, str) else json.dumps(rows))
+    assert not re.search(r"\.\s|\n", str(caught.value))
+
+
+def test_the_drawing_has_every_box_where_it_stands_and_every_word() -> None:
+    drawn = ElementTree.fromstring(drawing(LAYOUT, 2.0))
+    space = "{http://www.w3.org/2000/svg}"
+    _, *boxes = drawn.findall(f"{space}rect")
+    size = (float(drawn.get("width")), float(drawn.get("height")))
+    assert size == (256, 128)
+    found = [tuple(float(box.get(name)) for name in ("x", "y", "width", "height")) for box in boxes]
+    assert found == [(0, 0, 128, 128), (128, 64, 128, 64)]
+    assert {text.text for text in drawn.findall(f"{space}text")} == {"a boy", "a ball", "kicking"}
+
+
+def test_words_cannot_leave_the_drawing() -> None:
+    assert "<b>" not in preview('[{"phrase": "<b>", "box": [0, 0, 1, 1]}]')
+    assert "<b>" not in preview("<b>")
+    assert preview("") == EMPTY
+
+
+# --- nonsense, and what is between two boxes ---
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_nothing_else_than_a_sentence_comes_of_nonsense(told: Any) -> None:
+    try:
+        Layout.read(told)
+    except LayoutError as error:
+        assert str(error)
+
+
+shares = st.floats(0, 1).map(lambda x: round(x, 4))
+boxes = st.tuples(shares, shares, shares, shares).filter(lambda b: b[0] < b[2] and b[1] < b[3])
+
+
+@given(boxes, boxes)
+def test_the_box_between_is_the_same_from_either_side_and_within_both(a: tuple, b: tuple) -> None:
+    x0, y0, x1, y1 = between(a, b)
+    assert between(b, a) == (x0, y0, x1, y1)
+    assert min(a[0], b[0]) <= x0 <= x1 <= max(a[2], b[2]) and min(a[1], b[1]) <= y0 <= y1 <= max(a[3], b[3])
+
+
+def test_the_box_between_overlapping_things_is_what_they_share() -> None:
+    assert between((0.0, 0.0, 0.6, 0.5), (0.4, 0.2, 1.0, 1.0)) == (0.4, 0.2, 0.6, 0.5)
+    assert between((0.0, 0.0, 0.2, 1.0), (0.7, 0.0, 1.0, 1.0)) == (0.2, 0.0, 0.7, 1.0)

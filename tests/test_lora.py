@@ -1,0 +1,60 @@
+"""Weights that a layer has for a time: they act, and nothing of them is left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lib_amdm.comodels.lora import Change, added, changed
+
+
+def test_a_layer_has_other_weights_for_a_time_and_its_own_tensors_again() -> None:
+    layer, twin = nn.Linear(3, 2), nn.Linear(3, 2)
+    twin.weight.data = layer.weight.data  # as the pool lets co-models share
+    x, kept, pointer = torch.randn(1, 3), layer.weight.clone(), layer.weight.data_ptr()
+    before = layer(x)
+    other = torch.randn(2, 3)
+    with changed([Change(layer, "weight", other)]):
+        assert torch.equal(layer(x), nn.functional.linear(x, other, layer.bias))
+        assert torch.equal(twin.weight, kept)
+    assert layer.weight.data_ptr() == pointer
+    assert torch.equal(layer.weight, kept) and torch.equal(layer(x), before)
+
+
+def test_a_bias_is_there_for_a_time() -> None:
+    layer = nn.Linear(3, 2, bias=False)
+    x = torch.randn(1, 3)
+    before, bias = layer(x), torch.tensor([1.0, -1.0])
+    with changed([Change(layer, "bias", bias)]):
+        assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, bias))
+    assert layer.bias is None and torch.equal(layer(x), before)
+
+
+def test_what_fails_within_leaves_nothing_either() -> None:
+    layer = nn.Linear(3, 2)
+    kept = layer.weight.clone()
+    with pytest.raises(RuntimeError), changed([Change(layer, "weight", torch.zeros(2, 3))]):
+        raise RuntimeError
+    assert torch.equal(layer.weight, kept)
+
+
+def test_several_changes_of_one_layer_end_in_the_reverse_order() -> None:
+    layer = nn.Linear(1, 1)
+    kept = layer.weight.clone()
+    with changed([Change(layer, "weight", torch.full((1, 1), value)) for value in (2.0, 3.0)]):
+        assert layer.weight.item() == 3
+    assert torch.equal(layer.weight, kept)
+
+
+def test_a_delta_is_added_in_its_own_precision() -> None:
+    weight, delta = torch.tensor([[1.0]], dtype=torch.float16), torch.tensor([[2**-11 + 2**-12]])
+    assert added(weight, delta).dtype is torch.float16
+    assert added(weight, delta).item() == 1 + 2**-10
+
+
+def test_the_first_layer_of_an_inpainting_checkpoint_keeps_its_further_channels() -> None:
+    weight = torch.randn(2, 9, 3, 3)
+    delta = torch.randn(2, 4, 3, 3)
+    told = added(weight, delta)
+    assert torch.equal(told[:, :4], weight[:, :4] + delta) and torch.equal(told[:, 4:], weight[:, 4:])

@@ -1,0 +1,229 @@
+"""Adapters without a WebUI: on co-models and on the main model, what must hold exactly, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import itertools
+
+import random_adapters as adapter_files
+import torch
+from PIL import Image
+from random_adapters import ACTION, BOXES, GLIGEN, INTERACT, IP_ADAPTER, IP_PLUS, KINDS, LAYOUTS, MIGC
+from safetensors.torch import save_file
+
+from lib_amdm.comodels import adapted as comodels
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.pictures import as_text
+from lib_amdm.hosts.standalone import Job, Result, Standalone
+from lib_amdm.settings import Settings
+from lib_amdm.shapes.bundled import WEIGHTS
+
+MAIN, OTHER = "all", "shapes"
+PICTURE = as_text(Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 20))
+OTHER_PICTURE = as_text(Image.linear_gradient("L"))
+STEPS, K = 5, 2
+JOB = Job(MAIN, ["a red circle"] * 2, [3, 4], steps=STEPS, cfg_scale=3, width=64, height=64)
+
+pytestmark = pytest.mark.skipif(not (WEIGHTS / f"{MAIN}.safetensors").is_file(), reason="no bundled checkpoints")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    adapter_files.write(folder, adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def host(folder: Path) -> Standalone:
+    return Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=8)
+
+
+def adapter(kind: str, **told: Any) -> dict[str, Any]:
+    needs = {"layout": LAYOUTS[kind]} if kind in LAYOUTS else {"image": PICTURE}
+    return {"adapter": kind, **needs, **told}
+
+
+def slot(checkpoint: str = "main", **told: Any) -> dict[str, Any]:
+    return {"checkpoint": checkpoint, "gamma": 0.5, "eta": 0.2, **told}
+
+
+def draw(host: Standalone, *slots: dict[str, Any], job: Job = JOB, **main: Any) -> Result:
+    told = {"enabled": True, "steps": K, "eta": 0.2, "co_models": list(slots), **main}
+    return host.generate(job, Settings.from_dict(told))
+
+
+def equal(one: Result, other: Result) -> bool:
+    return torch.equal(one.latents, other.latents)
+
+
+@pytest.fixture(scope="module")
+def alone(host: Standalone) -> Result:
+    return host.generate(JOB)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpoint", ["main", OTHER])
+def test_each_kind_acts_as_a_co_model_and_leaves_nothing(
+    host: Standalone, alone: Result, kind: str, checkpoint: str
+) -> None:
+    plain, adapted = draw(host, slot(checkpoint)), draw(host, slot(checkpoint, **adapter(kind)))
+    assert (plain.latents - adapted.latents).abs().max() > 1e-3
+    assert torch.isfinite(adapted.latents).all()
+    assert (adapted.evaluations, adapted.co_evaluations) == (STEPS, [K])
+    assert equal(adapted, draw(host, slot(checkpoint, **adapter(kind))))
+    assert equal(host.generate(JOB), alone)
+    assert hooks(host) == 0
+
+
+def hooks(host: Standalone) -> int:
+    modules = [module for name in (MAIN, OTHER) for module in host.load(name).model.modules()]
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_acts_on_the_main_model_in_its_share_of_the_steps(host: Standalone, alone: Result, kind: str) -> None:
+    drawn = {until: draw(host, main_adapter=adapter(kind, until=until)) for until in (0.0, 0.4, 0.5, 1.0)}
+    assert equal(drawn[0.0], alone)
+    assert equal(draw(host, main_adapter=adapter(kind, strength=0)), alone)
+    # step 2 of 5 begins where 0.4 of them are done, and 0.5 are not
+    different = [drawn[0.0], drawn[0.4], drawn[0.5], drawn[1.0]]
+    assert all((a.latents - b.latents).abs().max() > 1e-4 for a, b in itertools.pairwise(different))
+    assert drawn[1.0].evaluations == STEPS and drawn[1.0].co_evaluations == []
+    assert equal(host.generate(JOB), alone) and hooks(host) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("idle", [{"strength": 0}, {"until": 0}])
+def test_an_idle_adapter_on_a_slot_is_none(host: Standalone, kind: str, idle: dict[str, float]) -> None:
+    assert equal(draw(host, slot(**adapter(kind, **idle))), draw(host, slot()))
+
+
+def test_the_main_models_adapter_does_not_reach_a_co_model_on_its_unet(host: Standalone) -> None:
+    """With gamma 1 and no correction the early latents are the co-model's own, whatever the main model does."""
+    told = {"gamma": 1, "eta": 0}
+    bare = draw(host, slot(**told), steps=STEPS, eta=0)
+    both = draw(host, slot(**told), steps=STEPS, eta=0, main_adapter=adapter(GLIGEN))
+    assert equal(bare, both)
+    adapted = draw(host, slot(**told, **adapter(IP_ADAPTER)), steps=STEPS, eta=0, main_adapter=adapter(GLIGEN))
+    assert not equal(adapted, both)
+    assert equal(adapted, draw(host, slot(**told, **adapter(IP_ADAPTER)), steps=STEPS, eta=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_its_images(host: Standalone, kind: str) -> None:
+    told = slot(**adapter(kind))
+    batch = draw(host, told, main_adapter=adapter(kind))
+    for index, seed in enumerate(JOB.seeds):
+        one = draw(host, told, main_adapter=adapter(kind), job=replace(JOB, prompts=JOB.prompts[:1], seeds=[seed]))
+        assert (one.latents[0] - batch.latents[index]).abs().max() < 1e-4
+
+
+def test_prompts_of_several_parts_and_lengths_are_told_apart(host: Standalone) -> None:
+    """Rows of one image's parts, of another's, and of negative prompts in calls of their own."""
+    long = " and ".join(["a red circle on a green ground"] * 12)
+    job = replace(JOB, prompts=["a red circle AND a blue square :0.5", long], negative_prompts=["", "a star"])
+    for kind in (IP_ADAPTER, GLIGEN):
+        batch = draw(host, slot(**adapter(kind)), job=job, main_adapter=adapter(kind))
+        for index in range(2):
+            one = replace(
+                job,
+                prompts=[job.prompts[index]],
+                seeds=[job.seeds[index]],
+                negative_prompts=[job.negative_prompts[index]],
+            )
+            alone = draw(host, slot(**adapter(kind)), job=one, main_adapter=adapter(kind))
+            assert (alone.latents[0] - batch.latents[index]).abs().max() < 1e-4
+
+
+def test_the_three_runs_of_the_paper(host: Standalone) -> None:
+    paper = {"correction": "paper", "eta": 55, "main_adapter": adapter(INTERACT), "steps": 3}
+    co = {"checkpoint": "main", "noise": "independent", "eta": 45}
+    migc, ip = co | adapter(MIGC, gamma=0.5), co | adapter(IP_ADAPTER, gamma=0.45, strength=0.8)
+    runs = [draw(host, *slots, **paper) for slots in ((migc,), (ip,), (migc, ip))]
+    assert [run.co_evaluations for run in runs] == [[3], [3], [3, 3]]
+    assert all(run.evaluations == STEPS and torch.isfinite(run.latents).all() for run in runs)
+    assert not equal(runs[0], runs[1]) and not equal(runs[1], runs[2])
+
+
+def test_another_picture_is_another_result(host: Standalone) -> None:
+    for kind in (IP_ADAPTER, IP_PLUS):
+        one, other = (draw(host, slot(**adapter(kind, image=image))) for image in (PICTURE, OTHER_PICTURE))
+        assert not equal(one, other)
+
+
+def test_a_second_picture_opens_no_file_and_encodes_nothing(
+    host: Standalone, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [slot(**adapter(kind)) for kind in KINDS]
+    first = draw(host, *told, main_adapter=adapter(INTERACT))
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("read or encoded again")
+
+    for name in ("read_adapter", "read_clip_vision", "opened"):
+        monkeypatch.setattr(comodels, name, refuse)
+    monkeypatch.setattr(host.load(MAIN).model.text_encoder, "forward", refuse)
+    assert equal(draw(host, *told, main_adapter=adapter(INTERACT)), first)
+
+
+def test_what_is_loaded_is_listed_and_forgotten(folder: Path) -> None:
+    host = Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=1)
+    draw(host, slot(**adapter(GLIGEN)), slot(**adapter(MIGC)), main_adapter=adapter(INTERACT))
+    assert {entry.get("adapter") for entry in host.loaded()} == {None, GLIGEN, MIGC, INTERACT}
+    draw(host, slot(**adapter(IP_ADAPTER)))
+    assert {entry.get("adapter") for entry in host.loaded()} == {None, IP_ADAPTER}
+    assert host.unload()["unloaded"] == 2
+    assert host.loaded() == []
+
+
+MANY = "\n".join(f"thing {n}: 0 0 0.5 1" for n in range(31))
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"adapter": "gone"}, "not in the list of adapters"),
+        ({"adapter": "/etc/passwd"}, "not in the list of adapters"),
+        ({"adapter": IP_ADAPTER}, "needs a reference picture; choose one as the image of"),
+        ({"adapter": IP_ADAPTER, "image": "bm90aGluZw=="}, "image cannot be read"),
+        ({"adapter": GLIGEN}, "needs a layout"),
+        ({"adapter": INTERACT, "layout": BOXES}, "subject, action and object"),
+        ({"adapter": GLIGEN, "layout": MANY}, "takes 30 boxes and the layout has 31"),
+        ({"adapter": MIGC, "layout": MANY}, "28"),
+        ({"adapter": GLIGEN, "layout": f"{'word ' * 80}: 0 0 1 1"}, "more than 75 tokens"),
+        ({"adapter": "checkpoint.safetensors", "layout": ACTION}, "is a checkpoint"),
+        ({"adapter": "lora.safetensors", "layout": ACTION}, "is a LoRA"),
+        ({"adapter": "large.safetensors", "layout": ACTION}, "does not fit the checkpoint"),
+        ({"adapter": "xl.safetensors", "image": PICTURE}, "is for SDXL, but the checkpoint it is put on is SD1"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_slots_name(folder: Path, told: dict[str, str], words: str) -> None:
+    shape = adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors")
+    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, folder / "checkpoint.safetensors")
+    save_file({"lora_unet_mid.lora_up.weight": torch.zeros(1)}, folder / "lora.safetensors")
+    wide = replace(shape, blocks={name: 2 * width for name, width in shape.blocks.items()})
+    save_file(adapter_files.gligen(wide), folder / "large.safetensors")
+    save_file(adapter_files.ip_adapter(replace(shape, context=2048)), folder / "xl.safetensors")
+    host = Standalone(WEIGHTS, adapter_folders=[folder])
+    with pytest.raises(AmdmError, match=words) as caught:
+        draw(host, slot(), slot(**told))
+    assert str(caught.value).startswith("AMDM slot 2: ") or "phrase" in words or "75" in words
+    with pytest.raises(AmdmError, match=words):
+        draw(host, main_adapter=told)
+
+
+def test_an_encoder_that_is_missing_is_named(tmp_path: Path) -> None:
+    adapter_files.write(tmp_path, adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors"))
+    (tmp_path / adapter_files.ENCODER).unlink()
+    host = Standalone(WEIGHTS, adapter_folders=[tmp_path])
+    with pytest.raises(AmdmError, match=r"needs the image encoder .* models/clip_vision"):
+        draw(host, slot(**adapter(IP_ADAPTER)))

@@ -1,0 +1,111 @@
+"""What differs between the WebUIs, for the tests: where they are, how they are started, what they have and lack."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Host:
+    """A WebUI: where it is, how it is told to stay on the CPU, and its facts."""
+
+    name: str
+    cpu_flags: tuple[str, ...]
+    samplers: tuple[str, ...]
+    schedulers: tuple[str, ...]
+    more_samplers: bool = False
+    """Whether it has further samplers, which are drawn with, but have no rows in the tables."""
+
+    sizes: str = "small"
+    """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
+
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """What every request says here: with the WebUI's own defaults it fails, or does something of its own."""
+
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Features that this WebUI does not have or that do nothing in it, and why."""
+
+    script: str = "launch.py"
+    ready_text: str = "Startup time:"
+
+    @property
+    def directory_variable(self) -> str:
+        return f"AMDM_{self.name.upper()}_DIR"
+
+    def directory(self) -> Path | None:
+        """The checkout named by the environment, or None."""
+        value = os.environ.get(self.directory_variable)
+        return Path(value).expanduser().resolve() if value else None
+
+    def python(self) -> str:
+        """The interpreter: the one named by the environment, the checkout's own, or the one running the tests."""
+        named = os.environ.get(f"AMDM_{self.name.upper()}_PYTHON")
+        if named:
+            return named
+        directory = self.directory()
+        own = directory / "venv" / "bin" / "python" if directory else None
+        return str(own) if own and own.exists() else sys.executable
+
+
+# what all of them have
+SAMPLERS = (
+    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
+    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "PLMS", "UniPC", "LCM"),
+)
+SCHEDULERS = (
+    *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
+    *("align_your_steps", "simple", "normal", "ddim", "beta"),
+)
+TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
+A1111 = Host(
+    name="a1111",
+    cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
+    samplers=(*SAMPLERS, "DDIM CFG++"),
+    schedulers=SCHEDULERS,
+    lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+)
+BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
+TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
+FORGE = Host(
+    name="forge",
+    cpu_flags=("--always-cpu",),
+    samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
+    schedulers=(*SCHEDULERS, *TABLES),
+    sizes="guessed",
+    request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
+    lacks={
+        **BY_ITSELF,
+        **TOGETHER,
+        "tiling": "it is switched off in Forge",
+        "padded": "Forge repeats texts of different length instead",
+        "padded, long negative": "Forge repeats texts of different length instead",
+        "padded as of old": "Forge repeats texts of different length instead",
+        "quantized sigmas": "Forge always uses whole timesteps",
+        "accordion's default": "Forge does not save it among a user's defaults",
+    },
+)
+REFORGE = Host(
+    name="reforge",
+    cpu_flags=("--always-cpu",),
+    samplers=SAMPLERS,
+    more_samplers=True,
+    schedulers=(
+        *(*SCHEDULERS, *TABLES, "sinusoidal_sf", "invcosinusoidal_sf", "react_cosinusoidal_dynsf", "cosine", "phi"),
+        *("align_your_steps_custom", "cosine-exponential blend", "laplace", "karras dynamic"),
+    ),
+    sizes="guessed",
+    request={"hr_cfg": 3},
+    lacks={
+        **BY_ITSELF,
+        **TOGETHER,
+        "quantized sigmas": "reForge always uses whole timesteps",
+    },
+)
+HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE)}
+ALL_SAMPLERS = tuple(dict.fromkeys(sampler for host in HOSTS.values() for sampler in host.samplers))
+ALL_SCHEDULERS = tuple(dict.fromkeys(scheduler for host in HOSTS.values() for scheduler in host.schedulers))
