@@ -16,9 +16,10 @@ from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.make import adapter_of
+from lib_amdm.comodels.adapted import AtWork
 from lib_amdm.hosts.standalone import Standalone
 from lib_amdm.shapes import adapter_methods, boxes, train_adapters
-from lib_amdm.shapes.adapter_methods import ADAPTER_METHODS, Adapted
+from lib_amdm.shapes.adapter_methods import ADAPTER_METHODS
 from lib_amdm.shapes.adapter_networks import new_image, new_image_encoder, new_layout
 from lib_amdm.shapes.bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
 from lib_amdm.shapes.data import stock_boxes, stock_scenes
@@ -218,7 +219,7 @@ def test_at_strength_0_the_denoiser_is_the_checkpoint_s_own_and_else_it_is_not(s
     def denoised(strength: float) -> torch.Tensor:
         prepared = told(studio, SCENES, SEEDS, strength=strength)
         with torch.no_grad():
-            return Adapted(studio.told(studio.model(MAIN), texts), [prepared])(x, sigma)
+            return studio.told(studio.model(MAIN), texts, AtWork(prepared))(x, sigma)
 
     with torch.no_grad():
         plain = studio.told(studio.model(MAIN), texts)(x, sigma)

@@ -13,17 +13,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ..adapters.attach import attached
-from ..adapters.base import Prepared, Rows
+from ..adapters.base import Prepared
 from ..adapters.clip_vision import ClipVision, read_clip_vision
 from ..adapters.files import read_adapter
 from ..adapters.make import AnyAdapter, adapter_of
-from ..hosts.standalone import Denoiser, StandaloneModel
+from ..comodels.adapted import AtWork
+from ..hosts.standalone import Denoiser
 from ..sampling import CoRun, amdm, private_seeds
 from ..settings import MAIN_CHECKPOINT, Settings
-from . import networks
 from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER
 from .captions import phrases
 from .methods import MAIN, Drawn, Method, Studio, captions, mixing
@@ -34,29 +32,6 @@ LAYOUT = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
 """The best that was found for a co-model with the layout adapter."""
 IMAGE = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
 """The best that was found for a co-model with the image adapter."""
-
-
-class Adapted(nn.Module):
-    """A denoiser whose UNet carries adapters while it is evaluated, and only then."""
-
-    def __init__(self, denoiser: Denoiser, adapters: Sequence[Prepared]) -> None:
-        super().__init__()
-        self.denoiser, self.adapters = denoiser, list(adapters)
-
-    @property
-    def model(self) -> StandaloneModel:
-        return self.denoiser.model
-
-    @property
-    def evaluations(self) -> int:
-        return self.denoiser.evaluations
-
-    def forward(self, x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
-        images, count = tuple(range(len(x))), len(x)
-        # one prompt without AND for each image: guidance asks for all of these, then for all the negatives
-        rows = Rows(2 * images, (True,) * count + (False,) * count)
-        with attached(self.model.unet, self.adapters, lambda: rows):
-            return self.denoiser(x, sigma, **more)
 
 
 Told = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]
@@ -77,9 +52,8 @@ def boxes_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], st
     """The layout adapter, told what stands in which box."""
     model = studio.model(MAIN)
     texts = list(dict.fromkeys(phrase for scene in scenes for phrase in phrases(scene)))
-    pooled = model.text_encoder(networks.tokenize(model.tokenizer, texts)).pooler_output
     layouts = [layout_of(scene, boxes) for scene, boxes in zip(scenes, boxes_of(scenes, seeds))]
-    return _adapter(LAYOUT_ADAPTER.name).told(layouts, dict(zip(texts, pooled)), strength, until=1.0)
+    return _adapter(LAYOUT_ADAPTER.name).told(layouts, model.pooled(texts), strength, until=1.0)
 
 
 @torch.no_grad()
@@ -109,8 +83,8 @@ def adapted(
     """`shapes` with an adapter on the main model, or AMDM with a co-model that is the main one with an adapter."""
     model = studio.model(MAIN)
 
-    def denoiser(told: Told | None) -> Adapted:
-        return Adapted(studio.told(model, texts(scenes)), [told(studio, scenes, seeds)] if told else [])
+    def denoiser(told: Told | None) -> Denoiser:
+        return studio.told(model, texts(scenes), AtWork(told(studio, scenes, seeds)) if told else None)
 
     first = denoiser(main)
     if settings is None:

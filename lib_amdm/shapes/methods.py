@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..aggregation import Mix, slerp
+from ..comodels.adapted import AtWork
 from ..hosts.standalone import Denoiser, Standalone, StandaloneModel
 from ..hosts.standalone_sampling import ImageNoise, find_sampler, noise_levels, sample
 from ..sampling import CoRun, amdm, private_seeds
@@ -77,8 +78,8 @@ class Studio:
         """The checkpoint, told the scenes in its own dialect."""
         return self.told(self.model(name), captions(name, scenes))
 
-    def told(self, model: StandaloneModel, prompts: Sequence[str]) -> Denoiser:
-        return model.denoiser(prompts, [""] * len(prompts), self.cfg_scale)
+    def told(self, model: StandaloneModel, prompts: Sequence[str], adapter: AtWork | None = None) -> Denoiser:
+        return model.denoiser(prompts, [""] * len(prompts), self.cfg_scale, adapter=adapter)
 
     def sigmas(self, name: str = MAIN) -> Tensor:
         return noise_levels(self.model(name), self.sampler, "automatic", self.steps)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..layout import Layout, Region
 from .captions import phrases
 from .data import pictures_of
-from .world import SHAPES, Box, Scene, Thing, draw_with_boxes
+from .world import BACKGROUNDS, COLOURS, SHAPES, Box, Scene, Thing, draw_with_boxes
 
 
 def layout_of(scene: Scene, boxes: Sequence[Box]) -> Layout:
@@ -28,6 +28,13 @@ def reshaped(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same colours in the same cells on the same background, with random shapes."""
     cells = tuple(thing and Thing(SHAPES[rng.integers(len(SHAPES))], thing.colour) for thing in scene.cells)
     return Scene(cells, scene.background)
+
+
+def recoloured(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same shapes in the same cells, with random colours on a random background."""
+    colours = tuple(COLOURS)
+    cells = tuple(thing and Thing(thing.shape, colours[rng.integers(len(colours))]) for thing in scene.cells)
+    return Scene(cells, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
 
 
 def references(scenes: Sequence[Scene], seeds: Sequence[int]) -> Tensor:

@@ -6,8 +6,9 @@ image: an IP-Adapter. The text says the shapes and their places; the reference p
 places and the same background, but other shapes, so that shapes are not what is learnt from it.
 
 What an adapter adds is a small part of the loss against the noise itself, and drowns in it. So each has a teacher that
-is told the same in words: every fuser of the layout adapter learns what the text would add at its own place in `shapes`
-itself, and the image adapter's target is mostly the prediction of `all`.
+is told the same in words. Every fuser of the layout adapter learns what the text would add at its own place in `shapes`
+itself. The image adapter learns what another reference would change: what it changes in the predictions of `all`, where
+those of two checkpoints for the same picture differ by more than that.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEI
 from .captions import caption
 from .judge import blemished
 from .reader import wanted_of
-from .told import layout_of, reshaped
+from .told import layout_of, recoloured, reshaped
 from .training import note, train
 from .world import BACKGROUNDS, CELLS, COLOURS, SHAPES, Scene, Thing
 
 BASE, EVERYTHING = "shapes", "all"
 STOCK = 4000
 """Pictures of the stock that the adapters are trained on."""
-LAYOUT_STEPS, IMAGE_STEPS, BATCH = 1500, 1500, 16
+LAYOUT_STEPS, IMAGE_STEPS, BATCH = 1500, 1000, 16
 ENCODER_STEPS, ENCODER_BATCH = 1500, 24
-WITHOUT_ADAPTER, WITHOUT_BOTH = 0.05, 0.1
-"""Shares of the pictures that are learned without what the adapter is told, and without their text as well."""
-TAUGHT = 0.8
-"""Share of the teacher's prediction in the image adapter's target; the rest is the noise itself."""
+WITHOUT_BOTH = 0.1
+"""Share of the pictures that the layout adapter is not told of."""
+LEVEL = 5.0
+"""Weight of the predictions themselves beside their differences, in the image adapter's loss."""
 
 
 class Base:
@@ -209,20 +210,28 @@ def train_image(folder: Path) -> None:
     teacher = _checkpoint(EVERYTHING).unet(torch.float32)
     torch.manual_seed(23)
     adapter = new_image(base.unet, base.places(), reader.readings())
-    features = reference_features(base.scenes, read_clip_vision(IMAGE_ENCODER).float(), adapter.needs_encoder)
+    encoder = read_clip_vision(IMAGE_ENCODER).float()
+    rng = np.random.default_rng(25)
+    scenes = base.scenes, [recoloured(scene, rng) for scene in base.scenes]
+    features = [reference_features(each, encoder, adapter.needs_encoder) for each in scenes]
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
-        chosen = rng.integers(STOCK, size=BATCH)
-        chance = torch.from_numpy(rng.random(BATCH))
-        with_text, told = chance >= WITHOUT_BOTH, chance >= WITHOUT_BOTH + WITHOUT_ADAPTER
-        scenes = [base.scenes[i] for i in chosen]
-        cond = base.encoded([caption(scene, BASE, rng) if tell else "" for scene, tell in zip(scenes, with_text)])
+        chosen = rng.integers(STOCK, size=BATCH // 2)
         x, timesteps, noise = base.noised(chosen)
-        target = noise.clone()
+        words = base.encoded([caption(base.scenes[i], BASE, rng) for i in chosen])
+        whole = [base.encoded([caption(each[i]) for i in chosen]) for each in scenes]
+        # each picture with its reference and with the other, and two that are told none, one of them no text either
+        untold = torch.cat([words[:1], base.encoded([""])])
+        told = torch.arange(2 * len(x) + 2) < 2 * len(x)
+        seen = torch.cat([*(each[chosen] for each in features), features[0][chosen[:2]]])
+        batch = torch.cat([x, x, x[:2]]), torch.cat([timesteps, timesteps, timesteps[:2]])
+        predicted = base.predicted(*batch, torch.cat([words, words, untold]), adapter.told(seen), told)
+        own, other, without = predicted.split([len(x), len(x), 2])
         with torch.no_grad():
-            whole = base.encoded([caption(scene) for scene, tell in zip(scenes, told) if tell])
-            target[told] = noise[told].lerp(teacher(x[told], timesteps[told], whole).sample, TAUGHT)
-        return F.mse_loss(base.predicted(x, timesteps, cond, adapter.told(features[chosen]), told), target)
+            change = torch.sub(*(teacher(x, timesteps, each).sample for each in whole))
+            plain = base.unet(x[:2], timesteps[:2], untold).sample
+        level = F.mse_loss(own, noise) + F.mse_loss(without, plain)
+        return F.mse_loss(own - other, change) / change.square().mean() + LEVEL * level
 
     averaged, told = train("image", adapter, loss_of, IMAGE_STEPS, 4e-3, folder, average=0.995, seed=23)
     save(averaged, IMAGE_ADAPTER)
