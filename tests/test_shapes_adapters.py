@@ -176,7 +176,7 @@ def test_what_the_fusers_learn_is_what_the_text_adds() -> None:
 @pytest.mark.parametrize("part", ["layout", "image"])
 def test_a_training_leaves_a_file_that_is_read_as_the_adapter(monkeypatch, tmp_path, part: str) -> None:
     file, encoder = tmp_path / "adapter.safetensors", tmp_path / "encoder.safetensors"
-    told = {"STOCK": 16, "BATCH": 3, "ENCODER_BATCH": 3, f"{part.upper()}_STEPS": 2, "ENCODER_STEPS": 2}
+    told = {"STOCK": 16, "BATCH": 4, "ENCODER_BATCH": 3, f"{part.upper()}_STEPS": 2, "ENCODER_STEPS": 2}
     told |= {"ADAPTERS": tmp_path, f"{part.upper()}_ADAPTER": file, "IMAGE_ENCODER": encoder}
     for name, value in told.items():
         monkeypatch.setattr(train_adapters, name, value)
