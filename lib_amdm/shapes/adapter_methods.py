@@ -28,10 +28,8 @@ from .methods import MAIN, Drawn, Method, Studio, captions, mixing
 from .told import boxes_of, layout_of, references
 from .world import Scene
 
-LAYOUT = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
-"""The best that was found for a co-model with the layout adapter."""
-IMAGE = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
-"""The best that was found for a co-model with the image adapter."""
+CO_MODEL = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
+"""The best that was found for a co-model that is the main model with an adapter, for either adapter."""
 
 
 Told = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]
@@ -109,13 +107,13 @@ def adapter_row(label: str, detail: str, **told: Any) -> Method:
 ADAPTER_METHODS: dict[str, Method] = {
     "untold": adapter_row("`shapes` alone", "told nothing", texts=nothing),
     "layout-main": adapter_row("layout adapter on `shapes`", "in all steps; boxes", texts=nothing, main=boxes_told),
-    "layout-amdm": co_row("**AMDM, layout adapter**", LAYOUT, texts=nothing, co_model=boxes_told),
+    "layout-amdm": co_row("**AMDM, layout adapter**", CO_MODEL, texts=nothing, co_model=boxes_told),
     "image-main": adapter_row(
         "image adapter on `shapes`", "in all steps; reference picture", texts=in_words, main=picture_told
     ),
-    "image-amdm": co_row("**AMDM, image adapter**", IMAGE, texts=in_words, co_model=picture_told),
+    "image-amdm": co_row("**AMDM, image adapter**", CO_MODEL, texts=in_words, co_model=picture_told),
     "layout-image-amdm": co_row(
-        "**AMDM, layout on main, image adapter**", IMAGE, texts=nothing, main=boxes_told, co_model=picture_told
+        "**AMDM, layout on main, image adapter**", CO_MODEL, texts=nothing, main=boxes_told, co_model=picture_told
     ),
 }
 """The rows of the table by their names on the command line."""
