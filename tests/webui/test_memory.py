@@ -21,6 +21,8 @@ def own(start_webui: Callable[..., WebUI]) -> WebUI:
 
 def test_fifty_pictures_with_changing_co_models(own: WebUI) -> None:
     probed = Probed(own)
+    # Forge loads its main model with the first picture
+    probed.draw(steps=2)
     sizes = []
     for index in range(PICTURES):
         name = CO_MODELS[index % len(CO_MODELS)]
