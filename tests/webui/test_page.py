@@ -520,6 +520,8 @@ def test_an_example_is_filled_in_and_its_boxes_are_drawn(page: Page) -> None:
     drawn = page.wait(lambda: page.all("#script_txt2img_amdm_main_adapter svg[role=img] text"), "the drawing")
     words = {element.get_property("textContent") for element in drawn}
     assert words == {"a boy", "a ball", "kicking"}
+    page.toggle("script_txt2img_amdm_main_adapter")
+    page.wait(lambda: page.one("#script_txt2img_amdm_layout").is_displayed(), "the adapter's controls")
     page.type("script_txt2img_amdm_layout", "a boy: 0 0 2 2")
     said = page.wait(lambda: page.all("#script_txt2img_amdm_main_adapter p.error"), "what is wrong")
     assert "row 1" in said[0].get_property("textContent")
