@@ -84,6 +84,9 @@ def untouched(probed: Probed, expected: tuple[np.ndarray, Drawn], broken: Path) 
     """Checks after the test that it has left nothing behind."""
     untouched = Untouched(probed, *expected)
     yield untouched
+    # Forge gives a file that cannot be read another name, and would leave it out of its list from the next refresh on
+    for file in probed.server.checkpoint_folder.glob("*.corrupted"):
+        file.rename(file.with_suffix(""))
     untouched.check()
 
 
@@ -233,10 +236,12 @@ def test_a_bad_setting_is_named(probed: Probed, given: Any, named: str) -> None:
     assert answer.report["opened"] == []
 
 
-def test_a_network_in_a_slots_prompt_is_refused(untouched: Untouched) -> None:
-    failed = untouched.probed.fail(settings(slot(prompt="a cat <lora:x:1>")))
+@pytest.mark.parametrize("network", ["lora", "hypernet"])
+def test_a_network_in_a_slots_prompt_that_cannot_be_used(untouched: Untouched, network: str) -> None:
+    failed = untouched.probed.fail(settings(slot(prompt=f"a cat <{network}:x:1>")))
     assert is_a_sentence(failed.message), failed.message
-    assert "slot 1" in failed.message and "lora" in failed.message
+    assert "slot 1" in failed.message and network in failed.message.lower()
+    assert failed.report["denoiser"] == 0
 
 
 class TestGoingOn:
