@@ -35,7 +35,7 @@ class CoRun:
 
     denoise: Callable[[Tensor, Tensor], Tensor]
     gamma: float = 0.5
-    eta: float = 0.45
+    eta: float = 0.2
     noise: str = "shared"
     seed: int | Sequence[int] | None = None
 
@@ -50,7 +50,7 @@ def amdm(
     func: Callable[..., Any],
     co_models: Sequence[CoRun],
     steps: int = 3,
-    eta: float = 0.45,
+    eta: float = 0.2,
     start: int = 0,
     correction: str = "relative",
     *,

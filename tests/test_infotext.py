@@ -246,7 +246,7 @@ def test_what_is_written_is_short() -> None:
     assert infotext.written(settings, {1: TITLES[1]}) == {
         "AMDM": "True",
         "AMDM steps": "8",
-        "AMDM eta": "0.45",
+        "AMDM eta": "0.2",
         "AMDM 1 checkpoint": TITLES[1],
         "AMDM 1 gamma": "0.7",
     }

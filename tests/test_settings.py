@@ -135,9 +135,9 @@ def test_reading_settings_changes_nothing_given() -> None:
 
 def test_defaults_are_the_documented_ones() -> None:
     settings, slot = Settings(), CoModel()
-    assert (settings.enabled, settings.steps, settings.eta, settings.which_pass) == (False, 3, 0.45, "first")
+    assert (settings.enabled, settings.steps, settings.eta, settings.which_pass) == (False, 3, 0.2, "first")
     assert (settings.start, settings.correction, settings.co_models) == (0, "relative", ())
-    assert (slot.enabled, slot.gamma, slot.eta, slot.noise, slot.cfg_scale) == (True, 0.5, 0.45, "shared", 0.0)
+    assert (slot.enabled, slot.gamma, slot.eta, slot.noise, slot.cfg_scale) == (True, 0.5, 0.2, "shared", 0.0)
     assert (slot.prompt, slot.negative_prompt) == ("", "")
 
 

@@ -86,6 +86,7 @@ FORGE = Host(
         "padded, long negative": "Forge repeats texts of different length instead",
         "padded as of old": "Forge repeats texts of different length instead",
         "quantized sigmas": "Forge always uses whole timesteps",
+        "IA3": "Forge's LoRA loader does not know it",
         "accordion's default": "Forge does not save it among a user's defaults",
     },
 )

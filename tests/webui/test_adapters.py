@@ -145,11 +145,15 @@ def test_k_0_leaves_the_main_models(probed: Probed) -> None:
 
 # --- rows of the batch ---
 
+FAR = " ".join(["word"] * 310)
+"""So many more tokens than a short text has that no WebUI evaluates both in one call."""
+
 ROWS = {
     "one call": ({}, {}),
     "parts": ({"prompt": "a red square AND a blue circle :0.5"}, {}),
-    "a call for each": ({}, {"batch_cond_uncond": False}),
+    "uncond and cond apart": ({}, {"batch_cond_uncond": False}),
     "texts of two lengths": ({"negative_prompt": " ".join(["word"] * 90)}, {}),
+    "a far longer text": ({"negative_prompt": FAR}, {}),
     "parts of two lengths": ({"prompt": " ".join(["a red"] * 45) + " AND a square"}, {"batch_cond_uncond": False}),
     "negatives left out at first": ({}, {"skip_early_cond": 0.4}),
     "negatives left out later": ({}, {"s_min_uncond": 4, "s_min_uncond_all": True}),
@@ -157,10 +161,10 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("feature", ROWS)
 @pytest.mark.parametrize("kind", [IP_ADAPTER, GLIGEN, MIGC])
-def test_a_batch_is_its_pictures_however_it_is_evaluated(probed: Probed, kind: str, case: str) -> None:
-    parameters, options = ROWS[case]
+def test_a_batch_is_its_pictures_however_it_is_evaluated(probed: Probed, kind: str, feature: str) -> None:
+    parameters, options = ROWS[feature]
     told = settings(slot("main", **adapter(kind)), main_adapter=adapter(kind))
 
     def draw(**more: Any) -> np.ndarray:
@@ -173,6 +177,18 @@ def test_a_batch_is_its_pictures_however_it_is_evaluated(probed: Probed, kind: s
         assert distance(draw(seed=5 + index)[0], batch[index]) < SUMS
 
 
+@pytest.mark.parametrize("kind", [IP_ADAPTER, GLIGEN, MIGC])
+def test_each_side_is_the_same_in_a_call_of_its_own(probed: Probed, kind: str) -> None:
+    """A CFG scale of 0 draws the negative side alone, and one that is hardly above 1 the positive side."""
+    told = settings(slot("main", **adapter(kind)), main_adapter=adapter(kind))
+    for scale, other_side in ((0, "prompt"), (1 + 1e-6, "negative_prompt")):
+        sides = {"prompt": PROMPT, "negative_prompt": "", "cfg_scale": scale}
+        together, apart = (probed.draw(told, **{**sides, other_side: text}) for text in ("a text", FAR))
+        assert apart.report["unet"]["main"] == 2 * together.report["unet"]["main"]
+        assert distance(apart.latent, together.latent) < SUMS
+
+
+@pytest.mark.needs("uncond and cond apart")
 def test_it_does_not_matter_in_how_many_calls(probed: Probed) -> None:
     for kind in (IP_ADAPTER, GLIGEN, MIGC):
         told = settings(slot("main", **adapter(kind)), main_adapter=adapter(kind))
@@ -227,7 +243,7 @@ def test_a_second_picture_opens_no_file_and_encodes_nothing(probed: Probed) -> N
     probed.unload()
     told = settings(slot("beta", **adapter(IP_ADAPTER)), slot("main", **adapter(MIGC)), main_adapter=adapter(INTERACT))
     first, second = (probed.draw(told, prompt=PROMPT) for _ in range(2))
-    assert {"beta.safetensors", IP_ADAPTER, adapter_files.ENCODER} <= set(first.report["opened"])
+    assert {"beta.safetensors", IP_ADAPTER, MIGC, INTERACT, adapter_files.ENCODER} <= set(first.report["opened"])
     assert second.report["opened"] == []
     assert second.report["texts"] == {"main": 0, "co": 0}
     assert distance(first.latent, second.latent) == 0

@@ -508,7 +508,9 @@ def test_the_public_client_draws_the_same(probed: Probed) -> None:
 
 
 def test_the_plain_list_of_the_page(probed: Probed) -> None:
-    values = [True, 2, 0.45, "first", 0, "relative", True, "beta.safetensors", 0.5, 0.45, "", "", 0.0, "shared"]
+    no_adapter = ["None", 1, 1, "", ""]
+    slot = [True, "beta.safetensors", 0.5, 0.2, "", "", 0.0, "shared", *no_adapter]
+    values = [True, 2, 0.45, "first", 0, "relative", *no_adapter, *slot]
     assert distance(probed.draw(values).latent, probed.draw(settings()).latent) == 0
 
 

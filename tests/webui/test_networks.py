@@ -54,6 +54,7 @@ KINDS = {
     "full": full_parts,
     "dora": dora_parts,
 }
+EACH = [pytest.param(kind, marks=pytest.mark.needs("IA3") if kind == "ia3" else ()) for kind in KINDS]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def only(checkpoint: str = "beta", **told: object) -> dict:
     return settings(slot(checkpoint, gamma=1, eta=0, **told), eta=0, steps=STEPS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 @pytest.mark.parametrize("checkpoint", ["beta", "main"])
 def test_a_slots_own_is_what_the_webui_makes_of_it(probed: Probed, lora: None, kind: str, checkpoint: str) -> None:
     """The reference is the WebUI itself, with the checkpoint as its main one and the LoRA in its prompt."""

@@ -275,7 +275,7 @@ def test_a_picture_through_the_page(page: Page) -> None:
     said = page.generate()
     page.shot("after")
     assert (
-        f"AMDM: True, AMDM steps: 3, AMDM eta: 0.45, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
+        f"AMDM: True, AMDM steps: 3, AMDM eta: 0.2, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
         r'AMDM 1 prompt: "a \"blue\" circle, here"'
     ) in said
     [with_beta] = page.pictures()

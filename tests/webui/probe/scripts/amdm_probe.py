@@ -26,7 +26,7 @@ from modules import script_callbacks, scripts, sd_models, shared
 
 TEXT_ENCODERS = ("WithCustomWords", "CLIPTextModel")
 UNETS = ("UNetModel", "IntegratedUNet2DConditionModel")
-CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth")
 
 
 class Record:
