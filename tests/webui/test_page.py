@@ -95,8 +95,13 @@ class Page:
 
     def is_open(self, tab: str) -> bool:
         """Whether AMDM's accordion is open, and so AMDM on."""
-        shown = self.one(f"#script_{tab}_amdm_enabled-visible-checkbox").get_property("checked")
-        assert shown == self.one(f"#script_{tab}_amdm_enabled-checkbox input").get_property("checked")
+
+        def switches() -> set[bool]:
+            ends = ("visible-checkbox", "checkbox input")
+            return {self.one(f"#script_{tab}_amdm_enabled-{end}").get_property("checked") for end in ends}
+
+        # the page sets one after the other, and a look may fall between the two
+        [shown] = self.wait(lambda: agreed if len(agreed := switches()) == 1 else None, "the two switches to agree")
         return shown
 
     # ---- doing ----
