@@ -166,11 +166,6 @@ class Adapted:
         """Whether there is an adapter that can change anything."""
         return self.adapter not in ("", NO_ADAPTER) and self.strength > 0 and self.until > 0
 
-    def works_in(self, step: int, steps: int) -> bool:
-        """Whether the adapter works in a step (from 0 on) of a pass of so many."""
-        # a product such as 0.29 * 100 must not fall short of its whole number
-        return step < int(self.until * steps + 1e-6)
-
 
 @dataclass(frozen=True)
 class CoModel:

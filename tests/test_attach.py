@@ -206,6 +206,12 @@ def test_an_adapter_that_is_off_changes_no_bit(kind: str, layout: str) -> None:
     assert not torch.equal(predicted(layout, [told(kind, until=0.6)], late), plain)
 
 
+@given(st.integers(1, 150), st.integers(0, 100))
+def test_an_adapter_works_in_the_steps_that_begin_within_its_share(steps: int, percent: int) -> None:
+    working = [step for step in range(steps) if Prepared.before(step / steps, percent / 100)]
+    assert working == [step for step in range(steps) if 100 * step < percent * steps]
+
+
 def test_migc_and_naive_fuser_have_shares_of_their_own() -> None:
     own, late, plain = adapter("migc"), Rows(ONE.images, ONE.prompts, 0.5), predicted("a1111", [], ONE)
 

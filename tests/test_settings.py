@@ -311,13 +311,6 @@ def test_an_adapter_on_the_main_model_runs_without_steps_and_slots_where_it_can_
         assert not settings.co_runs
 
 
-@given(st.integers(1, 150), st.integers(0, 100))
-def test_an_adapter_works_in_its_whole_share_of_the_steps_and_no_more(steps: int, percent: int) -> None:
-    adapted = Adapted(adapter="a", until=percent / 100)
-    working = [step for step in range(steps) if adapted.works_in(step, steps)]
-    assert working == list(range(percent * steps // 100))
-
-
 def test_a_layout_may_be_a_list_and_is_kept_as_a_text() -> None:
     rows = [{"phrase": "a ж", "box": [0, 0, 0.5, 1]}]
     settings = Settings.from_dict({"main_adapter": {"layout": rows}, "co_models": [{"layout": []}]})

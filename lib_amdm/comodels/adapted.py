@@ -239,7 +239,7 @@ class MainRows:
         owners = [image for image, count in enumerate(parts) for _ in range(count)]
         self._images = [*owners, *range(len(parts))]
         self._prompts = [True] * len(owners) + [False] * len(parts)
-        self._owners, self._taken = len(owners), 0
+        self._taken = 0
 
     def take(self, count: int) -> tuple[list[int], list[bool]]:
         """The next `count` rows: their images, and whether they are told a prompt."""
