@@ -59,6 +59,11 @@ class Layout:
     def __bool__(self) -> bool:
         return bool(self.regions)
 
+    @property
+    def phrases(self) -> list[str]:
+        """The regions' phrases, in order; one may be there twice."""
+        return [region.phrase for region in self.regions]
+
     @classmethod
     def read(cls, given: str | Sequence[Any]) -> Layout:
         """The layout in a text (JSON or lines) or in a list as JSON has it; LayoutError names the row."""

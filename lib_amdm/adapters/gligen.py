@@ -52,6 +52,16 @@ class Grounding(Adapter):
             )
         return torch.stack(found).to(self.device, self.dtype)
 
+    def tokens(self, layout: Layout, phrases: Mapping[str, Tensor]) -> Tensor:
+        """Grounding tokens (tokens, width) of a layout; those of the empty one are what negative prompts see."""
+        raise NotImplementedError
+
+    def _grounded(
+        self, layouts: Sequence[Layout], phrases: Mapping[str, Tensor], strength: float, until: float
+    ) -> ToldGrounding:
+        tokens = torch.stack([self.tokens(layout, phrases) for layout in layouts])
+        return ToldGrounding(self, tokens, self.tokens(Layout(), {})[None], strength, until)
+
 
 class Gligen(Grounding):
     """GLIGEN for text boxes."""
@@ -60,7 +70,7 @@ class Gligen(Grounding):
 
     def phrases(self, layout: Layout) -> list[str]:
         """The texts whose pooled embeddings `told` needs."""
-        return list(dict.fromkeys(region.phrase for region in layout.regions))
+        return list(dict.fromkeys(layout.phrases))
 
     def told(
         self,
@@ -74,8 +84,7 @@ class Gligen(Grounding):
         layouts: one for all images of the batch, or one for each; interactions say nothing to it. phrases: CLIP's
         pooled embedding (width,) of each text of `phrases(layout)`. More than 30 boxes raise AdapterError.
         """
-        tokens = torch.stack([self.tokens(layout, phrases) for layout in layouts])
-        return ToldGrounding(self, tokens, self.tokens(Layout(), {})[None], strength, until)
+        return self._grounded(layouts, phrases, strength, until)
 
     def tokens(self, layout: Layout, phrases: Mapping[str, Tensor]) -> Tensor:
         """Grounding tokens (30, width): the boxes', then the learnt empty one's."""
@@ -86,7 +95,7 @@ class Gligen(Grounding):
         words = net.null_positive_feature.expand(SLOTS, -1)
         places = net.null_position_feature.expand(SLOTS, -1)
         if count:
-            told = self._phrases(phrases, [region.phrase for region in layout.regions])
+            told = self._phrases(phrases, layout.phrases)
             boxes = box_embedding(torch.tensor([region.box for region in layout.regions], device=self.device))
             words = torch.cat([told, words[count:]])
             places = torch.cat([boxes.to(self.dtype), places[count:]])

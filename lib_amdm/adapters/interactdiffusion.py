@@ -33,8 +33,7 @@ class InteractDiffusion(Grounding):
 
     def phrases(self, layout: Layout) -> list[str]:
         """The texts whose pooled embeddings `told` needs: the regions' phrases and the actions."""
-        words = [region.phrase for region in layout.regions] + [each.action for each in layout.interactions]
-        return list(dict.fromkeys(words))
+        return list(dict.fromkeys([*layout.phrases, *(each.action for each in layout.interactions)]))
 
     def told(
         self,
@@ -51,8 +50,7 @@ class InteractDiffusion(Grounding):
         """
         for layout in layouts:
             self._check(layout)
-        tokens = torch.stack([self.tokens(layout, phrases) for layout in layouts])
-        return ToldGrounding(self, tokens, self.tokens(Layout(), {})[None], strength, until)
+        return self._grounded(layouts, phrases, strength, until)
 
     def _check(self, layout: Layout) -> None:
         count = len(layout.interactions)

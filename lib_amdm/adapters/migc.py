@@ -71,7 +71,7 @@ class Migc(Adapter):
 
     def phrases(self, layout: Layout) -> list[str]:
         """The texts whose pooled embeddings and contexts `told` needs."""
-        return list(dict.fromkeys(region.phrase for region in layout.regions))
+        return list(dict.fromkeys(layout.phrases))
 
     def told(
         self,
@@ -109,7 +109,7 @@ class Migc(Adapter):
         count = len(layout.regions)
         if count > self.slots:
             raise AdapterError(f'"{self.name}" takes {self.slots} boxes and the layout has {count}; remove some.')
-        words = [region.phrase for region in layout.regions]
+        words = layout.phrases
         pooled = [phrases[word].reshape(-1) for word in words]
         odd = next((each for each in pooled if len(each) != self.phrase_width), None)
         if odd is not None:

@@ -76,7 +76,7 @@ class A1111SlotModel(SlotModel):
             device=devices.device,
             dtype=devices.dtype_unet,
             who=self.who,
-            control=f"co-model {self.number}" if self.number else "the main adapter",
+            control=self.control,
         )
 
     def _phrases(self) -> Phrases | None:

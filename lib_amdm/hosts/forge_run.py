@@ -69,7 +69,7 @@ class ForgeSlotModel(PatcherSlotModel):
             device=memory_management.get_torch_device(),
             dtype=self.unet.model.computation_dtype,
             who=self.who,
-            control=f"co-model {self.number}" if self.number else "the main adapter",
+            control=self.control,
         )
 
     def _lora(self, named: Sequence[Any]) -> forge_lora.Loras:

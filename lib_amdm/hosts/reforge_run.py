@@ -67,7 +67,7 @@ class ReForgeSlotModel(PatcherSlotModel):
             device=model_management.get_torch_device(),
             dtype=self.unet.model.get_dtype(),
             who=self.who,
-            control=f"co-model {self.number}" if self.number else "the main adapter",
+            control=self.control,
         )
 
     @contextmanager

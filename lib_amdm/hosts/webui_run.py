@@ -216,6 +216,11 @@ class SlotModel:
         """What opens a complaint."""
         return f"AMDM slot {self.number}" if self.number else "AMDM"
 
+    @property
+    def control(self) -> str:
+        """What the slot's controls are called in a complaint."""
+        return f"co-model {self.number}" if self.number else "the main adapter"
+
     def _apply_lora(self) -> None:
         """Compute the UNet's other weights, where this is possible before the pass."""
         self.changes = self.lora.of_unet() if self.lora else []
