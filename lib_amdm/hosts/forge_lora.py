@@ -1,12 +1,8 @@
-"""Forge: the LoRAs of a slot's own prompt, read and merged by the host's own functions for one co-model alone.
-
-The host patches a model's weights for the main prompt. Nothing is put among these patches: what they would make of a
-layer is computed aside, and the layer looks at it while the co-model is evaluated.
-"""
+"""Forge: the LoRAs of a slot's own prompt, with Forge's functions for reading and merging."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
@@ -15,78 +11,28 @@ import torch
 from backend.patcher.lora import load_lora, merge_lora_to_weight, model_lora_keys_clip, model_lora_keys_unet
 from backend.utils import load_torch_file
 
-from ..comodels.lora import Change
-from ..comodels.pool import FileState, Texts
-from .webui_files import refuse_code
-from .webui_lora import NamedLoras
-
-Patches = dict[Any, Any]
+from .webui_patcher_lora import Keys, PatcherLoras, Patches
 
 
-class Loras(NamedLoras):
-    """The LoRAs that a slot's prompt names, on its engine; see `webui_run.Lora`."""
+class Loras(PatcherLoras):
+    """The LoRAs that a slot's prompt names, on its engine."""
 
-    def __init__(self, engine: Any, named: Sequence[Any], who: str, files: Texts) -> None:
-        """Reads the files; AmdmError in words where one cannot be used."""
-        super().__init__(named, who)
-        self.files = files
-        self.unet = engine.forge_objects.unet.model
-        self.texts = engine.forge_objects.clip.cond_stage_model
-        keys = (model_lora_keys_unet(self.unet, {}), model_lora_keys_clip(self.texts, {}))
-        weights = [self._read(told) for told in self.on_disk]
+    def keys_of_unet(self) -> Keys:
+        return model_lora_keys_unet(self.unet, {})
+
+    def keys_of_texts(self) -> Keys:
+        return model_lora_keys_clip(self.texts, {})
+
+    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
+        return load_torch_file(filename, safe_load=True)
+
+    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
         # the host says on the console what does not match; here it is an error where nothing does
         with redirect_stdout(StringIO()):
-            self.patches = [tuple(load_lora(each, of)[0] for of in keys) for each in weights]
-        for told, (unet, texts) in zip(self.named, self.patches):
-            if not unet and not texts:
-                raise self.stranger(told.name)
+            return load_lora(weights, keys)[0]
 
-    def of_unet(self) -> list[Change]:
-        strengths = [told.unet for told in self.named]
-        return list(self._changes(self.unet, [unet for unet, _ in self.patches], strengths))
-
-    def of_texts(self) -> list[Change]:
-        strengths = [told.te for told in self.named]
-        return list(self._changes(self.texts, [texts for _, texts in self.patches], strengths))
-
-    def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
-        def read() -> Mapping[str, torch.Tensor]:
-            try:
-                refuse_code(on_disk.filename)
-                return load_torch_file(on_disk.filename, safe_load=True)
-            except Exception as error:
-                raise self.unreadable(on_disk.name, error) from error
-
-        return self.files.get(FileState.of(on_disk.filename), read)
-
-    @torch.inference_mode()
-    def _changes(
-        self, model: torch.nn.Module, patches: Sequence[Patches], strengths: Sequence[float]
-    ) -> Iterator[Change]:
-        """For every layer that any of the LoRAs changes, its weight with all of them, in the prompt's order."""
-        of_key: dict[str, list[tuple[str, list[Any]]]] = {}
-        for told, patched, strength in zip(self.named, patches, strengths):
-            for place, patch in patched.items():
-                key, offset, function = (*place, None, None)[:3] if isinstance(place, tuple) else (place, None, None)
-                of_key.setdefault(key, []).append((told.name, [strength, patch, 1.0, offset, function]))
-        for key, named in of_key.items():
-            layer_name, _, parameter = key.rpartition(".")
-            layer = model.get_submodule(layer_name)
-            yield Change(layer, parameter, self._merged(key, getattr(layer, parameter), named))
-
-    def _merged(self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]]) -> torch.Tensor:
-        name = named[0][0]
-        if not weight.is_floating_point() or hasattr(weight, "gguf_cls") or hasattr(weight, "bnb_quantized"):
-            raise self.error(
-                name,
-                'cannot be put on a checkpoint in low bits; set "Diffusion in Low Bits" to Automatic, or remove it',
-            )
-        said = StringIO()
-        try:
-            with redirect_stdout(said):
-                merged = merge_lora_to_weight([patch for _, patch in named], weight, key, torch.float32)
-        except Exception as error:
-            raise self.unfit(name, key, error) from error
-        if merged.shape != weight.shape or "MISMATCH" in said.getvalue():
-            raise self.unfit(name, key, f"it is for another size than {tuple(weight.shape)}")
-        return merged.to(weight.dtype)
+    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+        told = StringIO()
+        with redirect_stdout(told):
+            merged = merge_lora_to_weight(patches, weight, key, torch.float32)
+        return merged, told.getvalue() if "MISMATCH" in told.getvalue() else ""

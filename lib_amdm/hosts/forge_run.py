@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ from backend.text_processing import classic_engine
 from modules import devices, prompt_parser, shared
 
 from ..comodels.adapted import Place
-from ..comodels.lora import changed
-from ..comodels.pool import FileState
 from ..settings import CoModel
 from . import forge_lora, forge_models
 from .webui_adapters import Phrases
@@ -45,17 +42,9 @@ class ForgeRun(PatcherRun):
 class ForgeSlotModel(PatcherSlotModel):
     """A checkpoint's engine, loaded outside the host's own place for one, or the main one."""
 
+    models = forge_models
     memory_remedy = 'lower "GPU Weights" at the top of the page'
     nan_remedy = "start the WebUI with --all-in-fp32"
-
-    def _load(self) -> None:
-        run, p = self.run, self.run.p
-        load = partial(forge_models.load, self.info, run.main, self.number)
-        kept = run.host.pool.get(self.info.filename, forge_models.variant(), load)
-        # the family is checked again because the kept one may have been loaded beside another main model
-        forge_models.refuse_stranger(forge_models.family_of(kept.model.engine), self.info, run.main, self.number)
-        kept.model.prepare(p.get_token_merging_ratio(for_hr=p.is_hr_pass))
-        self.model, self.texts = kept.model.engine, kept.texts
 
     def _place(self) -> Place:
         family = forge_models.family_of(self.model)
@@ -75,9 +64,6 @@ class ForgeSlotModel(PatcherSlotModel):
     def _lora(self, named: Sequence[Any]) -> forge_lora.Loras:
         return forge_lora.Loras(self.model, named, self.who, self.run.host.lora_files)
 
-    def _apply_lora(self) -> None:
-        """Only in the pass have the UNet's weights the main prompt's LoRAs in them, and are where they are used."""
-
     @contextmanager
     def _encoding(self) -> Iterator[None]:
         kept = classic_engine.last_extra_generation_params
@@ -91,9 +77,9 @@ class ForgeSlotModel(PatcherSlotModel):
         finally:
             classic_engine.last_extra_generation_params = kept
 
-    def _dialect(self) -> tuple[Any, ...]:
+    def _text_options(self) -> tuple[Any, ...]:
         opts = shared.opts
-        options = (
+        return (
             opts.use_old_scheduling,
             opts.emphasis,
             opts.CLIP_stop_at_last_layers,
@@ -102,9 +88,6 @@ class ForgeSlotModel(PatcherSlotModel):
             opts.sdxl_refiner_low_aesthetic_score,
             opts.sdxl_refiner_high_aesthetic_score,
         )
-        if not self.is_main:
-            return options
-        return (*options, self.model.current_lora_hash, *forge_models.variant(), FileState.of(self.info.filename))
 
     def _needs_negative(self) -> bool:
         return self.cond_scale != 1
@@ -116,9 +99,7 @@ class ForgeSlotModel(PatcherSlotModel):
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = None if self.uncond is None else prompt_parser.reconstruct_cond_batch(self.uncond, step)
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
-        if self.lora and not self.changes:
-            self.changes = self.lora.of_unet()
-        with run.mains_random_numbers(), changed(self.changes), self.adapted(step):
+        with run.mains_random_numbers(), self.at_work(step):
             shown = run.shown(x, sigma)
             denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)
         denoised = run.masked(denoised, sigma)

@@ -49,7 +49,7 @@ def variant() -> tuple[Any, ...]:
     return (getattr(shared.opts, "sd_text_encoder", None), str(shared.cmd_opts.embeddings_dir))
 
 
-def family(model: Any) -> str:
+def family_of(model: Any) -> str:
     """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
     flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd1": "SD1"}
     name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "of an unknown kind")
@@ -69,12 +69,12 @@ def _has_sigmas(model: Any) -> bool:
 
 def refuse_main(main: Any) -> None:
     """AmdmError where the method is not made for the main model's kind."""
-    webui_words.refuse_main(family(main), main.sd_checkpoint_info.name, _has_sigmas(main))
+    webui_words.refuse_main(family_of(main), main.sd_checkpoint_info.name, _has_sigmas(main))
 
 
-def refuse_stranger(model: Any, info: Any, main: Any, slot: int) -> None:
+def refuse_stranger(kind: str, info: Any, main: Any, slot: int) -> None:
     """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
-    webui_words.refuse_stranger(slot, info.name, family(model), main.sd_checkpoint_info.name, family(main))
+    webui_words.refuse_stranger(slot, info.name, kind, main.sd_checkpoint_info.name, family_of(main))
 
 
 @torch.inference_mode()
@@ -86,7 +86,7 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
     with torch.random.fork_rng(devices=[]), _text_encoder_choice_kept():
         engine = forge_loader.load_model_for_a1111(timer=Timer(), checkpoint_info=info, state_dict=weights)
     engine.filename = info.filename
-    refuse_stranger(engine, info, main, slot)
+    refuse_stranger(family_of(engine), info, main, slot)
     webui_words.refuse_holes(slot, info.name, list(_holes(engine, names)))
     engine.first_stage_model = None
     for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +12,8 @@ from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
 from ..comodels.adapted import Place
-from ..comodels.pool import FileState
 from ..settings import CoModel
-from . import reforge_models
+from . import reforge_lora, reforge_models
 from .webui_adapters import Phrases
 from .webui_hijack import embedding_names, notes_of_main_kept
 from .webui_patchers import PatcherRun, PatcherSlotModel
@@ -43,20 +41,12 @@ class ReForgeRun(PatcherRun):
 class ReForgeSlotModel(PatcherSlotModel):
     """A checkpoint's model, loaded outside the host's own list of models, or the main one."""
 
+    models = reforge_models
     memory_remedy = "start the WebUI with --always-low-vram"
     nan_remedy = "start the WebUI with --all-in-fp32"
 
-    def _load(self) -> None:
-        run, p = self.run, self.run.p
-        load = partial(reforge_models.load, self.info, run.main, self.number)
-        kept = run.host.pool.get(self.info.filename, reforge_models.variant(), load)
-        # the family is checked again because the kept one may have been loaded beside another main model
-        reforge_models.refuse_stranger(kept.model.engine, self.info, run.main, self.number)
-        kept.model.prepare(p.get_token_merging_ratio(for_hr=p.is_hr_pass))
-        self.model, self.texts = kept.model.engine, kept.texts
-
     def _place(self) -> Place:
-        family = reforge_models.family(self.model)
+        family = reforge_models.family_of(self.model)
         encoder = getattr(self.model, "cond_stage_model", None) if family.startswith("SD1") else None
         return Place(
             unet=self.network,
@@ -70,15 +60,18 @@ class ReForgeSlotModel(PatcherSlotModel):
             control=self.control,
         )
 
+    def _lora(self, named: Sequence[Any]) -> reforge_lora.Loras:
+        return reforge_lora.Loras(self.model, named, self.who, self.run.host.lora_files)
+
     @contextmanager
     def _encoding(self) -> Iterator[None]:
         reforge_models.bring_texts(self.model)
         with notes_of_main_kept(), torch.inference_mode(), devices.autocast():
             yield
 
-    def _dialect(self) -> tuple[Any, ...]:
+    def _text_options(self) -> tuple[Any, ...]:
         opts = shared.opts
-        options = (
+        return (
             opts.use_old_scheduling,
             opts.use_old_emphasis_implementation,
             opts.emphasis,
@@ -90,9 +83,6 @@ class ReForgeSlotModel(PatcherSlotModel):
             opts.sdxl_refiner_high_aesthetic_score,
             *embedding_names(),
         )
-        if not self.is_main:
-            return options
-        return (*options, self.model.current_lora_hash, *reforge_models.variant(), FileState.of(self.info.filename))
 
     def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
         run = self.run
@@ -101,6 +91,6 @@ class ReForgeSlotModel(PatcherSlotModel):
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         cond, uncond = self._padded(cond, prompt_parser.reconstruct_cond_batch(self.uncond, step))
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
-        with run.mains_random_numbers(), self.adapted(step):
+        with run.mains_random_numbers(), self.at_work(step):
             denoised = forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts)
         return run.masked(denoised, sigma)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,8 @@ from modules import shared
 from modules.script_callbacks import CFGDenoiserParams
 from torch.utils.hooks import RemovableHandle
 
+from ..comodels.lora import changed
+from ..comodels.pool import FileState
 from ..sampling import CoRun
 from ..settings import CoModel
 from .webui_adapters import OnSelfTellingMain, progress, working
@@ -104,6 +107,31 @@ class PatcherRun(WebUIRun):
 class PatcherSlotModel(SlotModel):
     """A checkpoint's models in patchers, loaded outside the host's own place for them, or the main ones."""
 
+    models: ModuleType
+    """How the host's models are loaded and told apart."""
+
+    def _load(self) -> None:
+        run, models = self.run, self.models
+        load = partial(models.load, self.info, run.main, self.number)
+        kept = run.host.pool.get(self.info.filename, models.variant(), load)
+        # the family is checked again because the kept one may have been loaded beside another main model
+        models.refuse_stranger(models.family_of(kept.model.engine), self.info, run.main, self.number)
+        kept.model.prepare(run.p.get_token_merging_ratio(for_hr=run.p.is_hr_pass))
+        self.model, self.texts = kept.model.engine, kept.texts
+
+    def _text_options(self) -> tuple[Any, ...]:
+        """The host's options that decide how a text is encoded."""
+        raise NotImplementedError
+
+    def _dialect(self) -> tuple[Any, ...]:
+        options = self._text_options()
+        if not self.is_main:
+            return options
+        return (*options, self.model.current_lora_hash, *self.models.variant(), FileState.of(self.info.filename))
+
+    def _apply_lora(self) -> None:
+        """Only in the pass have the UNet's weights the main prompt's LoRAs in them, and are where they are used."""
+
     @property
     def unet(self) -> Any:
         """The UNet's patcher, with everything that was attached to it."""
@@ -114,8 +142,15 @@ class PatcherSlotModel(SlotModel):
         """The UNet itself."""
         return self.unet.model.diffusion_model
 
-    def adapted(self, step: int) -> AbstractContextManager[None]:
-        """Around an evaluation: the slot's adapter works in it."""
+    @contextmanager
+    def at_work(self, step: int) -> Iterator[None]:
+        """Around an evaluation: the slot's LoRAs and its adapter work in it."""
+        if self.lora and not self.changes:
+            self.changes = self.lora.of_unet()
+        with changed(self.changes), self._adapted(step):
+            yield
+
+    def _adapted(self, step: int) -> AbstractContextManager[None]:
         if self.adapter is None:
             return nullcontext()
         share = progress(self.run.denoiser, step)

@@ -231,10 +231,7 @@ class SlotModel:
 
     def _lora(self, named: Sequence[Any]) -> Lora:
         """The LoRAs that the slot's prompt names, as the host's parser gives them."""
-        raise AmdmError(
-            f"{self.who}: its prompt names a LoRA, which co-models cannot load in this WebUI; remove it from the "
-            "slot's prompt."
-        )
+        raise NotImplementedError
 
     def _load(self) -> None:
         """Set the model and its texts, ready for this pass."""

@@ -2,7 +2,7 @@
 
 Run with the WebUI's own Python, from the WebUI's directory:
 
-    cd <webui> && <webui python> <this file> --out DIR [--sizes small|guessed] [--only NAME ...] [flags of the WebUI]
+    cd <webui> && <webui python> <this file> --out DIR [--sizes small|guessed|full] [--only NAME ...] [WebUI's flags]
 
 Every file is made by the WebUI's own model classes, so its keys and shapes are those the WebUI expects. The weights are
 drawn, not trained; they are shaped so that a prediction is of order 1, keeps the latent bounded, and depends visibly on
@@ -11,7 +11,7 @@ the latent, the time, the prompt and the checkpoint.
 `small` models are described by the ``.yaml`` beside the file, which A1111 goes by. Forge and its relatives go by the
 file alone: they guess its kind by the UNet's widths and take text encoder and VAE for those of that kind, in full
 size. The `guessed` models have these widths, and as few layers as the guess allows. A WebUI that goes by the ``.yaml``
-can use them too.
+can use them too. The `full` models are as large as the published ones.
 
 The helpers for broken files need nothing but the standard library and are imported by the tests themselves.
 """
@@ -29,7 +29,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -104,7 +104,16 @@ GUESSED = Sizes(
     size_embedding=256,
     vae={"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2},
 )
-SIZES = {"small": SMALL, "guessed": GUESSED}
+DEEP = {"model_channels": 320, "num_res_blocks": 2, "channel_mult": [1, 2, 4, 4], "attention_resolutions": [4, 2, 1]}
+FULL = replace(
+    GUESSED,
+    unets={
+        "sd1": {**DEEP, "num_heads": 8},
+        "sd2": {**DEEP, "num_head_channels": 64, "use_linear_in_transformer": True},
+        "xl": {**GUESSED.unets["xl"], "channel_mult": [1, 2, 4]},
+    },
+)
+SIZES = {"small": SMALL, "guessed": GUESSED, "full": FULL}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ REFORGE = Host(
         **BY_ITSELF,
         **TOGETHER,
         "quantized sigmas": "reForge always uses whole timesteps",
+        "IA3": "reForge's LoRA loader does not know it",
     },
 )
 HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE)}

@@ -26,7 +26,7 @@ from modules import script_callbacks, scripts, sd_models, shared
 
 TEXT_ENCODERS = ("WithCustomWords", "CLIPTextModel")
 UNETS = ("UNetModel", "IntegratedUNet2DConditionModel")
-CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth")
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".bin")
 
 
 class Record:
