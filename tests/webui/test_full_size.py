@@ -108,7 +108,8 @@ def test_a_checkpoint_is_its_unet_and_text_encoder(full: Probed) -> None:
     (entry,) = full.server.call("/amdm/v1/models")["loaded"]
     grown = full.server.memory - first
     print(f"{entry['bytes'] / 1e6:.0f} MB kept, the process grew by {grown / 1e6:.0f} MB")
-    assert entry["bytes"] == pytest.approx(FLOAT * (SD15_UNET + CLIP_L), rel=0.005)
+    # Forge keeps text encoders in half precision on the CPU, too
+    assert FLOAT * SD15_UNET + 2 * CLIP_L <= entry["bytes"] <= 1.001 * FLOAT * (SD15_UNET + CLIP_L)
 
 
 @EACH
