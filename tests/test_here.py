@@ -47,7 +47,7 @@ def test_a_webui_that_can_what_one_can_but_lacks_the_rest(
     made_up(tmp_path, here.CAN[name], monkeypatch)
     with pytest.raises(here.UnknownHostError, match=f"like {name}, but lacks something") as raised:
         here.host()
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
 
 
 def test_a_folder_that_is_merely_called_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

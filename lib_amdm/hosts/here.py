@@ -36,8 +36,9 @@ def host() -> Any:
             try:
                 return importlib.import_module(f"{__package__}.{name}").HOST
             except ImportError as error:
+                what = str(error).partition(" (")[0]  # a path follows
                 raise UnknownHostError(
-                    f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({error}); the README "
+                    f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({what}); the README "
                     "says what AMDM was tried with."
                 ) from error
     raise UnknownHostError("AMDM cannot be used here: this WebUI is none that it knows; the README names those.")

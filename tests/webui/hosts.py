@@ -30,6 +30,9 @@ class Host:
     lacks: Mapping[str, str] = field(default_factory=dict)
     """Features that this WebUI does not have or that do nothing in it, and why."""
 
+    opens: int = 1
+    """How often its loader opens a checkpoint's file."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -100,6 +103,8 @@ REFORGE = Host(
         *("align_your_steps_custom", "cosine-exponential blend", "laplace", "karras dynamic"),
     ),
     sizes="guessed",
+    # its automatic choice of a text encoder reads that from the file by itself
+    opens=2,
     request={"hr_cfg": 3},
     lacks={
         **BY_ITSELF,

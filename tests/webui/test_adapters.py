@@ -12,6 +12,7 @@ import pytest
 import random_adapters as adapter_files
 from PIL import Image
 from random_adapters import BOXES, GLIGEN, INTERACT, IP_ADAPTER, KINDS, LAYOUTS, MIGC
+from safetensors.torch import save_file
 
 from lib_amdm.webui import presets
 
@@ -265,6 +266,39 @@ def test_the_papers_runs(probed: Probed, preset: presets.Preset) -> None:
     assert drawn.report["unet"]["main"] == steps + 3 * slots
     assert drawn.report["co_models"] == [], "no second UNet"
     assert np.isfinite(drawn.latent).all() and drawn.picture.std() > 0
+
+
+# --- SDXL ---
+
+XL_FILES = {"ip-adapter_sdxl_tiny.safetensors": False, "ip-adapter-plus_sdxl_tiny.safetensors": True}
+
+
+@pytest.fixture(scope="module")
+def xl_files(probed: Probed) -> None:
+    if probed.server.host.sizes == "small":
+        pytest.skip("the small SDXL checkpoints have texts of another width than SDXL's")
+    shape = adapter_files.Shape.of(probed.server.checkpoint_folder / "xl-alpha.safetensors")
+    for name, plus in XL_FILES.items():
+        save_file(adapter_files.ip_adapter(shape, plus=plus), probed.server.data / "models" / "amdm" / name)
+
+
+@pytest.mark.parametrize("kind", XL_FILES)
+def test_an_ip_adapter_for_sdxl(probed: Probed, xl_files: None, kind: str) -> None:
+    def draw(amdm: Any = None) -> np.ndarray:
+        return probed.draw(amdm, prompt=PROMPT, checkpoint="xl-alpha").latent
+
+    told = {"adapter": kind, "image": picture()}
+    alone, before = draw(), probed.snapshot()
+    for checkpoint in ("main", "xl-beta"):
+        bare, idle, adapted = (
+            draw(settings(slot(checkpoint, **extra))) for extra in ({}, {**told, "strength": 0}, told)
+        )
+        assert distance(idle, bare) == 0 and distance(adapted, bare) > 1e-3
+    on_main = {"enabled": True, "co_models": [], "main_adapter": told}
+    assert distance(draw(on_main), alone) > 1e-3
+    assert distance(draw(), alone) == 0 and probed.snapshot() == before
+    failed = probed.fail(on_main, prompt=PROMPT, checkpoint="alpha")
+    assert kind in failed.message and "is for SDXL" in failed.message
 
 
 # --- what goes wrong ---
