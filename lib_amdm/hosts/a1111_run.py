@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 import k_diffusion.external
 import torch
 from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
+from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
 from ..comodels.adapted import Place
 from ..comodels.guidance import Announce, guided
@@ -152,6 +154,28 @@ class A1111SlotModel(SlotModel):
                 self._announcing(step),
             )
         return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
+
+    def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
+        """Texts of different length as the host's options want them; its empty text is this model's own."""
+        opts = shared.opts
+        if cond.shape[1] == uncond.shape[1]:
+            return cond, uncond
+        if opts.pad_cond_uncond_v0:
+            # the host's own padding, on a stand-in for the denoiser that it would leave a note on
+            return CFGDenoiser.pad_cond_uncond_v0(SimpleNamespace(), cond, uncond)
+        if opts.pad_cond_uncond:
+            empty = self.run.main.cond_stage_model_empty_prompt if self.is_main else self.texts.get("", self._empty)
+            repeats = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
+            if repeats < 0:
+                cond = pad_cond(cond, -repeats, empty)
+            elif repeats > 0:
+                uncond = pad_cond(uncond, repeats, empty)
+        return cond, uncond
+
+    def _empty(self) -> torch.Tensor:
+        with self._encoding():
+            cond = self.model.get_learned_conditioning([""])
+        return cond["crossattn"] if isinstance(cond, dict) else cond
 
     def _adapted(self) -> AbstractContextManager[None]:
         return self.adapter.on(self.model.model.diffusion_model) if self.adapter else nullcontext()

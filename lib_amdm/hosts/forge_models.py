@@ -44,16 +44,18 @@ class CoModel(torch.nn.Module):
         self.engine = engine
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
-        self.sigmas = self.unet.predictor.sigmas
+        self.schedule = self.unet.predictor.sigmas, self.unet.predictor.log_sigmas
 
-    def prepare(self, token_merging_ratio: float) -> None:
+    def prepare(self, p: Any) -> None:
         """Make the engine ready for a pass, as the host does with the main one's."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
-        sd_models.apply_token_merging(engine, token_merging_ratio)
-        zero_terminal = shared.opts.sd_noise_schedule == "Zero Terminal SNR" or engine.model_config.ztsnr
-        sigmas = rescale_zero_terminal_snr_sigmas(self.sigmas) if zero_terminal else self.sigmas
-        self.unet.predictor.set_sigmas(sigmas)
+        sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+        predictor = self.unet.predictor
+        # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
+        predictor.sigmas, predictor.log_sigmas = (kept.to(predictor.sigmas.device) for kept in self.schedule)
+        if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or engine.model_config.ztsnr:
+            predictor.set_sigmas(rescale_zero_terminal_snr_sigmas(predictor.sigmas))
 
 
 def additional_modules() -> list[str]:

@@ -12,6 +12,7 @@ from ldm_patched.modules.model_sampling import rescale_zero_terminal_snr_sigmas
 from modules import sd_models, shared
 from modules.timer import Timer
 from modules_forge import forge_loader
+from modules_forge.forge_util import apply_circular_forge
 
 from ..comodels.pool import Loaded
 from . import webui_files, webui_words
@@ -32,16 +33,19 @@ class CoModel(torch.nn.Module):
         self.texts = engine.forge_objects.clip.cond_stage_model
         # not as a part, for it has the same parts
         self.__dict__["engine"] = engine
-        self.sigmas = self.unet.model_sampling.sigmas
+        self.schedule = self.unet.model_sampling.sigmas, self.unet.model_sampling.log_sigmas
 
-    def prepare(self, token_merging_ratio: float) -> None:
+    def prepare(self, p: Any) -> None:
         """Make the model ready for a pass, as the host does with the main one."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
-        sd_models.apply_token_merging(engine, token_merging_ratio)
-        zero_terminal = shared.opts.sd_noise_schedule == "Zero Terminal SNR" or engine.ztsnr
-        sigmas = rescale_zero_terminal_snr_sigmas(self.sigmas) if zero_terminal else self.sigmas
-        self.unet.model_sampling.set_sigmas(sigmas)
+        sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+        apply_circular_forge(engine, p.tiling)
+        sampling = self.unet.model_sampling
+        # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
+        sampling.sigmas, sampling.log_sigmas = (kept.to(sampling.sigmas.device) for kept in self.schedule)
+        if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or engine.ztsnr:
+            sampling.set_sigmas(rescale_zero_terminal_snr_sigmas(sampling.sigmas))
 
 
 def variant() -> tuple[Any, ...]:

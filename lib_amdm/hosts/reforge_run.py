@@ -89,7 +89,7 @@ class ReForgeSlotModel(PatcherSlotModel):
         if not self.is_main:
             run.bring(self.unet, x.shape)
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
-        cond, uncond = self._padded(cond, prompt_parser.reconstruct_cond_batch(self.uncond, step))
+        uncond = prompt_parser.reconstruct_cond_batch(self.uncond, step)
         cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
         with run.mains_random_numbers(), self.at_work(step):
             denoised = forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts)

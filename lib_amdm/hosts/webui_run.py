@@ -5,12 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
 from modules import extra_networks, prompt_parser, scripts, sd_models, sd_samplers, sd_samplers_common, shared
-from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
 from ..adapters.errors import AdapterError
 from ..comodels.adapted import AtWork, Place
@@ -354,28 +352,6 @@ class SlotModel:
             return x
         self.evaluations += 1
         return denoised
-
-    def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
-        """Texts of different length as the host's options want them; its empty text is this model's own."""
-        opts = shared.opts
-        if cond.shape[1] == uncond.shape[1]:
-            return cond, uncond
-        if opts.pad_cond_uncond_v0:
-            # the host's own padding, on a stand-in for the denoiser that it would leave a note on
-            return CFGDenoiser.pad_cond_uncond_v0(SimpleNamespace(), cond, uncond)
-        if opts.pad_cond_uncond:
-            empty = self.run.main.cond_stage_model_empty_prompt if self.is_main else self.texts.get("", self._empty)
-            repeats = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
-            if repeats < 0:
-                cond = pad_cond(cond, -repeats, empty)
-            elif repeats > 0:
-                uncond = pad_cond(uncond, repeats, empty)
-        return cond, uncond
-
-    def _empty(self) -> torch.Tensor:
-        with self._encoding():
-            cond = self.model.get_learned_conditioning([""])
-        return cond["crossattn"] if isinstance(cond, dict) else cond
 
     def _refuse_nan(self, denoised: torch.Tensor) -> None:
         if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():

@@ -73,6 +73,7 @@ A1111 = Host(
     lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
 )
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
+PADDINGS = ("padded", "padded, long negative", "padded as of old")
 TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
 FORGE = Host(
     name="forge",
@@ -85,9 +86,7 @@ FORGE = Host(
         **BY_ITSELF,
         **TOGETHER,
         "tiling": "it is switched off in Forge",
-        "padded": "Forge repeats texts of different length instead",
-        "padded, long negative": "Forge repeats texts of different length instead",
-        "padded as of old": "Forge repeats texts of different length instead",
+        **dict.fromkeys(PADDINGS, "Forge repeats texts of different length instead"),
         "quantized sigmas": "Forge always uses whole timesteps",
         "IA3": "Forge's LoRA loader does not know it",
         "accordion's default": "Forge does not save it among a user's defaults",
@@ -111,6 +110,7 @@ REFORGE = Host(
         **TOGETHER,
         "quantized sigmas": "reForge always uses whole timesteps",
         "IA3": "reForge's LoRA loader does not know it",
+        **dict.fromkeys(PADDINGS, "reForge's padding does not reach its models"),
     },
 )
 HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE)}
