@@ -21,6 +21,9 @@ INPUTS = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling", 8: " InstructPi
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 """Text encoders that are in memory under the names they have in the file."""
 
+SD2_TEXTS = 1024
+"""The width of the texts that an SD2 is told."""
+
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
 
@@ -61,6 +64,8 @@ def family_of(model: Any) -> str:
     config = unet.model_config.unet_config
     if not _has_sigmas(model):
         return name if name == "SD3" else type(unet).__name__
+    if name == "SD1" and config.get("context_dim") == SD2_TEXTS:
+        name = "SD2"  # the host's own flag never says so
     if name == "SD2" and config.get("adm_in_channels"):
         return "SD2 unCLIP"
     channels = config.get("in_channels", 4)

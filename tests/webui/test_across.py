@@ -13,13 +13,12 @@ from .hosts import A1111, Host
 from .probed import OPTIONS, Probed, settings, slot
 from .webui_server import WebUI
 
-SEEDS = range(1, 3)
+SEEDS = range(1, 7)
 STEPS = 8
 # without a pull the mix is a rotation, which makes no difference larger
 MIXED = settings(slot("beta", eta=0), steps=4, eta=0)
 # pulled towards their means, latents get smaller, and these untrained models answer to their direction alone
-PULLED = settings(slot("beta"), steps=3)
-VISIBLE = 1.0
+DEFAULTS = {"enabled": True, "co_models": [slot("beta")]}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def test_amdm_sets_two_webuis_no_further_apart(a1111: Probed, probed: Probed) ->
             differences.append(np.abs(one.picture.astype(float) - other.picture).mean())
         return float(np.mean(differences))
 
-    plain, mixed, pulled = apart(None), apart(MIXED), apart(PULLED)
+    plain, mixed, pulled = apart(None), apart(MIXED), apart(DEFAULTS)
     print(f"of 255: without AMDM {plain:.3f}, mixed {mixed:.3f}, mixed and pulled {pulled:.3f}")
     assert mixed <= plain
-    assert pulled < VISIBLE
+    assert pulled <= 1.5 * plain

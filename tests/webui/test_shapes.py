@@ -97,6 +97,26 @@ def test_amdm_does_here_what_it_does_without_a_webui(server: WebUI, judge: Judge
     assert figures_there["both"] >= 50, report
 
 
+def test_whole_timesteps_set_pictures_with_amdm_hardly_further_apart(server: WebUI) -> None:
+    """What sets the pictures of A1111 and Forge apart, on trained checkpoints: Forge knows no models as small."""
+
+    def apart(seed: int, scene: Scene, mixed: bool) -> float:
+        told: dict[str, object] = {"prompt": caption(scene, "shapes"), "scheduler": "Karras"}
+        if mixed:
+            co = {"checkpoint": LABEL["colours"], "prompt": caption(scene, "colours")}
+            told["alwayson_scripts"] = {"AMDM": {"args": [{"enabled": True, "co_models": [co]}]}}
+        options = ({"enable_quantization": whole} for whole in (False, True))
+        one, other = (draw(server, "shapes", seed, override_settings=each, **told) for each in options)
+        return float(np.abs(one.astype(float) - other).mean())
+
+    plain, mixed = (
+        [apart(seed, scene, amdm) for seed, scene in enumerate(scenes(PICTURES // 2))] for amdm in (False, True)
+    )
+    told = [f"median {np.median(each):.3f}, 90 of 100 below {np.quantile(each, 0.9):.3f}" for each in (plain, mixed)]
+    print(f"grey levels of 255: without AMDM {told[0]}; with it {told[1]}")
+    assert np.median(mixed) <= 2 * np.median(plain)
+
+
 def test_the_exported_yaml_is_right_for_the_place_it_was_written_to(tmp_path: Path) -> None:
     for folder in (tmp_path / "models" / "Stable-diffusion", tmp_path / "elsewhere"):
         folder.mkdir(parents=True)
