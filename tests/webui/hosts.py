@@ -70,6 +70,7 @@ A1111 = Host(
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
+    sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
     lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
 )
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")

@@ -1,6 +1,6 @@
 """Adapters on a real WebUI in the published files' sizes, on checkpoints of SD1.5's size.
 
-AMDM_FULL_SIZE_DIR names a folder with 12 GB of room, where the files are made once; without it these are skipped. They
+AMDM_FULL_SIZE_DIR names a folder with 8 GB of room, where the files are made once; without it these are skipped. They
 need some 16 GB of memory.
 """
 
@@ -40,7 +40,7 @@ EACH = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(scope="module")
 def folder() -> Path:
     if "AMDM_FULL_SIZE_DIR" not in os.environ:
-        pytest.skip("AMDM_FULL_SIZE_DIR is not set: it names a folder for 12 GB of test files")
+        pytest.skip("AMDM_FULL_SIZE_DIR is not set: it names a folder for 8 GB of test files")
     return Path(os.environ["AMDM_FULL_SIZE_DIR"]).expanduser().resolve()
 
 
