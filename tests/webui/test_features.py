@@ -155,8 +155,18 @@ def test_a_co_model_is_treated_as_the_main_one(probed: Probed, feature: str) -> 
     assert distance(plain.latent, other.latent) > VISIBLE, "the feature itself changes nothing"
     mirror = probed.draw(mirrored(request.get("checkpoint", "alpha")), **request)
     assert mirror.report["unet"]["co"] > 0
-    assert off(mirror.latent, plain.latent) < CLOSE
+    assert off(mirror.latent, plain.latent) < max(CLOSE, 2 * mixing_alone(probed, feature, plain))
     assert len(mirror.pixels) == len(plain.pixels)
+
+
+def mixing_alone(probed: Probed, feature: str, plain: Drawn) -> float:
+    """What the last bit that a mix rounds has grown to, where the main model is mixed with itself.
+
+    The deep SDXL of random weights makes much of it with long texts, whoever runs it.
+    """
+    if feature != "SDXL, long":
+        return 0.0
+    return off(probed.draw(mirrored("main"), **MIRRORS[feature][0]).latent, plain.latent)
 
 
 @pytest.mark.needs("uncond and cond apart")
