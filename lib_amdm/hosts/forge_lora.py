@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 import torch
-from backend.patcher.lora import load_lora, merge_lora_to_weight, model_lora_keys_clip, model_lora_keys_unet
+from backend.patcher import lora
 from backend.utils import load_torch_file
 
 from .webui_patcher_lora import Keys, PatcherLoras, Patches
@@ -17,11 +17,7 @@ from .webui_patcher_lora import Keys, PatcherLoras, Patches
 class Loras(PatcherLoras):
     """The LoRAs that a slot's prompt names, on its engine."""
 
-    def keys_of_unet(self) -> Keys:
-        return model_lora_keys_unet(self.unet, {})
-
-    def keys_of_texts(self) -> Keys:
-        return model_lora_keys_clip(self.texts, {})
+    functions = lora
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         return load_torch_file(filename, safe_load=True)
@@ -29,10 +25,10 @@ class Loras(PatcherLoras):
     def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
         # the host says on the console what does not match; here it is an error where nothing does
         with redirect_stdout(StringIO()):
-            return load_lora(weights, keys)[0]
+            return lora.load_lora(weights, keys)[0]
 
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
         told = StringIO()
         with redirect_stdout(told):
-            merged = merge_lora_to_weight(patches, weight, key, torch.float32)
+            merged = lora.merge_lora_to_weight(patches, weight, key, torch.float32)
         return merged, told.getvalue() if "MISMATCH" in told.getvalue() else ""

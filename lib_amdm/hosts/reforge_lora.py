@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from ldm_patched.modules.lora import calculate_weight, load_lora, model_lora_keys_clip, model_lora_keys_unet
+from ldm_patched.modules import lora
 from ldm_patched.modules.lora_convert import convert_lora
 from ldm_patched.modules.utils import load_torch_file
 
@@ -18,22 +18,18 @@ from .webui_patcher_lora import Keys, PatcherLoras, Patches
 class Loras(PatcherLoras):
     """The LoRAs that a slot's prompt names, on its model."""
 
-    def keys_of_unet(self) -> Keys:
-        return model_lora_keys_unet(self.unet, {})
-
-    def keys_of_texts(self) -> Keys:
-        return model_lora_keys_clip(self.texts, {})
+    functions = lora
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         return convert_lora(load_torch_file(filename, safe_load=True))
 
     def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        return load_lora(weights, keys, log_missing=False)
+        return lora.load_lora(weights, keys, log_missing=False)
 
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
         with warnings_of_host() as told:
             # it adds to what it is given
-            merged = calculate_weight(patches, weight.to(torch.float32, copy=True), key)
+            merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
         return merged, " ".join(told)
 
 

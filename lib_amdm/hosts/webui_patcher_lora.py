@@ -7,6 +7,7 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,26 +24,24 @@ Patches = Mapping[Any, Any]
 class PatcherLoras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model; see `webui_run.Lora`."""
 
+    functions: ModuleType
+    """The host's module that knows which layers LoRAs mean by which names."""
+
     def __init__(self, model: Any, named: Sequence[Any], who: str, files: Texts) -> None:
         """Reads the files; AmdmError in words where one cannot be used."""
         super().__init__(named, who)
         self.files = files
         self.unet = model.forge_objects.unet.model
         self.texts = model.forge_objects.clip.cond_stage_model
-        keys = (self.keys_of_unet(), self.keys_of_texts())
+        keys = (
+            self.functions.model_lora_keys_unet(self.unet, {}),
+            self.functions.model_lora_keys_clip(self.texts, {}),
+        )
         weights = [self._read(told) for told in self.on_disk]
         self.patches = [tuple(self.patches_of(each, of) for of in keys) for each in weights]
         for told, (unet, texts) in zip(self.named, self.patches):
             if not unet and not texts:
                 raise self.stranger(told.name)
-
-    def keys_of_unet(self) -> Keys:
-        """The UNet's layers by the names that LoRAs have for them."""
-        raise NotImplementedError
-
-    def keys_of_texts(self) -> Keys:
-        """The text encoders' layers by the names that LoRAs have for them."""
-        raise NotImplementedError
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         """The tensors of a file."""

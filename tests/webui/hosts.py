@@ -33,6 +33,9 @@ class Host:
     opens: int = 1
     """How often its loader opens a checkpoint's file."""
 
+    plot: tuple[Any, ...] = ()
+    """What its X/Y/Z plot takes after the legend that the others' does not."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -105,11 +108,14 @@ REFORGE = Host(
     sizes="guessed",
     # its automatic choice of a text encoder reads that from the file by itself
     opens=2,
+    # labels of single pictures, no grid, pictures in one
+    plot=(False, False, 0),
     request={"hr_cfg": 3},
     lacks={
         **BY_ITSELF,
         **TOGETHER,
         "quantized sigmas": "reForge always uses whole timesteps",
+        "errors on the page": "whatever went wrong, its page shows a TypeError of its own",
         "IA3": "reForge's LoRA loader does not know it",
         **dict.fromkeys(PADDINGS, "reForge's padding does not reach its models"),
     },

@@ -314,11 +314,16 @@ def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
         page.webui.refresh_checkpoints()
 
 
+def refusal(page: Page, said: str) -> str:
+    """What the WebUI says of an error: on its page, or on its console where the page has no words for it."""
+    return page.webui.log if "errors on the page" in page.webui.host.lacks else said
+
+
 def test_what_is_wrong_is_said_on_the_page(page: Page) -> None:
     page.paste(f"{PLAIN}, AMDM: True, AMDM 1 checkpoint: lost.safetensors, AMDM 1 gamma: 0.5")
     page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
     assert page.value("script_txt2img_amdm_checkpoint_1") == "lost.safetensors"
-    said = page.generate()
+    said = refusal(page, page.generate())
     page.shot("refused")
     assert "lost.safetensors" in said and "AMDM slot 1" in said
     assert page.pictures() == []
@@ -476,7 +481,7 @@ def test_a_plot_that_names_an_unknown_checkpoint_is_refused_before_it_starts(pag
     page.click("#script_txt2img_xyz_plot_csv_mode input")
     page.choose("script_txt2img_xyz_plot_x_type", "[AMDM] checkpoint of co-model 1")
     page.type("script_txt2img_xyz_plot_x_values", "None, lost, main")
-    said = page.generate()
+    said = refusal(page, page.generate())
     page.shot("plot-refused")
     assert '"lost"' in said and "list of checkpoints" in said
 
@@ -498,7 +503,7 @@ def test_each_cell_of_a_plot_tells_of_itself_alone(server: WebUI) -> None:
             *(gamma, "0.6, 0, 0.4", []),
             *(steps, "2, 0, 1", []),
             *(0, "", []),
-            *(True, True, False, True, False, False, False, 0, False),
+            *(True, *server.host.plot, True, False, True, False, False, False, 0, False),
         ],
         **amdm(enabled=False, co_models=[{"checkpoint": "beta"}]),
     )
@@ -545,8 +550,7 @@ def test_a_picture_with_an_adapters_picture_through_the_page(page: Page, server:
     page.wait(lambda: adapter_files.IP_ADAPTER in page.choices("script_txt2img_amdm_adapter_1"), "the new file")
     page.choose("script_txt2img_amdm_adapter_1", adapter_files.IP_ADAPTER)
     page.wait(lambda: page.value("script_txt2img_amdm_checkpoint_1") == "main", "the main checkpoint to be chosen")
-    refused = page.generate()
-    assert "needs a reference picture" in refused
+    assert "needs a reference picture" in refusal(page, page.generate())
     page.one("#script_txt2img_amdm_image_1 input[type=file]").send_keys(str(picture))
     page.wait(lambda: page.all("#script_txt2img_amdm_image_1 img"), "the picture")
     page.shot("adapter")
