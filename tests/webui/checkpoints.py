@@ -536,13 +536,13 @@ def _guessed_weights(recipe: Recipe, _clip: Path, sizes: Sizes) -> Weights:
     _shape(unet, vae, recipe)
     weights = {
         f"{parts[part]}{key}": value
-        for part, net in (("unet", unet), ("vae", vae))
+        for part, net in (("unet", unet.half()), ("vae", vae.half()))
         for key, value in net.state_dict().items()
     }
     # the text encoders are most of the file: those of SDXL are the same in all files
     seed = XL_TEXT_SEED if recipe.family == "xl" else recipe.seed
     shapes = {f"{parts['text']}{key}": shape for key, shape in _text_shapes(recipe, sizes).items()}
-    return {**weights, **{key: _draw(key, shape, seed) for key, shape in shapes.items()}}
+    return {**weights, **{key: _draw(key, shape, seed).half() for key, shape in shapes.items()}}
 
 
 def _networks(recipe: Recipe, sizes: Sizes) -> tuple[torch.nn.Module, torch.nn.Module]:

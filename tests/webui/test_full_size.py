@@ -19,7 +19,7 @@ from lib_amdm.webui import presets
 
 from . import full_size
 from .conftest import REPOSITORY
-from .full_size import ENCODER, GLIGEN, INTERACT, IP_ADAPTER, KINDS, MAIN, MIGC, OTHER
+from .full_size import ENCODER, GLIGEN, INTERACT, IP_ADAPTER, KINDS, MAIN, MIGC, OTHER, XL, XL_KINDS
 from .hosts import Host
 from .probed import OPTIONS, Probed, distance, slot
 from .probed import settings as settings_of
@@ -161,3 +161,50 @@ def test_a_second_picture_opens_no_file(full: Probed) -> None:
     assert {f"{OTHER}.safetensors", IP_ADAPTER, MIGC, GLIGEN, ENCODER} <= set(first.report["opened"])
     assert second.report["opened"] == [] and second.report["texts"] == {"main": 0, "co": 0}
     assert distance(first.latent, second.latent) == 0
+
+
+# --- SDXL ---
+
+XL_MEMORY = 22e9
+"""Bytes that one SDXL in float32 needs while it is loaded."""
+
+
+@pytest.fixture(scope="module")
+def full_xl(folder: Path, webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
+    """A WebUI with one checkpoint of SDXL's size, and SDXL's IP-Adapters."""
+    if total_memory() < XL_MEMORY:
+        pytest.skip(f"needs {XL_MEMORY / 1e9:.0f} GB of memory, all of it free")
+    checkpoints = full_size.checkpoints(folder / "checkpoints-xl", webui_host, (XL,))
+    files = full_size.adapters(folder / "adapters", (*XL_KINDS, ENCODER))
+    data = tmp_path_factory.mktemp("full-xl")
+    (data / "models" / "amdm").mkdir(parents=True)
+    for name in (*XL_KINDS, ENCODER):
+        (data / "models" / "amdm" / name).symlink_to(files / name)
+    server = WebUI(
+        webui_host,
+        data,
+        checkpoints=checkpoints,
+        first_checkpoint=f"{XL}.safetensors",
+        extension=REPOSITORY,
+        probe=True,
+        options=OPTIONS,
+    )
+    with server:
+        yield Probed(server)
+
+
+def total_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize("kind", XL_KINDS)
+def test_an_ip_adapter_on_an_sdxl_of_its_size(full_xl: Probed, kind: str) -> None:
+    def draw(amdm: Any = None) -> np.ndarray:
+        return full_xl.draw(amdm, prompt=PROMPT, steps=STEPS).latent
+
+    alone, mixed = draw(), draw(settings(slot("main")))
+    adapted, on_main = draw(settings(slot("main", **adapter(kind)))), draw(with_main(kind))
+    assert np.isfinite(adapted).all() and distance(adapted, mixed) > 1e-3
+    assert np.isfinite(on_main).all() and distance(on_main, alone) > 1e-3
+    assert distance(draw(settings(slot("main", **adapter(kind, strength=0)))), mixed) == 0
+    assert distance(draw(with_main(kind, until=0)), alone) == 0

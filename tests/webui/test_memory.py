@@ -27,7 +27,7 @@ def test_fifty_pictures_with_changing_co_models(own: WebUI) -> None:
     for index in range(PICTURES):
         name = CO_MODELS[index % len(CO_MODELS)]
         drawn = probed.draw(settings(slot(name), steps=1), steps=2)
-        assert drawn.report["opened"] == [f"{name}.safetensors"]
+        assert drawn.report["opened"] == [f"{name}.safetensors"] * own.host.opens
         sizes.append(own.memory)
     co_model = probed.server.call("/amdm/v1/models")["loaded"][0]["bytes"]
     print([round(size / 1e6) for size in sizes], round(co_model / 1e6))
