@@ -17,6 +17,7 @@ ALONE = settings(slot("beta", gamma=1, eta=0), eta=0, steps=STEPS)
 
 
 SPREAD = 0.3
+LINEAR, CONVOLUTION = (".to_q.weight", ".to_v.weight", ".fc1.weight"), ".in_layers.2.weight"
 Parts = dict[str, np.ndarray]
 
 
@@ -46,6 +47,12 @@ def dora_parts(random: np.random.Generator, rows: int, columns: int) -> Parts:
     return plain_parts(random, rows, columns) | {"dora_scale": random.uniform(1, 2, (1, columns))}
 
 
+def conv_parts(random: np.random.Generator, rows: int, columns: int, *kernel: int) -> Parts:
+    """LoCon: of a convolution with a kernel, `lora_up` is one of 1x1."""
+    down, up = random.normal(0, SPREAD, (2, columns, *kernel)), random.normal(0, SPREAD, (rows, 2, 1, 1))
+    return {"lora_down.weight": down, "lora_up.weight": up, "alpha": np.array(2)}
+
+
 KINDS = {
     "strong": plain_parts,
     "hada": hada_parts,
@@ -53,6 +60,7 @@ KINDS = {
     "ia3": ia3_parts,
     "full": full_parts,
     "dora": dora_parts,
+    "locon": conv_parts,
 }
 EACH = [pytest.param(kind, marks=pytest.mark.needs("IA3") if kind == "ia3" else ()) for kind in KINDS]
 
@@ -69,7 +77,7 @@ def lora(probed: Probed) -> Iterator[None]:
             # the names that training scripts give, which all WebUIs read
             prefix = {"model.diffusion_model.": "lora_unet.", "cond_stage_model.transformer.": "lora_te."}
             found = next((start for start in prefix if key.startswith(start)), None)
-            if found is None or not key.endswith((".to_q.weight", ".to_v.weight", ".fc1.weight")):
+            if found is None or not key.endswith((*LINEAR, CONVOLUTION)):
                 continue
             name = (prefix[found] + key.removeprefix(found)).removesuffix(".weight").replace(".", "_")
             layers[name] = tuple(weights.get_slice(key).get_shape())
@@ -80,13 +88,15 @@ def lora(probed: Probed) -> Iterator[None]:
         tensors = {
             f"{layer}.{part}": tensor.astype(np.float32)
             for layer, shape in layers.items()
+            if (len(shape) == 4) == (kind == "locon")
             for part, tensor in parts(random, *shape).items()
             # the host fails where a LoRA has a bias for a layer that has none
             if part != "diff_b" or layer.endswith("fc1")
         }
         save_file(tensors, folder / f"{kind}.safetensors")
     save_file({"lora_unet_nowhere.lora_up.weight": np.zeros((2, 2), np.float32)}, folder / "stranger.safetensors")
-    odd = {f"{next(iter(layers))}.{part}": t.astype(np.float32) for part, t in KINDS["strong"](random, 7, 5).items()}
+    linear = next(layer for layer, shape in layers.items() if len(shape) == 2)
+    odd = {f"{linear}.{part}": t.astype(np.float32) for part, t in KINDS["strong"](random, 7, 5).items()}
     save_file(odd, folder / "odd.safetensors")
     probed.server.call("/sdapi/v1/refresh-loras", {})
     yield
