@@ -34,7 +34,12 @@ def test_fifty_pictures_with_changing_co_models(own: WebUI) -> None:
     # allocators keep some of what they were given; one co-model that stays would be seen many times over
     settled, end = max(sizes[5:15]), max(sizes[-10:])
     assert end - settled < 0.5 * co_model, sizes
-    # Forge leaves the weights that it need not convert in the mapped file
-    before = own.resident
+
+
+def test_unloading_leaves_no_unet_but_the_main_models(own: WebUI) -> None:
+    probed = Probed(own)
+    probed.draw(settings(), steps=2)
+    assert own.call("/amdm-probe/unets") == 2
     assert probed.unload()["unloaded"] == 1
-    assert before - own.resident > 0.5 * co_model
+    own.call("/amdm-probe/arm", {})  # the probe's own record refers to what it has seen
+    assert own.call("/amdm-probe/unets") == 1

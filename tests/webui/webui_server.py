@@ -230,17 +230,9 @@ class WebUI:
     @property
     def memory(self) -> int:
         """Bytes of the process's own memory, without the files it has mapped."""
-        return self._bytes("RssAnon")
-
-    @property
-    def resident(self) -> int:
-        """Bytes of all the memory that the process has in use, the pages of mapped files included."""
-        return self._bytes("VmRSS")
-
-    def _bytes(self, kind: str) -> int:
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return 1024 * int(re.search(rf"^{kind}:\s+(\d+) kB$", status, re.M)[1])
+        return 1024 * int(re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)[1])
 
     def stop(self) -> None:
         """End the process."""

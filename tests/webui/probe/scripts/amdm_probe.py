@@ -2,6 +2,7 @@
 
 POST /amdm-probe/arm starts a record, with an optional fault: {"fault": "exception", "at": "co", "call": 2}.
 GET /amdm-probe/report is what happened since: evaluations, text encodings, opened checkpoints, every pass's latent.
+GET /amdm-probe/unets is how many UNets are in memory.
 GET /amdm-probe/snapshot is everything that AMDM must leave as it was.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gc
 import hashlib
 import io
 import json
@@ -325,6 +327,11 @@ def serve(_: Any, app: FastAPI) -> None:
     @app.get("/amdm-probe/report")
     def report() -> dict[str, Any]:
         return record.told()
+
+    @app.get("/amdm-probe/unets")
+    def unets() -> int:
+        gc.collect()
+        return sum(type(each).__name__ in UNETS for each in gc.get_objects())
 
     @app.get("/amdm-probe/snapshot")
     def what_must_not_change() -> dict[str, Any]:
