@@ -146,12 +146,18 @@ def migc_shapes(
     return shapes
 
 
-def random_tensors(shapes: Shapes, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights of these names and shapes; norms scale by about 1, gates are open."""
+def random_tensors(
+    shapes: Shapes, dtype: torch.dtype = torch.float32, seed: int = 0, by_fan_in: bool = False
+) -> dict[str, Tensor]:
+    """Random weights of these names and shapes; norms scale by about 1, gates are open.
+
+    by_fan_in: a layer's output is of its input's order, however wide it is.
+    """
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, shape in shapes.items():
-        tensor = 0.1 * torch.randn(shape, generator=generator)
+        spread = shape[1] ** -0.5 if by_fan_in and len(shape) > 1 else 0.1
+        tensor = spread * torch.randn(shape, generator=generator)
         if name.endswith((".alpha_attn", ".alpha_dense", "gamma")):
             tensor = torch.full(shape, 0.7)
         elif name.endswith(".weight") and len(shape) == 1:

@@ -200,7 +200,7 @@ def nested(tensors: Mapping[str, Tensor], groups: Sequence[str] = ("image_proj",
     }
 
 
-def _save_pickle(what: object, file: Path) -> None:
+def save_pickle(what: object, file: Path) -> None:
     """As older versions of torch did, and so the published files: A1111's safe loader knows no other."""
     torch.save(what, file, _use_new_zipfile_serialization=False)
 
@@ -209,8 +209,8 @@ def write(folder: Path, shape: Shape) -> None:
     """One file of each kind, each in the container that its published file has, and an image encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(ip_adapter(shape), folder / IP_ADAPTER)
-    _save_pickle(nested(ip_adapter(shape, plus=True)), folder / IP_PLUS)
+    save_pickle(nested(ip_adapter(shape, plus=True)), folder / IP_PLUS)
     save_file(gligen(shape), folder / GLIGEN)
-    _save_pickle(interactdiffusion(shape), folder / INTERACT)
-    _save_pickle({"state_dict": migc(shape)}, folder / MIGC)
+    save_pickle(interactdiffusion(shape), folder / INTERACT)
+    save_pickle({"state_dict": migc(shape)}, folder / MIGC)
     save_file(clip_vision(), folder / ENCODER)

@@ -99,7 +99,7 @@ class PatcherLoras(NamedLoras):
             merged, said = self.merged([patch for _, patch in named], weight, key)
         except Exception as error:
             raise self.unfit(name, key, error) from error
-        if merged.shape != weight.shape:
+        if merged.shape != weight.shape or "MISMATCH" in said:
             raise self.unfit(name, key, f"it is for another size than {tuple(weight.shape)}")
         if said:
             raise self.unfit(name, key, said)

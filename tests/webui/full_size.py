@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import random_adapters
 import torch
 from adapter_files import (
     Shapes,
@@ -14,10 +13,12 @@ from adapter_files import (
     interactdiffusion_shapes,
     ip_shapes,
     migc_shapes,
+    random_tensors,
     sd1_unet,
     sdxl_unet,
     widths_of,
 )
+from random_adapters import nested, save_pickle
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -35,7 +36,6 @@ ENCODER = "CLIP-ViT-H-14.safetensors"
 KINDS = (IP_ADAPTER, IP_PLUS, GLIGEN, INTERACT, MIGC, MIGC_PLUS)
 XL_BASE, XL_PLUS = "ip-adapter_sdxl_vit-h.safetensors", "ip-adapter-plus_sdxl_vit-h.safetensors"
 XL_KINDS = (XL_BASE, XL_PLUS)
-GATE = 0.7
 
 
 def checkpoints(folder: Path, host: Host, names: Iterable[str]) -> Path:
@@ -61,24 +61,13 @@ def adapters(folder: Path, names: Iterable[str]) -> Path:
     return folder
 
 
-def drawn(shapes: Shapes, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
-    """Weights that leave a layer's output of its input's order; gates are open, norms scale by about 1."""
-    random = random_adapters.Random(seed)
-    tensors = {}
-    for name, shape in shapes.items():
-        tensor = torch.full(shape, GATE) if name.endswith((".alpha_attn", ".alpha_dense", "gamma")) else random(*shape)
-        if name.endswith(".weight") and len(shape) == 1:
-            tensor = 1 + tensor / 2
-        tensors[name] = tensor.to(dtype)
-    return tensors
-
-
 def _sd1(make: Callable[..., Shapes], dtype: torch.dtype, seed: int, **told: object) -> dict[str, Tensor]:
-    return drawn(make(widths_of(sd1_unet()), 768, **told), dtype, seed)
+    return random_tensors(make(widths_of(sd1_unet()), 768, **told), dtype, seed, by_fan_in=True)
 
 
 def _xl(variant: str, features: int, seed: int) -> dict[str, Tensor]:
-    return drawn(ip_shapes(widths_of(sdxl_unet()), 2048, variant, features), torch.float16, seed)
+    shapes = ip_shapes(widths_of(sdxl_unet()), 2048, variant, features)
+    return random_tensors(shapes, torch.float16, seed, by_fan_in=True)
 
 
 def _encoder(file: Path) -> None:
@@ -95,20 +84,16 @@ def _encoder(file: Path) -> None:
     with torch.device("meta"):
         shapes = {name: tuple(t.shape) for name, t in CLIPVisionModelWithProjection(config).state_dict().items()}
     wanted = {name: shape for name, shape in shapes.items() if not name.endswith("position_ids")}
-    save_file(drawn(wanted, torch.float16, 7), file)
-
-
-def _pickle(tensors: object) -> Callable[[Path], None]:
-    return lambda file: torch.save(tensors, file, _use_new_zipfile_serialization=False)
+    save_file(random_tensors(wanted, torch.float16, 7, by_fan_in=True), file)
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     IP_ADAPTER: lambda file: save_file(_sd1(ip_shapes, torch.float16, 1), file),
-    IP_PLUS: lambda file: _pickle(random_adapters.nested(_sd1(ip_shapes, torch.float16, 2, variant="plus")))(file),
+    IP_PLUS: lambda file: save_pickle(nested(_sd1(ip_shapes, torch.float16, 2, variant="plus")), file),
     GLIGEN: lambda file: save_file(_sd1(gligen_shapes, torch.float16, 3), file),
-    INTERACT: lambda file: _pickle(_sd1(interactdiffusion_shapes, torch.float16, 4))(file),
-    MIGC: lambda file: _pickle({"state_dict": _sd1(migc_shapes, torch.float32, 5)})(file),
-    MIGC_PLUS: lambda file: _pickle(_sd1(migc_shapes, torch.float32, 6, plus=True))(file),
+    INTERACT: lambda file: save_pickle(_sd1(interactdiffusion_shapes, torch.float16, 4), file),
+    MIGC: lambda file: save_pickle({"state_dict": _sd1(migc_shapes, torch.float32, 5)}, file),
+    MIGC_PLUS: lambda file: save_pickle(_sd1(migc_shapes, torch.float32, 6, plus=True), file),
     ENCODER: _encoder,
     XL_BASE: lambda file: save_file(_xl("base", 1024, 8), file),
     XL_PLUS: lambda file: save_file(_xl("plus", 1280, 9), file),

@@ -1,13 +1,14 @@
 """Adapters on a real WebUI in the published files' sizes, on checkpoints of SD1.5's size.
 
-AMDM_FULL_SIZE_DIR names a folder with 8 GB of room, where the files are made once; without it these are skipped. They
+AMDM_FULL_SIZE_DIR names a folder with 15 GB of room, where the files are made once; without it these are skipped. They
 need some 16 GB of memory.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,31 @@ EACH = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(scope="module")
 def folder() -> Path:
     if "AMDM_FULL_SIZE_DIR" not in os.environ:
-        pytest.skip("AMDM_FULL_SIZE_DIR is not set: it names a folder for 8 GB of test files")
+        pytest.skip("AMDM_FULL_SIZE_DIR is not set: it names a folder for 15 GB of test files")
     return Path(os.environ["AMDM_FULL_SIZE_DIR"]).expanduser().resolve()
+
+
+@contextmanager
+def serving(
+    host: Host, data: Path, checkpoints: Path, first: str, adapters: Path, names: Sequence[str]
+) -> Iterator[Probed]:
+    """A WebUI with these checkpoints, and of the adapter files those of these names."""
+    models = data / "models" / "amdm"
+    models.mkdir(parents=True)
+    for name in names:
+        (models / name).symlink_to(adapters / name)
+    started = {"first_checkpoint": f"{first}.safetensors", "extension": REPOSITORY, "probe": True, "options": OPTIONS}
+    with WebUI(host, data, checkpoints=checkpoints, **started) as server:
+        yield Probed(server)
 
 
 @pytest.fixture(scope="module")
 def full(folder: Path, webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
     """A WebUI with two checkpoints of SD1.5's size and an adapter file of each kind."""
+    names = (*KINDS, ENCODER)
     checkpoints = full_size.checkpoints(folder / "checkpoints", webui_host, (MAIN, OTHER))
-    files = full_size.adapters(folder / "adapters", (*KINDS, ENCODER))
-    data = tmp_path_factory.mktemp("full")
-    (data / "models" / "amdm").mkdir(parents=True)
-    for name in (*KINDS, ENCODER):
-        (data / "models" / "amdm" / name).symlink_to(files / name)
-    with WebUI(webui_host, data, checkpoints=checkpoints, extension=REPOSITORY, probe=True, options=OPTIONS) as server:
-        probed = Probed(server)
+    adapters = full_size.adapters(folder / "adapters", names)
+    with serving(webui_host, tmp_path_factory.mktemp("full"), checkpoints, MAIN, adapters, names) as probed:
         probed.draw(prompt=PROMPT, steps=STEPS)
         yield probed
 
@@ -174,23 +185,11 @@ def full_xl(folder: Path, webui_host: Host, tmp_path_factory: pytest.TempPathFac
     """A WebUI with one checkpoint of SDXL's size, and SDXL's IP-Adapters."""
     if total_memory() < XL_MEMORY:
         pytest.skip(f"needs {XL_MEMORY / 1e9:.0f} GB of memory, all of it free")
+    names = (*XL_KINDS, ENCODER)
     checkpoints = full_size.checkpoints(folder / "checkpoints-xl", webui_host, (XL,))
-    files = full_size.adapters(folder / "adapters", (*XL_KINDS, ENCODER))
-    data = tmp_path_factory.mktemp("full-xl")
-    (data / "models" / "amdm").mkdir(parents=True)
-    for name in (*XL_KINDS, ENCODER):
-        (data / "models" / "amdm" / name).symlink_to(files / name)
-    server = WebUI(
-        webui_host,
-        data,
-        checkpoints=checkpoints,
-        first_checkpoint=f"{XL}.safetensors",
-        extension=REPOSITORY,
-        probe=True,
-        options=OPTIONS,
-    )
-    with server:
-        yield Probed(server)
+    adapters = full_size.adapters(folder / "adapters", names)
+    with serving(webui_host, tmp_path_factory.mktemp("full-xl"), checkpoints, XL, adapters, names) as probed:
+        yield probed
 
 
 def total_memory() -> int:
