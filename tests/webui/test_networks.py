@@ -163,7 +163,8 @@ def test_a_slots_own_is_what_the_webui_makes_of_it(probed: Probed, lora: None, k
 
 @pytest.mark.parametrize("checkpoint", ["beta", "main"])
 def test_a_slots_own_never_reaches_the_main_model_or_another_slot(probed: Probed, lora: None, checkpoint: str) -> None:
-    before, plain = probed.snapshot(), probed.draw(prompt=WITHOUT).latent
+    # drawn first: a LoRA of the picture before is in the main model's weights until the next one
+    plain, before = probed.draw(prompt=WITHOUT).latent, probed.snapshot()
     own = slot(checkpoint, gamma=0.5, eta=0.2, prompt=f"{WITHOUT} <lora:strong:1>")
     # gamma 1: of the slots before it nothing is left but the main model's own evaluations
     last = slot("beta", gamma=1, eta=0)
