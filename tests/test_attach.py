@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -188,6 +190,63 @@ def test_the_small_unet_of_the_shapes_world_takes_adapters() -> None:
         for prepared in (picture.told(uniform("features", (1, 64))), told_boxes):
             with attached(unet, [prepared], lambda: ONE):
                 assert difference(unet(x, t, encoder_hidden_states=text).sample, plain) > 1e-3
+
+
+class Bytes(nn.Parameter):
+    """A weight in bytes with one scale, that says the shape which the numbers have (as Forge's GGUF weights do)."""
+
+    def __new__(cls, weight: Tensor) -> Bytes:
+        made = super().__new__(cls, (weight / SCALE).round().to(torch.int8).reshape(-1), requires_grad=False)
+        made.unpacked = weight.shape
+        return made
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.unpacked
+
+
+class FourBits(nn.Parameter):
+    """A weight in bytes, with its shape beside it (as bitsandbytes' weights have it)."""
+
+    def __new__(cls, weight: Tensor) -> FourBits:
+        made = super().__new__(cls, (weight / SCALE).round().to(torch.int8).reshape(-1, 1), requires_grad=False)
+        made.quant_state = SimpleNamespace(shape=weight.shape)
+        return made
+
+
+SCALE = 1 / 64
+
+
+class Packed(nn.Module):
+    """A linear layer that makes its weight from bytes in every call, and knows no widths."""
+
+    def __init__(self, layer: nn.Linear, weight: type[Bytes | FourBits]) -> None:
+        super().__init__()
+        self.bias, self.weight = layer.bias, weight(layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = getattr(self.weight, "quant_state", self.weight).shape
+        return F.linear(x, self.weight.data.view(shape) * SCALE, self.bias)
+
+
+@pytest.mark.parametrize("weight", [Bytes, FourBits])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> None:
+    """With the numbers that the bytes stand for, the same prediction to the last bit."""
+    unet, predict = unet_of("forge", WIDTH)
+    for block in (each.module for each in blocks_of(unet)):
+        for layer in (*(getattr(block.attn2, f"to_{each}") for each in "qkv"), block.attn2.to_out[0]):
+            layer.weight.data = (layer.weight.data / SCALE).round().clamp(-127, 127) * SCALE
+    asked = latents([0, 0]), torch.full((2,), TIME), texts(ONE)
+    with torch.no_grad():
+        with attached(unet, [told(kind)], lambda: ONE):
+            plain = predict(*asked)
+        for block in (each.module for each in blocks_of(unet)):
+            for name in ("to_q", "to_k", "to_v"):
+                setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
+            block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
+        with attached(unet, [told(kind)], lambda: ONE):
+            assert torch.equal(predict(*asked), plain)
 
 
 # ------------------------------------------------------------------------------------------------ what is left alone

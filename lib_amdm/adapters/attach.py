@@ -64,10 +64,18 @@ def _block(place: tuple[str, int], depth: int, module: nn.Module) -> tuple[tuple
         name=f"{parent}.1.transformer_blocks.{depth}",
         module=module,
         width=module.norm2.normalized_shape[0],
-        context=module.attn2.to_k.in_features,
+        context=_inputs(module.attn2.to_k),
         heads=module.attn2.heads,
     )
     return (_SIDES[side], number, depth), block
+
+
+def _inputs(layer: nn.Module) -> int:
+    """How wide a linear layer's input is. Forge's layers for packed weights (GGUF, 4 bits) know it by these alone."""
+    if hasattr(layer, "in_features"):
+        return layer.in_features
+    unpacked = getattr(layer.weight, "quant_state", layer.weight)
+    return unpacked.shape[1]
 
 
 @contextmanager
