@@ -165,7 +165,8 @@ def _needed(model: torch.nn.Module) -> Iterator[str]:
     """The names of all weights of a model; the host's linear layers have none of those that were not loaded."""
     yield from (name for name, _ in model.named_parameters())
     for name, layer in model.named_modules():
-        if hasattr(layer, "in_features"):
+        # those of packed weights (GGUF) do not say how wide they are
+        if hasattr(layer, "in_features") or getattr(layer, "weight", layer) is None:
             yield f"{name}.weight"
             if not name.endswith(WITHOUT_BIAS):
                 yield f"{name}.bias"
