@@ -128,16 +128,17 @@ class Loras(NamedLoras):
             self.host.network_apply_weights(layer)
 
     def _plain(self, name: str, layer: torch.nn.Module) -> Iterator[Change]:
-        weight, bias = layer.weight, getattr(layer, "bias", None)
+        weight, bias = _base(layer)
         for net in self._networks:
             if name in net:
                 delta, of_bias = self._difference(net[name], weight)
                 weight = self._sum(net[name], weight, delta)
                 if of_bias is not None:
                     bias = of_bias.to(weight) if bias is None else self._sum(net[name], bias, of_bias)
-        yield Change(layer, "weight", weight.detach())
-        if bias is not None and bias is not getattr(layer, "bias", None):
-            yield Change(layer, "bias", bias.detach())
+        yield Change(layer, "weight", weight.detach().to(layer.weight.dtype))
+        own_bias = getattr(layer, "bias", None)
+        if bias is not None and bias is not own_bias:
+            yield Change(layer, "bias", bias.detach() if own_bias is None else bias.detach().to(own_bias.dtype))
 
     def _packed(self, name: str, layer: torch.nn.MultiheadAttention) -> Iterator[Change]:
         """Open CLIP's attention has the weights of q, k and v in one tensor."""
@@ -163,3 +164,17 @@ class Loras(NamedLoras):
             return added(weight, delta)
         except RuntimeError as error:
             raise self.unfit(module.network.name, module.sd_key, error) from error
+
+
+def _base(layer: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The weights that a difference is added to: packed ones (the host's "FP8 weight") may have a finer copy beside.
+
+    Not where the main prompt's LoRAs are in the packed ones: the copy is without them.
+    """
+    weight, bias = layer.weight, getattr(layer, "bias", None)
+    finer = getattr(layer, "fp16_weight", None)
+    if finer is None or getattr(layer, "network_current_names", ()):
+        return weight, bias
+    if bias is not None:
+        bias = layer.fp16_bias.to(bias.device, torch.float32)
+    return finer.to(weight.device, torch.float32), bias

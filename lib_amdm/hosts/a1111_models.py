@@ -39,7 +39,8 @@ CLIP_KEYS = (
 
 def variant() -> tuple[Any, ...]:
     """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
-    return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast)
+    in_fp8 = ("fp8", shared.opts.cache_fp16_weight) if devices.fp8 else ()
+    return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
 
 
 def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
@@ -143,6 +144,7 @@ def _refuse_holes(model: torch.nn.Module, weights: Mapping[str, Any], info: Any,
 
 
 def _to_main_dtype(model: Any) -> None:
+    """With the host's "FP8 weight" the main model's layers have been packed after loading; so are these."""
     alphas = model.alphas_cumprod
     if shared.cmd_opts.opt_channelslast:
         model.to(memory_format=torch.channels_last)
@@ -154,6 +156,19 @@ def _to_main_dtype(model: Any) -> None:
     model.alphas_cumprod = alphas
     model.alphas_cumprod_original = alphas
     sd_models.apply_alpha_schedule_override(model)
+    if devices.fp8:
+        _pack(model)
+
+
+def _pack(model: torch.nn.Module) -> None:
+    """Layers' weights in 8 bits, and where the user wants it those of 16 beside them, for LoRAs to be added to."""
+    for layer in model.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            if shared.opts.cache_fp16_weight:
+                layer.fp16_weight = layer.weight.data.cpu().half()
+                if layer.bias is not None:
+                    layer.fp16_bias = layer.bias.data.cpu().half()
+            layer.to(torch.float8_e4m3fn)
 
 
 class _OwnHijack(sd_hijack.StableDiffusionModelHijack):

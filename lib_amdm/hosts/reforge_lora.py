@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from ldm_patched import float as low_bits
 from ldm_patched.modules import lora
 from ldm_patched.modules.lora_convert import convert_lora
+from ldm_patched.modules.model_patcher import string_to_seed
 from ldm_patched.modules.utils import load_torch_file
 
 from .webui_patcher_lora import Keys, PatcherLoras, Patches
@@ -31,6 +33,10 @@ class Loras(PatcherLoras):
             # it adds to what it is given
             merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
         return merged, " ".join(told)
+
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        # to 8 bits by lot, but by the same one for a layer every time
+        return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
 
 
 class _Collector(logging.Handler):

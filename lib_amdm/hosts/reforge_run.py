@@ -55,7 +55,8 @@ class ReForgeSlotModel(PatcherSlotModel):
             phrases=Phrases(self, encoder, encoder.wrapped.transformer) if encoder else None,
             seeds=self.run.seeds,
             device=model_management.get_torch_device(),
-            dtype=self.unet.model.get_dtype(),
+            # the UNet's own may be for storage only (float8)
+            dtype=self.unet.model.manual_cast_dtype or self.unet.model.get_dtype(),
             who=self.who,
             control=self.control,
         )

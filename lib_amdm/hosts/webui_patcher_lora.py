@@ -55,6 +55,10 @@ class PatcherLoras(NamedLoras):
         """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
         raise NotImplementedError
 
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        """A merged weight in its layer's dtype."""
+        return merged.to(dtype)
+
     def of_unet(self) -> list[Change]:
         strengths = [told.unet for told in self.named]
         return list(self._changes(self.unet, [unet for unet, _ in self.patches], strengths))
@@ -103,4 +107,4 @@ class PatcherLoras(NamedLoras):
             raise self.unfit(name, key, f"it is for another size than {tuple(weight.shape)}")
         if said:
             raise self.unfit(name, key, said)
-        return merged.to(weight.dtype)
+        return self.rounded(merged, weight.dtype, key)

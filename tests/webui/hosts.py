@@ -36,6 +36,12 @@ class Host:
     opens: int = 1
     """How often its loader opens a checkpoint's file."""
 
+    low_bits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """How it is started so that it keeps the main model's weights in 8 bits, by name."""
+
+    whole: Mapping[str, Any] = field(default_factory=dict)
+    """What keeps them whole again, where a checkpoint that is packed after another is not what it is by itself."""
+
     plot: tuple[Any, ...] = ()
     """What its X/Y/Z plot takes after the legend that the others' does not."""
 
@@ -78,6 +84,12 @@ A1111 = Host(
     schedulers=SCHEDULERS,
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
     lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+    low_bits={
+        "8 bits": {"options": {"fp8_storage": "Enable"}},
+        "8 bits with 16 beside": {"options": {"fp8_storage": "Enable", "cache_fp16_weight": True}},
+    },
+    # it would round the noise schedule of the second one to 16 bits
+    whole={"fp8_storage": "Disable"},
 )
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
 PADDINGS = ("padded", "padded, long negative", "padded as of old")
@@ -88,6 +100,7 @@ FORGE = Host(
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedulers=(*SCHEDULERS, *TABLES),
     sizes="guessed",
+    low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     lacks={
         **BY_ITSELF,
@@ -115,6 +128,7 @@ REFORGE = Host(
     opens=2,
     # labels of single pictures, no grid, pictures in one
     plot=(False, False, 0),
+    low_bits={"8 bits": {"arguments": ["--unet-in-fp8-e4m3fn"]}},
     request={"hr_cfg": 3},
     lacks={
         **BY_ITSELF,
