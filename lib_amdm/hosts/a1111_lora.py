@@ -154,6 +154,9 @@ class Loras(NamedLoras):
         yield Change(layer.out_proj, "weight", outer.detach())
 
     def _difference(self, module: Any, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if weight.element_size() == 1:
+            # numbers of 8 bits are there to be kept, not to be multiplied
+            weight = weight.to(torch.float32)
         try:
             return module.calc_updown(weight)
         except RuntimeError as error:
