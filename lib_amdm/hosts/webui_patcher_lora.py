@@ -97,7 +97,8 @@ class PatcherLoras(NamedLoras):
         if not weight.is_floating_point() or hasattr(weight, "gguf_cls") or hasattr(weight, "bnb_quantized"):
             raise self.error(
                 name,
-                'cannot be put on a checkpoint in low bits; set "Diffusion in Low Bits" to Automatic, or remove it',
+                "cannot be put on weights in low bits; choose a checkpoint that is not GGUF or nf4, with "
+                '"Diffusion in Low Bits" at Automatic, or remove it',
             )
         try:
             merged, said = self.merged([patch for _, patch in named], weight, key)
