@@ -6,7 +6,6 @@ Skipped where there is no Chromium with its driver, or no selenium.
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,36 +17,21 @@ from urllib.parse import urlsplit
 
 import pytest
 
-webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium")
 pytest.importorskip("gradio")
 pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException  # noqa: E402
-from selenium.webdriver.chrome.options import Options  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
+from chromium import chromium
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
-from lib_amdm.shapes.bundled import WEIGHTS  # noqa: E402
-from lib_amdm.shapes.demo import MIX, SCENES, mix_for, told  # noqa: E402
+from lib_amdm.shapes.bundled import WEIGHTS
+from lib_amdm.shapes.demo import MIX, SCENES, mix_for, told
 
 ROOT = Path(__file__).resolve().parents[1]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1400,1800",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 PATIENCE = 60
 DRAWN = 180
 
@@ -79,21 +63,8 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless browser with a profile of its own, that logs what it asks for."""
-    programs = [found for found in map(shutil.which, BROWSERS) if found]
-    driver = shutil.which("chromedriver")
-    if not programs or not driver:
-        pytest.skip("chromium and chromedriver are not both installed")
-    options = Options()
-    options.binary_location = programs[0]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    try:
-        started = webdriver.Chrome(options=options, service=Service(driver))
-    except WebDriverException as error:
-        pytest.skip(f"chromium does not start here: {error.msg}")
-    yield started
-    started.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 class Page:
