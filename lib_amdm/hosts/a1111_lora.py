@@ -135,10 +135,10 @@ class Loras(NamedLoras):
                 weight = self._sum(net[name], weight, delta)
                 if of_bias is not None:
                     bias = of_bias.to(weight) if bias is None else self._sum(net[name], bias, of_bias)
-        yield Change(layer, "weight", weight.detach().to(layer.weight.dtype))
-        own_bias = getattr(layer, "bias", None)
-        if bias is not None and bias is not own_bias:
-            yield Change(layer, "bias", bias.detach() if own_bias is None else bias.detach().to(own_bias.dtype))
+        for parameter, value in (("weight", weight), ("bias", bias)):
+            own = getattr(layer, parameter, None)
+            if value is not own:
+                yield Change(layer, parameter, value.detach() if own is None else value.detach().to(own.dtype))
 
     def _packed(self, name: str, layer: torch.nn.MultiheadAttention) -> Iterator[Change]:
         """Open CLIP's attention has the weights of q, k and v in one tensor."""

@@ -162,13 +162,11 @@ def _to_main_dtype(model: Any) -> None:
 
 def _pack(model: torch.nn.Module) -> None:
     """Layers' weights in 8 bits, and where the user wants it those of 16 beside them, for LoRAs to be added to."""
-    for layer in model.modules():
-        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
-            if shared.opts.cache_fp16_weight:
-                layer.fp16_weight = layer.weight.data.cpu().half()
-                if layer.bias is not None:
-                    layer.fp16_bias = layer.bias.data.cpu().half()
-            layer.to(torch.float8_e4m3fn)
+    for layer in [each for each in model.modules() if isinstance(each, (torch.nn.Conv2d, torch.nn.Linear))]:
+        if shared.opts.cache_fp16_weight:
+            for name, weight in layer.named_parameters(recurse=False):
+                setattr(layer, f"fp16_{name}", weight.detach().to("cpu", torch.float16))
+        layer.to(torch.float8_e4m3fn)
 
 
 class _OwnHijack(sd_hijack.StableDiffusionModelHijack):

@@ -39,6 +39,9 @@ class Host:
     low_bits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """How it is started so that it keeps the main model's weights in 8 bits, by name."""
 
+    low_bits_in_bfloat16: bool = False
+    """Whether it computes in bfloat16 then, where the last bit of a float32 sum may show."""
+
     whole: Mapping[str, Any] = field(default_factory=dict)
     """What keeps them whole again, where a checkpoint that is packed after another is not what it is by itself."""
 
@@ -88,6 +91,7 @@ A1111 = Host(
         "8 bits": {"options": {"fp8_storage": "Enable"}},
         "8 bits with 16 beside": {"options": {"fp8_storage": "Enable", "cache_fp16_weight": True}},
     },
+    low_bits_in_bfloat16=True,
     # it would round the noise schedule of the second one to 16 bits
     whole={"fp8_storage": "Disable"},
 )
