@@ -1,0 +1,70 @@
+"""Noise levels. A latent at the level (alpha, sigma) is alpha x0 + sigma noise, whatever family the model is of.
+
+Variance exploding (k-diffusion): alpha = 1. Variance preserving (DDIM's timesteps): alpha^2 + sigma^2 = 1. Flow matching:
+alpha = 1 - t, sigma = t. The formulas divide by no alpha, so they hold at flow's first level too, where alpha = 0; sigma
+is above 0 at every level that a model is evaluated at. Latents are computed in their own dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """alpha: the share of the clean latent. sigma: that of the noise."""
+
+    alpha: float
+    sigma: float
+
+    @property
+    def ratio(self) -> float:
+        """Noise to signal, which falls from level to level: k-diffusion's sigma."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+    @property
+    def scale(self) -> float:
+        """The standard deviation of a latent whose x0 has variance 1."""
+        return math.hypot(self.alpha, self.sigma)
+
+
+def variance_exploding(sigma: float) -> Level:
+    """The level of k-diffusion's sigma."""
+    return Level(1.0, sigma)
+
+
+def variance_preserving(alpha_cumprod: float) -> Level:
+    """The level at which a latent has this share of the clean latent's variance (abar)."""
+    return Level(math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod))
+
+
+def flow(t: float) -> Level:
+    """The level at flow matching's time t, from 1 (noise) to 0."""
+    return Level(1 - t, t)
+
+
+def euler_step(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:
+    """Euler's step, which is DDIM's with eta 0: y = a' D + (s'/s) (x - a D), from (a, s) to (a', s')."""
+    return level_next.alpha * denoised + (level_next.sigma / level.sigma) * (x - level.alpha * denoised)
+
+
+def posterior_mean(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:
+    """The mean of p(x_next | x, x0 = D): the peak of the AMDM paper's Proposition 1, for the stride (a, s) -> (a', s').
+
+    mu = a' D + (a/a') (s'/s)^2 (x - a D)
+    """
+    if level_next.sigma == 0:
+        return level_next.alpha * denoised
+    share = (level.alpha / level_next.alpha) * (level_next.sigma / level.sigma) ** 2
+    return level_next.alpha * denoised + share * (x - level.alpha * denoised)
+
+
+def prediction_change(moved: Tensor, level: Level, level_next: Level) -> Tensor:
+    """How a prediction must change for its Euler step to end `moved` further: moved / (a' - (s'/s) a).
+
+    So D + prediction_change(x' - euler_step(D, x)) is the prediction whose Euler step from x is x'.
+    """
+    return moved / (level_next.alpha - level_next.sigma / level.sigma * level.alpha)
