@@ -1,8 +1,8 @@
-"""The arithmetic of AMDM: spherical aggregation and the correction towards each model's own posterior mean.
+"""The arithmetic of AMDM: spherical aggregation, and the correction of the aggregated latent towards each model's own.
 
 Everything is per sample (dimension 0 is the batch), computed in float32 or wider, and returned in the input's dtype
-and device. `slerp` and the relative correction do not change when all latents are scaled by one factor, so they hold
-for variance-exploding and variance-preserving latents alike; the paper's absolute step needs the latter.
+and device. All but the paper's absolute step stay the same when all latents are scaled by one factor, so they hold for
+latents of any family (`levels`).
 """
 
 from __future__ import annotations
@@ -13,79 +13,90 @@ import torch
 from torch import Tensor
 
 PAPER_LATENT_SIZE = 4 * 64 * 64
-CORRECTIONS = ("relative", "paper")
-Mix = Callable[[Tensor, Tensor, float], Tensor]
+Share = float | Tensor
+"""Of a co-model: one number, or a map that broadcasts to the latent, such as (1, 1, h, w)."""
+Mix = Callable[[Tensor, Tensor, Share], Tensor]
 """Two latents and the share of the second to one latent."""
 
 
-def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     """Spherical interpolation from `a` (t = 0) to `b` (t = 1): equation 9 of the AMDM paper.
 
     sin((1 - t) w) / sin(w) * a + sin(t w) / sin(w) * b, with w the angle between a and b, for each sample of shape
-    (batch, ...). Where the angle says nothing (parallel, opposite or zero vectors) it is the straight line.
+    (batch, ...). Where t is a map, w is the angle within the region that has a share, and `a` stands outside it. Where
+    the angle says nothing (parallel, opposite or zero vectors) it is the straight line.
     """
-    if t == 0:
-        return a
-    if t == 1:
-        return b.to(a)
+    if isinstance(t, float | int):
+        if t == 0:
+            return a
+        if t == 1:
+            return b.to(a)
     wide = torch.promote_types(a.dtype, torch.float32)
-    flat_a, flat_b = a.to(wide).flatten(1), b.to(a.device, wide).flatten(1)
-    unit_a, unit_b = (x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(wide).tiny) for x in (flat_a, flat_b))
+    start, end, region = a.to(wide), b.to(a.device, wide), None
+    if isinstance(t, Tensor):
+        t = t.to(a.device, wide)
+        region = t > 0
+    norm_a, norm_b = _norm(start, region), _norm(end, region)
+    tiny = torch.finfo(wide).tiny
+    unit_a, unit_b = start / norm_a.clamp_min(tiny), end / norm_b.clamp_min(tiny)
     # atan2 keeps its accuracy at small and at wide angles, where acos of the dot product loses it
-    angle = 2 * torch.atan2((unit_a - unit_b).norm(dim=1, keepdim=True), (unit_a + unit_b).norm(dim=1, keepdim=True))
+    angle = 2 * torch.atan2(_norm(unit_a - unit_b, region), _norm(unit_a + unit_b, region))
     sine = angle.sin()
-    empty = (flat_a.norm(dim=1, keepdim=True) == 0) | (flat_b.norm(dim=1, keepdim=True) == 0)
-    straight = (sine.abs() < 1e-4) | empty
+    straight = (sine.abs() < 1e-4) | (norm_a == 0) | (norm_b == 0)
     sine = torch.where(straight, torch.ones_like(sine), sine)
-    mixed = (((1 - t) * angle).sin() / sine) * flat_a + ((t * angle).sin() / sine) * flat_b
-    mixed = torch.where(straight, torch.lerp(flat_a, flat_b, t), mixed)
-    return mixed.view_as(a).to(a.dtype)
+    mixed = (((1 - t) * angle).sin() / sine) * start + ((t * angle).sin() / sine) * end
+    mixed = torch.where(straight, torch.lerp(start, end, t), mixed)
+    if region is not None:
+        mixed = torch.where(region, mixed, start)
+    return mixed.to(a.dtype)
 
 
-def posterior_mean(denoised: Tensor, x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
-    """Mean of p(x_next | x, x0 = denoised) for the stride sigma -> sigma_next: the peak of the paper's Proposition 1.
+def relative(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
+    """m - eta (m - mu): a share of the way back to the model's posterior mean, eta in [0, 1]."""
+    return m - eta * (m - mu)
 
-    mu = D + (sigma_next / sigma)^2 (x - D), for latents x = x0 + sigma * noise; sigmas are numbers, or tensors of shape
-    () or (batch,).
+
+def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
+    """m - s (m - mu) / |m - mu| with s = eta sqrt(n / 16384), n = numbers in one latent: the paper's Proposition 1.
+
+    For latents of variance 1; it can step past the peak.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    ratio = _column(sigma_next, x, wide) / _column(sigma, x, wide)
-    x, denoised, kind = x.to(wide), denoised.to(wide), x.dtype
-    return (denoised + ratio**2 * (x - denoised)).to(kind)
+    away = m - mu
+    length = _norm(away).clamp_min(torch.finfo(away.dtype).tiny)
+    return m - eta * (m[0].numel() / PAPER_LATENT_SIZE) ** 0.5 * away / length
 
 
-def euler_step(denoised: Tensor, x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
-    """y = D + (sigma_next / sigma) (x - D): Euler's step, which is DDIM's with eta 0; shapes as in `posterior_mean`."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    ratio = _column(sigma_next, x, wide) / _column(sigma, x, wide)
-    x, denoised, kind = x.to(wide), denoised.to(wide), x.dtype
-    return (denoised + ratio * (x - denoised)).to(kind)
+def norm_kept(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
+    """The relative correction, scaled to the length of m: the mean alone has too little noise for the next level."""
+    pulled = relative(m, y, mu, eta)
+    return pulled * (_norm(m) / _norm(pulled).clamp_min(torch.finfo(pulled.dtype).tiny))
 
 
-def correct(m: Tensor, mu: Tensor, eta: float, rule: str = "relative") -> Tensor:
-    """Pull the aggregated latent `m` back towards a model's own posterior mean `mu` (Proposition 1 of the AMDM paper).
+def own_step(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
+    """m - eta (m - y): a share of the way back to the model's own new latent, which has the next level's noise."""
+    return m - eta * (m - y)
 
-    relative: m - eta (m - mu), eta in [0, 1] the share of the way back.
-    paper: m - s (m - mu) / |m - mu| with s = eta sqrt(n / 16384), n = numbers in one latent, for variance-preserving
-    latents; it can step past the peak.
-    """
+
+Correction = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""m, the model's own new latent y, its posterior mean mu, eta."""
+CORRECTIONS: dict[str, Correction] = {"relative": relative, "paper": paper, "norm": norm_kept, "own": own_step}
+
+
+def correct(m: Tensor, y: Tensor, mu: Tensor, eta: float, rule: str = "relative") -> Tensor:
+    """Pull the aggregated latent `m` back towards what one model would have made of its own, by one of CORRECTIONS."""
     if rule not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{rule}"')
     if eta == 0:
         return m
     wide = torch.promote_types(m.dtype, torch.float32)
-    away = m.to(wide) - mu.to(m.device, wide)
-    if rule == "paper":
-        size = away[0].numel()
-        length = away.flatten(1).norm(dim=1).clamp_min(torch.finfo(wide).tiny)
-        away = away / _column(length, m, wide) * (size / PAPER_LATENT_SIZE) ** 0.5
-    return (m.to(wide) - eta * away).to(m.dtype)
+    own, peak = y.to(m.device, wide), mu.to(m.device, wide)
+    return CORRECTIONS[rule](m.to(wide), own, peak, eta).to(m.dtype)
 
 
 def aggregate(
     latents: Sequence[Tensor],
     means: Sequence[Tensor],
-    gammas: Sequence[float],
+    gammas: Sequence[Share],
     etas: Sequence[float],
     rule: str = "relative",
     scale: float = 1.0,
@@ -94,19 +105,23 @@ def aggregate(
     """One aggregation of all models: slerp the co-models into the main one in slot order, then correct each model.
 
     latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...). gammas: one share
-    for each co-model. etas: one for each model. scale: what the latents must be multiplied by to be
-    variance-preserving (the paper's rule alone needs it). mix: what is done in slerp's place, for comparisons. Returns
-    the new latent of each model, in the same order.
+    for each co-model. etas: one for each model. scale: the standard deviation of the latents (`Level.scale`; the paper's
+    rule alone needs it). mix: what is done in slerp's place, for comparisons. Returns the new latent of each model, in
+    the same order. The main model's is its own where every share is 0.
     """
     m = latents[0]
     for y, gamma in zip(latents[1:], gammas):
         m = mix(m, y, gamma)
     if rule == "paper":
-        etas = [eta / scale for eta in etas]
-    return [correct(m, mu, eta, rule) for mu, eta in zip(means, etas)]
+        etas = [eta * scale for eta in etas]
+    new = [correct(m, y, mu, eta, rule) for y, mu, eta in zip(latents, means, etas)]
+    if etas[0] and all(isinstance(gamma, Tensor) for gamma in gammas):
+        spoken = torch.stack(torch.broadcast_tensors(*(gamma > 0 for gamma in gammas))).any(0)
+        new[0] = torch.where(spoken.to(m.device), new[0], latents[0])
+    return new
 
 
-def _column(value: Tensor | float, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """`value` as a tensor that broadcasts over the samples of `like`."""
-    value = torch.as_tensor(value, device=like.device, dtype=dtype)
-    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value
+def _norm(x: Tensor, region: Tensor | None = None) -> Tensor:
+    """Each sample's length, as a column that broadcasts over the sample; region: where alone it is measured."""
+    within = x if region is None else x * region
+    return within.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))

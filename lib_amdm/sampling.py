@@ -1,16 +1,21 @@
-"""AMDM around any sampler: `amdm` turns a sampler function into one that co-runs other models in its first steps.
+"""AMDM inside the denoiser: `amdm` turns a sampler into one whose denoiser speaks for several models in its first steps.
 
-It knows three kinds of samplers by their signature: those with `sigmas` (k-diffusion), those with `sigma_min` and
-`sigma_max` (DPM fast, DPM adaptive), and those with `timesteps` (the WebUI's DDIM family: variance-preserving latents,
-the model returns eps and offers `inner_model.inner_model.alphas_cumprod`, as those samplers themselves expect).
+The sampler itself runs whole, in one call: what it gets from the denoiser in the early steps is the prediction whose
+Euler step gives the aggregated latent, and it makes of it what it makes of any prediction. Known kinds of samplers are
+those that are given `sigmas` (k-diffusion), `sigma_min` and `sigma_max` (DPM fast, DPM adaptive), or `timesteps` (the
+WebUI's DDIM family: variance-preserving latents, the model returns eps and offers
+`inner_model.inner_model.alphas_cumprod`, as those samplers themselves expect).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +23,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .aggregation import CORRECTIONS, Mix, aggregate, euler_step, posterior_mean, slerp
+from .aggregation import CORRECTIONS, Mix, Share, aggregate, slerp
+from .levels import Level, euler_step, posterior_mean, prediction_change, variance_exploding, variance_preserving
 
 NOISES = ("shared", "independent")
+AUTO = -1
+"""Steps and evaluations: chosen for each call."""
+LAST_RATIO = 0.45
+"""Noise to signal down to which models are mixed by default, for a latent of 16x16; it grows with the latent's side,
+because what is drawn in more places is settled at higher levels (docs/measurements.md)."""
+LEAST_SHARE = 0.25
+"""Of the steps, mixed by default where all of them lie lower (img2img)."""
+EVALUATIONS, NOISY_EVALUATIONS = 4, 7
+"""By default; a sampler that adds noise in every step makes a difference stale sooner."""
 
 
 @dataclass(frozen=True)
@@ -28,65 +43,95 @@ class CoRun:
     """A model that is run beside the main one.
 
     denoise(x, sigma): x is a latent x0 + sigma * noise of shape (batch, ...), sigma has shape (batch,); returns the
-    denoised latent after the model's own guidance. gamma: its share in the aggregation, 0 to 1. eta: its correction.
-    noise: "shared" starts from the main model's noisy latent, "independent" from noise of its own. seed: for
-    independent noise, one number for the batch or one for each sample; None draws a new one each run.
+    denoised latent after the model's own guidance. gamma: its share in the aggregation, 0 to 1; gamma_end: the share
+    that it has come to, linearly, by the last early step (None: it stays). region: a map of 0 to 1 that broadcasts to
+    the latent, by which the share is multiplied. eta: its correction. noise: "shared" starts from the main model's
+    noisy latent, "independent" from noise of its own. seed: for independent noise, one number for the batch or one for
+    each sample; None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it
+    is shown this one, and the latent scaled along. told(sigma): what this model and the main one are told at a level;
+    once that changes, the model is evaluated again whatever the plan is.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
     gamma: float = 0.5
-    eta: float = 0.2
+    eta: float = 0.0
     noise: str = "shared"
     seed: int | Sequence[int] | None = None
+    gamma_end: float | None = None
+    region: Tensor | None = None
+    sigma_max: float | None = None
+    told: Callable[[float], Hashable] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be from 0 to 1, not {self.gamma}")
+        for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {share}")
         if self.noise not in NOISES:
             raise ValueError(f'noise must be one of {", ".join(NOISES)}, not "{self.noise}"')
+
+    @property
+    def speaks(self) -> bool:
+        """False where the model has no share in any step."""
+        return self.gamma > 0 or bool(self.gamma_end)
+
+    def share(self, k: int, steps: int) -> Share:
+        """Its share in step k of `steps`."""
+        way = 0.0 if self.gamma_end is None or steps < 2 else k / (steps - 1) * (self.gamma_end - self.gamma)
+        share = min(max(self.gamma + way, 0.0), 1.0)
+        return share if self.region is None else share * self.region
 
 
 def amdm(
     func: Callable[..., Any],
     co_models: Sequence[CoRun],
-    steps: int = 3,
-    eta: float = 0.2,
+    steps: int = AUTO,
+    eta: float = 0.0,
     start: int = 0,
     correction: str = "relative",
     *,
+    evaluations: int = 0,
     init: Tensor | None = None,
+    within: Tensor | None = None,
     nominal_steps: int = 20,
-    shortest_tail: int = 3,
     going: Callable[[], bool] | None = None,
     force: bool = False,
     mix: Mix = slerp,
 ) -> Callable[..., Any]:
     """A sampler with the signature of `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
-    co_models: what is co-run, in slot order. steps: K. eta: the main model's correction. start: the first step that is
-    aggregated; before it every model goes its own way. correction: "relative" or "paper" (see `aggregation.correct`).
+    co_models: what is co-run, in slot order. steps: K; AUTO: down to a noise level that goes by the latent's size. eta: the main model's correction. start: the first step that is
+    aggregated; before it every model goes its own way. correction: one of `aggregation.CORRECTIONS`. evaluations: E, in
+    how many of the K steps each co-model is evaluated, spread evenly over log noise levels from the first on; in the
+    others its prediction is the main model's plus their last difference. 0: in all K; AUTO: 4, or 7 if noise is added.
 
-    init: the clean latent that the sampler's input was noised from (img2img), for independent noise. nominal_steps:
-    into how many steps the range of a sampler without a grid (DPM adaptive) is divided to say what the first K are.
-    shortest_tail: fewest timesteps that UniPC-like samplers take. going: asked in every step before and after the
-    co-models are run; once it says no, the main model goes on alone. force: go through the aggregation even where it
-    changes nothing (K >= 1 and every gamma 0). mix: what is done in slerp's place, for comparisons (torch.lerp).
+    init: the clean latent that the sampler's input was noised from (img2img), for independent noise. within: where the
+    picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
+    range of a sampler without a grid (DPM adaptive) is divided to say what the first K steps are. going: asked before
+    and after the co-models are run; once it says no, the main model goes on alone. force: go through the aggregation
+    even where it changes nothing (K >= 1 and every gamma 0). mix: what is done in slerp's place, for comparisons.
 
     With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
     arguments as they are.
     """
     if correction not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{correction}"')
-    running = [co for co in co_models if co.gamma > 0 or force]
+    running = [co for co in co_models if co.speaks or force]
 
     @functools.wraps(func)
     @torch.no_grad()
     def sample(*args: Any, **kwargs: Any) -> Any:
-        if steps <= start or not running:
+        if not running or AUTO != steps <= start:
             return func(*args, **kwargs)
-        plan = _plan(func, args, kwargs, nominal_steps, shortest_tail)
-        early = _Early(plan, running, eta, start, correction, init, going or (lambda: True), mix)
-        return early.run(min(steps, plan.most_steps))
+        call = _Call(func, args, kwargs)
+        grid = _grid(call, nominal_steps)
+        mixed = min(steps, grid.steps) if steps != AUTO else automatic_steps(grid.levels, call.x.shape[-2:])
+        count = evaluations if evaluations != AUTO else NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
+        early = _EarlySteps(grid, running, mixed, eta, start, correction, mix)
+        early.plan = spread(grid.levels, mixed, count)
+        early.offsets = [_offset(co, call.x, grid.levels[0], init) for co in running]
+        early.going, early.within = going or early.going, within
+        with _observed(call.model, early.prediction) as model:
+            return call.on(model)
 
     return sample
 
@@ -96,90 +141,272 @@ def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
     return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
 
 
-class _Early:
-    """The first K steps: the main model's own steps, and beside each the co-models', until they are aggregated."""
+def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:
+    """How many steps from these levels are mixed by default in a latent of this height and width."""
+    last = LAST_RATIO * math.sqrt(math.prod(size)) / 16
+    steps = len(levels) - 1
+    return max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
+
+
+def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
+    """In which of the first `steps` steps co-models are evaluated: `evaluations` of them, the first among them, evenly
+    spread over the logarithm of the noise level; 0 or too many: in all."""
+    if not 0 < evaluations < steps:
+        return list(range(steps))
+    # pure noise and none have no logarithm: the first counts as a high level, the last as one more step
+    depths = [-math.log(min(level.ratio, 1e3)) for level in levels[: steps + 1] if level.sigma]
+    end = depths[steps] if len(depths) > steps else depths[-1] + (depths[-1] - depths[0]) / (steps - 1)
+    chosen: list[int] = []
+    for number in range(evaluations):
+        wanted = depths[0] + (end - depths[0]) * number / evaluations
+        first, last = (chosen[-1] + 1 if chosen else 0), steps - (evaluations - number)
+        chosen.append(min(range(first, last + 1), key=lambda k: abs(depths[k] - wanted)))
+    return chosen
+
+
+class _EarlySteps:
+    """What one run knows of its first K steps; `prediction` stands behind the main model's own in each evaluation."""
+
+    plan: list[int]
+    offsets: list[Tensor | float]
+    within: Tensor | None = None
 
     def __init__(
         self,
-        plan: _Plan,
+        grid: _Grid,
         co_models: Sequence[CoRun],
+        steps: int,
         eta: float,
         start: int,
         correction: str,
-        init: Tensor | None,
-        going: Callable[[], bool],
         mix: Mix,
     ) -> None:
-        self.plan, self.co_models, self.going, self.mix = plan, co_models, going, mix
-        self.start, self.correction = start, correction
-        self.gammas = [co.gamma for co in co_models]
-        self.etas = [eta, *(co.eta for co in co_models)]
-        self.latents = [_first_latent(co, plan, init) for co in co_models]
-        self.k = 0
-        self.found: tuple[list[Tensor], list[Tensor]] | None = None
-        self.waiting = False
+        self.grid, self.co_models, self.steps, self.start = grid, co_models, steps, start
+        self.etas, self.correction, self.mix = [eta, *(co.eta for co in co_models)], correction, mix
+        self.changes: dict[int, Tensor] = {}
+        self.differences: list[Tensor] = []
+        self.told: list[Hashable] = []
+        self.planned = 0
+        self.over = self.busy = False
+        self.thread = threading.get_ident()
 
-    def run(self, steps: int) -> Any:
-        x = self.plan.x
-        with _watched(self.plan.model, self.evaluated) as model:
-            for self.k in range(steps):
-                self.found, self.waiting = None, True
-                y = self.plan.step(model, x, self.k)
-                if self.found is None:
-                    return self.plan.rest(self.plan.model, y, self.k + 1)
-                x, *self.latents = self.aggregated(y, *self.found)
-        return self.plan.rest(self.plan.model, x, steps)
+    def going(self) -> bool:
+        return True
 
-    def evaluated(self, x: Tensor, sigma: Tensor, output: Tensor) -> None:
-        """After the main model's first evaluation of a step: the co-models' own steps from the same noise level."""
-        if not self.waiting:
-            return
-        self.waiting = False
+    def prediction(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor | None:
+        """What the sampler gets in place of `output`, the main model's own; None: that itself.
+
+        The first evaluation in a step settles how much its prediction is changed; later ones in the same step, at the
+        step's level or between two levels, are changed as much.
+        """
+        if self.over or self.busy or threading.get_ident() != self.thread:
+            return None
+        level = self.grid.level(sigma.flatten()[0].item())
+        k = self.grid.step(level)
+        if k >= self.steps:
+            return None
+        if k not in self.changes:
+            change = self._change(k, x, output, level)
+            if change is None:
+                self.over = True
+                return None
+            self.changes[k] = change
+        return self.grid.changed(output, self.changes[k], level)
+
+    def _change(self, k: int, x: Tensor, output: Tensor, level: Level) -> Tensor | None:
+        """How the prediction of step k differs from the main model's own; None once the main model goes on alone."""
         if not self.going():
-            return
-        k, plan = self.k, self.plan
-        level, level_next, up, down = plan.sigma(k), plan.sigma(k + 1), plan.to_ve(k), plan.to_ve(k + 1)
-        denoised, seen_at = plan.denoised(x, sigma, output, k)
-        means = [posterior_mean(denoised, x * up, seen_at, level_next) / down]
-        ys = []
-        for co, latent in zip(self.co_models, self.latents):
-            latent = latent * up
-            denoised = co.denoise(latent, latent.new_full((latent.shape[0],), level))
-            ys.append(euler_step(denoised, latent, level, level_next) / down)
-            means.append(posterior_mean(denoised, latent, level, level_next) / down)
-        if self.going():
-            self.found = ys, means
+            return None
+        wide = torch.promote_types(x.dtype, torch.float32)
+        x, kind, level_next = x.to(wide), x.dtype, self.grid.levels[k + 1]
+        denoised = self.grid.denoised(x, output.to(wide), level)
+        if not level_next.ratio < level.ratio:
+            return torch.zeros_like(denoised)
+        latents = [x, *(x + offset for offset in self.offsets)]
+        self._evaluate(k, [latent.to(kind) for latent in latents[1:]], denoised, level)
+        if not self.going():
+            return None
+        predictions = [denoised, *(denoised + difference for difference in self.differences)]
+        ys = [euler_step(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
+        new = ys
+        if k >= self.start:
+            means = [posterior_mean(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
+            shares = [co.share(k, self.steps) for co in self.co_models]
+            new = aggregate(ys, means, shares, self.etas, self.correction, level_next.scale, self.mix)
+        self.offsets = [latent - new[0] for latent in new[1:]]
+        change = prediction_change(new[0] - ys[0], level, level_next)
+        return change if self.within is None else torch.where(self.within, change, torch.zeros_like(change))
 
-    def aggregated(self, y: Tensor, ys: list[Tensor], means: list[Tensor]) -> list[Tensor]:
-        if self.k < self.start:
-            return [y, *ys]
-        scale = self.plan.to_ve(self.k + 1) / math.hypot(1.0, self.plan.sigma(self.k + 1))
-        return aggregate([y, *ys], means, self.gammas, self.etas, self.correction, scale, self.mix)
+    def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
+        """Take the co-models' differences from the main model anew where the plan, or what they are told, asks for it."""
+        told = [co.told(level.ratio) if co.told else None for co in self.co_models]
+        # a sampler that leaves out a level of the grid catches up
+        due = self.planned < bisect_right(self.plan, k)
+        self.planned += due
+        self.busy = True
+        try:
+            for index, (co, latent) in enumerate(zip(self.co_models, latents)):
+                if due or told[index] != self.told[index]:
+                    difference = _denoised(co, latent, level).to(denoised) - denoised
+                    self.differences[index : index + 1] = [difference]
+        finally:
+            self.busy = False
+        self.told = told
+
+
+def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
+    sigma, shown = level.ratio, latent / level.alpha
+    if co.sigma_max is not None and sigma > co.sigma_max:
+        sigma, shown = co.sigma_max, shown * (co.sigma_max / sigma)
+    return co.denoise(shown, shown.new_full((len(shown),), sigma))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The noise levels that a sampler's steps end at, from the highest down.
+
+    level(sigma): the level that the sampler calls by this number. predicts_noise: the model returns eps. starts: the
+    ratios that the steps start from, where they are not those that the steps before ended at. counter: for samplers
+    that put as many evaluations as there are steps at levels of their own.
+    """
+
+    levels: list[Level]
+    level: Callable[[float], Level] = variance_exploding
+    predicts_noise: bool = False
+    starts: Sequence[float] = ()
+    counter: Iterator[int] | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self.levels) - 1
+
+    def step(self, level: Level) -> int:
+        """The step that an evaluation at this level belongs to."""
+        if self.counter is not None:
+            return next(self.counter)
+        starts = self.starts or [each.ratio for each in self.levels[:-1]]
+        k = max(sum(start >= level.ratio for start in starts) - 1, 0)
+        # in half precision a step's level may be rounded up
+        rounding = min(3e-3 * level.ratio, abs(starts[k] - level.ratio))
+        return k + 1 if k + 1 < len(starts) and level.ratio - starts[k + 1] < rounding else k
+
+    def denoised(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
+        return (x - level.sigma * output) / level.alpha if self.predicts_noise else output
+
+    def changed(self, output: Tensor, change: Tensor, level: Level) -> Tensor:
+        """The model's output with its denoised latent changed, always a new tensor: LCM writes on what it gets."""
+        if self.predicts_noise:
+            change = -level.alpha / level.sigma * change
+        return (output + change).to(output.dtype)
+
+
+class _Call:
+    """A call of a sampler whose arguments are known by name, however they were given."""
+
+    def __init__(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
+        self.func, self.args, self.kwargs = func, args, kwargs
+        bound = inspect.signature(func).bind(*args, **kwargs)
+        bound.apply_defaults()
+        self.named = dict(bound.arguments)
+        for name, parameter in bound.signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self.named.update(self.named.pop(name))
+        self.model = args[0] if args else self.named["model"]
+        self.x = args[1] if len(args) > 1 else self.named["x"]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.named.get(name)
+        return default if value is None else value
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the sampler adds noise in every step."""
+        return "noise_sampler" in self.named and self.get("eta", 1.0) != 0
+
+    def grid(self) -> tuple[Any, Any]:
+        """The sigmas and the timesteps; one given by place to a function that names neither falls like noise does."""
+        sigmas, timesteps = self.get("sigmas"), self.get("timesteps")
+        third = self.args[2] if len(self.args) > 2 else None
+        if sigmas is None and timesteps is None and isinstance(third, Tensor) and third.ndim == 1:
+            return (third, None) if third[0] >= third[-1] else (None, third)
+        return sigmas, timesteps
+
+    def on(self, model: Any) -> Any:
+        """The call itself, on `model` or a stand-in for it."""
+        if self.args:
+            return self.func(model, *self.args[1:], **self.kwargs)
+        return self.func(**{**self.kwargs, "model": model})
+
+
+def _grid(call: _Call, nominal_steps: int) -> _Grid:
+    """The noise levels of a call; TypeError where it is of no known kind."""
+    sigmas, timesteps = call.grid()
+    if timesteps is not None:
+        logs = call.model.inner_model.inner_model.alphas_cumprod.double().log().tolist()
+
+        def level(timestep: float) -> Level:
+            low = min(int(timestep), len(logs) - 2)
+            return variance_preserving(math.exp(logs[low] + (timestep - low) * (logs[low + 1] - logs[low])))
+
+        levels = [level(timestep) for timestep in reversed(timesteps.tolist())]
+        if "is_img2img" in call.named:  # UniPC takes of the timesteps their number and the first alone
+            return _Grid([*levels, Level(1.0, 0.0)], level, predicts_noise=True, counter=itertools.count())
+        return _Grid(levels, level, predicts_noise=True)
+    if sigmas is not None:
+        values = sigmas.tolist()
+        # churn raises a step's level before it is evaluated
+        churn = 1 + min(call.get("s_churn", 0.0) / max(len(values) - 1, 1), math.sqrt(2) - 1)
+        low, high = call.get("s_tmin", 0.0), call.get("s_tmax", math.inf)
+        starts = [value * churn if low <= value <= high else value for value in values[:-1]]
+        return _Grid([*map(variance_exploding, values)], starts=starts)
+    if call.get("sigma_min") is None or call.get("sigma_max") is None:
+        name = getattr(call.func, "__name__", repr(call.func))
+        raise TypeError(f"{name} is given no sigmas, timesteps, or sigma_min and sigma_max, so AMDM cannot follow it")
+    top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
+    parts = call.get("n", nominal_steps)
+    levels = [variance_exploding(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
+    # DPM fast makes as many evaluations as it is told, at levels of its own
+    return _Grid(levels, counter=itertools.count() if "n" in call.named else None)
 
 
 @contextmanager
-def _watched(model: Any, evaluated: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator[Any]:
-    """`model`, or a stand-in for it, that tells `evaluated` the latent, the noise level and the output of each call."""
+def _observed(model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> Iterator[Any]:
+    """`model`, or a stand-in for it, with `prediction` behind each of its calls."""
     if not isinstance(model, torch.nn.Module):
-        yield _Watched(model, evaluated)
+        yield _Observed(model, prediction)
         return
-    handle = model.register_forward_hook(lambda module, args, output: evaluated(args[0], args[1], output))
+    parameters = inspect.signature(model.forward)
+
+    def hook(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
+        # without the keywords where another thread is just being told of a hook that is removed
+        *kwargs, output = rest
+        x, sigma = args[:2] if len(args) > 1 else _first_two(parameters, args, *kwargs)
+        return prediction(x, sigma, output)
+
+    handle = model.register_forward_hook(hook, with_kwargs=True)
     try:
         yield model
     finally:
         handle.remove()
 
 
-class _Watched:
-    """A callable that is not a torch module, with a look at each of its calls; everything else is the callable's."""
+def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The latent and the noise level of a call, by place or by name."""
+    x, sigma, *_ = [*signature.bind(*args, **kwargs).arguments.values()]
+    return x, sigma
 
-    def __init__(self, model: Any, evaluated: Callable[[Tensor, Tensor, Tensor], None]) -> None:
-        vars(self).update(_model=model, _evaluated=evaluated)
 
-    def __call__(self, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output = self._model(x, sigma, *args, **kwargs)
-        self._evaluated(x, sigma, output)
-        return output
+class _Observed:
+    """A callable that is no torch module, with a word in each of its calls; everything else is the callable's."""
+
+    def __init__(self, model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> None:
+        vars(self).update(_model=model, _prediction=prediction)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        output = self._model(*args, **kwargs)
+        x, sigma = args[:2] if len(args) > 1 else _first_two(inspect.signature(self._model), args, kwargs)
+        changed = self._prediction(x, sigma, output)
+        return output if changed is None else changed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -188,208 +415,13 @@ class _Watched:
         setattr(self._model, name, value)
 
 
-class _Plan:
-    """A sampler's grid: its noise levels, one step of it, and all the rest of it."""
-
-    def __init__(self, func: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        self.func, self.arguments = func, arguments
-        self.model, self.x = arguments["model"], arguments["x"]
-        # a progress bar for each single step would flood the console
-        self.quiet = {"disable": True} if "disable" in inspect.signature(func).parameters else {}
-
-    most_steps: int
-
-    def sigma(self, k: int) -> float:
-        """Noise level k in k-diffusion's scale."""
-        raise NotImplementedError
-
-    def to_ve(self, k: int) -> float:
-        """What the sampler's latent at level k must be multiplied by to be x0 + sigma * noise."""
-        return 1.0
-
-    def denoised(self, x: Tensor, sigma: Tensor, output: Tensor, k: int) -> tuple[Tensor, Tensor | float]:
-        """The denoised latent that an evaluation gave, and the noise level it was made at."""
-        return output, sigma
-
-    def step(self, model: Any, x: Tensor, k: int) -> Tensor:
-        """The main model's step from level k to level k + 1."""
-        raise NotImplementedError
-
-    def rest(self, model: Any, x: Tensor, k: int) -> Any:
-        """Everything from level k to the end."""
-        raise NotImplementedError
-
-    def call(self, model: Any, x: Tensor, k: int, **changed: Any) -> Any:
-        """The sampler itself, with `changed` arguments, its callback's step counted on from k."""
-        arguments = {**self.arguments, **changed, "model": model, "x": x}
-        callback = arguments.get("callback")
-        if callback is not None:
-            arguments["callback"] = lambda told: callback({**told, "i": told["i"] + k})
-        return self.func(**arguments)
-
-    def report(self, k: int, **told: Any) -> None:
-        callback = self.arguments.get("callback")
-        if callback is not None:
-            callback({"i": k, **told})
-
-    def evaluate(self, model: Any, x: Tensor, level: float) -> Tensor:
-        return model(x, x.new_full((x.shape[0],), level), **(self.arguments.get("extra_args") or {}))
-
-
-class _Sigmas(_Plan):
-    """k-diffusion samplers with a list of sigmas: a step is the sampler on two neighbouring ones."""
-
-    def __init__(self, func: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        super().__init__(func, arguments)
-        self.sigmas = arguments["sigmas"]
-        self.most_steps = len(self.sigmas) - 1
-        self.code = getattr(inspect.unwrap(func), "__code__", None)
-        self.arguments = {**arguments, **self._brownian()}
-
-    def sigma(self, k: int) -> float:
-        return self.sigmas[k].item()
-
-    def step(self, model: Any, x: Tensor, k: int) -> Tensor:
-        if self._ends_alone(k):
-            return self._last_step(model, x, k)
-        return self.call(model, x, k, sigmas=self.sigmas[k : k + 2], **self.quiet, **self._churn(1))
-
-    def rest(self, model: Any, x: Tensor, k: int) -> Any:
-        if self._ends_alone(k):
-            return self._last_step(model, x, k)
-        left = self.most_steps - k
-        return self.call(model, x, k, sigmas=self.sigmas[k:], **self._churn(left)) if left else x
-
-    def _ends_alone(self, k: int) -> bool:
-        """k-diffusion's 2M SDE and 3M SDE end on the denoised latent, but fail where that is their only step."""
-        remembers = {"h_last", "h_1"} & set(getattr(self.code, "co_varnames", ()))
-        return bool(remembers) and k == self.most_steps - 1 and self.sigma(k + 1) == 0
-
-    def _last_step(self, model: Any, x: Tensor, k: int) -> Tensor:
-        level = self.sigmas[k]
-        denoised = self.evaluate(model, x, self.sigma(k))
-        self.report(k, x=x, sigma=level, sigma_hat=level, denoised=denoised)
-        return denoised
-
-    def _churn(self, steps: int) -> dict[str, float]:
-        """s_churn is a sum over all steps, which the sampler divides by the steps it is given."""
-        churn = self.arguments.get("s_churn")
-        return {"s_churn": churn * steps / self.most_steps} if churn else {}
-
-    def _brownian(self) -> dict[str, Any]:
-        """One noise tree over the whole range, where the sampler would grow one for every call."""
-        name = "BrownianTreeNoiseSampler"
-        if name not in getattr(self.code, "co_names", ()) or self.arguments.get("noise_sampler") is not None:
-            return {}
-        tree = inspect.unwrap(self.func).__globals__[name]
-        return {"noise_sampler": tree(self.x, self.sigmas[self.sigmas > 0].min(), self.sigmas.max())}
-
-
-class _Range(_Plan):
-    """DPM fast and DPM adaptive: the range is cut into equal parts of log sigma, and early steps are DDIM steps."""
-
-    def __init__(self, func: Callable[..., Any], arguments: dict[str, Any], nominal_steps: int) -> None:
-        super().__init__(func, arguments)
-        self.parts = arguments.get("n", nominal_steps)
-        # without a number of its own the sampler takes as many steps as it likes, and at least the last part
-        self.most_steps = self.parts if "n" in arguments else self.parts - 1
-
-    def sigma(self, k: int) -> float:
-        top, bottom = math.log(self.arguments["sigma_max"]), math.log(self.arguments["sigma_min"])
-        return math.exp(top + (bottom - top) * k / self.parts)
-
-    def step(self, model: Any, x: Tensor, k: int) -> Tensor:
-        level = self.sigma(k)
-        denoised = self.evaluate(model, x, level)
-        self.report(k, x=x, sigma=level, sigma_hat=level, denoised=denoised)
-        return euler_step(denoised, x, level, self.sigma(k + 1))
-
-    def rest(self, model: Any, x: Tensor, k: int) -> Any:
-        if k == self.parts:
-            return x
-        fewer = {"n": self.parts - k} if "n" in self.arguments else {}
-        return self.call(model, x, k, sigma_max=self.sigma(k), **fewer)
-
-
-class _Timesteps(_Plan):
-    """The WebUI's samplers over ascending timesteps, on variance-preserving latents; their model returns eps.
-
-    DDIM and its kin (they have an `eta`) are run on two neighbouring timesteps for a step. The others keep a history
-    or refuse short lists, so their early steps are DDIM steps.
-    """
-
-    def __init__(
-        self, func: Callable[..., Any], arguments: dict[str, Any], own_steps: bool, shortest_tail: int
-    ) -> None:
-        super().__init__(func, arguments)
-        self.timesteps = arguments["timesteps"]
-        self.alphas_cumprod = self.model.inner_model.inner_model.alphas_cumprod
-        self.most_steps = len(self.timesteps) - 1
-        self.own_steps, self.shortest_tail = own_steps, shortest_tail
-
-    def timestep(self, k: int) -> int:
-        return int(self.timesteps[len(self.timesteps) - 1 - k])
-
-    def alpha(self, k: int) -> float:
-        return self.alphas_cumprod[self.timestep(k)].item()
-
-    def sigma(self, k: int) -> float:
-        return math.sqrt((1 - self.alpha(k)) / self.alpha(k))
-
-    def to_ve(self, k: int) -> float:
-        return 1 / math.sqrt(self.alpha(k))
-
-    def denoised(self, x: Tensor, sigma: Tensor, output: Tensor, k: int) -> tuple[Tensor, Tensor | float]:
-        return x * self.to_ve(k) - self.sigma(k) * output, self.sigma(k)
-
-    def step(self, model: Any, x: Tensor, k: int) -> Tensor:
-        if self.own_steps:
-            end = len(self.timesteps) - k
-            return self.call(model, x, k, timesteps=self.timesteps[end - 2 : end], **self.quiet)
-        eps = self.evaluate(model, x, float(self.timestep(k)))
-        denoised, level = self.denoised(x, None, eps, k)
-        y = euler_step(denoised, x * self.to_ve(k), level, self.sigma(k + 1)) / self.to_ve(k + 1)
-        self.report(k, x=y, sigma=0, sigma_hat=0, denoised=denoised)
-        return y
-
-    def rest(self, model: Any, x: Tensor, k: int) -> Any:
-        left = self.timesteps[: len(self.timesteps) - k]
-        restarts = "is_img2img" in inspect.signature(self.func).parameters
-        if restarts and len(left) < self.shortest_tail:
-            for later in range(k, self.most_steps):
-                x = self.step(model, x, later)
-            return x
-        if len(left) < 2:
-            return x
-        return self.call(model, x, k, timesteps=left, **({"is_img2img": True} if restarts else {}))
-
-
-def _plan(func: Callable[..., Any], args: tuple, kwargs: dict, nominal_steps: int, shortest_tail: int) -> _Plan:
-    """The grid of a call of `func`; TypeError where its signature is of no known kind."""
-    signature = inspect.signature(func)
-    arguments = dict(signature.bind(*args, **kwargs).arguments)
-    names = signature.parameters
-    for name, parameter in names.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(name, {}))
-    if "sigmas" in names:
-        return _Sigmas(func, arguments)
-    if "timesteps" in names:
-        return _Timesteps(func, arguments, "eta" in names, shortest_tail)
-    if "sigma_min" in names and "sigma_max" in names:
-        return _Range(func, arguments, nominal_steps)
-    name = getattr(func, "__name__", repr(func))
-    raise TypeError(f"{name} has none of sigmas, timesteps, or sigma_min and sigma_max, so AMDM cannot step it")
-
-
-def _first_latent(co: CoRun, plan: _Plan, init: Tensor | None) -> Tensor:
-    """A co-model's first latent, in the sampler's own scale."""
-    x = plan.x
+def _offset(co: CoRun, x: Tensor, level: Level, init: Tensor | None) -> Tensor | float:
+    """What a co-model's first latent is beside the main one's, in the sampler's own scale."""
     if co.noise == "shared":
-        return x
+        return 0.0
     noise = torch.stack([_noise(x[0], seed) for seed in _seeds(co.seed, len(x))])
     clean = torch.zeros_like(x) if init is None else init.to(x)
-    return (clean + plan.sigma(0) * noise) / plan.to_ve(0)
+    return level.alpha * clean + level.sigma * noise - x
 
 
 def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]:

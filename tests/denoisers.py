@@ -243,6 +243,9 @@ _K_DIFFUSION = {
 _OWN = {"lcm": sample_lcm, "ddim": sample_ddim, "plms": sample_plms, "unipc": sample_unipc}
 SAMPLERS = {name: Sampler(name, func) for name, func in (_K_DIFFUSION | _OWN).items()}
 
+SEVERAL = ("heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpm_adaptive")
+"""These evaluate more than once in a step."""
+
 # their whole state is the latent, so a run that is taken apart into steps is the same run
 STATELESS = (
     "euler",

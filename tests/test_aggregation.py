@@ -11,12 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib_amdm.aggregation import aggregate, correct, euler_step, posterior_mean, slerp
+from lib_amdm.aggregation import CORRECTIONS, aggregate, correct, slerp
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
 SHAPE = (3, 4, 5, 7)
 
+EVERY_RULE = pytest.mark.parametrize("rule", CORRECTIONS)
+OWN = torch.zeros(1, dtype=torch.float64)
+"""A model's own step, where the rule does not look at it."""
 shares = st.floats(0, 1)
 seeds = st.integers(0, 2**31)
 shapes = st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple)
@@ -143,52 +146,45 @@ def test_slerp_mixes_ordinary_samples_beside_degenerate_ones() -> None:
     close(slerp(a, b, 0.5), rows([math.sqrt(0.5)] * 2, [1.0, 0.0], [0.0, 1.0]))
 
 
-# posterior mean and Euler's step
+# a share that is a map
 
 
-@given(seeds, st.floats(0.03, 15), st.floats(0.01, 0.99))
-def test_posterior_mean_is_the_ddpm_posterior_mean_of_the_whole_stride(seed: int, sigma: float, share: float) -> None:
-    """q(z_s | z_t, x0), whose mean is sqrt(a_s) b / (1 - a_t) x0 + sqrt(a_t / a_s) (1 - a_s) / (1 - a_t) z_t."""
-    sigma_next = share * sigma
-    a_t, a_s = 1 / (1 + sigma**2), 1 / (1 + sigma_next**2)
-    b = 1 - a_t / a_s
-    x0, z_t = latent(seed), latent(seed + 1)
-    z_s = math.sqrt(a_s) * b / (1 - a_t) * x0 + math.sqrt(a_t / a_s) * (1 - a_s) / (1 - a_t) * z_t
-    mu = posterior_mean(x0, z_t / math.sqrt(a_t), sigma, sigma_next)
-    close(mu * math.sqrt(a_s), z_s, 1e-8)
+@given(seeds, st.floats(0.01, 1))
+def test_a_map_with_one_share_everywhere_is_that_share(seed: int, t: float) -> None:
+    a, b = latent(seed), latent(seed + 1)
+    close(slerp(a, b, torch.full((1, 1, *a.shape[-2:]), t, dtype=torch.float64)), slerp(a, b, t), 1e-9)
 
 
-def test_posterior_mean_literal() -> None:
-    # a quarter of the way's square is left: 1 + (1/2)^2 (5 - 1)
-    close(posterior_mean(rows([1.0]), rows([5.0]), 8.0, 4.0), rows([2.0]))
-    close(euler_step(rows([1.0]), rows([5.0]), 8.0, 4.0), rows([3.0]))
+def test_outside_a_region_the_first_latent_stands_and_inside_it_the_second() -> None:
+    a, b = latent(1), latent(2)
+    region = torch.zeros(1, 1, *a.shape[-2:]).double()
+    region[..., :2] = 1
+    mixed = slerp(a, b, region)
+    assert torch.equal(mixed[..., :2], b[..., :2])
+    assert torch.equal(mixed[..., 2:], a[..., 2:])
 
 
-@pytest.mark.parametrize("step", [posterior_mean, euler_step])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_step_to_level_zero_gives_the_denoised_latent(step, dtype: torch.dtype) -> None:
-    denoised, x = latent(1, dtype=dtype), latent(2, dtype=dtype)
-    assert torch.equal(step(denoised, x, 3.0, 0.0), denoised)
+def test_regions_that_do_not_meet_do_not_disturb_each_other() -> None:
+    """The angle is that within the region, so what another slot did elsewhere does not matter."""
+    y, left, right = latent(1), latent(2), latent(3)
+    regions = torch.zeros(2, 1, 1, *y.shape[-2:]).double()
+    regions[0, ..., :1], regions[1, ..., 2:] = 0.7, 0.4
+    both = aggregate([y, left, right], [y] * 3, [regions[0], regions[1]], [0.0] * 3)[0]
+    one = aggregate([y, left], [y] * 2, [regions[0]], [0.0] * 2)[0]
+    other = aggregate([y, right], [y] * 2, [regions[1]], [0.0] * 2)[0]
+    assert torch.equal(both[..., :1], one[..., :1])
+    assert torch.equal(both[..., 2:], other[..., 2:])
+    assert torch.equal(both[..., 1:2], y[..., 1:2])
 
 
-@pytest.mark.parametrize("step", [posterior_mean, euler_step])
-def test_levels_may_be_numbers_scalars_or_one_for_each_sample(step) -> None:
-    denoised, x = latent(1), latent(2)
-    level, level_next = torch.tensor([[5.0, 2.0, 0.5], [4.0, 0.3, 0.0]], dtype=torch.float64)
-    each = step(denoised, x, level, level_next)
-    for n in range(3):
-        own = denoised[n : n + 1], x[n : n + 1]
-        close(each[n : n + 1], step(*own, level[n], level_next[n]))
-        close(each[n : n + 1], step(*own, level[n].item(), level_next[n].item()))
-
-
-@pytest.mark.parametrize("step", [posterior_mean, euler_step])
-@pytest.mark.parametrize("dtype", HALVES)
-def test_a_step_of_half_inputs_is_computed_in_float32(step, dtype: torch.dtype) -> None:
-    denoised, x = latent(1, dtype=dtype), 14 * latent(2, dtype=dtype)
-    stepped = step(denoised, x, 14.6146, 9.7)
-    assert stepped.dtype == dtype
-    assert torch.equal(stepped, step(denoised.float(), x.float(), 14.6146, 9.7).to(dtype))
+@EVERY_RULE
+def test_where_no_model_speaks_the_main_one_is_not_pulled(rule: str) -> None:
+    ys, means = [latent(1), latent(2)], [latent(3), latent(4)]
+    region = torch.zeros(1, 1, *ys[0].shape[-2:]).double()
+    region[..., 0] = 0.5
+    new = aggregate(ys, means, [region], [0.3, 0.3], rule)[0]
+    assert torch.equal(new[..., 1:], ys[0][..., 1:])
+    assert (new[..., :1] - ys[0][..., :1]).abs().max() > 1e-3
 
 
 # correction
@@ -197,23 +193,23 @@ def test_a_step_of_half_inputs_is_computed_in_float32(step, dtype: torch.dtype) 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_relative_correction_goes_the_share_of_the_way_back(dtype: torch.dtype) -> None:
     m, mu = latent(1, dtype=dtype), latent(2, dtype=dtype)
-    assert torch.equal(correct(m, mu, 0.0), m)
-    close(correct(m, mu, 1.0).double(), mu.double(), 1e-6)
-    assert correct(m, mu, 0.4).dtype == dtype
+    assert torch.equal(correct(m, OWN, mu, 0.0), m)
+    close(correct(m, OWN, mu, 1.0).double(), mu.double(), 1e-6)
+    assert correct(m, OWN, mu, 0.4).dtype == dtype
 
 
 def test_correction_literals() -> None:
     m, mu = rows([4.0, 0.0]), rows([0.0, 8.0])
-    close(correct(m, mu, 0.25), rows([3.0, 2.0]))
+    close(correct(m, OWN, mu, 0.25), rows([3.0, 2.0]))
     # n = 2 numbers: s = eta sqrt(2 / 16384), along (4, -8) / sqrt(80)
     s = 45 * math.sqrt(2 / 16384)
-    close(correct(m, mu, 45, "paper"), rows([4.0 - s * 4 / math.sqrt(80), s * 8 / math.sqrt(80)]))
+    close(correct(m, OWN, mu, 45, "paper"), rows([4.0 - s * 4 / math.sqrt(80), s * 8 / math.sqrt(80)]))
 
 
 @given(seeds, shapes, st.floats(0.01, 100))
 def test_paper_correction_is_a_step_of_given_length_towards_the_mean(seed: int, shape: tuple, eta: float) -> None:
     m, mu = latent(seed, shape), latent(seed + 1, shape)
-    taken = m - correct(m, mu, eta, "paper")
+    taken = m - correct(m, OWN, mu, eta, "paper")
     length = eta * math.sqrt(m[0].numel() / 16384)
     close(norms(taken), torch.full((shape[0],), length, dtype=torch.float64), 1e-8)
     cosine = ((m - mu) * taken).flatten(1).sum(1) / norms(m - mu) / norms(taken)
@@ -223,34 +219,49 @@ def test_paper_correction_is_a_step_of_given_length_towards_the_mean(seed: int, 
 @pytest.mark.parametrize("eta", [45, 55])
 def test_paper_step_on_the_papers_latent_is_eta_long(eta: float) -> None:
     m, mu = randn((2, 4, 64, 64), 1), randn((2, 4, 64, 64), 2)
-    close(norms(m - correct(m, mu, eta, "paper")), torch.tensor([eta, eta]).double())
+    close(norms(m - correct(m, OWN, mu, eta, "paper")), torch.tensor([eta, eta]).double())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2, 4, 3, 3), (1, 4, 64, 64), (1, 4, 256, 256), (1, 16, 512, 256)])
 def test_paper_correction_stays_where_it_is_at_the_mean(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     m = latent(1, shape, dtype)
-    assert torch.equal(correct(m, m.clone(), 45, "paper"), m)
+    assert torch.equal(correct(m, OWN, m.clone(), 45, "paper"), m)
 
 
-@pytest.mark.parametrize("rule", ["relative", "paper"])
+@EVERY_RULE
 def test_correction_is_per_sample(rule: str) -> None:
-    m, mu = latent(1) * torch.tensor([1e-3, 1.0, 1e3]).view(-1, 1, 1, 1), latent(2)
-    single = [correct(m[n : n + 1], mu[n : n + 1], 0.3, rule) for n in range(3)]
-    assert torch.equal(correct(m, mu, 0.3, rule), torch.cat(single))
+    m, mu, y = latent(1) * torch.tensor([1e-3, 1.0, 1e3]).view(-1, 1, 1, 1), latent(2), latent(3)
+    single = [correct(m[n : n + 1], y[n : n + 1], mu[n : n + 1], 0.3, rule) for n in range(3)]
+    assert torch.equal(correct(m, y, mu, 0.3, rule), torch.cat(single))
 
 
-@pytest.mark.parametrize("rule", ["relative", "paper"])
+@EVERY_RULE
 @pytest.mark.parametrize("dtype", HALVES)
 def test_correction_of_half_inputs_is_computed_in_float32(rule: str, dtype: torch.dtype) -> None:
-    m, mu = (14 * randn((1, 4, 64, 64), seed).to(dtype) for seed in (1, 2))
-    assert torch.equal(correct(m, mu, 0.3, rule), correct(m.float(), mu.float(), 0.3, rule).to(dtype))
+    m, y, mu = (14 * randn((1, 4, 64, 64), seed).to(dtype) for seed in (1, 2, 3))
+    wide = correct(m.float(), y.float(), mu.float(), 0.3, rule)
+    assert torch.equal(correct(m, y, mu, 0.3, rule), wide.to(dtype))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 def test_unknown_correction_is_refused_by_name(eta: float) -> None:
-    with pytest.raises(ValueError, match='relative, paper, not "absolute"'):
-        correct(latent(1), latent(2), eta, "absolute")
+    with pytest.raises(ValueError, match='relative, paper, norm, own, not "absolute"'):
+        correct(latent(1), latent(2), latent(3), eta, "absolute")
+
+
+def test_the_pull_that_keeps_the_norm_keeps_it_and_goes_the_way_of_the_relative_one() -> None:
+    m, mu = latent(1), latent(2)
+    pulled = correct(m, OWN, mu, 0.4, "norm")
+    close(norms(pulled), norms(m), 1e-9)
+    away = correct(m, OWN, mu, 0.4)
+    close(pulled / norms(pulled).view(-1, 1, 1, 1), away / norms(away).view(-1, 1, 1, 1), 1e-9)
+
+
+def test_the_pull_to_a_models_own_step_ends_there() -> None:
+    m, y, mu = rows([4.0, 0.0]), rows([0.0, 2.0]), rows([9.0, 9.0])
+    assert torch.equal(correct(m, y, mu, 1.0, "own"), y)
+    close(correct(m, y, mu, 0.25, "own"), rows([3.0, 0.5]))
 
 
 # aggregation
@@ -274,12 +285,12 @@ def test_aggregation_weights_are_nested() -> None:
     close(mixed, rows([left, left, 0.5]))
 
 
-@pytest.mark.parametrize("rule", ["relative", "paper"])
+@EVERY_RULE
 def test_aggregation_corrects_each_model_towards_its_own_mean_by_its_own_eta(rule: str) -> None:
     ys, means, etas = [latent(n) for n in range(3)], [latent(n + 10) for n in range(3)], [0.1, 0.5, 0.9]
     m = slerp(slerp(ys[0], ys[1], 0.4), ys[2], 0.7)
-    for new, mu, eta in zip(aggregate(ys, means, [0.4, 0.7], etas, rule), means, etas):
-        close(new, correct(m, mu, eta, rule))
+    for new, y, mu, eta in zip(aggregate(ys, means, [0.4, 0.7], etas, rule), ys, means, etas):
+        close(new, correct(m, y, mu, eta, rule))
 
 
 def test_full_relative_correction_leaves_every_model_at_its_own_mean() -> None:
@@ -290,12 +301,12 @@ def test_full_relative_correction_leaves_every_model_at_its_own_mean() -> None:
 
 @given(seeds, st.floats(0, 15), st.floats(1, 60))
 def test_papers_step_is_measured_in_variance_preserving_units(seed: int, sigma: float, eta: float) -> None:
-    scale = 1 / math.sqrt(1 + sigma**2)
+    scale = math.sqrt(1 + sigma**2)
     ys, means = [latent(seed + n) for n in range(2)], [latent(seed + n + 2) for n in range(2)]
     in_ve = aggregate(ys, means, [0.5], [eta, eta], "paper", scale)
-    in_vp = aggregate([y * scale for y in ys], [mu * scale for mu in means], [0.5], [eta, eta], "paper")
+    in_vp = aggregate([y / scale for y in ys], [mu / scale for mu in means], [0.5], [eta, eta], "paper")
     for ve, vp in zip(in_ve, in_vp):
-        close(ve * scale, vp, 1e-8)
+        close(ve / scale, vp, 1e-8)
 
 
 def test_relative_aggregation_does_not_depend_on_the_scale() -> None:
@@ -305,7 +316,7 @@ def test_relative_aggregation_does_not_depend_on_the_scale() -> None:
         close(7 * one, other)
 
 
-@pytest.mark.parametrize("rule", ["relative", "paper"])
+@EVERY_RULE
 def test_aggregation_changes_nothing_in_place(rule: str) -> None:
     ys, means = [latent(n) for n in range(3)], [latent(n + 3) for n in range(3)]
     before = [x.clone() for x in (*ys, *means)]

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..aggregation import PAPER_LATENT_SIZE, euler_step
+from ..aggregation import PAPER_LATENT_SIZE
+from ..levels import euler_step, variance_exploding
 
 SHARE = 0.5
 """Weight of the main model; the other's is sqrt(1 - SHARE^2)."""
@@ -39,7 +40,8 @@ def sample_released(
     said: list[Tensor] = []
     for k, (level, level_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
         denoised = [model(x, x.new_full((len(x),), level)) for model, x in zip(models, latents)]
-        stepped = [euler_step(d, x, level, level_next) for d, x in zip(denoised, latents)]
+        ends = variance_exploding(level), variance_exploding(level_next)
+        stepped = [euler_step(d, x, *ends) for d, x in zip(denoised, latents)]
         if said and FIRST <= k <= last:
             before = sigmas[k - 1].item()
             peaks = [_peak(_preserving(x, level), noise, before) for x, noise in zip(latents, said)]
