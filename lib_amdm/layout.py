@@ -100,6 +100,22 @@ class Layout:
         return [*boxes, *actions]
 
 
+def boxes_of(given: str | Sequence[Any]) -> list[Box]:
+    """The boxes of a region, in a text (lines with or without a phrase, or JSON) or a list; LayoutError names the row."""
+    if isinstance(given, str):
+        text = given.strip()
+        if not text.startswith("["):
+            given = [line.rpartition(":")[2] for line in filter(None, map(str.strip, text.splitlines()))]
+            given = [[_value(word) for word in re.split(r"[\s,]+", line.strip(" []\t"))] for line in given]
+        else:
+            try:
+                given = json.loads(text)
+            except ValueError as error:
+                raise LayoutError(f"is not JSON ({error}); correct it, or write lines such as 0 0 0.5 1") from error
+    rows = [row["box"] if isinstance(row, Mapping) and "box" in row else row for row in given]
+    return [_box(f"row {number}", row) for number, row in enumerate(rows, 1)]
+
+
 def _placed(name: str, row: Mapping[str, Any]) -> Region:
     return Region(_words(name, "phrase", row["phrase"]), _box(name, row["box"]))
 

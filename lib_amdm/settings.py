@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from .layout import Layout, LayoutError
+from .layout import Layout, LayoutError, boxes_of
 
 NO_CHECKPOINT = "None"
 MAIN_CHECKPOINT = "main"
 NO_ADAPTER = "None"
+AUTO = -1
+"""The number that "auto" stands for: chosen for each picture."""
+PICTURES = ("image", "mask")
+"""The settings that are a picture: base64 in the API, nothing that an infotext can hold."""
 MAX_SLOTS = 10
 MAIN_ADAPTER_HELP = (
     "An adapter on the main model, in all its steps or its own share of them, with or without co-models."
@@ -66,6 +70,64 @@ class Spec:
         if self.minimum is not None:
             told |= {"minimum": self.minimum, "maximum": self.maximum}
         return told
+
+    def shown(self, value: Any) -> Any:
+        """`value` as a control of the panel has it."""
+        return value
+
+
+@dataclass(frozen=True)
+class WordSpec(Spec):
+    """A number, or a word that stands for what no number says: "auto", or an empty field.
+
+    The page and an infotext have it as a text, the API as a number or the word.
+    """
+
+    word: str = ""
+    meaning: Any = None
+
+    def check(self, value: Any, path: str) -> Any:
+        if isinstance(value, str):
+            given = value.strip().lower()
+            if given == self.word:
+                return self.meaning
+            try:
+                value = float(given)
+            except ValueError as error:
+                other = f'"{self.word}"' if self.word else "empty"
+                raise SettingsError(
+                    f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]} or {other}, but it is {value!r}; change it.'
+                ) from error
+        return self.meaning if value == self.meaning else super().check(value, path)
+
+    def schema(self) -> dict[str, Any]:
+        """The number or the word, and null or the number that the word stands for."""
+        told = super().schema()
+        number = {name: told.pop(name) for name in ("type", "minimum", "maximum")}
+        return {**told, "anyOf": [number, {"enum": list(dict.fromkeys([self.word, self.meaning]))}]}
+
+    def shown(self, value: Any) -> str:
+        if value == self.meaning:
+            return self.word
+        return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+class BoxesSpec(Spec):
+    """Boxes without or with phrases: a text, or in the API also the list that it means."""
+
+    def check(self, value: Any, path: str) -> str:
+        try:
+            boxes = boxes_of(value) if isinstance(value, (str, Sequence)) else None
+        except LayoutError as error:
+            raise SettingsError(f'AMDM: "{path}" {error}.') from error
+        if boxes is None:
+            raise SettingsError(f'AMDM: "{path}" must be a text or a list of boxes, but it is {value!r}; change it.')
+        return value if isinstance(value, str) else "\n".join(" ".join(f"{end:g}" for end in box) for box in boxes)
+
+    def schema(self) -> dict[str, Any]:
+        ends = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 4, "maxItems": 4}
+        placed = {"type": "object", "properties": {"phrase": {"type": "string"}, "box": ends}, "required": ["box"]}
+        return {**super().schema(), "type": ["string", "array"], "items": {"anyOf": [ends, placed]}}
 
 
 class LayoutSpec(Spec):
@@ -130,6 +192,51 @@ _UNTIL = Spec(
     maximum=1.0,
     step=0.01,
 )
+_STEPS = WordSpec(
+    "steps",
+    "steps",
+    "K: in how many of the first sampling steps the models are run together; then the main one goes on alone. "
+    "auto = chosen for the picture's size, the sampler and its schedule.",
+    int,
+    AUTO,
+    minimum=0,
+    maximum=150,
+    step=1,
+    terse=False,
+    word="auto",
+    meaning=AUTO,
+)
+_EVALUATIONS = WordSpec(
+    "evaluations",
+    "evaluations",
+    "In how many of these steps a co-model is evaluated; in the others its last difference from the main model is used "
+    "again. 0 = in all of them; auto = 4, and 7 for samplers that add noise in every step.",
+    int,
+    AUTO,
+    minimum=0,
+    maximum=150,
+    step=1,
+    word="auto",
+    meaning=AUTO,
+)
+_GAMMA_END = WordSpec(
+    "gamma_end",
+    "gamma end",
+    "What gamma has come to, evenly, by the last of the steps; empty = it stays.",
+    float,
+    None,
+    minimum=0.0,
+    maximum=1.0,
+    step=0.01,
+)
+_REGION = BoxesSpec(
+    "region",
+    "region",
+    "Where in the picture this model speaks: a box in each line, x0 y0 x1 y1 from 0 to 1; empty = everywhere.",
+    str,
+    "",
+    lines=2,
+)
 _IMAGE = Spec(
     "image", "adapter image", "The reference picture of an IP-Adapter; in the API a picture file as base64.", str, ""
 )
@@ -189,11 +296,29 @@ class CoModel:
         step=0.01,
         terse=False,
     )
+    gamma_end: float | None = _of(_GAMMA_END)
+    region: str = _of(_REGION)
+    mask: str = _setting(
+        "mask",
+        "mask",
+        "A picture that says where this model speaks: by its transparency, or else by its brightness (white = here); "
+        "in the API a picture file as base64.",
+        "",
+    )
+    feather: float = _setting(
+        "feather",
+        "feather",
+        "How soft the region's edge is, as a share of the picture's shorter side: 0 = hard.",
+        0.0,
+        minimum=0.0,
+        maximum=0.5,
+        step=0.01,
+    )
     eta: float = _setting(
         "eta",
         "eta",
         "After each mix, how far this model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
-        0.2,
+        0.0,
         minimum=0.0,
         maximum=1000.0,
         step=0.01,
@@ -237,6 +362,11 @@ class CoModel:
         return self.enabled and self.checkpoint not in ("", NO_CHECKPOINT)
 
     @property
+    def speaks(self) -> bool:
+        """Whether this model has a share in the picture at any step."""
+        return self.gamma > 0 or bool(self.gamma_end)
+
+    @property
     def adapted(self) -> Adapted:
         """The adapter on this model, and what it is told."""
         return Adapted(self.adapter, self.strength, self.until, self.image, self.layout)
@@ -247,21 +377,13 @@ class Settings:
     """Everything AMDM can be told for one picture."""
 
     enabled: bool = _setting("enabled", "AMDM", "Run other models beside the main one in the first steps.", False)
-    steps: int = _setting(
-        "steps",
-        "steps",
-        "K: in how many of the first sampling steps the models are run together; then the main one goes on alone.",
-        3,
-        minimum=0,
-        maximum=150,
-        step=1,
-        terse=False,
-    )
+    steps: int = _of(_STEPS)
+    evaluations: int = _of(_EVALUATIONS)
     eta: float = _setting(
         "eta",
         "eta",
         "After each mix, how far the main model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
-        0.2,
+        0.0,
         minimum=0.0,
         maximum=1000.0,
         step=0.01,
@@ -299,12 +421,13 @@ class Settings:
     def active(self) -> tuple[tuple[int, CoModel], ...]:
         """The slots that can change the picture, with their numbers from 1."""
         numbered = enumerate(self.co_models, 1)
-        return tuple((number, slot) for number, slot in numbered if slot.used and slot.gamma > 0)
+        return tuple((number, slot) for number, slot in numbered if slot.used and slot.speaks)
 
     @property
     def co_runs(self) -> bool:
         """Whether models are run together: there is a step to mix in, and a slot that changes the picture."""
-        return self.enabled and self.steps > self.start and bool(self.active)
+        mixes = self.steps == AUTO or self.steps > self.start
+        return self.enabled and mixes and bool(self.active)
 
     @property
     def runs(self) -> bool:
@@ -364,12 +487,12 @@ class Settings:
 
     def checked(self) -> Settings:
         """These settings, or SettingsError where two of them do not fit each other."""
-        if self.correction == "relative":
+        if self.correction != "paper":
             etas = {"eta": self.eta} | {f"co_models[{i}].eta": s.eta for i, s in enumerate(self.co_models)}
             for path, eta in etas.items():
                 if eta > 1:
                     raise SettingsError(
-                        f'AMDM: "{path}" is {eta:g}, but with the relative correction it must be from 0 to 1; '
+                        f'AMDM: "{path}" is {eta:g}, but with the {self.correction} correction it must be from 0 to 1; '
                         'lower it, or set "correction" to "paper" for the paper\'s units.'
                     )
         return self

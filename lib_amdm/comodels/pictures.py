@@ -30,14 +30,29 @@ def as_text(picture: Any) -> str:
 
 
 def opened(text: str, who: str) -> Image.Image:
-    """The picture in RGB, upright; AmdmError where the text is none. `who` opens a complaint."""
+    """The reference picture in RGB, upright; AmdmError where the text is none. `who` opens a complaint."""
+    return _decoded(text, f"{who}: the adapter's image").convert("RGB")
+
+
+def mask_of(text: str, who: str) -> Image.Image:
+    """A mask in grey, upright: the picture's transparency where it has any, or else its brightness."""
+    picture = _decoded(text, f"{who}: the mask")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        alpha = picture.convert("RGBA").getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return alpha
+    return picture.convert("L")
+
+
+def _decoded(text: str, what: str) -> Image.Image:
     try:
         data = base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        picture.load()
+        return picture
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise AmdmError(
-            f"{who}: the adapter's image cannot be read ({type(error).__name__}); "
-            "give a PNG, JPEG or WebP file, in the API as base64."
+            f"{what} cannot be read ({type(error).__name__}); give a PNG, JPEG or WebP file, in the API as base64."
         ) from error
 
 

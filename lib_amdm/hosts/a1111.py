@@ -16,8 +16,8 @@ class A1111(WebUIHost):
 
     name = "A1111"
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int) -> A1111Run:
-        return A1111Run(self, p, goes_on, hook, sampler, steps)
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> A1111Run:
+        return A1111Run(self, p, goes_on, hook, sampler)
 
     def free(self) -> None:
         devices.torch_gc()

@@ -22,7 +22,7 @@ from . import a1111_lora, a1111_models
 from .a1111_adapters import MainAdapter
 from .webui_adapters import Phrases, progress
 from .webui_hijack import embedding_names, notes_of_main_kept
-from .webui_run import SlotModel, WebUIRun
+from .webui_run import ROUNDING, SlotModel, WebUIRun
 
 
 class A1111Run(WebUIRun):
@@ -154,6 +154,21 @@ class A1111SlotModel(SlotModel):
                 self._announcing(step),
             )
         return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
+
+    @property
+    def sigma_max(self) -> float:
+        """Beside a v model, an eps model keeps to the schedule that it was trained on, whatever the host's options say."""
+        model, wrap = self.model, self.wrap
+        own = model.parameterization != "v" and self.run.main.parameterization == "v"
+        if own and hasattr(model, "alphas_cumprod_original"):
+            alphas = model.alphas_cumprod_original
+            return ((1 - alphas[-1]) / alphas[-1]).sqrt().item() * ROUNDING
+        return wrap.sigmas[-1].item() * ROUNDING
+
+    @property
+    def cond_scale(self) -> float:
+        """DDIM CFG++ divides the guidance scale of every model."""
+        return super().cond_scale * self.run.denoiser.cond_scale_miltiplier
 
     def _padded(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
         """Texts of different length as the host's options want them; its empty text is this model's own."""

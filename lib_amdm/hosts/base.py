@@ -38,7 +38,7 @@ class Host(Protocol):
 
     name: str
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int) -> HostRun:
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
         """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
 
     def is_hires_pass(self, p: Any) -> bool: ...

@@ -17,8 +17,8 @@ class Forge(WebUIHost):
 
     name = "Forge"
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int) -> ForgeRun:
-        return ForgeRun(self, p, goes_on, hook, sampler, steps)
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ForgeRun:
+        return ForgeRun(self, p, goes_on, hook, sampler)
 
     def free(self) -> None:
         # an engine refers to itself, and the memory manager keeps what is referred to

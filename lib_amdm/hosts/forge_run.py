@@ -17,6 +17,7 @@ from ..settings import CoModel
 from . import forge_lora, forge_models
 from .webui_adapters import Phrases
 from .webui_patchers import PatcherRun, PatcherSlotModel
+from .webui_run import ROUNDING
 
 
 class ForgeRun(PatcherRun):
@@ -88,6 +89,10 @@ class ForgeSlotModel(PatcherSlotModel):
             opts.sdxl_refiner_low_aesthetic_score,
             opts.sdxl_refiner_high_aesthetic_score,
         )
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.unet.model.predictor.sigma_max) * ROUNDING
 
     def _needs_negative(self) -> bool:
         return self.cond_scale != 1

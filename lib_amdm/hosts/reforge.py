@@ -17,10 +17,8 @@ class ReForge(WebUIHost):
 
     name = "reForge"
 
-    def run(
-        self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int
-    ) -> ReForgeRun:
-        return ReForgeRun(self, p, goes_on, hook, sampler, steps)
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ReForgeRun:
+        return ReForgeRun(self, p, goes_on, hook, sampler)
 
     def free(self) -> None:
         # the memory manager holds models weakly, but they refer to themselves

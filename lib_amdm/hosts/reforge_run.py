@@ -17,6 +17,7 @@ from . import reforge_lora, reforge_models
 from .webui_adapters import Phrases
 from .webui_hijack import embedding_names, notes_of_main_kept
 from .webui_patchers import PatcherRun, PatcherSlotModel
+from .webui_run import ROUNDING
 
 
 class ReForgeRun(PatcherRun):
@@ -84,6 +85,15 @@ class ReForgeSlotModel(PatcherSlotModel):
             opts.sdxl_refiner_high_aesthetic_score,
             *embedding_names(),
         )
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.unet.model.model_sampling.sigma_max) * ROUNDING
+
+    @property
+    def cond_scale(self) -> float:
+        """DDIM CFG++ divides the guidance scale of every model."""
+        return super().cond_scale * self.run.denoiser.cond_scale_miltiplier
 
     def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
         run = self.run

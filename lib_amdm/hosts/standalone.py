@@ -23,8 +23,9 @@ from torch import Tensor
 from ..comodels.adapted import Adapters, AtWork, Place
 from ..comodels.adapter_list import Folder, adapter_list, encoder_list
 from ..comodels.base import AmdmError
+from ..comodels.mixing import co_run, mixed
 from ..comodels.pool import FileState, Loaded, Pool
-from ..sampling import CoRun, amdm, private_seeds
+from ..sampling import CoRun
 from ..settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings
 from . import standalone_sampling
 from .standalone_files import SUFFIXES, CheckpointFile
@@ -62,6 +63,11 @@ class Job:
     width: int = 128
     height: int = 128
     schedule: str = "automatic"
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of a picture's latent."""
+        return self.height // LATENT_SCALE, self.width // LATENT_SCALE
 
     @property
     def negatives(self) -> list[str]:
@@ -246,12 +252,11 @@ class Standalone:
         main_adapter = self.adapter_on(model, settings.main_adapter, job.seeds, 0) if settings.enabled else None
         progress = standalone_sampling.progress(sigmas)
         denoiser = model.denoiser(job.prompts, job.negatives, job.cfg_scale, adapter=main_adapter, progress=progress)
-        co_models = {number: _SlotModel(self, job, number, slot) for number, slot in slots}
+        co_models = {number: _SlotModel(self, job, number, slot, progress) for number, slot in slots}
         if co_models:
-            co_runs = [co_model.co_run(job.seeds) for co_model in co_models.values()]
-            s = settings
-            func = amdm(func, co_runs, s.steps, s.eta, s.start, s.correction, nominal_steps=job.steps)
-        stream = ImageNoise(job.seeds, (LATENT_CHANNELS, job.height // LATENT_SCALE, job.width // LATENT_SCALE))
+            co_runs = [co_model.co_run(job) for co_model in co_models.values()]
+            func = mixed(func, settings, co_runs, nominal_steps=job.steps)
+        stream = ImageNoise(job.seeds, (LATENT_CHANNELS, *job.latent_size))
         latents = standalone_sampling.sample(func, denoiser, stream, sigmas, report)
         pictures = _bytes(autoencoder.decode(latents))
         self.pool.trim(max(self.most_loaded, 1 + len(co_models)))
@@ -289,8 +294,10 @@ class Standalone:
 class _SlotModel:
     """One slot's model for one batch: loaded, its texts encoded, ready to denoise."""
 
-    def __init__(self, host: Standalone, job: Job, number: int, slot: CoModel) -> None:
-        self.number, self.slot = number, slot
+    def __init__(
+        self, host: Standalone, job: Job, number: int, slot: CoModel, progress: Callable[[float], float]
+    ) -> None:
+        self.number, self.slot, self.progress = number, slot, progress
         who = f"AMDM slot {number}"
         loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, who)
         self.title = loaded.name
@@ -302,13 +309,19 @@ class _SlotModel:
             slot.cfg_scale or job.cfg_scale,
             who,
             self.adapter,
-            # a co-model is evaluated once in each step
-            lambda sigma: self.denoiser.evaluations / job.steps,
+            progress,
         )
 
-    def co_run(self, seeds: Sequence[int]) -> CoRun:
-        slot = self.slot
-        return CoRun(self.denoise, slot.gamma, slot.eta, slot.noise, private_seeds(seeds, self.number))
+    def co_run(self, job: Job) -> CoRun:
+        levels = self.denoiser.model.wrap.sigmas
+        # half a percent more, because a plan of noise levels may begin a rounding above the model's own
+        highest = levels[-1].item() * 1.005
+        size, told = job.latent_size, self.told if self.adapter else None
+        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, told=told)
+
+    def told(self, sigma: float) -> bool:
+        """Whether the slot's adapter works at a noise level."""
+        return self.progress(sigma) < self.slot.until
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         denoised = self.denoiser(x, sigma)

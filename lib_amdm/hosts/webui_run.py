@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -14,13 +14,16 @@ from ..adapters.errors import AdapterError
 from ..comodels.adapted import AtWork, Place
 from ..comodels.base import AmdmError
 from ..comodels.lora import Change, changed
+from ..comodels.mixing import co_run
 from ..comodels.pool import Texts
-from ..sampling import CoRun, private_seeds
+from ..sampling import CoRun
 from ..settings import MAIN_CHECKPOINT, Adapted, CoModel
-from .webui_adapters import AtWorkOnMain
+from .webui_adapters import AtWorkOnMain, progress
 from .webui_host import WebUIHost, find_checkpoint
 from .webui_words import one_line
 
+ROUNDING = 1.005
+"""A schedule may begin a rounding above the highest level of the model that it is made for."""
 LORAS = ("lora", "lyco")
 """What the WebUIs' prompts call LoRAs."""
 
@@ -29,9 +32,9 @@ class WebUIRun:
     """One pass of one batch: the co-models of its slots, their texts, and how the main model's rules apply to them."""
 
     def __init__(
-        self, host: WebUIHost, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any], steps: int
+        self, host: WebUIHost, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
     ) -> None:
-        self.host, self.p, self.goes_on, self.hook, self.steps = host, p, goes_on, hook, steps
+        self.host, self.p, self.goes_on, self.hook = host, p, goes_on, hook
         self.sampler = p.sampler
         self.on_timesteps = "timesteps" in inspect.signature(sampler).parameters
         self.main = shared.sd_model
@@ -66,13 +69,16 @@ class WebUIRun:
                 self.models.append(self.slot_model(number, slot))
         finally:
             shared.state.textinfo = None
+        size = self.hook["noise"].shape[-2:]
         return [
-            CoRun(
+            co_run(
+                model.number,
+                model.slot,
                 model.denoise,
-                model.slot.gamma,
-                model.slot.eta,
-                model.slot.noise,
-                private_seeds(self.seeds, model.number),
+                self.seeds,
+                size,
+                sigma_max=model.sigma_max,
+                told=model.told,
             )
             for model in self.models
         ]
@@ -86,10 +92,15 @@ class WebUIRun:
         x, noise = self.hook["x"], self.hook["noise"]
         return {
             "init": None if x is noise else x,
+            "within": self.within,
             "nominal_steps": self.pass_steps,
-            "shortest_tail": shared.opts.uni_pc_order,
             "going": self.going,
         }
+
+    @property
+    def within(self) -> torch.Tensor | None:
+        """Where an inpainting may change the picture at all; None: everywhere."""
+        return None if self.denoiser.mask is None else self.denoiser.nmask > 0
 
     def start(self) -> None:
         """The pass begins."""
@@ -260,6 +271,20 @@ class SlotModel:
         """The slot's own guidance scale, or the main model's."""
         return self.slot.cfg_scale or self.run.cond_scale
 
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the model knows."""
+        raise NotImplementedError
+
+    def told(self, sigma: float) -> Hashable:
+        """Which parts of the scheduled prompts hold in this step, of this model and of the main one, and whether their
+        adapters work in it."""
+        step, hook = self.run.denoiser.step - 1, self.run.hook
+        texts = tuple(_scheduled(each, step) for each in (self.cond, self.uncond, hook["c"], hook["uc"]))
+        share = progress(self.run.denoiser, step)
+        models = (model for model in (self, self.run.main_model) if model is not None and model.adapter)
+        return texts, tuple(share < model.slot.until for model in models)
+
     def _needs_negative(self) -> bool:
         """Whether the negative prompt is encoded at all."""
         return True
@@ -341,8 +366,7 @@ class SlotModel:
         if run.stopped:
             return x
         step = run.denoiser.step - 1
-        early = min(run.steps, run.pass_steps)
-        state.textinfo = f"AMDM: step {self.evaluations + 1} of {early}, {self.info.name_for_extra}"
+        state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
         try:
             with self._in_words("running"):
                 denoised = self._denoised(x, sigma, step)
@@ -379,3 +403,12 @@ class SlotModel:
                 f'{self.who}: {doing} "{self.info.name}" failed ({one_line(error)}); '
                 "choose another checkpoint or empty the slot."
             ) from error
+
+
+def _scheduled(cond: Any, step: int) -> tuple[int, ...]:
+    """Which entry of each of its schedules holds in a step."""
+    if cond is None:
+        return ()
+    images = getattr(cond, "batch", None)
+    schedules = cond if images is None else [part.schedules for image in images for part in image]
+    return tuple(next((n for n, entry in enumerate(each) if step <= entry.end_at_step), 0) for each in schedules)

@@ -19,12 +19,13 @@ from ..adapters.clip_vision import ClipVision, read_clip_vision
 from ..adapters.files import read_adapter
 from ..adapters.make import AnyAdapter, adapter_of
 from ..comodels.adapted import AtWork
+from ..comodels.mixing import co_run, mixed
 from ..hosts.standalone import Denoiser
-from ..sampling import CoRun, amdm, private_seeds
 from ..settings import MAIN_CHECKPOINT, Settings
 from .bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER
 from .captions import phrases
 from .methods import MAIN, Drawn, Method, Studio, captions, mixing
+from .networks import LATENT
 from .told import boxes_of, layout_of, references
 from .world import Scene
 
@@ -89,8 +90,7 @@ def adapted(
         return Drawn(studio.sample(studio.func, first, seeds), first.evaluations)
     other = denoiser(co_model)
     [(number, slot)] = settings.active
-    co_run = CoRun(other, slot.gamma, slot.eta, slot.noise, private_seeds(seeds, number))
-    func = amdm(studio.func, [co_run], settings.steps, settings.eta, settings.start, settings.correction)
+    func = mixed(studio.func, settings, [co_run(number, slot, other, seeds, LATENT[1:])])
     return Drawn(studio.sample(func, first, seeds), first.evaluations, other.evaluations)
 
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ..aggregation import Mix, slerp
 from ..comodels.adapted import AtWork
+from ..comodels.mixing import co_run, mixed
 from ..hosts.standalone import Denoiser, Standalone, StandaloneModel
 from ..hosts.standalone_sampling import ImageNoise, find_sampler, noise_levels, sample
-from ..sampling import CoRun, amdm, private_seeds
+from ..sampling import private_seeds
 from ..settings import CoModel, Settings
 from .bundled import DIALECT_OF
 from .captions import caption
@@ -200,12 +201,8 @@ def aggregated(
     """AMDM with these settings, each co-model told the scenes in its own dialect."""
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
-    co_runs = [
-        CoRun(other, slot.gamma, slot.eta, slot.noise, private_seeds(seeds, number))
-        for other, (number, slot) in zip(others, settings.active)
-    ]
-    func = amdm(studio.func, co_runs, settings.steps, settings.eta, settings.start, settings.correction, mix=mix)
-    latents = studio.sample(func, denoiser, seeds)
+    co_runs = [co_run(number, slot, other, seeds, LATENT[1:]) for other, (number, slot) in zip(others, settings.active)]
+    latents = studio.sample(mixed(studio.func, settings, co_runs, mix=mix), denoiser, seeds)
     return Drawn(latents, denoiser.evaluations, sum(other.evaluations for other in others))
 
 

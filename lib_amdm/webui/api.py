@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..comodels.pictures import as_text
-from ..settings import MAX_SLOTS, Settings, flat
+from ..settings import MAX_SLOTS, PICTURES, Settings, flat
 
 PREFIX = "/amdm/v1"
 
@@ -21,7 +21,7 @@ def read_args(args: Sequence[Any]) -> Settings:
     if args and isinstance(args[0], Mapping):
         return Settings.from_dict(args[0])
     keys = list(flat(MAX_SLOTS))[: len(args)]
-    pictures = {index for index, (_, spec) in enumerate(keys) if spec.name == "image"}
+    pictures = {index for index, (_, spec) in enumerate(keys) if spec.name in PICTURES}
     return Settings.from_list([as_text(value) if index in pictures else value for index, value in enumerate(args)])
 
 

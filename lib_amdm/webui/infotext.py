@@ -15,6 +15,7 @@ from ..settings import (
     MAX_SLOTS,
     NO_ADAPTER,
     NO_CHECKPOINT,
+    PICTURES,
     Adapted,
     Settings,
     Spec,
@@ -50,11 +51,11 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
         if (number and number not in ran) or (_of_adapter(spec) and not adapted.used):
             continue
         value = named.value(number, spec)
-        if spec.name == "image":
+        if spec.name in PICTURES:
             value = fingerprint(value)
         if value != spec.default or not spec.terse:
             label = infotext_label(number, spec)
-            told[label] = _safe(label, as_text(value))
+            told[label] = _safe(label, as_text(spec.shown(value)))
     return told
 
 
@@ -85,7 +86,7 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Any) -> None:
     for slot, spec in flat(slots):
         label = infotext_label(slot, spec)
         if label not in skipped:
-            params.setdefault(label, as_text(spec.default))
+            params.setdefault(label, as_text(spec.shown(spec.default)))
             if spec.name == "checkpoint":
                 params[label] = _present_title(params[label], host)
             if spec.name == "adapter" and params[label] not in ("", NO_ADAPTER):

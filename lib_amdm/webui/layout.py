@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
-from ..layout import Layout, LayoutError, Region
+from ..comodels.base import AmdmError
+from ..comodels.pictures import as_text
+from ..comodels.regions import region_map
+from ..layout import Layout, LayoutError, Region, boxes_of
+from ..settings import CoModel
 
 SIZE = 256
 """The longer side of the drawing, in pixels."""
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 EMPTY = "No boxes yet."
+EVERYWHERE = "Everywhere."
+GRID = 64
+"""Fields along a side of a region's drawing."""
 
 
 def preview(text: str, aspect: float = 1.0) -> str:
@@ -21,9 +29,45 @@ def preview(text: str, aspect: float = 1.0) -> str:
     return drawing(layout, aspect) if layout else EMPTY
 
 
+def region_preview(text: str, mask: Any, feather: float) -> str:
+    """HTML that shows a region: its boxes in `text`, the page's picture `mask`, and the soft edge."""
+    try:
+        boxes_of(text or "")
+        slot = CoModel(region=text or "", mask=as_text(mask), feather=feather or 0.0)
+        shares = region_map(slot, GRID, GRID, "The region")
+    except (LayoutError, AmdmError) as error:
+        words = f"The region {error}." if isinstance(error, LayoutError) else str(error)
+        return f'<p class="error">{escape(words)}</p>'
+    if shares is None:
+        return EVERYWHERE
+    side = SIZE / GRID
+    rows = [
+        _field(x * side, y * side, side, share)
+        for y, row in enumerate(shares[0, 0].tolist())
+        for x, share in enumerate(row)
+        if share > 0
+    ]
+    return _svg(SIZE, SIZE, [_frame(SIZE, SIZE), *rows])
+
+
+def _field(x: float, y: float, side: float, share: float) -> str:
+    return f'<rect x="{x:g}" y="{y:g}" width="{side:g}" height="{side:g}" fill="{COLOURS[2]}" opacity="{share:.2f}"/>'
+
+
+def _frame(width: float, height: float) -> str:
+    return f'<rect x="0" y="0" width="{width:g}" height="{height:g}" fill="#8882" stroke="#888"/>'
+
+
+def _svg(width: float, height: float, parts: list[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" role="img">{"".join(parts)}</svg>'
+    )
+
+
 def drawing(layout: Layout, aspect: float = 1.0) -> str:
     width, height = (SIZE, SIZE / aspect) if aspect >= 1 else (SIZE * aspect, SIZE)
-    parts = [f'<rect x="0" y="0" width="{width:g}" height="{height:g}" fill="#8882" stroke="#888"/>']
+    parts = [_frame(width, height)]
     parts += [_box(placed, COLOURS[n % len(COLOURS)], width, height) for n, placed in enumerate(layout.regions)]
     for action in layout.interactions:
         (x0, y0), (x1, y1) = (_centre(layout.regions[end], width, height) for end in (action.subject, action.object))
@@ -32,10 +76,7 @@ def drawing(layout: Layout, aspect: float = 1.0) -> str:
             f'<circle cx="{x1:g}" cy="{y1:g}" r="4" fill="currentColor"/>'
             + _text((x0 + x1) / 2, (y0 + y1) / 2 - 4, action.action, "currentColor", "middle")
         )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-        f'viewBox="0 0 {width:g} {height:g}" role="img">{"".join(parts)}</svg>'
-    )
+    return _svg(width, height, parts)
 
 
 def _box(placed: Region, colour: str, width: float, height: float) -> str:

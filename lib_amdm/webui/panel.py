@@ -15,18 +15,24 @@ from ..settings import (
     MAIN_CHECKPOINT,
     NO_ADAPTER,
     NO_CHECKPOINT,
+    PICTURES,
     Adapted,
     CoModel,
     Settings,
     Spec,
+    WordSpec,
     flat,
     infotext_label,
     specs,
 )
 from . import infotext, layout, presets
 
-SELDOM = ("eta", "negative_prompt", "cfg_scale", "noise")
+SELDOM = ("gamma_end", "eta", "negative_prompt", "cfg_scale", "noise")
 """What is seldom changed of a slot, and therefore folded."""
+
+OF_REGION = ("region", "mask", "feather")
+"""Where a slot's model speaks: a fold of its own."""
+EXAMPLE_REGION = "0 0 0.5 1"
 
 OF_ADAPTERS = tuple(spec.name for spec in specs(Adapted))
 """What belongs to a slot's adapter: a fold of its own."""
@@ -63,12 +69,12 @@ def build_panel(
     labels = [infotext_label(slot, spec) for slot, spec in keys]
     # a picture cannot be pasted from a text: its control is left as it is, and the page says which one it was
     fields = [
-        partial(infotext.pasted_image, label) if spec.name == "image" else label
+        partial(infotext.pasted_image, label) if spec.name in PICTURES else label
         for label, (_, spec) in zip(labels, keys)
     ]
     pasted = [pair for pair, (_, spec) in zip(zip(components, fields), keys) if builder.has_meaning(spec)]
     # the WebUI pairs the fields of two tabs by their order, so only what both tabs have can be sent between them
-    sent = [label for label, (_, spec) in zip(labels, keys) if spec.name not in (*HIRES_ONLY, "image")]
+    sent = [label for label, (_, spec) in zip(labels, keys) if spec.name not in (*HIRES_ONLY, *PICTURES)]
     return Panel(components, pasted, sent)
 
 
@@ -94,7 +100,7 @@ class _Builder:
 
     def value(self, slot: int, spec: Spec) -> Any:
         """What a control shows at first; a picture's control shows none."""
-        return None if spec.name == "image" else self.start.value(slot, spec)
+        return None if spec.name in PICTURES else spec.shown(self.start.value(slot, spec))
 
     def accordion(self) -> None:
         switch, *others = specs(Settings)
@@ -127,7 +133,7 @@ class _Builder:
 
     def let_presets_fill(self) -> None:
         # the buttons' outputs are the controls, so they are connected after these
-        keys = [key for key in flat(self.slots) if key[1].name != "image"]
+        keys = [key for key in flat(self.slots) if key[1].name not in PICTURES]
         outputs = [self.said, *(self.controls[slot, spec.name] for slot, spec in keys)]
 
         def fill(name: str | None) -> list[Any]:
@@ -140,7 +146,7 @@ class _Builder:
                 said = "This example needs more slots: raise their number in the settings and reload the page."
                 return [said, *(gr.update() for _ in keys)]
             told = replace(told, co_models=(*told.co_models, *(CoModel(),) * -missing))
-            return [escape(preset.told), *(gr.update(value=told.value(slot, spec)) for slot, spec in keys)]
+            return [escape(preset.told), *(gr.update(value=spec.shown(told.value(slot, spec))) for slot, spec in keys)]
 
         self.fill.click(fn=fill, inputs=[self.chosen], outputs=outputs)
 
@@ -182,12 +188,23 @@ class _Builder:
                     self.elem_id(f"refresh_{slot}"),
                 )
             )
-        self.add(slot, (spec for spec in others if spec.name not in (*SELDOM, *OF_ADAPTERS)))
+        self.add(slot, (spec for spec in others if spec.name not in (*SELDOM, *OF_REGION, *OF_ADAPTERS)))
         with gr.Accordion(f"Adapter of co-model {slot}", open=False, elem_id=self.elem_id(f"adapter_of_{slot}")):
             self.adapter(slot, (spec for spec in others if spec.name in OF_ADAPTERS))
         self.choose_main_for_adapter(slot)
+        with gr.Accordion(f"Region of co-model {slot}", open=False, elem_id=self.elem_id(f"region_of_{slot}")):
+            self.region(slot, (spec for spec in others if spec.name in OF_REGION))
         with gr.Accordion(f"More of co-model {slot}", open=False, elem_id=self.elem_id(f"more_{slot}")):
             self.add(slot, (spec for spec in others if spec.name in SELDOM))
+
+    def region(self, slot: int, wanted: Iterable[Spec]) -> None:
+        """Where a slot's model speaks, with a drawing of it."""
+        with gr.Row():
+            self.add(slot, wanted)
+            drawn = gr.HTML(value=layout.EVERYWHERE)
+        inputs = [self.controls[slot, name] for name in OF_REGION]
+        for control in inputs:
+            control.change(fn=layout.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """An adapter without a checkpoint runs nothing, and most are meant for the main one: choose that."""
@@ -231,10 +248,14 @@ class _Builder:
             return gr.Dropdown(choices=self.checkpoints(), allow_custom_value=True, **common)
         if spec.name == "adapter":
             return gr.Dropdown(choices=self.adapters(), allow_custom_value=True, **common)
-        if spec.name == "image":
+        if spec.name in PICTURES:
             return gr.Image(type="pil", height=IMAGE_HEIGHT, **common)
         if spec.name == "layout":
             return gr.Textbox(lines=spec.lines, placeholder=EXAMPLE, **common)
+        if isinstance(spec, WordSpec):
+            return gr.Textbox(max_lines=1, placeholder=spec.word or "empty", **common)
+        if spec.name == "region":
+            return gr.Textbox(lines=spec.lines, placeholder=EXAMPLE_REGION, **common)
         if spec.name == "eta":
             # its useful range depends on the correction, so a slider would be too coarse or too short
             return gr.Number(**span, **common)

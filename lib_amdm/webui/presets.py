@@ -55,7 +55,7 @@ def _listed(name: str, listed: list[str]) -> str:
 
 def _paper(eta: float, *co_models: CoModel) -> Settings:
     main = Adapted(adapter=INTERACT_DIFFUSION, layout=EXAMPLE)
-    return Settings(True, steps=3, eta=eta, correction="paper", main_adapter=main, co_models=co_models)
+    return Settings(True, steps=3, evaluations=0, eta=eta, correction="paper", main_adapter=main, co_models=co_models)
 
 
 def _migc(gamma: float, eta: float, until: float) -> CoModel:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..adapters.errors import AdapterError
 from ..comodels.base import AmdmError
+from ..comodels.mixing import mixed
 from ..hosts.base import Host, HostRun
-from ..sampling import amdm
 from ..settings import Settings, SettingsError
 from . import infotext
 
@@ -30,8 +30,7 @@ class Run:
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         s = self.settings
-        options = self.host_run.sampler_options()
-        co_running = amdm(func, self.co_runs, s.steps, s.eta, s.start, s.correction, **options)
+        co_running = mixed(func, s, self.co_runs, **self.host_run.sampler_options())
         titles = self.host_run.titles()
         try:
             self.host_run.start()
@@ -106,7 +105,7 @@ def prepare(
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
-        host_run = host.run(p, goes_on, hook, original(p.sampler), settings.steps)
+        host_run = host.run(p, goes_on, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
         co_runs = host_run.co_runs(settings.active) if settings.co_runs else []

@@ -34,7 +34,7 @@ MAIN, ALL, MAIN_ADAPTER = 0, -1, -2
 OF_ADAPTERS = ("strength", "until")
 LISTED = ("checkpoint", "adapter")
 """What is chosen from a list of files."""
-CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG"}
+CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG", "evaluations": "evaluations (E)"}
 
 
 class Target(NamedTuple):
@@ -131,10 +131,14 @@ def _targets(slots: int) -> Iterator[Target]:
     numbers = range(1, slots + 1)
     yield Target(MAIN, "enabled")
     yield Target(MAIN, "steps")
+    yield Target(MAIN, "evaluations")
     yield Target(ALL, "gamma")
     yield from (Target(number, "gamma") for number in numbers)
+    yield Target(ALL, "gamma_end")
     yield Target(MAIN, "eta")
     yield from (Target(number, "eta") for number in numbers)
+    yield Target(MAIN, "correction")
+    yield Target(ALL, "feather")
     yield from (Target(number, "checkpoint") for number in numbers)
     yield from (Target(number, "cfg_scale") for number in numbers)
     yield Target(ALL, "noise")
@@ -171,7 +175,7 @@ def _option(module: ModuleType, host: Any, target: Target) -> Any:
         if target.name in LISTED:
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
             return f"{whose}: {_without_folder(given)}"
-        return f"{target.label}: {_value(host, target, given)}"
+        return f"{target.label}: {target.spec.shown(_value(host, target, given))}"
 
     more: dict[str, Any] = {}
     if target.name == "checkpoint":

@@ -1,0 +1,51 @@
+"""From settings to a sampler: the one place where a slot becomes a `CoRun`, and the settings the words of `amdm`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..sampling import CoRun, amdm, private_seeds
+from ..settings import CoModel, Settings
+from .regions import region_map
+
+
+def co_run(
+    number: int,
+    slot: CoModel,
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    *,
+    sigma_max: float | None = None,
+    told: Callable[[float], Hashable] | None = None,
+) -> CoRun:
+    """The model of a slot, by its number from 1. denoise, sigma_max, told: see `CoRun`. seeds: those of the images.
+    size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
+    return CoRun(
+        denoise,
+        gamma=slot.gamma,
+        gamma_end=slot.gamma_end,
+        region=region_map(slot, *size, f"AMDM slot {number}"),
+        eta=slot.eta,
+        noise=slot.noise,
+        seed=private_seeds(seeds, number),
+        sigma_max=sigma_max,
+        told=told,
+    )
+
+
+def mixed(func: Callable[..., Any], settings: Settings, co_runs: Sequence[CoRun], **more: Any) -> Callable[..., Any]:
+    """The sampler `func` with these co-models in its first steps; `more`: what else `amdm` takes by name."""
+    return amdm(
+        func,
+        co_runs,
+        steps=settings.steps,
+        eta=settings.eta,
+        start=settings.start,
+        correction=settings.correction,
+        evaluations=settings.evaluations,
+        **more,
+    )
