@@ -25,9 +25,9 @@ def drawings(count: int, rng: np.random.Generator) -> tuple[list[Scene], torch.T
     return scenes, pictures_of(scenes, rng)
 
 
-def pictures_of(scenes: list[Scene], rng: np.random.Generator) -> torch.Tensor:
-    """A picture of each scene, (scenes, 3, SIZE, SIZE) from -1 to 1."""
-    drawn = np.stack([draw(scene, rng) for scene in scenes])
+def pictures_of(scenes: list[Scene], rng: np.random.Generator, scale: int = 1) -> torch.Tensor:
+    """A picture of each scene, (scenes, 3, scale SIZE, scale SIZE) from -1 to 1."""
+    drawn = np.stack([draw(scene, rng, scale) for scene in scenes])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2) * 2 - 1
 
 
@@ -42,16 +42,16 @@ def stock_boxes(count: int = STOCK) -> list[list[Box]]:
 
 
 @torch.no_grad()
-def stock_latents(vae: AutoencoderKL, file: Path, count: int = STOCK) -> torch.Tensor:
-    """The means of the latents of the stock's first `count` pictures, (count, 4, 16, 16) float16 unscaled; encoded once
-    and kept in `file`."""
+def stock_latents(vae: AutoencoderKL, file: Path, count: int = STOCK, scale: int = 1) -> torch.Tensor:
+    """The means of the latents of the stock's first `count` pictures, (count, 4, 16 scale, 16 scale) float16 unscaled;
+    encoded once and kept in `file`."""
     if file.exists():
         return torch.load(file, weights_only=True)
     rng = np.random.default_rng(STOCK_SEED + 1)
     scenes = stock_scenes()[:count]
     encoded = []
     for begin in range(0, count, 16):
-        pictures = pictures_of(scenes[begin : begin + 16], rng)
+        pictures = pictures_of(scenes[begin : begin + 16], rng, scale)
         encoded.append(vae.encode(pictures).latent_dist.mean.half())
     latents = torch.cat(encoded)
     torch.save(latents, file)

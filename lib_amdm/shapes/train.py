@@ -34,6 +34,9 @@ TEXT_STEPS, TEXT_BATCH = 1000, 128
 JUDGE_STEPS, JUDGE_BATCH = 1500, 48
 UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 5000, "full": 4000}
 UNET_BATCH = 32
+LARGER_STEPS, LARGER_BATCH, LARGER_STOCK, LARGER_SCALE = 600, 16, 6000, 2
+LARGER = ("shapes", "colours")
+"""The checkpoints that are also made for pictures of 256x256."""
 WITHOUT_TEXT = 0.1
 """Share of the pictures that are learned without their caption, for guidance."""
 
@@ -90,34 +93,77 @@ def _forget_unread(text_encoder: torch.nn.Module, tokenizer: networks.CLIPTokeni
     table[read] = kept
 
 
+Loss = Callable[[np.random.Generator, float], torch.Tensor]
+
+
 def train_unet(folder: Path, name: str, dialect: str) -> None:
     """A UNet that is told one dialect alone, and the checkpoint with the VAE and the text encoder that all share."""
     tokenizer = networks.tokenizer(folder)
     vae, text_encoder, scale = _shared(folder)
     latents = data.stock_latents(vae, folder / "latents.pt").float()
-    scenes = data.stock_scenes()
     scale = scale or round(1 / latents.std().item(), 5)
-    latents *= scale
-    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     seed = 10 + DIALECTS.index(dialect)
     torch.manual_seed(seed)
     unet = networks.new_unet()
+    loss_of = _noise_loss(unet, latents * scale, text_encoder, tokenizer, dialect, UNET_BATCH)
+    averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
+    _write(WEIGHTS, name, averaged, vae, text_encoder, scale)
+    note(name, told, WEIGHTS)
+
+
+def train_larger(folder: Path, name: str, dialect: str) -> None:
+    """A bundled UNet that learns on, with pictures of twice the width and height; the checkpoint stays in `folder`."""
+    bundled = CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
+    vae, scale = bundled.autoencoder(torch.float32)
+    text_encoder, unet = bundled.text_encoder(torch.float32), bundled.unet(torch.float32).train().requires_grad_(True)
+    tokenizer = networks.tokenizer(folder)
+    latents = data.stock_latents(vae, folder / "latents-larger.pt", LARGER_STOCK, LARGER_SCALE).float() * scale
+    loss_of = _noise_loss(unet, latents, text_encoder, tokenizer, dialect, LARGER_BATCH)
+    seed = 20 + DIALECTS.index(dialect)
+    averaged, told = train(f"{name}-larger", unet, loss_of, LARGER_STEPS, 4e-4, folder, average=0.995, seed=seed)
+    target = folder / "larger"
+    target.mkdir(exist_ok=True)
+    _write(target, name, averaged, vae, text_encoder, scale)
+    note(f"{name}-larger", told, target)
+
+
+def _noise_loss(
+    unet: torch.nn.Module,
+    latents: torch.Tensor,
+    text_encoder: networks.CLIPTextModel,
+    tokenizer: networks.CLIPTokenizer,
+    dialect: str,
+    batch: int,
+) -> Loss:
+    """The error of the noise that `unet` predicts in a random part of the stock's latents, told their captions."""
+    scenes = data.stock_scenes()
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
     def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
-        chosen = rng.integers(len(latents), size=UNET_BATCH)
-        told = rng.random(UNET_BATCH) >= WITHOUT_TEXT
+        chosen = rng.integers(len(latents), size=batch)
+        told = rng.random(batch) >= WITHOUT_TEXT
         texts = [caption(scenes[i], dialect, rng) if tell else "" for i, tell in zip(chosen, told)]
         with torch.no_grad():
             cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
         clean = latents[chosen]
         noise = torch.randn_like(clean)
-        timesteps = torch.randint(0, 1000, (UNET_BATCH,))
+        timesteps = torch.randint(0, 1000, (batch,))
         return F.mse_loss(unet(schedule.add_noise(clean, noise, timesteps), timesteps, cond).sample, noise)
 
-    averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
-    write_checkpoint(WEIGHTS / f"{name}.safetensors", averaged, vae, text_encoder, scale, CLIP_FOLDER)
-    networks.text_config().save_pretrained(WEIGHTS / CLIP_FOLDER)
-    note(name, told, WEIGHTS)
+    return loss_of
+
+
+def _write(
+    folder: Path,
+    name: str,
+    unet: torch.nn.Module,
+    vae: networks.AutoencoderKL,
+    text_encoder: networks.CLIPTextModel,
+    scale: float,
+) -> None:
+    """The checkpoint's file, and the text encoder's configuration beside it."""
+    write_checkpoint(folder / f"{name}.safetensors", unet, vae, text_encoder, scale, CLIP_FOLDER)
+    networks.text_config().save_pretrained(folder / CLIP_FOLDER)
 
 
 def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, float | None]:
@@ -162,6 +208,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "text": train_text,
     "judge": train_judge,
     **{name: partial(train_unet, name=name, dialect=dialect) for name, dialect in DIALECT_OF.items()},
+    **{f"{name}-larger": partial(train_larger, name=name, dialect=DIALECT_OF[name]) for name in LARGER},
     "layout": train_layout,
     "encoder": train_encoder,
     "image": train_image,

@@ -62,42 +62,52 @@ def random_scene(rng: np.random.Generator, fill: float = 0.7) -> Scene:
     return Scene(cells, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
 
 
-def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """The picture, (SIZE, SIZE, 3) float32 from 0 to 1, antialiased; places, sizes and tones are drawn from `rng`."""
-    return draw_with_boxes(scene, rng)[0]
+def draw(scene: Scene, rng: np.random.Generator, scale: int = 1) -> np.ndarray:
+    """The picture, (scale SIZE, scale SIZE, 3) float32 from 0 to 1, antialiased.
+
+    Places, sizes and tones are drawn from `rng`. scale: pixels along a side for each of the small picture's, which
+    shows the same things.
+    """
+    return draw_with_boxes(scene, rng, scale)[0]
 
 
-def draw_with_boxes(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[Box]]:
+def draw_with_boxes(scene: Scene, rng: np.random.Generator, scale: int = 1) -> tuple[np.ndarray, list[Box]]:
     """The picture that `draw` gives, and the box around each of `scene.things`."""
-    picture, boxes = _background(scene.background, rng), []
-    across = np.arange(CELL, dtype=np.float32) + 0.5 - CELL / 2
+    picture, boxes = _background(scene.background, rng, scale), []
+    across = _pixels(CELL, scale) - CELL / 2
     for cell, thing in scene.things:
         shift_x, shift_y = rng.uniform(-5, 5, 2)
         radius = rng.uniform(18, 24)
         colour = np.asarray(COLOURS[thing.colour]) + rng.uniform(-0.05, 0.05) + rng.uniform(-0.03, 0.03, 3)
         outside = _OUTLINES[thing.shape](across[None, :] - shift_x, across[:, None] - shift_y, radius)
-        cover = np.clip(0.5 - outside, 0, 1)[..., None]
-        top, left = cell // 2 * CELL, cell % 2 * CELL
-        patch = picture[top : top + CELL, left : left + CELL]
+        cover = np.clip(0.5 - scale * outside, 0, 1)[..., None]
+        side = CELL * scale
+        top, left = cell // 2 * side, cell % 2 * side
+        patch = picture[top : top + side, left : left + side]
         patch += cover * (colour - patch)
-        boxes.append(box_around(cover[..., 0] > 0.5, left, top))
+        boxes.append(box_around(cover[..., 0] > 0.5, left, top, SIZE * scale))
     return np.clip(picture, 0, 1).astype(np.float32), boxes
 
 
-def box_around(mask: np.ndarray, left: int = 0, top: int = 0) -> Box:
-    """The smallest box around the pixels of a mask, whose corner stands at (left, top) in the picture."""
+def box_around(mask: np.ndarray, left: int = 0, top: int = 0, size: int = SIZE) -> Box:
+    """The smallest box around the pixels of a mask, whose corner stands at (left, top) in a picture of `size`."""
     down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     corners = (left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1)
-    return tuple(float(corner) / SIZE for corner in corners)
+    return tuple(float(corner) / size for corner in corners)
 
 
-def _background(kind: str, rng: np.random.Generator) -> np.ndarray:
+def _pixels(size: int, scale: int) -> np.ndarray:
+    """The places of the pixels' middles along a side, in the small picture's pixels."""
+    return (np.arange(size * scale, dtype=np.float32) + 0.5) / scale
+
+
+def _background(kind: str, rng: np.random.Generator, scale: int) -> np.ndarray:
     tone = rng.uniform(0.66, 0.76) + rng.uniform(-0.04, 0.04, 3)
     depth = rng.uniform(0.16, 0.22)
     shift_x, shift_y = rng.uniform(0, 64, 2)
-    x = np.arange(SIZE, dtype=np.float32)[None, :] + shift_x
-    y = np.arange(SIZE, dtype=np.float32)[:, None] + shift_y
-    pattern = np.broadcast_to(_PATTERNS[kind](x, y), (SIZE, SIZE))[..., None]
+    x = _pixels(SIZE, scale)[None, :] - np.float32(0.5) + shift_x
+    y = _pixels(SIZE, scale)[:, None] - np.float32(0.5) + shift_y
+    pattern = np.broadcast_to(_PATTERNS[kind](x, y), (SIZE * scale, SIZE * scale))[..., None]
     return tone - depth * pattern
 
 
