@@ -101,7 +101,7 @@ class Layout:
 
 
 def boxes_of(given: str | Sequence[Any]) -> list[Box]:
-    """The boxes of a region, in a text (lines with or without a phrase, or JSON) or a list; LayoutError names the row."""
+    """A region's boxes, in a text (lines with or without phrases, or JSON) or a list; LayoutError names the row."""
     if isinstance(given, str):
         text = given.strip()
         if not text.startswith("["):

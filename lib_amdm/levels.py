@@ -1,8 +1,8 @@
 """Noise levels. A latent at the level (alpha, sigma) is alpha x0 + sigma noise, whatever family the model is of.
 
-Variance exploding (k-diffusion): alpha = 1. Variance preserving (DDIM's timesteps): alpha^2 + sigma^2 = 1. Flow matching:
-alpha = 1 - t, sigma = t. The formulas divide by no alpha, so they hold at flow's first level too, where alpha = 0; sigma
-is above 0 at every level that a model is evaluated at. Latents are computed in their own dtype.
+Variance exploding (k-diffusion): alpha = 1. Variance preserving (DDIM's timesteps): alpha^2 + sigma^2 = 1. Flow
+matching: alpha = 1 - t, sigma = t. The formulas never divide by the alpha that a step starts from, so they hold at
+flow's first level too, where it is 0. Latents are computed in their own dtype.
 """
 
 from __future__ import annotations

@@ -1,22 +1,17 @@
-"""AMDM inside the denoiser: `amdm` turns a sampler into one whose denoiser speaks for several models in its first steps.
+"""AMDM inside the denoiser: `amdm` makes a sampler's denoiser speak for several models in the first steps.
 
 The sampler itself runs whole, in one call: what it gets from the denoiser in the early steps is the prediction whose
-Euler step gives the aggregated latent, and it makes of it what it makes of any prediction. Known kinds of samplers are
-those that are given `sigmas` (k-diffusion), `sigma_min` and `sigma_max` (DPM fast, DPM adaptive), or `timesteps` (the
-WebUI's DDIM family: variance-preserving latents, the model returns eps and offers
-`inner_model.inner_model.alphas_cumprod`, as those samplers themselves expect).
+Euler step gives the aggregated latent, and it makes of it what it makes of any prediction. `sampler_call` says which
+samplers can be followed.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
-import itertools
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .aggregation import CORRECTIONS, Mix, Share, aggregate, slerp
-from .levels import Level, euler_step, posterior_mean, prediction_change, variance_exploding, variance_preserving
+from .levels import Level, euler_step, posterior_mean, prediction_change
+from .sampler_call import Call, Grid, grid_of, observed
 
 NOISES = ("shared", "independent")
 AUTO = -1
@@ -99,10 +95,11 @@ def amdm(
 ) -> Callable[..., Any]:
     """A sampler with the signature of `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
-    co_models: what is co-run, in slot order. steps: K; AUTO: down to a noise level that goes by the latent's size. eta: the main model's correction. start: the first step that is
-    aggregated; before it every model goes its own way. correction: one of `aggregation.CORRECTIONS`. evaluations: E, in
-    how many of the K steps each co-model is evaluated, spread evenly over log noise levels from the first on; in the
-    others its prediction is the main model's plus their last difference. 0: in all K; AUTO: 4, or 7 if noise is added.
+    co_models: what is co-run, in slot order. steps: K; AUTO: down to a noise level that goes by the latent's size. eta:
+    the main model's correction. start: the first step that is aggregated; before it every model goes its own way.
+    correction: one of `aggregation.CORRECTIONS`. evaluations: E, in how many of the K steps each co-model is evaluated,
+    spread evenly over log noise levels from the first on; in the others its prediction is the main model's plus their
+    last difference. 0: in all K; AUTO: 4, or 7 for samplers that add noise in every step.
 
     init: the clean latent that the sampler's input was noised from (img2img), for independent noise. within: where the
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
@@ -122,15 +119,15 @@ def amdm(
     def sample(*args: Any, **kwargs: Any) -> Any:
         if not running or AUTO != steps <= start:
             return func(*args, **kwargs)
-        call = _Call(func, args, kwargs)
-        grid = _grid(call, nominal_steps)
+        call = Call(func, args, kwargs)
+        grid = grid_of(call, nominal_steps)
         mixed = min(steps, grid.steps) if steps != AUTO else automatic_steps(grid.levels, call.x.shape[-2:])
         count = evaluations if evaluations != AUTO else NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
         early = _EarlySteps(grid, running, mixed, eta, start, correction, mix)
         early.plan = spread(grid.levels, mixed, count)
         early.offsets = [_offset(co, call.x, grid.levels[0], init) for co in running]
         early.going, early.within = going or early.going, within
-        with _observed(call.model, early.prediction) as model:
+        with observed(call.model, early.prediction) as model:
             return call.on(model)
 
     return sample
@@ -173,7 +170,7 @@ class _EarlySteps:
 
     def __init__(
         self,
-        grid: _Grid,
+        grid: Grid,
         co_models: Sequence[CoRun],
         steps: int,
         eta: float,
@@ -238,7 +235,7 @@ class _EarlySteps:
         return change if self.within is None else torch.where(self.within, change, torch.zeros_like(change))
 
     def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
-        """Take the co-models' differences from the main model anew where the plan, or what they are told, asks for it."""
+        """Take the differences from the main model anew where the plan, or what a model is told, asks for it."""
         told = [co.told(level.ratio) if co.told else None for co in self.co_models]
         # a sampler that leaves out a level of the grid catches up
         due = self.planned < bisect_right(self.plan, k)
@@ -259,160 +256,6 @@ def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
     if co.sigma_max is not None and sigma > co.sigma_max:
         sigma, shown = co.sigma_max, shown * (co.sigma_max / sigma)
     return co.denoise(shown, shown.new_full((len(shown),), sigma))
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The noise levels that a sampler's steps end at, from the highest down.
-
-    level(sigma): the level that the sampler calls by this number. predicts_noise: the model returns eps. starts: the
-    ratios that the steps start from, where they are not those that the steps before ended at. counter: for samplers
-    that put as many evaluations as there are steps at levels of their own.
-    """
-
-    levels: list[Level]
-    level: Callable[[float], Level] = variance_exploding
-    predicts_noise: bool = False
-    starts: Sequence[float] = ()
-    counter: Iterator[int] | None = None
-
-    @property
-    def steps(self) -> int:
-        return len(self.levels) - 1
-
-    def step(self, level: Level) -> int:
-        """The step that an evaluation at this level belongs to."""
-        if self.counter is not None:
-            return next(self.counter)
-        starts = self.starts or [each.ratio for each in self.levels[:-1]]
-        k = max(sum(start >= level.ratio for start in starts) - 1, 0)
-        # in half precision a step's level may be rounded up
-        rounding = min(3e-3 * level.ratio, abs(starts[k] - level.ratio))
-        return k + 1 if k + 1 < len(starts) and level.ratio - starts[k + 1] < rounding else k
-
-    def denoised(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
-        return (x - level.sigma * output) / level.alpha if self.predicts_noise else output
-
-    def changed(self, output: Tensor, change: Tensor, level: Level) -> Tensor:
-        """The model's output with its denoised latent changed, always a new tensor: LCM writes on what it gets."""
-        if self.predicts_noise:
-            change = -level.alpha / level.sigma * change
-        return (output + change).to(output.dtype)
-
-
-class _Call:
-    """A call of a sampler whose arguments are known by name, however they were given."""
-
-    def __init__(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
-        self.func, self.args, self.kwargs = func, args, kwargs
-        bound = inspect.signature(func).bind(*args, **kwargs)
-        bound.apply_defaults()
-        self.named = dict(bound.arguments)
-        for name, parameter in bound.signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                self.named.update(self.named.pop(name))
-        self.model = args[0] if args else self.named["model"]
-        self.x = args[1] if len(args) > 1 else self.named["x"]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        value = self.named.get(name)
-        return default if value is None else value
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether the sampler adds noise in every step."""
-        return "noise_sampler" in self.named and self.get("eta", 1.0) != 0
-
-    def grid(self) -> tuple[Any, Any]:
-        """The sigmas and the timesteps; one given by place to a function that names neither falls like noise does."""
-        sigmas, timesteps = self.get("sigmas"), self.get("timesteps")
-        third = self.args[2] if len(self.args) > 2 else None
-        if sigmas is None and timesteps is None and isinstance(third, Tensor) and third.ndim == 1:
-            return (third, None) if third[0] >= third[-1] else (None, third)
-        return sigmas, timesteps
-
-    def on(self, model: Any) -> Any:
-        """The call itself, on `model` or a stand-in for it."""
-        if self.args:
-            return self.func(model, *self.args[1:], **self.kwargs)
-        return self.func(**{**self.kwargs, "model": model})
-
-
-def _grid(call: _Call, nominal_steps: int) -> _Grid:
-    """The noise levels of a call; TypeError where it is of no known kind."""
-    sigmas, timesteps = call.grid()
-    if timesteps is not None:
-        logs = call.model.inner_model.inner_model.alphas_cumprod.double().log().tolist()
-
-        def level(timestep: float) -> Level:
-            low = min(int(timestep), len(logs) - 2)
-            return variance_preserving(math.exp(logs[low] + (timestep - low) * (logs[low + 1] - logs[low])))
-
-        levels = [level(timestep) for timestep in reversed(timesteps.tolist())]
-        if "is_img2img" in call.named:  # UniPC takes of the timesteps their number and the first alone
-            return _Grid([*levels, Level(1.0, 0.0)], level, predicts_noise=True, counter=itertools.count())
-        return _Grid(levels, level, predicts_noise=True)
-    if sigmas is not None:
-        values = sigmas.tolist()
-        # churn raises a step's level before it is evaluated
-        churn = 1 + min(call.get("s_churn", 0.0) / max(len(values) - 1, 1), math.sqrt(2) - 1)
-        low, high = call.get("s_tmin", 0.0), call.get("s_tmax", math.inf)
-        starts = [value * churn if low <= value <= high else value for value in values[:-1]]
-        return _Grid([*map(variance_exploding, values)], starts=starts)
-    if call.get("sigma_min") is None or call.get("sigma_max") is None:
-        name = getattr(call.func, "__name__", repr(call.func))
-        raise TypeError(f"{name} is given no sigmas, timesteps, or sigma_min and sigma_max, so AMDM cannot follow it")
-    top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
-    parts = call.get("n", nominal_steps)
-    levels = [variance_exploding(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
-    # DPM fast makes as many evaluations as it is told, at levels of its own
-    return _Grid(levels, counter=itertools.count() if "n" in call.named else None)
-
-
-@contextmanager
-def _observed(model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> Iterator[Any]:
-    """`model`, or a stand-in for it, with `prediction` behind each of its calls."""
-    if not isinstance(model, torch.nn.Module):
-        yield _Observed(model, prediction)
-        return
-    parameters = inspect.signature(model.forward)
-
-    def hook(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
-        # without the keywords where another thread is just being told of a hook that is removed
-        *kwargs, output = rest
-        x, sigma = args[:2] if len(args) > 1 else _first_two(parameters, args, *kwargs)
-        return prediction(x, sigma, output)
-
-    handle = model.register_forward_hook(hook, with_kwargs=True)
-    try:
-        yield model
-    finally:
-        handle.remove()
-
-
-def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The latent and the noise level of a call, by place or by name."""
-    x, sigma, *_ = [*signature.bind(*args, **kwargs).arguments.values()]
-    return x, sigma
-
-
-class _Observed:
-    """A callable that is no torch module, with a word in each of its calls; everything else is the callable's."""
-
-    def __init__(self, model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> None:
-        vars(self).update(_model=model, _prediction=prediction)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        output = self._model(*args, **kwargs)
-        x, sigma = args[:2] if len(args) > 1 else _first_two(inspect.signature(self._model), args, kwargs)
-        changed = self._prediction(x, sigma, output)
-        return output if changed is None else changed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._model, name, value)
 
 
 def _offset(co: CoRun, x: Tensor, level: Level, init: Tensor | None) -> Tensor | float:

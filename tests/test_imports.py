@@ -15,16 +15,19 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
+SAMPLING = ("sampling", "sampler_call", "aggregation", "levels")
 BELOW = {
     "layout": set(),
     "settings": {"layout"},
+    "levels": set(),
     "aggregation": set(),
-    "sampling": {"aggregation"},
+    "sampler_call": {"levels"},
+    "sampling": {"aggregation", "levels", "sampler_call"},
     "adapters": {"aggregation", "settings", "layout"},
-    "comodels": {"adapters", "sampling", "aggregation", "settings", "layout"},
-    "hosts": {"comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
-    "webui": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
-    "shapes": {"hosts", "comodels", "adapters", "sampling", "aggregation", "settings", "layout"},
+    "comodels": {"adapters", *SAMPLING, "settings", "layout"},
+    "hosts": {"comodels", "adapters", *SAMPLING, "settings", "layout"},
+    "webui": {"hosts", "comodels", "adapters", *SAMPLING, "settings", "layout"},
+    "shapes": {"hosts", "comodels", "adapters", *SAMPLING, "settings", "layout"},
 }
 DEMO_PAGE = "lib_amdm.shapes.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""
@@ -97,7 +100,7 @@ def hosts_of(name: str) -> set[str]:
 
 
 def test_the_core_loads_torch_and_nothing_of_a_webui() -> None:
-    modules = [name_of(file) for file in FILES if part_of(name_of(file)) in ("aggregation", "sampling", "adapters")]
+    modules = [name_of(file) for file in FILES if part_of(name_of(file)) in (*SAMPLING, "adapters")]
     watched = {"gradio", "torch", "torchsde", *WEBUI_MODULES, *LIBRARIES}
     assert "lib_amdm.sampling" in modules
     assert loaded_by(", ".join(modules), watched) == {"torch"}

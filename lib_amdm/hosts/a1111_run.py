@@ -157,7 +157,7 @@ class A1111SlotModel(SlotModel):
 
     @property
     def sigma_max(self) -> float:
-        """Beside a v model, an eps model keeps to the schedule that it was trained on, whatever the host's options say."""
+        """Beside a v model, an eps model keeps to the schedule that it was trained on, whatever the options say."""
         model, wrap = self.model, self.wrap
         own = model.parameterization != "v" and self.run.main.parameterization == "v"
         if own and hasattr(model, "alphas_cumprod_original"):

@@ -1,0 +1,175 @@
+"""A sampler's call as AMDM sees it: its arguments by name, its noise levels, and each evaluation of its denoiser.
+
+Known kinds of samplers are those that are given `sigmas` (k-diffusion), `sigma_min` and `sigma_max` (DPM fast, DPM
+adaptive), or `timesteps` (the WebUI's DDIM family: variance-preserving latents, the model returns eps and offers
+`inner_model.inner_model.alphas_cumprod`, as those samplers themselves expect).
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .levels import Level, variance_exploding, variance_preserving
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The noise levels that a sampler's steps end at, from the highest down.
+
+    level(sigma): the level that the sampler calls by this number. predicts_noise: the model returns eps. starts: the
+    ratios that the steps start from, where they are not those that the steps before ended at. counter: for samplers
+    that put as many evaluations as there are steps at levels of their own.
+    """
+
+    levels: list[Level]
+    level: Callable[[float], Level] = variance_exploding
+    predicts_noise: bool = False
+    starts: Sequence[float] = ()
+    counter: Iterator[int] | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self.levels) - 1
+
+    def step(self, level: Level) -> int:
+        """The step that an evaluation at this level belongs to."""
+        if self.counter is not None:
+            return next(self.counter)
+        starts = self.starts or [each.ratio for each in self.levels[:-1]]
+        k = max(sum(start >= level.ratio for start in starts) - 1, 0)
+        # in half precision a step's level may be rounded up
+        rounding = min(3e-3 * level.ratio, abs(starts[k] - level.ratio))
+        return k + 1 if k + 1 < len(starts) and level.ratio - starts[k + 1] < rounding else k
+
+    def denoised(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
+        return (x - level.sigma * output) / level.alpha if self.predicts_noise else output
+
+    def changed(self, output: Tensor, change: Tensor, level: Level) -> Tensor:
+        """The model's output with its denoised latent changed, always a new tensor: LCM writes on what it gets."""
+        if self.predicts_noise:
+            change = -level.alpha / level.sigma * change
+        return (output + change).to(output.dtype)
+
+
+class Call:
+    """A call of a sampler whose arguments are known by name, however they were given."""
+
+    def __init__(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
+        self.func, self.args, self.kwargs = func, args, kwargs
+        bound = inspect.signature(func).bind(*args, **kwargs)
+        bound.apply_defaults()
+        self.named = dict(bound.arguments)
+        for name, parameter in bound.signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self.named.update(self.named.pop(name))
+        self.model = args[0] if args else self.named["model"]
+        self.x = args[1] if len(args) > 1 else self.named["x"]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.named.get(name)
+        return default if value is None else value
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the sampler adds noise in every step."""
+        return "noise_sampler" in self.named and self.get("eta", 1.0) != 0
+
+    def levels(self) -> tuple[Any, Any]:
+        """The sigmas and the timesteps; one given by place to a function that names neither falls like noise does."""
+        sigmas, timesteps = self.get("sigmas"), self.get("timesteps")
+        third = self.args[2] if len(self.args) > 2 else None
+        if sigmas is None and timesteps is None and isinstance(third, Tensor) and third.ndim == 1:
+            return (third, None) if third[0] >= third[-1] else (None, third)
+        return sigmas, timesteps
+
+    def on(self, model: Any) -> Any:
+        """The call itself, on `model` or a stand-in for it."""
+        if self.args:
+            return self.func(model, *self.args[1:], **self.kwargs)
+        return self.func(**{**self.kwargs, "model": model})
+
+
+def grid_of(call: Call, nominal_steps: int) -> Grid:
+    """The noise levels of a call; TypeError where it is of no known kind."""
+    sigmas, timesteps = call.levels()
+    if timesteps is not None:
+        logs = call.model.inner_model.inner_model.alphas_cumprod.double().log().tolist()
+
+        def level(timestep: float) -> Level:
+            low = min(int(timestep), len(logs) - 2)
+            return variance_preserving(math.exp(logs[low] + (timestep - low) * (logs[low + 1] - logs[low])))
+
+        levels = [level(timestep) for timestep in reversed(timesteps.tolist())]
+        if "is_img2img" in call.named:  # UniPC takes of the timesteps their number and the first alone
+            return Grid([*levels, Level(1.0, 0.0)], level, predicts_noise=True, counter=itertools.count())
+        return Grid(levels, level, predicts_noise=True)
+    if sigmas is not None:
+        values = sigmas.tolist()
+        # churn raises a step's level before it is evaluated
+        churn = 1 + min(call.get("s_churn", 0.0) / max(len(values) - 1, 1), math.sqrt(2) - 1)
+        low, high = call.get("s_tmin", 0.0), call.get("s_tmax", math.inf)
+        starts = [value * churn if low <= value <= high else value for value in values[:-1]]
+        return Grid([*map(variance_exploding, values)], starts=starts)
+    if call.get("sigma_min") is None or call.get("sigma_max") is None:
+        name = getattr(call.func, "__name__", repr(call.func))
+        raise TypeError(f"{name} is given no sigmas, timesteps, or sigma_min and sigma_max, so AMDM cannot follow it")
+    top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
+    parts = call.get("n", nominal_steps)
+    levels = [variance_exploding(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
+    # DPM fast makes as many evaluations as it is told, at levels of its own
+    return Grid(levels, counter=itertools.count() if "n" in call.named else None)
+
+
+@contextmanager
+def observed(model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> Iterator[Any]:
+    """`model`, or a stand-in for it, with `prediction` behind each of its calls."""
+    if not isinstance(model, torch.nn.Module):
+        yield _StandIn(model, prediction)
+        return
+    parameters = inspect.signature(model.forward)
+
+    def hook(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
+        # without the keywords where another thread is just being told of a hook that is removed
+        *kwargs, output = rest
+        x, sigma = args[:2] if len(args) > 1 else _first_two(parameters, args, *kwargs)
+        return prediction(x, sigma, output)
+
+    handle = model.register_forward_hook(hook, with_kwargs=True)
+    try:
+        yield model
+    finally:
+        handle.remove()
+
+
+def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The latent and the noise level of a call, by place or by name."""
+    x, sigma, *_ = [*signature.bind(*args, **kwargs).arguments.values()]
+    return x, sigma
+
+
+class _StandIn:
+    """A callable that is no torch module, with a word in each of its calls; everything else is the callable's."""
+
+    def __init__(self, model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> None:
+        vars(self).update(_model=model, _prediction=prediction)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        output = self._model(*args, **kwargs)
+        x, sigma = args[:2] if len(args) > 1 else _first_two(inspect.signature(self._model), args, kwargs)
+        changed = self._prediction(x, sigma, output)
+        return output if changed is None else changed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._model, name, value)
