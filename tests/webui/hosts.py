@@ -21,9 +21,6 @@ class Host:
     more_samplers: bool = False
     """Whether it has further samplers, which are drawn with, but have no rows in the tables."""
 
-    uncut: tuple[str, ...] = ()
-    """Samplers among the further ones that fail with AMDM, because they cannot be run step by step."""
-
     sizes: str = "small"
     """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
 
@@ -121,8 +118,6 @@ REFORGE = Host(
     cpu_flags=("--always-cpu",),
     samplers=SAMPLERS,
     more_samplers=True,
-    # one reads beyond two noise levels, the other needs the picture in half its size for longer than a step
-    uncut=("RES Solver", "DPM++ 2S Ancestral CFG++ Intern"),
     schedulers=(
         *(*SCHEDULERS, *TABLES, "sinusoidal_sf", "invcosinusoidal_sf", "react_cosinusoidal_dynsf", "cosine", "phi"),
         *("align_your_steps_custom", "cosine-exponential blend", "laplace", "karras dynamic"),

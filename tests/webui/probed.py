@@ -57,11 +57,12 @@ def slot(checkpoint: str = "beta", **settings: Any) -> dict[str, Any]:
 
 def settings(*slots: Mapping[str, Any], **main: Any) -> dict[str, Any]:
     """AMDM's settings as the API takes them, with one slot of `beta` where none is given."""
-    return {"enabled": True, "steps": 2, "eta": 0.45, "co_models": list(slots) or [slot()], **main}
+    told = {"enabled": True, "steps": 2, "evaluations": 0, "eta": 0.45, "co_models": list(slots) or [slot()]}
+    return {**told, **main}
 
 
 def mirrored(checkpoint: str = "alpha", **main: Any) -> dict[str, Any]:
-    """A co-model that is the main checkpoint, and no correction: Euler must give what the main model gives alone.
+    """A co-model that is the main checkpoint, and no correction: every sampler must give what it gives alone.
 
     This holds for exactly as long as the co-model is treated as the WebUI treats its main model.
     """

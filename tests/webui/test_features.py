@@ -478,7 +478,7 @@ def test_progress_text_and_previews(probed: Probed) -> None:
         return drawn[0]
 
     drawn = probed.with_options({"live_previews_enable": True}, watched)
-    assert any(text.startswith("AMDM: step") and "of 40" in text and "beta" in text for text in seen), seen
+    assert any(text.startswith("AMDM: evaluation") and "beta" in text for text in seen), seen
     assert previews > 0
     assert any("beta" in text for text in drawn.report["textinfo"])
     assert probed.snapshot()["textinfo"] is None
