@@ -27,10 +27,17 @@ class Script(scripts.Script):
         if HOST is None:
             return refusal.build(REASON, self.elem_id)
         tab = "img2img" if is_img2img else "txt2img"
-        built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id)
+        built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id, sides=getattr(self, "sides", {}))
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names
         return built.components
+
+    def after_component(self, component, **kwargs) -> None:
+        tab = "img2img" if self.is_img2img else "txt2img"
+        for side in panel.SIDES:
+            if kwargs.get("elem_id") == f"{tab}_{side}":
+                # the WebUI makes its sliders before it asks for this panel
+                self.sides = {**getattr(self, "sides", {}), side: component}
 
     def process(self, p, *args) -> None:
         # a plot's cells and a folder's pictures share these entries, and must not tell of each other

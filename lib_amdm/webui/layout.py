@@ -29,12 +29,14 @@ def preview(text: str, aspect: float = 1.0) -> str:
     return drawing(layout, aspect) if layout else EMPTY
 
 
-def region_preview(text: str, mask: Any, feather: float) -> str:
-    """HTML that shows a region: its boxes in `text`, the page's picture `mask`, and the soft edge."""
+def region_preview(text: str, mask: Any, feather: float, width: float = SIZE, height: float = SIZE) -> str:
+    """HTML that shows a region over a picture of this size: boxes in `text`, the picture `mask`, the soft edge."""
+    fields = GRID / max(width, height, 1)
+    across, down = (max(round(side * fields), 1) for side in (width, height))
     try:
         boxes_of(text or "")
         slot = CoModel(region=text or "", mask=as_text(mask), feather=feather or 0.0)
-        shares = region_map(slot, GRID, GRID, "The region")
+        shares = region_map(slot, down, across, "The region")
     except (LayoutError, AmdmError) as error:
         words = f"The region {error}." if isinstance(error, LayoutError) else str(error)
         return f'<p class="error">{escape(words)}</p>'
@@ -47,7 +49,7 @@ def region_preview(text: str, mask: Any, feather: float) -> str:
         for x, share in enumerate(row)
         if share > 0
     ]
-    return _svg(SIZE, SIZE, [_frame(SIZE, SIZE), *rows])
+    return _svg(across * side, down * side, [_frame(across * side, down * side), *rows])
 
 
 def _field(x: float, y: float, side: float, share: float) -> str:

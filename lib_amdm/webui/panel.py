@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -33,6 +33,8 @@ SELDOM = ("gamma_end", "eta", "negative_prompt", "cfg_scale", "noise")
 OF_REGION = ("region", "mask", "feather")
 """Where a slot's model speaks: a fold of its own."""
 EXAMPLE_REGION = "0 0 0.5 1"
+SIDES = ("width", "height")
+"""The WebUI's sliders that a region's drawing follows."""
 
 OF_ADAPTERS = tuple(spec.name for spec in specs(Adapted))
 """What belongs to a slot's adapter: a fold of its own."""
@@ -55,14 +57,20 @@ class Panel:
 
 
 def build_panel(
-    host: Any, slots: int, tabname: str, elem_id: Callable[[str], str], start: Settings | None = None
+    host: Any,
+    slots: int,
+    tabname: str,
+    elem_id: Callable[[str], str],
+    start: Settings | None = None,
+    sides: Mapping[str, Any] | None = None,
 ) -> Panel:
     """The controls of a tab ("txt2img" or "img2img") with room for `slots` co-models; `elem_id` makes ids of names.
 
-    start: what the controls show at first, in place of the defaults; slots that it lacks have theirs.
+    start: what the controls show at first, in place of the defaults; slots that it lacks have theirs. sides: the page's
+    own controls of the picture's width and height, where it has them.
     The WebUI also calls this outside a page, to learn the defaults, so nothing is registered or remembered here.
     """
-    builder = _Builder(host, tabname, elem_id, start or Settings(), slots)
+    builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {})
     builder.accordion()
     keys = list(flat(slots))
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
@@ -90,8 +98,16 @@ def control_label(slot: int, spec: Spec) -> str:
 class _Builder:
     """Makes the controls of one tab and keeps them under slot and name."""
 
-    def __init__(self, host: Any, tabname: str, elem_id: Callable[[str], str], start: Settings, slots: int) -> None:
-        self.host, self.tabname, self.elem_id, self.slots = host, tabname, elem_id, slots
+    def __init__(
+        self,
+        host: Any,
+        tabname: str,
+        elem_id: Callable[[str], str],
+        start: Settings,
+        slots: int,
+        sides: Mapping[str, Any],
+    ) -> None:
+        self.host, self.tabname, self.elem_id, self.slots, self.sides = host, tabname, elem_id, slots, sides
         self.start = replace(start, co_models=(*start.co_models, *(CoModel(),) * slots))
         self.controls: dict[tuple[int, str], Any] = {}
 
@@ -203,6 +219,8 @@ class _Builder:
             self.add(slot, wanted)
             drawn = gr.HTML(value=layout.EVERYWHERE)
         inputs = [self.controls[slot, name] for name in OF_REGION]
+        if len(self.sides) == len(SIDES):
+            inputs += [self.sides[side] for side in SIDES]
         for control in inputs:
             control.change(fn=layout.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
@@ -249,7 +267,9 @@ class _Builder:
         if spec.name == "adapter":
             return gr.Dropdown(choices=self.adapters(), allow_custom_value=True, **common)
         if spec.name in PICTURES:
-            return gr.Image(type="pil", height=IMAGE_HEIGHT, **common)
+            # a mask may be told by its transparency, which gradio drops unless it is asked for
+            mode = "RGBA" if spec.name == "mask" else "RGB"
+            return gr.Image(type="pil", image_mode=mode, height=IMAGE_HEIGHT, **common)
         if spec.name == "layout":
             return gr.Textbox(lines=spec.lines, placeholder=EXAMPLE, **common)
         if isinstance(spec, WordSpec):
