@@ -29,8 +29,8 @@ from .networks import LATENT
 from .told import boxes_of, layout_of, references
 from .world import Scene
 
-CO_MODEL = mixing(MAIN_CHECKPOINT, steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
-"""The best that was found for a co-model that is the main model with an adapter, for either adapter."""
+CO_MODEL = mixing(MAIN_CHECKPOINT, steps=14, evaluations=0, eta=0.1, gamma=0.6, co_eta=0.1)
+"""The best that was found for a co-model that is the main model with an adapter, evaluated in all K steps."""
 
 
 Told = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]

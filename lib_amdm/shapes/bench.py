@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parsed(arguments)
     torch.set_num_threads(chosen.threads)
     pictures = chosen.pictures or (SWEEP_PICTURES if chosen.sweep else FAST_PICTURES if chosen.fast else PICTURES)
-    told = {name: getattr(chosen, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler")}
+    told = {name: getattr(chosen, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler", "scale")}
     # code is not among the conditions of what was kept, so the run that guards it keeps nothing
     folder = None if chosen.fast else chosen.out
     bench = Bench.of(chosen.weights, pictures=pictures, folder=folder, **told)
@@ -249,6 +249,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", dest="cfg_scale", type=float, default=5.0)
     parser.add_argument("--sampler", default="euler", help="a sampler of k-diffusion")
+    parser.add_argument("--scale", type=int, default=1, help="a picture's side: 2 = 256 pixels (with --weights for it)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -94,6 +94,7 @@ class Bench:
             "steps": studio.steps,
             "cfg_scale": studio.cfg_scale,
             "sampler": studio.sampler,
+            "scale": studio.scale,
             "weights": digest(studio.host.folders[0]),
             "judge": digest(JUDGE.parent),
         }

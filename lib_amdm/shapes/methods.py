@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from ..aggregation import Mix, slerp
 from ..comodels.adapted import AtWork
@@ -23,7 +24,7 @@ from ..comodels.mixing import co_run, mixed
 from ..hosts.standalone import Denoiser, Standalone, StandaloneModel
 from ..hosts.standalone_sampling import ImageNoise, find_sampler, noise_levels, sample
 from ..sampling import private_seeds
-from ..settings import CoModel, Settings
+from ..settings import AUTO, CoModel, Settings
 from .bundled import DIALECT_OF
 from .captions import caption
 from .networks import LATENT
@@ -44,13 +45,17 @@ def mixing(*co_models: str, gamma: float, co_eta: float, noise: str = "shared", 
 
 DEFAULTS = Settings(enabled=True, co_models=(CoModel(checkpoint="colours"),))
 """What a user gets who changes nothing."""
-BEST = mixing("colours", steps=14, eta=0.1, gamma=0.6, co_eta=0.1)
-"""The best that the sweep found for two models."""
-UNGUIDED = mixing("colours", steps=14, eta=0.3, gamma=0.7, co_eta=0.3)
+BEST = mixing("colours", steps=17, evaluations=4, gamma=0.5, co_eta=0.0)
+"""The best that was found for two models with at most four evaluations of the second."""
+FIRST_DEFAULTS = mixing("colours", steps=3, evaluations=0, eta=0.2, gamma=0.5, co_eta=0.2)
+"""What a user got who changed nothing, while every one of the K steps evaluated the co-model."""
+UNGUIDED = mixing("colours", steps=14, evaluations=3, eta=0.3, gamma=0.7, co_eta=0.3)
 """The best found for CFG 1."""
-_BACKGROUNDS = CoModel(checkpoint="backgrounds", gamma=0.5, eta=0.1)
-BEST_THREE = replace(BEST, steps=17, co_models=(replace(BEST.co_models[0], gamma=0.7), _BACKGROUNDS))
+_BACKGROUNDS = CoModel(checkpoint="backgrounds", gamma=0.5)
+BEST_THREE = replace(BEST, evaluations=5, co_models=(replace(BEST.co_models[0], gamma=0.7), _BACKGROUNDS))
 """The best that was found with a third model."""
+PULL = 0.2
+"""eta of the rows that compare corrections."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,18 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Studio:
-    """The host, and how all the methods sample on it."""
+    """The host, and how all the methods sample on it. scale: a picture's side in that of the bundled checkpoints'."""
 
     host: Standalone
     steps: int = 20
     cfg_scale: float = 5.0
     sampler: str = "euler"
+    scale: int = 1
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        channels, height, width = LATENT
+        return channels, height * self.scale, width * self.scale
 
     def model(self, name: str) -> StandaloneModel:
         return self.host.load(name).model
@@ -91,11 +102,11 @@ class Studio:
         return find_sampler(self.sampler)
 
     def sample(self, func: Callable[..., Any], denoiser: nn.Module, seeds: Sequence[int]) -> Tensor:
-        return sample(func, denoiser, ImageNoise(seeds, LATENT), self.sigmas())
+        return sample(func, denoiser, ImageNoise(seeds, self.latent), self.sigmas())
 
     def pictures(self, latents: Tensor) -> Tensor:
-        """Decoded, (pictures, 3, SIZE, SIZE) from -1 to 1; the checkpoints share one VAE."""
-        return self.host.autoencoder(MAIN).decode(latents) * 2 - 1
+        """Decoded, in the small size, (pictures, 3, SIZE, SIZE) from -1 to 1; the checkpoints share one VAE."""
+        return F.avg_pool2d(self.host.autoencoder(MAIN).decode(latents) * 2 - 1, self.scale)
 
 
 def captions(name: str, scenes: Sequence[Scene]) -> list[str]:
@@ -140,6 +151,44 @@ def average(
     else:
         latents = studio.sample(begun_with(together, studio.func, steps), denoisers[0], seeds)
     return Drawn(latents, denoisers[0].evaluations, sum(other.evaluations for other in denoisers[1:]))
+
+
+class Summed(nn.Module):
+    """The first model's guided prediction and the whole guidance of the others: u_0 + sum of w_i (c_i - u_i)."""
+
+    def __init__(self, denoisers: Sequence[Denoiser], unguided: Sequence[Denoiser]) -> None:
+        super().__init__()
+        self.denoisers, self.unguided = nn.ModuleList(denoisers), nn.ModuleList(unguided)
+
+    @property
+    def model(self) -> StandaloneModel:
+        return self.denoisers[0].model
+
+    def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        guided, plain = ([denoiser(x, sigma) for denoiser in each] for each in (self.denoisers, self.unguided))
+        return self.together(guided, plain)
+
+    def together(self, guided: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
+        return guided[0] + sum(one - other for one, other in zip(guided[1:], plain[1:]))
+
+
+class Picked(Summed):
+    """At each place of the latent the prediction of the model whose guidance is strongest around there."""
+
+    def together(self, guided: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
+        strength = [(one - other).abs().mean(1, keepdim=True) for one, other in zip(guided, plain)]
+        around = torch.stack([F.avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in strength])
+        chosen = around.argmax(0)
+        return sum(torch.where(chosen == n, one, torch.zeros_like(one)) for n, one in enumerate(guided))
+
+
+def guidance(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], kind: type[Summed]) -> Drawn:
+    """Both models' guidance put together on one latent in all steps; what a model says without a prompt costs one
+    evaluation more, which is not counted."""
+    denoisers = [studio.denoiser(name, scenes) for name in PAIR]
+    unguided = [denoiser.model.denoiser([""] * len(scenes), [""] * len(scenes), 1.0) for denoiser in denoisers]
+    latents = studio.sample(studio.func, kind(denoisers, unguided), seeds)
+    return Drawn(latents, denoisers[0].evaluations, denoisers[1].evaluations)
 
 
 def begun_with(first: nn.Module, func: Callable[..., Any], steps: int) -> Callable[..., Any]:
@@ -201,7 +250,9 @@ def aggregated(
     """AMDM with these settings, each co-model told the scenes in its own dialect."""
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
-    co_runs = [co_run(number, slot, other, seeds, LATENT[1:]) for other, (number, slot) in zip(others, settings.active)]
+    co_runs = [
+        co_run(number, slot, other, seeds, studio.latent[1:]) for other, (number, slot) in zip(others, settings.active)
+    ]
     latents = studio.sample(mixed(studio.func, settings, co_runs, mix=mix), denoiser, seeds)
     return Drawn(latents, denoiser.evaluations, sum(other.evaluations for other in others))
 
@@ -210,7 +261,7 @@ def released(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], **ru
     """The rule of the paper's released code, each model from noise of its own; it knows DDIM's steps alone."""
     denoisers = [studio.denoiser(name, scenes) for name in PAIR]
     sigmas = studio.sigmas()
-    latents = [ImageNoise(own, LATENT).draw() * sigmas[0] for own in (seeds, private_seeds(seeds, 1))]
+    latents = [ImageNoise(own, studio.latent).draw() * sigmas[0] for own in (seeds, private_seeds(seeds, 1))]
     drawn = sample_released(denoisers, latents, sigmas, **rule)
     return Drawn(drawn, denoisers[0].evaluations, denoisers[1].evaluations)
 
@@ -231,14 +282,24 @@ class Method:
     more: Path | None = None
 
 
-def without_correction(settings: Settings) -> Settings:
-    return replace(settings, eta=0.0, co_models=tuple(replace(slot, eta=0.0) for slot in settings.co_models))
+def pulled(settings: Settings, correction: str, eta: float = PULL) -> Settings:
+    """The settings with a pull of every model."""
+    slots = tuple(replace(slot, eta=eta) for slot in settings.co_models)
+    return replace(settings, eta=eta, correction=correction, co_models=slots)
 
 
 def amdm_row(label: str, settings: Settings, main: str = MAIN, mix: Mix = slerp) -> Method:
     slots = ", ".join(f"{s.checkpoint} gamma {s.gamma:g} eta {s.eta:g} {s.noise}" for _, s in settings.active)
-    detail = f"K {settings.steps}; {main} eta {settings.eta:g}; {slots}"
+    steps, evaluations = (_words(value) for value in (settings.steps, settings.evaluations))
+    detail = f"K {steps}, E {evaluations}; {main} eta {settings.eta:g}; {slots}"
+    if settings.eta:
+        detail += f"; {settings.correction}"
     return Method(label, detail, partial(aggregated, settings=settings, main=main, mix=mix))
+
+
+def _words(number: int) -> str:
+    """K or E: "auto", "all", or the number."""
+    return {AUTO: "auto", 0: "all"}.get(number, str(number))
 
 
 METHODS: dict[str, Method] = {
@@ -256,7 +317,11 @@ METHODS: dict[str, Method] = {
     "amdm-defaults": amdm_row("AMDM, defaults", DEFAULTS),
     "amdm": amdm_row("**AMDM, best found**", BEST),
     "amdm-unguided": amdm_row("AMDM, best found for CFG 1", UNGUIDED),
-    "amdm-no-correction": amdm_row("AMDM without correction", without_correction(BEST)),
+    "guidance-sum": Method("both guidances at full weight", "all steps", partial(guidance, kind=Summed)),
+    "saliency": Method("the stronger guidance's prediction", "all steps", partial(guidance, kind=Picked)),
+    **{f"amdm-e{count or 'all'}": amdm_row("AMDM", replace(BEST, evaluations=count)) for count in (2, 3, 5, 0)},
+    **{f"amdm-{rule}": amdm_row("AMDM with a pull", pulled(BEST, rule)) for rule in ("relative", "norm", "own")},
+    "amdm-first-defaults": amdm_row("AMDM, the first defaults", FIRST_DEFAULTS),
     "amdm-lerp": amdm_row("AMDM with lerp", BEST, mix=torch.lerp),
     "amdm-three": amdm_row("**AMDM, three models**", BEST_THREE),
     "released": Method("the released code's rule", "its own defaults: mixed in steps 2 to 4", released),

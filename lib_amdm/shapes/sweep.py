@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .measuring import Bench
-from .methods import BEST, BEST_THREE, DEFAULTS, MAIN, Method, amdm_row, mixing
+from .methods import BEST, BEST_THREE, MAIN, Method, amdm_row, mixing
 from .scores import QUANTITIES
 
 STEPS = (2, 3, 5, 8, 11, 14, 17, 20)
 GAMMAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ETAS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+EVALUATIONS = (1, 2, 3, 4, 5, 7, 0)
+PULLS = ("relative", "norm", "own")
 NOISES = ("shared", "independent")
 MAINS = ("shapes", "colours")
 
@@ -35,7 +37,8 @@ class Grid:
 def two_models(main: str = MAIN, **changed: Any) -> Method:
     """AMDM with the two models and BEST's settings but for those `changed`."""
     slot = BEST.co_models[0]
-    told = {"steps": BEST.steps, "eta": BEST.eta, "gamma": slot.gamma, "co_eta": slot.eta, "noise": slot.noise}
+    told = {"steps": BEST.steps, "evaluations": BEST.evaluations, "eta": BEST.eta}
+    told |= {"gamma": slot.gamma, "co_eta": slot.eta, "noise": slot.noise}
     other = next(name for name in MAINS if name != main)
     return amdm_row("AMDM", mixing(other, **{**told, **changed}), main)
 
@@ -49,11 +52,12 @@ def three_models(steps: int, gamma: float) -> Method:
 _K, _GAMMA = ("K", STEPS), ("gamma", GAMMAS)
 GRIDS: dict[str, Grid] = {
     "gamma-k": Grid("K and gamma", _K, _GAMMA, lambda k, gamma: two_models(steps=k, gamma=gamma)),
-    "gamma-k-paper": Grid(
-        f"K and gamma with the default eta, {DEFAULTS.eta:g}",
-        _K,
-        _GAMMA,
-        lambda k, gamma: two_models(steps=k, gamma=gamma, eta=DEFAULTS.eta, co_eta=DEFAULTS.eta),
+    "evaluations": Grid("K and E", _K, ("E", EVALUATIONS), lambda k, count: two_models(steps=k, evaluations=count)),
+    "pull": Grid(
+        "correction and eta of both models",
+        ("correction", PULLS),
+        ("eta", ETAS),
+        lambda rule, eta: two_models(correction=rule, eta=eta, co_eta=eta),
     ),
     "gamma-k-colours": Grid(
         "K and gamma, colours as the main model",
