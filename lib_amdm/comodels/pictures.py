@@ -37,11 +37,16 @@ def opened(text: str, who: str) -> Image.Image:
 def mask_of(text: str, who: str) -> Image.Image:
     """A mask in grey, upright: the picture's transparency where it has any, or else its brightness."""
     picture = _decoded(text, f"{who}: the mask")
+    return _transparency(picture) or picture.convert("L")
+
+
+def _transparency(picture: Image.Image) -> Image.Image | None:
+    """The picture's alpha; None where all of it is opaque."""
     if "A" in picture.getbands() or "transparency" in picture.info:
         alpha = picture.convert("RGBA").getchannel("A")
         if alpha.getextrema() != (255, 255):
             return alpha
-    return picture.convert("L")
+    return None
 
 
 def _decoded(text: str, what: str) -> Image.Image:
@@ -62,8 +67,9 @@ def fingerprint(text: str) -> str:
     if not text:
         return ""
     try:
-        picture = opened(text, "AMDM")
-        content = repr(picture.size).encode() + picture.tobytes()
+        picture = _decoded(text, "AMDM: the picture")
+        alpha = _transparency(picture)
+        content = repr(picture.size).encode() + picture.convert("RGB").tobytes() + (alpha.tobytes() if alpha else b"")
     except AmdmError:
         content = text.encode()
     return hashlib.sha256(content).hexdigest()[:FINGERPRINT]

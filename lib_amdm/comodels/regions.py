@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ def region_map(slot: CoModel, height: int, width: int, who: str) -> Tensor | Non
     covered = torch.ones(1, 1, height, width)
     boxes = boxes_of(slot.region)
     if boxes:
-        covered = torch.stack([_covered(box, height, width) for box in boxes]).amax(0)[None, None]
+        covered = _covered(boxes, height, width)[None, None]
     if slot.mask:
         mask = torch.from_numpy(np.array(mask_of(slot.mask, who), dtype=np.float32) / 255)
         covered = covered * F.interpolate(mask[None, None], (height, width), mode="area")
@@ -32,12 +34,16 @@ def region_map(slot: CoModel, height: int, width: int, who: str) -> Tensor | Non
     return None if bool((covered == 1).all()) else covered
 
 
-def _covered(box: Box, height: int, width: int) -> Tensor:
-    """How much of each place is in the box."""
-    x0, y0, x1, y1 = box
-    return _along(y0, y1, height)[:, None] * _along(x0, x1, width)[None, :]
+def _covered(boxes: Sequence[Box], height: int, width: int) -> Tensor:
+    """How much of each place is in any of the boxes."""
+    xs, ys = (sorted({box[end] for box in boxes for end in ends}) for ends in ((0, 2), (1, 3)))
+    inside = torch.zeros(len(ys) - 1, len(xs) - 1, dtype=torch.float64)
+    for x0, y0, x1, y1 in boxes:
+        inside[ys.index(y0) : ys.index(y1), xs.index(x0) : xs.index(x1)] = 1
+    return (_along(ys, height).T @ inside @ _along(xs, width)).float()
 
 
-def _along(begin: float, end: float, count: int) -> Tensor:
-    places = torch.arange(count, dtype=torch.float32)
-    return (torch.clamp(end * count - places, 0, 1) - torch.clamp(begin * count - places, 0, 1)).clamp(0, 1)
+def _along(ends: Sequence[float], count: int) -> Tensor:
+    """How much of each of `count` places along a side lies between one of the ends and the next, (parts, count)."""
+    places = torch.arange(count, dtype=torch.float64)
+    return (torch.tensor(ends, dtype=torch.float64)[:, None] * count - places).clamp(0, 1).diff(dim=0)

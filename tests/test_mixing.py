@@ -1,0 +1,147 @@
+"""From settings to a sampler: a slot becomes a co-run with the same numbers, and the settings reach `amdm` by name."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from lib_amdm.comodels import mixing
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.mixing import co_run, mixed
+from lib_amdm.comodels.pictures import as_text
+from lib_amdm.sampling import amdm, private_seeds
+from lib_amdm.settings import CoModel, Settings
+
+SEEDS, SIZE = [11, 12], (8, 6)
+
+
+def zero(x: Tensor, sigma: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+shares = st.floats(0, 1)
+
+
+@given(
+    st.builds(
+        CoModel,
+        gamma=shares,
+        gamma_end=st.none() | shares,
+        eta=st.floats(0, 100),
+        noise=st.sampled_from(["shared", "independent"]),
+    ),
+    st.integers(1, 10),
+)
+def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: int) -> None:
+    run = co_run(number, slot, zero, SEEDS, SIZE)
+    assert (run.gamma, run.gamma_end, run.eta, run.noise) == (slot.gamma, slot.gamma_end, slot.eta, slot.noise)
+    assert run.denoise is zero
+    assert run.seed == private_seeds(SEEDS, number)
+    assert run.speaks == slot.speaks
+    assert (run.region, run.sigma_max, run.told) == (None, None, None)
+
+
+def test_what_the_host_knows_of_the_model_is_handed_on() -> None:
+    run = co_run(1, CoModel(), zero, SEEDS, SIZE, sigma_max=14.6, told=bool)
+    assert (run.sigma_max, run.told) == (14.6, bool)
+
+
+def test_a_region_becomes_a_map_over_the_latent_by_which_every_share_is_multiplied() -> None:
+    run = co_run(1, CoModel(gamma=0.6, gamma_end=0.2, region="0 0 0.5 1"), zero, SEEDS, SIZE)
+    expected = torch.zeros(1, 1, *SIZE)
+    expected[..., :3] = 1
+    assert torch.equal(run.region, expected)
+    torch.testing.assert_close(run.share(0, 3), 0.6 * expected)
+    torch.testing.assert_close(run.share(2, 3), 0.2 * expected)
+
+
+def test_a_slots_noise_is_its_own() -> None:
+    seeds = [seed for number in (1, 2) for seed in co_run(number, CoModel(), zero, SEEDS, SIZE).seed]
+    assert len({*seeds, *SEEDS}) == 6
+
+
+def test_a_mask_that_cannot_be_read_is_named_with_its_slot() -> None:
+    with pytest.raises(AmdmError, match=r"^AMDM slot 3: the mask cannot be read"):
+        co_run(3, CoModel(mask="no picture"), zero, SEEDS, SIZE)
+
+
+def test_the_settings_reach_amdm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(steps=7, evaluations=3, eta=0.25, start=2, correction="paper")
+    caught: dict[str, Any] = {}
+
+    def catch(*args: Any, **kwargs: Any) -> str:
+        caught.update(inspect.signature(amdm).bind(*args, **kwargs).arguments)
+        return "sampler"
+
+    monkeypatch.setattr(mixing, "amdm", catch)
+    assert mixed(zero, settings, ["run"], nominal_steps=30) == "sampler"
+    assert caught == {
+        "func": zero,
+        "co_models": ["run"],
+        "steps": 7,
+        "evaluations": 3,
+        "eta": 0.25,
+        "start": 2,
+        "correction": "paper",
+        "nominal_steps": 30,
+    }
+
+
+def euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    for sigma, after in pairwise(sigmas):
+        x = x + (x - model(x, sigma.expand(len(x)))) / sigma * (after - sigma)
+    return x
+
+
+def main(x: Tensor, sigma: Tensor) -> Tensor:
+    return x / (1 + sigma.view(-1, 1, 1, 1) ** 2)
+
+
+def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
+    """What is drawn, and the noise levels at which the first co-model was evaluated."""
+    levels: list[float] = []
+
+    def co_model(x: Tensor, sigma: Tensor) -> Tensor:
+        levels.append(sigma[0].item())
+        return torch.full_like(x, 2.0)
+
+    runs = [co_run(n, slot, co_model if n == 1 else zero, SEEDS, SIZE) for n, slot in enumerate(slots, 1)]
+    x = 5 * torch.randn(2, 4, *SIZE, generator=torch.Generator().manual_seed(0))
+    return mixed(euler, settings, runs)(main, x, torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.0])), levels
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        ({"steps": 5, "evaluations": 0}, 5),
+        ({"steps": 5}, 4),
+        ({"steps": 3}, 3),
+        ({"steps": 6, "evaluations": 2}, 2),
+        ({"evaluations": 0}, 6),  # a latent this small is mixed down to a level below all of these
+        ({"steps": 0}, 0),
+    ],
+)
+def test_a_co_model_is_evaluated_as_often_as_the_settings_say(told: dict[str, int], count: int) -> None:
+    _, levels = drawn(Settings(**told), CoModel())
+    assert len(levels) == count
+    assert levels == sorted(levels, reverse=True)
+    assert levels[:1] == [5.0][:count], "the first step is always among them"
+
+
+def test_outside_its_region_a_model_says_nothing() -> None:
+    settings = Settings(steps=6, evaluations=0)
+    alone, _ = drawn(settings, CoModel(gamma=0.0))
+    left = Image.new("L", (SIZE[1], SIZE[0]), 0)
+    left.paste(255, (0, 0, 3, SIZE[0]))
+    for place in ({"region": "0 0 0.5 1"}, {"mask": as_text(left)}):
+        found, _ = drawn(settings, CoModel(gamma=1.0, **place))
+        assert torch.equal(found[..., 3:], alone[..., 3:])
+        torch.testing.assert_close(found[..., :3], torch.full_like(found[..., :3], 2.0))
