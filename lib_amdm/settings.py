@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
@@ -86,30 +87,32 @@ class WordSpec(Spec):
     word: str = ""
     meaning: Any = None
 
+    @property
+    def pattern(self) -> str:
+        """What a text must be like: the word, in small letters or capitals, or a number."""
+        word = "".join(f"[{letter}{letter.upper()}]" for letter in self.word)
+        return rf"^\s*({word}|-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$"
+
     def check(self, value: Any, path: str) -> Any:
         if isinstance(value, str):
-            given = value.strip().lower()
-            if given == self.word:
-                return self.meaning
-            try:
-                value = float(given)
-            except ValueError as error:
+            if not re.search(self.pattern, value):
                 other = f'"{self.word}"' if self.word else "empty"
                 raise SettingsError(
                     f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]} or {other}, but it is {value!r}; change it.'
-                ) from error
+                )
+            given = value.strip().lower()
+            value = self.meaning if given == self.word else float(given)
         return self.meaning if value == self.meaning else super().check(value, path)
 
     def schema(self) -> dict[str, Any]:
-        """The number or the word, and null or the number that the word stands for."""
+        """The number, or the word, or what it stands for; or the number as a text, whose range only `check` knows."""
         told = super().schema()
         number = {name: told.pop(name) for name in ("type", "minimum", "maximum")}
-        return {**told, "anyOf": [number, {"enum": list(dict.fromkeys([self.word, self.meaning]))}]}
+        other = {"enum": list(dict.fromkeys([self.word, self.meaning]))}
+        return {**told, "anyOf": [number, other, {"type": "string", "pattern": self.pattern}]}
 
     def shown(self, value: Any) -> str:
-        if value == self.meaning:
-            return self.word
-        return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+        return self.word if value == self.meaning else _number(value)
 
 
 class BoxesSpec(Spec):
@@ -122,11 +125,11 @@ class BoxesSpec(Spec):
             raise SettingsError(f'AMDM: "{path}" {error}.') from error
         if boxes is None:
             raise SettingsError(f'AMDM: "{path}" must be a text or a list of boxes, but it is {value!r}; change it.')
-        return value if isinstance(value, str) else "\n".join(" ".join(f"{end:g}" for end in box) for box in boxes)
+        return value if isinstance(value, str) else "\n".join(" ".join(map(_number, box)) for box in boxes)
 
     def schema(self) -> dict[str, Any]:
         ends = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 4, "maxItems": 4}
-        placed = {"type": "object", "properties": {"phrase": {"type": "string"}, "box": ends}, "required": ["box"]}
+        placed = {"type": "object", "properties": {"box": ends}, "required": ["box"]}
         return {**super().schema(), "type": ["string", "array"], "items": {"anyOf": [ends, placed]}}
 
 
@@ -154,6 +157,11 @@ class LayoutSpec(Spec):
             {"type": "object", "properties": row, "required": list(row), "additionalProperties": False} for row in rows
         ]
         return {**super().schema(), "type": ["string", "array"], "items": {"oneOf": one_of}}
+
+
+def _number(value: float) -> str:
+    """A number as a text: 0.5, 3."""
+    return repr(value).removesuffix(".0")
 
 
 _TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

@@ -10,7 +10,7 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 from lib_amdm import __version__
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text, fingerprint, opened
-from lib_amdm.settings import CoModel, Settings, SettingsError, flat
+from lib_amdm.settings import AUTO, PICTURES, CoModel, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
 DEFAULTS = [spec.default for _, spec in flat(3)]
@@ -35,20 +35,32 @@ def test_a_plain_list_is_the_panel() -> None:
     assert type(settings.steps) is int
 
 
+def test_the_page_tells_words_and_a_request_tells_words_numbers_or_null() -> None:
+    """The page's text boxes say "auto" or nothing; both mean what a request with the number or null means."""
+    values = [spec.shown(spec.default) for _, spec in flat(3)]
+    assert api.read_args(values) == api.read_args(DEFAULTS) == Settings(co_models=(CoModel(),) * 3)
+    for auto in ("auto", AUTO):
+        for end in (None, ""):
+            given = {"steps": auto, "evaluations": auto, "co_models": [{"gamma_end": end}]}
+            assert api.read_args([given]) == Settings(co_models=(CoModel(),))
+
+
 def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
     from PIL import Image
 
     picture = Image.new("RGB", (3, 2), (1, 2, 3))
-    images = [index for index, (_, spec) in enumerate(flat(3)) if spec.name == "image"]
+    keys = [(slot, spec.name) for slot, spec in flat(3)]
     values = list(DEFAULTS)
-    for index in images:
-        values[index] = None
+    for index, (_, name) in enumerate(keys):
+        values[index] = None if name in PICTURES else values[index]
     assert api.read_args(values).co_models == (CoModel(),) * 3
-    values[images[0]] = values[images[2]] = picture
+    for key in ((0, "image"), (2, "image"), (3, "mask")):
+        values[keys.index(key)] = picture
     settings = api.read_args(values)
-    for text in (settings.main_adapter.image, settings.co_models[1].image, f"data:image/png;base64,{as_text(picture)}"):
+    told = (settings.main_adapter.image, settings.co_models[1].image, settings.co_models[2].mask)
+    for text in (*told, f"data:image/png;base64,{as_text(picture)}"):
         assert opened(text, "AMDM").tobytes() == picture.tobytes()
-    assert settings.co_models[0].image == ""
+    assert settings.co_models[0].image == settings.co_models[1].mask == ""
     assert fingerprint(settings.main_adapter.image) == fingerprint(as_text(picture)) != fingerprint("")
 
 
@@ -66,6 +78,9 @@ def test_what_is_no_picture_is_named(text: str) -> None:
         (["AMDM", *DEFAULTS[1:]], '"enabled"'),
         ([{"stepss": 5}], '"stepss" is not a setting'),
         ([{"co_models": [{"gamma": "much"}]}], r"co_models\[0\].gamma"),
+        ([{"evaluations": "some"}], '"evaluations" must be a whole number or "auto"'),
+        ([{"steps": None}], '"steps"'),
+        ([{"co_models": [{"region": [[0, 0, 2, 1]]}]}], r'"co_models\[0\].region" has a row 1'),
         ([[{"enabled": True}]], "one object with names"),
     ],
 )

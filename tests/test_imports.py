@@ -127,7 +127,7 @@ def test_only_hosts_import_a_webui_and_only_the_page_imports_gradio(file: Path) 
         assert not roots & WEBUI_MODULES, f"{own} imports {roots & WEBUI_MODULES}; that belongs into a host"
     if part_of(own) not in ("webui", "hosts") and own != DEMO_PAGE:
         assert "gradio" not in roots
-    if part_of(own) in ("aggregation", "sampling", "adapters", "comodels"):
+    if part_of(own) in (*SAMPLING, "adapters", "comodels"):
         assert not roots & LIBRARIES, f"{own} imports {roots & LIBRARIES}"
 
 

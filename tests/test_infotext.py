@@ -17,7 +17,7 @@ from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
 from lib_amdm.layout import EXAMPLE
-from lib_amdm.settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings, flat, infotext_label
+from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, PICTURES, Adapted, CoModel, Settings, flat, infotext_label
 from lib_amdm.webui import infotext
 
 SLOTS = 4
@@ -77,11 +77,11 @@ def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
     """The settings of a panel after its controls were set; what is absent is left at its default."""
     values = []
     for slot, spec in flat(slots):
-        label = infotext_label(slot, spec)
-        if spec.name == "image":  # no control is set by its entry
+        label, default = infotext_label(slot, spec), spec.shown(spec.default)
+        if spec.name in PICTURES:  # no control is set by its entry
             values.append(spec.default)
             continue
-        values.append(cast(params[label], spec.default, page) if label in params else spec.default)
+        values.append(cast(params[label], default, page) if label in params else default)
     return Settings.from_list(values)
 
 
@@ -96,7 +96,10 @@ def as_it_ran(settings: Settings, titles: dict[int, str], slots: int = SLOTS) ->
     """What a round trip has to give: slots that took no part are empty again."""
     ran = dict(settings.active) if settings.co_runs else {}
     numbers = range(1, slots + 1)
-    kept = (replace(ran[n], checkpoint=titles.get(n, ran[n].checkpoint)) if n in ran else CoModel() for n in numbers)
+    kept = (
+        replace(ran[n], checkpoint=titles.get(n, ran[n].checkpoint), mask="") if n in ran else CoModel()
+        for n in numbers
+    )
     main = settings.main_adapter
     return replace(
         settings,
@@ -145,12 +148,20 @@ SPECIAL = (
     "False",
     "\r",
 )
+REGIONS = ("", "0 0 0.5 1", "0 0 1 0.5\n0.25, .5, 1, 1\n", " a sign: STOP: 0 0 1 1", "[[0, 0, 0.5, 1]]", "[]")
 texts = st.one_of(
     st.just(""),
     st.sampled_from(SPECIAL),
     st.lists(st.sampled_from(PIECES), max_size=6).map("".join),
     st.text(st.characters(codec="utf-8"), max_size=12),
 )
+
+
+def picture(colour: tuple[int, ...]) -> str:
+    return as_text(Image.new("RGBA" if len(colour) > 3 else "RGB", (3, 2), colour))
+
+
+RED = picture((255, 0, 0))
 
 
 def adapters() -> dict[str, st.SearchStrategy[Any]]:
@@ -168,6 +179,10 @@ def co_models(eta: float) -> st.SearchStrategy[CoModel]:
         enabled=st.booleans(),
         checkpoint=st.sampled_from([*TITLES, MAIN_CHECKPOINT, "None", "lost.safetensors"]),
         gamma=st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1)),
+        gamma_end=st.one_of(st.sampled_from([None, 0.0, 0.3, 1.0]), st.floats(0, 1)),
+        region=st.sampled_from(REGIONS),
+        mask=st.sampled_from(["", RED]),
+        feather=st.one_of(st.just(0.0), st.floats(0, 0.5)),
         eta=st.floats(0, eta),
         prompt=texts,
         negative_prompt=texts,
@@ -183,7 +198,8 @@ def all_settings(draw: st.DrawFn) -> Settings:
     eta = 1000 if correction == "paper" else 1
     return Settings(
         enabled=True,
-        steps=draw(st.integers(0, 150)),
+        steps=draw(st.just(AUTO) | st.integers(0, 150)),
+        evaluations=draw(st.just(AUTO) | st.integers(0, 150)),
         eta=draw(st.floats(0, eta)),
         which_pass=draw(st.sampled_from(["first", "hires", "both"])),
         start=draw(st.integers(0, 149)),
@@ -201,10 +217,6 @@ def can_be_read_back(settings: Settings) -> bool:
 
 def one(**slot: Any) -> Settings:
     return Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0], **slot),))
-
-
-def picture(colour: tuple[int, int, int]) -> str:
-    return as_text(Image.new("RGB", (3, 2), colour))
 
 
 # --- tests ---
@@ -243,13 +255,39 @@ def test_every_entry_can_be_an_infotext(settings: Settings) -> None:
 
 def test_what_is_written_is_short() -> None:
     settings = Settings(enabled=True, steps=8, co_models=(CoModel(checkpoint="beta", gamma=0.7),))
-    assert infotext.written(settings, {1: TITLES[1]}) == {
+    short = {
         "AMDM": "True",
         "AMDM steps": "8",
-        "AMDM eta": "0.2",
+        "AMDM eta": "0",
         "AMDM 1 checkpoint": TITLES[1],
         "AMDM 1 gamma": "0.7",
     }
+    assert infotext.written(settings, {1: TITLES[1]}) == short
+    assert infotext.written(replace(settings, steps=AUTO), {1: TITLES[1]}) == {**short, "AMDM steps": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("main", "slot", "told"),
+    [
+        ({"evaluations": 0}, {}, {"AMDM evaluations": "0"}),
+        ({"evaluations": 7}, {}, {"AMDM evaluations": "7"}),
+        ({}, {"gamma_end": 0.0}, {"AMDM 1 gamma end": "0"}),
+        ({}, {"gamma_end": 0.3}, {"AMDM 1 gamma end": "0.3"}),
+        ({}, {"region": "0 0 0.5 1", "feather": 0.1}, {"AMDM 1 region": "0 0 0.5 1", "AMDM 1 feather": "0.1"}),
+        ({}, {"mask": RED}, {"AMDM 1 mask": fingerprint(RED)}),
+    ],
+)
+def test_what_is_told_beside_that(main: dict[str, Any], slot: dict[str, Any], told: dict[str, str]) -> None:
+    settings = replace(one(**slot), **main)
+    assert infotext.written(settings, {}) == infotext.written(one(), {}) | told
+    assert round_trip(settings, {}) == as_it_ran(settings, {})
+
+
+def test_auto_and_an_empty_end_take_the_place_of_what_a_panel_showed() -> None:
+    params = read(picture_text(infotext.written(one(), {})))
+    infotext.expand(params, 1, FakeHost())
+    shown = {label: params[label] for label in ("AMDM steps", "AMDM evaluations", "AMDM 1 gamma end")}
+    assert shown == {"AMDM steps": "auto", "AMDM evaluations": "auto", "AMDM 1 gamma end": ""}
 
 
 def test_slots_keep_their_numbers_and_idle_ones_are_left_out() -> None:
@@ -337,6 +375,17 @@ def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.Log
         assert infotext.pasted_image("AMDM 1 adapter image", params) is None
     assert fingerprint(red) in caplog.text
     assert infotext.pasted_image("AMDM 2 adapter image", params) is None
+
+
+def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest.LogCaptureFixture) -> None:
+    """Masks that differ in their transparency alone are two masks."""
+    masks = [picture((0, 0, 0)), picture((0, 0, 0, 255)), picture((0, 0, 0, 128)), picture((0, 0, 0, 0))]
+    entries = [infotext.written(one(mask=mask), {})["AMDM 1 mask"] for mask in masks]
+    assert entries[0] == entries[1], "one picture, in two kinds of file"
+    assert len(set(entries)) == 3
+    params = read(picture_text({"AMDM 1 mask": entries[2]}))
+    with caplog.at_level(logging.WARNING), pytest.warns(UserWarning, match=entries[2]):
+        assert infotext.pasted_image("AMDM 1 mask", params) is None
 
 
 def test_an_adapter_that_can_do_nothing_is_not_told() -> None:

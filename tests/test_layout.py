@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from lib_amdm.adapters.interactdiffusion import between
-from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region
-from lib_amdm.webui.layout import EMPTY, drawing, preview
+from lib_amdm.comodels.pictures import as_text
+from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region, boxes_of
+from lib_amdm.webui.layout import EMPTY, EVERYWHERE, GRID, SIZE, drawing, preview, region_preview
 
 BALL = {"phrase": "a ball", "box": [0.5, 0.5, 1, 1]}
 BOY = {"phrase": "a boy", "box": [0, 0, 0.5, 1]}
@@ -108,6 +110,62 @@ def test_words_cannot_leave_the_drawing() -> None:
     assert preview("") == EMPTY
 
 
+# --- regions: boxes alone ---
+
+
+def test_a_region_is_read_from_lines_and_from_json_with_or_without_phrases() -> None:
+    told = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)]
+    lines = ("0 0 0.5 1\n0.5 0.5 1 1", "a boy: 0, 0, .5, 1\n\n a sign: STOP: [0.5 0.5 1 1]\n")
+    rows = ([[0, 0, 0.5, 1], [0.5, 0.5, 1, 1]], [BOY, BALL], [BOY, BALL["box"]])
+    for one in (*lines, *rows, *map(json.dumps, rows)):
+        assert boxes_of(one) == told
+    for nothing in ("", " \n", "[]", []):
+        assert boxes_of(nothing) == []
+
+
+def test_the_boxes_of_a_layout_can_be_a_region() -> None:
+    lines = "\n".join(line for line in EXAMPLE.splitlines() if ">" not in line)
+    assert boxes_of(lines) == [placed.box for placed in Layout.read(EXAMPLE).regions]
+
+
+def fields(drawn: str) -> list[tuple[float, float, float]]:
+    """x, y and the share of each field of a region's drawing."""
+    _, *rects = ElementTree.fromstring(drawn).findall("{http://www.w3.org/2000/svg}rect")
+    return [tuple(float(rect.get(name)) for name in ("x", "y", "opacity")) for rect in rects]
+
+
+def test_a_regions_drawing_covers_what_the_region_covers() -> None:
+    drawn = fields(region_preview("0 0 0.5 1\n0 0 1 0.25", None, 0.0))
+    assert {share for _, _, share in drawn} == {1.0}
+    assert len(drawn) == GRID * GRID * 0.625
+    assert max(y for x, y, _ in drawn if x >= SIZE / 2) < SIZE / 4
+    assert len({share for _, _, share in fields(region_preview("0 0 0.5 1", None, 0.1))}) > 4
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (1024, 512), (512, 1024), (64, 2048)])
+def test_a_regions_drawing_has_the_form_of_the_picture(width: int, height: int) -> None:
+    drawn = region_preview("0 0 0.5 1", None, 0.0, width, height)
+    told = ElementTree.fromstring(drawn)
+    assert float(told.get("width")) / float(told.get("height")) == pytest.approx(width / height)
+    assert max(float(told.get("width")), float(told.get("height"))) == SIZE
+    assert max(x for x, _, _ in fields(drawn)) < float(told.get("width")) / 2
+
+
+def test_a_regions_mask_is_drawn_with_its_boxes() -> None:
+    mask = Image.new("L", (2, 2), 0)
+    mask.putpixel((0, 0), 255)
+    for picture in (mask, as_text(mask)):
+        assert len(fields(region_preview("0 0 1 0.25", picture, 0.0))) == GRID * GRID / 8
+
+
+def test_what_a_region_cannot_be_is_told_in_its_place() -> None:
+    for nothing in (("", None, 0.0), (None, None, None), ("0 0 1 1", None, 0.3)):
+        assert region_preview(*nothing) == EVERYWHERE
+    assert "row 2" in region_preview("0 0 1 1\n<b>", None, 0.0)
+    assert "<b>" not in region_preview("<b>", None, 0.0)
+    assert "mask cannot be read" in region_preview("", "no picture", 0.0)
+
+
 # --- nonsense, and what is between two boxes ---
 
 
@@ -121,10 +179,15 @@ def test_nothing_else_than_a_sentence_comes_of_nonsense(told: Any) -> None:
         Layout.read(told)
     except LayoutError as error:
         assert str(error)
+    try:
+        boxes_of(told if isinstance(told, str) else [told])
+    except LayoutError as error:
+        assert str(error)
 
 
 shares = st.floats(0, 1).map(lambda x: round(x, 4))
-boxes = st.tuples(shares, shares, shares, shares).filter(lambda b: b[0] < b[2] and b[1] < b[3])
+sides = st.lists(shares, min_size=2, max_size=2, unique=True).map(sorted)
+boxes = st.tuples(sides, sides).map(lambda pair: tuple(end for ends in zip(*pair) for end in ends))
 
 
 @given(boxes, boxes)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from fake_host import ADAPTERS, TITLES, FakeHost
+from PIL import Image
 
-from lib_amdm.settings import CoModel, Settings, flat, infotext_label
+from lib_amdm.comodels.pictures import mask_of
+from lib_amdm.settings import PICTURES, CoModel, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
 
@@ -74,13 +76,18 @@ def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None
     assert read_args(values) == Settings(co_models=(CoModel(),) * slots)
     assert json.loads(json.dumps(values)) == values
     # the WebUI's API casts to the type of the default when it reads an infotext
-    pairs = [(value, spec) for value, (_, spec) in zip(values, flat(slots)) if spec.name != "image"]
-    assert [type(value) for value, _ in pairs] == [spec.type for _, spec in pairs]
+    pairs = [(value, spec) for value, (_, spec) in zip(values, flat(slots)) if spec.name not in PICTURES]
+    kinds = [str if isinstance(spec, WordSpec) else spec.type for _, spec in pairs]
+    assert [type(value) for value, _ in pairs] == kinds
 
 
 def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:
     for component, (_, spec) in zip(built.components, flat(3)):
-        if spec.minimum is not None:
+        if isinstance(spec, WordSpec):  # no slider has a place for a word
+            assert isinstance(component, gr.Textbox), spec.name
+            assert component.value == spec.word
+            assert component.placeholder
+        elif spec.minimum is not None:
             span = (component.minimum, component.maximum, component.step)
             assert span == (spec.minimum, spec.maximum, spec.step), spec.name
         if spec.choices:
@@ -90,8 +97,9 @@ def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> Non
 def test_labels_are_unique_and_say_which_co_model(built: panel.Panel) -> None:
     labels = [component.label for component in built.components]
     assert len(set(labels)) == len(labels)
-    assert labels[:3] == ["AMDM", "AMDM steps", "AMDM eta"]
-    assert {"Gamma of co-model 1", "CFG scale of co-model 2", "Use co-model 3"} <= set(labels)
+    assert labels[:4] == ["AMDM", "AMDM steps", "AMDM evaluations", "AMDM eta"]
+    told = {"Gamma of co-model 1", "Gamma end of co-model 2", "CFG scale of co-model 2", "Use co-model 3"}
+    assert told | {f"{name} of co-model 3" for name in ("Region", "Mask", "Feather")} <= set(labels)
 
 
 def test_every_control_is_explained(built: panel.Panel) -> None:
@@ -123,7 +131,7 @@ def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
     for (component, field), made, (slot, spec) in zip(built.infotext_fields, built.components, flat(3)):
         assert component is made
         # a picture cannot come out of a text: its field tells of it, and sets nothing
-        assert field({}) is None if spec.name == "image" else field == infotext_label(slot, spec)
+        assert field({}) is None if spec.name in PICTURES else field == infotext_label(slot, spec)
 
 
 def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
@@ -220,14 +228,15 @@ def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets
     with gr.Blocks() as demo:
         build(page)
     said, *updates = clicked(demo, "fill")(preset.name)
-    keys = [(slot, spec) for slot, spec in flat(3) if spec.name != "image"]
+    keys = [(slot, spec) for slot, spec in flat(3) if spec.name not in PICTURES]
     values = {key: update["value"] for key, update in zip(keys, updates)}
+    assert {type(value) for (_, spec), value in values.items() if isinstance(spec, WordSpec)} == {str}
     told = read_args([values.get(key) for key in flat(3)])
     expected = preset.with_files(ADAPTERS)
     assert told.co_models[: len(expected.co_models)] == expected.co_models
     assert told.main_adapter == expected.main_adapter
     assert told.main_adapter.adapter == ADAPTERS[1], "the user's own file stands in for the published name"
-    assert (told.enabled, told.steps, told.eta) == (True, 3, expected.eta)
+    assert (told.enabled, told.steps, told.evaluations, told.eta) == (True, 3, 0, expected.eta)
     assert str(preset.sampling_steps) in said
 
 
@@ -238,3 +247,47 @@ def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
     assert "more slots" in said
     assert not any("value" in update for update in updates)
     assert "Choose" in clicked(demo, "fill")(None)[0]
+
+
+# --- what is told in words, and regions ---
+
+
+@pytest.mark.parametrize(
+    ("told", "steps", "end"), [(("auto", ""), -1, None), ((" Auto ", " "), -1, None), (("7", "0.3"), 7, 0.3)]
+)
+def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int, end: float | None) -> None:
+    with gr.Blocks():
+        values = {component.label: component.value for component in build(page, slots=1).components}
+    typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}
+    settings = read_args(list((values | typed).values()))
+    assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
+
+
+def test_a_start_may_be_given_and_is_what_the_controls_show(page: Page) -> None:
+    start = Settings(steps=5, co_models=(CoModel(gamma_end=0.3, region="0 0 0.5 1", feather=0.25),))
+    with gr.Blocks():
+        built = panel.build_panel(page, 2, "txt2img", str, start)
+    assert read_args([component.value for component in built.components]) == Settings(
+        steps=5, co_models=(*start.co_models, CoModel())
+    )
+
+
+def test_a_region_is_drawn_where_it_is_told(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page, slots=1)
+    drawn = clicked(demo, "region_preview")
+    assert "<svg" in drawn("0 0 0.5 1", None, 0.1)
+    assert "<svg" not in drawn("", None, 0)
+
+
+def test_a_masks_transparency_is_kept_by_its_control(built: panel.Panel) -> None:
+    """gradio makes of a picture what its control's mode says; a picture that is opaque is told by its brightness."""
+    control = by_label(built)["Mask of co-model 1"]
+    clear, white = Image.new("RGBA", (2, 1), (0, 0, 0, 0)), Image.new("L", (2, 1), 255)
+    clear.putpixel((1, 0), (0, 0, 0, 255))
+    white.putpixel((0, 0), 0)
+    for picture in (clear, white):
+        values = [component.value for component in built.components]
+        values[built.components.index(control)] = picture.convert(control.image_mode)
+        mask = read_args(values).co_models[0].mask
+        assert list(mask_of(mask, "AMDM").tobytes()) == [0, 255]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lib_amdm.layout import EXAMPLE, Layout
-from lib_amdm.settings import CoModel, Settings, specs
+from lib_amdm.settings import CoModel, Settings, WordSpec, specs
 from lib_amdm.webui.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -22,10 +22,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("spec", [*specs(Settings), *specs(CoModel)], ids=lambda spec: spec.name)
 def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
-    words = {bool: {True: "on", False: "off"}, str: {"": "empty"}}.get(spec.type, {})
-    default = words.get(spec.default, spec.default)
+    words = {bool: {True: "on", False: "off"}}.get(spec.type, {})
+    shown = spec.shown(spec.default)
+    default = "empty" if shown == "" else words.get(shown, shown)
     values = ", ".join(spec.choices) or (f"{spec.minimum:g} to {spec.maximum:g}" if spec.minimum is not None else None)
     values = values or {bool: "on, off", str: "text"}[spec.type]
+    if isinstance(spec, WordSpec):
+        values += f" or {spec.word or 'empty'}"
     assert f"| `{spec.name}` | {default} | {values} | {spec.help} |" in README
 
 

@@ -14,7 +14,7 @@ import torch
 from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.sampling import CoRun
-from lib_amdm.settings import Adapted, CoModel, Settings, SettingsError
+from lib_amdm.settings import AUTO, Adapted, CoModel, Settings, SettingsError
 from lib_amdm.webui import run
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
@@ -138,14 +138,19 @@ def draw(sampler, model=lambda x, sigma: x / (1 + sigma**2).view(-1, 1, 1, 1)):
     return sampler.func(model, torch.ones(1, 1, 2, 2), sigmas=torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0]))
 
 
-def test_what_ran_is_written_after_it_ran():
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "ran"), [(3, AUTO, 3), (3, 0, 3), (4, 2, 2), (2, 150, 2), (AUTO, 1, 1), (AUTO, 0, 4)]
+)
+def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     sampler, host_run = SimpleNamespace(func=euler), FakeRun()
-    p, chosen = prepared(host_with(host_run), sampler)
+    settings = replace(SETTINGS, steps=steps, evaluations=evaluations)
+    p, chosen = prepared(host_with(host_run), sampler, settings)
     run.attach(sampler, chosen)
     assert "AMDM" not in p.extra_generation_params
     draw(sampler)
-    assert (host_run.evaluations, host_run.finished) == (3, 1)
-    assert p.extra_generation_params["AMDM 1 checkpoint"] == "other.safetensors [abc]"
+    assert (host_run.evaluations, host_run.finished) == (ran, 1)
+    told = {"AMDM steps": "auto" if steps == AUTO else str(steps), "AMDM 1 checkpoint": "other.safetensors [abc]"}
+    assert told.items() <= p.extra_generation_params.items()
 
 
 def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():
@@ -228,7 +233,7 @@ def test_it_works_in_every_pass_and_the_slots_in_theirs(which, hires, together):
     assert len(host_run.slots) == len(chosen.co_runs) == together
 
 
-@pytest.mark.parametrize("idle", [{"steps": 0}, {"co_models": ()}])
+@pytest.mark.parametrize("idle", [{"steps": 0}, {"steps": 2, "start": 2}, {"co_models": ()}])
 def test_it_needs_no_step_and_no_slot(idle):
     host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
     _, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, main_adapter=ADAPTED, **idle))

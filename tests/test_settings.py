@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_amdm.layout import EXAMPLE
+from lib_amdm.layout import EXAMPLE, boxes_of
 from lib_amdm.settings import (
+    AUTO,
     MAIN_CHECKPOINT,
     MAX_SLOTS,
     NO_CHECKPOINT,
@@ -22,6 +23,7 @@ from lib_amdm.settings import (
     Settings,
     SettingsError,
     Spec,
+    WordSpec,
     attribute,
     flat,
     infotext_label,
@@ -35,6 +37,16 @@ EACH_NUMBER = pytest.mark.parametrize(("of", "spec"), NUMBERS, ids=lambda value:
 
 
 LAYOUTS = ["", EXAMPLE, '[{"phrase": "a red, round ball: a", "box": [0, 0.25, 1, 1]}]', "[]"]
+REGIONS = [
+    "",
+    "0 0 0.5 1",
+    "a sign: STOP: 0, 0, 1, 0.5\n\n.5 .5 1 1",
+    "[[0, 0, 0.5, 1]]",
+    "[]",
+    EXAMPLE.splitlines()[0],
+]
+WORDS = [(of, spec) for of, spec in ALL if isinstance(spec, WordSpec)]
+EACH_WORD = pytest.mark.parametrize(("of", "spec"), WORDS, ids=lambda value: getattr(value, "name", None))
 
 
 def value_of(spec: Spec, relative: bool) -> st.SearchStrategy[Any]:
@@ -42,13 +54,27 @@ def value_of(spec: Spec, relative: bool) -> st.SearchStrategy[Any]:
         return st.sampled_from(spec.choices)
     if spec.type is bool:
         return st.booleans()
-    if spec.name == "layout":
-        return st.sampled_from(LAYOUTS)
+    if spec.name in ("layout", "region"):
+        return st.sampled_from(LAYOUTS if spec.name == "layout" else REGIONS)
     if spec.type is str:
         return st.text(max_size=20) | st.sampled_from([NO_CHECKPOINT, MAIN_CHECKPOINT, ""])
     top = 1 if relative and spec.name == "eta" else spec.maximum
     whole = st.integers(int(spec.minimum), int(top))
-    return whole if spec.type is int else whole | st.floats(spec.minimum, top)
+    numbers = whole if spec.type is int else whole | st.floats(spec.minimum, top)
+    if not isinstance(spec, WordSpec):
+        return numbers
+    return numbers | st.just(spec.meaning) | st.sampled_from([spec.word, f" {spec.word.title()}\n", "1", "0.0", " 1. "])
+
+
+def meant(spec: Spec, given: Any) -> Any:
+    """The value that a setting has once it was told `given`: a word or a number that was told as a text is read."""
+    if not isinstance(spec, WordSpec) or not isinstance(given, str):
+        return given
+    return spec.meaning if given.strip().lower() == spec.word else float(given)
+
+
+def kinds(spec: Spec) -> tuple[type, ...]:
+    return (spec.type, type(spec.meaning)) if isinstance(spec, WordSpec) else (spec.type,)
 
 
 @st.composite
@@ -104,15 +130,15 @@ def test_a_dict_of_the_settings_gives_the_same_settings(given: dict) -> None:
 def test_every_given_value_is_kept_and_every_other_is_the_default(given: dict) -> None:
     told = Settings.from_dict(given).to_dict()
     for spec in specs(Settings):
-        assert told[spec.name] == given.get(spec.name, spec.default)
-        assert type(told[spec.name]) is spec.type
+        assert told[spec.name] == meant(spec, given.get(spec.name, spec.default))
+        assert type(told[spec.name]) in kinds(spec)
     for spec in specs(Adapted):
         assert told["main_adapter"][spec.name] == given.get("main_adapter", {}).get(spec.name, spec.default)
     assert len(told["co_models"]) == len(given["co_models"])
     for slot, given_slot in zip(told["co_models"], given["co_models"]):
         for spec in specs(CoModel):
-            assert slot[spec.name] == given_slot.get(spec.name, spec.default)
-            assert type(slot[spec.name]) is spec.type
+            assert slot[spec.name] == meant(spec, given_slot.get(spec.name, spec.default))
+            assert type(slot[spec.name]) in kinds(spec)
 
 
 @given(valid())
@@ -120,6 +146,8 @@ def test_the_plain_list_in_the_panels_order_gives_the_same_settings(given: dict)
     settings = Settings.from_dict(given)
     values = [settings.value(slot, spec) for slot, spec in flat(len(settings.co_models))]
     assert Settings.from_list(values) == settings
+    shown = [spec.shown(value) for value, (_, spec) in zip(values, flat(len(settings.co_models)))]
+    assert Settings.from_list(shown) == settings, "as the page's controls have them"
 
 
 def test_nothing_given_is_the_default() -> None:
@@ -135,9 +163,11 @@ def test_reading_settings_changes_nothing_given() -> None:
 
 def test_defaults_are_the_documented_ones() -> None:
     settings, slot = Settings(), CoModel()
-    assert (settings.enabled, settings.steps, settings.eta, settings.which_pass) == (False, 3, 0.2, "first")
+    assert (settings.enabled, settings.steps, settings.evaluations) == (False, AUTO, AUTO)
+    assert (settings.eta, settings.which_pass) == (0.0, "first")
     assert (settings.start, settings.correction, settings.co_models) == (0, "relative", ())
-    assert (slot.enabled, slot.gamma, slot.eta, slot.noise, slot.cfg_scale) == (True, 0.5, 0.2, "shared", 0.0)
+    assert (slot.enabled, slot.gamma, slot.eta, slot.noise, slot.cfg_scale) == (True, 0.5, 0.0, "shared", 0.0)
+    assert (slot.gamma_end, slot.region, slot.mask, slot.feather) == (None, "", "", 0.0)
     assert (slot.prompt, slot.negative_prompt) == ("", "")
 
 
@@ -160,8 +190,13 @@ def test_what_is_taken_fits_the_schema(given: dict) -> None:
 
 def outside(spec: Spec) -> list[Any]:
     """Values that a setting must refuse."""
-    wrong: list[Any] = [None, {}, [{}] if spec.name == "layout" else []]
-    if spec.type is not str:
+    word = isinstance(spec, WordSpec)
+    wrong: list[Any] = [{}, [{}] if spec.name in ("layout", "region") else []]
+    if not word or spec.meaning is not None:
+        wrong += [None]
+    if word:
+        wrong += ["much", f"{spec.word}1x", "1 2", "1,5", "nan", "inf", "1_0", "--1", "."] + ([""] if spec.word else [])
+    elif spec.type is not str:
         wrong += ["1", ""]
     if spec.type in (int, float):
         wrong += [True, False]
@@ -172,7 +207,8 @@ def outside(spec: Spec) -> list[Any]:
     if spec.choices:
         wrong += ["nothing of the kind", spec.choices[0].upper(), ""]
     if spec.minimum is not None:
-        wrong += [spec.minimum - 1, spec.maximum + 1, -(10**400), 10**400, 1e308]
+        wrong += [spec.minimum - 2, spec.maximum + 1, -(10**400), 10**400, 1e308]
+        wrong += [spec.minimum - 1] if not word or spec.meaning != spec.minimum - 1 else []
     return wrong
 
 
@@ -201,11 +237,96 @@ def test_what_is_no_number_is_refused(of: type, spec: Spec) -> None:
 def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
     if spec.type not in (int, float):
         return
-    for value in (1, 1.0):
+    whole = 1 if spec.maximum >= 1 else 0
+    for value in (whole, float(whole)):
         settings = Settings.from_dict(holding(of, spec.name, value))
         kept = getattr(holder(of, settings), attribute(of, spec.name))
-        assert kept == 1
+        assert kept == whole
         assert type(kept) is spec.type
+
+
+# words that stand for a value
+
+
+def kept(of: type, spec: Spec, value: Any) -> Any:
+    return getattr(holder(of, Settings.from_dict(holding(of, spec.name, value))), attribute(of, spec.name))
+
+
+@pytest.mark.parametrize("name", ["steps", "evaluations"])
+@pytest.mark.parametrize("told", ["auto", "AUTO", " Auto\n", -1, -1.0, "-1"])
+def test_auto_may_be_told_as_a_word_or_as_its_number(name: str, told: Any) -> None:
+    assert getattr(Settings.from_dict({name: told}), name) == AUTO
+    assert validator().is_valid({name: told})
+
+
+@pytest.mark.parametrize("told", [None, "", " \n"])
+def test_a_gamma_that_stays_has_an_empty_end(told: Any) -> None:
+    given = {"co_models": [{"gamma": 0.3, "gamma_end": told}]}
+    assert Settings.from_dict(given).co_models[0].gamma_end is None
+    assert validator().is_valid(given)
+    assert json.loads(json.dumps(Settings.from_dict(given).to_dict()))["co_models"][0]["gamma_end"] is None
+
+
+@EACH_WORD
+def test_a_number_may_be_told_as_a_text_within_its_range(of: type, spec: WordSpec) -> None:
+    for told, value in (("1", 1), (" 1.0 ", 1), ("0", 0), ("1e0", 1), (repr(spec.maximum), spec.maximum)):
+        assert kept(of, spec, told) == value
+        assert type(kept(of, spec, told)) is spec.type
+        assert validator().is_valid(holding(of, spec.name, told))
+    for told in (f"{spec.maximum + 1}", "-2", "9" * 400):
+        assert f'"{path(of, spec)}"' in refused(holding(of, spec.name, told))
+
+
+@EACH_WORD
+def test_what_is_shown_of_a_word_or_a_number_is_read_again(of: type, spec: WordSpec) -> None:
+    assert spec.shown(spec.meaning) == spec.word
+    for value in (spec.minimum, spec.maximum, 0.1 + 0.2 if spec.type is float else 14):
+        assert kept(of, spec, spec.shown(value)) == value
+    assert spec.shown(spec.type(1)) == "1", "no point where there is nothing behind it"
+
+
+def test_a_text_that_is_neither_is_told_which_word_would_do() -> None:
+    assert 'a whole number or "auto"' in refused({"steps": "some"})
+    assert "a number or empty" in refused({"co_models": [{"gamma_end": "none"}]})
+
+
+# regions
+
+THIRD = {"phrase": "a ball", "box": [0, 0, 1 / 3, 0.123456789]}
+
+
+@pytest.mark.parametrize("rows", [[THIRD, [0.5, 0.5, 1, 1]], [THIRD["box"]], []])
+def test_a_region_may_be_a_list_and_is_kept_as_a_text_of_the_same_boxes(rows: list) -> None:
+    given = {"co_models": [{"region": rows}]}
+    region = Settings.from_dict(given).co_models[0].region
+    assert isinstance(region, str)
+    assert boxes_of(region) == boxes_of(rows)
+    assert validator().is_valid(given)
+
+
+@given(st.lists(st.tuples(*[st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda ends: ends[0] < ends[1])] * 2)))
+def test_the_text_of_a_list_has_the_very_same_numbers(ends: list) -> None:
+    boxes = [(x0, y0, x1, y1) for (x0, x1), (y0, y1) in ends]
+    settings = Settings.from_dict({"co_models": [{"region": [list(box) for box in boxes]}]})
+    assert boxes_of(settings.co_models[0].region) == boxes
+
+
+@pytest.mark.parametrize(
+    ("region", "told"),
+    [
+        ("0 0 1 1\n0 0 1", "row 2"),
+        ("here", "row 1"),
+        ("0.5 0 0.5 1", "row 1 whose box is empty"),
+        ("[[0, 0, 1, 1]", "is not JSON"),
+        ([[0, 0, 1, 1], {"phrase": "a"}], "row 2"),
+        ([[0, 0, 512, 512]], "row 1 whose box is not four numbers from 0 to 1"),
+        (["0 0 1 1"], "row 1"),
+    ],
+)
+def test_a_bad_box_of_a_region_is_named(region: Any, told: str) -> None:
+    assert f'"co_models[1].region" {"" if "JSON" in told else "has a "}{told}' in refused(
+        {"co_models": [{}, {"region": region}]}
+    )
 
 
 @pytest.mark.parametrize("name", ["Steps", "step", "gamma", "which_pass", "", "__class__"])
@@ -286,17 +407,29 @@ def test_a_wrong_value_in_a_list_is_named_as_in_an_object() -> None:
 
 @given(
     st.booleans(),
+    st.integers(0, 3) | st.just(AUTO),
     st.integers(0, 3),
     st.lists(
-        st.tuples(st.booleans(), st.sampled_from([NO_CHECKPOINT, "", "main", "a.ckpt"]), st.sampled_from([0.0, 0.5])),
+        st.tuples(
+            st.booleans(),
+            st.sampled_from([NO_CHECKPOINT, "", "main", "a.ckpt"]),
+            st.sampled_from([0.0, 0.5]),
+            st.sampled_from([None, 0.0, 0.5]),
+        ),
         max_size=3,
     ),
 )
-def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(on: bool, steps: int, slots: list) -> None:
-    co_models = tuple(CoModel(enabled=used, checkpoint=name, gamma=gamma) for used, name, gamma in slots)
-    settings = Settings(enabled=on, steps=steps, co_models=co_models)
-    counting = [used and name not in (NO_CHECKPOINT, "") and gamma > 0 for used, name, gamma in slots]
-    assert settings.runs == (on and steps > 0 and any(counting))
+def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(
+    on: bool, steps: int, start: int, slots: list
+) -> None:
+    co_models = tuple(
+        CoModel(enabled=used, checkpoint=name, gamma=gamma, gamma_end=end) for used, name, gamma, end in slots
+    )
+    settings = Settings(enabled=on, steps=steps, start=start, co_models=co_models)
+    counting = [
+        used and name not in (NO_CHECKPOINT, "") and (gamma > 0 or end == 0.5) for used, name, gamma, end in slots
+    ]
+    assert settings.runs == (on and (steps > start or steps == AUTO) and any(counting))
     assert [number for number, _ in settings.active] == [n for n, counts in enumerate(counting, 1) if counts]
 
 
@@ -332,15 +465,19 @@ def test_every_setting_explains_itself(of: type, spec: Spec) -> None:
     assert spec.label
     assert len(spec.help) > 10
     assert spec.help.endswith(".")
-    assert type(spec.default) is spec.type
+    assert type(spec.default) in kinds(spec)
     assert spec.check(spec.default, spec.name) == spec.default
     assert getattr(of(), attribute(of, spec.name)) == spec.default
 
 
 @EACH_NUMBER
 def test_every_number_has_a_range_with_a_step_that_fits_into_it(of: type, spec: Spec) -> None:
-    assert spec.minimum <= spec.default <= spec.maximum
     assert 0 < spec.step <= spec.maximum - spec.minimum
+    if isinstance(spec, WordSpec):  # a text box: the word stands for no number of the range
+        assert spec.default == spec.meaning
+        assert spec.meaning is None or not spec.minimum <= spec.meaning <= spec.maximum
+        return
+    assert spec.minimum <= spec.default <= spec.maximum
     steps = (spec.default - spec.minimum) / spec.step
     assert steps == pytest.approx(round(steps)), "the slider cannot show the default"
 

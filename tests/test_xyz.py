@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_host import ADAPTERS, TITLES, FakeHost
 
-from lib_amdm.settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings, SettingsError
+from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, Adapted, CoModel, Settings, SettingsError
 from lib_amdm.webui import xyz
 
 USED = CoModel(checkpoint=TITLES[0])
@@ -49,12 +49,16 @@ def test_the_axes(host: FakeHost) -> None:
     assert captions == [
         "enabled",
         "steps (K)",
+        "evaluations (E)",
         "gamma",
         "gamma of co-model 1",
         "gamma of co-model 2",
+        "gamma end",
         "eta",
         "eta of co-model 1",
         "eta of co-model 2",
+        "correction",
+        "feather",
         "checkpoint of co-model 1",
         "checkpoint of co-model 2",
         "CFG of co-model 1",
@@ -91,9 +95,11 @@ def test_a_webui_without_the_plot(host: FakeHost) -> None:
 def test_numbers_take_ranges_and_choices_are_listed(host: FakeHost) -> None:
     options = axes(host)
     assert options["[AMDM] steps (K)"].type is int
-    assert options["[AMDM] gamma"].type is float
+    assert options["[AMDM] evaluations (E)"].type is int
+    assert options["[AMDM] gamma"].type is options["[AMDM] gamma end"].type is options["[AMDM] feather"].type is float
     assert options["[AMDM] enabled"].choices() == ["True", "False"]
     assert options["[AMDM] noise"].choices() == ["shared", "independent"]
+    assert {"relative", "paper"} <= set(options["[AMDM] correction"].choices())
     checkpoint = options["[AMDM] checkpoint of co-model 1"]
     assert checkpoint.choices() == ["None", "main", *TITLES]
     assert checkpoint.cost == 1.0
@@ -154,6 +160,12 @@ def test_unknown_checkpoints_are_named_before_anything_runs(host: FakeHost) -> N
     ("caption", "text"),
     [
         ("steps (K)", "151"),
+        ("steps (K)", "-2"),
+        ("evaluations (E)", "151"),
+        ("gamma end", "-1"),
+        ("gamma end", "1.5"),
+        ("correction", "none"),
+        ("feather", "0.6"),
         ("gamma", "1.5"),
         ("gamma of co-model 1", "-0.1"),
         ("eta", "1001"),
@@ -181,6 +193,11 @@ def test_no_axis_leaves_the_settings_alone() -> None:
     ("caption", "text", "changed"),
     [
         ("steps (K)", "0", {"steps": 0}),
+        ("steps (K)", "-1", {"steps": AUTO}),
+        ("evaluations (E)", "0", {"evaluations": 0}),
+        ("evaluations (E)", "-1", {"evaluations": AUTO}),
+        ("correction", "paper", {"correction": "paper"}),
+        ("gamma end", "0", {"co_models": (CoModel(checkpoint=TITLES[0], gamma_end=0.0),)}),
         ("eta", "0.2", {"eta": 0.2}),
         ("gamma", "0.2", {"co_models": (CoModel(checkpoint=TITLES[0], gamma=0.2),)}),
         ("noise", "independent", {"co_models": (CoModel(checkpoint=TITLES[0], noise="independent"),)}),
@@ -219,7 +236,30 @@ def test_an_axis_of_a_slot_switches_the_slot_on(host: FakeHost) -> None:
     assert not settings_of(host, Settings(co_models=(off, USED)), gamma="0.2").co_models[0].used
 
 
-@pytest.mark.parametrize("caption", ["gamma", "steps (K)", "gamma of co-model 2"])
+def test_a_range_may_begin_with_auto_which_is_told_as_a_word(host: FakeHost) -> None:
+    for caption in ("steps (K)", "evaluations (E)"):
+        option = axes(host)[f"[AMDM] {caption}"]
+        option.confirm(None, [-1, 0, 1])
+        told = [option.format_value(None, option, value) for value in (-1, 0)]
+        assert told == [f"[AMDM] {caption}: auto", f"[AMDM] {caption}: 0"]
+
+
+@pytest.mark.parametrize("region", [{"region": "0 0 0.5 1"}, {"mask": "AAAA"}])
+def test_feather_is_an_axis_of_slots_with_a_region(host: FakeHost, region: dict[str, str]) -> None:
+    settings = settings_of(host, Settings(co_models=(CoModel(checkpoint=TITLES[0], **region), USED)), feather="0.25")
+    assert [slot.feather for slot in settings.co_models] == [0.25, 0.25]
+    # in a cell without a checkpoint the picture is the untouched one
+    none = {"checkpoint of co-model 1": "None", "feather": "0.25"}
+    assert not settings_of(host, Settings(co_models=(CoModel(**region),)), **none).runs
+
+
+@pytest.mark.parametrize("co_models", [(USED,), (USED, CoModel(region="0 0 0.5 1"))])
+def test_feather_varies_nothing_where_every_model_speaks_everywhere(host: FakeHost, co_models: tuple) -> None:
+    with pytest.raises(SettingsError, match=r'"\[AMDM\] feather", but no co-model has a region'):
+        settings_of(host, Settings(co_models=co_models), feather="0.25")
+
+
+@pytest.mark.parametrize("caption", ["gamma", "steps (K)", "gamma of co-model 2", "gamma end", "evaluations (E)"])
 def test_an_axis_that_varies_nothing_is_refused(host: FakeHost, caption: str) -> None:
     settings = Settings(co_models=(USED, CoModel()) if "2" in caption else ())
     with pytest.raises(SettingsError, match="has no checkpoint") as raised:

@@ -97,11 +97,12 @@ def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
 def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
     """An axis must vary something: a slot with a checkpoint, or one that gets none in this cell on purpose.
 
-    The same holds for adapters.
+    The same holds for adapters, and for the edges of regions.
     """
     slots = dict(enumerate(settings.co_models, 1))
     chosen = {target.slot for target in xyz if target.name == "checkpoint"}
     chosen |= {number for number, slot in slots.items() if slot.used}
+    placed = {number for number in chosen & slots.keys() if slots[number].region or slots[number].mask}
     adapted = {target.slot for target in xyz if target.name == "adapter"}
     adapted |= {number for number in chosen & slots.keys() if slots[number].adapter not in ("", NO_ADAPTER)}
     if settings.main_adapter.adapter not in ("", NO_ADAPTER):
@@ -112,6 +113,11 @@ def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
             raise SettingsError(
                 f'AMDM: the plot varies "{target.label}", but co-model {number} has no checkpoint; choose one in the '
                 f'panel, or add the axis "{Target(number, "checkpoint").label}".'
+            )
+        if target.name == "feather" and _lacks(target.slot, placed):
+            raise SettingsError(
+                f'AMDM: the plot varies "{target.label}", but no co-model has a region; give one its boxes or its mask '
+                "in the panel."
             )
         of_slots = target.slot == ALL
         if target.name in OF_ADAPTERS and _lacks(target.slot, adapted - {MAIN_ADAPTER} if of_slots else adapted):
