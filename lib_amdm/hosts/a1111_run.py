@@ -118,13 +118,15 @@ class A1111SlotModel(SlotModel):
 
     @cached_property
     def wrap(self) -> Any:
-        """The denoiser that the host would give this model for this sampler; timestep samplers use whole timesteps."""
+        """The denoiser that the host would give this model for this sampler, with the timesteps that this one uses."""
         main_wrap = self.run.denoiser.inner_model
         if isinstance(main_wrap, sd_samplers_lcm.LCMCompVisDenoiser):
             return sd_samplers_lcm.LCMCompVisDenoiser(self.model)
         external = k_diffusion.external
         kind = external.CompVisVDenoiser if self.model.parameterization == "v" else external.CompVisDenoiser
-        return kind(self.model, quantize=self.run.on_timesteps or shared.opts.enable_quantization)
+        run = self.run
+        quantize = run.on_whole_timesteps if run.on_timesteps else shared.opts.enable_quantization
+        return kind(self.model, quantize=quantize)
 
     def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
         run = self.run

@@ -36,7 +36,10 @@ class WebUIRun:
     ) -> None:
         self.host, self.p, self.goes_on, self.hook = host, p, goes_on, hook
         self.sampler = p.sampler
-        self.on_timesteps = "timesteps" in inspect.signature(sampler).parameters
+        parameters = inspect.signature(sampler).parameters
+        self.on_timesteps = "timesteps" in parameters
+        # UniPC has times of its own, between the timesteps
+        self.on_whole_timesteps = self.on_timesteps and "is_img2img" not in parameters
         self.main = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = False
