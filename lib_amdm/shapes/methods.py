@@ -45,7 +45,7 @@ def mixing(*co_models: str, gamma: float, co_eta: float, noise: str = "shared", 
 
 DEFAULTS = Settings(enabled=True, co_models=(CoModel(checkpoint="colours"),))
 """What a user gets who changes nothing."""
-BEST = mixing("colours", steps=17, evaluations=4, gamma=0.5, co_eta=0.0)
+BEST = mixing("colours", steps=AUTO, evaluations=4, gamma=0.5, co_eta=0.0)
 """The best that was found for two models with at most four evaluations of the second."""
 FIRST_DEFAULTS = mixing("colours", steps=3, evaluations=0, eta=0.2, gamma=0.5, co_eta=0.2)
 """What a user got who changed nothing, while every one of the K steps evaluated the co-model."""
@@ -54,6 +54,8 @@ UNGUIDED = mixing("colours", steps=14, evaluations=3, eta=0.3, gamma=0.7, co_eta
 _BACKGROUNDS = CoModel(checkpoint="backgrounds", gamma=0.5)
 BEST_THREE = replace(BEST, evaluations=5, co_models=(replace(BEST.co_models[0], gamma=0.7), _BACKGROUNDS))
 """The best that was found with a third model."""
+EARLY = 14
+"""Steps of 20 in which the methods without a rule of their own put models together."""
 PULL = 0.2
 """eta of the rows that compare corrections."""
 
@@ -307,7 +309,7 @@ METHODS: dict[str, Method] = {
     EVERYTHING: Method(f"`{EVERYTHING}`: the ceiling", "told everything", partial(alone, name=EVERYTHING)),
     "average": Method("two predictions averaged", "all steps", average),
     "average-early": Method(
-        "two predictions averaged", f"first {BEST.steps} steps, then {MAIN}", partial(average, steps=BEST.steps)
+        "two predictions averaged", f"first {EARLY} steps, then {MAIN}", partial(average, steps=EARLY)
     ),
     "average-three": Method("three predictions averaged", "all steps", partial(average, names=THREE)),
     "merge": Method("two checkpoints merged 50/50", "told everything", merge),
@@ -326,7 +328,7 @@ METHODS: dict[str, Method] = {
     "amdm-three": amdm_row("**AMDM, three models**", BEST_THREE),
     "released": Method("the released code's rule", "its own defaults: mixed in steps 2 to 4", released),
     "released-long": Method(
-        "the released code's rule", f"mixed in steps 2 to {BEST.steps}", partial(released, last=BEST.steps - 1)
+        "the released code's rule", f"mixed in steps 2 to {EARLY}", partial(released, last=EARLY - 1)
     ),
 }
 """The rows of the table by their names on the command line."""

@@ -255,7 +255,7 @@ def test_a_picture_through_the_page(page: Page) -> None:
     said = page.generate()
     page.shot("after")
     assert (
-        f"AMDM: True, AMDM steps: 3, AMDM eta: 0.2, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
+        f"AMDM: True, AMDM steps: auto, AMDM eta: 0, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
         r'AMDM 1 prompt: "a \"blue\" circle, here"'
     ) in said
     [with_beta] = page.pictures()
@@ -273,6 +273,29 @@ def test_a_picture_through_the_page(page: Page) -> None:
     page.wait(lambda: not page.is_open("txt2img"), "the accordion to close")
     assert "AMDM" not in page.generate()
     assert np.array_equal(page.pictures()[0], without)
+
+
+def test_a_region_is_drawn_over_the_pictures_size_and_reaches_the_picture(page: Page) -> None:
+    page.paste(f"{PLAIN}, AMDM: True, AMDM steps: 3, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7")
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    page.type("script_txt2img_amdm_evaluations", "2")
+    page.toggle("script_txt2img_amdm_region_of_1")
+    page.wait(lambda: page.one("#script_txt2img_amdm_region_1").is_displayed(), "the fold to open")
+    page.type("script_txt2img_amdm_region_1", "0 0 0.5 1")
+
+    def size() -> tuple[int, ...]:
+        drawn = page.all("#script_txt2img_amdm_region_of_1 svg[role=img]")
+        return tuple(int(drawn[0].get_attribute(side)) for side in ("width", "height")) if drawn else ()
+
+    page.wait(lambda: size() == (256, 256), "the drawing")
+    page.shot("region")
+    page.type("txt2img_width", "128")
+    page.type("script_txt2img_amdm_region_1", "0 0 0.5 0.9")
+    page.wait(lambda: size() == (256, 128), "the drawing to follow the picture's width")
+    said = page.generate()
+    assert "AMDM evaluations: 2" in said and "AMDM 1 region: 0 0 0.5 0.9" in said
+    page.type("script_txt2img_amdm_region_1", "0 0 2 1")
+    page.wait(lambda: "row 1" in page.one("#script_txt2img_amdm_region_of_1").text, "what is wrong")
 
 
 def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
