@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -19,10 +20,12 @@ pytest.importorskip("transformers")
 import torch
 import yaml
 from clip.simple_tokenizer import SimpleTokenizer
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.pictures import as_text
 from lib_amdm.hosts import standalone_files, standalone_sampling, standalone_text
 from lib_amdm.hosts.standalone import (
     Interrupted,
@@ -384,24 +387,66 @@ def test_the_forced_way_without_a_share_is_bitwise_the_sampler(host: Standalone,
     assert co_denoiser.evaluations == K
 
 
-@pytest.mark.parametrize("slot", [{"checkpoint": "alpha"}, {"checkpoint": "main"}], ids=str)
-def test_the_main_model_as_its_own_co_model_changes_nothing(host: Standalone, slot: dict[str, Any]) -> None:
-    mixed = host.generate(job(), settings({**slot, "eta": 0.0}, eta=0.0, steps=STEPS))
-    assert mixed.co_evaluations == [STEPS]
+@pytest.mark.parametrize(("evaluations", "count"), [(0, STEPS), (2, 2), ("auto", 4)])
+@pytest.mark.parametrize("slot", [{"checkpoint": "alpha"}, {"checkpoint": "main", "gamma_end": 0.9}], ids=str)
+def test_the_main_model_as_its_own_co_model_changes_nothing(
+    host: Standalone, slot: dict[str, Any], evaluations: int | str, count: int
+) -> None:
+    mixed = host.generate(job(), settings(slot, steps=STEPS, evaluations=evaluations))
+    assert mixed.co_evaluations == [count]
     close(mixed.latents, host.generate(job()).latents)
 
 
 def test_the_whole_share_gives_the_co_models_own_latent(host: Standalone) -> None:
     """Its own prompt, negative prompt and scale: each alone would show."""
     told = {"prompt": "a green square", "negative_prompt": "worse", "cfg_scale": 4.5}
-    mixed = host.generate(job(), settings({**told, "gamma": 1.0, "eta": 0.0}, eta=0.0, steps=STEPS))
+    mixed = host.generate(job(), settings({**told, "gamma": 1.0}, steps=STEPS, evaluations=0))
     own = job(checkpoint="beta", prompts=["a green square"] * 2, negative_prompts="worse", cfg_scale=4.5)
     close(mixed.latents, host.generate(own).latents)
 
 
 def test_an_empty_slot_takes_the_main_prompts_and_scale(host: Standalone) -> None:
-    mixed = host.generate(job(), settings({"gamma": 1.0, "eta": 0.0}, eta=0.0, steps=STEPS))
+    mixed = host.generate(job(), settings({"gamma": 1.0}, steps=STEPS, evaluations=0))
     close(mixed.latents, host.generate(job(checkpoint="beta")).latents)
+
+
+def test_a_region_of_everything_is_no_region(host: Standalone) -> None:
+    plain = host.generate(job(), settings({"gamma": 0.7}))
+    for everything in ({"region": "0 0 1 1", "feather": 0.2}, {"mask": _mask("white")}):
+        equal(host.generate(job(), settings({"gamma": 0.7, **everything})), plain)
+    assert not torch.equal(host.generate(job(), settings({"gamma": 0.7, "region": "0 0 0.5 1"})).latents, plain.latents)
+
+
+def test_outside_its_region_the_first_step_is_the_main_models_own(host: Standalone) -> None:
+    """Later the picture as a whole is drawn around what has changed."""
+    right = _mask("black")
+    for place in ({"region": "0.5 0 1 1"}, {"mask": right}):
+        alone, mixed = (
+            host.generate(job(steps=1), settings({"gamma": gamma, **place}, steps=1)).latents for gamma in (0.0, 1.0)
+        )
+        assert torch.equal(mixed[..., :4], alone[..., :4])
+        other = host.generate(job(checkpoint="beta", steps=1)).latents
+        same_but_rounding(mixed[..., 4:], other[..., 4:])
+
+
+def _mask(left: str) -> str:
+    """White, with its left half in another colour."""
+    picture = Image.new("L", (64, 64), "white")
+    picture.paste(left, (0, 0, 32, 64))
+    return as_text(picture)
+
+
+def test_a_share_that_ends_elsewhere_changes_the_picture_and_one_that_ends_where_it_began_does_not(
+    host: Standalone,
+) -> None:
+    stays, same, falls, rises = (
+        host.generate(job(), settings({"gamma": gamma, "gamma_end": end}))
+        for gamma, end in ((0.5, None), (0.5, 0.5), (0.5, 0.0), (0.0, 0.5))
+    )
+    equal(stays, same)
+    assert rises.co_evaluations == falls.co_evaluations == [K]
+    latents = [result.latents for result in (stays, falls, rises, host.generate(job()))]
+    assert min((a - b).abs().max() for a, b in itertools.combinations(latents, 2)) > 1e-2
 
 
 # DPM adaptive chooses its steps by the error of the whole batch
@@ -443,6 +488,24 @@ def test_the_cost_is_k_more_evaluations_for_each_co_model(host: Standalone) -> N
     assert (result.evaluations, result.co_evaluations) == (STEPS, [K, 0, K])
     # guidance asks for both texts in one call
     assert {name: calls.count(name) for name in unets} == {"alpha": STEPS + K, "beta": K}
+
+
+@pytest.mark.parametrize(
+    ("told", "sampler", "count"),
+    [
+        ({"steps": "auto", "evaluations": 0}, "euler", STEPS - 1),  # the last step begins at hardly any noise
+        ({"steps": "auto"}, "euler", 4),
+        ({"steps": STEPS, "evaluations": 1}, "euler", 1),
+        ({"steps": STEPS, "evaluations": 5}, "euler_ancestral", 5),
+        ({"steps": STEPS}, "euler_ancestral", STEPS),  # up to 7, for its noise
+        ({"steps": 2, "evaluations": 150}, "euler", 2),
+    ],
+)
+def test_the_cost_is_as_many_evaluations_as_the_settings_say(
+    host: Standalone, told: dict[str, Any], sampler: str, count: int
+) -> None:
+    result = host.generate(job(sampler=sampler), settings({}, {"checkpoint": "main"}, **told))
+    assert (result.evaluations, result.co_evaluations) == (STEPS, [count, count])
 
 
 def test_the_second_picture_reads_no_file_and_encodes_no_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,6 +685,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
     [
         ({"checkpoint": "delta"}, {}, 'AMDM: "delta" is not in the list of checkpoints (alpha.safetensors, '),
         ({}, {"checkpoint": "delta"}, 'AMDM slot 1: "delta" is not in the list of checkpoints (alpha.safetensors, '),
+        ({}, {"mask": "no picture"}, "AMDM slot 1: the mask cannot be read"),
         ({"prompts": ["a <lora:x:1>", "b"]}, {}, 'AMDM: the prompt names an extra network ("<lora:...>")'),
         ({}, {"prompt": "a <lora:x:1>"}, 'AMDM slot 1: the prompt names an extra network ("<lora:...>")'),
         ({"sampler": "fast"}, {}, 'AMDM: "fast" is not a sampler of k-diffusion; choose one of dpm_2, '),
