@@ -21,6 +21,7 @@ from lib_amdm.aggregation import aggregate, slerp
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.hosts.standalone import Job, Standalone, noise
 from lib_amdm.sampling import private_seeds
+from lib_amdm.settings import AUTO, Settings
 from lib_amdm.shapes import bench, methods, networks, plots, released, scores, sweep
 from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from lib_amdm.shapes.captions import caption
@@ -230,6 +231,31 @@ def test_a_prompt_with_and_adds_both_directions(studio: Studio) -> None:
     close(both, none + 2.0 * (a - none) + 2.0 * (b - none))
 
 
+def told_alone(studio: Studio) -> tuple[torch.Tensor, torch.Tensor, list, list]:
+    """A latent, its noise level, and denoisers of two models: told the scenes, and told nothing."""
+    x, sigma = noise(SEEDS, networks.LATENT), torch.full((3,), 2.0)
+    models = [studio.model(name) for name in methods.PAIR]
+    guided = [studio.told(model, methods.captions(name, SCENES)) for model, name in zip(models, methods.PAIR)]
+    return x, sigma, guided, [model.denoiser([""] * 3, [""] * 3, 1.0) for model in models]
+
+
+def test_a_sum_of_guidances_is_the_first_models_own_with_all_that_the_other_adds(studio: Studio) -> None:
+    x, sigma, (a, b), (none_a, none_b) = told_alone(studio)
+    close(methods.Summed([a, b], [none_a, none_b])(x, sigma), a(x, sigma) + b(x, sigma) - none_b(x, sigma))
+    close(methods.Summed([a, none_b], [none_a, none_b])(x, sigma), a(x, sigma))
+
+
+def test_the_picked_prediction_is_at_each_place_one_models_own_and_the_stronger_ones(studio: Studio) -> None:
+    x, sigma, (a, b), (none_a, none_b) = told_alone(studio)
+    found, own, other = methods.Picked([a, b], [none_a, none_b])(x, sigma), a(x, sigma), b(x, sigma)
+    chosen = (found == other).all(1)
+    assert torch.equal(torch.where(chosen[:, None], other, own), found)
+    assert chosen.any() and not chosen.all()
+    # a model that is told nothing has no guidance, and so no say
+    assert torch.equal(methods.Picked([none_a, b], [none_a, none_b])(x, sigma), other)
+    assert torch.equal(methods.Picked([a, none_b], [none_a, none_b])(x, sigma), own)
+
+
 def test_lerp_is_slerp_where_one_model_counts_alone(studio: Studio) -> None:
     for gamma, same in ((1.0, True), (0.5, False)):
         settings = mixing("colours", gamma=gamma, co_eta=0.2, steps=3, eta=0.2)
@@ -254,11 +280,20 @@ def test_every_method_gives_each_picture_its_own_latent_in_any_batch(studio: Stu
         assert (together.evaluations, together.co_evaluations) == (single.evaluations, single.co_evaluations), name
 
 
+def asked_for(settings: Settings) -> int:
+    """How often co-models are evaluated in four steps of Euler."""
+    # the last of the four is at hardly any noise, so it is not among those that are mixed by default
+    steps = 3 if settings.steps == AUTO else min(settings.steps, 4)
+    evaluations = {0: steps, AUTO: 4}.get(settings.evaluations, settings.evaluations)
+    return len(settings.active) * min(evaluations, steps)
+
+
 def test_only_the_methods_with_several_models_evaluate_others(studio: Studio) -> None:
     steps = studio.steps
     expected = {"average": steps, "average-early": steps, "average-three": 2 * steps}
-    expected |= {"released": steps, "released-long": steps, "amdm-defaults": 3, "amdm-three": 2 * steps}
-    expected |= dict.fromkeys(("amdm", "amdm-unguided", "amdm-no-correction", "amdm-lerp"), steps)
+    expected |= {"guidance-sum": steps, "saliency": steps, "released": steps, "released-long": steps}
+    expected |= {name: asked_for(METHODS[name].draw.keywords["settings"]) for name in METHODS if "amdm" in name}
+    assert expected["amdm-defaults"] == 3 and expected["amdm-e2"] == 2
     for name, method in METHODS.items():
         drawn = method.draw(studio, SCENES[:1], SEEDS[:1])
         assert (drawn.evaluations, drawn.co_evaluations) == (steps, expected.get(name, 0)), name
@@ -456,11 +491,19 @@ def test_a_sweep_is_of_scenes_of_its_own(weights: Path, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("name", sweep.GRIDS)
 def test_a_grids_cells_differ_in_what_it_says(name: str) -> None:
-    cells = sweep.GRIDS[name].cells()
-    details = [method.detail for _, _, method in cells]
-    assert len(set(details)) == len(details) == len(sweep.GRIDS[name].rows[1]) * len(sweep.GRIDS[name].columns[1])
-    for _, _, method in cells:
-        method.draw.keywords["settings"].checked()
+    """Cells are kept under what they say, so two say the same only where they draw the same."""
+    methods = [method for _, _, method in sweep.GRIDS[name].cells()]
+    told = [(method.draw.keywords["settings"].checked(), method.draw.keywords["main"]) for method in methods]
+    assert len(set(told)) == len(told) == len(sweep.GRIDS[name].rows[1]) * len(sweep.GRIDS[name].columns[1])
+    details = [method.detail for method in methods]
+    drawn = [(_without_idle_correction(settings), main) for settings, main in told]
+    assert len(set(details)) == len(set(drawn)) == len(set(zip(details, drawn)))
+
+
+def _without_idle_correction(settings: Settings) -> Settings:
+    """Where nothing is pulled, no way of pulling differs from another."""
+    pulls = settings.eta or any(slot.eta for slot in settings.co_models)
+    return settings if pulls else replace(settings, correction="relative")
 
 
 def test_the_plots_show_all_of_the_table(weights: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from lib_amdm.settings import Settings, specs
 from lib_amdm.shapes.bundled import WEIGHTS
 from lib_amdm.shapes.demo import MIX, SCENES, mix_for, told
 
@@ -106,7 +107,7 @@ class Page:
         self.driver.execute_script("arguments[0].click()", self.all(selector)[0])
 
     def type(self, control: str, text: str) -> None:
-        box = self.all(f"#{control} :is(textarea, input[type=number])")[0]
+        box = self.all(f"#{control} :is(textarea, input[type=number], input[type=text])")[0]
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(text, Keys.TAB)
@@ -179,14 +180,15 @@ def test_an_example_is_filled_in(page: Page) -> None:
     assert page.value("amdm_prompt_1") == co_model.prompt
     assert float(page.value("amdm_gamma_1")) == co_model.gamma
     assert float(page.value("amdm_eta")) == MIX.eta
-    assert int(page.value("amdm_steps")) == MIX.steps
+    shown = {spec.name: spec.shown(MIX.value(0, spec)) for spec in specs(Settings)}
+    assert page.value("amdm_steps") == shown["steps"] and page.value("amdm_evaluations") == shown["evaluations"]
 
 
 def test_generate_fills_both_galleries_from_the_same_seeds(page: Page) -> None:
     alone, together, progress = page.generate()
     assert len(set(alone)) == len(set(together)) == 2
     assert not set(alone) & set(together)
-    assert f"20 + {MIX.steps} evaluations" in page.line() and page.line().startswith("Seed 5.")
+    assert f"20 + {MIX.evaluations} evaluations" in page.line() and page.line().startswith("Seed 5.")
     assert any("/20 steps" in text for text in progress), progress
     page.type("amdm_gamma_1", "0")
     again, none, _ = page.generate()
@@ -211,6 +213,10 @@ def test_an_impossible_setting_is_said_in_a_sentence(page: Page) -> None:
     said = page.wait(page.errors, "the error")
     assert '"eta" is 1.5' in said and '"paper"' in said
     page.type("amdm_eta", "0.2")
+    page.type("amdm_steps", "some")
+    page.click("#generate")
+    page.wait(lambda: '"steps" must be a whole number or "auto"' in page.errors(), "the error of the steps")
+    page.type("amdm_steps", "auto")
     page.type("prompt", "<lora:something:1>")
     page.click("#generate")
     page.wait(lambda: "<lora:...>" in page.errors(), "the other error")
