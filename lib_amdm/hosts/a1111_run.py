@@ -63,7 +63,11 @@ class A1111SlotModel(SlotModel):
         # the family is checked again because the kept one may have been loaded beside another main model
         a1111_models.refuse_stranger(kept.model, self.info, run.main, self.number)
         self.model, self.texts = kept.model, kept.texts
-        sd_models.apply_alpha_schedule_override(self.model)
+        if self._is_eps_beside_v():
+            # the option's noise schedule is the main model's; this one keeps to the one that it was trained on
+            self.model.alphas_cumprod = self.model.alphas_cumprod_original.to(devices.device)
+        else:
+            sd_models.apply_alpha_schedule_override(self.model)
         a1111_models.set_tiling(self.model, p.tiling)
         sd_models.apply_token_merging(self.model, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         if not lowvram.is_enabled(run.main):
@@ -159,13 +163,10 @@ class A1111SlotModel(SlotModel):
 
     @property
     def sigma_max(self) -> float:
-        """Beside a v model, an eps model keeps to the schedule that it was trained on, whatever the options say."""
-        model, wrap = self.model, self.wrap
-        own = model.parameterization != "v" and self.run.main.parameterization == "v"
-        if own and hasattr(model, "alphas_cumprod_original"):
-            alphas = model.alphas_cumprod_original
-            return ((1 - alphas[-1]) / alphas[-1]).sqrt().item() * ROUNDING
-        return wrap.sigmas[-1].item() * ROUNDING
+        return self.wrap.sigmas[-1].item() * ROUNDING
+
+    def _is_eps_beside_v(self) -> bool:
+        return self.model.parameterization != "v" and self.run.main.parameterization == "v"
 
     @property
     def cond_scale(self) -> float:

@@ -46,15 +46,17 @@ class CoModel(torch.nn.Module):
         self.texts = engine.forge_objects.clip.cond_stage_model
         self.schedule = self.unet.predictor.sigmas, self.unet.predictor.log_sigmas
 
-    def prepare(self, p: Any) -> None:
-        """Make the engine ready for a pass, as the host does with the main one's."""
+    def prepare(self, p: Any, main: Any) -> None:
+        """Make the engine ready for a pass beside the `main` one, as the host does with that."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
         sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         predictor = self.unet.predictor
         # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
         predictor.sigmas, predictor.log_sigmas = (kept.to(predictor.sigmas.device) for kept in self.schedule)
-        if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or engine.model_config.ztsnr:
+        # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
+        own = predicts(engine) == "epsilon" and predicts(main) == "v_prediction"
+        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.model_config.ztsnr:
             predictor.set_sigmas(rescale_zero_terminal_snr_sigmas(predictor.sigmas))
 
 
@@ -79,14 +81,18 @@ def family(kind: type | None, unet_config: Mapping[str, Any]) -> str:
     return FAMILIES[name] + INPUTS.get(channels, f" with {channels} input channels")
 
 
+def predicts(engine: Any) -> str:
+    """What the model's network gives: "epsilon", "v_prediction" or another."""
+    return engine.forge_objects.unet.model.predictor.prediction_type
+
+
 def family_of(engine: Any) -> str:
     return family(type(engine), engine.model_config.unet_config)
 
 
 def refuse_main(main: Any) -> None:
     """AmdmError where the method is not made for the main model's kind."""
-    prediction = main.forge_objects.unet.model.predictor.prediction_type
-    has_sigmas = prediction in ("epsilon", "v_prediction")
+    has_sigmas = predicts(main) in ("epsilon", "v_prediction")
     webui_words.refuse_main(family_of(main), main.sd_checkpoint_info.name, has_sigmas)
 
 

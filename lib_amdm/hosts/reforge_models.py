@@ -38,8 +38,8 @@ class CoModel(torch.nn.Module):
         self.__dict__["engine"] = engine
         self.schedule = self.unet.model_sampling.sigmas, self.unet.model_sampling.log_sigmas
 
-    def prepare(self, p: Any) -> None:
-        """Make the model ready for a pass, as the host does with the main one."""
+    def prepare(self, p: Any, main: Any) -> None:
+        """Make the model ready for a pass beside the `main` one, as the host does with that."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
         sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
@@ -47,7 +47,9 @@ class CoModel(torch.nn.Module):
         sampling = self.unet.model_sampling
         # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
         sampling.sigmas, sampling.log_sigmas = (kept.to(sampling.sigmas.device) for kept in self.schedule)
-        if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or engine.ztsnr:
+        # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
+        own = predicts(engine) == "EPS" and predicts(main) == "V_PREDICTION"
+        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.ztsnr:
             sampling.set_sigmas(rescale_zero_terminal_snr_sigmas(sampling.sigmas))
 
 
@@ -72,8 +74,13 @@ def family_of(model: Any) -> str:
     return name + INPUTS.get(channels, f" with {channels} input channels")
 
 
+def predicts(model: Any) -> str:
+    """What the model's network gives: "EPS", "V_PREDICTION" or another."""
+    return model.forge_objects.unet.model.model_type.name
+
+
 def _has_sigmas(model: Any) -> bool:
-    return model.forge_objects.unet.model.model_type.name in ("EPS", "V_PREDICTION")
+    return predicts(model) in ("EPS", "V_PREDICTION")
 
 
 def refuse_main(main: Any) -> None:

@@ -116,7 +116,7 @@ class PatcherSlotModel(SlotModel):
         kept = run.host.pool.get(self.info.filename, models.variant(), load)
         # the family is checked again because the kept one may have been loaded beside another main model
         models.refuse_stranger(models.family_of(kept.model.engine), self.info, run.main, self.number)
-        kept.model.prepare(run.p)
+        kept.model.prepare(run.p, run.main)
         self.model, self.texts = kept.model.engine, kept.texts
 
     def _text_options(self) -> tuple[Any, ...]:
