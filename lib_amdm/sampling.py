@@ -25,7 +25,7 @@ from .sampler_call import Call, Grid, grid_of, observed
 NOISES = ("shared", "independent")
 AUTO = -1
 """Steps and evaluations: chosen for each call."""
-LAST_RATIO = 0.45
+LAST_RATIO = 0.36
 """Noise to signal down to which models are mixed by default, for a latent of 16x16; it grows with the latent's side,
 because what is drawn in more places is settled at higher levels (docs/measurements.md)."""
 LEAST_SHARE = 0.25
