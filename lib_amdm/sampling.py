@@ -26,8 +26,10 @@ NOISES = ("shared", "independent")
 AUTO = -1
 """Steps and evaluations: chosen for each call."""
 LAST_RATIO = 0.36
-"""Noise to signal down to which models are mixed by default, for a latent of 16x16; it grows with the latent's side,
-because what is drawn in more places is settled at higher levels (docs/measurements.md)."""
+"""Noise to signal down to which models are mixed by default, for a latent of 16x16."""
+FOR_TWICE_THE_SIDE = 1.5
+"""By how much that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to 2.2 times
+from 16x16 to 32x32 (docs/measurements.md)."""
 LEAST_SHARE = 0.25
 """Of the steps, mixed by default where all of them lie lower (img2img)."""
 EVALUATIONS, NOISY_EVALUATIONS = 4, 7
@@ -140,7 +142,7 @@ def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
 
 def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:
     """How many steps from these levels are mixed by default in a latent of this height and width."""
-    last = LAST_RATIO * math.sqrt(math.prod(size)) / 16
+    last = LAST_RATIO * FOR_TWICE_THE_SIDE ** math.log2(math.sqrt(math.prod(size)) / 16)
     steps = len(levels) - 1
     return max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
 
