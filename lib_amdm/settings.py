@@ -417,9 +417,10 @@ class Settings:
     correction: str = _setting(
         "correction",
         "correction",
-        "relative = eta is a share of the way back, 0 to 1; paper = eta is a distance in the paper's units (45, 55).",
+        "relative = eta is a share of the way back to the model's mean, 0 to 1; own = of the way to its own step, "
+        "which keeps the noise; paper = eta is a distance in the paper's units (45, 55).",
         "relative",
-        choices=("relative", "paper"),
+        choices=("relative", "own", "paper"),
         advanced=True,
     )
     main_adapter: Adapted = Adapted()

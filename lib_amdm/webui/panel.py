@@ -188,7 +188,8 @@ class _Builder:
                 example = gr.Button("Example layout", elem_id=self.elem_id(f"example_{slot}"))
                 drawn = gr.HTML(value=layout.EMPTY)
         boxes = self.controls[slot, last.name]
-        boxes.change(fn=layout.preview, inputs=[boxes], outputs=[drawn], queue=False, show_progress=False)
+        for listen in (boxes.change, boxes.blur):
+            listen(fn=layout.preview, inputs=[boxes], outputs=[drawn], queue=False, show_progress=False)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 
@@ -221,8 +222,9 @@ class _Builder:
         inputs = [self.controls[slot, name] for name in OF_REGION]
         if len(self.sides) == len(SIDES):
             inputs += [self.sides[side] for side in SIDES]
-        for control in inputs:
-            control.change(fn=layout.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
+        # fast typing loses changes while one is under way, so the text is looked at again once it is left
+        for listen in (self.controls[slot, "region"].blur, *(control.change for control in inputs)):
+            listen(fn=layout.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """An adapter without a checkpoint runs nothing, and most are meant for the main one: choose that."""
