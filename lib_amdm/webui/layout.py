@@ -63,7 +63,7 @@ def _frame(width: float, height: float) -> str:
 def _svg(width: float, height: float, parts: list[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-        f'viewBox="0 0 {width:g} {height:g}" role="img">{"".join(parts)}</svg>'
+        f'viewBox="0 0 {width:g} {height:g}" role="img" style="max-width: 100%; height: auto">{"".join(parts)}</svg>'
     )
 
 

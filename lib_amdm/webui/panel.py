@@ -216,9 +216,13 @@ class _Builder:
 
     def region(self, slot: int, wanted: Iterable[Spec]) -> None:
         """Where a slot's model speaks, with a drawing of it."""
+        wanted = list(wanted)
         with gr.Row():
-            self.add(slot, wanted)
-            drawn = gr.HTML(value=layout.EVERYWHERE)
+            self.add(slot, (spec for spec in wanted if spec.name not in PICTURES))
+        with gr.Row():
+            self.add(slot, (spec for spec in wanted if spec.name in PICTURES))
+            with gr.Column():
+                drawn = gr.HTML(value=layout.EVERYWHERE)
         inputs = [self.controls[slot, name] for name in OF_REGION]
         if len(self.sides) == len(SIDES):
             inputs += [self.sides[side] for side in SIDES]
