@@ -127,6 +127,7 @@ def amdm(
         count = evaluations if evaluations != AUTO else NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
         early = _EarlySteps(grid, running, mixed, eta, start, correction, mix)
         early.plan = spread(grid.levels, mixed, count)
+        early.shape = call.x.shape
         early.offsets = [_offset(co, call.x, grid.levels[0], init) for co in running]
         early.going, early.within = going or early.going, within
         with observed(call.model, early.prediction) as model:
@@ -167,6 +168,7 @@ class _EarlySteps:
     """What one run knows of its first K steps; `prediction` stands behind the main model's own in each evaluation."""
 
     plan: list[int]
+    shape: torch.Size
     offsets: list[Tensor | float]
     within: Tensor | None = None
 
@@ -196,9 +198,10 @@ class _EarlySteps:
         """What the sampler gets in place of `output`, the main model's own; None: that itself.
 
         The first evaluation in a step settles how much its prediction is changed; later ones in the same step, at the
-        step's level or between two levels, are changed as much.
+        step's level or between two levels, are changed as much. Some samplers also show a smaller latent: the answers to
+        that stay as they are.
         """
-        if self.over or self.busy or threading.get_ident() != self.thread:
+        if self.over or self.busy or threading.get_ident() != self.thread or x.shape != self.shape:
             return None
         level = self.grid.level(sigma.flatten()[0].item())
         k = self.grid.step(level)

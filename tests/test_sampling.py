@@ -735,6 +735,24 @@ def test_a_sampler_may_call_its_model_by_keyword(module: bool) -> None:
     assert torch.equal(got, mixed(SAMPLERS["euler"], x, co_runs()))
 
 
+def test_an_evaluation_of_a_latent_of_another_size_is_the_main_models_own() -> None:
+    """Samplers of the SMEA kind look at the latent in half its size within a step."""
+    seen: list[bool] = []
+
+    def sample_halved(model: Any, x: Tensor, sigmas: Tensor, disable=None) -> Tensor:
+        def halved(latent: Tensor, sigma: Tensor) -> Tensor:
+            small = latent[..., ::2, ::2].contiguous()
+            seen.append(torch.equal(model(small, sigma), Denoiser()(small, sigma)))
+            return model(latent, sigma)
+
+        return k_diffusion.sampling.sample_euler(halved, x, sigmas, disable=True)
+
+    x, co_models = SAMPLERS["euler"].noise(), co_runs()
+    got = amdm(sample_halved, co_models, 3, 0.3)(Denoiser(), x, sigmas())
+    assert torch.equal(got, mixed(SAMPLERS["euler"], x, co_runs()))
+    assert all(seen) and [co.denoise.evaluations for co in co_models] == [3, 3]
+
+
 # levels that a model does not know
 
 
