@@ -198,8 +198,8 @@ class _EarlySteps:
         """What the sampler gets in place of `output`, the main model's own; None: that itself.
 
         The first evaluation in a step settles how much its prediction is changed; later ones in the same step, at the
-        step's level or between two levels, are changed as much. Some samplers also show a smaller latent: the answers to
-        that stay as they are.
+        step's level or between two levels, are changed as much. Some samplers also show a smaller latent: the answer to
+        that stays as it is.
         """
         if self.over or self.busy or threading.get_ident() != self.thread or x.shape != self.shape:
             return None

@@ -21,6 +21,9 @@ class Host:
     more_samplers: bool = False
     """Whether it has further samplers, which are drawn with, but have no rows in the tables."""
 
+    smaller: tuple[str, ...] = ()
+    """Samplers among the further ones that show some steps a smaller latent alone, so that nothing is mixed in these."""
+
     sizes: str = "small"
     """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
 
@@ -118,6 +121,7 @@ REFORGE = Host(
     cpu_flags=("--always-cpu",),
     samplers=SAMPLERS,
     more_samplers=True,
+    smaller=("DPM++ 2S Ancestral CFG++ Intern",),
     schedulers=(
         *(*SCHEDULERS, *TABLES, "sinusoidal_sf", "invcosinusoidal_sf", "react_cosinusoidal_dynsf", "cosine", "phi"),
         *("align_your_steps_custom", "cosine-exponential blend", "laplace", "karras dynamic"),

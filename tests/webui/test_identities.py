@@ -222,9 +222,15 @@ def test_further_samplers_draw_with_co_models(probed: Probed) -> None:
         first, second = (probed.try_to_draw(MIXED, sampler_name=name) for _ in range(2))
         if isinstance(first, Failed) or isinstance(second, Failed):
             wrong[name] = first.message if isinstance(first, Failed) else "fails the second time"
-        elif first.report["unet"]["co"] != MIXED["steps"] or distance(first.latent, second.latent) > 0:
+        elif not _evaluations_of(host, name, first) or distance(first.latent, second.latent) > 0:
             wrong[name] = f"{first.report['unet']['co']} evaluations, {distance(first.latent, second.latent)} apart"
     assert wrong == {}
+
+
+def _evaluations_of(host: Host, sampler: str, drawn: Drawn) -> bool:
+    """Whether the co-model was evaluated K times, or at least once where steps show a smaller latent alone."""
+    evaluations = drawn.report["unet"]["co"]
+    return 1 <= evaluations <= MIXED["steps"] if sampler in host.smaller else evaluations == MIXED["steps"]
 
 
 def test_independent_noise_is_not_the_webuis(probed: Probed, cases: Cases) -> None:
