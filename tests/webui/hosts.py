@@ -22,7 +22,7 @@ class Host:
     """Whether it has further samplers, which are drawn with, but have no rows in the tables."""
 
     smaller: tuple[str, ...] = ()
-    """Samplers among the further ones that show some steps a smaller latent alone, so that nothing is mixed in these."""
+    """Samplers among the further ones that show some steps a smaller latent alone; nothing is mixed in these."""
 
     sizes: str = "small"
     """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
