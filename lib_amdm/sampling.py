@@ -32,6 +32,8 @@ FOR_TWICE_THE_SIDE = 1.5
 from 16x16 to 32x32 (docs/measurements.md)."""
 LEAST_SHARE = 0.25
 """Of the steps, mixed by default where all of them lie lower (img2img)."""
+ROUNDING = 1.005
+"""A schedule may begin a rounding above the highest level of the model that it is made for."""
 EVALUATIONS, NOISY_EVALUATIONS = 4, 7
 """By default; a sampler that adds noise in every step makes a difference stale sooner."""
 
@@ -258,7 +260,7 @@ class _EarlySteps:
 
 def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
     sigma, shown = level.ratio, latent / level.alpha
-    if co.sigma_max is not None and sigma > co.sigma_max:
+    if co.sigma_max is not None and sigma > co.sigma_max * ROUNDING:
         sigma, shown = co.sigma_max, shown * (co.sigma_max / sigma)
     return co.denoise(shown, shown.new_full((len(shown),), sigma))
 

@@ -22,7 +22,7 @@ from . import a1111_lora, a1111_models
 from .a1111_adapters import MainAdapter
 from .webui_adapters import Phrases, progress
 from .webui_hijack import embedding_names, notes_of_main_kept
-from .webui_run import ROUNDING, SlotModel, WebUIRun
+from .webui_run import SlotModel, WebUIRun
 
 
 class A1111Run(WebUIRun):
@@ -163,7 +163,7 @@ class A1111SlotModel(SlotModel):
 
     @property
     def sigma_max(self) -> float:
-        return self.wrap.sigmas[-1].item() * ROUNDING
+        return self.wrap.sigmas[-1].item()
 
     def _is_eps_beside_v(self) -> bool:
         return self.model.parameterization != "v" and self.run.main.parameterization == "v"

@@ -17,7 +17,6 @@ from ..settings import CoModel
 from . import forge_lora, forge_models
 from .webui_adapters import Phrases
 from .webui_patchers import PatcherRun, PatcherSlotModel
-from .webui_run import ROUNDING
 
 
 class ForgeRun(PatcherRun):
@@ -92,7 +91,7 @@ class ForgeSlotModel(PatcherSlotModel):
 
     @property
     def sigma_max(self) -> float:
-        return float(self.unet.model.predictor.sigma_max) * ROUNDING
+        return float(self.unet.model.predictor.sigma_max)
 
     def _needs_negative(self) -> bool:
         return self.cond_scale != 1

@@ -17,7 +17,6 @@ from . import reforge_lora, reforge_models
 from .webui_adapters import Phrases
 from .webui_hijack import embedding_names, notes_of_main_kept
 from .webui_patchers import PatcherRun, PatcherSlotModel
-from .webui_run import ROUNDING
 
 
 class ReForgeRun(PatcherRun):
@@ -88,7 +87,7 @@ class ReForgeSlotModel(PatcherSlotModel):
 
     @property
     def sigma_max(self) -> float:
-        return float(self.unet.model.model_sampling.sigma_max) * ROUNDING
+        return float(self.unet.model.model_sampling.sigma_max)
 
     @property
     def cond_scale(self) -> float:

@@ -313,9 +313,7 @@ class _SlotModel:
         )
 
     def co_run(self, job: Job) -> CoRun:
-        levels = self.denoiser.model.wrap.sigmas
-        # half a percent more, because a plan of noise levels may begin a rounding above the model's own
-        highest = levels[-1].item() * 1.005
+        highest = self.denoiser.model.wrap.sigmas[-1].item()
         size, told = job.latent_size, self.told if self.adapter else None
         return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, told=told)
 

@@ -22,8 +22,6 @@ from .webui_adapters import AtWorkOnMain, progress
 from .webui_host import WebUIHost, find_checkpoint
 from .webui_words import one_line
 
-ROUNDING = 1.005
-"""A schedule may begin a rounding above the highest level of the model that it is made for."""
 LORAS = ("lora", "lyco")
 """What the WebUIs' prompts call LoRAs."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..comodels.base import AmdmError
 from ..comodels.pictures import as_text
 from ..comodels.regions import region_map
-from ..layout import Layout, LayoutError, Region, boxes_of
+from ..layout import Layout, LayoutError, Region
 from ..settings import CoModel
 
 SIZE = 256
@@ -34,7 +34,6 @@ def region_preview(text: str, mask: Any, feather: float, width: float = SIZE, he
     fields = GRID / max(width, height, 1)
     across, down = (max(round(side * fields), 1) for side in (width, height))
     try:
-        boxes_of(text or "")
         slot = CoModel(region=text or "", mask=as_text(mask), feather=feather or 0.0)
         shares = region_map(slot, down, across, "The region")
     except (LayoutError, AmdmError) as error:
