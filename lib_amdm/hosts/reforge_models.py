@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from ldm_patched.modules import model_management
-from ldm_patched.modules.model_sampling import rescale_zero_terminal_snr_sigmas
+from ldm_patched.modules.model_sampling import V_PREDICTION, rescale_zero_terminal_snr_sigmas
 from modules import sd_models, shared
 from modules.timer import Timer
 from modules_forge import forge_loader
@@ -48,7 +48,7 @@ class CoModel(torch.nn.Module):
         # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
         sampling.sigmas, sampling.log_sigmas = (kept.to(sampling.sigmas.device) for kept in self.schedule)
         # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
-        own = predicts(engine) == "EPS" and predicts(main) == "V_PREDICTION"
+        own = predicts_v(main) and not predicts_v(engine)
         if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.ztsnr:
             sampling.set_sigmas(rescale_zero_terminal_snr_sigmas(sampling.sigmas))
 
@@ -74,13 +74,13 @@ def family_of(model: Any) -> str:
     return name + INPUTS.get(channels, f" with {channels} input channels")
 
 
-def predicts(model: Any) -> str:
-    """What the model's network gives: "EPS", "V_PREDICTION" or another."""
-    return model.forge_objects.unet.model.model_type.name
+def predicts_v(model: Any) -> bool:
+    """Whether the network gives v; the host's own type of a model may still say eps then."""
+    return isinstance(model.forge_objects.unet.model.model_sampling, V_PREDICTION)
 
 
 def _has_sigmas(model: Any) -> bool:
-    return predicts(model) in ("EPS", "V_PREDICTION")
+    return model.forge_objects.unet.model.model_type.name in ("EPS", "V_PREDICTION")
 
 
 def refuse_main(main: Any) -> None:
