@@ -40,15 +40,18 @@ class Script(scripts.Script):
                 self.sides = {**getattr(self, "sides", {}), side: component}
 
     def process(self, p, *args) -> None:
+        if HOST is None:
+            refusal.refuse(REASON, p, args)
+            return
         # a plot's cells and a folder's pictures share these entries, and must not tell of each other
         p.extra_generation_params = infotext.without(p.extra_generation_params)
 
     def process_before_every_sampling(self, p, *args, **hook) -> None:
         if HOST is None:
-            run.attach(p.sampler, refusal.answer(REASON, args))
             return
         cell = getattr(p, "amdm_xyz", {})
-        off = not cell and args and args[0] is False
+        # some WebUIs give no arguments while they start
+        off = not cell and (not args or args[0] is False)
         chosen = None
         if not off and not HOST.is_inner(p):
             chosen = run.prepare(

@@ -216,6 +216,13 @@ def test_a_pass_that_never_comes_is_told():
     assert "hires fix is off" in host.comments[0]
 
 
+@pytest.mark.parametrize("which", ["first", "hires", "both"])
+def test_off_is_no_work(which):
+    """The host that is handed over can do nothing at all."""
+    chosen = run.prepare(SimpleNamespace(), SimpleNamespace(), lambda: Settings(which_pass=which), False, 2, {})
+    assert chosen is None
+
+
 # --- the main model's adapter ---
 
 ADAPTED = Adapted(adapter="ip.safetensors")

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any
+
+_SCRIPTS = "modules.scripts"
+_HOOK = {_SCRIPTS: ("Script.process_before_every_sampling",)}
+"""A method that a WebUI does not have is one that it never calls: the panel would be there, and do nothing."""
 
 CAN: dict[str, dict[str, tuple[str, ...]]] = {
     "forge": {
         "modules.sd_models": ("forge_model_reload",),
         "backend.loader": ("split_state_dict", "load_huggingface_component"),
         "backend.sampling.sampling_function": ("sampling_function",),
+        **_HOOK,
     },
     "reforge": {
         "modules_forge.forge_loader": ("load_model_for_a1111",),
         "ldm_patched.modules.samplers": ("sampling_function",),
+        **_HOOK,
     },
     "a1111": {
         "modules.sd_models": ("load_model_weights", "get_checkpoint_state_dict"),
         "modules.sd_hijack": ("StableDiffusionModelHijack",),
         "modules.lowvram": ("is_enabled",),
+        **_HOOK,
     },
 }
-"""What each host's files need of a WebUI to work in it; the first whose needs are met is the one."""
+"""What each host's files need of a WebUI to work in it; the first whose needs are met is the one.
+
+The hook is the last of them: where it alone is missing, the WebUI is one of an earlier time.
+"""
 
 
 class UnknownHostError(Exception):
@@ -32,7 +43,13 @@ class UnknownHostError(Exception):
 def host() -> Any:
     """The host for the WebUI that this runs in; UnknownHostError where there is none."""
     for name, needs in CAN.items():
-        if all(_offers(module, names) for module, names in needs.items()):
+        lacking = next((module for module, names in needs.items() if not _offers(module, names)), None)
+        if lacking == _SCRIPTS:
+            raise UnknownHostError(
+                "AMDM cannot be used here: this WebUI is too old for it, and never calls it while a picture is drawn; "
+                "update it (AUTOMATIC1111 to 1.10 or newer)."
+            )
+        if lacking is None:
             try:
                 return importlib.import_module(f"{__package__}.{name}").HOST
             except ImportError as error:
@@ -41,7 +58,9 @@ def host() -> Any:
                     f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({what}); the README "
                     "says what AMDM was tried with."
                 ) from error
-    raise UnknownHostError("AMDM cannot be used here: this WebUI is none that it knows; the README names those.")
+    raise UnknownHostError(
+        "AMDM cannot be used here: this WebUI is none that it knows, or older than those; the README names them."
+    )
 
 
 def _offers(module: str, names: tuple[str, ...]) -> bool:
@@ -52,4 +71,13 @@ def _offers(module: str, names: tuple[str, ...]) -> bool:
         found = importlib.import_module(module)
     except ImportError:
         return False
-    return all(hasattr(found, name) for name in names)
+    return all(_has(found, name) for name in names)
+
+
+def _has(module: Any, name: str) -> bool:
+    """name: may be dotted, `Class.method`."""
+    try:
+        attrgetter(name)(module)
+    except AttributeError:
+        return False
+    return True

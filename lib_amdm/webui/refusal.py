@@ -10,7 +10,6 @@ import gradio as gr
 
 from ..comodels.base import AmdmError
 from ..settings import Settings, specs
-from .run import Failure
 
 
 def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
@@ -21,8 +20,17 @@ def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
         return [gr.Checkbox(value=False, label=switch.label, visible=False, elem_id=elem_id(switch.name))]
 
 
-def answer(reason: str, args: Sequence[Any]) -> Failure | None:
-    """What happens to a picture: nothing, or an error where a request asks for AMDM."""
+def refuse(reason: str, p: Any, args: Sequence[Any]) -> None:
+    """Let a picture fail whose request asks for AMDM; any other is left as it is.
+
+    The sampling of `p` itself fails: a WebUI swallows what its hooks raise, and may be too old to call the one that
+    comes before the sampler.
+    """
     given = args[0] if args else False
-    asked = given.get("enabled", False) if isinstance(given, Mapping) else given
-    return Failure(AmdmError(reason)) if asked else None
+    if not (given.get("enabled", False) if isinstance(given, Mapping) else given):
+        return
+
+    def sample(*_: Any, **__: Any) -> None:
+        raise AmdmError(reason)
+
+    p.sample = sample
