@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import one_sentence
+
 EXAMPLE = "a boy: 0.05 0.2 0.45 0.95\na ball: 0.6 0.7 0.85 0.95\na boy > kicking > a ball"
 
 Box = tuple[float, float, float, float]
@@ -30,6 +32,9 @@ _ACTION_NAMES = {"subject", "action", "object"}
 
 class LayoutError(ValueError):
     """A row that cannot be used: the end of a sentence that names it and the remedy."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(one_sentence(told))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+from .errors import one_sentence
 from .layout import Layout, LayoutError, boxes_of
 
 NO_CHECKPOINT = "None"
@@ -25,6 +26,9 @@ MAIN_ADAPTER_HELP = (
 
 class SettingsError(ValueError):
     """A setting that cannot be used: one sentence that names it and the remedy."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(one_sentence(told))
 
 
 @dataclass(frozen=True)

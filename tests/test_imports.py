@@ -16,18 +16,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
 SAMPLING = ("sampling", "sampler_call", "aggregation", "levels")
+WORDS = ("settings", "layout", "errors")
 BELOW = {
-    "layout": set(),
-    "settings": {"layout"},
+    "errors": set(),
+    "layout": {"errors"},
+    "settings": {"errors", "layout"},
     "levels": set(),
     "aggregation": set(),
     "sampler_call": {"levels"},
     "sampling": {"aggregation", "levels", "sampler_call"},
-    "adapters": {"aggregation", "settings", "layout"},
-    "comodels": {"adapters", *SAMPLING, "settings", "layout"},
-    "hosts": {"comodels", "adapters", *SAMPLING, "settings", "layout"},
-    "webui": {"hosts", "comodels", "adapters", *SAMPLING, "settings", "layout"},
-    "shapes": {"hosts", "comodels", "adapters", *SAMPLING, "settings", "layout"},
+    "adapters": {"aggregation", *WORDS},
+    "comodels": {"adapters", *SAMPLING, *WORDS},
+    "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},
+    "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "shapes": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
 }
 DEMO_PAGE = "lib_amdm.shapes.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""

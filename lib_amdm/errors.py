@@ -1,0 +1,61 @@
+"""How a complaint is worded: one sentence on one line, of a length that can be read, whatever it has to tell of."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+LONGEST = 500
+"""Characters of a complaint."""
+SHORT = 80
+"""Characters of a value that a complaint tells of."""
+_CUT = "..."
+
+
+def one_sentence(text: str, limit: int = LONGEST) -> str:
+    """`text` on one line, such as every console can show.
+
+    What is too long is cut in the middle: complaints begin with what they are about, and end with the remedy.
+    """
+    line = " ".join(text.split())
+    return clipped(line.encode("utf-8", "replace").decode("utf-8"), limit)
+
+
+def clipped(text: str, limit: int = SHORT) -> str:
+    """`text` in at most `limit` characters, its beginning and its end."""
+    if len(text) <= limit:
+        return text
+    # more of the end: a remedy takes more words than the name of what it is for
+    tail = (limit - len(_CUT)) * 3 // 5
+    return text[: limit - len(_CUT) - tail] + _CUT + text[len(text) - tail :]
+
+
+def short(value: Any) -> str:
+    """How `value` is written, in a few words; of something large only these are written at all."""
+    return clipped(" ".join(_WRITER.repr(value).split()))
+
+
+class _Writer(reprlib.Repr):
+    """Python's own short `repr`, which fails where a whole number has thousands of digits and sorts what it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = SHORT
+
+    def repr_int(self, value: int, level: int) -> str:
+        if value.bit_length() > 4 * SHORT:
+            return "a whole number of very many digits"
+        return repr(value)
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return clipped(repr(value[:SHORT]))
+
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:
+        if not value or level <= 0:
+            return f"{{{_CUT if value else ''}}}"
+        shown = list(zip(value, range(self.maxdict)))
+        parts = [f"{self.repr1(key, level - 1)}: {self.repr1(value[key], level - 1)}" for key, _ in shown]
+        return f"{{{', '.join([*parts, _CUT] if len(value) > len(shown) else parts)}}}"
+
+
+_WRITER = _Writer()

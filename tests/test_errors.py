@@ -1,0 +1,109 @@
+"""Every complaint is one line of at most 500 characters that any console can show, whatever it has to tell of."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_amdm.adapters.errors import AdapterError
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import LONGEST, clipped, one_sentence, short
+from lib_amdm.layout import LayoutError
+from lib_amdm.settings import SettingsError
+
+BREAKS = "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029 "
+ANY = st.text(st.characters() | st.sampled_from(BREAKS) | st.characters(categories=["Cs"]))
+EACH = pytest.mark.parametrize("kind", [AdapterError, AmdmError, LayoutError, SettingsError])
+
+
+def is_one_line(told: str) -> bool:
+    told.encode()
+    return len(told) <= LONGEST and len(told.splitlines()) <= 1
+
+
+@given(ANY)
+def test_any_text_becomes_one_line_that_can_be_written(text: str) -> None:
+    told = one_sentence(text)
+    assert is_one_line(told)
+    assert told.split() == one_sentence(" ".join(text.split())).split(), "what breaks a line is as good as a blank"
+    assert one_sentence(told) == told
+
+
+@given(st.text(st.characters(categories=["L", "N"]), max_size=LONGEST))
+def test_a_sentence_that_is_short_enough_stays_as_it_is(text: str) -> None:
+    assert one_sentence(text) == text
+
+
+@EACH
+def test_whatever_is_echoed_field_and_remedy_stay_readable(kind: type[Exception]) -> None:
+    told = str(kind(f'AMDM slot 2: "{"x" * 3_000_000}" is not in the list of adapters; choose one that is.'))
+    assert is_one_line(told)
+    assert told.startswith('AMDM slot 2: "xxx') and "..." in told
+    assert told.endswith('x" is not in the list of adapters; choose one that is.')
+    assert str(kind("a\nname \udc80\u2028here")) == "a name ? here"
+    assert str(pickle.loads(pickle.dumps(kind(told)))) == told
+
+
+@given(ANY, st.integers(5, 40))
+def test_a_clipped_text_keeps_its_ends(text: str, length: int) -> None:
+    told = clipped(text, length)
+    assert len(told) <= length
+    assert told == text or (text.startswith(told[:1]) and text.endswith(told[-1:]) and "..." in told)
+
+
+def loop() -> list[Any]:
+    own: list[Any] = []
+    own.append(own)
+    return own
+
+
+def deep(depth: int) -> list[Any]:
+    own: list[Any] = []
+    for _ in range(depth):
+        own = [own]
+    return own
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        10**5000,
+        -(10**400),
+        loop(),
+        deep(100_000),
+        Unshowable(),
+        {Unshowable(): 1, "a": 2},
+        "\ud800\n" * 99,
+        b"\x00" * 999,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_of_any_kind_is_shown_shortly(value: Any) -> None:
+    assert 0 < len(short(value)) <= 80
+    assert is_one_line(one_sentence(short(value)))
+
+
+def test_an_ordinary_value_is_shown_as_it_is_written() -> None:
+    for value in (None, True, 7, 0.5, "a boy", [0, 0, 512, 512], {"phrase": "a", "box": [0, 1]}, ["a"], {}):
+        assert short(value) == repr(value)
+
+
+def test_a_large_value_is_not_written_out_to_be_shown() -> None:
+    """A picture given in the wrong place is megabytes of text."""
+    large = "x" * 3_000_000
+    tracemalloc.start()
+    for value in (large, [large] * 1000, {large: large}, (large,), large.encode()):
+        assert "xxx" in short(value)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000, "its bytes, and no text of them"
