@@ -13,13 +13,12 @@ Boxes are x0, y0, x1, y1 as shares of the picture's width and height, from its t
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import one_sentence
+from .errors import clipped, one_sentence, short
 
 EXAMPLE = "a boy: 0.05 0.2 0.45 0.95\na ball: 0.6 0.7 0.85 0.95\na boy > kicking > a ball"
 
@@ -28,6 +27,10 @@ Box = tuple[float, float, float, float]
 
 _BOX_NAMES = {"phrase", "box"}
 _ACTION_NAMES = {"subject", "action", "object"}
+_LINES = "a ball: 0 0 0.5 1"
+_QUOTATION_MARKS = ('""', "''", "“”", "„“", "„”", "«»", "»«", "‘’", "‚‘", "‹›", "「」")
+_PLACE_DIGITS = 9
+"""Digits that a phrase's place can have; Python reads no number of thousands."""
 
 
 class LayoutError(ValueError):
@@ -74,25 +77,22 @@ class Layout:
         """The layout in a text (JSON or lines) or in a list as JSON has it; LayoutError names the row."""
         if not isinstance(given, str):
             return cls.of_rows(given)
-        text = given.strip()
-        if not text.startswith(("[", "{")):
-            return cls.of_rows(_rows_of_lines(text))
-        try:
-            rows = json.loads(text)
-        except ValueError as error:
-            raise LayoutError(f"is not JSON ({error}); correct it, or write lines such as a ball: 0 0 0.5 1") from error
-        return cls.of_rows(rows)
+        text = _bare(given)
+        return cls.of_rows(_json(text, _LINES) if text.startswith(("[", "{")) else _rows_of_lines(text))
 
     @classmethod
     def of_rows(cls, rows: Any) -> Layout:
-        if not isinstance(rows, Sequence) or isinstance(rows, str):
-            raise LayoutError("must be a list of rows, each with a phrase and a box or with subject, action and object")
+        if not _is_list(rows):
+            raise LayoutError(
+                "must be a list of rows, each with a phrase and a box or with subject, action and object, but it is "
+                f"{short(rows)}; correct it"
+            )
         named = [(f"row {number}", row) for number, row in enumerate(rows, 1)]
         for name, row in named:
             if not isinstance(row, Mapping) or set(row) not in (_BOX_NAMES, _ACTION_NAMES):
                 raise LayoutError(
                     f'has a {name} that is neither {{"phrase", "box"}} nor {{"subject", "action", "object"}}: '
-                    f"{_short(row)}; correct it"
+                    f"{short(row)}; correct it"
                 )
         placed = tuple(_placed(name, row) for name, row in named if "phrase" in row)
         actions = tuple(_action(name, row, placed) for name, row in named if "action" in row)
@@ -108,17 +108,37 @@ class Layout:
 def boxes_of(given: str | Sequence[Any]) -> list[Box]:
     """A region's boxes, in a text (lines with or without phrases, or JSON) or a list; LayoutError names the row."""
     if isinstance(given, str):
-        text = given.strip()
-        if not text.startswith("["):
-            given = [line.rpartition(":")[2] for line in filter(None, map(str.strip, text.splitlines()))]
-            given = [[_value(word) for word in re.split(r"[\s,]+", line.strip(" []\t"))] for line in given]
-        else:
-            try:
-                given = json.loads(text)
-            except ValueError as error:
-                raise LayoutError(f"is not JSON ({error}); correct it, or write lines such as 0 0 0.5 1") from error
+        text = _bare(given)
+        given = _json(text, "0 0 0.5 1") if text.startswith(("[", "{")) else _boxes_of_lines(text)
+    if not _is_list(given):
+        raise LayoutError(
+            f"must be a list of boxes, each with four numbers from 0 to 1 (x0, y0, x1, y1), but it is {short(given)}; "
+            "correct it"
+        )
     rows = [row["box"] if isinstance(row, Mapping) and "box" in row else row for row in given]
     return [_box(f"row {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _bare(text: str) -> str:
+    """`text` without blanks around it, and without the byte order mark that some editors begin a file with."""
+    return text.strip().removeprefix("\ufeff").strip()
+
+
+def _json(text: str, lines: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LayoutError(f"is not JSON ({error}); correct it, or write lines such as {lines}") from error
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(
+            "is JSON with too long a number, or with lists too deep in lists; correct it, or write lines such as "
+            f"{lines}"
+        ) from error
+
+
+def _is_list(given: Any) -> bool:
+    """Whether `given` is what JSON has as a list; bytes are a sequence of numbers to Python."""
+    return isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray, memoryview))
 
 
 def _placed(name: str, row: Mapping[str, Any]) -> Region:
@@ -126,16 +146,15 @@ def _placed(name: str, row: Mapping[str, Any]) -> Region:
 
 
 def _box(name: str, given: Any) -> Box:
-    fits = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 4
-    if not fits or not all(_is_number(value) and 0 <= value <= 1 for value in given):
+    if not _is_list(given) or len(given) != 4 or not all(map(_is_share, given)):
         raise LayoutError(
-            f"has a {name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1): {_short(given)}; correct it"
+            f"has a {name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1): {short(given)}; correct it"
         )
     x0, y0, x1, y1 = map(float, given)
     if x0 >= x1 or y0 >= y1:
         raise LayoutError(
             f"has a {name} whose box is empty: x0 must be less than x1 and y0 less than y1, but they are "
-            f"{_short(given)}; correct it"
+            f"{short(given)}; correct it"
         )
     return x0, y0, x1, y1
 
@@ -146,16 +165,18 @@ def _action(name: str, row: Mapping[str, Any], placed: Sequence[Region]) -> Inte
 
 
 def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
-    """A phrase's place among the phrases; lines name it by its words."""
+    """A phrase's place among the phrases, which may be told by the phrase's words, or in lines as a text."""
     if isinstance(given, str):
         found = [number for number, other in enumerate(placed) if other.phrase == given]
-        if len(found) != 1:
+        if len(found) == 1:
+            return found[0]
+        if found or not given.isdecimal() or len(given) > _PLACE_DIGITS:
             many = "more than one row has" if found else "no row has"
-            raise LayoutError(f'has a {name} whose {end} is "{given}", a phrase that {many}; correct it')
-        return found[0]
+            raise LayoutError(f'has a {name} whose {end} is "{clipped(given)}", a phrase that {many}; correct it')
+        given = int(given)
     if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < len(placed):
         raise LayoutError(
-            f"has a {name} whose {end} is {_short(given)}, but it must be the number of a phrase, counted from 0"
+            f"has a {name} whose {end} is {short(given)}, but it must be the number of a phrase, counted from 0"
             + (f" to {len(placed) - 1}" if placed else ", and there is no phrase")
             + "; correct it"
         )
@@ -170,24 +191,39 @@ def _words(name: str, what: str, given: Any) -> str:
 
 def _rows_of_lines(text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        parts = [part.strip() for part in line.split(">")]
+    for line in _lines(text):
+        parts = line.split(">")
         phrase, colon, box = line.rpartition(":")
         if len(parts) == 3:
-            subject, action, object_ = parts
-            rows.append({"subject": _end(subject), "action": action, "object": _end(object_)})
+            rows.append(dict(zip(("subject", "action", "object"), map(_unquoted, parts))))
         elif colon:
-            rows.append({"phrase": phrase, "box": [_value(word) for word in re.split(r"[\s,]+", box.strip(" []\t"))]})
+            rows.append({"phrase": _unquoted(phrase), "box": _values(box)})
         else:
             raise LayoutError(
-                f"has a row {len(rows) + 1} that reads {_short(line)}, but it must be like a ball: 0 0 0.5 1 or like "
+                f"has a row {len(rows) + 1} that reads {short(line)}, but it must be like {_LINES} or like "
                 "a boy > kicking > a ball; correct it"
             )
     return rows
 
 
-def _end(word: str) -> str | int:
-    return int(word) if word.isdecimal() else word
+def _boxes_of_lines(text: str) -> list[list[float | str]]:
+    return [_values(line.rpartition(":")[2]) for line in _lines(text)]
+
+
+def _lines(text: str) -> Iterator[str]:
+    return filter(None, map(str.strip, text.splitlines()))
+
+
+def _unquoted(words: str) -> str:
+    """`words` without the quotation marks around all of them, as JSON and prompts have them."""
+    words = words.strip()
+    inner = words[1:-1].strip()
+    quoted = len(words) > 2 and words[0] + words[-1] in _QUOTATION_MARKS
+    return inner if quoted and not {words[0], words[-1]} & set(inner) else words
+
+
+def _values(box: str) -> list[float | str]:
+    return [_value(word) for word in re.split(r"[\s,]+", box.strip(" []\t"))]
 
 
 def _value(word: str) -> float | str:
@@ -197,10 +233,5 @@ def _value(word: str) -> float | str:
         return word
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _short(value: Any) -> str:
-    told = " ".join(repr(value).split())
-    return told if len(told) <= 80 else f"{told[:77]}..."
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1

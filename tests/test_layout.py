@@ -46,6 +46,43 @@ def test_a_phrase_may_hold_a_colon() -> None:
     assert Layout.read("a sign: STOP: 0 0 1 1").regions == (Region("a sign: STOP", (0, 0, 1, 1)),)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_phrase() -> None:
+    """Windows' editors begin a file with one, and copying takes it along."""
+    for lines in ("a boy: 0 0 0.5 1", json.dumps([BOY])):
+        for start in ("\ufeff", "\ufeff \n", " \ufeff"):
+            assert Layout.read(start + lines) == Layout.of_rows([BOY])
+            assert boxes_of(start + lines) == [tuple(BOY["box"])]
+    assert not Layout.read("\ufeff") and not boxes_of("\ufeff")
+
+
+@pytest.mark.parametrize("marks", ['""', "''", "“”", "„“", "„”", "«»", "»«", "‘’", "‚‘", "‹›", "「」"])
+def test_quotation_marks_around_words_are_no_part_of_them(marks: str) -> None:
+    quoted = [f"{marks[0]}{words}{marks[1]}" for words in ("a boy", "kicking", "a ball")]
+    boy, kicking, ball = quoted
+    lines = f"{boy}: 0 0 0.5 1\n{ball} : 0.5 0.5 1 1\n{boy} > {kicking} > {ball}"
+    assert Layout.read(lines) == LAYOUT
+    assert Layout.read(lines.replace(f"{boy} >", "a boy >")) == LAYOUT
+    assert boxes_of(lines.rpartition("\n")[0]) == [placed.box for placed in LAYOUT.regions]
+
+
+@pytest.mark.parametrize(
+    "phrase", ['a sign "STOP"', '"STOP" and "GO"', 'a 12" pizza', "'tis", '"', "a boy's", "“a” or “b”"]
+)
+def test_quotation_marks_within_words_stay(phrase: str) -> None:
+    assert Layout.read(f"{phrase}: 0 0 1 1").phrases == [phrase]
+    assert Layout.read([{"phrase": f'"{phrase}"', "box": [0, 0, 1, 1]}]).phrases == [f'"{phrase}"'], "JSON has its own"
+
+
+def test_an_end_that_is_a_number_is_first_a_phrase_and_then_a_place() -> None:
+    numbers = "a balloon: 0 0 1 0.5\n7: 0 0 1 1\n"
+    assert Layout.read(numbers + "0 > shaped like > 7").interactions == (Interaction(0, "shaped like", 1),)
+    assert Layout.read("1: 0 0 1 1\n0: 0 0 1 0.5\n0 > on > 1").interactions == (Interaction(1, "on", 0),)
+    assert Layout.read([BOY, BALL, {**KICK, "subject": "a boy"}]) == LAYOUT
+    for far in ("2", "9" * 400, "9" * 5000):
+        with pytest.raises(LayoutError, match="row 3 whose object is"):
+            Layout.read(f"{numbers}0 > on > {far}")
+
+
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).map(str.strip).filter(bool)
 ends = st.tuples(st.integers(0, 99), st.integers(1, 100)).filter(lambda pair: pair[0] < pair[1])
 
@@ -105,6 +142,7 @@ def test_the_drawing_has_every_box_where_it_stands_and_every_word() -> None:
 
 
 def test_words_cannot_leave_the_drawing() -> None:
+    assert len(preview(f"{'x' * 3_000_000}\ud800: 0 0 1 1").encode()) < 1000
     assert "<b>" not in preview('[{"phrase": "<b>", "box": [0, 0, 1, 1]}]')
     assert "<b>" not in preview("<b>")
     assert preview("") == EMPTY
@@ -168,21 +206,103 @@ def test_what_a_region_cannot_be_is_told_in_its_place() -> None:
 
 # --- nonsense, and what is between two boxes ---
 
+HUGE = "9" * 400
+DEEP = "[" * 100_000
+NONSENSE = [
+    DEEP,
+    "[" * 900 + "]" * 900,
+    '{"a":' * 50_000,
+    f'[{{"phrase": "a", "box": [0, 0, 1, {HUGE}]}}]',
+    f'[{{"phrase": "a", "box": [0, 0, 1, {"9" * 5000}]}}]',
+    f'[{{"phrase": "a", "box": [0, 0, 1, 1]}}, {{"subject": 0, "action": "on", "object": {HUGE}}}]',
+    '[{"phrase": "a", "box": [0, 0, NaN, 1]}]',
+    '[{"phrase": "a", "box": [0, 0, Infinity, 1]}]',
+    f"a: 0 0 1 {HUGE}",
+    "a: 0 0 1 nan",
+    f"a: 0 0 1 1\n{'9' * 5000} > on > a",
+    f"[[0, 0, 1, {HUGE}]]",
+    f"0 0 1 {HUGE}",
+    "0 0 1 inf",
+    '{"phrase": "a", "box": [0, 0, 1, 1]}',
+    "x" * 3_000_000,
+    "a" * 3_000_000 + " > b > c",
+    {"box": [0, 0, 1, 1]},
+    {},
+    5,
+    0,
+    10**400,
+    1.5,
+    True,
+    None,
+    b"0 0 1 1",
+    bytearray(b"0"),
+    [0, 0, 1, 1],
+    ["0 0 1 1"],
+    [None],
+    [b"\x00\x00\x01\x01"],
+    [{"box": b"\x00\x00\x01\x01", "phrase": "a"}],
+    [{"phrase": b"a", "box": [0, 0, 1, 1]}],
+    [{1: 2, "box": [0, 0, 1, 1]}, "x" * 3_000_000],
+    [{"phrase": "a", "box": [0, 0, 1, 10**400]}],
+    [{"phrase": "a", "box": [0, 0, 1, 10**5000]}],
+    [{"phrase": "a", "box": [0, 0, float("inf"), 1]}],
+    [{"phrase": "a", "box": [0, 0, 1, "\ud800\u2028"]}],
+    ["\ud800\n"],
+    {1, 2},
+    object(),
+    (box for box in ([0, 0, 1, 1],)),
+]
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
-    )
+
+def loop() -> list[Any]:
+    own: list[Any] = []
+    own.append(own)
+    return own
+
+
+def told_of(read: Any, given: Any) -> str:
+    try:
+        read(given)
+    except LayoutError as error:
+        told = str(error)
+        assert told and len(told) <= 500 and len(told.splitlines()) == 1
+        told.encode()
+        return told
+    return ""
+
+
+@pytest.mark.parametrize("given", [*NONSENSE, loop()], ids=lambda given: type(given).__name__)
+def test_whatever_is_given_is_read_or_refused_in_a_sentence(given: Any) -> None:
+    assert told_of(Layout.read, given)
+    told_of(boxes_of, given)
+    for drawn in (preview(given), region_preview(given, None, 0.0)):
+        assert drawn in (EMPTY, EVERYWHERE) or drawn.startswith(('<p class="error">', "<svg"))
+        assert len(drawn.encode()) < 4000
+
+
+@pytest.mark.parametrize("given", [{"box": [0, 0, 1, 1]}, {}, 5, True, None, b"", [0, 0, 1, 1], [None], ["0 0 1 1"]])
+def test_what_is_no_list_of_boxes_is_no_region(given: Any) -> None:
+    assert "correct it" in told_of(boxes_of, given)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.text(), x),
 )
-def test_nothing_else_than_a_sentence_comes_of_nonsense(told: Any) -> None:
-    try:
-        Layout.read(told)
-    except LayoutError as error:
-        assert str(error)
-    try:
-        boxes_of(told if isinstance(told, str) else [told])
-    except LayoutError as error:
-        assert str(error)
+
+
+@given(anything)
+def test_nothing_else_than_a_sentence_comes_of_nonsense(given: Any) -> None:
+    told_of(Layout.read, given)
+    told_of(boxes_of, given)
+
+
+@pytest.mark.parametrize("number", [None, "", "wide", -1, 0, float("nan"), float("inf"), 10**400])
+def test_a_preview_of_a_picture_without_a_size_is_drawn_all_the_same(number: Any) -> None:
+    """The page's number fields can be cleared, and hold whatever is typed meanwhile."""
+    assert region_preview("0 0 0.5 1", None, number, 512, 512).startswith("<")
+    assert region_preview("0 0 0.5 1", None, 0.0, number, 512).startswith("<")
+    assert region_preview("0 0 0.5 1", None, 0.0, 512, number).startswith("<")
 
 
 shares = st.floats(0, 1).map(lambda x: round(x, 4))

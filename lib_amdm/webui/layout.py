@@ -8,6 +8,7 @@ from typing import Any
 from ..comodels.base import AmdmError
 from ..comodels.pictures import as_text
 from ..comodels.regions import region_map
+from ..errors import SHORT, one_sentence
 from ..layout import Layout, LayoutError, Region
 from ..settings import CoModel
 
@@ -16,29 +17,35 @@ SIZE = 256
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 EMPTY = "No boxes yet."
 EVERYWHERE = "Everywhere."
+LARGEST = 16384
+"""Pixels of a side, more than which no picture has."""
 GRID = 64
 """Fields along a side of a region's drawing."""
 
 
-def preview(text: str, aspect: float = 1.0) -> str:
+def preview(text: Any, aspect: float = 1.0) -> str:
     """HTML that shows the layout in `text` on a picture whose width is `aspect` times its height."""
     try:
         layout = Layout.read(text or "")
     except LayoutError as error:
-        return f'<p class="error">The layout {escape(str(error))}.</p>'
+        return _refusal(f"The layout {error}.")
     return drawing(layout, aspect) if layout else EMPTY
 
 
-def region_preview(text: str, mask: Any, feather: float, width: float = SIZE, height: float = SIZE) -> str:
-    """HTML that shows a region over a picture of this size: boxes in `text`, the picture `mask`, the soft edge."""
-    fields = GRID / max(width, height, 1)
-    across, down = (max(round(side * fields), 1) for side in (width, height))
+def region_preview(text: Any, mask: Any, feather: Any, width: Any = SIZE, height: Any = SIZE) -> str:
+    """HTML that shows a region over a picture of this size: boxes in `text`, the picture `mask`, the soft edge.
+
+    A number that is none, as a field has it that is cleared to type another, stands for the usual one.
+    """
+    sides = [_number(side, 1, LARGEST, SIZE) for side in (width, height)]
+    across, down = (max(round(side * GRID / max(sides)), 1) for side in sides)
     try:
-        slot = CoModel(region=text or "", mask=as_text(mask), feather=feather or 0.0)
+        slot = CoModel(region=text or "", mask=as_text(mask), feather=_number(feather, 0, 0.5, 0))
         shares = region_map(slot, down, across, "The region")
-    except (LayoutError, AmdmError) as error:
-        words = f"The region {error}." if isinstance(error, LayoutError) else str(error)
-        return f'<p class="error">{escape(words)}</p>'
+    except LayoutError as error:
+        return _refusal(f"The region {error}.")
+    except AmdmError as error:
+        return _refusal(str(error))
     if shares is None:
         return EVERYWHERE
     side = SIZE / GRID
@@ -49,6 +56,15 @@ def region_preview(text: str, mask: Any, feather: float, width: float = SIZE, he
         if share > 0
     ]
     return _svg(across * side, down * side, [_frame(across * side, down * side), *rows])
+
+
+def _refusal(words: str) -> str:
+    return f'<p class="error">{escape(one_sentence(words))}</p>'
+
+
+def _number(given: Any, least: float, most: float, otherwise: float) -> float:
+    # in this order a NaN becomes the least
+    return min(max(least, given), most) if isinstance(given, (int, float)) else otherwise
 
 
 def _field(x: float, y: float, side: float, share: float) -> str:
@@ -90,7 +106,8 @@ def _box(placed: Region, colour: str, width: float, height: float) -> str:
 
 
 def _text(x: float, y: float, words: str, colour: str, anchor: str) -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="12" fill="{colour}" text-anchor="{anchor}">{escape(words)}</text>'
+    shown = escape(one_sentence(words, SHORT))
+    return f'<text x="{x:g}" y="{y:g}" font-size="12" fill="{colour}" text-anchor="{anchor}">{shown}</text>'
 
 
 def _centre(placed: Region, width: float, height: float) -> tuple[float, float]:
