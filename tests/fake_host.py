@@ -33,7 +33,7 @@ class FakeHost:
         self.pool = [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}]
         self.callbacks: dict[str, list[Callable]] = {}
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
-        self.auth: list[Any] = []
+        self.api, self.auth = True, []
         self.refreshed = 0
 
     def fire(self, event: str, *args: Any) -> None:
@@ -87,6 +87,9 @@ class FakeHost:
 
     def xyz_module(self) -> Any:
         return self.xyz
+
+    def has_api(self) -> bool:
+        return self.api
 
     def api_auth(self) -> list[Any]:
         return self.auth

@@ -143,6 +143,60 @@ def test_the_webuis_login_guards_every_route(client: Any) -> None:
     assert host.pool
 
 
+def test_there_are_no_routes_where_the_webui_has_no_api(client: Any) -> None:
+    host = FakeHost()
+    host.api = False
+    requests = client(host)
+    assert requests.get("/openapi.json").json()["paths"] == {}
+    assert requests.get("/amdm/v1/models").status_code == 404
+
+
+def test_a_file_whose_name_is_no_text_is_listed_all_the_same(client: Any) -> None:
+    """Python reads what is not UTF-8 in a name as lone surrogates, which UTF-8 cannot say."""
+    host, odd = FakeHost(), "ip-adapter_\udce9.safetensors"
+    host.titles, host.adapters = [odd], [odd, "é"]
+    host.pool = [{"checkpoint": odd, "bytes": 1}]
+    assert client(host).get("/amdm/v1/models").json() == {
+        "checkpoints": ["ip-adapter_?.safetensors"],
+        "adapters": ["ip-adapter_?.safetensors", "é"],
+        "loaded": [{"checkpoint": "ip-adapter_?.safetensors", "bytes": 1}],
+    }
+
+
+LOGINS = {"me": "secret", "you": "a:b", "odd\udce9": "x"}
+
+
+@pytest.mark.parametrize(
+    ("login", "status"),
+    [
+        (None, 401),
+        (("me", "other"), 401),
+        (("me", ""), 401),
+        (("me", "a:b"), 401),
+        (("nobody", "secret"), 401),
+        (("nobody", ""), 401),
+        (("ME", "secret"), 401),
+        (("me", "secret"), 200),
+        (("you", "a:b"), 200),
+    ],
+)
+def test_a_login_is_a_name_and_its_own_password(client: Any, login: tuple[str, str] | None, status: int) -> None:
+    from lib_amdm.hosts.webui_login import guard
+
+    host = FakeHost()
+    host.auth = guard(LOGINS)
+    answer = client(host).get("/amdm/v1/version", auth=login)
+    assert answer.status_code == status
+    assert answer.headers.get("WWW-Authenticate") == ("Basic" if status == 401 else None)
+
+
+def test_without_logins_nobody_is_asked() -> None:
+    pytest.importorskip("fastapi")
+    from lib_amdm.hosts.webui_login import guard
+
+    assert guard({}) == []
+
+
 # --- options ---
 
 

@@ -96,5 +96,8 @@ class Host(Protocol):
 
     def on_infotext_pasted(self, callback: Callable) -> None: ...
 
+    def has_api(self) -> bool:
+        """Whether it was started with its API; where it was not, AMDM has no routes either."""
+
     def api_auth(self) -> list[Any]:
-        """FastAPI dependencies that ask for the login the host's API was started with."""
+        """FastAPI dependencies that ask for the login of the host's API or, where it has none, of its page."""

@@ -6,14 +6,12 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from secrets import compare_digest
 from types import ModuleType
 from typing import Any
 
 import torch
-from fastapi import Depends, HTTPException
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import paths_internal, script_callbacks, scripts, sd_models, shared
+from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
@@ -21,6 +19,7 @@ from ..comodels.adapted import Adapters
 from ..comodels.adapter_list import Folder, adapter_list, encoder_list, model_folders
 from ..comodels.pool import Pool, Texts
 from .webui_files import refuse_code
+from .webui_login import guard
 from .webui_lora import LORA_FILES_KEPT
 
 
@@ -125,18 +124,15 @@ class WebUIHost:
     def on_infotext_pasted(self, callback: Callable) -> None:
         _register("infotext_pasted", callback)
 
+    def has_api(self) -> bool:
+        return bool(shared.cmd_opts.api or shared.cmd_opts.nowebui)
+
     def api_auth(self) -> list[Any]:
-        logins = shared.cmd_opts.api_auth
-        if not logins:
-            return []
-        known = dict(login.strip().split(":", 1) for login in logins.split(","))
-
-        def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
-            password = known.get(given.username)
-            if password is None or not compare_digest(given.password.encode(), password.encode()):
-                raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
-
-        return [Depends(check)]
+        given = shared.cmd_opts.api_auth
+        if given:
+            return guard(dict(login.strip().split(":", 1) for login in given.split(",")))
+        # what the page does not show to everybody, the routes do not tell everybody
+        return guard(dict(get_gradio_auth_creds()))
 
 
 def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:

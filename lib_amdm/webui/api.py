@@ -26,20 +26,25 @@ def read_args(args: Sequence[Any]) -> Settings:
 
 
 def register(host: Any) -> None:
-    """Add AMDM's routes once the WebUI's server has started, with a page or without one."""
+    """Add AMDM's routes once the WebUI's server has started, with a page or without one, if it has an API."""
     host.on_app_started(lambda _demo, app: _add_routes(host, app))
 
 
 def _add_routes(host: Any, app: Any) -> None:
+    if not host.has_api():
+        return
+
     def version() -> dict:
         return {"version": __version__, "host": host.name}
 
     def models() -> dict:
-        return {
-            "checkpoints": host.checkpoint_titles(),
-            "adapters": host.adapter_titles(),
-            "loaded": host.loaded(),
-        }
+        return _encodable(
+            {
+                "checkpoints": host.checkpoint_titles(),
+                "adapters": host.adapter_titles(),
+                "loaded": host.loaded(),
+            }
+        )
 
     def add(method: str, name: str, endpoint: Callable[[], dict], summary: str) -> None:
         # no response model: which kinds of annotation make one differs between the hosts' versions of FastAPI
@@ -57,3 +62,12 @@ def _add_routes(host: Any, app: Any) -> None:
     add("GET", "schema", Settings.schema, "The settings that alwayson_scripts takes under AMDM, as a JSON Schema")
     add("GET", "models", models, "The checkpoints and adapters that can be named, and what is in memory")
     add("POST", "unload", host.unload, "Take all co-models out of memory")
+
+
+def _encodable(told: Any) -> Any:
+    """What is told, with a question mark for what UTF-8 cannot say: a file's name may be in another encoding."""
+    if isinstance(told, str):
+        return told.encode(errors="replace").decode()
+    if isinstance(told, Mapping):
+        return {key: _encodable(value) for key, value in told.items()}
+    return [_encodable(each) for each in told] if isinstance(told, list) else told

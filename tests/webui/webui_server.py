@@ -35,7 +35,6 @@ COMMON_FLAGS = (
     "--no-hashing",
     "--no-download-sd-model",
     "--disable-console-progressbars",
-    "--api",
 )
 
 OPTIONS: dict[str, Any] = {
@@ -110,7 +109,7 @@ class WebUI:
 
     `checkpoints` is a folder whose files are linked into the model folder; the parts of `extension` are linked into a
     folder of the extension folder, which is absent if None; `probe` adds the tests' own. `page` serves the page besides
-    the API.
+    the API, and `api` the API besides the page.
     """
 
     def __init__(
@@ -123,6 +122,7 @@ class WebUI:
         extension: Path | None = None,
         probe: bool = False,
         page: bool = False,
+        api: bool = True,
         arguments: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -132,7 +132,7 @@ class WebUI:
         if directory is None:
             raise WebUIError(f"{host.directory_variable} is not set")
         self.host, self.directory, self.data = host, directory, data
-        self.page = page
+        self.page, self.api = page, api
         self.arguments = tuple(arguments)
         self.environment = dict(environment or {})
         self.options = {**OPTIONS, "sd_model_checkpoint": first_checkpoint, **(options or {})}
@@ -182,11 +182,12 @@ class WebUI:
         place = ["--data-dir", str(self.data), "--server-name", "127.0.0.1", "--port", str(self.port)]
         # with the data elsewhere, a page of gradio 4 is not given the WebUI's own scripts and styles
         page = ["--gradio-allowed-path", str(self.directory)] if self.page else ["--nowebui"]
+        api = ["--api"] if self.api else []
         start = [self.host.python(), self.host.script]
-        return [*start, *COMMON_FLAGS, *self.host.cpu_flags, *page, *place, *self.arguments]
+        return [*start, *COMMON_FLAGS, *self.host.cpu_flags, *page, *api, *place, *self.arguments]
 
     def start(self) -> WebUI:
-        """Start the process and wait until the API answers."""
+        """Start the process and wait until it answers."""
         self.port = free_port()
         begin = time.monotonic()
         with self.log_file.open("ab") as log:
@@ -217,8 +218,9 @@ class WebUI:
         raise WebUIError(f"the WebUI did not answer within {START_SECONDS} s:\n{self.log[-4000:]}")
 
     def _answers(self) -> bool:
+        path = "/sdapi/v1/options" if self.api else "/internal/ping"
         try:
-            return self._session.get(self.url("/sdapi/v1/options"), timeout=5).ok
+            return self._session.get(self.url(path), timeout=5).ok
         except requests.RequestException:
             return False
 

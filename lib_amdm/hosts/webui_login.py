@@ -1,0 +1,29 @@
+"""Who may ask: AMDM's routes let in those with a login that the WebUI was started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from secrets import compare_digest
+from typing import Any
+
+from fastapi import Depends, HTTPException
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+
+def guard(logins: Mapping[str, str]) -> list[Any]:
+    """FastAPI dependencies that ask for one of these names and its password; none where there are no logins."""
+    if not logins:
+        return []
+
+    def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+        # each is compared to its end, so that the time it takes does not tell which names there are
+        fits = [_same(given.username, name) & _same(given.password, password) for name, password in logins.items()]
+        if not any(fits):
+            raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
+
+    return [Depends(check)]
+
+
+def _same(given: str, known: str) -> bool:
+    # a command line that is not UTF-8 holds lone surrogates
+    return compare_digest(given.encode(errors="surrogateescape"), known.encode(errors="surrogateescape"))
