@@ -82,7 +82,7 @@ class Layout:
 
     @classmethod
     def of_rows(cls, rows: Any) -> Layout:
-        if not _is_list(rows):
+        if not is_list(rows):
             raise LayoutError(
                 "must be a list of rows, each with a phrase and a box or with subject, action and object, but it is "
                 f"{short(rows)}; correct it"
@@ -110,7 +110,7 @@ def boxes_of(given: str | Sequence[Any]) -> list[Box]:
     if isinstance(given, str):
         text = _bare(given)
         given = _json(text, "0 0 0.5 1") if text.startswith(("[", "{")) else _boxes_of_lines(text)
-    if not _is_list(given):
+    if not is_list(given):
         raise LayoutError(
             f"must be a list of boxes, each with four numbers from 0 to 1 (x0, y0, x1, y1), but it is {short(given)}; "
             "correct it"
@@ -136,9 +136,9 @@ def _json(text: str, lines: str) -> Any:
         ) from error
 
 
-def _is_list(given: Any) -> bool:
-    """Whether `given` is what JSON has as a list; bytes are a sequence of numbers to Python."""
-    return isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray, memoryview))
+def is_list(given: Any) -> bool:
+    """Whether `given` is what JSON has as a list; to Python, texts, bytes and ranges are sequences too."""
+    return isinstance(given, (list, tuple))
 
 
 def _placed(name: str, row: Mapping[str, Any]) -> Region:
@@ -146,7 +146,7 @@ def _placed(name: str, row: Mapping[str, Any]) -> Region:
 
 
 def _box(name: str, given: Any) -> Box:
-    if not _is_list(given) or len(given) != 4 or not all(map(_is_share, given)):
+    if not is_list(given) or len(given) != 4 or not all(map(_is_share, given)):
         raise LayoutError(
             f"has a {name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1): {short(given)}; correct it"
         )

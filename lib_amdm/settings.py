@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from .errors import one_sentence
-from .layout import Layout, LayoutError, boxes_of
+from .errors import clipped, one_sentence, short
+from .layout import Layout, LayoutError, boxes_of, is_list
 
 NO_CHECKPOINT = "None"
 MAIN_CHECKPOINT = "main"
@@ -52,26 +52,37 @@ class Spec:
     terse: bool = True  # left out of the infotext while it stands at its default
 
     def check(self, value: Any, path: str) -> Any:
-        """`value` as this setting's own type; SettingsError names `path` and says what would do."""
+        """`value` as this setting's own type; SettingsError names `path` and says what would do.
+
+        None is the default: a page's number field holds it once a user has cleared it.
+        """
+        return self.default if value is None else self._check(value, path)
+
+    def _check(self, value: Any, path: str) -> Any:
         fits = isinstance(value, self.type) and not (self.type is not bool and isinstance(value, bool))
         if not fits and self.type is float:
             fits = isinstance(value, int) and not isinstance(value, bool)
         if not fits and self.type is int:
             fits = isinstance(value, float) and value.is_integer()
         if not fits:
-            raise SettingsError(f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}, but it is {value!r}; change it.')
+            raise SettingsError(
+                f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}, but it is {short(value)}; change it.'
+            )
         if self.choices and value not in self.choices:
-            raise SettingsError(f'AMDM: "{path}" must be one of {", ".join(self.choices)}, but it is {value!r}.')
+            raise SettingsError(
+                f'AMDM: "{path}" must be one of {", ".join(self.choices)}, but it is {short(value)}; change it.'
+            )
         if self.minimum is not None and not self.minimum <= value <= self.maximum:
             span = f"{self.minimum:g} to {self.maximum:g}"
-            raise SettingsError(f'AMDM: "{path}" must be from {span}, but it is {value!r}.')
+            raise SettingsError(f'AMDM: "{path}" must be from {span}, but it is {short(value)}; change it.')
         return self.type(value)  # only now: a whole number may be too large for a float
 
     def schema(self) -> dict[str, Any]:
         """This setting as a JSON Schema property."""
-        told: dict[str, Any] = {"type": _JSON_TYPES[self.type], "description": self.help, "default": self.default}
+        types = [_JSON_TYPES[self.type], "null"]
+        told: dict[str, Any] = {"type": types, "description": self.help, "default": self.default}
         if self.choices:
-            told["enum"] = list(self.choices)
+            told["enum"] = [*self.choices, None]
         if self.minimum is not None:
             told |= {"minimum": self.minimum, "maximum": self.maximum}
         return told
@@ -97,16 +108,17 @@ class WordSpec(Spec):
         word = "".join(f"[{letter}{letter.upper()}]" for letter in self.word)
         return rf"^\s*({word}|-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$"
 
-    def check(self, value: Any, path: str) -> Any:
+    def _check(self, value: Any, path: str) -> Any:
         if isinstance(value, str):
             if not re.search(self.pattern, value):
                 other = f'"{self.word}"' if self.word else "empty"
                 raise SettingsError(
-                    f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]} or {other}, but it is {value!r}; change it.'
+                    f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]} or {other}, but it is {short(value)}; change it.'
                 )
             given = value.strip().lower()
             value = self.meaning if given == self.word else float(given)
-        return self.meaning if value == self.meaning else super().check(value, path)
+        known = value is None or isinstance(value, (int, float))
+        return self.meaning if known and value == self.meaning else super()._check(value, path)
 
     def schema(self) -> dict[str, Any]:
         """The number, or the word, or what it stands for; or the number as a text, whose range only `check` knows."""
@@ -122,36 +134,32 @@ class WordSpec(Spec):
 class BoxesSpec(Spec):
     """Boxes without or with phrases: a text, or in the API also the list that it means."""
 
-    def check(self, value: Any, path: str) -> str:
+    def _check(self, value: Any, path: str) -> str:
         try:
-            boxes = boxes_of(value) if isinstance(value, (str, Sequence)) else None
+            boxes = boxes_of(value)
         except LayoutError as error:
             raise SettingsError(f'AMDM: "{path}" {error}.') from error
-        if boxes is None:
-            raise SettingsError(f'AMDM: "{path}" must be a text or a list of boxes, but it is {value!r}; change it.')
         return value if isinstance(value, str) else "\n".join(" ".join(map(_number, box)) for box in boxes)
 
     def schema(self) -> dict[str, Any]:
         ends = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 4, "maxItems": 4}
         placed = {"type": "object", "properties": {"box": ends}, "required": ["box"]}
-        return {**super().schema(), "type": ["string", "array"], "items": {"anyOf": [ends, placed]}}
+        return {**super().schema(), "type": ["string", "array", "null"], "items": {"anyOf": [ends, placed]}}
 
 
 class LayoutSpec(Spec):
     """A layout: a text, or in the API also the list that it means."""
 
-    def check(self, value: Any, path: str) -> str:
+    def _check(self, value: Any, path: str) -> str:
         try:
-            layout = Layout.read(value) if isinstance(value, (str, Sequence)) else None
+            layout = Layout.read(value)
         except LayoutError as error:
             raise SettingsError(f'AMDM: "{path}" {error}.') from error
-        if layout is None:
-            raise SettingsError(f'AMDM: "{path}" must be a text or a list of rows, but it is {value!r}; change it.')
         return value if isinstance(value, str) else (json.dumps(layout.rows(), ensure_ascii=False) if layout else "")
 
     def schema(self) -> dict[str, Any]:
         number = {"type": "number", "minimum": 0, "maximum": 1}
-        place = {"type": "integer", "minimum": 0}
+        place = {"type": ["integer", "string"], "minimum": 0, "minLength": 1}
         words = {"type": "string", "minLength": 1}
         rows = [
             {"phrase": words, "box": {"type": "array", "items": number, "minItems": 4, "maxItems": 4}},
@@ -160,7 +168,7 @@ class LayoutSpec(Spec):
         one_of = [
             {"type": "object", "properties": row, "required": list(row), "additionalProperties": False} for row in rows
         ]
-        return {**super().schema(), "type": ["string", "array"], "items": {"oneOf": one_of}}
+        return {**super().schema(), "type": ["string", "array", "null"], "items": {"oneOf": one_of}}
 
 
 def _number(value: float) -> str:
@@ -451,14 +459,21 @@ class Settings:
     def from_dict(cls, given: Mapping[str, Any]) -> Settings:
         """Settings from the API's names; SettingsError names what is unknown, of a wrong type or out of range."""
         if not isinstance(given, Mapping):
-            raise SettingsError(f"AMDM: the settings must be an object of names and values, but they are {given!r}.")
-        slots = given.get("co_models", ())
-        if not isinstance(slots, Sequence) or isinstance(slots, str):
-            raise SettingsError('AMDM: "co_models" must be a list of objects, one for each co-model.')
+            raise SettingsError(
+                f"AMDM: the settings must be an object of names and values, but they are {short(given)}; send one."
+            )
+        slots = _or_default(given.get("co_models"), ())
+        if not is_list(slots):
+            raise SettingsError(
+                'AMDM: "co_models" must be a list of objects, one for each co-model, but it is '
+                f"{short(slots)}; change it."
+            )
         if len(slots) > MAX_SLOTS:
-            raise SettingsError(f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run.')
+            raise SettingsError(
+                f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run; use fewer.'
+            )
         co_models = tuple(_build(CoModel, slot, f"co_models[{index}].") for index, slot in enumerate(slots))
-        main_adapter = _build(Adapted, given.get("main_adapter", {}), "main_adapter.")
+        main_adapter = _build(Adapted, _or_default(given.get("main_adapter"), {}), "main_adapter.")
         nested = ("main_adapter", "co_models")
         own = _build(cls, {name: value for name, value in given.items() if name not in nested}, "", beside=nested)
         return replace(own, main_adapter=main_adapter, co_models=co_models).checked()
@@ -466,6 +481,11 @@ class Settings:
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Settings:
         """Settings from the plain list the page sends (`flat` order)."""
+        if not is_list(values):
+            raise SettingsError(
+                f"AMDM: the settings must be an object with names, or a plain list, but they are {short(values)}; "
+                "send an object."
+            )
         main, adapted, slot = specs(cls), specs(Adapted), specs(CoModel)
         before = len(main) + len(adapted)
         count, left_over = divmod(len(values) - before, len(slot))
@@ -514,9 +534,14 @@ class Settings:
     def schema(cls) -> dict[str, Any]:
         """The settings as a JSON Schema."""
         properties = {spec.name: spec.schema() for spec in specs(cls)}
-        properties["main_adapter"] = {**_object_schema(Adapted), "description": MAIN_ADAPTER_HELP, "default": {}}
+        properties["main_adapter"] = {
+            **_object_schema(Adapted),
+            "type": ["object", "null"],
+            "description": MAIN_ADAPTER_HELP,
+            "default": {},
+        }
         properties["co_models"] = {
-            "type": "array",
+            "type": ["array", "null"],
             "items": _object_schema(CoModel),
             "maxItems": MAX_SLOTS,
             "default": [],
@@ -573,14 +598,21 @@ def infotext_label(slot: int, spec: Spec) -> str:
 
 def _build(of: type, given: Mapping[str, Any], prefix: str, beside: tuple[str, ...] = ()) -> Any:
     if not isinstance(given, Mapping):
-        raise SettingsError(f'AMDM: "{prefix.rstrip(".")}" must be an object of names and values, not {given!r}.')
+        raise SettingsError(
+            f'AMDM: "{prefix.rstrip(".")}" must be an object of names and values, but it is {short(given)}; change it.'
+        )
     known = {item.metadata["spec"].name: item for item in fields(of) if "spec" in item.metadata}
     unknown = [name for name in given if name not in known]
     if unknown:
+        name = clipped(unknown[0]) if isinstance(unknown[0], str) else short(unknown[0])
         raise SettingsError(
-            f'AMDM: "{prefix}{unknown[0]}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
+            f'AMDM: "{prefix}{name}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
         )
     return of(**{known[name].name: known[name].metadata["spec"].check(given[name], prefix + name) for name in given})
+
+
+def _or_default(given: Any, default: Any) -> Any:
+    return default if given is None else given
 
 
 def _values(holder: Settings | Adapted | CoModel) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import functools
 import json
 import math
 import re
+import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +115,8 @@ def refused(given: Any) -> str:
     assert told.startswith("AMDM: ")
     assert told.endswith(".")
     assert not re.search(r"[.!?]\s|\n", told), f"more than one sentence: {told}"
+    assert len(told) <= 500
+    assert told.encode()
     return told
 
 
@@ -155,6 +159,23 @@ def test_nothing_given_is_the_default() -> None:
     assert Settings.from_list([spec.default for _, spec in flat(0)]) == Settings()
 
 
+@BOTH
+def test_null_is_the_default(of: type, spec: Spec) -> None:
+    """What a page's number field holds once a user has cleared it, also that of a slot that is not used."""
+    given = holding(of, spec.name, None)
+    assert Settings.from_dict(given) == Settings.from_dict(holding(of, spec.name, spec.default))
+    assert validator().is_valid(given)
+    values = [None if one == spec else one.default for _, one in flat(2)]
+    assert Settings.from_list(values) == Settings(co_models=(CoModel(),) * 2)
+
+
+def test_null_in_the_place_of_everything_nested_is_the_default() -> None:
+    for body in ({"main_adapter": None, "co_models": None}, {"main_adapter": None}, {"co_models": None}):
+        assert Settings.from_dict(body) == Settings()
+        assert validator().is_valid(body)
+    assert Settings.from_list([None] * len(list(flat(3)))) == Settings(co_models=(CoModel(),) * 3)
+
+
 def test_reading_settings_changes_nothing_given() -> None:
     given = {"steps": 5, "co_models": [{"checkpoint": "a"}]}
     Settings.from_dict(given)
@@ -192,8 +213,6 @@ def outside(spec: Spec) -> list[Any]:
     """Values that a setting must refuse."""
     word = isinstance(spec, WordSpec)
     wrong: list[Any] = [{}, [{}] if spec.name in ("layout", "region") else []]
-    if not word or spec.meaning is not None:
-        wrong += [None]
     if word:
         wrong += ["much", f"{spec.word}1x", "1 2", "1,5", "nan", "inf", "1_0", "--1", "."] + ([""] if spec.word else [])
     elif spec.type is not str:
@@ -346,7 +365,7 @@ def test_an_unknown_setting_of_a_slot_is_refused_by_name() -> None:
     assert not validator().is_valid(given)
 
 
-@pytest.mark.parametrize("slots", [None, "main", {"checkpoint": "main"}, 3])
+@pytest.mark.parametrize("slots", ["main", {"checkpoint": "main"}, 3])
 def test_co_models_must_be_a_list(slots: Any) -> None:
     assert '"co_models"' in refused({"co_models": slots})
     assert not validator().is_valid({"co_models": slots})
@@ -362,6 +381,95 @@ def test_a_slot_must_be_an_object(slot: Any) -> None:
 def test_the_settings_must_be_an_object(given: Any) -> None:
     refused(given)
     assert not validator().is_valid(given)
+
+
+def loop() -> list[Any]:
+    own: list[Any] = []
+    own.append(own)
+    return own
+
+
+def deep() -> list[Any]:
+    own: list[Any] = []
+    for _ in range(100_000):
+        own = [own]
+    return own
+
+
+HOSTILE = [
+    10**400,
+    -(10**5000),
+    "9" * 3_000_000,
+    " " * 1_000_000 + "1" + " " * 1_000_000,
+    "x" * 3_000_000,
+    "a. b\n\u2028\ud800",
+    ["x" * 3_000_000],
+    loop(),
+    deep(),
+    {1: 2, None: 3},
+    {"\ud800" * 600: 1},
+    b"1" * 3_000_000,
+    {1, 2},
+    object(),
+    1j,
+    range(10**9),
+    np.array([-1.0, 2.0]),
+    np.float32("nan"),
+]
+
+
+def said(read: Any, given: Any) -> str:
+    """What the refusal says, which has to be one line of bounded length; empty where it is taken."""
+    try:
+        settings = read(given)
+    except SettingsError as error:
+        told = str(error)
+        assert told.startswith("AMDM: ") and told.endswith(".")
+        assert len(told) <= 500 and len(told.splitlines()) == 1
+        told.encode()
+        return told
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict(), allow_nan=False))) == settings
+    return ""
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)
+def test_whatever_is_given_for_a_setting_is_taken_or_refused_by_name(value: Any) -> None:
+    for of, spec in ALL:
+        told = said(Settings.from_dict, holding(of, spec.name, value))
+        assert not told or f'"{path(of, spec)}"' in told
+        assert told or isinstance(value, str)
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)
+def test_whatever_is_given_in_the_place_of_settings_is_refused_by_name(value: Any) -> None:
+    assert said(Settings.from_dict, value)
+    assert said(Settings.from_list, value)
+    assert said(Settings.from_list, [value])
+    for name in ("main_adapter", "co_models"):
+        assert f'"{name}' in said(Settings.from_dict, {name: value})
+    assert '"co_models[0]' in said(Settings.from_dict, {"co_models": [value]})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [7, None, (1, 2), "x" * 3_000_000, "\n\ud800", 10**5000, b"steps"],
+    ids=lambda name: type(name).__name__,
+)
+def test_a_name_of_any_kind_is_told_shortly_and_the_known_ones_beside_it(name: Any) -> None:
+    for body in ({name: 1}, {"main_adapter": {name: 1}}, {"co_models": [{name: 1}]}):
+        told = refused(body)
+        assert "is not a setting" in told
+    assert all(spec.name in refused({name: 1}) for spec in specs(Settings))
+
+
+def test_a_refusal_costs_no_more_than_what_it_says() -> None:
+    picture = "x" * 30_000_000
+    for body in ({"co_models": [{"image": [picture]}]}, {"steps": picture}, {"eta": {picture: 1}}, {picture: 1}):
+        tracemalloc.start()
+        refused(body)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1_000_000
 
 
 def test_no_more_slots_than_can_be_run() -> None:
