@@ -254,6 +254,22 @@ REFUSED = {
 }
 
 
+def test_tensors_of_no_size_that_an_adapter_has_are_a_sentence(tmp_path: Path) -> None:
+    scalar = torch.zeros(())
+    for tensors in ({**GLIGEN, NULL: scalar}, {**GLIGEN, "conv_in.weight": scalar}, dict.fromkeys(IP, scalar)):
+        path = write(tmp_path / "odd.safetensors", {name: tensor.clone() for name, tensor in tensors.items()})
+        with pytest.raises(AdapterError, match=r'^"odd\.safetensors" .*\.$'):
+            adapter_of(read_adapter(path))
+
+
+def test_a_training_run_on_several_gpus_is_an_adapter(tmp_path: Path) -> None:
+    for kind, tensors in (("ip-adapter", raw_training(IP)), ("gligen", GLIGEN), ("migc", MIGC)):
+        wrapped = {f"module.{name}": tensor for name, tensor in tensors.items()}
+        file = read_adapter(write(tmp_path / "wrapped.bin", wrapped))
+        assert file.kind == kind
+        assert adapter_of(file).layers(blocks_of(shared_unet_of("a1111", 48)[0]))
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_refusals_name_the_file_in_one_sentence(what: str, tmp_path: Path) -> None:
     tensors, words = REFUSED[what]
@@ -283,24 +299,6 @@ def test_a_pickle_that_runs_something_is_refused(tmp_path: Path) -> None:
     torch.save({**nested(IP), "more": Evil()}, path)
     with pytest.raises(AdapterError, match=r'"evil\.bin" holds more than weights.*lib_amdm\.adapters\.convert'):
         read_adapter(path)
-
-
-def test_the_hosts_own_reader_is_asked(tmp_path: Path) -> None:
-    path = write(tmp_path / "ip.bin", nested(IP))
-    asked = []
-
-    def load(path: str) -> Any:
-        asked.append(path)
-        return torch.load(path, weights_only=True)
-
-    assert read_adapter(path, load).kind == "ip-adapter"
-    assert asked == [str(path)]
-
-
-def test_a_reader_that_refuses_without_a_word_is_understood(tmp_path: Path) -> None:
-    path = write(tmp_path / "ip.bin", nested(IP))
-    with pytest.raises(AdapterError, match="the safe loader refuses it"):
-        read_adapter(path, lambda path: None)
 
 
 def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
@@ -356,3 +354,6 @@ def test_the_converter_halves_and_refuses(tmp_path: Path, capsys: pytest.Capture
     assert main([str(other), str(tmp_path / "new.safetensors")]) == 1
     assert '"other.pth"' in capsys.readouterr().err
     assert not (tmp_path / "new.safetensors").exists()
+    assert main([str(source), str(tmp_path / "nowhere" / "new.safetensors")]) == 1
+    assert 'nowhere" is not a folder; make it' in capsys.readouterr().err
+    assert main([str(source), str(tmp_path / "NEW.SAFETENSORS")]) == 0

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from lib_amdm.adapters.clip_vision import MEAN, STD, ClipVision, clip_vision, is_clip_vision, read_clip_vision
+from lib_amdm.adapters.clip_vision import MEAN, STD, ClipVision, clip_vision, has_vision, read_clip_vision
+from lib_amdm.adapters.container import opened
 from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.ip_adapter import Encoder
 
@@ -124,7 +125,9 @@ def test_reads_files(theirs: CLIPVisionModelWithProjection, tmp_path: Path) -> N
     save_file(file_of(theirs), file)
     torch.save(file_of(theirs), pickled)
     save_file({"a.weight": torch.zeros(2)}, other)
-    assert is_clip_vision(file) and is_clip_vision(pickled) and not is_clip_vision(other)
+    assert (
+        has_vision(opened(file).shapes) and has_vision(opened(pickled).shapes) and not has_vision(opened(other).shapes)
+    )
     x = torch.rand(1, 3, 30, 40)
     assert torch.equal(read_clip_vision(file).features(x, EMBEDS), read_clip_vision(pickled).features(x, EMBEDS))
     with pytest.raises(AdapterError, match=r"other\.safetensors.*no CLIP vision encoder"):

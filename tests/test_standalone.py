@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +270,23 @@ def test_v_prediction_is_read_as_v(host: Standalone) -> None:
     close(v.wrap(x, sigma, cond=cond), x / 26 - 5 / 26**0.5 * output)
 
 
+def test_what_a_file_is_marked_with_counts_beside_its_yaml(folder: Path, tmp_path: Path, host: Standalone) -> None:
+    mark = torch.tensor([])
+    _copied(folder / "alpha.safetensors", tmp_path / "marked.safetensors", add={"v_pred": mark})
+    terminal = {"v_pred": mark, "ztsnr": mark}
+    _copied(folder / "alpha.safetensors", tmp_path / "terminal.safetensors", add=terminal)
+    _copied(folder / "v.safetensors", tmp_path / "told.safetensors", params={"parameterization": "v"}, add=terminal)
+    marked = Standalone(tmp_path)
+    equal(marked.generate(job(checkpoint="marked")), host.generate(job(checkpoint="v")))
+    for name in ("terminal", "told"):
+        sigmas = marked.load(name).model.wrap.sigmas
+        # the lowest level stays, and at the highest there is next to nothing of a picture
+        close(sigmas[0], host.load("v").model.wrap.sigmas[0])
+        assert 4518 < sigmas[-1] < 4520 and (sigmas.diff() > 0).all()
+    result = marked.generate(job(checkpoint="terminal"), settings({"checkpoint": "marked"}))
+    assert torch.isfinite(result.latents).all() and result.latents.std() < 100
+
+
 def test_the_noise_levels_are_stable_diffusions(host: Standalone) -> None:
     model = host.load("alpha").model
     sigmas = model.sigmas(20)
@@ -294,6 +312,23 @@ def test_noise_is_what_a_seed_gives_on_the_cpu() -> None:
     torch.manual_seed(12)
     single = torch.randn(4, 8, 8)
     assert torch.equal(noise([11, 12], (4, 8, 8))[1], single)
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_sde"])
+def test_minus_one_is_a_random_seed_that_is_told(host: Standalone, sampler: str) -> None:
+    told = settings({"noise": "independent"})
+    drawn = [host.generate(job(sampler=sampler, seeds=[-1, 12]), told) for _ in range(2)]
+    seeds = [result.seeds for result in drawn]
+    assert [second for _, second in seeds] == [12, 12]
+    assert seeds[0] != seeds[1] and all(0 <= first < 2**32 for first, _ in seeds)
+    equal(host.generate(job(sampler=sampler, seeds=seeds[0]), told), drawn[0])
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_sde"])
+def test_the_largest_seeds_are_drawn_with(host: Standalone, sampler: str) -> None:
+    seeds = [0, 2**64 - 1]
+    result = host.generate(job(sampler=sampler, seeds=seeds, steps=2), settings({"noise": "independent"}))
+    assert result.seeds == seeds and torch.isfinite(result.latents).all()
 
 
 # texts
@@ -555,6 +590,21 @@ def test_progress_is_told_of_each_step_and_an_interrupt_ends_the_run(host: Stand
     assert told[STEPS:] == [(1, STEPS), (2, STEPS)]
 
 
+def test_forgetting_waits_for_the_picture(folder: Path) -> None:
+    host, mixing = Standalone(folder), settings()
+    wanted = host.generate(job(), mixing)
+    forgets = threading.Thread(target=host.unload)
+
+    def begins(step: int, steps: int) -> None:
+        if step == 1:
+            forgets.start()
+        assert host.loaded() != []
+
+    equal(host.generate(job(), mixing, begins), wanted)
+    forgets.join()
+    assert host.loaded() == []
+
+
 # the list
 
 
@@ -611,6 +661,12 @@ def _broken(kind: str, source: Path, target: Path) -> None:
         _copied(source, target, add={"conditioner.embedders.0.weight": zeros})
     elif kind == "SD2":
         _copied(source, target, add={"cond_stage_model.model.positional_embedding": zeros})
+    elif kind == "scaled FP8":
+        _copied(source, target, add={"scaled_fp8": zeros.to(torch.float8_e4m3fn)})
+    elif kind == "scales":
+        _copied(source, target, add={f"{UNET_KEY}out.2.scale_weight": zeros})
+    elif kind == "noise at no level":
+        _copied(source, target, add={"ztsnr": torch.tensor([])})
     elif kind == "inpainting":
         _copied(source, target, add={first: torch.zeros(32, 9, 3, 3)})
     elif kind == "another yaml":
@@ -633,6 +689,9 @@ REFUSED = {
     "no text encoder": "has no CLIP text encoder in it; choose a whole",
     "SDXL": "is SDXL, but only SD1 .*; choose",
     "SD2": "is SD2, but only SD1 .*; choose",
+    "scaled FP8": "is an FP8-scaled checkpoint, .*; choose the unscaled one",
+    "scales": "is an FP8-scaled checkpoint, .*; choose the unscaled one",
+    "noise at no level": "is marked as a zero-terminal-SNR model .* but predicts noise.*; choose",
     "inpainting": "is SD1 inpainting, but only SD1 .*; choose",
     "another yaml": 'has a UNet unlike what "broken.yaml" describes .*; correct that file',
     "a bad yaml": 'has a description, "broken.yaml", that cannot be read .*; correct it',
@@ -676,7 +735,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Call(tmp_path / "ran"), protocol=2))
     host = Standalone(tmp_path)
     for name in ("evil", "plain"):
-        assert "use a .safetensors file" in refused(host, job(checkpoint=name))
+        assert "as a .safetensors file" in refused(host, job(checkpoint=name))
     assert not (tmp_path / "ran").exists()
 
 
@@ -692,6 +751,9 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
         ({"sampler": "log_likelihood"}, {}, 'AMDM: "log_likelihood" is not a sampler of k-diffusion; choose'),
         ({"schedule": "ddim"}, {}, 'AMDM: "ddim" is not a schedule; choose one of automatic, karras, exponential.'),
         ({"seeds": [1]}, {}, "AMDM: a batch needs one prompt and one seed for each picture, but it has 2 prompts, 1 s"),
+        ({"seeds": [1, -2]}, {}, "AMDM: a seed must be a whole number from 0 to 18446744073709551615, or -1 for a ran"),
+        ({"seeds": [1, 2**64], "sampler": "dpmpp_sde"}, {}, "AMDM: a seed must be a whole number from 0 to"),
+        ({"seeds": [1, 1.5]}, {}, "AMDM: a seed must be a whole number from 0 to"),
         ({"negative_prompts": ["a"]}, {}, "AMDM: a batch needs one prompt and one seed for each picture"),
         ({"prompts": [], "seeds": []}, {}, "AMDM: a batch needs one prompt and one seed for each picture"),
         ({"steps": 0}, {}, "AMDM: a picture needs at least one sampling step, not 0."),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from .container import opened
 from .errors import AdapterError
-from .files import Load, opened
 from .ip_adapter import Encoder
 from .weights import Weights, attention, layer_norm, linear
 
@@ -53,19 +53,16 @@ _ENDS = (
 )
 
 
-def read_clip_vision(path: str | Path, load: Load | None = None) -> ClipVision:
+def read_clip_vision(path: str | Path) -> ClipVision:
     """The vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
-    file, name = opened(path, load), Path(path).name
+    file, name = opened(path), Path(path).name
     wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
     return clip_vision(file.read(wanted), name)
 
 
-def is_clip_vision(path: str | Path, load: Load | None = None) -> bool:
-    """Whether the file holds a vision encoder; its tensors are not read where the format allows."""
-    return any(
-        key.endswith(("vision_model.embeddings.class_embedding", "visual.class_embedding"))
-        for key in opened(path, load).shapes
-    )
+def has_vision(names: Iterable[str]) -> bool:
+    """Whether tensors of these names have a vision encoder among them."""
+    return any(name.endswith(("vision_model.embeddings.class_embedding", "visual.class_embedding")) for name in names)
 
 
 def clip_vision(tensors: Mapping[str, Tensor], name: str) -> ClipVision:

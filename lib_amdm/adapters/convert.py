@@ -10,12 +10,8 @@ but tensors becomes an inert placeholder: nothing of the file is run, and none o
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
-from collections import OrderedDict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,69 +19,17 @@ from safetensors.torch import save_file
 from .errors import AdapterError
 from .files import AdapterFile, read_adapter
 
-_TENSORS = {
-    ("torch._utils", "_rebuild_tensor"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch.serialization", "_get_layout"),
-    ("torch", "Size"),
-}
-"""What tensors are made of in a pickle; torch itself reads their storages."""
-_PLAIN = {"collections": {"OrderedDict": OrderedDict}, "builtins": {"set": set, "dict": dict, "list": list}}
-
-
-class Placeholder:
-    """What stands for anything in a file that is no tensor: it takes whatever is done to it, and does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Placeholder:
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __call__(self, *_: Any, **__: Any) -> Placeholder:
-        return Placeholder()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    def extend(self, values: Any) -> None:
-        pass
-
-    add = append
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _TENSORS or (module in ("torch", "torch.storage") and name.endswith("Storage")):
-            return super().find_class(module, name)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        return _PLAIN.get(module, {}).get(name, Placeholder)
-
-
-def load_inert(path: str) -> Any:
-    """What a torch pickle holds, with placeholders for all that is no tensor and no dictionary."""
-    inert = ModuleType("inert_pickle")
-    inert.__dict__.update({name: getattr(pickle, name) for name in pickle.__all__})
-    inert.Unpickler, inert.load = _Unpickler, lambda file, **kind: _Unpickler(file, **kind).load()
-    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert)
-
 
 def convert(source: str | Path, target: str | Path, half: bool = False) -> AdapterFile:
     """Write the adapter in `source` to `target` (.safetensors); AdapterError where there is none. half: as float16."""
     source, target = Path(source), Path(target)
-    if target.suffix != ".safetensors":
+    if target.suffix.lower() != ".safetensors":
         raise AdapterError(f'"{target.name}" must end in .safetensors.')
     if target.exists():
         raise AdapterError(f'"{target.name}" is already there; remove it, or choose another name.')
-    file = read_adapter(source, load_inert)
+    if not target.parent.is_dir():
+        raise AdapterError(f'"{target.parent}" is not a folder; make it, or choose another for "{target.name}".')
+    file = read_adapter(source, inert=True)
     tensors = {
         name: tensor.to(torch.float16 if half else tensor.dtype, copy=True).contiguous()
         for name, tensor in file.tensors.items()

@@ -7,29 +7,20 @@ Tensors are named as `make.adapter_of` expects them: `image_proj.*` and `ip_adap
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import torch
 from torch import Tensor
 
+from .container import Read, opened
 from .errors import AdapterError
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
-CONVERTER = "python -m lib_amdm.adapters.convert"
 FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 """The checkpoints' family by the width of their text contexts; files of other widths are of SD1's kind."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-Load = Callable[[str], Any]
-"""A safe reader of pickles: what torch.load would give for the path; an exception or None where it refuses."""
-Read = Callable[[Iterable[str]], dict[str, Tensor]]
-"""The tensors of these names, as copies: a file's own may be windows into it."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +41,17 @@ class AdapterFile(AdapterInfo):
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
-def describe(path: str | Path, load: Load | None = None) -> AdapterInfo:
-    """What the file is, without reading the tensors where the format allows; AdapterError where it is no adapter."""
-    file = opened(path, load)
-    return _info(file.shapes, Path(path).name)
+def describe(path: str | Path) -> AdapterInfo:
+    """What the file is, without reading its tensors; AdapterError where it is no adapter."""
+    return told_apart(opened(path).shapes, Path(path).name)
 
 
-def read_adapter(path: str | Path, load: Load | None = None) -> AdapterFile:
-    """The adapter in a file. load: the host's own safe reader of pickles, torch's weights-only one by default.
+def read_adapter(path: str | Path, inert: bool = False) -> AdapterFile:
+    """The adapter in a file. inert: in a pickle that holds more than weights too, without the rest.
 
     Raises AdapterError, one sentence naming the file, for what is missing, damaged, no adapter or another's.
     """
-    file = opened(path, load)
+    file = opened(path, inert)
     return _read(file.shapes, file.read, Path(path).name)
 
 
@@ -72,86 +62,13 @@ def adapter_file(tensors: Mapping[str, Tensor], name: str) -> AdapterFile:
 
 
 def _read(shapes: Shapes, read: Read, name: str) -> AdapterFile:
-    info = _info(shapes, name)
+    info = told_apart(shapes, name)
     names = _names(shapes, info.kind)
     tensors = {names[key]: value for key, value in read(names).items()}
     # a converter may have given the gates a dimension
     tensors = {key: value.reshape(()) if ".alpha_" in key else value for key, value in tensors.items()}
     _check(info, tensors)
     return AdapterFile(**vars(info), tensors=tensors)
-
-
-# ---------------------------------------------------------------------------------------------------- containers
-
-
-@dataclass(frozen=True)
-class File:
-    """The tensors of a file by its own flat names: their shapes, and a way to read some."""
-
-    shapes: dict[str, tuple[int, ...]]
-    read: Read
-
-
-def opened(path: str | Path, load: Load | None = None) -> File:
-    """A file of tensors, opened; AdapterError where it cannot be."""
-    path = Path(path)
-    if not path.is_file():
-        raise AdapterError(f'"{path.name}" is not there; choose another adapter file.')
-    try:
-        if path.suffix.lower() == ".safetensors":
-            return _safetensors(path)
-        told = (load or _torch_load)(str(path))
-        if told is None:  # how A1111's reader refuses
-            raise pickle.UnpicklingError("refused")
-    except pickle.UnpicklingError as error:
-        raise AdapterError(
-            f'"{path.name}" holds more than weights, or is damaged, and the safe loader refuses it; '
-            f"make a .safetensors file of it with `{CONVERTER}`."
-        ) from error
-    except Exception as error:
-        raise AdapterError(f'"{path.name}" cannot be read ({_first_line(error)}); download it again.') from error
-    tensors = flat(told)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    return File(shapes, lambda keys: {key: tensors[key].clone() for key in keys})
-
-
-def _safetensors(path: Path) -> File:
-    with safetensors.safe_open(path, "pt") as file:
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-
-    def read(keys: Iterable[str]) -> dict[str, Tensor]:
-        with safetensors.safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key).clone() for key in keys}
-
-    return File(shapes, read)
-
-
-def _torch_load(path: str) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # not a zip archive: the old format cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def flat(told: Any) -> dict[str, Tensor]:
-    """All tensors of what a pickle holds, by dotted names, out of the dictionaries that trainers wrap them in."""
-    if not isinstance(told, Mapping):
-        return {}
-    if isinstance(told.get("state_dict"), Mapping):
-        return flat(told["state_dict"])
-    if isinstance(told.get("model"), Mapping) and ("autoencoder" in told or "config_dict" in told):
-        return flat(told["model"])
-    tensors: dict[str, Tensor] = {}
-    for key, value in told.items():
-        if isinstance(value, Tensor):
-            tensors[str(key)] = value
-        elif isinstance(value, Mapping):
-            tensors.update({f"{key}.{inner}": tensor for inner, tensor in flat(value).items()})
-    return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 # --------------------------------------------------------------------------------------------------------- kinds
@@ -161,8 +78,17 @@ _LORA = re.compile(
 )
 
 
-def _info(shapes: Shapes, name: str) -> AdapterInfo:
-    """What a file with these keys is; the first rule that fits decides."""
+def told_apart(shapes: Shapes, name: str) -> AdapterInfo:
+    """What a file with tensors of these names and shapes is; AdapterError, which calls it `name`, where no adapter."""
+
+    try:
+        return _kind({key.removeprefix("module."): shape for key, shape in shapes.items()}, name)
+    except IndexError as error:
+        raise AdapterError(f'"{name}" has tensors of a size that no adapter has; download it again.') from error
+
+
+def _kind(shapes: Shapes, name: str) -> AdapterInfo:
+    """The first rule that fits decides."""
 
     def refused(what: str) -> AdapterError:
         return AdapterError(f'"{name}" {what}.')
@@ -248,8 +174,9 @@ def _after_prefix(key: str) -> str:
 
 
 def _ip_name(key: str) -> str:
-    """A training run's raw checkpoint calls the parts otherwise."""
-    return re.sub(r"^adapter_modules\.", "ip_adapter.", re.sub(r"^image_proj_model\.", "image_proj.", key))
+    """A training run's raw checkpoint calls the parts otherwise; one of several GPUs puts them in a module."""
+    key = re.sub(r"^image_proj_model\.", "image_proj.", key.removeprefix("module."))
+    return re.sub(r"^adapter_modules\.", "ip_adapter.", key)
 
 
 def _names(shapes: Shapes, kind: str) -> dict[str, str]:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from ..adapters.attach import attached, blocks_of
 from ..adapters.base import Adapter, Prepared, Rows
 from ..adapters.clip_vision import read_clip_vision
+from ..adapters.container import opened
 from ..adapters.errors import AdapterError
-from ..adapters.files import Load, opened, read_adapter
+from ..adapters.files import read_adapter
 from ..adapters.ip_adapter import Encoder, IPAdapter
 from ..adapters.make import adapter_of
 from ..adapters.migc import Migc
@@ -65,9 +66,8 @@ class Place:
 class Adapters:
     """A host's adapter files: what is loaded of them, and the features of pictures. It lives and dies with the host."""
 
-    def __init__(self, files: FileList, encoders: FileList, load: Load | None = None) -> None:
-        """load: the host's own safe reader of pickles, see `adapters.files`."""
-        self.files, self.encoders, self.load = files, encoders, load
+    def __init__(self, files: FileList, encoders: FileList) -> None:
+        self.files, self.encoders = files, encoders
         self.pool, self.features = Pool(), Texts(FEATURES_KEPT)
         self._encoders: dict[Encoder, FileState] = {}
 
@@ -107,7 +107,7 @@ class Adapters:
         title = self.files.title(name)
 
         def read() -> Loaded:
-            adapter = adapter_of(read_adapter(path, self.load))
+            adapter = adapter_of(read_adapter(path))
             # half precision is not enough for MIGC's own layers; its results are cast
             dtype = torch.float32 if isinstance(adapter, Migc) else place.dtype
             return Loaded(title, adapter.to(dtype=dtype).eval())
@@ -149,7 +149,7 @@ class Adapters:
 
         def encode() -> tuple[Tensor, Tensor]:
             # asked for both at once, so that the encoder is loaded for no other reason
-            encoder = read_clip_vision(path, self.load).to(place.device, torch.float32)
+            encoder = read_clip_vision(path).to(place.device, torch.float32)
             seen = torch.from_numpy(np.array(pictures.opened(image, place.who))).permute(2, 0, 1)[None] / 255
             with torch.no_grad():
                 return encoder.features(seen.to(place.device), wanted).cpu(), encoder.blank(wanted).cpu()
@@ -177,7 +177,7 @@ class Adapters:
     def _fits(self, path: Path, wanted: Encoder) -> bool:
         """Told by the shapes in the file, because reading one to see takes seconds."""
         try:
-            shapes = opened(path, self.load).shapes
+            shapes = opened(path).shapes
         except AdapterError:
             return False
 

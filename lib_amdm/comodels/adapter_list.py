@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+from ..adapters.clip_vision import has_vision
+from ..adapters.container import SUFFIXES, opened
+from ..adapters.errors import AdapterError
+from ..adapters.files import told_apart
+from .pool import FileState
+
 OWN_FOLDER = "amdm"
 """The folder under a WebUI's models that is AMDM's own: everything in it is listed."""
+ADAPTER, ENCODER, OTHER = "adapter", "encoder", "other"
 
-_ADAPTER = re.compile(r"ip[-_ ]?adapter|gligen|interact|migc", re.IGNORECASE)
-_ENCODER = re.compile(r"clip[-_ ]?(vit|vision|h|g|l)\b|image[-_ ]?encoder|\bclip_[hgl]\b", re.IGNORECASE)
 _SHARED_WITH_OTHERS = re.compile(r"control[-_ ]?net|ip[-_ ]?adapter|gligen|interact|migc", re.IGNORECASE)
 _FOR_ENCODERS = re.compile(r"clip[-_ ]?vision|image[-_ ]?encoder|controlnetpreprocessor", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder to look in. own: everything in it counts, and not only what has an adapter's name."""
+    """A folder to look in. own: everything in it counts, and not only what is seen to be an adapter."""
 
     path: Path
     own: bool = False
@@ -47,23 +53,51 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
+class Kinds:
+    """What files are by their contents, looked at once for each file and time it was written."""
+
+    def __init__(self) -> None:
+        self._known: dict[FileState, str] = {}
+
+    def of(self, path: Path) -> str:
+        """ADAPTER, ENCODER or OTHER."""
+        try:
+            state = FileState.of(str(path))
+        except OSError:
+            # it has gone since its folder was read
+            return OTHER
+        if state not in self._known:
+            self._known[state] = _kind(path)
+        return self._known[state]
+
+
+def _kind(path: Path) -> str:
+    try:
+        shapes = opened(path, inert=True).shapes
+        if has_vision(shapes):
+            return ENCODER
+        told_apart(shapes, path.name)
+        return ADAPTER
+    except AdapterError:
+        return OTHER
+
+
 class FileList:
     """Files by their names in some folders, which are looked through when first asked, and again by `refresh`.
 
     Of two files with one name the first folder's counts.
     """
 
-    def __init__(self, folders: Callable[[], Sequence[Folder]], wanted: Callable[[str, bool], bool]) -> None:
+    def __init__(self, folders: Callable[[], Sequence[Folder]], wanted: Callable[[Path, bool], bool]) -> None:
         self._folders, self._wanted = folders, wanted
         self._files: dict[str, Path] | None = None
 
     def refresh(self) -> None:
         found: dict[str, Path] = {}
         for folder in self._folders():
-            for file in _files(folder.path):
-                name = file.relative_to(folder.path).as_posix()
-                if self._wanted(name, folder.own):
-                    found.setdefault(name, file)
+            for file in files_in(folder.path, SUFFIXES):
+                if self._wanted(file, folder.own):
+                    found.setdefault(readable(file.relative_to(folder.path).as_posix()), file)
         self._files = found
 
     @property
@@ -76,31 +110,63 @@ class FileList:
         return list(self.files)
 
     def title(self, name: str) -> str | None:
-        """The list's own entry for a title, with or without its suffix and folder."""
-        wanted = name.strip()
-        forms: tuple[Callable[[str], str], ...] = (
-            lambda title: title,
-            lambda title: title.rpartition(".")[0],
-            lambda title: PurePath(title).name,
-            lambda title: PurePath(title).stem,
-        )
-        return next((title for form in forms for title in self.files if form(title) == wanted), None)
+        """The list's own entry for a name (`find_title`)."""
+        return find_title(name, self.files)
 
     def path(self, name: str) -> Path | None:
         title = self.title(name)
         return None if title is None else self.files[title]
 
 
-def adapter_list(folders: Callable[[], Sequence[Folder]]) -> FileList:
-    """Files that can be adapters. What they really are is told by their keys when they are used."""
-    return FileList(folders, lambda name, own: not _ENCODER.search(name) and (own or bool(_ADAPTER.search(name))))
+def lists(
+    adapter_folders: Callable[[], Sequence[Folder]], encoder_folders: Callable[[], Sequence[Folder]]
+) -> tuple[FileList, FileList]:
+    """The adapters, and the image encoders. In AMDM's own folder whatever is no encoder is listed as an adapter, so
+    that one that cannot be used is told why."""
+    kinds = Kinds()
+    adapters = FileList(adapter_folders, lambda file, own: kinds.of(file) in ((ADAPTER, OTHER) if own else (ADAPTER,)))
+    return adapters, FileList(encoder_folders, lambda file, own: kinds.of(file) == ENCODER)
 
 
-def encoder_list(folders: Callable[[], Sequence[Folder]]) -> FileList:
-    """Files that can be image encoders."""
-    return FileList(folders, lambda name, own: bool(_ENCODER.search(name)) or not (own or _ADAPTER.search(name)))
+def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """The files below a folder with one of these suffixes, in order; folders that are links are looked through too."""
+    seen: set[str] = set()
+    found = []
+    for here, below, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(here)
+        if place in seen:
+            # a link that leads back
+            below.clear()
+            continue
+        seen.add(place)
+        found += [Path(here, name) for name in names if PurePath(name).suffix.lower() in suffixes]
+    yield from sorted(file for file in found if file.is_file())
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+def readable(name: str) -> str:
+    """A file's name as text that can be sent: bytes that are no UTF-8 are shown by a replacement character."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def find_title(name: str, titles: Iterable[str]) -> str | None:
+    """The title that a name means: itself, with a hash behind it, without its suffix or folder; then the same in other
+    letters: capitals, backslashes, accents in another encoding. The first where several fit."""
+    titles = list(titles)
+    wanted = name.strip()
+    wanted = wanted if wanted in titles else re.sub(r" \[[0-9a-fA-F]+\]$", "", wanted)
+    forms: tuple[Callable[[str], str], ...] = (
+        lambda title: title,
+        lambda title: title.rpartition(".")[0],
+        lambda title: PurePath(title).name,
+        lambda title: PurePath(title).stem,
+    )
+    for spelt in (str, _folded):
+        for form in forms:
+            found = next((title for title in titles if wanted and spelt(form(title)) == spelt(wanted)), None)
+            if found is not None:
+                return found
+    return None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()

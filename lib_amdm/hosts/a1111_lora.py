@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from modules import sd_models, shared
 
+from ..adapters.container import refuse_code
 from ..comodels.lora import Change, added
 from ..comodels.pool import FileState, Texts
 from .webui_lora import Named, NamedLoras
@@ -79,6 +80,7 @@ class Loras(NamedLoras):
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
         try:
+            refuse_code(on_disk.filename)
             return dict(sd_models.read_state_dict(on_disk.filename))
         except Exception as error:
             raise self.unreadable(on_disk.name, error) from error

@@ -16,8 +16,9 @@ from backend.operations import using_forge_operations
 from diffusers import DiffusionPipeline
 from modules import sd_models, shared
 
+from ..adapters.container import refuse_code
 from ..comodels.pool import Loaded
-from . import webui_files, webui_words
+from . import webui_words
 
 FAMILIES = {
     "StableDiffusion": "SD1",
@@ -132,8 +133,10 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
 def _read(info: Any, slot: int) -> tuple[dict[str, dict[str, torch.Tensor]], Any]:
     """The file's tensors by component, and what kind of model the host takes it for."""
     try:
-        webui_files.refuse_code(info.filename)
-        return loader.split_state_dict(info.filename, additional_state_dicts=additional_modules())
+        additional = additional_modules()
+        for filename in (info.filename, *additional):
+            refuse_code(filename)
+        return loader.split_state_dict(info.filename, additional_state_dicts=additional)
     except AttributeError as error:
         raise webui_words.unreadable(slot, info.name, "Forge does not know what kind of model it is") from error
     except Exception as error:

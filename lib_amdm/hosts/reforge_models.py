@@ -14,8 +14,9 @@ from modules.timer import Timer
 from modules_forge import forge_loader
 from modules_forge.forge_util import apply_circular_forge
 
+from ..adapters.container import refuse_code
 from ..comodels.pool import Loaded
-from . import webui_files, webui_words
+from . import webui_words
 
 INPUTS = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling", 8: " InstructPix2Pix"}
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
@@ -113,7 +114,7 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
 def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
     """The file's tensors through the host's own readers, a dictionary of its own."""
     try:
-        webui_files.refuse_code(info.filename)
+        refuse_code(info.filename)
         weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
     except Exception as error:
         raise webui_words.unreadable(slot, info.name, webui_words.first_line(error)) from error

@@ -9,10 +9,13 @@ Prompts are read as in `standalone_text`. Pictures are made in one pass: `pass` 
 
 from __future__ import annotations
 
+import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..comodels.adapted import Adapters, AtWork, Place
-from ..comodels.adapter_list import Folder, adapter_list, encoder_list
+from ..comodels.adapter_list import Folder, lists
 from ..comodels.base import AmdmError
 from ..comodels.mixing import co_run, mixed
 from ..comodels.pool import FileState, Loaded, Pool
@@ -44,10 +47,15 @@ __all__ = [
     "sampler_names",
 ]
 
+MOST_SEED = 2**64 - 1
+"""What torch takes; the Brownian paths of the SDE samplers take nothing below 0."""
+_RANDOM_SEEDS = 2**32
+
 
 @dataclass(frozen=True)
 class Job:
-    """A batch of pictures. checkpoint: a name from the host's list. prompts and seeds: one for each picture.
+    """A batch of pictures. checkpoint: a name from the host's list. prompts and seeds: one for each picture, and -1 is
+    a random seed.
 
     negative_prompts: one for each, or one text for all. sampler: one of `sampler_names()`. schedule: "automatic" (as
     the WebUI's), "karras" or "exponential". width and height in pixels.
@@ -80,23 +88,33 @@ class Job:
         if not self.prompts or len(set(counts.values())) > 1:
             told = ", ".join(f"{count} {name}" for name, count in counts.items())
             raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {told}.")
+        odd = [seed for seed in self.seeds if not isinstance(seed, Integral) or not -1 <= seed <= MOST_SEED]
+        if odd:
+            raise AmdmError(
+                f"AMDM: a seed must be a whole number from 0 to {MOST_SEED}, or -1 for a random one, not {odd[0]}."
+            )
         if self.steps < 1:
             raise AmdmError(f"AMDM: a picture needs at least one sampling step, not {self.steps}.")
         for name, size in (("width", self.width), ("height", self.height)):
             if size < LATENT_SCALE or size % LATENT_SCALE:
                 raise AmdmError(f"AMDM: the {name} must be a multiple of {LATENT_SCALE}, not {size}.")
 
+    def with_its_seeds(self) -> Job:
+        """The same batch with a seed in the place of each -1."""
+        return replace(self, seeds=[secrets.randbelow(_RANDOM_SEEDS) if s == -1 else int(s) for s in self.seeds])
+
 
 @dataclass
 class Result:
     """What was drawn. pictures: uint8 (images, height, width, 3). latents: float32 (images, 4, h, w), on the CPU.
 
-    evaluations: of the main model. co_evaluations: of each slot of the settings, 0 where it did not run. comments:
+    seeds: of each picture, the random ones too. evaluations: of the main model. co_evaluations: of each slot of the settings, 0 where it did not run. comments:
     what the user should know of the run. seconds: for all of it, loading included.
     """
 
     pictures: np.ndarray
     latents: Tensor
+    seeds: list[int]
     evaluations: int
     co_evaluations: list[int]
     seconds: float
@@ -108,6 +126,9 @@ class Standalone:
 
     most_loaded: how many checkpoints stay loaded between pictures, if the last picture did not need more; and how many
     adapters. adapter_folders: where adapters and image encoders are.
+
+    Several threads may ask. One batch is drawn at a time, because an adapter hangs on a network while it is evaluated,
+    and other batches may be drawn with that network.
     """
 
     name = "standalone"
@@ -124,7 +145,8 @@ class Standalone:
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
         own = [Folder(folder, own=True) for folder in adapter_folders]
-        self.adapters = Adapters(adapter_list(lambda: own), encoder_list(lambda: own))
+        self.adapters = Adapters(*lists(lambda: own, lambda: own))
+        self._drawing = threading.RLock()
         self._files: dict[str, Path] = {}
         self.refresh_checkpoints()
 
@@ -194,8 +216,9 @@ class Standalone:
         return self.pool.listing() + self.adapters.listing()
 
     def unload(self) -> dict[str, int]:
-        self.autoencoders.unload()
-        told = [self.pool.unload(), self.adapters.unload()]
+        with self._drawing:
+            self.autoencoders.unload()
+            told = [self.pool.unload(), self.adapters.unload()]
         return {name: sum(each[name] for each in told) for name in told[0]}
 
     def adapter_on(self, model: StandaloneModel, adapted: Adapted, seeds: Sequence[int], slot: int) -> AtWork | None:
@@ -220,18 +243,18 @@ class Standalone:
         progress(step, steps) is told of each sampling step. going() is asked in each; once it says no, Interrupted is
         raised. AmdmError says in one sentence what is wrong.
         """
-        began = time.perf_counter()
         job.check()
-        settings = settings or Settings()
+        job, settings = job.with_its_seeds(), settings or Settings()
         func = standalone_sampling.find_sampler(job.sampler)
-        try:
-            return self._drawn(job, settings, func, _reporter(job.steps, progress, going), began)
-        except torch.cuda.OutOfMemoryError as error:
-            self.unload()
-            raise AmdmError(
-                f'AMDM: there is not enough GPU memory for "{job.checkpoint}" and its co-models; use fewer of them, a '
-                "smaller picture, or the CPU."
-            ) from error
+        with self._drawing:
+            try:
+                return self._drawn(job, settings, func, _reporter(job.steps, progress, going), time.perf_counter())
+            except torch.cuda.OutOfMemoryError as error:
+                self.unload()
+                raise AmdmError(
+                    f'AMDM: there is not enough GPU memory for "{job.checkpoint}" and its co-models; use fewer of '
+                    "them, a smaller picture, or the CPU."
+                ) from error
 
     def _drawn(
         self,
@@ -266,7 +289,8 @@ class Standalone:
         numbers = range(1, len(settings.co_models) + 1)
         counts = [co_models[number].denoiser.evaluations if number in co_models else 0 for number in numbers]
         seconds = time.perf_counter() - began
-        return Result(pictures, latents.float().cpu(), denoiser.evaluations, counts, seconds, comments)
+        drawn = latents.float().cpu()
+        return Result(pictures, drawn, list(job.seeds), denoiser.evaluations, counts, seconds, comments)
 
     # what the panel needs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +20,11 @@ from diffusers.loaders.single_file_utils import (
     create_unet_diffusers_config_from_ldm,
     create_vae_diffusers_config_from_ldm,
 )
-from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ..adapters.container import open_tensors
+from ..adapters.pickles import Refused
 from ..comodels.base import AmdmError
 from .standalone_tokenizer import TOKENS, VOCABULARY
 
@@ -39,6 +39,12 @@ _NEEDED = {
     TEXT: re.compile(rf"({re.escape(TEXT_INNER)})?(encoder|final_layer_norm|embeddings\.(token|position)_embedding)\."),
 }
 """What of a network's tensors is its own: some files carry more."""
+_V, _TERMINAL = "v_pred", "ztsnr"
+"""Empty tensors that mark a file, as ComfyUI reads it: it predicts v; its noise schedule ends at nothing but noise."""
+_TERMINAL_SHARE = 4.8973451890853435e-08
+"""Of the picture in the variance at that end, where 0 would be a noise level without bound: a level of 4519."""
+_SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale")
+"""Ends of the names of tensors without which the others' numbers mean nothing."""
 
 SD1 = {
     "linear_start": 0.00085,
@@ -117,11 +123,24 @@ class CheckpointFile:
         with self._fitting("noise schedule"):
             ends = (self.params["linear_start"] ** 0.5, self.params["linear_end"] ** 0.5)
             betas = torch.linspace(*ends, self.params["timesteps"], dtype=torch.float64) ** 2
-        return (1 - betas).cumprod(0).float()
+        shares = (1 - betas).cumprod(0)
+        if _TERMINAL in self._marks:
+            if not self.predicts_v:
+                raise self._error(
+                    f"is marked as a zero-terminal-SNR model ({_TERMINAL}), but predicts noise, of which nothing can be "
+                    "learnt at its highest level; choose another checkpoint"
+                )
+            shares = _until_nothing(shares)
+        return shares.float()
 
     @property
     def predicts_v(self) -> bool:
-        return self.params.get("parameterization", "eps") == "v"
+        return _V in self._marks or self.params.get("parameterization", "eps") == "v"
+
+    @cached_property
+    def _marks(self) -> frozenset[str]:
+        names, _ = self._read(_V)
+        return frozenset(names) & {_V, _TERMINAL}
 
     @property
     def clip_folder(self) -> Path | None:
@@ -176,6 +195,10 @@ class CheckpointFile:
         kind = _kind(weights, names)
         if kind != "SD1":
             raise self._error(f"is {kind}, but only SD1 checkpoints can be run without a WebUI; choose one of these")
+        if any(name.endswith(_SCALES) for name in names):
+            raise self._error(
+                "is an FP8-scaled checkpoint, which cannot be run without a WebUI; choose the unscaled one"
+            )
         wanted = {name: value for name, value in weights.items() if _NEEDED[prefix].match(name, len(prefix))}
         if not wanted:
             part = {VAE: "VAE", TEXT: "CLIP text encoder"}[prefix]
@@ -185,17 +208,10 @@ class CheckpointFile:
     def _read(self, prefix: str) -> tuple[list[str], dict[str, Tensor]]:
         """The names of all tensors in the file, and the tensors whose name begins with `prefix`."""
         try:
-            if self.path.suffix == ".safetensors":
-                with safe_open(self.path, "pt") as file:
-                    names = list(file.keys())
-                    return names, {name: file.get_tensor(name) for name in names if name.startswith(prefix)}
-            told = torch.load(self.path, map_location="cpu", weights_only=True)
-            told = told.get("state_dict", told)
-            return list(told), {name: value for name, value in told.items() if name.startswith(prefix)}
-        except pickle.UnpicklingError as error:
-            raise self._error(
-                "holds more than weights, or is damaged, and torch's safe loader refuses it; use a .safetensors file"
-            ) from error
+            file = open_tensors(self.path)
+            return list(file.shapes), file.read([name for name in file.shapes if name.startswith(prefix)])
+        except Refused as error:
+            raise self._error(f"{error.what}; {error.remedy}") from error
         except Exception as error:
             raise self._error(
                 f"cannot be read ({first_line(error)}); download it again or choose another checkpoint"
@@ -250,6 +266,13 @@ def _kind(weights: Mapping[str, Tensor], names: list[str]) -> str:
     channels = 4 if first is None else first.shape[1]
     kinds = {4: "", 9: " inpainting", 8: " InstructPix2Pix", 5: " depth", 7: " upscaling"}
     return family + kinds.get(channels, f" with {channels} input channels")
+
+
+def _until_nothing(shares: Tensor) -> Tensor:
+    """The picture's shares of the variance, so spread that next to nothing is left at the end (Lin et al., 2023)."""
+    roots = shares.sqrt()
+    spread = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+    return torch.cat([spread[:-1], spread.new_tensor([_TERMINAL_SHARE])])
 
 
 def first_line(error: Exception) -> str:

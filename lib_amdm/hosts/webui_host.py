@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from modules import paths_internal, script_callbacks, scripts, sd_models, shared
 from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
 from ..comodels.adapted import Adapters
-from ..comodels.adapter_list import Folder, adapter_list, encoder_list, model_folders
+from ..comodels.adapter_list import Folder, find_title, lists, model_folders, readable
 from ..comodels.pool import Pool, Texts
-from .webui_files import refuse_code
 from .webui_login import guard
 from .webui_lora import LORA_FILES_KEPT
 
@@ -35,7 +31,7 @@ class WebUIHost:
         self.pool = Pool()
         self.main_texts = Texts()
         self.lora_files = Texts(LORA_FILES_KEPT)
-        self.adapters = Adapters(adapter_list(lambda: _folders()[0]), encoder_list(lambda: _folders()[1]), load_pickle)
+        self.adapters = Adapters(*lists(lambda: _folders()[0], lambda: _folders()[1]))
 
     def free(self) -> None:
         """Give back the memory of co-models that nothing refers to any more."""
@@ -51,11 +47,11 @@ class WebUIHost:
         p.comment(text)
 
     def checkpoint_titles(self) -> list[str]:
-        return sd_models.checkpoint_tiles()
+        return [readable(title) for title in sd_models.checkpoint_tiles()]
 
     def checkpoint_title(self, name: str) -> str | None:
         info = find_checkpoint(name)
-        return info.title if info else None
+        return readable(info.title) if info else None
 
     def refresh_checkpoints(self) -> None:
         sd_models.list_models()
@@ -137,7 +133,13 @@ class WebUIHost:
 
 def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
     """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
-    return sd_models.checkpoint_aliases.get(name) or sd_models.checkpoint_aliases.get(name.rsplit(" [", 1)[0])
+    known = sd_models.checkpoint_aliases
+    found = known.get(name) or known.get(name.rsplit(" [", 1)[0])
+    if found is None:
+        spelt = {readable(alias): alias for alias in known}
+        title = find_title(name, spelt)
+        found = known[spelt[title]] if title else None
+    return found
 
 
 def _folders() -> tuple[list[Folder], list[Folder]]:
@@ -147,15 +149,6 @@ def _folders() -> tuple[list[Folder], list[Folder]]:
     adapters, encoders = model_folders(Path(paths_internal.models_path), installed)
     named = (getattr(shared.cmd_opts, "controlnet_dir", None), shared.opts.data.get("control_net_models_path"))
     return [*adapters, *(Folder(Path(path)) for path in named if path)], encoders
-
-
-def load_pickle(path: str) -> Any:
-    """A pickled file, past the WebUI's own restricted unpickler and torch's."""
-    try:
-        refuse_code(path)
-    except Exception as error:
-        raise pickle.UnpicklingError(str(error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
 
 
 def _register(category: str, callback: Callable) -> None:

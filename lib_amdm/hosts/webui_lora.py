@@ -10,6 +10,7 @@ from typing import Any
 
 from modules import extra_networks
 
+from ..adapters.pickles import Refused
 from ..comodels.base import AmdmError
 from ..comodels.pool import FileState
 
@@ -68,7 +69,8 @@ class NamedLoras:
         return AmdmError(f'{self.who}: the LoRA "{name}" {what}.')
 
     def unreadable(self, name: str, error: Exception) -> AmdmError:
-        return self.error(name, f"cannot be read ({type(error).__name__}); download it again or choose another")
+        reason = str(error) if isinstance(error, Refused) else type(error).__name__
+        return self.error(name, f"cannot be read ({reason}); download it again or choose another")
 
     def stranger(self, name: str) -> AmdmError:
         return self.error(name, "fits none of the checkpoint's layers; choose one made for its kind")

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from ..adapters.container import refuse_code
 from ..comodels.lora import Change
 from ..comodels.pool import FileState, Texts
-from .webui_files import refuse_code
 from .webui_lora import NamedLoras
 
 Keys = Mapping[str, Any]

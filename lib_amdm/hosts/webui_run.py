@@ -12,6 +12,7 @@ from modules import extra_networks, prompt_parser, scripts, sd_models, sd_sample
 
 from ..adapters.errors import AdapterError
 from ..comodels.adapted import AtWork, Place
+from ..comodels.adapter_list import readable
 from ..comodels.base import AmdmError
 from ..comodels.lora import Change, changed
 from ..comodels.mixing import co_run
@@ -207,14 +208,14 @@ class SlotModel:
         self.evaluations = 0
         self.is_main = slot.checkpoint == MAIN_CHECKPOINT
         self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
-        self.title = MAIN_CHECKPOINT if self.is_main else self.info.title
+        self.title = MAIN_CHECKPOINT if self.is_main else readable(self.info.title)
         shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
         with self._in_words("loading"):
             if self.is_main:
                 self.model, self.texts = run.main, run.host.main_texts
             else:
                 self._load()
-                self.title = self.info.title
+                self.title = readable(self.info.title)
             self.cond, self.uncond = self._encode()
             self.changes: list[Change] = []
             self._apply_lora()

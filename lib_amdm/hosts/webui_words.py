@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..adapters.pickles import Refused
 from ..comodels.base import AmdmError
 
 ALONE = ("InstructPix2Pix", "unCLIP")
@@ -59,7 +60,7 @@ def without_unet(slot: int, name: str) -> AmdmError:
 
 def first_line(error: Exception) -> str:
     """What a library says first, as a part of a sentence."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def one_line(error: Exception) -> str:

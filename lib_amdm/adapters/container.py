@@ -1,0 +1,136 @@
+"""Files of tensors: opened by what is in them and not by their names, and nothing in them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from torch import Tensor
+
+from .errors import AdapterError
+from .pickles import Outline, Refused, load, load_inert, look, more_than_weights
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+CONVERTER = "python -m lib_amdm.adapters.convert"
+_MOST_LEVELS = 32
+"""Of dictionaries in dictionaries; a file may hold one that holds itself."""
+
+Read = Callable[[Iterable[str]], dict[str, Tensor]]
+"""The tensors of these names, as copies: a file's own may be windows into it."""
+
+
+@dataclass(frozen=True)
+class File:
+    """The tensors of a file by its own flat names: their shapes, and a way to read some."""
+
+    shapes: dict[str, tuple[int, ...]]
+    read: Read
+
+
+def opened(path: str | Path, inert: bool = False) -> File:
+    """A file of tensors, opened; AdapterError where it cannot be.
+
+    Its shapes are known without its tensors. inert: take a pickle that holds more than weights too, without the rest.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AdapterError(f'"{path.name}" is not there; choose another adapter file.')
+    with _in_words(path.name):
+        file = open_tensors(path, inert)
+
+    def read(keys: Iterable[str]) -> dict[str, Tensor]:
+        with _in_words(path.name):
+            return file.read(keys)
+
+    return File(file.shapes, read)
+
+
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        remedy = f"make a .safetensors file of it with `{CONVERTER}`" if error.convertible else error.remedy
+        raise AdapterError(f'"{name}" {error.what}; {remedy}.') from error
+    except Exception as error:
+        raise AdapterError(f'"{name}" cannot be read ({_first_line(error)}); download it again.') from error
+
+
+def open_tensors(path: Path, inert: bool = False) -> File:
+    """`opened`, with the readers' own exceptions: Refused for a pickle that must not be read."""
+    if is_safetensors(path) or path.suffix.lower() == ".safetensors":
+        return _safetensors(path)
+    contents = look(path)
+    if contents.foreign and not inert:
+        raise more_than_weights(contents.foreign)
+    outlines = flat(contents.told, Outline)
+
+    def read(keys: Iterable[str]) -> dict[str, Tensor]:
+        tensors = flat(load_inert(path) if inert else load(path), Tensor)
+        return {key: tensors[key].clone() for key in keys}
+
+    return File({key: outline.shape for key, outline in outlines.items()}, read)
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether the file begins as safetensors do: with the length of a header that fits into it, and the header."""
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def refuse_code(path: str | Path) -> None:
+    """Raise Refused where a reader that unpickles whatever it is given would run something, or could be made to.
+
+    For readers that go by the file's suffix; a safetensors or GGUF file has nothing to unpickle.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".safetensors", ".gguf"):
+        return
+    if is_safetensors(path):
+        if suffix != ".sft":
+            raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
+        return
+    foreign = look(path).foreign
+    if foreign:
+        raise more_than_weights(foreign)
+
+
+def _safetensors(path: Path) -> File:
+    with safetensors.safe_open(path, "pt") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+    def read(keys: Iterable[str]) -> dict[str, Tensor]:
+        with safetensors.safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key).clone() for key in keys}
+
+    return File(shapes, read)
+
+
+def flat(told: Any, kind: type, levels: int = _MOST_LEVELS) -> dict[str, Any]:
+    """All values of a kind in what a pickle holds, by dotted names, out of the dictionaries that trainers wrap them
+    in."""
+    if not isinstance(told, Mapping):
+        return {}
+    if levels == 0:
+        raise Refused("has dictionaries without an end in it")
+    if isinstance(told.get("state_dict"), Mapping):
+        return flat(told["state_dict"], kind, levels - 1)
+    if isinstance(told.get("model"), Mapping) and ("autoencoder" in told or "config_dict" in told):
+        return flat(told["model"], kind, levels - 1)
+    found: dict[str, Any] = {}
+    for key, value in told.items():
+        if isinstance(value, kind):
+            found[str(key)] = value
+        elif isinstance(value, Mapping):
+            found.update({f"{key}.{inner}": each for inner, each in flat(value, kind, levels - 1).items()})
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

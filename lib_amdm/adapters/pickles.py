@@ -1,0 +1,288 @@
+"""torch's pickled files, looked through before anything in them is unpickled: nothing that they name is called.
+
+A pickle may call whatever it likes while it is read, and torch reads pickles out of more than one kind of container.
+What is looked at here is what torch's own reader finds, and a file in which another reader could find something else is
+refused.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import torch
+
+_PACKED = b"PK\x03\x04"
+_OLD_FORMAT = 0x1950A86A20F9469CFC6C
+"""What torch's format of before 1.6 begins with (torch/serialization.py, MAGIC_NUMBER)."""
+_RECORD = re.compile(
+    r"data\.pkl|data/\d+|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment"
+)
+"""The entries of an archive that torch.save writes, below its one folder."""
+_PROGRAM = re.compile(r"constants\.pkl|code/")
+"""Entries of a TorchScript archive, whose code torch runs while it is read."""
+_ITEM_SIZES = {
+    **dict.fromkeys(("Double", "Long", "ComplexFloat"), 8),
+    **dict.fromkeys(("Float", "Int"), 4),
+    **dict.fromkeys(("Half", "BFloat16", "Short"), 2),
+    "ComplexDouble": 16,
+}
+_HARMLESS = {
+    "_codecs": {"encode"},
+    "builtins": {"set", "dict", "list"},
+    "__builtin__": {"set", "dict", "list"},
+    "collections": {"OrderedDict"},
+    "numpy": {"dtype", "ndarray"},
+    "numpy.core.multiarray": {"scalar", "_reconstruct"},
+    "numpy._core.multiarray": {"scalar", "_reconstruct"},
+    "pytorch_lightning.callbacks.model_checkpoint": {"ModelCheckpoint"},
+    "torch": {"Size", "device"},
+    "torch._utils": {
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+        "_rebuild_device_tensor_from_numpy",
+    },
+    "torch.nn.modules.container": {"ParameterDict"},
+    "torch.serialization": {"_get_layout"},
+}
+"""What files of weights name, beside storages and dtypes, and what does nothing but hold values when it is called."""
+GET_SAFETENSORS = "get it as a .safetensors file"
+
+
+class Refused(pickle.UnpicklingError):
+    """A file that must not be read, or cannot be: what it is, and what to do instead.
+
+    convertible: an adapter's converter can read it, which leaves out all but the tensors.
+    """
+
+    def __init__(self, what: str, remedy: str = GET_SAFETENSORS, convertible: bool = False) -> None:
+        super().__init__(f"it {what}")
+        self.what, self.remedy, self.convertible = what, remedy, convertible
+
+
+def more_than_weights(foreign: Sequence[str]) -> Refused:
+    """What is said of a file that would import these."""
+    return Refused(f"holds more than weights ({foreign[0][:80]})", convertible=True)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A tensor's place in a pickle: its shape without its numbers."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a pickled file holds. told: with an `Outline` for each tensor and a `Placeholder` for what is neither that
+    nor a dictionary. foreign: the names of what it would import beside what weights are made of."""
+
+    told: Any
+    foreign: tuple[str, ...]
+
+
+class Placeholder:
+    """What stands for anything in a file that is no tensor: it takes whatever is done to it, and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Placeholder:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __call__(self, *_: Any, **__: Any) -> Placeholder:
+        return Placeholder()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def extend(self, values: Any) -> None:
+        pass
+
+    add = append
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether torch reads the file as a zip archive: it looks at the first bytes, where others look at the last."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_PACKED)) == _PACKED
+
+
+def look(path: str | Path) -> Contents:
+    """What is in a pickled file, without a call of anything that it names, and without its tensors' numbers.
+
+    Refused where it is not packed as torch.save packs files, or tells of more than there is room for in it.
+    """
+    path = Path(path)
+    room = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            if is_packed(path):
+                _check_archive(path, room)
+                reader = _Outliner(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), room)
+                return Contents(reader.load(), tuple(sorted(reader.foreign)))
+            return _look_at_old_format(file, room)
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused(f"is damaged ({type(error).__name__})", "download it again") from error
+
+
+def load(path: str | Path) -> Any:
+    """What torch.load gives for a file of nothing but weights; Refused for any other."""
+    foreign = look(path).foreign
+    if foreign:
+        raise more_than_weights(foreign)
+    try:
+        # not torch.load, in whose place a WebUI has a check of its own that knows older files alone
+        return torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=is_packed(path) or None)
+    except pickle.UnpicklingError as error:
+        raise Refused("is packed in a way that torch's safe loader refuses", convertible=True) from error
+
+
+def load_inert(path: str | Path) -> Any:
+    """What torch.load would give for a file, with placeholders for all that is no tensor and no dictionary."""
+    look(path)
+    inert = ModuleType("inert_pickle")
+    inert.__dict__.update({name: getattr(pickle, name) for name in pickle.__all__})
+    vars(inert).update(Unpickler=_Inert, load=lambda file, **kind: _Inert(file, **kind).load())
+    return torch.serialization.load(path, map_location="cpu", weights_only=False, pickle_module=inert)
+
+
+def _check_archive(path: Path, room: int) -> None:
+    """Refuse an archive that another reader could read otherwise than torch, or that unpacks to more than it is."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        entries, comment = archive.infolist(), archive.comment
+        records = torch._C.PyTorchFileReader(file).get_all_records()
+    if any(_PROGRAM.match(name) for name in records):
+        raise Refused("is a TorchScript program and not a file of weights")
+    folder = entries[0].filename.partition("/")[0]
+    agree = sorted(entry.filename for entry in entries) == sorted(f"{folder}/{name}" for name in records)
+    once = len({name.lower() for name in records}) == len(records)
+    if not agree or not once or comment or min(entry.header_offset for entry in entries) > 0:
+        raise Refused("is not packed as torch packs files")
+    odd = next((name for name in records if not _RECORD.fullmatch(name)), None)
+    if odd is not None:
+        raise Refused(f'has "{odd[:60]}" in it, which torch does not pack')
+    if sum(entry.file_size for entry in entries) > room:
+        raise Refused("would unpack to more than its own size")
+
+
+def _look_at_old_format(file: BinaryIO, room: int) -> Contents:
+    """torch's format of before 1.6: five pickles one after another, and then the numbers."""
+    try:
+        # torch takes it for its oldest format where it can be read so, whatever else it begins with
+        tarfile.open(fileobj=file, mode="r:").close()
+    except tarfile.TarError:
+        file.seek(0)
+    else:
+        raise Refused("is a tar archive")
+    readers = [_Outliner(file, room) for _ in range(5)]
+    if readers[0].load() != _OLD_FORMAT:
+        raise Refused("is no file of weights that torch has written")
+    told = [reader.load() for reader in readers[1:]][2]
+    return Contents(told, tuple(sorted({name for reader in readers for name in reader.foreign})))
+
+
+@dataclass(frozen=True)
+class _Storage:
+    numel: int
+
+
+class _Outliner(pickle.Unpickler):
+    """Reads a pickle with stand-ins for everything that it names. room: the bytes that its storages can have."""
+
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        super().__init__(file)
+        self.room = room
+        self.foreign: set[str] = set()
+        self.sizes: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name in _REBUILT:
+            return _REBUILT[name]
+        if (module, name) == ("torch", "Size"):
+            return tuple
+        if _is_storage(module, name):
+            return type(name, (Placeholder,), {})
+        if name not in _HARMLESS.get(module, ()) and not _is_dtype(module, name):
+            self.foreign.add(f"{module}.{name}")
+        return _PLAIN.get((module, name), Placeholder)
+
+    def persistent_load(self, told: Any) -> Any:
+        kind, storage, key, _, numel = told[:5]
+        if kind != "storage" or not isinstance(numel, int):
+            raise Refused("holds more than weights (a module)")
+        item = _ITEM_SIZES.get(storage.__name__.removesuffix("Storage"), 1)
+        self.sizes[str(key)] = numel * item
+        if numel < 0 or sum(self.sizes.values()) > self.room:
+            raise Refused("tells of larger tensors than it has room for")
+        return _Storage(numel)
+
+
+class _Inert(pickle.Unpickler):
+    """Reads a pickle's tensors, with placeholders for everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _TENSORS or _is_storage(module, name) or _is_dtype(module, name):
+            return super().find_class(module, name)
+        return _PLAIN.get((module, name), Placeholder)
+
+
+_TENSORS = {
+    ("torch._utils", "_rebuild_tensor"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch.serialization", "_get_layout"),
+    ("torch", "Size"),
+}
+"""What tensors are made of in a pickle; torch itself reads their storages."""
+_PLAIN: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, dict, list)},
+}
+
+
+def _is_storage(module: str, name: str) -> bool:
+    return module in ("torch", "torch.storage") and name.endswith("Storage")
+
+
+def _is_dtype(module: str, name: str) -> bool:
+    return module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+
+
+def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Outline:
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride)) if math.prod(size) else 0
+    if min(*size, *stride, offset, 0) < 0 or max(last + 1, math.prod(size)) > max(storage.numel, 1):
+        raise Refused("tells of larger tensors than it has room for")
+    return Outline(tuple(size))
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+_REBUILT: dict[str, Callable[..., Any]] = {
+    "_rebuild_tensor": _tensor,
+    "_rebuild_tensor_v2": _tensor,
+    "_rebuild_parameter": _parameter,
+    "_rebuild_parameter_with_state": _parameter,
+}

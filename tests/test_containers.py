@@ -1,0 +1,286 @@
+"""Files of tensors: no code of any file runs, however it is packed and called; and what is packed honestly is read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from lib_amdm.adapters.clip_vision import read_clip_vision
+from lib_amdm.adapters.container import opened, refuse_code
+from lib_amdm.adapters.convert import main
+from lib_amdm.adapters.errors import AdapterError
+from lib_amdm.adapters.files import describe, read_adapter
+from lib_amdm.adapters.pickles import Refused, load_inert, look
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.hosts.standalone import Job, Standalone
+
+
+class Boom:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def archive(*entries: tuple[str, bytes], kind: int = zipfile.ZIP_STORED, comment: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as packed:
+        for name, content in (*entries, ("archive/version", b"3\n"), ("archive/byteorder", b"little")):
+            packed.writestr(name, content)
+        packed.comment = comment
+    return file.getvalue()
+
+
+def old_format(told: bytes) -> bytes:
+    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    return b"".join(pickle.dumps(each, 2) for each in head) + told + pickle.dumps([], 2)
+
+
+def tar(name: str, *parts: tuple[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed:
+        for each, content in ((name, b""), *parts):
+            info = tarfile.TarInfo(each)
+            info.size = len(content)
+            packed.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+PKL = "archive/data.pkl"
+GOOD = pickle.dumps({}, 2)
+HOSTILE: dict[str, Callable[[bytes], bytes]] = {
+    "one": lambda evil: archive((PKL, evil)),
+    "evil, good": lambda evil: archive((PKL, evil), (PKL, GOOD)),
+    "good, evil": lambda evil: archive((PKL, GOOD), (PKL, evil)),
+    "good, evil in capitals": lambda evil: archive((PKL, GOOD), ("archive/DATA.PKL", evil)),
+    "evil in capitals, good elsewhere": lambda evil: archive(("archive/x/data.pkl", GOOD), ("archive/DATA.PKL", evil)),
+    "capitals alone": lambda evil: archive(("archive/data.PKL", evil)),
+    "another pickle": lambda evil: archive((PKL, GOOD), ("archive/more.pkl", evil)),
+    "two folders": lambda evil: archive(("a/data.pkl", GOOD), (PKL, evil)),
+    "an archive in the archive": lambda evil: archive((PKL, archive((PKL, evil)))),
+    "an archive behind": lambda evil: archive((PKL, evil)) + archive((PKL, GOOD)),
+    "an archive before": lambda evil: archive((PKL, GOOD)) + archive((PKL, evil)),
+    "an archive in a comment": lambda evil: archive((PKL, evil), comment=archive((PKL, GOOD))),
+    "a pickle": lambda evil: evil,
+    "the old format": old_format,
+    "the old format before an archive": lambda evil: old_format(evil) + archive((PKL, GOOD)),
+    "a harmless pickle before": lambda evil: GOOD + old_format(evil),
+    "the oldest format": lambda evil: tar("storages", ("storages", evil), ("tensors", evil), ("pickle", evil)),
+    "the oldest format, as another": lambda evil: tar("}.", ("storages", evil), ("tensors", evil), ("pickle", evil)),
+}
+NAMES = ("x.ckpt", "x.PT", "x.bin", "x.pth", "x.sft", "x.safetensors.ckpt", "x")
+
+
+def without_a_trace(marker: Path) -> bool:
+    return not marker.exists()
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "ran"
+
+
+def evil(marker: Path) -> bytes:
+    return pickle.dumps(Boom(marker), 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_let_through_runs_nothing_in_a_reader_that_is_free(
+    kind: str, name: str, tmp_path: Path, marker: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(HOSTILE[kind](evil(marker)))
+    try:
+        refuse_code(path)
+    except Refused:
+        assert without_a_trace(marker)
+        return
+    with contextlib.suppress(Exception):
+        torch.serialization.load(path, map_location="cpu", weights_only=False)
+    assert without_a_trace(marker)
+
+
+def test_the_hostile_files_are_hostile(tmp_path: Path, marker: Path) -> None:
+    ran = set()
+    for kind, packed in HOSTILE.items():
+        path = tmp_path / "x.ckpt"
+        path.write_bytes(packed(evil(marker)))
+        with contextlib.suppress(Exception):
+            torch.serialization.load(path, map_location="cpu", weights_only=False)
+        if marker.exists():
+            marker.rmdir()
+            ran.add(kind)
+    assert {"one", "evil, good", "capitals alone", "the old format before an archive", "the oldest format"} <= ran
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_reader_runs_anything(kind: str, tmp_path: Path, marker: Path) -> None:
+    path = tmp_path / "ip-adapter.ckpt"
+    path.write_bytes(HOSTILE[kind](evil(marker)))
+    for read in (describe, read_adapter, read_clip_vision):
+        with pytest.raises(AdapterError, match=r'^"ip-adapter\.ckpt" .*\.$'):
+            read(path)
+    assert main([str(path), str(tmp_path / "out.safetensors")]) == 1
+    host = Standalone(tmp_path)
+    with pytest.raises(AmdmError, match=r'^AMDM: "ip-adapter\.ckpt" .*\.$'):
+        host.generate(Job("ip-adapter", ["a"], [1], steps=1))
+    assert without_a_trace(marker)
+
+
+def test_a_program_is_refused_and_not_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class Program(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.zeros(1)
+
+        @torch.jit.export
+        def __getstate__(self):
+            return self.weight, self.training
+
+        @torch.jit.export
+        def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+            self.weight, self.training = state[0], state[1]
+            print("CODE OF THE FILE RUNS")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    path = tmp_path / "gligen.pth"
+    torch.jit.script(Program()).save(path)
+    capsys.readouterr()
+    for read in (describe, read_adapter, read_clip_vision):
+        with pytest.raises(AdapterError, match=r'"gligen\.pth" is a TorchScript program .*; get it as'):
+            read(path)
+    assert main([str(path), str(tmp_path / "out.safetensors")]) == 1
+    with pytest.raises(Refused, match="TorchScript"):
+        refuse_code(path)
+    assert "CODE OF THE FILE RUNS" not in capsys.readouterr().out
+
+
+WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2, dtype=torch.bfloat16)}}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_torch_saves_is_read_and_its_shapes_are_known_before(zipped: bool, tmp_path: Path) -> None:
+    shared = torch.ones(3, 4)
+    told = {**WEIGHTS, "half": shared[1:], "tied": shared, "scalar": torch.tensor(1.0), "empty": torch.zeros(0, 3)}
+    path = tmp_path / "x.bin"
+    torch.save({"state_dict": OrderedDict(told), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
+    file = opened(path)
+    wanted = {"a": (2, 3), "b.c": (2,), "half": (2, 4), "tied": (3, 4), "scalar": (), "empty": (0, 3)}
+    assert file.shapes == wanted
+    assert torch.equal(file.read(["a"])["a"], WEIGHTS["a"])
+    refuse_code(path)
+
+
+def test_what_the_safe_loader_cannot_read_can_be_converted(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", pickle_protocol=4)
+    file = opened(tmp_path / "x.pt")
+    assert file.shapes == {"a": (2,)}
+    with pytest.raises(AdapterError, match=r'^"x\.pt" is packed in a way .*adapters\.convert`\.$'):
+        file.read(["a"])
+    assert torch.equal(opened(tmp_path / "x.pt", inert=True).read(["a"])["a"], torch.ones(2))
+
+
+def test_a_transposed_tensor_and_a_parameter_are_read(tmp_path: Path) -> None:
+    torch.save({"t": torch.ones(2, 3).T, "p": torch.nn.Parameter(torch.ones(4))}, tmp_path / "x.pt")
+    assert opened(tmp_path / "x.pt").shapes == {"t": (3, 2), "p": (4,)}
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".ckpt", ".pth", ".pt", ".SAFETENSORS"])
+def test_safetensors_are_read_whatever_they_are_called(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    safetensors.torch.save_file({"a": WEIGHTS["a"]}, path)
+    assert torch.equal(opened(path).read(["a"])["a"], WEIGHTS["a"])
+
+
+def test_a_free_reader_that_goes_by_the_suffix_is_told_of_a_wrong_one(tmp_path: Path) -> None:
+    for name in ("x.safetensors", "x.sft", "x.ckpt"):
+        safetensors.torch.save_file({"a": WEIGHTS["a"]}, tmp_path / name)
+    refuse_code(tmp_path / "x.safetensors")
+    refuse_code(tmp_path / "x.sft")
+    with pytest.raises(Refused, match="is a safetensors file by another name"):
+        refuse_code(tmp_path / "x.ckpt")
+
+
+def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """An archive with one tensor that is told to be of this size, on a storage that is told to be of that."""
+
+    class Tensor:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return torch._utils._rebuild_tensor_v2, (Storage(), 0, size, stride, False, OrderedDict())
+
+    class Storage:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, told: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(told, Storage) else None
+
+    file = io.BytesIO()
+    Pickler(file, 2).dump({"a": Tensor()})
+    return archive((PKL, file.getvalue()), ("archive/data/0", bytes(64)))
+
+
+def test_what_unpacks_to_more_than_the_file_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    bombs = {
+        "compressed": archive(("archive/data/0", bytes(10**7)), (PKL, GOOD), kind=zipfile.ZIP_DEFLATED),
+        "storage": rebuilt(10**12, (10**12,), (1,)),
+        "expanded": rebuilt(16, (10**6, 10**6), (0, 0)),
+        "beyond": rebuilt(16, (4, 4), (10**6, 1)),
+        "negative": rebuilt(16, (-4, -4), (1, 1)),
+    }
+    for what, packed in bombs.items():
+        path = tmp_path / "x.bin"
+        path.write_bytes(packed)
+        for read in (opened, describe, lambda path: load_inert(path)):
+            with pytest.raises((AdapterError, Refused), match=r"own size|larger tensors"):
+                read(path)
+        assert what
+
+
+def test_a_dictionary_that_holds_itself_is_a_sentence(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"a": torch.ones(1)}
+    told["state_dict"] = told["b"] = told
+    torch.save(told, tmp_path / "x.bin")
+    with pytest.raises(AdapterError, match=r'^"x\.bin" has dictionaries without an end in it; get it as'):
+        opened(tmp_path / "x.bin")
+
+
+def test_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    path = tmp_path / "x.bin"
+    for told in (deep, [1, 2], None, {1: torch.ones(1)}, "text", {"state_dict": None}):
+        torch.save(told, path)
+        with pytest.raises(AdapterError, match=r'^"x\.bin" '):
+            read_adapter(path)
+    for packed in (b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x80\x02}", bytes(100), b"\x80\x02." * 9):
+        path.write_bytes(packed)
+        with pytest.raises(AdapterError, match=r'^"x\.bin" '):
+            read_adapter(path)
+
+
+def test_a_look_costs_neither_a_tensor_nor_a_call(tmp_path: Path, marker: Path) -> None:
+    torch.save({"w": torch.ones(5), "more": Boom(marker)}, tmp_path / "x.bin")
+    contents = look(tmp_path / "x.bin")
+    assert contents.told["w"].shape == (5,)
+    assert contents.foreign == (f"{os.mkdir.__module__}.mkdir",)
+    assert without_a_trace(marker)
