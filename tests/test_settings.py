@@ -452,7 +452,7 @@ def test_whatever_is_given_in_the_place_of_settings_is_refused_by_name(value: An
 
 @pytest.mark.parametrize(
     "name",
-    [7, None, (1, 2), "x" * 3_000_000, "\n\ud800", 10**5000, b"steps"],
+    [7, None, (1, 2), "x" * 3_000_000, "x\n\ud800y", 10**5000, b"steps"],
     ids=lambda name: type(name).__name__,
 )
 def test_a_name_of_any_kind_is_told_shortly_and_the_known_ones_beside_it(name: Any) -> None:
