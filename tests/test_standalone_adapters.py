@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,16 @@ def test_a_second_picture_opens_no_file_and_encodes_nothing(
         monkeypatch.setattr(comodels, name, refuse)
     monkeypatch.setattr(host.load(MAIN).model.text_encoder, "forward", refuse)
     assert equal(draw(host, *told, main_adapter=adapter(INTERACT)), first)
+
+
+def test_two_threads_get_what_one_gets(host: Standalone) -> None:
+    """A main adapter hangs on a network that the other thread's picture is drawn with too."""
+    jobs = [(replace(JOB, seeds=[1, 2]), {"main_adapter": adapter(GLIGEN)}), (replace(JOB, seeds=[3, 4]), {})]
+    wanted = [draw(host, slot(), job=job, **main) for job, main in jobs]
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        for _ in range(3):
+            drawn = [threads.submit(draw, host, slot(), job=job, **main) for job, main in jobs]
+            assert all(equal(one.result(), other) for one, other in zip(drawn, wanted))
 
 
 def test_what_is_loaded_is_listed_and_forgotten(folder: Path) -> None:
