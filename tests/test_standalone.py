@@ -625,6 +625,28 @@ def test_the_list_is_of_names_and_never_of_paths(folder: Path, tmp_path: Path) -
     assert host.checkpoint_title("new") == "new.ckpt"
 
 
+def test_the_list_looks_into_linked_folders_and_takes_suffixes_in_capitals(tmp_path: Path) -> None:
+    models, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    models.mkdir()
+    (elsewhere / "deep" / "one.SAFETENSORS").touch()
+    (models / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(models)
+    host = Standalone(models)
+    assert host.checkpoint_titles() == ["linked/deep/one.SAFETENSORS"]
+    for name in ("one", "linked/deep/one", "linked\\deep\\one.safetensors", "linked/deep/one.SAFETENSORS [0123abcdef]"):
+        assert host.checkpoint_title(name) == "linked/deep/one.SAFETENSORS"
+
+
+def test_a_name_that_is_no_text_is_listed_as_text(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.safetensors").touch()
+    host = Standalone(tmp_path)
+    (title,) = host.checkpoint_titles()
+    assert title.encode().startswith(b"caf") and host.checkpoint_title(title) == title
+    # it is found by what is listed, and read as the broken file that it is
+    assert "cannot be read" in refused(host, job(checkpoint=title))
+
+
 # refusals
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..comodels.adapted import Adapters, AtWork, Place
-from ..comodels.adapter_list import Folder, lists
+from ..comodels.adapter_list import Folder, files_in, find_title, lists, readable
 from ..comodels.base import AmdmError
 from ..comodels.mixing import co_run, mixed
 from ..comodels.pool import FileState, Loaded, Pool
@@ -108,8 +108,9 @@ class Job:
 class Result:
     """What was drawn. pictures: uint8 (images, height, width, 3). latents: float32 (images, 4, h, w), on the CPU.
 
-    seeds: of each picture, the random ones too. evaluations: of the main model. co_evaluations: of each slot of the settings, 0 where it did not run. comments:
-    what the user should know of the run. seconds: for all of it, loading included.
+    seeds: of each picture, the random ones too. evaluations: of the main model. co_evaluations: of each slot of the
+    settings, 0 where it did not run. comments: what the user should know of the run. seconds: for all of it, loading
+    included.
     """
 
     pictures: np.ndarray
@@ -156,18 +157,16 @@ class Standalone:
         """Read the folders again; of two files with one name the first folder's counts."""
         found: dict[str, Path] = {}
         for folder in self.folders:
-            for file in sorted(folder.rglob("*")):
-                if file.suffix in SUFFIXES and file.is_file():
-                    found.setdefault(file.relative_to(folder).as_posix(), file)
+            for file in files_in(folder, SUFFIXES):
+                found.setdefault(readable(file.relative_to(folder).as_posix()), file)
         self._files = found
 
     def checkpoint_titles(self) -> list[str]:
         return list(self._files)
 
     def checkpoint_title(self, name: str) -> str | None:
-        """The list's own entry for a title, with or without its suffix and folder; never a path."""
-        forms = (lambda title: title, lambda title: title.rpartition(".")[0], lambda title: Path(title).stem)
-        return next((title for form in forms for title in self._files if form(title) == name), None)
+        """The list's own entry for a name (`find_title`); never a path."""
+        return find_title(name, self._files)
 
     def adapter_titles(self) -> list[str]:
         return self.adapters.files.titles()

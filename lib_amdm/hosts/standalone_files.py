@@ -127,8 +127,8 @@ class CheckpointFile:
         if _TERMINAL in self._marks:
             if not self.predicts_v:
                 raise self._error(
-                    f"is marked as a zero-terminal-SNR model ({_TERMINAL}), but predicts noise, of which nothing can be "
-                    "learnt at its highest level; choose another checkpoint"
+                    f"is marked as a zero-terminal-SNR model ({_TERMINAL}), but predicts noise, which says nothing of "
+                    "the picture at its highest level; choose another checkpoint"
                 )
             shares = _until_nothing(shares)
         return shares.float()
