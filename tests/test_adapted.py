@@ -1,15 +1,27 @@
-"""Which rows of which call are whose, and where CLIP's pooled embedding stands."""
+"""Which rows of which call are whose, where CLIP's pooled embedding stands, and where a picture's features are."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from pretend_device import DEVICE, pretended
+from random_adapters import IP_ADAPTER, IP_PLUS, Shape, write
 
+from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.adapters.errors import AdapterError
-from lib_amdm.comodels.adapted import MainRows, pooled_at_end
+from lib_amdm.comodels.adapted import Adapters, AtWork, MainRows, Place, pooled_at_end
+from lib_amdm.comodels.adapter_list import Folder, lists
 from lib_amdm.comodels.guidance import guided
+from lib_amdm.comodels.pictures import as_text
+from lib_amdm.settings import Adapted
+from tests.unets import shared_unet_of
 
 parts = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
@@ -74,3 +86,67 @@ def test_the_pooled_embedding_is_the_first_end_tokens_even_beside_higher_numbers
     tokens = torch.tensor([[9, 99, 5, 7, 7], [9, 7, 7, 7, 7]])  # 99 is a textual inversion, 7 the end
     hidden = torch.arange(10.0).reshape(2, 5, 1)
     assert pooled_at_end(hidden, tokens, 7).flatten().tolist() == [3.0, 6.0]
+
+
+# --- an IP-Adapter and the devices ---
+
+CONTEXT = 40
+CPU = torch.device("cpu")
+PICTURE = as_text(Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 20))
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> Adapters:
+    """Adapters of random weights for the tests' UNet, and their image encoder."""
+    unet, _ = shared_unet_of("a1111", CONTEXT)
+    write(tmp_path, Shape({block.name: block.width for block in blocks_of(unet)}, CONTEXT))
+    folder = [Folder(tmp_path, own=True)]
+    return Adapters(*lists(lambda: folder, lambda: folder))
+
+
+def prepared(adapters: Adapters, kind: str, device: torch.device) -> AtWork:
+    unet, _ = shared_unet_of("a1111", CONTEXT)
+    place = Place(unet, "SD1", None, [1], device, torch.float32, "AMDM", "co-model 1")
+    return adapters.prepare(Adapted(adapter=kind, image=PICTURE), place)
+
+
+@pytest.mark.parametrize("kind", [IP_ADAPTER, IP_PLUS])
+def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_is(
+    adapters: Adapters, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    get = adapters.features.get
+    monkeypatch.setattr(adapters.features, "get", lambda *asked: kept.append(get(*asked)) or kept[-1])
+    with pretended():
+        first = prepared(adapters, kind, DEVICE)
+        there = first.prepared.tokens
+        first.park()
+        assert first.prepared.adapter.device == CPU
+        again = prepared(adapters, kind, DEVICE).prepared.tokens
+        here = prepared(adapters, kind, CPU).prepared.tokens
+    assert (there.device, again.device, here.device) == (DEVICE, DEVICE, CPU)
+    assert {feature.device for features in kept for feature in features} == {CPU}
+    assert all(features is kept[0] for features in kept), "encoded again"
+    for tokens in (there, again):
+        torch.testing.assert_close(tokens.cpu(), here)
+
+
+def test_the_same_told_pictures_work_on_a_model_of_another_precision_and_on_another_device(adapters: Adapters) -> None:
+    blocks = blocks_of(shared_unet_of("a1111", CONTEXT)[0])
+    rows, queries = torch.tensor([0, 1]), torch.randn(2, 6, blocks[0].width)
+
+    def attended(at_work: AtWork, queries: torch.Tensor) -> torch.Tensor:
+        told = at_work.prepared
+        layer = told.adapter.layers(blocks)[blocks[0].name]
+        call = SimpleNamespace(index=lambda *_: rows.to(queries.device))
+        return told.attended(layer, blocks[0], queries, call)
+
+    used = prepared(adapters, IP_ADAPTER, CPU)
+    for dtype in (torch.float32, torch.bfloat16, torch.float32):
+        fresh = prepared(adapters, IP_ADAPTER, CPU)
+        found = attended(used, queries.to(dtype))
+        assert found.dtype == dtype and torch.equal(found, attended(fresh, queries.to(dtype)))
+    with pretended():
+        there = attended(used, queries.to(DEVICE))
+        assert there.device == DEVICE
+        torch.testing.assert_close(there.cpu(), found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pretend_device import DEVICE, MixedError, pretended
 from torch import nn
 
 from lib_amdm.comodels.lora import Change, added, changed
@@ -29,6 +30,22 @@ def test_a_bias_is_there_for_a_time() -> None:
     with changed([Change(layer, "bias", bias)]):
         assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, bias))
     assert layer.bias is None and torch.equal(layer(x), before)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_was_read_on_the_cpu_works_on_a_layer_elsewhere(bias: bool) -> None:
+    """A layer that has no bias has a LoRA's where its weight is."""
+    weight, offset, x = torch.randn(2, 3), torch.randn(2), torch.randn(1, 3)
+    with pretended():
+        layer = nn.Linear(3, 2, bias=bias).to(DEVICE)
+        own = dict(layer.named_parameters())
+        with changed([Change(layer, "weight", weight), Change(layer, "bias", offset)]):
+            assert {parameter.device for parameter in layer.parameters()} == {DEVICE}
+            drawn = layer(x.to(DEVICE)).cpu()
+        assert dict(layer.named_parameters()) == own
+        with pytest.raises(MixedError):
+            layer(x)
+    torch.testing.assert_close(drawn, nn.functional.linear(x, weight, offset))
 
 
 def test_what_fails_within_leaves_nothing_either() -> None:

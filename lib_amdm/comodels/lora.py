@@ -30,8 +30,8 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
     try:
         for change in changes:
             own = getattr(change.layer, change.name)
-            # a model that travels between devices may be on another one by now
-            value = change.value if own is None else change.value.to(own.device)
+            # a model that travels between devices may be on another one by now; every layer has a weight
+            value = change.value.to((change.layer.weight if own is None else own).device)
             change.layer.register_parameter(change.name, nn.Parameter(value, requires_grad=False))
             kept.append((change, own))
         yield
