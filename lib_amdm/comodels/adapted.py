@@ -150,7 +150,9 @@ class Adapters:
         def encode() -> tuple[Tensor, Tensor]:
             # asked for both at once, so that the encoder is loaded for no other reason
             encoder = read_clip_vision(path).to(place.device, torch.float32)
-            seen = torch.from_numpy(np.array(pictures.opened(image, place.who))).permute(2, 0, 1)[None] / 255
+            # shrunk before it becomes floats: a photograph's are hundreds of megabytes
+            small = pictures.shrunk(pictures.opened(image, place.who), encoder.size)
+            seen = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
             with torch.no_grad():
                 return encoder.features(seen.to(place.device), wanted).cpu(), encoder.blank(wanted).cpu()
 

@@ -3,62 +3,84 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image, ImageOps
 
+from ..errors import short
 from .base import AmdmError
 
 FINGERPRINT = 12
 """Digits of a picture's fingerprint: what an infotext tells of it."""
+MAX_PIXELS = 50_000_000
+"""Of a picture that is read; a phone's 48 megapixels fit."""
+STRIP = 1 << 20
+"""Pixels that are worked on at a time, so that no step needs a second picture's memory."""
+LONGEST_FORM = 16
+"""How often a picture's shorter side goes into its longer one at most; of a longer strip the middle is looked at."""
+
+# none that Pillow hands to another program, or whose header tells another size than the picture has
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
+_IN_A_PNG = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+_ORIENTATION = 0x0112
+T = TypeVar("T")
 
 
-def as_text(picture: Any) -> str:
-    """What a page's picture control holds (a PIL image, an array, a text, or None) as a setting's text."""
+def as_text(picture: Any, name: str = "image") -> str:
+    """What a page's picture control holds (a PIL image, an array, a text, or None) as a setting's text.
+
+    AmdmError names the setting, `name`, where it is nothing of the kind.
+    """
     if picture is None or isinstance(picture, str):
         return picture or ""
-    if not isinstance(picture, Image.Image):
-        picture = Image.fromarray(picture)
     file = io.BytesIO()
-    # the file lives for one request: speed counts more than size
-    picture.save(file, "PNG", compress_level=1)
+    try:
+        # the file lives for one request: speed counts more than size
+        _storable(picture).save(file, "PNG", compress_level=1)
+    except Exception as error:  # how it fails depends on what it is that was given
+        raise AmdmError(
+            f'AMDM: "{name}" must be a picture, in the API a picture file as base64, but it is {short(picture)}; '
+            "change it."
+        ) from error
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
+def _storable(picture: Any) -> Image.Image:
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(picture)
+    if picture.mode in _IN_A_PNG:
+        return picture
+    return _in_eight_bits(picture).convert("RGBA" if _may_be_transparent(picture) else "RGB")
+
+
 def opened(text: str, who: str) -> Image.Image:
-    """The reference picture in RGB, upright; AmdmError where the text is none. `who` opens a complaint."""
-    return _decoded(text, f"{who}: the adapter's image").convert("RGB")
+    """The reference picture in RGB, upright, on white where it is transparent; AmdmError where the text is none.
+
+    `who` opens a complaint.
+    """
+    return _seen(text, f"{who}: the adapter's image", _on_white)
 
 
 def mask_of(text: str, who: str) -> Image.Image:
     """A mask in grey, upright: the picture's transparency where it has any, or else its brightness."""
-    picture = _decoded(text, f"{who}: the mask")
-    return _transparency(picture) or picture.convert("L")
+    return _seen(text, f"{who}: the mask", lambda picture: _transparency(picture) or picture.convert("L"))
 
 
-def _transparency(picture: Image.Image) -> Image.Image | None:
-    """The picture's alpha; None where all of it is opaque."""
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        alpha = picture.convert("RGBA").getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            return alpha
-    return None
-
-
-def _decoded(text: str, what: str) -> Image.Image:
-    try:
-        data = base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-        picture.load()
-        return picture
-    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise AmdmError(
-            f"{what} cannot be read ({type(error).__name__}); give a PNG, JPEG or WebP file, in the API as base64."
-        ) from error
+def shrunk(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with `side` pixels along its shorter side, in the bicubic way of CLIP's own preprocessing."""
+    width, height = picture.size
+    longest = LONGEST_FORM * min(width, height)
+    left, top = (max(0, length - longest) // 2 for length in (width, height))
+    if left or top:
+        picture = picture.crop((left, top, width - left, height - top))
+        width, height = picture.size
+    size = [side * length // min(width, height) for length in (width, height)]
+    return picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
 
 
 @lru_cache(maxsize=8)
@@ -67,9 +89,105 @@ def fingerprint(text: str) -> str:
     if not text:
         return ""
     try:
-        picture = _decoded(text, "AMDM: the picture")
-        alpha = _transparency(picture)
-        content = repr(picture.size).encode() + picture.convert("RGB").tobytes() + (alpha.tobytes() if alpha else b"")
+        found = _seen(text, "AMDM: the picture", _digest)
     except AmdmError:
-        content = text.encode()
-    return hashlib.sha256(content).hexdigest()[:FINGERPRINT]
+        found = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return found[:FINGERPRINT]
+
+
+def _digest(picture: Image.Image) -> str:
+    found = hashlib.sha256(repr(picture.size).encode())
+    for _, part in _strips(picture):
+        found.update(part.convert("RGB").tobytes())
+    alpha = _transparency(picture)
+    for _, part in _strips(alpha) if alpha else ():
+        found.update(part.tobytes())
+    return found.hexdigest()
+
+
+def _seen(text: str, what: str, see: Callable[[Image.Image], T]) -> T:
+    """What `see` makes of the picture in `text`; AmdmError calls it `what`."""
+    try:
+        return see(_decoded(text))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        most = MAX_PIXELS // 1_000_000
+        raise AmdmError(f"{what} has more than {most} million pixels; give a smaller one.") from error
+    except Exception as error:  # Pillow's readers fail at a damaged file in ways of every kind
+        raise AmdmError(
+            f"{what} cannot be read ({type(error).__name__}); give a PNG, JPEG or WebP file, in the API as base64."
+        ) from error
+
+
+def _decoded(text: str) -> Image.Image:
+    """The picture upright, in 8 bits; refused by its header where it is too large."""
+    Image.init()
+    known = [name for name in _FORMATS if name in Image.OPEN]
+    picture: Image.Image = Image.open(io.BytesIO(_data(text)), formats=known)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    picture.load()
+    # asked for here because ImageOps copies what is upright
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
+    return _in_eight_bits(picture)
+
+
+def _data(text: str) -> bytes:
+    return base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in parts from top to bottom, with where they begin."""
+    rows = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+
+
+def _in_eight_bits(picture: Image.Image) -> Image.Image:
+    """The tones of deep grey, which Pillow itself cuts off at 255; any other picture as it is.
+
+    16 bits are scaled. Floats are where they are no more than 1, and stay otherwise.
+    """
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    grey, alpha = Image.new("L", picture.size), Image.new("L", picture.size, 255)
+    hidden = picture.info.get("transparency")
+    whole = 65535 if picture.mode != "F" else 1 if _highest(picture) <= 1 else 255
+    for top, part in _strips(picture):
+        values = np.asarray(part)
+        tones = np.nan_to_num(values.astype(np.float32) * (255 / whole), nan=0, posinf=255, neginf=0)
+        grey.paste(Image.fromarray(np.rint(tones.clip(0, 255)).astype(np.uint8)), (0, top))
+        if hidden is not None:
+            alpha.paste(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)), (0, top))
+    return grey if hidden is None else Image.merge("LA", (grey, alpha))
+
+
+def _highest(picture: Image.Image) -> float:
+    """The highest number in a picture of floats."""
+    parts = (np.asarray(part) for _, part in _strips(picture))
+    return max(float(part.max(initial=0, where=np.isfinite(part))) for part in parts)
+
+
+def _may_be_transparent(picture: Image.Image) -> bool:
+    return picture.mode.lower().endswith("a") or "transparency" in picture.info
+
+
+def _transparency(picture: Image.Image) -> Image.Image | None:
+    """The picture's alpha; None where all of it is opaque."""
+    if not _may_be_transparent(picture):
+        return None
+    alpha = Image.new("L", picture.size)
+    for top, part in _strips(picture):
+        alpha.paste(part.convert("RGBA").getchannel("A"), (0, top))
+    return alpha if alpha.getextrema() != (255, 255) else None
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    clear = _may_be_transparent(picture)
+    if picture.mode == "RGB" and not clear:
+        return picture
+    seen = Image.new("RGB", picture.size, "white")
+    for top, part in _strips(picture):
+        part = part.convert("RGBA" if clear else "RGB")
+        seen.paste(part, (0, top), part if clear else None)
+    return seen

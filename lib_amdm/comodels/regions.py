@@ -25,7 +25,7 @@ def region_map(slot: CoModel, height: int, width: int, who: str) -> Tensor | Non
     if boxes:
         covered = _covered(boxes, height, width)[None, None]
     if slot.mask:
-        mask = torch.from_numpy(np.array(mask_of(slot.mask, who), dtype=np.float32) / 255)
+        mask = torch.from_numpy(np.array(mask_of(slot.mask, who))).float().div_(255)
         covered = covered * F.interpolate(mask[None, None], (height, width), mode="area")
     radius = round(slot.feather * min(height, width))
     if radius:

@@ -1,0 +1,354 @@
+"""Reference pictures and masks: every kind of file is seen as a viewer shows it, none costs more than its pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from lib_amdm.adapters.clip_vision import read_clip_vision
+from lib_amdm.adapters.ip_adapter import Encoder
+from lib_amdm.comodels import pictures
+from lib_amdm.comodels.adapted import Adapters
+from lib_amdm.comodels.adapter_list import Folder, lists
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
+
+ROOT = Path(__file__).resolve().parents[1]
+ENCODER = ROOT / "lib_amdm" / "shapes" / "adapters" / "image_encoder.safetensors"
+
+
+def file_of(picture: Image.Image, kind: str = "PNG", **told: Any) -> str:
+    file = io.BytesIO()
+    picture.save(file, kind, **told)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.array(picture).astype(int)
+
+
+def painting() -> Image.Image:
+    """A picture without symmetry, whose pixels are told apart, partly transparent."""
+    y, x = np.mgrid[0:30, 0:40]
+    return Image.fromarray(np.stack([x * 6, y * 8, (x * y) % 256, 255 - x * 5], -1).astype(np.uint8))
+
+
+def palette() -> Image.Image:
+    picture = Image.frombytes("P", (40, 30), bytes((x * y) % 7 for y in range(30) for x in range(40)))
+    picture.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 99, 99, 9, 9, 99, 99, 0, 0, 0, 255, 255, 255])
+    return picture
+
+
+def turned(picture: Image.Image, orientation: int, kind: str = "PNG") -> str:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return file_of(picture, kind, exif=exif)
+
+
+# --- deep grey ---
+
+RAMP = np.linspace(0, 65535, 4096).reshape(64, 64)
+
+
+@pytest.mark.parametrize(("kind", "file"), [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF"), ("<i4", "TIFF")])
+def test_a_grey_of_16_bits_keeps_its_tones(kind: str, file: str) -> None:
+    """Depth maps and scans have it; cut off at 255, nearly all of them is white."""
+    text = file_of(Image.fromarray(RAMP.astype(kind)), file)
+    wanted = np.rint(RAMP.astype(int) / 257)
+    for seen in (pixels(opened(text, "AMDM")), pixels(mask_of(text, "AMDM"))[..., None]):
+        assert (seen == wanted[..., None]).all()
+    assert fingerprint(text) != fingerprint(file_of(Image.fromarray(RAMP[::-1].astype(kind)), file))
+
+
+def test_a_float_picture_has_its_tones_from_0_to_1_or_from_0_to_255() -> None:
+    shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    for values in (shares, shares * 255):
+        text = file_of(Image.fromarray(values), "TIFF")
+        assert (pixels(opened(text, "AMDM"))[..., 0] == np.rint(shares * 255)).all()
+        assert (pixels(mask_of(text, "AMDM")) == np.rint(shares * 255)).all()
+
+
+def test_no_float_is_too_strange_to_be_seen() -> None:
+    values = np.array([[np.nan, np.inf, -np.inf, -5], [300, 128, 0, 1e30]], dtype=np.float32)
+    assert pixels(opened(file_of(Image.fromarray(values), "TIFF"), "AMDM"))[..., 0].tolist() == [
+        [0, 255, 0, 0],
+        [255, 128, 0, 255],
+    ]
+    nothing = np.full((2, 2), np.nan, dtype=np.float32)
+    assert not pixels(opened(file_of(Image.fromarray(nothing), "TIFF"), "AMDM")).any()
+
+
+# --- transparency ---
+
+
+@pytest.mark.parametrize("hidden", [(255, 0, 255), (0, 0, 0)])
+def test_what_is_hidden_under_transparency_is_not_seen(hidden: tuple[int, int, int]) -> None:
+    for alpha, white in ((0, 1.0), (255, 0.0), (51, 0.8)):
+        seen = pixels(opened(file_of(Image.new("RGBA", (9, 7), (*hidden, alpha))), "AMDM"))
+        wanted = [value * (1 - white) + 255 * white for value in hidden]
+        assert abs(seen - wanted).max() <= 1
+
+
+def with_one_colour_hidden() -> dict[str, str]:
+    """A black and a grey half, of which the black one is transparent, in all ways that files have for it."""
+    grey = Image.new("L", (40, 20), 0)
+    grey.paste(128, (20, 0, 40, 20))
+    alpha = grey.point(lambda value: 255 if value else 0)
+    in_colours = Image.frombytes("P", grey.size, grey.point(lambda value: 1 if value else 0).tobytes())
+    in_colours.putpalette([0, 0, 0, 128, 128, 128])
+    deep = Image.fromarray(np.array(grey).astype(np.uint16) * 257)
+    clear = Image.merge("LA", (grey, alpha))
+    return {
+        "RGBA": file_of(clear.convert("RGBA")),
+        "LA": file_of(clear),
+        "P, one colour": file_of(in_colours, transparency=0),
+        "P, each colour": file_of(in_colours, transparency=bytes([0, 255])),
+        "GIF": file_of(in_colours, "GIF", transparency=0),
+        "WebP": file_of(clear.convert("RGBA"), "WEBP", lossless=True),
+        "RGB, tRNS": file_of(grey.convert("RGB"), transparency=(0, 0, 0)),
+        "L, tRNS": file_of(grey, transparency=0),
+        "16 bits, tRNS": file_of(deep, transparency=0),
+        "TIFF": file_of(clear.convert("RGBA"), "TIFF"),
+    }
+
+
+@pytest.mark.parametrize("kind", with_one_colour_hidden())
+def test_transparency_is_white_in_every_kind_of_file(kind: str) -> None:
+    text = with_one_colour_hidden()[kind]
+    seen, mask = pixels(opened(text, "AMDM")), pixels(mask_of(text, "AMDM"))
+    assert (seen[:, :20] == 255).all() and (seen[:, 20:] == 128).all()
+    assert (mask[:, :20] == 0).all() and (mask[:, 20:] == 255).all()
+
+
+# --- which way is up ---
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> None:
+    quarters = Image.new("RGB", (64, 32))
+    for number, colour in enumerate(("red", "lime", "blue", "white")):
+        quarters.paste(colour, (number % 2 * 32, number // 2 * 16, number % 2 * 32 + 32, number // 2 * 16 + 16))
+    back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    stored = quarters if back is None else quarters.transpose(Image.Transpose(back))
+    upright = np.array(opened(turned(stored, orientation, kind), "AMDM"))
+    assert upright.shape == (32, 64, 3)
+    middles = upright[8::16, 16::32].reshape(4, 3).astype(int)
+    assert abs(middles - [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]).max() < 30
+
+
+# --- how large ---
+
+
+def png_header(width: int, height: int) -> str:
+    """A file that says its size, and has nothing that could be decoded."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    packed = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    idat = b"IDAT" + b"\x00" * 8
+    return base64.b64encode(
+        b"\x89PNG\r\n\x1a\n" + packed + struct.pack(">I", 8) + idat + struct.pack(">I", zlib.crc32(idat))
+    ).decode("ascii")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "size", [(MAX_PIXELS // 1000, 1001), (10_000, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)]
+)
+def test_too_large_a_picture_is_told_by_its_header(size: tuple[int, int]) -> None:
+    for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
+        with pytest.raises(AmdmError) as caught:
+            read(png_header(*size), "AMDM slot 2")
+        assert str(caught.value) == f"AMDM slot 2: {what} has more than 50 million pixels; give a smaller one."
+    assert fingerprint(png_header(*size))
+    with pytest.raises(AmdmError, match="cannot be read"):
+        opened(png_header(8000, 6000), "AMDM")
+
+
+_MEASURE = """
+import json, sys, types
+import numpy as np, torch
+from pathlib import Path
+from lib_amdm.adapters.ip_adapter import Encoder
+from lib_amdm.comodels import pictures
+from lib_amdm.comodels.adapted import Adapters
+from lib_amdm.comodels.adapter_list import Folder, lists
+from lib_amdm.comodels.regions import region_map
+from lib_amdm.settings import CoModel
+torch.set_num_threads(1)
+def peak():  # getrusage's would be the parent's, where that has had more before it started this process
+    told = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
+    return int(told.split()[0]) // 1024
+folders = [Folder(Path(sys.argv[1]), own=True)]
+adapters = Adapters(*lists(lambda: folders, lambda: folders))
+adapter = types.SimpleNamespace(name="ip", needs_encoder=Encoder("", "image_embeds", int(sys.argv[2])))
+place = types.SimpleNamespace(who="AMDM", control="main", device=torch.device("cpu"))
+small = pictures.as_text(np.zeros((30, 40, 3), np.uint8))
+told = {}
+adapters._features(adapter, small, place)
+region_map(CoModel(mask=small), 8, 8, "AMDM")
+before = peak()
+for kind, text in json.load(sys.stdin).items():
+    adapters._features(adapter, text, place)
+    told[kind] = peak() - before
+    region_map(CoModel(mask=text), 64, 64, "AMDM")
+    told[kind + ", mask"] = peak() - before
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's own peak this way")
+def test_a_picture_of_48_megapixels_stays_below_400_mb() -> None:
+    large = Image.new("RGB", (8000, 6000), (9, 99, 199))
+    told = {
+        "turned": turned(large, 6, "JPEG"),
+        "transparent": file_of(Image.merge("RGBA", [*large.split(), Image.new("L", large.size, 99)]), compress_level=1),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(ENCODER.parent), "64"],
+        input=json.dumps(told),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    peaks = json.loads(ran.stdout)
+    assert peaks.keys() >= told.keys()
+    assert max(peaks.values()) < 400, peaks
+
+
+# --- what an infotext tells of them ---
+
+KNOWN = {
+    "RGB": "a8769d70cc8e",
+    "RGBA": "df7d5051f4b8",
+    "L": "b19af61c8526",
+    "LA": "e7e442c304aa",
+    "1": "7c53980f6621",
+    "P": "4407ba8cd8da",
+    "P, transparent": "41ac47ea53d7",
+    "turned": "bfba097f6485",
+    "opaque": "a8769d70cc8e",
+    "CMYK": "a8769d70cc8e",
+    "none": "9ed97c950c33",
+}
+"""Fingerprints that infotexts have of the pictures of `kinds`."""
+
+
+def kinds() -> dict[str, str]:
+    picture = painting()
+    colours, grey, alpha = picture.convert("RGB"), picture.getchannel("B"), picture.getchannel("A")
+    return {
+        "RGB": file_of(colours),
+        "RGBA": file_of(picture),
+        "L": file_of(grey),
+        "LA": file_of(Image.merge("LA", (grey, alpha))),
+        "1": file_of(grey.point(lambda value: 255 if value > 99 else 0, "1")),
+        "P": file_of(palette()),
+        "P, transparent": file_of(palette(), transparency=3),
+        "turned": turned(colours, 6),
+        "opaque": file_of(colours.convert("RGBA")),
+        "CMYK": file_of(colours.convert("CMYK"), "TIFF"),
+        "none": "no picture",
+    }
+
+
+@pytest.mark.parametrize("strip", [pictures.STRIP, 100, 1])
+def test_a_picture_keeps_the_fingerprint_that_infotexts_have_of_it(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "STRIP", strip)
+    fingerprint.cache_clear()
+    assert {kind: fingerprint(text) for kind, text in kinds().items()} == KNOWN
+
+
+def test_what_is_no_text_that_can_be_written_has_a_fingerprint_too() -> None:
+    assert len({fingerprint(text) for text in ("\ud800", "\ud801", "", "a")}) == 4
+
+
+# --- what an encoder is shown ---
+
+
+@pytest.mark.parametrize("size", [(40, 28), (28, 28), (31, 77), (450, 300), (20, 14), (97, 28), (400, 28), (3, 2)])
+def test_an_encoder_sees_what_transformers_own_preprocessing_shows_it(size: tuple[int, int]) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128})
+    wanted = torch.from_numpy(np.array(processor(Image.fromarray(noise)).pixel_values))
+    small = np.array(shrunk(Image.fromarray(noise), 128))
+    seen = read_clip_vision(ENCODER).preprocess(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
+    assert (seen - wanted).abs().max() < 1e-5, "a level of 256 would be 0.01"
+
+
+def test_a_strip_of_a_picture_is_no_more_than_its_middle_needs() -> None:
+    for size in ((100_000, 2), (2, 100_000)):
+        strip = Image.new("RGB", size)
+        strip.paste("white", (size[0] // 2 - 1, size[1] // 2 - 1, size[0] // 2 + 1, size[1] // 2 + 1))
+        small = shrunk(strip, 64)
+        assert min(small.size) == 64 and max(small.size) <= 64 * 16
+        assert ImageOps.fit(small, (64, 64)).getpixel((32, 32)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (300, 500), (1, 1)])
+def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size: tuple[int, int]) -> None:
+    wanted = Encoder("", "image_embeds", 64)
+    folders = [Folder(ENCODER.parent, own=True)]
+    adapters = Adapters(*lists(lambda: folders, lambda: folders))
+    place = SimpleNamespace(who="AMDM", control="main", device=torch.device("cpu"))
+    picture = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20).convert("RGB")
+    told, _ = adapters._features(SimpleNamespace(name="ip", needs_encoder=wanted), as_text(picture), place)
+    whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        assert (told - read_clip_vision(ENCODER).features(whole, wanted)).abs().max() < 1e-2
+
+
+# --- what a page's control holds ---
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "RGBX"]
+)
+def test_a_picture_of_any_mode_becomes_a_text_that_opens_again(mode: str) -> None:
+    picture = Image.new(mode, (3, 2))
+    assert opened(as_text(picture), "AMDM").size == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"image": None}, True, False, 5, 0.5, [], [[1]], ["a"], b"PNG", object(), np.zeros((2, 2, 7))],
+)
+def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
+    with pytest.raises(AmdmError) as caught:
+        as_text(given, "co_models[1].mask")
+    told = str(caught.value)
+    assert told.startswith('AMDM: "co_models[1].mask" must be a picture') and told.endswith("; change it.")
+    assert len(told) <= 500 and len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", ",", "A", "AAAA", "data:,", "\ud800", "é", "=" * 9, "9" * 100_000, kinds()["RGB"][:-40]]
+)
+def test_a_text_that_is_no_picture_is_a_sentence(text: str) -> None:
+    for read in (opened, mask_of):
+        with pytest.raises(AmdmError, match="cannot be read"):
+            read(text, "AMDM slot 2")
+
+
+def test_a_file_that_another_program_would_have_to_read_is_not_opened() -> None:
+    """PostScript is a language, which Pillow hands to Ghostscript."""
+    file = base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n").decode()
+    with pytest.raises(AmdmError, match="give a PNG, JPEG or WebP file"):
+        opened(file, "AMDM")
