@@ -589,6 +589,13 @@ def flat(slots: int) -> Iterator[tuple[int, Spec]]:
             yield slot, spec
 
 
+def api_path(slot: int, spec: Spec) -> str:
+    """Where a setting of `flat` stands in the API's object: "steps", "main_adapter.image", "co_models[1].gamma"."""
+    if slot:
+        return f"co_models[{slot - 1}].{spec.name}"
+    return f"main_adapter.{spec.name}" if spec in specs(Adapted) else spec.name
+
+
 def infotext_label(slot: int, spec: Spec) -> str:
     """The setting's key in the infotext: "AMDM", "AMDM steps", "AMDM 2 gamma"."""
     if slot:

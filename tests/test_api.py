@@ -70,16 +70,37 @@ def test_what_is_no_picture_is_named(text: str) -> None:
         opened(text, "AMDM slot 2")
 
 
+@pytest.mark.parametrize("args", [[], (), None])
+def test_a_host_that_gives_no_arguments_asks_for_nothing(args: Any) -> None:
+    """Some give a script none in their first seconds."""
+    assert api.read_args(args) == Settings()
+
+
+def test_a_cleared_field_of_a_slot_ends_nothing() -> None:
+    assert api.read_args([None if slot else spec.default for slot, spec in flat(3)]) == api.read_args(DEFAULTS)
+    assert api.read_args([{"steps": None, "co_models": [{"gamma": None}]}]) == Settings(co_models=(CoModel(),))
+
+
+@pytest.mark.parametrize("given", [{"image": None}, True, 5, 0.5, ["a", "b"], b"PNG", object(), {"x" * 3_000_000: 1}])
+def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: Any) -> None:
+    keys = [(slot, spec.name) for slot, spec in flat(3)]
+    for key, path in (((0, "image"), "main_adapter.image"), ((3, "mask"), "co_models[2].mask")):
+        values = list(DEFAULTS)
+        values[keys.index(key)] = given
+        with pytest.raises(AmdmError) as caught:
+            api.read_args(values)
+        assert str(caught.value).startswith(f'AMDM: "{path}" must be a picture, in the API a picture file as base64')
+        assert len(str(caught.value)) <= 500
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "one object with names"),
         ([True], "one object with names"),
         (["AMDM", *DEFAULTS[1:]], '"enabled"'),
         ([{"stepss": 5}], '"stepss" is not a setting'),
         ([{"co_models": [{"gamma": "much"}]}], r"co_models\[0\].gamma"),
         ([{"evaluations": "some"}], '"evaluations" must be a whole number or "auto"'),
-        ([{"steps": None}], '"steps"'),
         ([{"co_models": [{"region": [[0, 0, 2, 1]]}]}], r'"co_models\[0\].region" has a row 1'),
         ([[{"enabled": True}]], "one object with names"),
     ],

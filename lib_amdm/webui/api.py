@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..comodels.pictures import as_text
-from ..settings import MAX_SLOTS, PICTURES, Settings, flat
+from ..settings import MAX_SLOTS, PICTURES, Settings, api_path, flat
 
 PREFIX = "/amdm/v1"
 
@@ -16,13 +16,16 @@ def read_args(args: Sequence[Any]) -> Settings:
     """The settings in a script's arguments: one object with names (what stands after it is ignored), or a plain list.
 
     The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these. The
-    page's list has pictures as its controls hold them.
+    page's list has pictures as its controls hold them. Some hosts give a script no arguments in their first seconds.
     """
-    if args and isinstance(args[0], Mapping):
+    if not args:
+        return Settings()
+    if isinstance(args[0], Mapping):
         return Settings.from_dict(args[0])
-    keys = list(flat(MAX_SLOTS))[: len(args)]
-    pictures = {index for index, (_, spec) in enumerate(keys) if spec.name in PICTURES}
-    return Settings.from_list([as_text(value) if index in pictures else value for index, value in enumerate(args)])
+    names = {index: api_path(*key) for index, key in enumerate(flat(MAX_SLOTS)) if key[1].name in PICTURES}
+    return Settings.from_list(
+        [as_text(value, names[index]) if index in names else value for index, value in enumerate(args)]
+    )
 
 
 def register(host: Any) -> None:
