@@ -773,6 +773,16 @@ def test_no_model_is_shown_a_level_above_its_own_highest(main: float) -> None:
     close(capped.latents[1], free.latents[1], 1e-3)
 
 
+@pytest.mark.parametrize("above", [1.0, 1.001, 1.004])
+def test_a_schedule_that_begins_a_rounding_above_a_models_highest_is_shown_as_it_is(above: float) -> None:
+    """Schedules are planned by tables and powers, and begin some thousandths beside a model's own highest level."""
+    first = torch.tensor(SIGMA_MAX * above)
+    x, other = first * randn(SHAPE, 1).float(), CoRun(Denoiser(100), 0.5, sigma_max=SIGMA_MAX)
+    mixed(SAMPLERS["euler"], x, [other], 1, eta=0.0, sigmas=torch.stack([first, first / 2, first * 0]))
+    assert torch.equal(other.denoise.latents[0], x)
+    assert torch.equal(other.denoise.levels[0], first.expand(len(x)))
+
+
 # where and when each model speaks
 
 

@@ -508,6 +508,24 @@ def test_the_same_seed_gives_the_same_picture_and_moves_no_other_stream(host: St
     assert not torch.equal(host.generate(replace(drawing, seeds=[13, 14]), mixing).latents, first.latents)
 
 
+def test_two_slots_with_noise_of_their_own_begin_apart_and_from_another_than_the_pictures(host: Standalone) -> None:
+    begun: list[Tensor] = []
+
+    def look(_: nn.Module, told: tuple[Tensor, ...]) -> None:
+        begun.append(told[0][:2].flatten())
+
+    hooks = [host.load(name).model.unet.register_forward_pre_hook(look) for name in ("alpha", "beta")]
+    try:
+        host.generate(job(steps=1), settings({"noise": "independent"}, {"noise": "independent"}, steps=1))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    webuis = noise([11, 12], (4, 8, 8)).flatten()
+    alike = torch.corrcoef(torch.stack([*begun, webuis])).abs()
+    assert alike.shape == (4, 4) and alike[0, 3] > 0.99
+    assert (alike[:3, :3] - torch.eye(3)).max() < 0.2 and alike[1:3, 3].max() < 0.2
+
+
 # what it costs
 
 
