@@ -126,8 +126,8 @@ def _decoded(text: str) -> Image.Image:
     if picture.width * picture.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     picture.load()
-    # asked for here because ImageOps copies what is upright
-    if picture.getexif().get(_ORIENTATION, 1) != 1:
+    # asked for here because ImageOps copies what is upright, and an older Pillow turns a TIFF without saying so
+    if picture.format != "TIFF" and picture.getexif().get(_ORIENTATION, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
     return _in_eight_bits(picture)
 
