@@ -1,0 +1,328 @@
+"""What nobody would think of giving, made by Hypothesis: `python -m tests.fuzz [CASES] [--seed N] [--only NAME ...]`.
+
+Whatever is given is taken, or refused with an exception of AMDM's own in one bounded line; what is taken can be told
+again. Another kind of input is another entry of `TARGETS`: a strategy, and what must hold of each of its values.
+`test_fuzz.py` runs all of them with few cases. The seed is printed; with it the same cases come again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import random
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lib_amdm.adapters.errors import AdapterError
+from lib_amdm.comodels import pictures
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.regions import region_map
+from lib_amdm.errors import LONGEST
+from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
+from lib_amdm.settings import Adapted, CoModel, Settings, SettingsError, Spec, flat, specs
+from lib_amdm.webui import infotext
+from lib_amdm.webui.api import read_args
+from lib_amdm.webui.layout import preview, region_preview
+
+CASES = 20_000
+OURS = (SettingsError, LayoutError, AmdmError, AdapterError)
+
+
+def refused(error: Exception) -> None:
+    """Whether a complaint is one that can be shown anywhere."""
+    told = str(error)
+    assert told and len(told) <= LONGEST and len(told.splitlines()) == 1
+    told.encode()
+    if isinstance(error, SettingsError):
+        assert told.startswith("AMDM: ") and told.endswith(".")
+
+
+def taken(settings: Settings) -> None:
+    """Whether settings can be told again, in each of the ways there are."""
+    told = settings.to_dict()
+    assert Settings.from_dict(json.loads(json.dumps(told, allow_nan=False))) == settings
+    shown = [spec.shown(settings.value(slot, spec)) for slot, spec in flat(len(settings.co_models))]
+    assert Settings.from_list(shown) == settings
+    for value in infotext.written(settings, {}).values():
+        assert isinstance(value, str)
+    assert settings.co_runs <= settings.runs <= settings.enabled
+
+
+# --- values of any kind ---
+
+
+def loop() -> list[Any]:
+    own: list[Any] = []
+    own.append(own)
+    return own
+
+
+def deep(depth: int) -> list[Any]:
+    own: list[Any] = []
+    for _ in range(depth):
+        own = [own]
+    return own
+
+
+BREAKS = "\n\r\x1c\x85\u2028\ufeff\x00"
+TEXTS = st.text(max_size=8) | st.text(st.sampled_from(BREAKS + '"“”:>[]{},. 01é') | st.characters(), max_size=30)
+WORDS = st.sampled_from(
+    [
+        *("main", "None", "auto", "paper", "own", "first", "nan", "inf", "1e999", "1_0", "-0", "²", "٣", "0 0 1 1"),
+        *("[[0,0,1,1]]", '{"a":', "data:image/png;base64,", EXAMPLE, "\ud800"),
+        *("9" * 5000, "[" * 50_000, "x" * 100_000),
+    ]
+)
+NUMBERS = (
+    st.integers(-3, 160)
+    | st.floats()
+    | st.floats(0, 1)
+    | st.sampled_from([10**400, -(10**4000), 2**63, 1e308, -0.0, 5e-324])
+)
+ODDITIES = st.sampled_from(
+    [b"0 0 1 1", {1, 2}, 1j, range(3), object(), loop(), deep(200), np.zeros(3), np.float32(1), Settings, iter(())]
+)
+LEAVES = st.none() | st.booleans() | NUMBERS | TEXTS | WORDS | ODDITIES
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS | st.integers() | st.none(), inner, max_size=4),
+    max_leaves=8,
+)
+
+# --- layouts ---
+
+SHARES = st.floats(0, 1) | st.integers(0, 1) | st.sampled_from([0.25, 0.5])
+BOXES = st.lists(SHARES, min_size=4, max_size=4) | st.just([0, 0, 0.5, 1])
+ROWS = (
+    st.fixed_dictionaries({"phrase": TEXTS, "box": BOXES})
+    | st.fixed_dictionaries({"subject": st.integers(0, 2) | TEXTS, "action": TEXTS, "object": st.integers(0, 2)})
+    | st.dictionaries(st.sampled_from(["phrase", "box", "subject", "action", "object"]), ANYTHING, max_size=4)
+    | ANYTHING
+)
+PARTS = st.sampled_from(
+    [
+        *":>[]{},\"' \n\t.0123456789e-+“”«»\u2028\x85\ufeff\ud800",
+        *("a boy", "a ball: 0 0 0.5 1\n", "7: 0 0 1 1\n", "0 0 1 1", "a boy > on > 7\n", "nan", "9" * 400, "²", "٣"),
+        *("[[", '{"phrase":', '"box":[0,0,1,1]}', "null"),
+    ]
+)
+LAYOUTS = (
+    st.lists(PARTS, max_size=25).map("".join)
+    | st.lists(ROWS, max_size=4)
+    | st.lists(ROWS, max_size=4).map(repr).map(lambda rows: rows.replace("'", '"'))
+    | st.lists(BOXES, max_size=4)
+    | ANYTHING
+)
+
+
+def layout_holds(told: Any) -> None:
+    try:
+        layout = Layout.read(told)
+    except LayoutError as error:
+        refused(error)
+    else:
+        assert Layout.of_rows(layout.rows()) == Layout.read(json.dumps(layout.rows())) == layout
+    try:
+        assert boxes_of([list(box) for box in boxes_of(told)]) == boxes_of(told)
+    except LayoutError as error:
+        refused(error)
+    for drawn in (preview(told), region_preview(told, None, told, told, told)):
+        drawn.encode()
+
+
+# --- settings ---
+
+
+def values_of(spec: Spec) -> st.SearchStrategy[Any]:
+    """Values that a setting takes, mostly."""
+    if spec.choices:
+        return st.sampled_from(spec.choices)
+    if spec.type is bool:
+        return st.booleans()
+    if spec.name in ("layout", "region"):
+        return LAYOUTS
+    if spec.type is str:
+        return TEXTS | WORDS
+    # an eta of more than 1 needs a correction of its own
+    most = min(spec.maximum or 0, 1) if spec.name == "eta" else spec.maximum or 0
+    whole = st.integers(int(spec.minimum or 0), int(most))
+    return whole if spec.type is int else whole | st.floats(spec.minimum, most)
+
+
+@st.composite
+def somehow(draw: st.DrawFn, of: type) -> Any:
+    """An object of settings: some right, some of another kind, now and then one that nobody knows."""
+    told = draw(st.fixed_dictionaries({}, optional={spec.name: values_of(spec) for spec in specs(of)}))
+    if draw(st.integers(0, 3)) == 0:
+        told[draw(st.sampled_from([spec.name for spec in specs(of)]) | TEXTS)] = draw(ANYTHING)
+    return told
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> Any:
+    told = draw(somehow(Settings))
+    slots = st.lists(somehow(CoModel) | somehow(CoModel) | somehow(CoModel) | ANYTHING, max_size=3)
+    nested = {"main_adapter": somehow(Adapted) | st.none(), "co_models": slots | slots | st.none() | ANYTHING}
+    return {**told, **draw(st.fixed_dictionaries({}, optional=nested))}
+
+
+def settings_hold(body: Any) -> None:
+    try:
+        settings = Settings.from_dict(body)
+    except SettingsError as error:
+        refused(error)
+    else:
+        taken(settings)
+
+
+# --- the plain list ---
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> Any:
+    """The page's list with a few values changed, or one of any kind."""
+    values = [spec.default for _, spec in flat(draw(st.integers(0, 3)))]
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.integers(0, len(values) - 1))
+        spec = [spec for _, spec in flat(3)][place]
+        values[place] = draw(values_of(spec) | ANYTHING)
+    return draw(st.sampled_from([values, tuple(values), values[:-1]]))
+
+
+def list_holds(values: Any) -> None:
+    try:
+        settings = read_args(values)
+    except (SettingsError, AmdmError) as error:
+        refused(error)
+    else:
+        taken(settings)
+    try:
+        Settings.from_list(values)
+    except SettingsError as error:
+        refused(error)
+
+
+# --- pictures ---
+
+
+@cache
+def files() -> list[bytes]:
+    """Small files of every kind that is read."""
+    y, x = np.mgrid[0:9, 0:12]
+    colours = Image.fromarray(np.stack([x * 20, y * 25, x * y * 2, 255 - x * 20], -1).astype(np.uint8))
+    plain, grey = colours.convert("RGB"), colours.getchannel("B")
+    palette = plain.quantize(8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        (plain, "PNG", {}),
+        (colours, "PNG", {}),
+        (palette, "PNG", {"transparency": 1}),
+        (grey, "PNG", {"transparency": 3}),
+        (grey.point(lambda value: value * 257, "I").convert("I;16"), "PNG", {"exif": exif}),
+        (plain, "JPEG", {"exif": exif}),
+        (plain, "JPEG", {"progressive": True}),
+        (plain.convert("CMYK"), "JPEG", {}),
+        (colours, "WEBP", {"lossless": True}),
+        (plain, "WEBP", {"exif": exif}),
+        (plain, "WEBP", {"save_all": True, "append_images": [plain.rotate(90)]}),
+        (colours, "TIFF", {}),
+        (plain, "TIFF", {"compression": "tiff_lzw"}),
+        (plain.convert("CMYK"), "TIFF", {}),
+        (grey.convert("F"), "TIFF", {}),
+        (grey.convert("I"), "TIFF", {}),
+        (palette, "GIF", {"transparency": 1}),
+        (palette, "GIF", {"save_all": True, "append_images": [palette.rotate(90)]}),
+        (plain, "BMP", {}),
+    ]
+    told = []
+    for picture, kind, more in made:
+        file = io.BytesIO()
+        picture.save(file, kind, **more)
+        told.append(file.getvalue())
+    return told
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A file in base64, some of whose bytes are others, are gone, or are there twice."""
+    data = draw(st.sampled_from(files()))
+    for _ in range(draw(st.integers(0, 4))):
+        # what stands at the start says how the rest is read
+        place = draw(st.integers(0, min(len(data), 64)) | st.integers(0, len(data)))
+        other = draw(st.binary(max_size=4) | st.just(data[place : place + 16]))
+        gone = draw(st.sampled_from([len(other), 0, 1, 16, len(data)]))
+        data = data[:place] + other + data[place + gone :]
+    return draw(st.sampled_from(["", "", "data:image/png;base64,"])) + base64.b64encode(data).decode("ascii")
+
+
+def picture_holds(text: str) -> None:
+    assert len(pictures.fingerprint(text)) == (pictures.FINGERPRINT if text else 0)
+    try:
+        seen = pictures.opened(text, "AMDM slot 1")
+    except AmdmError as error:
+        refused(error)
+    else:
+        assert seen.mode == "RGB" and seen.width * seen.height <= pictures.MAX_PIXELS
+        assert min(pictures.shrunk(seen, 16).size) == 16
+    try:
+        region_map(CoModel(mask=text), 4, 6, "AMDM slot 1")
+    except AmdmError as error:
+        refused(error)
+
+
+TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
+    "settings": (bodies() | ANYTHING, settings_hold),
+    "layouts": (LAYOUTS, layout_holds),
+    "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
+    "pictures": (damaged() | TEXTS | WORDS, picture_holds),
+}
+
+
+def fuzz(name: str, cases: int, number: int) -> None:
+    """Try `cases` values of a target; `number` seeds them. Fails with the smallest value for which it does not hold."""
+    values, holds = TARGETS[name]
+
+    @seed(number)
+    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(values)
+    def case(value: Any) -> None:
+        holds(value)
+
+    case()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("cases", nargs="?", type=int, default=CASES, help="of each target")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
+    told = parser.parse_args(arguments)
+    # what Pillow remarks of damaged files
+    warnings.simplefilter("ignore")
+    failed = 0
+    for name in told.only:
+        start = time.monotonic()
+        try:
+            fuzz(name, told.cases, told.seed)
+        except Exception:
+            failed += 1
+            traceback.print_exc()
+        print(f"{name}: {told.cases} cases, seed {told.seed}, {time.monotonic() - start:.0f} s", flush=True)
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
