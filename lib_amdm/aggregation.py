@@ -23,8 +23,9 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     """Spherical interpolation from `a` (t = 0) to `b` (t = 1): equation 9 of the AMDM paper.
 
     sin((1 - t) w) / sin(w) * a + sin(t w) / sin(w) * b, with w the angle between a and b, for each sample of shape
-    (batch, ...). Where t is a map, w is the angle within the region that has a share, and `a` stands outside it. Where
-    the angle says nothing (parallel, opposite or zero vectors) it is the straight line.
+    (batch, ...) whose length float32 can square. Where t is a map, w is the angle within the region that has a share,
+    and `a` stands outside it. Where the angle says nothing (parallel, opposite or zero vectors) it is the straight
+    line.
     """
     if isinstance(t, float | int):
         if t == 0:
@@ -36,24 +37,23 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     if isinstance(t, Tensor):
         t = t.to(a.device, wide)
         region = t > 0
-    norm_a, norm_b = _norm(start, region), _norm(end, region)
     tiny = torch.finfo(wide).tiny
-    unit_a, unit_b = start / norm_a.clamp_min(tiny), end / norm_b.clamp_min(tiny)
-    # atan2 keeps its accuracy at small and at wide angles, where acos of the dot product loses it
-    angle = 2 * torch.atan2(_norm(unit_a - unit_b, region), _norm(unit_a + unit_b, region))
-    sine = angle.sin()
-    straight = (sine.abs() < 1e-4) | (norm_a == 0) | (norm_b == 0)
-    sine = torch.where(straight, torch.ones_like(sine), sine)
-    mixed = (((1 - t) * angle).sin() / sine) * start + ((t * angle).sin() / sine) * end
-    mixed = torch.where(straight, torch.lerp(start, end, t), mixed)
-    if region is not None:
-        mixed = torch.where(region, mixed, start)
-    return mixed.to(a.dtype)
+    norm_a, norm_b = _norm(start, region), _norm(end, region)
+    unit_a = start / norm_a.clamp_min(tiny)
+    # of the sum of the unit vectors, which is accurate at wide angles; at small ones the straight line is as good
+    cosine = (_norm(torch.addcdiv(unit_a, end, norm_b.clamp_min(tiny)), region) / 2).clamp_max(1)
+    sine = (1 - cosine * cosine).sqrt()
+    straight = (sine < 1e-3) | (cosine < 1e-5) | (torch.minimum(norm_a, norm_b) == 0)
+    angle = 2 * torch.atan2(sine, cosine)
+    share = torch.where(straight, t, (t * angle).sin() / angle.sin())
+    longer = torch.where(straight, 0.0, ((0.5 - t) * angle).cos() / (0.5 * angle).cos() - 1)
+    mixed = torch.addcmul(torch.lerp(start, end, share), longer, start)
+    return (mixed if region is None else torch.where(region, mixed, start)).to(a.dtype)
 
 
 def relative(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
     """m - eta (m - mu): a share of the way back to the model's posterior mean, eta in [0, 1]."""
-    return m - eta * (m - mu)
+    return torch.lerp(m, mu, eta)
 
 
 def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
@@ -74,7 +74,7 @@ def norm_kept(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
 
 def own_step(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
     """m - eta (m - y): a share of the way back to the model's own new latent, which has the next level's noise."""
-    return m - eta * (m - y)
+    return torch.lerp(m, y, eta)
 
 
 Correction = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -124,4 +124,4 @@ def aggregate(
 def _norm(x: Tensor, region: Tensor | None = None) -> Tensor:
     """Each sample's length, as a column that broadcasts over the sample; region: where alone it is measured."""
     within = x if region is None else x * region
-    return within.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    return torch.linalg.vector_norm(within, dim=[*range(1, x.ndim)], keepdim=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -48,7 +49,7 @@ def flow(t: float) -> Level:
 
 def euler_step(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:
     """Euler's step, which is DDIM's with eta 0: y = a' D + (s'/s) (x - a D), from (a, s) to (a', s')."""
-    return level_next.alpha * denoised + (level_next.sigma / level.sigma) * (x - level.alpha * denoised)
+    return _stepped(denoised, x, level, level_next, level_next.sigma / level.sigma)
 
 
 def posterior_mean(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:
@@ -59,7 +60,12 @@ def posterior_mean(denoised: Tensor, x: Tensor, level: Level, level_next: Level)
     if level_next.sigma == 0:
         return level_next.alpha * denoised
     share = (level.alpha / level_next.alpha) * (level_next.sigma / level.sigma) ** 2
-    return level_next.alpha * denoised + share * (x - level.alpha * denoised)
+    return _stepped(denoised, x, level, level_next, share)
+
+
+def _stepped(denoised: Tensor, x: Tensor, level: Level, level_next: Level, share: float) -> Tensor:
+    """a' D + share (x - a D)."""
+    return torch.add((level_next.alpha - share * level.alpha) * denoised, x, alpha=share)
 
 
 def prediction_change(moved: Tensor, level: Level, level_next: Level) -> Tensor:

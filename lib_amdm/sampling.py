@@ -234,7 +234,10 @@ class _EarlySteps:
         ys = [euler_step(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
         new = ys
         if k >= self.start:
-            means = [posterior_mean(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
+            means = [
+                posterior_mean(own, latent, level, level_next) if eta else own
+                for own, latent, eta in zip(predictions, latents, self.etas)
+            ]
             shares = [co.share(k, self.steps) for co in self.co_models]
             new = aggregate(ys, means, shares, self.etas, self.correction, level_next.scale, self.mix)
         self.offsets = [latent - new[0] for latent in new[1:]]

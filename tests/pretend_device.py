@@ -4,11 +4,17 @@
         there = torch.ones(2).to(DEVICE)
 
 What mixes them with the CPU's own tensors raises MixedError, as a GPU would. By name the device is torch's "meta", the
-one that is there without a driver; `torch.tensor(..., device=DEVICE)` has no numbers, and cannot be used.
+one that is there without a driver; `torch.tensor(..., device=DEVICE)` has no numbers, and cannot be used. What would
+make a GPU wait is counted: numbers that are read from it, and tensors that move.
+
+    with pretended() as traffic:
+        there.sum().item()
+    assert traffic == {"read": 1}
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+_READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default)
 
 
 class MixedError(RuntimeError):
@@ -42,25 +49,34 @@ class Elsewhere(Tensor):
     def new_tensor(self, data: Any, **more: Any) -> Tensor:
         return Elsewhere(self.held.new_tensor(data, **more))
 
+    def tolist(self) -> Any:
+        # it would be read past the dispatcher
+        return self.to("cpu").tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
+        return _run(func, args, kwargs or {}, Counter())
 
 
 class _Devices(TorchDispatchMode):
     """Sees the operations on the CPU's tensors too: some of these move them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.traffic: Counter[str] = Counter()
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
+        return _run(func, args, kwargs or {}, self.traffic)
 
 
 @contextmanager
-def pretended() -> Iterator[None]:
-    with _Devices():
-        yield
+def pretended() -> Iterator[Counter[str]]:
+    """The device is there; what is read from it and moved is counted as "read" and "move"."""
+    with _Devices() as devices:
+        yield devices.traffic
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _run(func: Any, args: Any, kwargs: dict[str, Any], traffic: Counter[str]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     there = any(isinstance(tensor, Elsewhere) for tensor in tensors)
     # a GPU takes single numbers from the CPU
@@ -69,6 +85,10 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     device = kwargs.get("device")
     if device is not None:
         there, kwargs = torch.device(device) == DEVICE, {**kwargs, "device": torch.device("cpu")}
+    if func in _READS and there:
+        traffic["read"] += 1
+    if func in _MOVES and any(isinstance(tensor, Elsewhere) != there for tensor in tensors):
+        traffic["move"] += 1
     found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     return tree_map(_there, found) if there else found
 

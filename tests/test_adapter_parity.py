@@ -222,7 +222,7 @@ def migc_result(
     told, meta = golden("migc")
     shapes, size, step, until, naive_until = MIGC_CASES[case]
     adapter = migc_adapter(meta[shapes], shapes == "shapes_plus")
-    orders = dict(zip(MIGC_BLOCKS, told.get(f"orders_{case}", torch.zeros(4, 28)).long()))
+    orders = dict(zip(MIGC_BLOCKS, told.get(f"orders_{case}", torch.zeros(4, 28)).long().tolist()))
     monkeypatch.setattr(migc, "slot_order", lambda seed, progress, block, slots: orders[block.split(".trans")[0]])
     things = Layout(tuple(Region(word, tuple(box)) for word, box in zip(PHRASES, meta["boxes"])))
     prepared = adapter.told(
@@ -253,12 +253,13 @@ def test_migc_shows_a_wrong_order_of_the_box(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_migc_shows_a_wrong_order_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     told, _ = golden("migc")
-    monkeypatch.setattr(migc, "_aggregated", _with_order(migc._aggregated, told["orders_migc"][0].long().flip(0)))
+    order = told["orders_migc"][0].long().flip(0).tolist()
+    monkeypatch.setattr(migc, "_aggregated", _with_order(migc._aggregated, order))
     ours, theirs = migc_result("a1111", "migc", monkeypatch)
     assert difference(ours[1:], theirs[1:]) > SEEN
 
 
-def _with_order(aggregated, order: Tensor):
+def _with_order(aggregated, order: list[int]):
     return lambda layer, phases, guides, grid, _: aggregated(layer, phases, guides, grid, order)
 
 

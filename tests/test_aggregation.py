@@ -140,6 +140,14 @@ def test_slerp_near_parallel_and_near_opposite_stays_on_the_sphere_or_inside(gap
         close(mixed.double(), rows([math.cos(t * gap), math.sin(t * gap), 0.0]), 1e-6)
 
 
+@pytest.mark.parametrize("gap", [1e-4, 1e-3, 1e-2, 0.1])
+def test_slerp_of_nearly_opposite_latents_is_that_of_double_precision(gap: float) -> None:
+    a, other = (latent(seed, (1, 4, 64, 64), dtype=torch.float32) for seed in (1, 2))
+    b = gap * other - a
+    wanted = slerp(a.double(), b.double(), 0.3)
+    assert (slerp(a, b, 0.3) - wanted).norm() < 1e-6 / gap * wanted.norm()
+
+
 def test_slerp_mixes_ordinary_samples_beside_degenerate_ones() -> None:
     a = rows([1.0, 0.0], [1.0, 0.0], [0.0, 0.0])
     b = rows([0.0, 1.0], [1.0, 0.0], [0.0, 2.0])

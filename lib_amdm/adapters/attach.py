@@ -121,6 +121,7 @@ class _Attachment:
         self.all = list(zip(adapters, layers))
         self.acting: list[tuple[Prepared, Mapping[str, nn.Module]]] = []
         self.call: Call | None = None
+        self.places: dict[tuple, Tensor] = {}
         self.pending: dict[str, Tensor | None] = {}
         """The blocks whose cross-attention has still to be called, with what a fuser adds there."""
         self.within = False
@@ -139,7 +140,7 @@ class _Attachment:
                 f"The UNet was called with {len(latents)} rows where {len(rows.images)} were announced; "
                 "another extension changes the batch: switch it off, or the adapters."
             )
-        self.call = Call(rows, tuple(latents.shape[-2:]))
+        self.call = Call(rows, tuple(latents.shape[-2:]), self.places)
 
     def end(self, unet: nn.Module, args: tuple, output: Any) -> None:
         left = list(self.pending)

@@ -46,25 +46,26 @@ class Block:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the UNet: its rows, and the height and width of its latents."""
+    """One call of the UNet: its rows, and the height and width of its latents. places: what earlier calls have brought
+    to the device, to be used again."""
 
     rows: Rows
     latent: tuple[int, int]
-    _indices: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict, repr=False)
+    places: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
     def index(self, adapter: Adapter, conds: int, unconds: int, device: torch.device) -> Tensor:
         """For each row its place in a table of `conds` rows for images' prompts, then `unconds` for their negatives.
 
         A table with one row for either serves all images.
         """
-        key = (conds, unconds, device)
-        if key not in self._indices:
+        key = (self.rows.images, self.rows.prompts, conds, unconds, device)
+        if key not in self.places:
             places = [
                 adapter.place(image, conds) if prompt else conds + adapter.place(image, unconds)
                 for image, prompt in zip(self.rows.images, self.rows.prompts)
             ]
-            self._indices[key] = torch.tensor(places, device=device)
-        return self._indices[key]
+            self.places[key] = torch.tensor(places, device=device)
+        return self.places[key]
 
     def grid(self, tokens: int) -> tuple[int, int]:
         """Height and width of the layer that has this many tokens: the latents', halved (rounded up) until they fit."""

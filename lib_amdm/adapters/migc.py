@@ -28,9 +28,11 @@ INSIDE = 10.0
 
 @dataclass(frozen=True)
 class Instances:
-    """One image's things: their boxes, pooled phrases (n, width) and whole text contexts, n of (length, width)."""
+    """One image's things: their boxes and what these are to the position net (n, numbers), pooled phrases (n, width)
+    and whole text contexts, n of (length, width)."""
 
     boxes: tuple[Box, ...]
+    places: Tensor
     pooled: Tensor
     contexts: tuple[Tensor, ...]
     seed: int
@@ -114,8 +116,11 @@ class Migc(Adapter):
         odd = next((each for each in pooled if len(each) != self.phrase_width), None)
         if odd is not None:
             raise self.unfit(f"it needs phrases of width {self.phrase_width} and the text encoder gives {len(odd)}")
+        boxes = tuple(region.box for region in layout.regions)
+        places = box_embedding(torch.tensor([(x0, x1, y0, y1) for x0, y0, x1, y1 in boxes]).view(-1, 4))
         return Instances(
-            tuple(region.box for region in layout.regions),
+            boxes,
+            places.to(self.device, self.dtype),
             torch.stack(pooled).to(self.device, self.dtype) if pooled else torch.zeros(0, self.phrase_width),
             tuple(contexts[word] for word in words),
             seed,
@@ -165,7 +170,7 @@ class ToldInstances(Prepared):
         masks: Tensor,
         instances: Instances,
         grid: tuple[int, int],
-        order: Tensor,
+        order: Sequence[int],
     ) -> Tensor:
         """One image's cross-attention (tokens, width): its input h, and what it gave with each context, the whole's
         first, (1 + n, tokens, width)."""
@@ -222,7 +227,8 @@ def _visible(instances: Instances, latent: tuple[int, int]) -> Instances:
     if len(kept) == len(instances.boxes):
         return instances
     boxes, contexts = (tuple(each[n] for n in kept) for each in (instances.boxes, instances.contexts))
-    return replace(instances, boxes=boxes, pooled=instances.pooled[kept], contexts=contexts)
+    places, pooled = (torch.cat([x[:0], *(x[n : n + 1] for n in kept)]) for x in (instances.places, instances.pooled))
+    return replace(instances, boxes=boxes, places=places, pooled=pooled, contexts=contexts)
 
 
 def naive_fuser(each: Tensor, masks: Tensor) -> Tensor:
@@ -231,11 +237,11 @@ def naive_fuser(each: Tensor, masks: Tensor) -> Tensor:
     return (shares * each).sum(dim=0) / (shares.sum(dim=0) + 1e-6)
 
 
-def slot_order(seed: int, progress: float, block: str, slots: int) -> Tensor:
+def slot_order(seed: int, progress: float, block: str, slots: int) -> list[int]:
     """The order in which the aggregation sees the slots: private to the image, the step and the block."""
     told = hashlib.sha256(f"{seed} {progress:.6f} {block}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(told[:7], "big"))
-    return torch.randperm(slots, generator=generator)
+    return torch.randperm(slots, generator=generator).tolist()
 
 
 def _attended(attend: Attend, row: int, contexts: Sequence[Tensor]) -> list[Tensor]:
@@ -247,8 +253,7 @@ def _attended(attend: Attend, row: int, contexts: Sequence[Tensor]) -> list[Tens
 
 def _box_tokens(layer: Weights, instances: Instances) -> Tensor:
     """What the instances are asked with: each one's pooled phrase and its box, (n, 2, width)."""
-    boxes = torch.tensor([(x0, x1, y0, y1) for x0, y0, x1, y1 in instances.boxes], device=instances.pooled.device)
-    places = silu_mlp(layer["pos_net.linears_position"], box_embedding(boxes).to(instances.pooled.dtype))
+    places = silu_mlp(layer["pos_net.linears_position"], instances.places)
     return torch.stack([instances.pooled, places], dim=1)
 
 
@@ -259,7 +264,9 @@ def _layout_attention(layer: Weights, h: Tensor, masks: Tensor, heads: int) -> T
     return linear(layer["to_out.0"], attention(q, k, v, heads, together))[0]
 
 
-def _aggregated(layer: Weights, phases: Tensor, guides: Tensor | None, grid: tuple[int, int], order: Tensor) -> Tensor:
+def _aggregated(
+    layer: Weights, phases: Tensor, guides: Tensor | None, grid: tuple[int, int], order: Sequence[int]
+) -> Tensor:
     """The phases (p, tokens, width) weighed by what the shading aggregation controller makes of them: (tokens, width).
 
     MIGC: the rest, the instances, the whole, with guides (p, tokens). MIGC++: the instances, the whole, no guides.
@@ -273,10 +280,11 @@ def _aggregated(layer: Weights, phases: Tensor, guides: Tensor | None, grid: tup
         x = _cbam(layer["cbam1"], F.conv2d(x, layer["conv1"].weight, layer["conv1"].bias))
     scales = F.conv2d(x, layer["conv2"].weight, layer["conv2"].bias)[:, 0]
     instances, whole, empty = scales[first:-2], scales[-2:-1], scales[-1:]
-    slots = torch.cat([instances, empty.expand(len(order) - len(instances), -1, -1)])
-    seen = _cbam(layer["cbam2"], torch.cat([scales[:first], slots[order], whole])[None])[0]
-    instances = seen[first:-1][order.argsort()[: len(instances)]]
-    shares = torch.cat([seen[:first], instances, seen[-1:]]).flatten(1).float().softmax(dim=0)
+    # one by one, because a list of places would have to go to the device in every layer
+    slots = torch.cat([instances[n : n + 1] if n < len(instances) else empty for n in order])
+    seen = _cbam(layer["cbam2"], torch.cat([scales[:first], slots, whole])[None])[0]
+    found = [seen[first + place][None] for place in (order.index(n) for n in range(len(instances)))]
+    shares = torch.cat([seen[:first], *found, seen[-1:]]).flatten(1).float().softmax(dim=0)
     return (phases * shares[:, :, None].to(phases.dtype)).sum(dim=0)
 
 

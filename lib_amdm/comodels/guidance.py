@@ -39,7 +39,7 @@ def guided(
         rows = prompted + negated
         if announce is not None:
             announce(rows, [True] * len(prompted) + [False] * len(negated))
-        return predict(x[rows], sigma[rows], cond, rows)
+        return predict(taken(x, rows), taken(sigma, rows), cond, rows)
 
     def of_parts() -> Tensor:
         chunks = [slice(begin, begin + at_once) for begin in range(0, len(owners), at_once)]
@@ -47,7 +47,7 @@ def guided(
 
     if skip_uncond:
         out_cond = of_parts()
-        base, cond_scale = out_cond[[of_image[0][0] for of_image in parts]], 1.0
+        base, cond_scale = taken(out_cond, [of_image[0][0] for of_image in parts]), 1.0
     elif together and _length(cond) == _length(uncond):
         out = called(_cat(cond, uncond), owners, everyone)
         out_cond, base = out[: len(owners)], out[len(owners) :]
@@ -58,6 +58,11 @@ def guided(
         for row, weight in of_image:
             denoised[image] += (out_cond[row] - base[image]) * (weight * cond_scale)
     return denoised
+
+
+def taken(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """x[rows], without a list of numbers that would have to go to x's device."""
+    return x if rows == [*range(len(x))] else torch.stack([x[row] for row in rows])
 
 
 def _length(cond: Tensor | dict[str, Tensor]) -> int:

@@ -13,7 +13,7 @@ from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
 from torch import Tensor, nn
 
 from ..comodels.adapted import AtWork, pooled_at_end
-from ..comodels.guidance import guided
+from ..comodels.guidance import guided, taken
 from ..comodels.pool import Texts
 from . import standalone_text
 from .standalone_files import CheckpointFile
@@ -160,9 +160,9 @@ class Denoiser(nn.Module):
         self.groups = [_Group(numbers, [images[n] for n in numbers]) for numbers in alike.values()]
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        progress = self.progress(sigma[0].item())
+        progress = self.progress(sigma[0].item()) if self.adapter else 0.0
         self.evaluations += 1
-        denoised = torch.empty_like(x)
+        denoised: list[Tensor] = [x] * len(x)
         # attached for this evaluation alone: another denoiser may be of the same UNet
         with self.adapter.on(self.model.unet) if self.adapter else nullcontext():
             for group in self.groups:
@@ -173,8 +173,10 @@ class Denoiser(nn.Module):
                         self.adapter.announce([of[image] for image in images], prompts, progress)
 
                 of_group = (group.parts, group.cond, group.uncond, self.cfg_scale)
-                denoised[of] = guided(self._predict, x[of], sigma[of], *of_group, announce=announce)
-        return denoised
+                guidance = guided(self._predict, taken(x, of), taken(sigma, of), *of_group, announce=announce)
+                for image, row in zip(of, guidance):
+                    denoised[image] = row
+        return torch.stack(denoised)
 
     def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
         return self.model.wrap(x, sigma, cond=cond)

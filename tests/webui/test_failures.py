@@ -20,7 +20,7 @@ AMDM = settings(slot("beta"), steps=3)
 BROKEN = ("truncated", "corrupt", "malicious", "holes")
 REMEDY = (
     r"(choose|download|refresh|use fewer|switch|lower|set|change|start|empty|raise|send|remove|must be|at most"
-    r"|the settings here are)"
+    r"|the settings here are|get it as|make a)"
 )
 
 

@@ -1,0 +1,118 @@
+"""What AMDM asks of a device in a mixed step: every number that is read from it, or moved to it, makes it wait."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import k_diffusion.sampling
+import pytest
+import torch
+from adapter_files import migc_shapes, random_tensors
+from pretend_device import DEVICE, pretended
+from torch import Tensor, nn
+
+from lib_amdm.adapters.base import Block, Call, Rows
+from lib_amdm.adapters.files import adapter_file
+from lib_amdm.adapters.make import adapter_of
+from lib_amdm.adapters.migc import Migc
+from lib_amdm.comodels.guidance import guided
+from lib_amdm.layout import Layout
+from lib_amdm.sampling import CoRun, amdm
+
+STEPS = 8
+WIDTH, HEADS = 48, 2
+SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "lms")
+
+
+def analytic(number: int) -> Callable[..., Tensor]:
+    """A denoiser of nothing but arithmetic, another one for each number."""
+
+    def denoise(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        level = sigma.view(-1, 1, 1, 1)
+        return (x + number * level) / (1 + level**2)
+
+    return denoise
+
+
+def run(func: Callable[..., Any], counts: list[int] | None = None) -> tuple[Tensor, Counter[str]]:
+    """A sampler's latent on the pretended device, and what went to and fro."""
+    sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
+    with pretended() as traffic:
+        own = analytic(1)
+
+        def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+            if counts is not None:
+                counts.append(1)
+            return own(x, sigma)
+
+        torch.manual_seed(0)
+        there = func(model, x.to(DEVICE), sigmas.to(DEVICE), disable=True)
+        told = Counter(traffic)
+        return there.to("cpu"), told
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_a_step_reads_its_noise_level_once_and_moves_nothing(name: str, eta: float) -> None:
+    func = getattr(k_diffusion.sampling, f"sample_{name}")
+    evaluations: list[int] = []
+    _, plain = run(func, evaluations)
+    co_runs = [CoRun(analytic(2), 0.5, eta), CoRun(analytic(3), 0.3, eta, gamma_end=0.1)]
+    _, mixed = run(amdm(func, co_runs, 3, eta, evaluations=2))
+    # the schedule is read once, and then which step an evaluation belongs to
+    assert mixed["read"] - plain["read"] == len(evaluations)
+    assert mixed["move"] - plain["move"] == 1
+
+
+@pytest.mark.parametrize("plus", [False, True])
+def test_migc_brings_nothing_to_the_device_once_it_has_been_told(plus: bool) -> None:
+    name = "middle_block.1.transformer_blocks.0"
+    shapes = migc_shapes({name: WIDTH}, WIDTH, plus=plus, blocks=("middle_block.1",))
+    adapter = adapter_of(adapter_file(random_tensors(shapes), "migc"))
+    assert isinstance(adapter, Migc)
+    layout = Layout.of_rows([{"phrase": "a", "box": [0, 0, 0.5, 0.6]}, {"phrase": "b", "box": [0.3, 0.4, 1, 1]}])
+    draw = torch.Generator().manual_seed(0)
+    phrases, contexts = ({word: torch.randn(*size, generator=draw) for word in "ab"} for size in ((WIDTH,), (9, WIDTH)))
+    h, out, attended = (torch.randn(*size, generator=draw) for size in ((2, 64, WIDTH), (2, 64, WIDTH), (2, 64, WIDTH)))
+    block = Block(name, nn.Module(), WIDTH, WIDTH, HEADS)
+
+    def drawn(device: torch.device) -> tuple[Tensor, int]:
+        """What the block gives in a second step, and the moves that this took."""
+        own, there = adapter.to(device), [each.to(device) for each in (h, out, attended)]
+        told = own.told(
+            [layout],
+            {word: each.to(device) for word, each in phrases.items()},
+            {word: each.to(device) for word, each in contexts.items()},
+            until=1.0,
+        )
+        layer = own.layers([block])[name]
+        for progress in (0.0, 0.25):
+            before = traffic["move"]
+            call = Call(Rows((0, 0), (True, False), progress), (8, 8))
+            with torch.no_grad():
+                result = told.replaced(layer, block, there[0], there[1], call, lambda row, texts: there[2])
+        return result, traffic["move"] - before
+
+    with pretended() as traffic:
+        here, _ = drawn(torch.device("cpu"))
+        elsewhere, moves = drawn(DEVICE)
+        assert moves == 0
+        assert (elsewhere.to("cpu") - here).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("skip_uncond", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_guidance_moves_nothing(together: bool, skip_uncond: bool) -> None:
+    with pretended() as traffic:
+        x, sigma, cond, uncond = (torch.ones(size).to(DEVICE) for size in ((2, 4, 2, 2), (2,), (3, 5, 4), (2, 5, 4)))
+        before = Counter(traffic)
+        parts = [[(0, 1.0), (1, 0.5)], [(2, 1.0)]]
+
+        def predict(x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+            return x * sigma.view(-1, 1, 1, 1) + cond.mean((1, 2)).view(-1, 1, 1, 1)
+
+        guided(predict, x, sigma, parts, cond, uncond, 7.0, skip_uncond=skip_uncond, together=together)
+        assert traffic == before
