@@ -103,6 +103,8 @@ ANYTHING = st.recursive(
 
 # --- layouts ---
 
+PLACED = st.tuples(TEXTS, st.sampled_from([(0, 0, 0.5, 1), (0.25, 0.5, 1.0, 1), (0, 0, 1, 1), (1, 0, 0, 1)]))
+"""A phrase and its box."""
 SHARES = st.floats(0, 1) | st.integers(0, 1) | st.sampled_from([0.25, 0.5])
 BOXES = st.lists(SHARES, min_size=4, max_size=4) | st.just([0, 0, 0.5, 1])
 ROWS = (
@@ -119,7 +121,12 @@ PARTS = st.sampled_from(
     ]
 )
 LAYOUTS = (
-    st.lists(PARTS, max_size=25).map("".join)
+    st.lists(PLACED, max_size=3).map(
+        lambda rows: "\n".join(f"{words}: {' '.join(map(str, box))}" for words, box in rows)
+    )
+    | st.lists(PLACED, max_size=3).map(lambda rows: [{"phrase": words, "box": list(box)} for words, box in rows])
+    | st.lists(PLACED, max_size=3).map(lambda rows: "\n".join(" ".join(map(str, box)) for _, box in rows))
+    | st.lists(PARTS, max_size=25).map("".join)
     | st.lists(ROWS, max_size=4)
     | st.lists(ROWS, max_size=4).map(repr).map(lambda rows: rows.replace("'", '"'))
     | st.lists(BOXES, max_size=4)
