@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.comodels import pictures
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.regions import region_map
@@ -37,7 +36,8 @@ from lib_amdm.webui.api import read_args
 from lib_amdm.webui.layout import preview, region_preview
 
 CASES = 20_000
-OURS = (SettingsError, LayoutError, AmdmError, AdapterError)
+BATCH = 500
+"""Cases of one run of Hypothesis, whose memory of what it has tried costs more and more."""
 
 
 def refused(error: Exception) -> None:
@@ -300,8 +300,11 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
 
 def fuzz(name: str, cases: int, number: int) -> None:
     """Try `cases` values of a target; `number` seeds them. Fails with the smallest value for which it does not hold."""
-    values, holds = TARGETS[name]
+    for done in range(0, cases, BATCH):
+        _batch(*TARGETS[name], min(BATCH, cases - done), number + done)
 
+
+def _batch(values: st.SearchStrategy[Any], holds: Callable[[Any], None], cases: int, number: int) -> None:
     @seed(number)
     @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(values)
@@ -320,6 +323,7 @@ def main(arguments: list[str]) -> int:
     # what Pillow remarks of damaged files
     warnings.simplefilter("ignore")
     failed = 0
+    print(f"seed {told.seed}", flush=True)
     for name in told.only:
         start = time.monotonic()
         try:
@@ -327,7 +331,7 @@ def main(arguments: list[str]) -> int:
         except Exception:
             failed += 1
             traceback.print_exc()
-        print(f"{name}: {told.cases} cases, seed {told.seed}, {time.monotonic() - start:.0f} s", flush=True)
+        print(f"{name}: {told.cases} cases, {time.monotonic() - start:.0f} s", flush=True)
     return min(failed, 1)
 
 

@@ -34,6 +34,10 @@ class A1111Run(WebUIRun):
     def refuse_main(self) -> None:
         a1111_models.refuse_main(self.main)
 
+    def sigma_max_of(self, model: Any) -> float:
+        alpha_cumprod = model.alphas_cumprod[-1].item()
+        return ((1 - alpha_cumprod) / alpha_cumprod) ** 0.5
+
     def slot_model(self, number: int, slot: CoModel) -> A1111SlotModel:
         return A1111SlotModel(self, number, slot)
 
@@ -160,10 +164,6 @@ class A1111SlotModel(SlotModel):
                 self._announcing(step),
             )
         return x + denoised - shown if run.shows_known else run.masked(denoised, host_sigma)
-
-    @property
-    def sigma_max(self) -> float:
-        return self.wrap.sigmas[-1].item()
 
     def _is_eps_beside_v(self) -> bool:
         return self.model.parameterization != "v" and self.run.main.parameterization == "v"

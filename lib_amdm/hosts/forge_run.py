@@ -27,6 +27,9 @@ class ForgeRun(PatcherRun):
     def refuse_main(self) -> None:
         forge_models.refuse_main(self.main)
 
+    def sigma_max_of(self, model: Any) -> float:
+        return float(model.forge_objects.unet.model.predictor.sigma_max)
+
     def slot_model(self, number: int, slot: CoModel) -> ForgeSlotModel:
         return ForgeSlotModel(self, number, slot)
 
@@ -88,10 +91,6 @@ class ForgeSlotModel(PatcherSlotModel):
             opts.sdxl_refiner_low_aesthetic_score,
             opts.sdxl_refiner_high_aesthetic_score,
         )
-
-    @property
-    def sigma_max(self) -> float:
-        return float(self.unet.model.predictor.sigma_max)
 
     def _needs_negative(self) -> bool:
         return self.cond_scale != 1

@@ -27,6 +27,9 @@ class ReForgeRun(PatcherRun):
     def refuse_main(self) -> None:
         reforge_models.refuse_main(self.main)
 
+    def sigma_max_of(self, model: Any) -> float:
+        return float(model.forge_objects.unet.model.model_sampling.sigma_max)
+
     def slot_model(self, number: int, slot: CoModel) -> ReForgeSlotModel:
         return ReForgeSlotModel(self, number, slot)
 
@@ -84,10 +87,6 @@ class ReForgeSlotModel(PatcherSlotModel):
             opts.sdxl_refiner_high_aesthetic_score,
             *embedding_names(),
         )
-
-    @property
-    def sigma_max(self) -> float:
-        return float(self.unet.model.model_sampling.sigma_max)
 
     @property
     def cond_scale(self) -> float:

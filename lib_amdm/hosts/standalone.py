@@ -321,6 +321,7 @@ class _SlotModel:
         self, host: Standalone, job: Job, number: int, slot: CoModel, progress: Callable[[float], float]
     ) -> None:
         self.number, self.slot, self.progress = number, slot, progress
+        self.main = host.load(job.checkpoint).model
         who = f"AMDM slot {number}"
         loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, who)
         self.title = loaded.name
@@ -336,9 +337,10 @@ class _SlotModel:
         )
 
     def co_run(self, job: Job) -> CoRun:
-        highest = self.denoiser.model.wrap.sigmas[-1].item()
+        own, main = (model.wrap.sigmas[-1].item() for model in (self.denoiser.model, self.main))
+        # above what the main model knows itself, both are shown what neither does
         size, told = job.latent_size, self.told if self.adapter else None
-        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, told=told)
+        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=own if own < main else None, told=told)
 
     def told(self, sigma: float) -> bool:
         """Whether the slot's adapter works at a noise level."""

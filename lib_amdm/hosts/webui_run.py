@@ -50,6 +50,10 @@ class WebUIRun:
         """AmdmError where the method is not made for the main model."""
         raise NotImplementedError
 
+    def sigma_max_of(self, model: Any) -> float:
+        """The highest noise level that a model knows, the main one or a slot's."""
+        raise NotImplementedError
+
     def slot_model(self, number: int, slot: CoModel) -> SlotModel:
         """A slot's model, loaded and with its texts encoded."""
         raise NotImplementedError
@@ -71,7 +75,8 @@ class WebUIRun:
                 self.models.append(self.slot_model(number, slot))
         finally:
             shared.state.textinfo = None
-        size = self.hook["noise"].shape[-2:]
+        size, highest = self.hook["noise"].shape[-2:], self.sigma_max_of(self.main)
+        own = {model.number: self.sigma_max_of(model.model) for model in self.models}
         return [
             co_run(
                 model.number,
@@ -79,7 +84,8 @@ class WebUIRun:
                 model.denoise,
                 self.seeds,
                 size,
-                sigma_max=model.sigma_max,
+                # above what the main model knows itself, both are shown what neither does
+                sigma_max=own[model.number] if own[model.number] < highest else None,
                 told=model.told,
             )
             for model in self.models
@@ -272,11 +278,6 @@ class SlotModel:
     def cond_scale(self) -> float:
         """The slot's own guidance scale, or the main model's."""
         return self.slot.cfg_scale or self.run.cond_scale
-
-    @property
-    def sigma_max(self) -> float:
-        """The highest noise level that the model knows."""
-        raise NotImplementedError
 
     def told(self, sigma: float) -> Hashable:
         """Which parts of the scheduled prompts hold in this step, of this model and of the main one, and whether their

@@ -10,6 +10,7 @@ from .probed import Probed, settings, slot
 from .webui_server import WebUI
 
 PICTURES = 50
+RELOADS = 200
 CO_MODELS = ("beta", "gamma", "vpred")
 
 
@@ -34,6 +35,23 @@ def test_fifty_pictures_with_changing_co_models(own: WebUI) -> None:
     # allocators keep some of what they were given; one co-model that stays would be seen many times over
     settled, end = max(sizes[5:15]), max(sizes[-10:])
     assert end - settled < 0.5 * co_model, sizes
+
+
+def test_two_hundred_reloads_leave_no_tensor_and_no_module(own: WebUI) -> None:
+    probed = Probed(own)
+
+    def reload(times: int) -> tuple[dict[str, int], int]:
+        """What is in the process afterwards, and its size in bytes."""
+        for index in range(times):
+            drawn = probed.draw(settings(slot(CO_MODELS[index % 2]), steps=1), steps=1)
+            assert len(drawn.report["opened"]) == own.host.opens
+        own.call("/amdm-probe/arm", {})
+        return own.call("/amdm-probe/objects"), own.memory
+
+    before, size = reload(20)
+    after, larger = reload(RELOADS)
+    print(f"{RELOADS} reloads: {before} -> {after}; {size / 1e6:.0f} -> {larger / 1e6:.0f} MB")
+    assert after == before
 
 
 def test_unloading_leaves_no_unet_but_the_main_models(own: WebUI) -> None:

@@ -333,6 +333,18 @@ def serve(_: Any, app: FastAPI) -> None:
         gc.collect()
         return sum(type(each).__name__ in UNETS for each in gc.get_objects())
 
+    @app.get("/amdm-probe/objects")
+    def objects() -> dict[str, int]:
+        """What is in the process once everything is gone that nothing refers to."""
+        gc.collect()
+        found = gc.get_objects()
+        tensors = [each for each in found if isinstance(each, torch.Tensor)]
+        return {
+            "tensors": len(tensors),
+            "bytes of tensors": sum(each.numel() * each.element_size() for each in tensors),
+            "modules": sum(isinstance(each, torch.nn.Module) for each in found),
+        }
+
     @app.get("/amdm-probe/snapshot")
     def what_must_not_change() -> dict[str, Any]:
         return snapshot()
