@@ -339,8 +339,9 @@ class _SlotModel:
     def co_run(self, job: Job) -> CoRun:
         own, main = (model.wrap.sigmas[-1].item() for model in (self.denoiser.model, self.main))
         # above what the main model knows itself, both are shown what neither does
+        highest = own if own < main else None
         size, told = job.latent_size, self.told if self.adapter else None
-        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=own if own < main else None, told=told)
+        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, told=told)
 
     def told(self, sigma: float) -> bool:
         """Whether the slot's adapter works at a noise level."""
