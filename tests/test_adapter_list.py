@@ -157,6 +157,17 @@ def test_links_are_followed_and_a_circle_ends(tmp_path: Path) -> None:
     assert lists_of(tmp_path)[0].titles() == ["shared/deep/ip.safetensors"]
 
 
+def test_a_folder_and_a_link_to_it_are_both_listed(tmp_path: Path) -> None:
+    write(tmp_path / "b/ip.safetensors", IP)
+    for link in ("a", "c"):
+        (tmp_path / link).symlink_to(tmp_path / "b", target_is_directory=True)
+    assert [file.parent.name for file in files_in(tmp_path, {".safetensors"})] == ["a", "b", "c"]
+
+
+def test_a_name_of_any_half_characters_can_be_sent() -> None:
+    assert adapter_list.readable("a\udce9b\ud800c") == "a\ufffdb\ufffdc"
+
+
 def test_a_name_that_is_no_utf_8_can_be_sent_and_found(tmp_path: Path) -> None:
     folder = tmp_path / "models/amdm"
     folder.mkdir(parents=True)

@@ -130,22 +130,23 @@ def lists(
 
 def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """The files below a folder with one of these suffixes, in order; folders that are links are looked through too."""
-    seen: set[str] = set()
     found = []
     for here, below, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(here)
-        if place in seen:
-            # a link that leads back
-            below.clear()
-            continue
-        seen.add(place)
+        # a link that leads back up would never end
+        below[:] = [name for name in below if not _leads_up(Path(here, name))]
         found += [Path(here, name) for name in names if PurePath(name).suffix.lower() in suffixes]
     yield from sorted(file for file in found if file.is_file())
 
 
+def _leads_up(folder: Path) -> bool:
+    """Whether a folder is one of those that it lies in, by way of links."""
+    place = folder.resolve()
+    return any(parent.resolve() == place for parent in folder.parents)
+
+
 def readable(name: str) -> str:
     """A file's name as text that can be sent: bytes that are no UTF-8 are shown by a replacement character."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name)
 
 
 def find_title(name: str, titles: Iterable[str]) -> str | None:
