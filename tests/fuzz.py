@@ -8,23 +8,36 @@ again. Another kind of input is another entry of `TARGETS`: a strategy, and what
 from __future__ import annotations
 
 import argparse
+import atexit
 import base64
+import contextlib
 import io
 import json
+import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lib_amdm.adapters.container import opened, refuse_code
+from lib_amdm.adapters.errors import AdapterError
+from lib_amdm.adapters.files import describe, read_adapter
+from lib_amdm.adapters.pickles import Refused
 from lib_amdm.comodels import pictures
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.regions import region_map
@@ -263,16 +276,23 @@ def files() -> list[bytes]:
 
 
 @st.composite
-def damaged(draw: st.DrawFn) -> str:
-    """A file in base64, some of whose bytes are others, are gone, or are there twice."""
-    data = draw(st.sampled_from(files()))
+def damaged(draw: st.DrawFn, whole: Callable[[], list[bytes]]) -> bytes:
+    """A file, some of whose bytes are others, are gone, or are there twice."""
+    data = draw(st.sampled_from(whole()))
     for _ in range(draw(st.integers(0, 4))):
         # what stands at the start says how the rest is read
         place = draw(st.integers(0, min(len(data), 64)) | st.integers(0, len(data)))
         other = draw(st.binary(max_size=4) | st.just(data[place : place + 16]))
         gone = draw(st.sampled_from([len(other), 0, 1, 16, len(data)]))
         data = data[:place] + other + data[place + gone :]
-    return draw(st.sampled_from(["", "", "data:image/png;base64,"])) + base64.b64encode(data).decode("ascii")
+    return data
+
+
+@st.composite
+def texts_of_pictures(draw: st.DrawFn) -> str:
+    """A damaged picture in base64."""
+    start = draw(st.sampled_from(["", "", "data:image/png;base64,"]))
+    return start + base64.b64encode(draw(damaged(files))).decode("ascii")
 
 
 def picture_holds(text: str) -> None:
@@ -290,11 +310,97 @@ def picture_holds(text: str) -> None:
         refused(error)
 
 
+# --- files of tensors ---
+
+
+class Call:
+    """Makes a folder where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(folder() / "ran"),)
+
+
+@cache
+def folder() -> Path:
+    """Where the files are written, until the process ends."""
+    made = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, made)
+    return made
+
+
+TENSORS = {"ip_adapter.1.to_k_ip.weight": torch.ones(2, 768), "image_proj.proj.weight": torch.ones(2, 2).T}
+PICKLED = ({"state_dict": TENSORS, "epoch": 3}, {"a": torch.nn.Parameter(torch.ones(2)), "b": {"c": Call()}}, Call())
+
+
+@cache
+def weights() -> list[bytes]:
+    """Small files in every container that is read; some run code where they are unpickled."""
+    told = [safetensors.torch.save({name: tensor.contiguous() for name, tensor in TENSORS.items()})]
+    for each in PICKLED:
+        for zipped in (True, False):
+            file = io.BytesIO()
+            torch.save(each, file, _use_new_zipfile_serialization=zipped)
+            told.append(file.getvalue())
+    return told
+
+
+@cache
+def pickles() -> list[bytes]:
+    """The pickles in the archives among these."""
+    archives = [zipfile.ZipFile(io.BytesIO(data)) for data in weights() if data.startswith(b"PK")]
+    return [archive.read(name) for archive in archives for name in archive.namelist() if name.endswith("data.pkl")]
+
+
+@st.composite
+def archives(draw: st.DrawFn) -> bytes:
+    """An archive with a damaged pickle in it, and now and then something beside it."""
+    file = io.BytesIO()
+    entry = st.sampled_from(["data.pkl", "DATA.PKL", "data/0", "version", "code/a.py", "constants.pkl", "x"]) | TEXTS
+    with zipfile.ZipFile(file, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as packed:
+        packed.writestr("archive/data.pkl", draw(damaged(pickles)))
+        packed.writestr("archive/version", "3")
+        packed.writestr("archive/data/0", bytes(2 * 768 * 4))
+        for name in draw(st.lists(entry, max_size=2)):
+            packed.writestr(f"archive/{name}".encode("utf-8", "replace").decode(), draw(damaged(pickles)))
+    return file.getvalue()
+
+
+def file_holds(told: tuple[str, bytes]) -> None:
+    """Nothing that is read is run, nor anything of what is handed on to a reader that runs whatever it is told."""
+    suffix, data = told
+    path = folder() / f"file{suffix}"
+    path.write_bytes(data)
+    for inert in (False, True):
+        try:
+            file = opened(path, inert)
+            shapes = {name: tuple(tensor.shape) for name, tensor in file.read(file.shapes).items()}
+            assert shapes == file.shapes
+        except AdapterError as error:
+            refused(error)
+    for read in (describe, read_adapter):
+        try:
+            read(path)
+        except AdapterError as error:
+            refused(error)
+    try:
+        refuse_code(path)
+    except Refused as error:
+        refused(error)
+    else:
+        with contextlib.suppress(Exception):
+            torch.serialization.load(path, map_location="cpu", weights_only=False)
+    assert not (folder() / "ran").exists()
+
+
 TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "settings": (bodies() | ANYTHING, settings_hold),
     "layouts": (LAYOUTS, layout_holds),
     "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
-    "pictures": (damaged() | TEXTS | WORDS, picture_holds),
+    "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
+    "files": (
+        st.tuples(st.sampled_from([".safetensors", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()),
+        file_holds,
+    ),
 }
 
 
