@@ -216,6 +216,13 @@ def test_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
             read_adapter(path)
 
 
+def test_names_in_a_file_are_echoed_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(archive((PKL, pickle.dumps({}, 2)), ("archive/a\r\nb", b"")))
+    with pytest.raises(Refused) as error:
+        refuse_code(tmp_path / "x.bin")
+    assert "a b" in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
 def test_a_look_costs_neither_a_tensor_nor_a_call(tmp_path: Path, marker: Path) -> None:
     torch.save({"w": torch.ones(5), "more": Boom(marker)}, tmp_path / "x.bin")
     contents = look(tmp_path / "x.bin")

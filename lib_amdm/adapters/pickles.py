@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ..errors import one_sentence
+
 _PACKED = b"PK\x03\x04"
 _OLD_FORMAT = 0x1950A86A20F9469CFC6C
 """What torch's format of before 1.6 begins with (torch/serialization.py, MAGIC_NUMBER)."""
@@ -68,8 +70,8 @@ class Refused(pickle.UnpicklingError):
     """
 
     def __init__(self, what: str, remedy: str = GET_SAFETENSORS, convertible: bool = False) -> None:
-        super().__init__(f"it {what}")
-        self.what, self.remedy, self.convertible = what, remedy, convertible
+        self.what, self.remedy, self.convertible = one_sentence(what), remedy, convertible
+        super().__init__(f"it {self.what}")
 
 
 def more_than_weights(foreign: Sequence[str]) -> Refused:
