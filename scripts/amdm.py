@@ -5,12 +5,12 @@ from __future__ import annotations
 import gradio as gr
 from modules import scripts
 
-from lib_amdm.hosts import here
+from lib_amdm.hosts import detect
 from lib_amdm.webui import api, infotext, options, panel, refusal, run, xyz
 
 try:
-    HOST, REASON = here.host(), ""
-except here.UnknownHostError as unknown:
+    HOST, REASON = detect.host(), ""
+except detect.UnknownHostError as unknown:
     HOST, REASON = None, str(unknown)
 
 

@@ -202,7 +202,7 @@ LOGINS = {"me": "secret", "you": "a:b", "odd\udce9": "x"}
     ],
 )
 def test_a_login_is_a_name_and_its_own_password(client: Any, login: tuple[str, str] | None, status: int) -> None:
-    from lib_amdm.hosts.webui_login import guard
+    from lib_amdm.hosts.common.login import guard
 
     host = FakeHost()
     host.auth = guard(LOGINS)
@@ -213,7 +213,7 @@ def test_a_login_is_a_name_and_its_own_password(client: Any, login: tuple[str, s
 
 def test_without_logins_nobody_is_asked() -> None:
     pytest.importorskip("fastapi")
-    from lib_amdm.hosts.webui_login import guard
+    from lib_amdm.hosts.common.login import guard
 
     assert guard({}) == []
 

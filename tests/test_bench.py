@@ -15,22 +15,24 @@ from hypothesis import strategies as st
 pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
+from lib_amdm.hosts.standalone.host.host import Job, Standalone, noise
+from lib_amdm.shapes.training.loop.ldm_format import write_checkpoint
+from lib_amdm.shapes.world.scenes.captions import caption
+from lib_amdm.shapes.world.scenes.data import pictures_of
+from lib_amdm.shapes.world.scenes.scenes import Scene, Thing, random_scene
 from safetensors.torch import save_file
 
 from lib_amdm.aggregation import aggregate, slerp
 from lib_amdm.comodels.base import AmdmError
-from lib_amdm.hosts.standalone import Job, Standalone, noise
 from lib_amdm.sampling import private_seeds
 from lib_amdm.settings import AUTO, Settings
-from lib_amdm.shapes import bench, methods, networks, plots, released, scores, sweep
+from lib_amdm.shapes.benchmark import bench, methods, plots, scores, sweep
+from lib_amdm.shapes.benchmark import reference_rule as released
+from lib_amdm.shapes.benchmark.judge import Judge
+from lib_amdm.shapes.benchmark.measuring import Bench, row_of, scene_of
+from lib_amdm.shapes.benchmark.methods import METHODS, Drawn, Method, Studio, mixing
 from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
-from lib_amdm.shapes.captions import caption
-from lib_amdm.shapes.data import pictures_of
-from lib_amdm.shapes.judge import Judge
-from lib_amdm.shapes.ldm_format import write_checkpoint
-from lib_amdm.shapes.measuring import Bench, row_of, scene_of
-from lib_amdm.shapes.methods import METHODS, Drawn, Method, Studio, mixing
-from lib_amdm.shapes.world import Scene, Thing, random_scene
+from lib_amdm.shapes.training.loop import networks
 
 NAMES = tuple(DIALECT_OF)
 TRAINED = all(file.is_file() for file in (JUDGE, *(WEIGHTS / f"{name}.safetensors" for name in NAMES)))

@@ -15,11 +15,13 @@ from PIL import Image
 pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
-from lib_amdm.shapes import demo, world
+from lib_amdm.shapes.benchmark.judge import Judge
+from lib_amdm.shapes.benchmark.methods import EVERYTHING, MAIN
 from lib_amdm.shapes.bundled import JUDGE, WEIGHTS
-from lib_amdm.shapes.demo import MIX, SCENES, Drawn, Row
-from lib_amdm.shapes.judge import Judge
-from lib_amdm.shapes.methods import EVERYTHING, MAIN
+from lib_amdm.shapes.demo import demo
+from lib_amdm.shapes.demo.demo import Drawn, Row
+from lib_amdm.shapes.demo.example import MIX, SCENES
+from lib_amdm.shapes.world.scenes import scenes as world
 
 INSTALL = Path(__file__).resolve().parents[1] / "install.py"
 PICTURES = 2

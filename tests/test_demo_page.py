@@ -30,7 +30,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from lib_amdm.settings import Settings, specs
 from lib_amdm.shapes.bundled import WEIGHTS
-from lib_amdm.shapes.demo import MIX, SCENES, mix_for, told
+from lib_amdm.shapes.demo.example import MIX, SCENES, mix_for, told
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60

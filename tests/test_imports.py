@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lib_amdm"
@@ -31,14 +29,14 @@ BELOW = {
     "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
     "shapes": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
 }
-DEMO_PAGE = "lib_amdm.shapes.page"
+DEMO_PAGE = "lib_amdm.shapes.demo.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""
-HOSTS = ("a1111", "forge", "reforge", "standalone", "webui")
-COMMON = "webui"
+HOSTS = {file.parent.name for file in (PACKAGE / "hosts").glob("*/__init__.py")}
+COMMON = "common"
 """What the WebUIs share; it is no host of its own, imports none, and imports only what all of them have."""
 
 COMMON_MODULES = {"modules"}
-FINDER = "lib_amdm.hosts.here"
+FINDER = "lib_amdm.hosts.detect"
 """Finds out which host this is, and imports that one alone."""
 
 WEBUI_MODULES = {
@@ -94,11 +92,9 @@ def part_of(name: str) -> str:
 
 
 def hosts_of(name: str) -> set[str]:
-    """The host that a module name belongs to: a1111 for lib_amdm.hosts.a1111 and lib_amdm.hosts.a1111_models."""
+    """The host whose folder a module lies in: a1111 for lib_amdm.hosts.a1111 and lib_amdm.hosts.a1111.checkpoints."""
     levels = name.split(".")
-    if levels[:2] != ["lib_amdm", "hosts"] or len(levels) < 3:
-        return set()
-    return {host for host in HOSTS if levels[2] == host or levels[2].startswith(f"{host}_")}
+    return {levels[2]} & HOSTS if levels[:2] == ["lib_amdm", "hosts"] and len(levels) > 2 else set()
 
 
 def test_the_core_loads_torch_and_nothing_of_a_webui() -> None:
@@ -113,44 +109,82 @@ def test_the_settings_load_neither_torch_nor_a_page() -> None:
     assert loaded_by("lib_amdm.settings", watched) == set()
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_arrows_point_down(file: Path) -> None:
-    own = part_of(name_of(file))
-    ours = {part_of(name) for name in imports(file) if name.split(".")[0] == "lib_amdm"} - {own, "", "__version__"}
-    assert not any(name.split(".")[0] == "scripts" for name in imports(file))
-    below = BELOW.get(own, set()) | ({"webui"} if name_of(file) == DEMO_PAGE else set())
-    assert ours <= below, f"{name_of(file)} imports {ours - below}"
+def offenders(wrong: Callable[[str, list[str]], set[str]]) -> dict[str, set[str]]:
+    """The modules of which `wrong` (its name, what it imports) finds imports that it must not have."""
+    found = {name_of(file): wrong(name_of(file), imports(file)) for file in FILES}
+    return {module: bad for module, bad in found.items() if bad}
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_only_hosts_import_a_webui_and_only_the_page_imports_gradio(file: Path) -> None:
-    own, roots = name_of(file), {name.split(".")[0] for name in imports(file)}
-    if not hosts_of(own):
-        assert not roots & WEBUI_MODULES, f"{own} imports {roots & WEBUI_MODULES}; that belongs into a host"
-    if part_of(own) not in ("webui", "hosts") and own != DEMO_PAGE:
-        assert "gradio" not in roots
-    if part_of(own) in (*SAMPLING, "adapters", "comodels"):
-        assert not roots & LIBRARIES, f"{own} imports {roots & LIBRARIES}"
+def roots(names: list[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_no_host_imports_another(file: Path) -> None:
-    own = hosts_of(name_of(file))
-    if own:
-        others = set().union(*(hosts_of(name) for name in imports(file))) - own
+def test_arrows_point_down() -> None:
+    def upwards(module: str, names: list[str]) -> set[str]:
+        own = part_of(module)
+        below = {own, "", "__version__", *BELOW.get(own, set()), *({"webui"} if module == DEMO_PAGE else ())}
+        ours = {part_of(name) for name in names if name.split(".")[0] == "lib_amdm"}
+        return (ours - below) | (roots(names) & {"scripts"})
+
+    assert offenders(upwards) == {}
+
+
+def test_only_hosts_import_a_webui_and_only_the_page_imports_gradio() -> None:
+    def foreign(module: str, names: list[str]) -> set[str]:
+        forbidden: set[str] = set() if hosts_of(module) else set(WEBUI_MODULES)
+        if part_of(module) not in ("webui", "hosts") and module != DEMO_PAGE:
+            forbidden.add("gradio")
+        if part_of(module) in (*SAMPLING, "adapters", "comodels"):
+            forbidden |= LIBRARIES
+        return roots(names) & forbidden
+
+    assert offenders(foreign) == {}
+
+
+def test_no_host_imports_another() -> None:
+    def others(module: str, names: list[str]) -> set[str]:
+        own = hosts_of(module)
         shared = {COMMON} if own != {"standalone"} else set()
-        assert not others - shared, f"{name_of(file)} imports {others}"
+        return set().union(*(hosts_of(name) for name in names)) - own - shared if own else set()
+
+    assert offenders(others) == {}
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_what_the_webuis_share_is_in_all_of_them(file: Path) -> None:
-    if hosts_of(name_of(file)) == {COMMON}:
-        roots = {name.split(".")[0] for name in imports(file)} & WEBUI_MODULES
-        assert roots <= COMMON_MODULES, f"{name_of(file)} imports {roots}"
+def test_what_the_webuis_share_is_in_all_of_them() -> None:
+    def missing(module: str, names: list[str]) -> set[str]:
+        return (roots(names) & WEBUI_MODULES) - COMMON_MODULES if hosts_of(module) == {COMMON} else set()
+
+    assert offenders(missing) == {}
+
+
+def test_no_modules_import_each_other() -> None:
+    """In whatever way, for type checkers alone too."""
+    modules = {name_of(file) for file in FILES}
+    packages = {name_of(file) for file in FILES if file.name == "__init__.py"}
+    arrows: dict[str, set[str]] = {}
+    for file in FILES:
+        own, names = name_of(file), set(imports(file))
+        # `from . import x` is x's module, and no import of the package's own names
+        parts = names & modules
+        arrows[own] = (parts | ({name.rpartition(".")[0] for name in names - parts} & (modules - packages))) - {own}
+    circles: list[str] = []
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            circles.append(" -> ".join([*way[way.index(module) :], module]))
+        elif module not in done:
+            for other in sorted(arrows[module]):
+                walk(other, [*way, module])
+            done.add(module)
+
+    for module in sorted(arrows):
+        walk(module, [])
+    assert circles == []
 
 
 def test_the_finder_of_the_host_imports_none() -> None:
-    assert not set().union(*(hosts_of(name) for name in imports(PACKAGE / "hosts" / "here.py")))
+    assert not set().union(*(hosts_of(name) for name in imports(PACKAGE / "hosts" / "detect.py")))
     assert loaded_by(FINDER, {"modules", "backend", "torch", "gradio"}) == set()
 
 
@@ -158,9 +192,8 @@ def test_every_part_has_its_place() -> None:
     """A new part of the package must be given its place among the arrows."""
     parts = {part_of(name_of(file)) for file in FILES} - {""}
     assert parts <= set(BELOW)
-    apart = ("__init__", "base", "here")
-    hosts = {file for file in FILES if file.parent == PACKAGE / "hosts" and file.stem not in apart}
-    assert [name_of(file) for file in hosts if not hosts_of(name_of(file))] == []
+    alone = {file.stem for file in FILES if file.parent == PACKAGE / "hosts"}
+    assert alone == {"__init__", "protocol", "detect"}
 
 
 def test_the_reader_of_imports_sees_all_forms() -> None:
@@ -173,5 +206,5 @@ def test_the_reader_of_imports_sees_all_forms() -> None:
     }
     assert set(imported("from .forge import x", "lib_amdm.hosts", True)) == {"lib_amdm.hosts.forge.x"}
     assert hosts_of("lib_amdm.hosts.forge.x") == {"forge"}
-    assert hosts_of("lib_amdm.hosts.a1111_models") == {"a1111"}
-    assert hosts_of("lib_amdm.hosts.webui_run") == {COMMON}
+    assert hosts_of("lib_amdm.hosts.a1111.checkpoints") == {"a1111"}
+    assert hosts_of("lib_amdm.hosts.common.pass_run") == {COMMON}

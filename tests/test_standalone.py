@@ -21,26 +21,19 @@ pytest.importorskip("transformers")
 import torch
 import yaml
 from clip.simple_tokenizer import SimpleTokenizer
+from lib_amdm.hosts.standalone.host.checkpoint_file import CheckpointFile
+from lib_amdm.hosts.standalone.host.host import Interrupted, Job, Result, Standalone, noise, sampler_names
+from lib_amdm.hosts.standalone.host.tokenizer import read_tokenizer, write_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text
-from lib_amdm.hosts import standalone_files, standalone_sampling, standalone_text
-from lib_amdm.hosts.standalone import (
-    Interrupted,
-    Job,
-    Result,
-    Standalone,
-    noise,
-    sampler_names,
-)
-from lib_amdm.hosts.standalone_files import CheckpointFile
-from lib_amdm.hosts.standalone_tokenizer import read_tokenizer, write_tokenizer
+from lib_amdm.hosts.standalone import checkpoint_file, prompts, sampling
 from lib_amdm.sampling import CoRun, amdm
 from lib_amdm.settings import Settings
-from lib_amdm.shapes import ldm_format, networks
+from lib_amdm.shapes.training.loop import ldm_format, networks
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
@@ -48,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
 STEPS, K = 6, 3
 SCALE = 0.3
 MEMORYLESS = ("euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
-UNET_KEY, VAE_KEY = standalone_files.UNET, standalone_files.VAE
+UNET_KEY, VAE_KEY = checkpoint_file.UNET, checkpoint_file.VAE
 TEXT_KEY = ldm_format.TEXT_PREFIX
 LONG = ", ".join(f"a red thing number {number} on the left" for number in range(12))
 
@@ -248,7 +241,7 @@ def test_guidance_is_the_web_uis(host: Standalone, part: str) -> None:
     x, sigma = 5 * noise([3], (4, 8, 8)), torch.tensor([5.0])
 
     def told(text: str, length: int = 77) -> Tensor:
-        cond = standalone_text.encode([text], model.tokenizer, model.text_encoder)[0]
+        cond = prompts.encode([text], model.tokenizer, model.text_encoder)[0]
         cond = torch.cat([cond, *[cond[-1:]] * (length - len(cond))])
         assert len(cond) == length
         return model.wrap(x, sigma, cond=cond[None])
@@ -263,7 +256,7 @@ def test_guidance_is_the_web_uis(host: Standalone, part: str) -> None:
 def test_v_prediction_is_read_as_v(host: Standalone) -> None:
     eps, v = host.load("alpha").model, host.load("v").model
     x, sigma = 5 * noise([3], (4, 8, 8)), torch.tensor([5.0])
-    cond = standalone_text.encode(["a cross"], eps.tokenizer, eps.text_encoder)[0][None]
+    cond = prompts.encode(["a cross"], eps.tokenizer, eps.text_encoder)[0][None]
     scaled, t = x / 26**0.5, eps.wrap.sigma_to_t(sigma)
     output = eps.unet(scaled, t, cond).sample
     close(eps.wrap(x, sigma, cond=cond), x - 5 * output)
@@ -293,9 +286,9 @@ def test_the_noise_levels_are_stable_diffusions(host: Standalone) -> None:
     assert len(sigmas) == 21 and sigmas[-1] == 0 and (sigmas.diff() < 0).all()
     close(sigmas[[0, -2]], torch.tensor([14.6146, 0.0292]))
     levels = {
-        (sampler, schedule): standalone_sampling.noise_levels(model, sampler, schedule, 20)
+        (sampler, schedule): sampling.noise_levels(model, sampler, schedule, 20)
         for sampler in sampler_names()
-        for schedule in standalone_sampling.SCHEDULES
+        for schedule in sampling.SCHEDULES
     }
     assert {len(found) for found in levels.values()} == {21}
     assert torch.equal(levels["euler", "automatic"], sigmas)
@@ -346,7 +339,7 @@ def test_the_tokenizer_is_clips() -> None:
         LONG,
     )
     for text in (*texts, "the ﬁrst &amp; last"):
-        assert standalone_text._numbers(text, tokenizer) == own.encode(text)
+        assert prompts._numbers(text, tokenizer) == own.encode(text)
 
 
 def test_a_folders_tokenizer_is_taken_where_its_files_are(tmp_path: Path) -> None:
@@ -363,7 +356,7 @@ def test_long_texts_are_cut_where_the_web_ui_cuts_them() -> None:
     word, comma = tokenizer("x", add_special_tokens=False).input_ids[0], tokenizer.get_vocab()[",</w>"]
 
     def lengths(text: str) -> list[int]:
-        found = standalone_text.pieces(text, tokenizer)
+        found = prompts.pieces(text, tokenizer)
         assert all(len(piece) == 77 and piece[0] == tokenizer.bos_token_id for piece in found)
         return [sum(number in (word, comma) for number in piece) for piece in found]
 
@@ -378,8 +371,8 @@ def test_long_texts_are_cut_where_the_web_ui_cuts_them() -> None:
 
 
 def test_and_splits_a_prompt_into_weighted_parts() -> None:
-    assert standalone_text.weighted_parts("a cat") == [("a cat", 1.0)]
-    assert standalone_text.weighted_parts("a :2 AND b: -0.5 AND SAND") == [("a", 2.0), (" b", -0.5), (" SAND", 1.0)]
+    assert prompts.weighted_parts("a cat") == [("a cat", 1.0)]
+    assert prompts.weighted_parts("a :2 AND b: -0.5 AND SAND") == [("a", 2.0), (" b", -0.5), (" SAND", 1.0)]
 
 
 # what must hold exactly
@@ -409,13 +402,13 @@ def test_off_is_untouched(host: Standalone, off: dict[str, Any]) -> None:
 @pytest.mark.parametrize("sampler", MEMORYLESS)
 def test_the_forced_way_without_a_share_is_bitwise_the_sampler(host: Standalone, sampler: str) -> None:
     model, other = host.load("alpha").model, host.load("beta").model
-    func = standalone_sampling.find_sampler(sampler)
-    sigmas = standalone_sampling.noise_levels(model, sampler, "automatic", STEPS)
+    func = sampling.find_sampler(sampler)
+    sigmas = sampling.noise_levels(model, sampler, "automatic", STEPS)
     co_denoiser = other.denoiser(["x"], [""], 3)
 
     def latents(func: Callable[..., Any]) -> Tensor:
-        stream = standalone_sampling.ImageNoise([5], (4, 8, 8))
-        return standalone_sampling.sample(func, model.denoiser(["a"], [""], 3), stream, sigmas)
+        stream = sampling.ImageNoise([5], (4, 8, 8))
+        return sampling.sample(func, model.denoiser(["a"], [""], 3), stream, sigmas)
 
     forced = amdm(func, [CoRun(co_denoiser, gamma=0.0, eta=0.0)], K, eta=0.0, force=True)
     assert torch.equal(latents(forced), latents(func))
@@ -569,7 +562,7 @@ def test_the_second_picture_reads_no_file_and_encodes_no_text(folder: Path, monk
         raise AssertionError("called again")
 
     monkeypatch.setattr(CheckpointFile, "_read", never)
-    monkeypatch.setattr(standalone_text, "encode", never)
+    monkeypatch.setattr(prompts, "encode", never)
     equal(host.generate(job(), mixing), first)
     assert len(host.loaded()) == 2
 

@@ -16,6 +16,7 @@ import itertools
 
 import random_adapters as adapter_files
 import torch
+from lib_amdm.hosts.standalone.host.host import Job, Result, Standalone
 from PIL import Image
 from random_adapters import ACTION, BOXES, GLIGEN, INTERACT, IP_ADAPTER, IP_PLUS, KINDS, LAYOUTS, MIGC
 from safetensors.torch import save_file
@@ -23,7 +24,6 @@ from safetensors.torch import save_file
 from lib_amdm.comodels import adapted as comodels
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text
-from lib_amdm.hosts.standalone import Job, Result, Standalone
 from lib_amdm.settings import Settings
 from lib_amdm.shapes.bundled import WEIGHTS
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from lib_amdm.comodels.base import AmdmError
-from lib_amdm.hosts import webui_words as words
+from lib_amdm.hosts.common import refusals as words
 
 
 def said(call: Callable[[], object]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from ..comodels.base import AmdmError
-from ..hosts.standalone_tokenizer import write_tokenizer
+from ..hosts.standalone.tokenizer import write_tokenizer
 from .bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
 
 MODELS = Path("models/Stable-diffusion")

@@ -10,7 +10,7 @@ from typing import Any
 from ..adapters.errors import AdapterError
 from ..comodels.base import AmdmError
 from ..comodels.mixing import mixed
-from ..hosts.base import Host, HostRun
+from ..hosts.protocol import Host, HostRun
 from ..settings import Settings, SettingsError
 from . import infotext
 

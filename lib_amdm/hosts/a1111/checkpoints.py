@@ -1,0 +1,212 @@
+"""A1111: loading a checkpoint beside the main one, without touching the main one (1.10, hosts' own loading parts)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import (
+    devices,
+    lowvram,
+    sd_disable_initialization,
+    sd_hijack,
+    sd_models,
+    sd_models_config,
+    sd_models_xl,
+    sd_unet,
+    shared,
+)
+from modules.timer import Timer
+from omegaconf import OmegaConf
+
+from ...adapters.container import refuse_code
+from ...comodels.pool import Loaded
+from ..common import refusals
+
+VAE_PREFIX = "first_stage_model."
+UNUSED = ("logit_scale", "text_projection", "position_ids")
+"""Ends of names that some files leave out and that no prediction needs, or that are the same in every file."""
+CLIP_KEYS = (
+    sd_models.sd1_clip_weight,
+    sd_models.sd2_clip_weight,
+    sd_models.sdxl_clip_weight,
+    sd_models.sdxl_refiner_clip_weight,
+)
+
+
+def variant() -> tuple[Any, ...]:
+    """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
+    in_fp8 = ("fp8", shared.opts.cache_fp16_weight) if devices.fp8 else ()
+    return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
+
+
+def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
+    """The checkpoint's UNet and text encoder in the main model's dtype, on its device; AmdmError where it cannot be.
+
+    The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
+    config, construction without weights, weights, dtype, text-encoder wrapping.
+    """
+    weights = _read(info, slot)
+    for key in [key for key in weights if key.startswith(VAE_PREFIX)]:
+        del weights[key]
+    config_path = sd_models_config.find_checkpoint_config(weights, info)
+    config = OmegaConf.load(config_path)
+    sd_models.repair_config(config, weights)
+    has_clip = any(key in weights for key in CLIP_KEYS)
+    with (
+        sd_disable_initialization.DisableInitialization(disable_clip=has_clip or shared.cmd_opts.do_not_download_clip),
+        sd_disable_initialization.InitializeOnMeta(),
+        # some modules draw numbers, from the generator that the host encodes pictures with
+        torch.random.fork_rng(devices=[]),
+    ):
+        model = sd_models.instantiate_from_config(config.model, weights)
+    model.first_stage_model = None
+    model.used_config = config_path
+    sd_models.set_model_type(model, weights)
+    sd_models.set_model_fields(model)
+    if model.is_sdxl:
+        sd_models_xl.extend_sdxl(model)
+    if model.is_ssd:
+        sd_hijack.model_hijack.convert_sdxl_to_ssd(model)
+    model.is_sdxl_inpaint = model.is_sdxl and in_channels(model) == 9
+    refuse_stranger(model, info, main, slot)
+    _refuse_holes(model, weights, info, has_clip, slot)
+
+    conversion = None if shared.cmd_opts.no_half else {"alphas_cumprod": None, "": torch.float16}
+    device = devices.cpu if lowvram.is_enabled(main) else devices.device
+    with sd_disable_initialization.LoadStateDictOnMeta(weights, device=device, weight_dtype_conversion=conversion):
+        model.load_state_dict(weights, strict=False)
+    _to_main_dtype(model)
+    model.sd_checkpoint_info = info
+    model.sd_model_checkpoint = info.filename
+    model.lowvram = False
+    model.eval()
+    model.requires_grad_(False)
+    model.to(device)
+    with _text_encoder_wrapping():
+        _OwnHijack().hijack(model)
+    return Loaded(info.title, model)
+
+
+def family(model: Any) -> str:
+    """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
+    flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2"}
+    name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "SD1")
+    if model.cond_stage_key == "edit":
+        return f"{name} InstructPix2Pix"
+    if model.model.conditioning_key == "crossattn-adm":
+        return f"{name} unCLIP"
+    channels = in_channels(model)
+    kinds = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling"}
+    return name + kinds.get(channels, f" with {channels} input channels")
+
+
+def in_channels(model: Any) -> int:
+    """Input channels of the UNet; 4 where the model has none to ask (SD3)."""
+    blocks = getattr(getattr(model.model, "diffusion_model", None), "input_blocks", None)
+    return blocks[0][0].in_channels if blocks is not None else 4
+
+
+def refuse_main(main: Any) -> None:
+    """AmdmError where the method is not made for the main model's kind."""
+    kind = family(main)
+    refusals.refuse_main(kind, main.sd_checkpoint_info.name, kind != "SD3")
+
+
+def refuse_stranger(model: Any, info: sd_models.CheckpointInfo, main: Any, slot: int) -> None:
+    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
+    refusals.refuse_stranger(slot, info.name, family(model), main.sd_checkpoint_info.name, family(main))
+
+
+def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
+    """The file's tensors through the host's own readers (its safe unpickler among them); a copy that may be emptied."""
+    try:
+        # the host's own check can be passed by: it looks for an archive at a file's end, and torch at its beginning
+        refuse_code(info.filename)
+        weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
+    except Exception as error:
+        reason = refusals.first_line(error)
+        # the safe loader does not raise: it prints why, and gives None to code that expects a dictionary
+        if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, AttributeError):
+            reason = "the WebUI's safe loader refused it, see its log"
+        raise refusals.unreadable(slot, info.name, reason) from error
+    if not any(key.startswith("model.diffusion_model.") for key in weights):
+        raise refusals.without_unet(slot, info.name)
+    return weights
+
+
+def _refuse_holes(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, has_clip: bool, slot: int) -> None:
+    """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
+    names = [name for name, _ in model.named_parameters() if has_clip or name.startswith("model.")]
+    holes = [name for name in names if name not in weights and not name.endswith(UNUSED)]
+    refusals.refuse_holes(slot, info.name, holes)
+
+
+def _to_main_dtype(model: Any) -> None:
+    """With the host's "FP8 weight" the main model's layers have been packed after loading; so are these."""
+    alphas = model.alphas_cumprod
+    if shared.cmd_opts.opt_channelslast:
+        model.to(memory_format=torch.channels_last)
+    if shared.cmd_opts.no_half:
+        model.float()
+    else:
+        model.alphas_cumprod = None
+        model.half()
+    model.alphas_cumprod = alphas
+    model.alphas_cumprod_original = alphas
+    sd_models.apply_alpha_schedule_override(model)
+    if devices.fp8:
+        _pack(model)
+
+
+def _pack(model: torch.nn.Module) -> None:
+    """Layers' weights in 8 bits, and where the user wants it those of 16 beside them, for LoRAs to be added to."""
+    for layer in [each for each in model.modules() if isinstance(each, (torch.nn.Conv2d, torch.nn.Linear))]:
+        if shared.opts.cache_fp16_weight:
+            for name, weight in layer.named_parameters(recurse=False):
+                setattr(layer, f"fp16_{name}", weight.detach().to("cpu", torch.float16))
+        layer.to(torch.float8_e4m3fn)
+
+
+class _OwnHijack(sd_hijack.StableDiffusionModelHijack):
+    """The host's text-encoder wrapping with a state of its own, so that the main model's is never written.
+
+    The embeddings are the main one's: they are looked up by the user's words.
+    """
+
+    def __init__(self) -> None:
+        self.embedding_db = sd_hijack.model_hijack.embedding_db
+        self.clear_comments()
+
+    def apply_optimizations(self, option: Any = None) -> None:
+        """The attention optimization is the process's, and the main model has set it."""
+
+
+@contextmanager
+def _text_encoder_wrapping() -> Iterator[None]:
+    """Keep the one process-wide name that the host's wrapping writes."""
+    kept = sd_unet.original_forward
+    try:
+        yield
+    finally:
+        sd_unet.original_forward = kept
+
+
+def set_tiling(model: torch.nn.Module, tiling: bool) -> None:
+    """Let the UNet's convolutions wrap around the borders, as the host does for the main model."""
+    mode = "circular" if tiling else "zeros"
+    for layer in model.model.modules():
+        if type(layer) is torch.nn.Conv2d:
+            layer.padding_mode = mode
+
+
+def move(model: torch.nn.Module, device: torch.device) -> None:
+    if next(model.parameters()).device != device:
+        model.to(device)
+        if device.type == "cpu":
+            gc.collect()
+            devices.torch_gc()

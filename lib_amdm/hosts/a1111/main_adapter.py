@@ -1,0 +1,49 @@
+"""A1111: an adapter on the main model, whose batch the host evaluates in one call or in several."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from ...comodels.adapted import MainRows
+from ..common.slot import progress
+from .slot import A1111SlotModel
+
+
+class MainAdapter:
+    """An adapter at work on the main model for one pass.
+
+    The host evaluates a batch in one call of its model or in several, and may leave the negative prompts out; so the
+    rows are counted over the calls within one evaluation. Calls outside of these, such as those of a co-model on the
+    main model's UNet, are not announced, and the adapter does not act in them.
+    """
+
+    def __init__(self, denoiser: torch.nn.Module, model: A1111SlotModel) -> None:
+        self.model, self.at_work = model, model.adapter
+        self.rows: MainRows | None = None
+        self.progress = 0.0
+        inner = denoiser.inner_model
+        self.stack = ExitStack()
+        self.stack.enter_context(self.at_work.on(model.model.model.diffusion_model))
+        for handle in (
+            denoiser.register_forward_pre_hook(self._evaluation, with_kwargs=True),
+            inner.register_forward_pre_hook(self._call),
+            inner.register_forward_hook(self._called),
+        ):
+            self.stack.callback(handle.remove)
+
+    def _evaluation(self, denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.rows = MainRows([len(parts) for parts in kwargs["cond"].batch])
+        self.progress = progress(denoiser, denoiser.step)
+
+    def _call(self, inner: Any, args: tuple[Any, ...]) -> None:
+        self.at_work.announce(*self.rows.take(len(args[0])), self.progress)
+
+    def _called(self, inner: Any, args: tuple[Any, ...], output: Any) -> None:
+        self.at_work.end_call()
+        self.model.evaluations += 1
+
+    def remove(self) -> None:
+        self.stack.close()

@@ -1,0 +1,92 @@
+"""What the WebUIs have in common where a slot's prompt names LoRAs: the words of the prompt, and the list of files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from modules import extra_networks
+
+from ...adapters.pickles import Refused
+from ...comodels.base import AmdmError
+from ...comodels.pool import FileState
+
+LORA_FILES_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Named:
+    """One `<lora:name:te:unet:dyn>` of a prompt."""
+
+    name: str
+    te: float
+    unet: float
+    dyn: int | None
+
+    @classmethod
+    def of(cls, told: Any) -> Named:
+        """Its parts by place or by name, as the host reads them."""
+        places, names = told.positional, told.named
+        te = float(names.get("te", places[1] if len(places) > 1 else 1.0))
+        unet = float(names.get("unet", places[2] if len(places) > 2 else te))
+        dyn = names.get("dyn", places[3] if len(places) > 3 else None)
+        return cls(places[0], te, unet, None if dyn is None else int(dyn))
+
+
+class NamedLoras:
+    """The LoRAs that a slot's prompt names, found in the host's list."""
+
+    def __init__(self, named: Sequence[Any], who: str) -> None:
+        """AmdmError in words where one cannot be used."""
+        self.who = who
+        self.host = _host_networks(who)
+        try:
+            self.named = [Named.of(told) for told in named]
+        except (ValueError, IndexError) as error:
+            raise AmdmError(
+                f"{who}: its prompt has a LoRA that cannot be read ({error}); write <lora:name:weight>."
+            ) from error
+        self.on_disk = [self._find(each.name) for each in self.named]
+        states = (FileState.of(found.filename) for found in self.on_disk)
+        self.key = tuple(zip(self.named, states))
+
+    def _find(self, name: str) -> Any:
+        host = self.host
+        for attempt in range(2):
+            hidden = name.lower() in host.forbidden_network_aliases
+            found = (host.available_networks if hidden else host.available_network_aliases).get(name)
+            if found is not None:
+                return found
+            if attempt == 0:
+                # the host looks once more for files that came after its start, and so do we
+                host.update_available_networks_by_names([name])
+        raise AmdmError(f'{self.who}: "{name}" is not in the WebUI\'s list of LoRAs; refresh it or correct the name.')
+
+    def error(self, name: str, what: str) -> AmdmError:
+        return AmdmError(f'{self.who}: the LoRA "{name}" {what}.')
+
+    def unreadable(self, name: str, error: Exception) -> AmdmError:
+        reason = str(error) if isinstance(error, Refused) else type(error).__name__
+        return self.error(name, f"cannot be read ({reason}); download it again or choose another")
+
+    def stranger(self, name: str) -> AmdmError:
+        return self.error(name, "fits none of the checkpoint's layers; choose one made for its kind")
+
+    def unfit(self, name: str, layer: str, why: object) -> AmdmError:
+        reason = " ".join(str(why).split())[:100]
+        return self.error(name, f"does not fit {layer} ({reason}); choose one made for the checkpoint's kind")
+
+
+def _host_networks(who: str) -> ModuleType:
+    """The module of the host's own Lora extension that knows the files."""
+    registered = extra_networks.extra_network_registry.get("lora")
+    networks = getattr(sys.modules.get(type(registered).__module__), "networks", None)
+    if networks is None:
+        raise AmdmError(
+            f"{who}: its prompt names a LoRA, but the WebUI's own Lora extension is switched off; switch it on, or "
+            "remove the LoRA from the slot's prompt."
+        )
+    return networks

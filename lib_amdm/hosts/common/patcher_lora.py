@@ -1,0 +1,111 @@
+"""The LoRAs of a slot's own prompt where models are in patchers: read and merged by the host's own functions.
+
+The host patches a model's weights for the main prompt. Nothing is put among these patches: what they would make of a
+layer is computed aside, and the layer looks at it while the co-model is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ...adapters.container import refuse_code
+from ...comodels.lora import Change
+from ...comodels.pool import FileState, Texts
+from .lora import NamedLoras
+
+Keys = Mapping[str, Any]
+Patches = Mapping[Any, Any]
+
+
+class PatcherLoras(NamedLoras):
+    """The LoRAs that a slot's prompt names, on its model; see `common.slot.Lora`."""
+
+    functions: ModuleType
+    """The host's module that knows which layers LoRAs mean by which names."""
+
+    def __init__(self, model: Any, named: Sequence[Any], who: str, files: Texts) -> None:
+        """Reads the files; AmdmError in words where one cannot be used."""
+        super().__init__(named, who)
+        self.files = files
+        self.unet = model.forge_objects.unet.model
+        self.texts = model.forge_objects.clip.cond_stage_model
+        keys = (
+            self.functions.model_lora_keys_unet(self.unet, {}),
+            self.functions.model_lora_keys_clip(self.texts, {}),
+        )
+        weights = [self._read(told) for told in self.on_disk]
+        self.patches = [tuple(self.patches_of(each, of) for of in keys) for each in weights]
+        for told, (unet, texts) in zip(self.named, self.patches):
+            if not unet and not texts:
+                raise self.stranger(told.name)
+
+    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
+        """The tensors of a file."""
+        raise NotImplementedError
+
+    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+        """What a LoRA's tensors are for these layers."""
+        raise NotImplementedError
+
+    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+        """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
+        raise NotImplementedError
+
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        """A merged weight in its layer's dtype."""
+        return merged.to(dtype)
+
+    def of_unet(self) -> list[Change]:
+        strengths = [told.unet for told in self.named]
+        return list(self._changes(self.unet, [unet for unet, _ in self.patches], strengths))
+
+    def of_texts(self) -> list[Change]:
+        strengths = [told.te for told in self.named]
+        return list(self._changes(self.texts, [texts for _, texts in self.patches], strengths))
+
+    def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
+        def read() -> Mapping[str, torch.Tensor]:
+            try:
+                refuse_code(on_disk.filename)
+                return self.tensors_of(on_disk.filename)
+            except Exception as error:
+                raise self.unreadable(on_disk.name, error) from error
+
+        return self.files.get(FileState.of(on_disk.filename), read)
+
+    @torch.inference_mode()
+    def _changes(
+        self, model: torch.nn.Module, patches: Sequence[Patches], strengths: Sequence[float]
+    ) -> Iterator[Change]:
+        """For every layer that any of the LoRAs changes, its weight with all of them, in the prompt's order."""
+        of_key: dict[str, list[tuple[str, list[Any]]]] = {}
+        for told, patched, strength in zip(self.named, patches, strengths):
+            for place, patch in patched.items():
+                key, offset, function = (*place, None, None)[:3] if isinstance(place, tuple) else (place, None, None)
+                of_key.setdefault(key, []).append((told.name, [strength, patch, 1.0, offset, function]))
+        for key, named in of_key.items():
+            layer_name, _, parameter = key.rpartition(".")
+            layer = model.get_submodule(layer_name)
+            yield Change(layer, parameter, self._merged(key, getattr(layer, parameter), named))
+
+    def _merged(self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]]) -> torch.Tensor:
+        name = named[0][0]
+        if not weight.is_floating_point() or hasattr(weight, "gguf_cls") or hasattr(weight, "bnb_quantized"):
+            raise self.error(
+                name,
+                "cannot be put on weights in low bits; choose a checkpoint that is not GGUF or nf4, with "
+                '"Diffusion in Low Bits" at Automatic, or remove it',
+            )
+        try:
+            merged, said = self.merged([patch for _, patch in named], weight, key)
+        except Exception as error:
+            raise self.unfit(name, key, error) from error
+        if merged.shape != weight.shape or "MISMATCH" in said:
+            raise self.unfit(name, key, f"it is for another size than {tuple(weight.shape)}")
+        if said:
+            raise self.unfit(name, key, said)
+        return self.rounded(merged, weight.dtype, key)

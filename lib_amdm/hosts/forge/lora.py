@@ -1,0 +1,34 @@
+"""Forge: the LoRAs of a slot's own prompt, with Forge's functions for reading and merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import torch
+from backend.patcher import lora
+from backend.utils import load_torch_file
+
+from ..common.patcher_lora import Keys, PatcherLoras, Patches
+
+
+class Loras(PatcherLoras):
+    """The LoRAs that a slot's prompt names, on its engine."""
+
+    functions = lora
+
+    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
+        return load_torch_file(filename, safe_load=True)
+
+    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+        # the host says on the console what does not match; here it is an error where nothing does
+        with redirect_stdout(StringIO()):
+            return lora.load_lora(weights, keys)[0]
+
+    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+        told = StringIO()
+        with redirect_stdout(told):
+            merged = lora.merge_lora_to_weight(patches, weight, key, torch.float32)
+        return merged, told.getvalue() if "MISMATCH" in told.getvalue() else ""

@@ -1,0 +1,159 @@
+"""reForge: loading a checkpoint beside the main one, with the loader that the host has for its main one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from ldm_patched.modules import model_management
+from ldm_patched.modules.model_sampling import V_PREDICTION, rescale_zero_terminal_snr_sigmas
+from modules import sd_models, shared
+from modules.timer import Timer
+from modules_forge import forge_loader
+from modules_forge.forge_util import apply_circular_forge
+
+from ...adapters.container import refuse_code
+from ...comodels.pool import Loaded
+from ..common import refusals
+
+INPUTS = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling", 8: " InstructPix2Pix"}
+SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
+"""Text encoders that are in memory under the names they have in the file."""
+
+SD2_TEXTS = 1024
+"""The width of the texts that an SD2 is told."""
+
+UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
+
+
+class CoModel(torch.nn.Module):
+    """What is kept of a model, as one module: its UNet, its text encoders, and the model that uses them."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__()
+        self.unet = engine.forge_objects.unet.model
+        self.texts = engine.forge_objects.clip.cond_stage_model
+        # not as a part, for it has the same parts
+        self.__dict__["engine"] = engine
+        self.schedule = self.unet.model_sampling.sigmas, self.unet.model_sampling.log_sigmas
+
+    def prepare(self, p: Any, main: Any) -> None:
+        """Make the model ready for a pass beside the `main` one, as the host does with that."""
+        engine = self.engine
+        engine.forge_objects = engine.forge_objects_original.shallow_copy()
+        sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+        apply_circular_forge(engine, p.tiling)
+        sampling = self.unet.model_sampling
+        # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
+        sampling.sigmas, sampling.log_sigmas = (kept.to(sampling.sigmas.device) for kept in self.schedule)
+        # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
+        own = predicts_v(main) and not predicts_v(engine)
+        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.ztsnr:
+            sampling.set_sigmas(rescale_zero_terminal_snr_sigmas(sampling.sigmas))
+
+
+def variant() -> tuple[Any, ...]:
+    """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
+    return (getattr(shared.opts, "sd_text_encoder", None), str(shared.cmd_opts.embeddings_dir))
+
+
+def family_of(model: Any) -> str:
+    """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
+    flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd1": "SD1"}
+    name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "of an unknown kind")
+    unet = model.forge_objects.unet.model
+    config = unet.model_config.unet_config
+    if not _has_sigmas(model):
+        return name if name == "SD3" else type(unet).__name__
+    if name == "SD1" and config.get("context_dim") == SD2_TEXTS:
+        name = "SD2"  # the host's own flag never says so
+    if name == "SD2" and config.get("adm_in_channels"):
+        return "SD2 unCLIP"
+    channels = config.get("in_channels", 4)
+    return name + INPUTS.get(channels, f" with {channels} input channels")
+
+
+def predicts_v(model: Any) -> bool:
+    """Whether the network gives v; the host's own type of a model may still say eps then."""
+    return isinstance(model.forge_objects.unet.model.model_sampling, V_PREDICTION)
+
+
+def _has_sigmas(model: Any) -> bool:
+    return model.forge_objects.unet.model.model_type.name in ("EPS", "V_PREDICTION")
+
+
+def refuse_main(main: Any) -> None:
+    """AmdmError where the method is not made for the main model's kind."""
+    refusals.refuse_main(family_of(main), main.sd_checkpoint_info.name, _has_sigmas(main))
+
+
+def refuse_stranger(kind: str, info: Any, main: Any, slot: int) -> None:
+    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
+    refusals.refuse_stranger(slot, info.name, kind, main.sd_checkpoint_info.name, family_of(main))
+
+
+@torch.inference_mode()
+def load(info: Any, main: Any, slot: int) -> Loaded:
+    """The checkpoint's model without its VAE, as the host loads a main one; AmdmError where it cannot be."""
+    weights = _read(info, slot)
+    names = set(weights)
+    # some modules draw numbers, from the generator that the host encodes pictures with
+    with torch.random.fork_rng(devices=[]), _text_encoder_choice_kept():
+        engine = forge_loader.load_model_for_a1111(timer=Timer(), checkpoint_info=info, state_dict=weights)
+    engine.filename = info.filename
+    refuse_stranger(family_of(engine), info, main, slot)
+    refusals.refuse_holes(slot, info.name, list(_holes(engine, names)))
+    engine.first_stage_model = None
+    for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):
+        objects.vae = objects.clipvision = None
+    return Loaded(info.title, CoModel(engine))
+
+
+def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
+    """The file's tensors through the host's own readers, a dictionary of its own."""
+    try:
+        refuse_code(info.filename)
+        weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
+    except Exception as error:
+        raise refusals.unreadable(slot, info.name, refusals.first_line(error)) from error
+    if not any(key.startswith("model.diffusion_model.") for key in weights):
+        raise refusals.without_unet(slot, info.name)
+    return weights
+
+
+def _holes(engine: Any, names: set[str]) -> Iterator[str]:
+    """Weights that the file does not have, of the parts that are in memory under the file's names."""
+    parts: dict[str, torch.nn.Module] = {"model.diffusion_model.": engine.forge_objects.unet.model.diffusion_model}
+    for prefix in SAME_NAMES:
+        if any(name.startswith(prefix) for name in names):
+            parts[prefix] = engine.forge_objects.clip.cond_stage_model.clip_l.transformer
+    for prefix, part in parts.items():
+        for name, _ in part.named_parameters():
+            given = prefix + name.replace("token_embedding.wrapped.", "token_embedding.")
+            if given not in names and not given.endswith(UNUSED):
+                yield given
+
+
+@contextmanager
+def _text_encoder_choice_kept() -> Iterator[None]:
+    """The loader makes a text encoder that the user has chosen the process's; it is the main model's alone."""
+    try:
+        from modules import sd_text_encoder
+    except ImportError:
+        yield
+        return
+    kept: Mapping[str, Any] = {
+        name: getattr(sd_text_encoder, name, None) for name in ("current_text_encoder", "current_text_encoder_option")
+    }
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(sd_text_encoder, name, value)
+
+
+def bring_texts(engine: Any) -> None:
+    """Have a model's text encoder where it encodes; the host itself brings only the main one's."""
+    model_management.load_model_gpu(engine.forge_objects.clip.patcher)

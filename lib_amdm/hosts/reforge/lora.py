@@ -1,0 +1,59 @@
+"""reForge: the LoRAs of a slot's own prompt, with reForge's functions for reading and merging."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from ldm_patched import float as low_bits
+from ldm_patched.modules import lora
+from ldm_patched.modules.lora_convert import convert_lora
+from ldm_patched.modules.model_patcher import string_to_seed
+from ldm_patched.modules.utils import load_torch_file
+
+from ..common.patcher_lora import Keys, PatcherLoras, Patches
+
+
+class Loras(PatcherLoras):
+    """The LoRAs that a slot's prompt names, on its model."""
+
+    functions = lora
+
+    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
+        return convert_lora(load_torch_file(filename, safe_load=True))
+
+    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+        return lora.load_lora(weights, keys, log_missing=False)
+
+    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+        with warnings_of_host() as told:
+            # it adds to what it is given
+            merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
+        return merged, " ".join(told)
+
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        # to 8 bits by lot, but by the same one for a layer every time
+        return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+@contextmanager
+def warnings_of_host() -> Iterator[list[str]]:
+    """What is logged in the meantime: the host says so where it leaves a patch out, and goes on."""
+    collector, root = _Collector(), logging.getLogger()
+    root.addHandler(collector)
+    try:
+        yield collector.told
+    finally:
+        root.removeHandler(collector)

@@ -1,0 +1,202 @@
+"""A checkpoint as k-diffusion's samplers want it: a denoiser with classifier-free guidance, and its noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
+from torch import Tensor, nn
+
+from ...comodels.adapted import AtWork, pooled_at_end
+from ...comodels.guidance import guided, taken
+from ...comodels.pool import Texts
+from . import prompts as prompt_syntax
+from .checkpoint_file import CheckpointFile
+from .tokenizer import read_tokenizer
+
+LATENT_CHANNELS = 4
+LATENT_SCALE = 8
+"""Pixels of a picture for each number of its latent, along either side."""
+
+
+class _Network(nn.Module):
+    """The UNet with the arguments that k-diffusion's wrappers pass on, in its own dtype."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
+        predicted = self.unet(x.to(self.unet.dtype), timestep, encoder_hidden_states=cond, return_dict=False)[0]
+        return predicted.to(x.dtype)
+
+
+class StandaloneModel(nn.Module):
+    """The UNet and the text encoder of one file. `wrap(x, sigma, cond=...)` gives the denoised latent for one text."""
+
+    def __init__(self, file: CheckpointFile, device: torch.device, dtype: torch.dtype) -> None:
+        """Reads the file; AmdmError in words where it cannot be used."""
+        super().__init__()
+        self.title = file.title
+        kind = DiscreteVDDPMDenoiser if file.predicts_v else DiscreteEpsDDPMDenoiser
+        self.wrap = kind(_Network(file.unet(dtype)), file.alphas_cumprod(), quantize=False)
+        self.text_encoder = file.text_encoder(dtype)
+        self.tokenizer = read_tokenizer(file.clip_folder)
+        self.texts = Texts()
+        self.to(device)
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self.wrap.inner_model.unet
+
+    def sigmas(self, steps: int) -> Tensor:
+        """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0."""
+        return self.wrap.get_sigmas(steps)
+
+    def denoiser(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        cfg_scale: float,
+        who: str = "AMDM",
+        adapter: AtWork | None = None,
+        progress: Callable[[float], float] = lambda sigma: 0.0,
+    ) -> Denoiser:
+        """One prompt and one negative prompt for each image; `who` opens a complaint about them.
+
+        adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
+        noise level.
+        """
+        for text in (*prompts, *negative_prompts):
+            prompt_syntax.refuse_extra_networks(text, who)
+        parts = [prompt_syntax.weighted_parts(prompt) for prompt in prompts]
+        texts = list(dict.fromkeys([*(text for of_image in parts for text, _ in of_image), *negative_prompts]))
+        encoded = dict(zip(texts, self._encoded(texts)))
+        images = [
+            _ImageTexts([encoded[text] for text, _ in of_image], [weight for _, weight in of_image], encoded[negative])
+            for of_image, negative in zip(parts, negative_prompts)
+        ]
+        return Denoiser(self, images, cfg_scale, adapter, progress)
+
+    @torch.no_grad()
+    def _encoded(self, texts: list[str]) -> list[Tensor]:
+        encode = prompt_syntax.encode
+        return self.texts.get(tuple(texts), lambda: encode(texts, self.tokenizer, self.text_encoder))
+
+    def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`comodels.adapted.Phrases`."""
+        return {text: told[0] for text, told in self._phrases(texts).items()}
+
+    def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`comodels.adapted.Phrases`."""
+        return {text: told[1] for text, told in self._phrases(texts).items()}
+
+    @torch.no_grad()
+    def _phrases(self, texts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        def encode() -> dict[str, tuple[Tensor, Tensor]]:
+            tokens = prompt_syntax.phrase_tokens(texts, self.tokenizer).to(self.text_encoder.device)
+            hidden = self.text_encoder(input_ids=tokens).last_hidden_state
+            return dict(zip(texts, zip(pooled_at_end(hidden, tokens, self.tokenizer.eos_token_id), hidden)))
+
+        return self.texts.get(("phrases", *texts), encode)
+
+
+@dataclass
+class _ImageTexts:
+    """What one image is told: the encoded parts of its prompt, each (tokens, width), and its negative prompt."""
+
+    parts: list[Tensor]
+    weights: list[float]
+    negative: Tensor
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return max(len(part) for part in self.parts), len(self.negative)
+
+
+class _Group:
+    """Images of a batch whose texts are of the same length, so that one call of the network takes them all.
+
+    Each image's own length decides how its texts are filled up, and not that of its neighbours in the batch.
+    """
+
+    def __init__(self, numbers: list[int], images: list[_ImageTexts]) -> None:
+        self.images = numbers
+        longest = images[0].lengths[0]
+        self.cond = torch.stack([_lengthened(part, longest) for image in images for part in image.parts])
+        self.uncond = torch.stack([image.negative for image in images])
+        rows = iter(range(len(self.cond)))
+        self.parts = [[(next(rows), weight) for weight in image.weights] for image in images]
+
+
+def _lengthened(text: Tensor, length: int) -> Tensor:
+    """A part that is shorter than the others of its prompt goes on with its last token, as in the WebUI."""
+    return torch.cat([text, text[-1:].expand(length - len(text), -1)])
+
+
+class Denoiser(nn.Module):
+    """D(x, sigma): the guided denoised latent (batch, 4, h, w) for noise levels (batch,), as k-diffusion calls it."""
+
+    def __init__(
+        self,
+        model: StandaloneModel,
+        images: list[_ImageTexts],
+        cfg_scale: float,
+        adapter: AtWork | None,
+        progress: Callable[[float], float],
+    ) -> None:
+        super().__init__()
+        self.model, self.cfg_scale = model, cfg_scale
+        self.adapter, self.progress = adapter, progress
+        self.evaluations = 0
+        alike: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(images):
+            alike.setdefault(image.lengths, []).append(number)
+        self.groups = [_Group(numbers, [images[n] for n in numbers]) for numbers in alike.values()]
+
+    def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        progress = self.progress(sigma[0].item()) if self.adapter else 0.0
+        self.evaluations += 1
+        denoised: list[Tensor] = [x] * len(x)
+        # attached for this evaluation alone: another denoiser may be of the same UNet
+        with self.adapter.on(self.model.unet) if self.adapter else nullcontext():
+            for group in self.groups:
+                of = group.images
+
+                def announce(images: Sequence[int], prompts: Sequence[bool], of: list[int] = of) -> None:
+                    if self.adapter:
+                        self.adapter.announce([of[image] for image in images], prompts, progress)
+
+                of_group = (group.parts, group.cond, group.uncond, self.cfg_scale)
+                guidance = guided(self._predict, taken(x, of), taken(sigma, of), *of_group, announce=announce)
+                for image, row in zip(of, guidance):
+                    denoised[image] = row
+        return torch.stack(denoised)
+
+    def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+        return self.model.wrap(x, sigma, cond=cond)
+
+
+class Autoencoder(nn.Module):
+    """The VAE of one file."""
+
+    def __init__(self, vae: AutoencoderKL, scale: float) -> None:
+        super().__init__()
+        self.vae, self.scale = vae, scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (batch, 4, h, w) to pictures (batch, 3, 8 h, 8 w) from 0 to 1."""
+        decoded = self.vae.decode((latents / self.scale).to(self.vae.dtype)).sample
+        return ((decoded.float() + 1) / 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures (batch, 3, 8 h, 8 w) from 0 to 1 to the means of their latents (batch, 4, h, w)."""
+        told = self.vae.encode((pictures * 2 - 1).to(self.vae.dtype))
+        return told.latent_dist.mean.float() * self.scale

@@ -1,0 +1,1 @@
+"""What AMDM draws, against other ways: `python -m lib_amdm.shapes.benchmark`."""

@@ -1,0 +1,7 @@
+from ...comodels.base import AmdmError
+from .bench import main
+
+try:
+    raise SystemExit(main())
+except AmdmError as error:
+    raise SystemExit(str(error)) from error

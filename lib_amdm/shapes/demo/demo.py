@@ -1,0 +1,166 @@
+"""AMDM on the bundled checkpoints, without a WebUI: `python -m lib_amdm.shapes.demo`, one picture and a small table.
+
+Each checkpoint was taught only a part of what a picture shows. The picture has a row for each of them alone, one for
+AMDM, and one for a checkpoint that was taught everything: the ceiling. All rows start from the same seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ...comodels.base import AmdmError
+from ...hosts.standalone.host import Job, Standalone
+from ...settings import Settings
+from ..benchmark import scores
+from ..benchmark.judge import Judge
+from ..benchmark.methods import EVERYTHING, MAIN
+from ..bundled import WEIGHTS
+from ..world.scenes import SIZE, Scene
+from .example import CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, mix_for, told
+
+FILE = "amdm-demo.png"
+PAGE_PORT = 7861
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of drawing every scene: by one checkpoint alone, or by several with AMDM."""
+
+    title: str
+    checkpoint: str
+    mix: Settings | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A row's pictures, (scenes, seeds, SIZE, SIZE, 3) as bytes, and the seconds they took."""
+
+    row: Row
+    pictures: np.ndarray
+    seconds: float
+
+
+def rows() -> list[Row]:
+    names = [MAIN, *(slot.checkpoint for slot in MIX.co_models)]
+    alone = [Row(f"{name} alone", name) for name in names]
+    return [*alone, Row(f"AMDM: {' + '.join(names)}", MAIN, MIX), Row(f"{EVERYTHING}: the ceiling", EVERYTHING)]
+
+
+def draw(host: Standalone, row: Row, seeds: Sequence[int], scenes: Sequence[Scene] = SCENES) -> Drawn:
+    """Draw every scene with every seed."""
+    began = time.monotonic()
+    pictures = []
+    for scene in scenes:
+        job = Job(
+            checkpoint=row.checkpoint,
+            prompts=[told(row.checkpoint, scene)] * len(seeds),
+            seeds=list(seeds),
+            sampler=SAMPLER,
+            steps=STEPS,
+            cfg_scale=CFG_SCALE,
+            width=SIZE,
+            height=SIZE,
+        )
+        pictures.append(host.generate(job, row.mix and mix_for(scene, row.mix)).pictures)
+    return Drawn(row, np.stack(pictures), time.monotonic() - began)
+
+
+def shares(drawn: Drawn, judge: Judge, scenes: Sequence[Scene] = SCENES) -> dict[str, float]:
+    """Share of the objects with the right shape, the right colour, and both."""
+    wanted = [scene for scene, pictures in zip(scenes, drawn.pictures) for _ in pictures]
+    seen = judge(torch.from_numpy(drawn.pictures).flatten(0, 1).permute(0, 3, 1, 2) / 127.5 - 1)
+    found = scores.shares(wanted, seen)
+    return {name: found[name].value for name in ("shape", "colour", "both")}
+
+
+def table(all_drawn: Sequence[Drawn], judge: Judge) -> str:
+    """What the judge found in each row, and what the row took."""
+    width = max(len(drawn.row.title) for drawn in all_drawn)
+    lines = [f"{'objects with the right':{width}}   shape  colour    both  seconds"]
+    for drawn in all_drawn:
+        found = "".join(f"{share:8.0%}" for share in shares(drawn, judge).values())
+        lines.append(f"{drawn.row.title:{width}}{found}{drawn.seconds:9.1f}")
+    return "\n".join(lines)
+
+
+MARGIN, GAP, LINE = 10, 4, 20
+LABEL = 170
+INK, PAPER = (20, 20, 20), (255, 255, 255)
+
+
+def sheet(all_drawn: Sequence[Drawn], scenes: Sequence[Scene] = SCENES) -> Image.Image:
+    """One picture: a block of columns for each scene below what the checkpoints are told of it, a row for each way."""
+    font = ImageFont.load_default(size=15)
+    seeds = all_drawn[0].pictures.shape[1]
+    block = seeds * (SIZE + GAP) - GAP
+    heads = [_wrapped(scene, block, font) for scene in scenes]
+    top = MARGIN + LINE * max(len(head) for head in heads) + GAP
+    size = (MARGIN + LABEL + len(scenes) * (block + MARGIN), top + len(all_drawn) * (SIZE + GAP) - GAP + MARGIN)
+    page = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(page)
+    for column, head in enumerate(heads):
+        for number, line in enumerate(head):
+            pen.text((_left(column, block), MARGIN + number * LINE), line, INK, font)
+    for row, drawn in enumerate(all_drawn):
+        y = top + row * (SIZE + GAP)
+        pen.multiline_text((MARGIN, y + SIZE // 2), textwrap.fill(drawn.row.title, 18), INK, font, anchor="lm")
+        for column, pictures in enumerate(drawn.pictures):
+            for number, picture in enumerate(pictures):
+                page.paste(Image.fromarray(picture), (_left(column, block) + number * (SIZE + GAP), y))
+    return page
+
+
+def _left(column: int, block: int) -> int:
+    return MARGIN + LABEL + column * (block + MARGIN)
+
+
+def _wrapped(scene: Scene, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """What the checkpoints are told of a scene, in lines of at most `width` pixels."""
+    letters = max(12, int(width / font.getlength("n")))
+    names = [MAIN, *(slot.checkpoint for slot in MIX.co_models)]
+    return [line for name in names for line in textwrap.wrap(f"{name}: {told(name, scene)}", letters)]
+
+
+def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str], None] = print) -> list[Drawn]:
+    """Draw `pictures` pictures of each scene in each way; write the sheet to `file` as PNG and say what was found."""
+    began = time.monotonic()
+    if pictures < 1:
+        raise AmdmError(f"--pictures must be 1 or more, not {pictures}.")
+    if not file.parent.is_dir():
+        raise AmdmError(f'--out names a file in "{file.parent}", which is not a folder; make it or choose another.')
+    judge, host = Judge.load(), Standalone(folder)
+    seeds = range(FIRST_SEED, FIRST_SEED + pictures)
+    all_drawn = []
+    for row in rows():
+        say(f"Drawing {pictures * len(SCENES)} pictures: {row.title}")
+        all_drawn.append(draw(host, row, seeds))
+    sheet(all_drawn).save(file, "PNG")
+    say(f"\n{table(all_drawn, judge)}\n\n{file.resolve()}\nDone in {time.monotonic() - began:.0f} s.")
+    return all_drawn
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="install.py demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(FILE), help=f"the picture's file (default: {FILE})")
+    parser.add_argument("--pictures", type=int, default=3, help="pictures of each scene in each row (default: 3)")
+    parser.add_argument("--serve", action="store_true", help="open a page on this machine instead")
+    parser.add_argument("--port", type=int, default=PAGE_PORT, help=f"the page's port (default: {PAGE_PORT})")
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.serve:
+            from .page import serve
+
+            serve(chosen.port)
+        else:
+            demo(chosen.out, chosen.pictures)
+    except AmdmError as error:
+        parser.exit(1, f"{error}\n")

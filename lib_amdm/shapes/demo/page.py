@@ -1,0 +1,133 @@
+"""The demo's page: the panel of the WebUI's accordion on the bundled checkpoints, in a browser, without a WebUI."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from ...comodels.base import AmdmError
+from ...hosts.standalone.host import Job, Result, Standalone, sampler_names
+from ...settings import Settings, SettingsError
+from ...webui.api import read_args
+from ...webui.panel import build_panel
+from ..benchmark.methods import MAIN
+from ..bundled import WEIGHTS
+from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, told
+
+ADDRESS = "127.0.0.1"
+SLOTS = 3
+MOST_PICTURES = 8
+MOST_SEED = 2**32 - 1
+INTRODUCTION = (
+    "# AMDM: run two checkpoints at once\n"
+    "The first checkpoint here was taught shapes and no colours, the second one colours and no shapes. Press Generate."
+)
+
+
+def build(host: Standalone) -> gr.Blocks:
+    """The page for a host's checkpoints, with an example filled in."""
+    with gr.Blocks(title="AMDM", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.Markdown(INTRODUCTION)
+        with gr.Row():
+            with gr.Column():
+                inputs = [*_controls(host), *_panel(host)]
+            with gr.Column():
+                button = gr.Button("Generate", variant="primary", elem_id="generate")
+                shown = {"columns": 4, "object_fit": "contain", "format": "png"}
+                alone = gr.Gallery(label="Without AMDM", elem_id="without", **shown)
+                together = gr.Gallery(label="With AMDM", elem_id="with", **shown)
+                line = gr.Markdown(elem_id="said")
+        button.click(_drawing(host), inputs, [alone, together, line], api_name="generate")
+    return page
+
+
+def _controls(host: Standalone) -> list[Any]:
+    """The main model's controls, in the order in which `_drawing` takes them."""
+    checkpoints = host.checkpoint_titles()
+    with gr.Row():
+        checkpoint = gr.Dropdown(
+            checkpoints, value=host.checkpoint_title(MAIN), label="Main checkpoint", elem_id="checkpoint"
+        )
+        host.refresh_button(
+            checkpoint, host.refresh_checkpoints, lambda: {"choices": host.checkpoint_titles()}, "checkpoint_refresh"
+        )
+    prompt = gr.Textbox(told(MAIN, SCENES[0]), label="Prompt", lines=2, elem_id="prompt")
+    negative = gr.Textbox("", label="Negative prompt", elem_id="negative_prompt")
+    with gr.Row():
+        sampler = gr.Dropdown(sampler_names(), value=SAMPLER, label="Sampler", elem_id="sampler")
+        steps = gr.Slider(1, 150, value=STEPS, step=1, label="Sampling steps", elem_id="sampling_steps")
+        cfg_scale = gr.Slider(1, 30, value=CFG_SCALE, step=0.5, label="CFG scale", elem_id="cfg_scale")
+    with gr.Row():
+        seed = gr.Number(-1, minimum=-1, maximum=MOST_SEED, precision=0, label="Seed (-1 = a new one)", elem_id="seed")
+        count = gr.Slider(1, MOST_PICTURES, value=4, step=1, label="Pictures", elem_id="count")
+    return [checkpoint, prompt, negative, sampler, steps, cfg_scale, seed, count]
+
+
+def _panel(host: Standalone) -> list[Any]:
+    example = mix_for(SCENES[0], MIX)
+    named = tuple(replace(s, checkpoint=host.checkpoint_title(s.checkpoint) or s.checkpoint) for s in example.co_models)
+    # as in img2img, there is no hires pass here
+    return build_panel(host, SLOTS, "img2img", "amdm_{}".format, replace(example, co_models=named)).components
+
+
+def _drawing(host: Standalone) -> Callable[..., tuple[np.ndarray, np.ndarray | None, str]]:
+    def draw(
+        checkpoint: str,
+        prompt: str,
+        negative: str,
+        sampler: str,
+        steps: int,
+        cfg_scale: float,
+        seed: int | None,
+        count: int,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it by its default
+        *panel: Any,
+    ) -> tuple[np.ndarray, np.ndarray | None, str]:
+        """The pictures without and with AMDM, from the same seeds, and a line on them."""
+        first = random.randint(0, MOST_SEED) if seed in (None, -1) else seed
+        seeds = range(first, first + count)
+        job = Job(checkpoint or "", [prompt] * count, seeds, negative, sampler, steps, cfg_scale)
+
+        def run(settings: Settings | None, name: str) -> Result:
+            return host.generate(job, settings, lambda done, of: progress((done, of), desc=name))
+
+        try:
+            settings = read_args(panel)
+            # first, because most of what can be wrong is wrong here
+            together = run(settings, "with AMDM") if settings.runs else None
+            alone = run(None, "without AMDM")
+        except (AmdmError, SettingsError) as error:
+            # gradio takes the text for HTML, and it may quote a prompt
+            raise gr.Error(escape(str(error)), title="Not drawn", duration=None, print_exception=False) from error
+        return alone.pictures, together and together.pictures, _told(first, alone, together)
+
+    return draw
+
+
+def _told(seed: int, alone: Result, together: Result | None) -> str:
+    """What was drawn and what it took, in a line."""
+    line = f"Seed {seed}. Without AMDM: {alone.evaluations} evaluations, {alone.seconds:.1f} s."
+    if together is None:
+        return f"{line} AMDM is off, or nothing is set for it to run."
+    co_evaluations = " + ".join(str(count) for count in together.co_evaluations if count)
+    evaluations = f"{together.evaluations} + {co_evaluations}" if co_evaluations else f"{together.evaluations}"
+    return " ".join([line, f"With AMDM: {evaluations} evaluations, {together.seconds:.1f} s.", *together.comments])
+
+
+def serve(port: int, folder: Path = WEIGHTS) -> None:
+    """Show the page on this machine alone until it is interrupted; AmdmError where the port is taken."""
+    page = build(Standalone(folder))
+    bare = {"footer_links": [], "run_history": False, "share": False, "quiet": True}
+    try:
+        page.launch(server_name=ADDRESS, server_port=port, show_error=True, prevent_thread_lock=True, **bare)
+    except OSError as error:
+        raise AmdmError(f"Port {port} of this machine is taken; choose another one with --port.") from error
+    print(f"The page is at http://{ADDRESS}:{port} until you press Ctrl+C.", flush=True)
+    page.block_thread()

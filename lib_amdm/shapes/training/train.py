@@ -1,0 +1,228 @@
+"""Train one part of the shapes world: `python -m lib_amdm.shapes.training vae` (then text, judge, each checkpoint).
+
+The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
+time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. The adapters layout and
+image (after its encoder) are for the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import save_file
+from torch.nn import functional as F  # noqa: N812
+
+from ...hosts.standalone.checkpoint_file import CheckpointFile
+from ..benchmark.judge import Judge, blemished
+from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
+from ..world import data
+from ..world.captions import DIALECTS, caption
+from . import networks
+from .caption_probe import Reader, wanted_of
+from .ldm_format import write_checkpoint
+from .loop import note, train
+from .train_adapters import train_encoder, train_image, train_layout
+
+FOLDER = Path("shapes-training")
+VAE_STEPS, VAE_BATCH = 2600, 8
+TEXT_STEPS, TEXT_BATCH = 1000, 128
+JUDGE_STEPS, JUDGE_BATCH = 1500, 48
+UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 5000, "full": 4000}
+UNET_BATCH = 32
+LARGER_STEPS, LARGER_BATCH, LARGER_STOCK, LARGER_SCALE = 600, 16, 6000, 2
+LARGER = ("shapes", "colours")
+"""The checkpoints that are also made for pictures of 256x256."""
+WITHOUT_TEXT = 0.1
+"""Share of the pictures that are learned without their caption, for guidance."""
+
+
+def train_vae(folder: Path) -> None:
+    """The autoencoder: flat colours and edges need the L1 part, an even latent the small KL part."""
+    torch.manual_seed(1)
+    vae = networks.new_vae()
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        pictures = data.drawings(VAE_BATCH, rng)[1]
+        # half precision is twice as fast, and exact enough until the last details
+        with torch.autocast("cpu", torch.bfloat16, enabled=part < 0.75):
+            coded = vae.encode(pictures).latent_dist
+            back = vae.decode(coded.sample()).sample
+        back = back.float()
+        # at first an even latent, then details: with the larger weight to the end, a channel stays empty
+        even = 1e-5 if part < 0.25 else 1e-6
+        return F.mse_loss(back, pictures) + 0.3 * F.l1_loss(back, pictures) + even * coded.kl().float().mean()
+
+    averaged, told = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder, average=0.0)
+    torch.save(averaged.state_dict(), folder / "vae.pt")
+    note("vae", told, WEIGHTS)
+
+
+def train_text(folder: Path) -> None:
+    """The text encoder, by what a small reader can tell from its output alone: what is said of each cell."""
+    torch.manual_seed(2)
+    tokenizer = networks.tokenizer(folder)
+    reader = Reader(networks.new_text_encoder())
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        scenes = data.drawn_scenes(TEXT_BATCH, rng)
+        dialects = [DIALECTS[rng.integers(len(DIALECTS))] for _ in scenes]
+        texts = [caption(scene, dialect, rng) for scene, dialect in zip(scenes, dialects)]
+        said = reader(networks.tokenize(tokenizer, texts))
+        wanted = torch.tensor([wanted_of(scene, dialect) for scene, dialect in zip(scenes, dialects)])
+        return torch.stack([F.cross_entropy(told, wanted[:, i]) for i, told in enumerate(said)]).mean()
+
+    averaged, told = train("text", reader, loss_of, TEXT_STEPS, 3e-3, folder, average=0.0)
+    _forget_unread(averaged.text_encoder, tokenizer)
+    torch.save(averaged.text_encoder.state_dict(), folder / "text.pt")
+    note("text", told, WEIGHTS)
+
+
+def _forget_unread(text_encoder: torch.nn.Module, tokenizer: networks.CLIPTokenizer) -> None:
+    """Zeros for the words that no caption has: noise there would be read as if it meant something."""
+    rng = np.random.default_rng(0)
+    texts = [caption(scene, dialect, rng) for scene in data.drawn_scenes(2000, rng) for dialect in DIALECTS]
+    read = networks.tokenize(tokenizer, texts).unique()
+    table = text_encoder.get_input_embeddings().weight.data
+    kept = table[read].clone()
+    table.zero_()
+    table[read] = kept
+
+
+Loss = Callable[[np.random.Generator, float], torch.Tensor]
+
+
+def train_unet(folder: Path, name: str, dialect: str) -> None:
+    """A UNet that is told one dialect alone, and the checkpoint with the VAE and the text encoder that all share."""
+    tokenizer = networks.tokenizer(folder)
+    vae, text_encoder, scale = _shared(folder)
+    latents = data.stock_latents(vae, folder / "latents.pt").float()
+    scale = scale or round(1 / latents.std().item(), 5)
+    seed = 10 + DIALECTS.index(dialect)
+    torch.manual_seed(seed)
+    unet = networks.new_unet()
+    loss_of = _noise_loss(unet, latents * scale, text_encoder, tokenizer, dialect, UNET_BATCH)
+    averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
+    _write(WEIGHTS, name, averaged, vae, text_encoder, scale)
+    note(name, told, WEIGHTS)
+
+
+def train_larger(folder: Path, name: str, dialect: str) -> None:
+    """A bundled UNet that learns on, with pictures of twice the width and height; the checkpoint stays in `folder`."""
+    bundled = CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
+    vae, scale = bundled.autoencoder(torch.float32)
+    text_encoder, unet = bundled.text_encoder(torch.float32), bundled.unet(torch.float32).train().requires_grad_(True)
+    tokenizer = networks.tokenizer(folder)
+    latents = data.stock_latents(vae, folder / "latents-larger.pt", LARGER_STOCK, LARGER_SCALE).float() * scale
+    loss_of = _noise_loss(unet, latents, text_encoder, tokenizer, dialect, LARGER_BATCH)
+    seed = 20 + DIALECTS.index(dialect)
+    averaged, told = train(f"{name}-larger", unet, loss_of, LARGER_STEPS, 4e-4, folder, average=0.995, seed=seed)
+    target = folder / "larger"
+    target.mkdir(exist_ok=True)
+    _write(target, name, averaged, vae, text_encoder, scale)
+    note(f"{name}-larger", told, target)
+
+
+def _noise_loss(
+    unet: torch.nn.Module,
+    latents: torch.Tensor,
+    text_encoder: networks.CLIPTextModel,
+    tokenizer: networks.CLIPTokenizer,
+    dialect: str,
+    batch: int,
+) -> Loss:
+    """The error of the noise that `unet` predicts in a random part of the stock's latents, told their captions."""
+    scenes = data.stock_scenes()
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        chosen = rng.integers(len(latents), size=batch)
+        told = rng.random(batch) >= WITHOUT_TEXT
+        texts = [caption(scenes[i], dialect, rng) if tell else "" for i, tell in zip(chosen, told)]
+        with torch.no_grad():
+            cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
+        clean = latents[chosen]
+        noise = torch.randn_like(clean)
+        timesteps = torch.randint(0, 1000, (batch,))
+        return F.mse_loss(unet(schedule.add_noise(clean, noise, timesteps), timesteps, cond).sample, noise)
+
+    return loss_of
+
+
+def _write(
+    folder: Path,
+    name: str,
+    unet: torch.nn.Module,
+    vae: networks.AutoencoderKL,
+    text_encoder: networks.CLIPTextModel,
+    scale: float,
+) -> None:
+    """The checkpoint's file, and the text encoder's configuration beside it."""
+    write_checkpoint(folder / f"{name}.safetensors", unet, vae, text_encoder, scale, CLIP_FOLDER)
+    networks.text_config().save_pretrained(folder / CLIP_FOLDER)
+
+
+def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, float | None]:
+    """The VAE and the text encoder, and the number for the latents where it is settled.
+
+    Where they were not trained in this folder, those of a bundled checkpoint: a UNet trained anew fits the others.
+    """
+    if not (folder / "vae.pt").exists():
+        bundled = CheckpointFile(WEIGHTS / "shapes.safetensors", "shapes.safetensors")
+        vae, scale = bundled.autoencoder(torch.float32)
+        return vae, bundled.text_encoder(torch.float32), scale
+    vae, text_encoder = networks.new_vae(), networks.new_text_encoder()
+    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
+    text_encoder.load_state_dict(torch.load(folder / "text.pt", weights_only=True))
+    return vae.eval(), text_encoder.eval(), None
+
+
+def train_judge(folder: Path) -> None:
+    torch.manual_seed(3)
+
+    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+        scenes, pictures = data.drawings(JUDGE_BATCH, rng)
+        wanted = torch.tensor([wanted_of(scene, "full") for scene in scenes])
+        shapes, colours, grounds = judge.logits(blemished(pictures))
+        shape_is, colour_is, ground_is = wanted[:, :4].flatten(), wanted[:, 4:8].flatten(), wanted[:, 8]
+        there = colour_is < colours.shape[-1]
+        return (
+            F.cross_entropy(shapes.flatten(0, 1), shape_is)
+            + F.cross_entropy(colours.flatten(0, 1)[there], colour_is[there])
+            + F.cross_entropy(grounds, ground_is)
+        )
+
+    judge = Judge()
+    averaged, told = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
+    save_file({key: value.half() for key, value in averaged.state_dict().items()}, JUDGE)
+    print(f"right on fresh drawings: {Judge.load().accuracy()}")
+    note("judge", told, WEIGHTS)
+
+
+PARTS: dict[str, Callable[[Path], None]] = {
+    "vae": train_vae,
+    "text": train_text,
+    "judge": train_judge,
+    **{name: partial(train_unet, name=name, dialect=dialect) for name, dialect in DIALECT_OF.items()},
+    **{f"{name}-larger": partial(train_larger, name=name, dialect=DIALECT_OF[name]) for name in LARGER},
+    "layout": train_layout,
+    "encoder": train_encoder,
+    "image": train_image,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib_amdm.shapes.training", description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where states, logs and plots are kept")
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    for weights in (WEIGHTS, ADAPTERS):
+        weights.mkdir(exist_ok=True)
+    PARTS[chosen.part](chosen.folder)

@@ -1,0 +1,158 @@
+"""Which WebUI it is, found out by what is there; what AMDM does in one that it cannot be used in, or not yet."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from fake_host import FakeHost
+
+from lib_amdm.comodels.base import AmdmError
+from lib_amdm.hosts import detect as here
+from lib_amdm.webui import refusal
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "amdm.py"
+
+
+@pytest.fixture(autouse=True)
+def fresh_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test imports of a WebUI that it made up is forgotten again."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def made_up(folder: Path, offers: dict[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WebUI's folder on the path, with these modules and nothing in them but these names."""
+    for module, names in offers.items():
+        *parents, name = module.split(".")
+        place = folder.joinpath(*parents)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}.py").write_text("".join(_defined(each) for each in names))
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def _defined(name: str) -> str:
+    owner, _, part = name.rpartition(".")
+    return f"class {owner}:\n    {part} = None\n" if owner else f"{name} = None\n"
+
+
+def too_old(name: str) -> dict[str, tuple[str, ...]]:
+    """What the WebUI of that name offers, in the time before it called a script at every sampling."""
+    return {**here.CAN[name], "modules.scripts": ("Script.process", "AlwaysVisible")}
+
+
+def test_no_webui_at_all() -> None:
+    with pytest.raises(here.UnknownHostError, match="none that it knows"):
+        here.host()
+
+
+@pytest.mark.parametrize("name", here.CAN)
+def test_a_webui_that_can_what_one_can_but_lacks_the_rest(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken for that one, and what its file imports in vain is said in one line."""
+    made_up(tmp_path, here.CAN[name], monkeypatch)
+    with pytest.raises(here.UnknownHostError, match=f"like {name}, but lacks something") as raised:
+        here.host()
+    assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
+
+
+def test_a_folder_that_is_merely_called_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up(tmp_path, {"backend.loader": ("something",), "modules.sd_models": ("forge_model_reload",)}, monkeypatch)
+    with pytest.raises(here.UnknownHostError, match="none that it knows"):
+        here.host()
+
+
+@pytest.mark.parametrize("name", here.CAN)
+def test_a_webui_that_never_calls_the_hook_is_too_old(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(tmp_path, too_old(name), monkeypatch)
+    with pytest.raises(
+        here.UnknownHostError, match=r"too old .* update it \(AUTOMATIC1111 to 1\.10 or newer\)\.$"
+    ) as raised:
+        here.host()
+    assert "\n" not in str(raised.value)
+
+
+def test_the_line_stands_in_the_place_of_the_panel() -> None:
+    with gr.Blocks() as page:
+        components = refusal.build("AMDM cannot be used here: <why>.", lambda name: f"amdm_{name}")
+    assert [component.value for component in components] == [False]
+    told = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    assert told == ["AMDM cannot be used here: &lt;why&gt;."]
+
+
+# --- the script where it cannot be used ---
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """AMDM's script as a WebUI loads it that is too old."""
+    made_up(tmp_path, too_old("a1111"), monkeypatch)
+    return loaded().Script()
+
+
+def loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("amdm_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Picture:
+    """What a WebUI draws a picture with."""
+
+    def __init__(self) -> None:
+        self.extra_generation_params = {"Model": "main"}
+
+    def sample(self, conditioning: object) -> str:
+        return "drawn"
+
+
+@pytest.mark.parametrize("args", [(), (False,), ({},), ({"enabled": False},), ({"co_models": []},)])
+def test_a_picture_without_amdm_is_drawn_as_ever(script: Any, args: tuple) -> None:
+    p = Picture()
+    before = {**vars(p), "extra_generation_params": dict(p.extra_generation_params)}
+    script.process(p, *args)
+    assert vars(p) == before and p.sample(conditioning=None) == "drawn"
+
+
+@pytest.mark.parametrize("args", [(True,), ({"enabled": True, "steps": 3},), ({"enabled": "yes"}, False)])
+def test_a_picture_that_asks_for_amdm_is_refused_though_the_webui_never_calls_the_hook(
+    script: Any, args: tuple
+) -> None:
+    p, other = Picture(), Picture()
+    script.process(p, *args)
+    with pytest.raises(AmdmError, match="too old"):
+        p.sample(conditioning=None)
+    assert other.sample(conditioning=None) == "drawn"
+
+
+def test_the_hook_does_nothing_where_there_is_no_host(script: Any) -> None:
+    p = SimpleNamespace(sampler=SimpleNamespace(func=len))
+    script.process_before_every_sampling(p, False, x=None)
+    assert vars(p.sampler) == {"func": len}
+
+
+# --- the script before the WebUI is done starting ---
+
+
+def test_a_picture_that_comes_with_no_arguments_is_drawn_without_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is asked for nothing but what it is registered with."""
+    made_up(tmp_path, {"modules.scripts": ("Script.process", "AlwaysVisible")}, monkeypatch)
+    monkeypatch.setattr(here, "host", FakeHost)
+    script, p = loaded().Script(), SimpleNamespace(sampler=SimpleNamespace(func=len), extra_generation_params={})
+    script.process(p)
+    script.process_before_every_sampling(p, x=None)
+    assert vars(p.sampler) == {"func": len}
