@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from lib_amdm.comodels.pool import InMemory
+
 TITLES = ("alpha.safetensors [1111111111]", "styles/beta.safetensors [2222222222]", "gamma, the third.ckpt")
 
 
@@ -30,7 +32,10 @@ class FakeHost:
         self.added: dict[str, dict[str, Any]] = {}
         self.titles = list(TITLES)
         self.adapters = list(ADAPTERS)
-        self.pool = [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}]
+        self.pool = [
+            InMemory("checkpoint", "<b>eta</b>", 2_100_000_000),
+            InMemory("adapter", ADAPTERS[0], 44_000_000),
+        ]
         self.callbacks: dict[str, list[Callable]] = {}
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.api, self.auth = True, []
@@ -61,13 +66,13 @@ class FakeHost:
     def refresh_adapters(self) -> None:
         self.refreshed += 1
 
-    def loaded(self) -> list[dict[str, Any]]:
+    def loaded(self) -> list[InMemory]:
         return list(self.pool)
 
-    def unload(self) -> dict[str, int]:
-        told = {"unloaded": len(self.pool), "bytes": sum(entry["bytes"] for entry in self.pool)}
+    def unload(self) -> list[InMemory]:
+        entries = list(self.pool)
         self.pool.clear()
-        return told
+        return entries
 
     def option(self, name: str) -> Any:
         if name not in self.options:

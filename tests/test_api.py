@@ -10,6 +10,7 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 from lib_amdm import __version__
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text, fingerprint, opened
+from lib_amdm.comodels.pool import InMemory
 from lib_amdm.settings import AUTO, PICTURES, CoModel, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
@@ -138,9 +139,12 @@ def test_the_routes(client: Any) -> None:
     assert models["adapters"] == list(ADAPTERS)
     assert {k: models[k] for k in ("checkpoints", "loaded")} == {
         "checkpoints": list(TITLES),
-        "loaded": [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}],
+        "loaded": [
+            {"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000},
+            {"adapter": ADAPTERS[0], "bytes": 44_000_000},
+        ],
     }
-    assert requests.post("/amdm/v1/unload").json() == {"unloaded": 1, "bytes": 2_100_000_000}
+    assert requests.post("/amdm/v1/unload").json() == {"unloaded": 2, "bytes": 2_144_000_000}
     assert requests.get("/amdm/v1/models").json()["loaded"] == []
     assert requests.get("/amdm/v1/unload").status_code == 405
 
@@ -176,7 +180,7 @@ def test_a_file_whose_name_is_no_text_is_listed_all_the_same(client: Any) -> Non
     """Python reads what is not UTF-8 in a name as lone surrogates, which UTF-8 cannot say."""
     host, odd = FakeHost(), "ip-adapter_\udce9.safetensors"
     host.titles, host.adapters = [odd], [odd, "é"]
-    host.pool = [{"checkpoint": odd, "bytes": 1}]
+    host.pool = [InMemory("checkpoint", odd, 1)]
     assert client(host).get("/amdm/v1/models").json() == {
         "checkpoints": ["ip-adapter_?.safetensors"],
         "adapters": ["ip-adapter_?.safetensors", "é"],

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lib_amdm.shapes.training.loop.networks import CONTEXT, new_unet
 from torch import Tensor, nn
 
 from lib_amdm.adapters.attach import attached, blocks_of
@@ -20,6 +19,7 @@ from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import adapter_file
 from lib_amdm.adapters.make import AnyAdapter, adapter_of
 from lib_amdm.layout import Layout
+from lib_amdm.shapes.training.networks import CONTEXT, new_unet
 from tests.adapter_files import (
     gligen_shapes,
     interactdiffusion_shapes,

@@ -15,15 +15,11 @@ from hypothesis import strategies as st
 pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
-from lib_amdm.hosts.standalone.host.host import Job, Standalone, noise
-from lib_amdm.shapes.training.loop.ldm_format import write_checkpoint
-from lib_amdm.shapes.world.scenes.captions import caption
-from lib_amdm.shapes.world.scenes.data import pictures_of
-from lib_amdm.shapes.world.scenes.scenes import Scene, Thing, random_scene
 from safetensors.torch import save_file
 
 from lib_amdm.aggregation import aggregate, slerp
 from lib_amdm.comodels.base import AmdmError
+from lib_amdm.hosts.standalone.host import Job, Standalone, noise
 from lib_amdm.sampling import private_seeds
 from lib_amdm.settings import AUTO, Settings
 from lib_amdm.shapes.benchmark import bench, methods, plots, scores, sweep
@@ -32,7 +28,11 @@ from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.measuring import Bench, row_of, scene_of
 from lib_amdm.shapes.benchmark.methods import METHODS, Drawn, Method, Studio, mixing
 from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
-from lib_amdm.shapes.training.loop import networks
+from lib_amdm.shapes.training import networks
+from lib_amdm.shapes.training.ldm_format import write_checkpoint
+from lib_amdm.shapes.world.captions import caption
+from lib_amdm.shapes.world.data import pictures_of
+from lib_amdm.shapes.world.scenes import Scene, Thing, random_scene
 
 NAMES = tuple(DIALECT_OF)
 TRAINED = all(file.is_file() for file in (JUDGE, *(WEIGHTS / f"{name}.safetensors" for name in NAMES)))

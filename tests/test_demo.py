@@ -21,7 +21,7 @@ from lib_amdm.shapes.bundled import JUDGE, WEIGHTS
 from lib_amdm.shapes.demo import demo
 from lib_amdm.shapes.demo.demo import Drawn, Row
 from lib_amdm.shapes.demo.example import MIX, SCENES
-from lib_amdm.shapes.world.scenes import scenes as world
+from lib_amdm.shapes.world import scenes as world
 
 INSTALL = Path(__file__).resolve().parents[1] / "install.py"
 PICTURES = 2

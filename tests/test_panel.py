@@ -13,6 +13,7 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 from PIL import Image
 
 from lib_amdm.comodels.pictures import mask_of
+from lib_amdm.comodels.pool import InMemory
 from lib_amdm.settings import PICTURES, CoModel, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
@@ -171,8 +172,10 @@ def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel)
 def test_what_is_in_memory_is_told_and_unloaded(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page, slots=1)
-    assert clicked(demo, "loaded")() == "In memory: &lt;b&gt;eta&lt;/b&gt; (2.1 GB)."
-    assert clicked(demo, "unload")() == "Unloaded: 1 (2.1 GB). No co-model is in memory."
+    assert (
+        clicked(demo, "loaded")() == "In memory: &lt;b&gt;eta&lt;/b&gt; (2.1 GB), ip-adapter_sd15.safetensors (44 MB)."
+    )
+    assert clicked(demo, "unload")() == "Unloaded: 2 (2.1 GB). No co-model is in memory."
     assert clicked(demo, "loaded")() == "No co-model is in memory."
 
 
@@ -180,7 +183,7 @@ def test_what_is_in_memory_is_told_and_unloaded(page: Page) -> None:
     ("count", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "2 KB"), (8e8, "800 MB"), (3.46e9, "3.5 GB")]
 )
 def test_sizes_in_words(page: Page, count: int, words: str) -> None:
-    page.pool = [{"checkpoint": "beta", "bytes": count}]
+    page.pool = [InMemory("checkpoint", "beta", count)]
     with gr.Blocks() as demo:
         build(page, slots=1)
     assert clicked(demo, "loaded")() == f"In memory: beta ({words})."

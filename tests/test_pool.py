@@ -58,7 +58,7 @@ def test_least_recently_used_goes_first(files):
     kept = [pool.get(path, "half", load) for path in files]
     pool.get(files[0], "half", load)
     pool.trim(2)
-    assert [entry["checkpoint"] for entry in pool.listing()] == [kept[2].name, kept[0].name]
+    assert [entry.name for entry in pool.listing()] == [kept[2].name, kept[0].name]
     pool.trim(0)
     assert pool.listing() == []
 
@@ -79,8 +79,8 @@ def test_unload_tells_how_many_and_how_much(files):
     pool, load = Pool(), Loader()
     for path in files[:2]:
         pool.get(path, "half", load)
-    assert pool.unload() == {"unloaded": 2, "bytes": 4 * (10 * 10 + 20 * 10)}
-    assert pool.unload() == {"unloaded": 0, "bytes": 0}
+    assert sum(entry.size for entry in pool.unload()) == 4 * (10 * 10 + 20 * 10)
+    assert pool.unload() == []
 
 
 def test_equal_tensors_are_held_once_and_counted_once(files):
@@ -94,7 +94,7 @@ def test_equal_tensors_are_held_once_and_counted_once(files):
         pool.get(path, "half", lambda: Loaded("twin", next(models)))
     assert alike[0][0].weight.data_ptr() == alike[1][0].weight.data_ptr()
     assert alike[0][1].weight.data_ptr() != alike[1][1].weight.data_ptr()
-    sizes = [entry["bytes"] for entry in pool.listing()]
+    sizes = [entry.size for entry in pool.listing()]
     assert sizes == [4 * 2 * 72, 4 * 64]
 
 

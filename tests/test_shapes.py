@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 pytest.importorskip("diffusers")
 
 from diffusers.loaders import single_file_utils
-from lib_amdm.hosts.standalone.host.host import Standalone
-from lib_amdm.shapes.training.loop.loop import train
-from lib_amdm.shapes.training.loop.train import _shared
-from lib_amdm.shapes.world.scenes.captions import DIALECTS, caption
-from lib_amdm.shapes.world.scenes.scenes import (
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lib_amdm.hosts.standalone.host import Standalone
+from lib_amdm.shapes.benchmark.judge import Judge
+from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
+from lib_amdm.shapes.training import ldm_format, networks
+from lib_amdm.shapes.training.loop import train
+from lib_amdm.shapes.training.train import _shared
+from lib_amdm.shapes.world.captions import DIALECTS, caption
+from lib_amdm.shapes.world.scenes import (
     BACKGROUNDS,
     CELL,
     CELLS,
@@ -30,12 +36,6 @@ from lib_amdm.shapes.world.scenes.scenes import (
     draw,
     random_scene,
 )
-from safetensors import safe_open
-from safetensors.torch import load_file
-
-from lib_amdm.shapes.benchmark.judge import Judge
-from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
-from lib_amdm.shapes.training.loop import ldm_format, networks
 
 MEGABYTE = 1_000_000
 
@@ -158,7 +158,7 @@ def test_every_network_has_its_ldm_name(tmp_path):
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """Stopped by an error and called again, it ends on the very weights that it would have reached undisturbed."""
-    monkeypatch.setattr("lib_amdm.shapes.training.loop.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("lib_amdm.shapes.training.SAVE_EVERY", 0.0)
 
     def run(folder, stop_at=None):
         torch.manual_seed(5)

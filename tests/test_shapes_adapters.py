@@ -12,24 +12,23 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
-from lib_amdm.hosts.standalone.host.host import Standalone
-from lib_amdm.shapes.training.loop.adapter_networks import new_image, new_image_encoder, new_layout
-from lib_amdm.shapes.training.loop.networks import new_unet
-from lib_amdm.shapes.world.scenes.conditions import boxes_of, layout_of, references, reshaped
-from lib_amdm.shapes.world.scenes.data import stock_boxes, stock_scenes
-from lib_amdm.shapes.world.scenes.scenes import CELLS, COLOURS, SHAPES, Scene, draw, draw_with_boxes, random_scene
-
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.make import adapter_of
 from lib_amdm.comodels.adapted import AtWork
+from lib_amdm.hosts.standalone.host import Standalone
 from lib_amdm.shapes.benchmark import adapter_methods, boxes
 from lib_amdm.shapes.benchmark.adapter_methods import ADAPTER_METHODS
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.methods import MAIN, Studio
 from lib_amdm.shapes.bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from lib_amdm.shapes.training.loop import train_adapters
+from lib_amdm.shapes.training import train_adapters
+from lib_amdm.shapes.training.adapter_networks import new_image, new_image_encoder, new_layout
+from lib_amdm.shapes.training.networks import new_unet
+from lib_amdm.shapes.world.conditions import boxes_of, layout_of, references, reshaped
+from lib_amdm.shapes.world.data import stock_boxes, stock_scenes
+from lib_amdm.shapes.world.scenes import CELLS, COLOURS, SHAPES, Scene, draw, draw_with_boxes, random_scene
 
 MEGABYTE = 1_000_000
 SEEDS = [3, 4, 5]

@@ -21,9 +21,6 @@ pytest.importorskip("transformers")
 import torch
 import yaml
 from clip.simple_tokenizer import SimpleTokenizer
-from lib_amdm.hosts.standalone.host.checkpoint_file import CheckpointFile
-from lib_amdm.hosts.standalone.host.host import Interrupted, Job, Result, Standalone, noise, sampler_names
-from lib_amdm.hosts.standalone.host.tokenizer import read_tokenizer, write_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,9 +28,12 @@ from torch import Tensor, nn
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.hosts.standalone import checkpoint_file, prompts, sampling
+from lib_amdm.hosts.standalone.checkpoint_file import CheckpointFile
+from lib_amdm.hosts.standalone.host import Interrupted, Job, Result, Standalone, noise, sampler_names
+from lib_amdm.hosts.standalone.tokenizer import read_tokenizer, write_tokenizer
 from lib_amdm.sampling import CoRun, amdm
 from lib_amdm.settings import Settings
-from lib_amdm.shapes.training.loop import ldm_format, networks
+from lib_amdm.shapes.training import ldm_format, networks
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
@@ -583,13 +583,13 @@ def test_a_changed_file_or_yaml_is_read_again(folder: Path, tmp_path: Path) -> N
 
 def test_equal_tensors_are_shared_and_what_is_not_used_is_dropped(folder: Path) -> None:
     host = Standalone(folder, most_loaded=1)
-    sizes = {name: [host.load(name), host.loaded()[-1]["bytes"]][1] for name in ("alpha", "v")}
+    sizes = {name: [host.load(name), host.loaded()[-1].size][1] for name in ("alpha", "v")}
     assert sizes["v"] < sizes["alpha"] / 100
     host.generate(job(), settings())
-    assert {entry["checkpoint"] for entry in host.loaded()} == {"alpha.safetensors", "beta.safetensors"}
+    assert {entry.name for entry in host.loaded()} == {"alpha.safetensors", "beta.safetensors"}
     host.generate(job())
-    assert [entry["checkpoint"] for entry in host.loaded()] == ["alpha.safetensors"]
-    assert host.unload()["unloaded"] == 1 and host.loaded() == []
+    assert [entry.name for entry in host.loaded()] == ["alpha.safetensors"]
+    assert len(host.unload()) == 1 and host.loaded() == []
 
 
 def test_progress_is_told_of_each_step_and_an_interrupt_ends_the_run(host: Standalone) -> None:

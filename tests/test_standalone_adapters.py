@@ -16,7 +16,6 @@ import itertools
 
 import random_adapters as adapter_files
 import torch
-from lib_amdm.hosts.standalone.host.host import Job, Result, Standalone
 from PIL import Image
 from random_adapters import ACTION, BOXES, GLIGEN, INTERACT, IP_ADAPTER, IP_PLUS, KINDS, LAYOUTS, MIGC
 from safetensors.torch import save_file
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from lib_amdm.comodels import adapted as comodels
 from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text
+from lib_amdm.hosts.standalone.host import Job, Result, Standalone
 from lib_amdm.settings import Settings
 from lib_amdm.shapes.bundled import WEIGHTS
 
@@ -204,9 +204,9 @@ def test_two_threads_get_what_one_gets(host: Standalone) -> None:
 def test_what_is_loaded_is_listed_and_forgotten(folder: Path) -> None:
     host = Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=1)
     draw(host, slot(**adapter(GLIGEN)), slot(**adapter(MIGC)), main_adapter=adapter(INTERACT))
-    assert {entry.get("adapter") for entry in host.loaded()} == {None, GLIGEN, MIGC, INTERACT}
+    assert {entry.name for entry in host.loaded() if entry.kind == "adapter"} == {GLIGEN, MIGC, INTERACT}
     draw(host, slot(**adapter(IP_ADAPTER)))
-    assert {entry.get("adapter") for entry in host.loaded()} == {None, IP_ADAPTER}
+    assert {entry.name for entry in host.loaded() if entry.kind == "adapter"} == {IP_ADAPTER}
     assert host.unload()["unloaded"] == 2
     assert host.loaded() == []
 

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 
 from diffusers import UNet2DConditionModel
-from lib_amdm.shapes.training.loop.ldm_format import UNET_PREFIX, unet_weights
 from torch import Tensor, nn
 
+from lib_amdm.shapes.training.ldm_format import UNET_PREFIX, unet_weights
 from tests.ldm_unet import LdmUnet
 from tests.seeded import fill
 

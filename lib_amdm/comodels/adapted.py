@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from ..settings import Adapted
 from . import pictures
 from .adapter_list import FileList
 from .base import AmdmError
-from .pool import FileState, Loaded, Pool, Texts
+from .pool import FileState, InMemory, Loaded, Pool, Texts
 
 FEATURES_KEPT = 16
 
@@ -89,12 +89,12 @@ class Adapters:
         """
         return self.pool.trim(max(limit, used) if limit else 0)
 
-    def listing(self) -> list[dict[str, Any]]:
-        return [{"adapter": entry["checkpoint"], "bytes": entry["bytes"]} for entry in self.pool.listing()]
+    def listing(self) -> list[InMemory]:
+        return self.pool.listing("adapter")
 
-    def unload(self) -> dict[str, int]:
+    def unload(self) -> list[InMemory]:
         self.features.clear()
-        return self.pool.unload()
+        return self.pool.unload("adapter")
 
     def _adapter(self, name: str, place: Place) -> Adapter:
         path = self.files.path(name)

@@ -57,6 +57,15 @@ class Loaded:
     texts: Texts = field(default_factory=Texts)
 
 
+@dataclass(frozen=True)
+class InMemory:
+    """What is kept loaded. kind: "checkpoint" or "adapter". size: in bytes."""
+
+    kind: str
+    name: str
+    size: int
+
+
 class Pool:
     """Loaded co-models by file, the least recently used dropped first. Safe to ask from the API's threads."""
 
@@ -86,24 +95,24 @@ class Pool:
                 self._loaded.popitem(last=False)
             return dropped
 
-    def listing(self) -> list[dict[str, Any]]:
+    def listing(self, kind: str = "checkpoint") -> list[InMemory]:
         """What is kept, the most recently used last; tensors that two share are counted with the first."""
         with self._lock:
             seen: set[int] = set()
-            told = []
+            entries = []
             for _, loaded in self._loaded.values():
                 own = {t.data_ptr(): t.numel() * t.element_size() for t in _tensors(loaded.model)}
                 size = sum(count for pointer, count in own.items() if pointer not in seen)
                 seen |= own.keys()
-                told.append({"checkpoint": loaded.name, "bytes": size})
-            return told
+                entries.append(InMemory(kind, loaded.name, size))
+            return entries
 
-    def unload(self) -> dict[str, int]:
-        """Forget everything; what a picture is being drawn with goes when that picture is done."""
+    def unload(self, kind: str = "checkpoint") -> list[InMemory]:
+        """Forget everything, and return it; what a picture is being drawn with goes when that picture is done."""
         with self._lock:
-            told = self.listing()
+            entries = self.listing(kind)
             self._loaded.clear()
-            return {"unloaded": len(told), "bytes": sum(entry["bytes"] for entry in told)}
+            return entries
 
 
 def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -> int:

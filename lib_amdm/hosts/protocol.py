@@ -1,4 +1,4 @@
-"""What AMDM needs of a WebUI: the protocol that each file in this folder fulfils for its host."""
+"""What AMDM needs of a WebUI: small protocols, which the hosts in this folder's folders fulfil."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol
 
+from ..comodels.pool import InMemory
 from ..sampling import CoRun
 from ..settings import Adapted, CoModel
 
@@ -33,21 +34,8 @@ class HostRun(Protocol):
         """After the pass, however it ended; returns whether a co-model or the main adapter was run."""
 
 
-class Host(Protocol):
-    """A WebUI: its lists, its page, its API, and a way to run co-models in it."""
-
-    name: str
-
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
-        """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
-
-    def is_hires_pass(self, p: Any) -> bool: ...
-
-    def is_inner(self, p: Any) -> bool:
-        """Whether another extension generates this picture inside a picture."""
-
-    def comment(self, p: Any, text: str) -> None:
-        """Show `text` with the finished picture."""
+class Lists(Protocol):
+    """The files that can be named, and what of them is in memory."""
 
     def checkpoint_titles(self) -> list[str]: ...
 
@@ -63,9 +51,14 @@ class Host(Protocol):
 
     def refresh_adapters(self) -> None: ...
 
-    def loaded(self) -> list[dict[str, Any]]: ...
+    def loaded(self) -> list[InMemory]: ...
 
-    def unload(self) -> dict[str, int]: ...
+    def unload(self) -> list[InMemory]:
+        """Take everything out of memory, and return what that was."""
+
+
+class Page(Lists, Protocol):
+    """What the panel needs: the lists, and the host's own controls."""
 
     def input_accordion(self, value: bool, label: str, elem_id: str) -> AbstractContextManager: ...
 
@@ -73,9 +66,16 @@ class Host(Protocol):
 
     def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any: ...
 
-    def xyz_module(self) -> ModuleType | None: ...
+    def option(self, name: str) -> Any:
+        """The user's value of one of AMDM's options; AttributeError or KeyError where there is none."""
 
-    def option(self, name: str) -> Any: ...
+
+class Callbacks(Protocol):
+    """Where AMDM adds itself to the host: its plot, its settings page, its API, the moments of its start."""
+
+    name: str
+
+    def xyz_module(self) -> ModuleType | None: ...
 
     def add_option(
         self,
@@ -101,3 +101,22 @@ class Host(Protocol):
 
     def api_auth(self) -> list[Any]:
         """FastAPI dependencies that ask for the login of the host's API or, where it has none, of its page."""
+
+
+class Runner(Protocol):
+    """A way to run co-models in the host's pictures."""
+
+    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
+        """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
+
+    def is_hires_pass(self, p: Any) -> bool: ...
+
+    def is_inner(self, p: Any) -> bool:
+        """Whether another extension generates this picture inside a picture."""
+
+    def comment(self, p: Any, text: str) -> None:
+        """Show `text` with the finished picture."""
+
+
+class Host(Page, Callbacks, Runner, Protocol):
+    """A WebUI."""

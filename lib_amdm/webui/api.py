@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..comodels.pictures import as_text
+from ..hosts.protocol import Host
 from ..settings import MAX_SLOTS, PICTURES, Settings, api_path, flat
 
 PREFIX = "/amdm/v1"
@@ -28,12 +29,12 @@ def read_args(args: Sequence[Any]) -> Settings:
     )
 
 
-def register(host: Any) -> None:
+def register(host: Host) -> None:
     """Add AMDM's routes once the WebUI's server has started, with a page or without one, if it has an API."""
     host.on_app_started(lambda _demo, app: _add_routes(host, app))
 
 
-def _add_routes(host: Any, app: Any) -> None:
+def _add_routes(host: Host, app: Any) -> None:
     if not host.has_api():
         return
 
@@ -45,9 +46,13 @@ def _add_routes(host: Any, app: Any) -> None:
             {
                 "checkpoints": host.checkpoint_titles(),
                 "adapters": host.adapter_titles(),
-                "loaded": host.loaded(),
+                "loaded": [{entry.kind: entry.name, "bytes": entry.size} for entry in host.loaded()],
             }
         )
+
+    def unload() -> dict:
+        entries = host.unload()
+        return {"unloaded": len(entries), "bytes": sum(entry.size for entry in entries)}
 
     def add(method: str, name: str, endpoint: Callable[[], dict], summary: str) -> None:
         # no response model: which kinds of annotation make one differs between the hosts' versions of FastAPI
@@ -64,7 +69,7 @@ def _add_routes(host: Any, app: Any) -> None:
     add("GET", "version", version, "AMDM's version, and the WebUI it runs in")
     add("GET", "schema", Settings.schema, "The settings that alwayson_scripts takes under AMDM, as a JSON Schema")
     add("GET", "models", models, "The checkpoints and adapters that can be named, and what is in memory")
-    add("POST", "unload", host.unload, "Take all co-models out of memory")
+    add("POST", "unload", unload, "Take all co-models out of memory")
 
 
 def _encodable(told: Any) -> Any:

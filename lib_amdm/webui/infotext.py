@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..comodels.pictures import fingerprint
+from ..hosts.protocol import Lists, Page
 from ..settings import (
     MAIN_CHECKPOINT,
     MAX_SLOTS,
@@ -69,7 +70,7 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if key not in own}
 
 
-def expand(params: MutableMapping[str, Any], slots: int, host: Any) -> None:
+def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
     """Complete what was read from an infotext, in place, so that pasting it sets every control of a panel.
 
     What the infotext leaves out stands at its default, and checkpoints are given the titles they have now. An infotext
@@ -111,7 +112,7 @@ def _of_adapter(spec: Spec) -> bool:
     return spec.name in _ADAPTERS_OWN
 
 
-def _present_title(name: str, host: Any) -> str:
+def _present_title(name: str, host: Lists) -> str:
     """The title that a checkpoint named in an infotext has now; an unknown one stays, so that the run can name it."""
     if name in ("", NO_CHECKPOINT, MAIN_CHECKPOINT):
         return name
@@ -159,7 +160,7 @@ def _has_slot(params: Mapping[str, Any], slot: int) -> bool:
     return any(number == slot and infotext_label(number, spec) in params for number, spec in flat(slot))
 
 
-def _option(host: Any, name: str) -> Any:
+def _option(host: Page, name: str) -> Any:
     """The value of an option that not every WebUI has."""
     try:
         return host.option(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..hosts.protocol import Host, Page
 from ..settings import MAX_SLOTS
 
 SECTION = ("amdm", "AMDM")
@@ -17,27 +18,27 @@ DEFAULT_POOL_LIMIT = 2
 MAX_POOL_LIMIT = 10
 
 
-def register(host: Any) -> None:
+def register(host: Host) -> None:
     """Give the WebUI's settings page a section for AMDM."""
     host.on_ui_settings(lambda: _add(host))
 
 
-def slots(host: Any) -> int:
+def slots(host: Page) -> int:
     """How many co-models the panel has room for."""
     return _number(host, SLOTS, DEFAULT_SLOTS, 1, MAX_SLOTS)
 
 
-def pool_limit(host: Any) -> int:
+def pool_limit(host: Page) -> int:
     """How many co-model checkpoints are kept in memory between pictures."""
     return _number(host, POOL_LIMIT, DEFAULT_POOL_LIMIT, 0, MAX_POOL_LIMIT)
 
 
-def goes_on(host: Any) -> bool:
+def goes_on(host: Page) -> bool:
     """Whether a picture is made by the main model alone where AMDM cannot do what it was asked."""
     return _value(host, ON_ERROR) == GO_ON
 
 
-def _add(host: Any) -> None:
+def _add(host: Host) -> None:
     import gradio as gr
 
     host.add_option(
@@ -69,14 +70,14 @@ def _add(host: Any) -> None:
     )
 
 
-def _number(host: Any, name: str, default: int, minimum: int, maximum: int) -> int:
+def _number(host: Page, name: str, default: int, minimum: int, maximum: int) -> int:
     value = _value(host, name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return default
     return max(minimum, min(maximum, int(value)))
 
 
-def _value(host: Any, name: str) -> Any:
+def _value(host: Page, name: str) -> Any:
     """None where the option is not registered yet, as in a start that has not reached the settings page."""
     try:
         return host.option(name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..hosts.protocol import Page
 from ..layout import EXAMPLE
 from ..settings import (
     MAIN_CHECKPOINT,
@@ -57,7 +58,7 @@ class Panel:
 
 
 def build_panel(
-    host: Any,
+    host: Page,
     slots: int,
     tabname: str,
     elem_id: Callable[[str], str],
@@ -100,7 +101,7 @@ class _Builder:
 
     def __init__(
         self,
-        host: Any,
+        host: Page,
         tabname: str,
         elem_id: Callable[[str], str],
         start: Settings,
@@ -308,12 +309,11 @@ class _Builder:
         entries = self.host.loaded()
         if not entries:
             return "No co-model is in memory."
-        told = ", ".join(f"{escape(entry['checkpoint'])} ({_size(entry['bytes'])})" for entry in entries)
-        return f"In memory: {told}."
+        return f"In memory: {', '.join(f'{escape(entry.name)} ({_size(entry.size)})' for entry in entries)}."
 
     def unload(self) -> str:
-        told = self.host.unload()
-        return f"Unloaded: {told['unloaded']} ({_size(told['bytes'])}). {self.loaded()}"
+        entries = self.host.unload()
+        return f"Unloaded: {len(entries)} ({_size(sum(entry.size for entry in entries))}). {self.loaded()}"
 
 
 def _size(count: float) -> str:

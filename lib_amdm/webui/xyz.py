@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..hosts.protocol import Host, Lists
 from ..settings import (
     MAIN_CHECKPOINT,
     NO_ADAPTER,
@@ -59,7 +60,7 @@ class Target(NamedTuple):
         return f"{caption} of co-model {self.slot}" if self.slot > 0 else caption
 
 
-def register(host: Any) -> None:
+def register(host: Host) -> None:
     """Add the axes now, and again when the WebUI is about to build its page, for a plot script that is loaded later.
 
     An API without a page has read the plot's axes before that moment, so the first time is the one that counts there.
@@ -155,7 +156,7 @@ def _targets(slots: int) -> Iterator[Target]:
     yield from (Target(MAIN_ADAPTER, name) for name in ("adapter", "strength", "until"))
 
 
-def _add_axes(host: Any) -> None:
+def _add_axes(host: Host) -> None:
     module = host.xyz_module()
     if module is None:
         return
@@ -166,7 +167,7 @@ def _add_axes(host: Any) -> None:
     )
 
 
-def _option(module: ModuleType, host: Any, target: Target) -> Any:
+def _option(module: ModuleType, host: Host, target: Target) -> Any:
     def apply(p: Any, given: Any, _all: Sequence[Any]) -> None:
         # p is a shallow copy of the plot's own: what it holds is replaced, never changed
         setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, target, given)})
@@ -197,7 +198,7 @@ def _option(module: ModuleType, host: Any, target: Target) -> Any:
     return module.AxisOption(target.label, kind, apply, format_value=caption, confirm=confirm, **more)
 
 
-def _value(host: Any, target: Target, given: Any) -> Any:
+def _value(host: Lists, target: Target, given: Any) -> Any:
     """What a value of the plot means for its setting; what cannot be read stays, so that the check can name it."""
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
@@ -209,7 +210,7 @@ def _value(host: Any, target: Target, given: Any) -> Any:
     return given
 
 
-def _title(host: Any, kind: str, name: str) -> str | None:
+def _title(host: Lists, kind: str, name: str) -> str | None:
     """The title of a checkpoint or an adapter; None where it is in no list."""
     words = {"checkpoint": (NO_CHECKPOINT, MAIN_CHECKPOINT), "adapter": (NO_ADAPTER,)}[kind]
     own = next((word for word in words if word.lower() == name.strip().lower()), None)
@@ -220,7 +221,7 @@ def _without_folder(title: str) -> str:
     return re.split(r"[/\\]", title)[-1]
 
 
-def _refuse_unknown(host: Any, kind: str, names: Sequence[str]) -> None:
+def _refuse_unknown(host: Lists, kind: str, names: Sequence[str]) -> None:
     unknown = [f'"{name}"' for name in names if _title(host, kind, name) is None]
     if unknown:
         lists, too = {

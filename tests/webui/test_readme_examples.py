@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lib_amdm.shapes.world.scenes.scenes import Scene, Thing
 from PIL import Image
 
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.export import export
+from lib_amdm.shapes.world.scenes import Scene, Thing
 
 from .webui_server import WebUI
 

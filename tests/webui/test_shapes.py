@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lib_amdm.hosts.standalone.host.host import Job, Standalone
-from lib_amdm.shapes.world.scenes.captions import caption
-from lib_amdm.shapes.world.scenes.data import drawn_scenes
-from lib_amdm.shapes.world.scenes.scenes import Scene
 
+from lib_amdm.hosts.standalone.host import Job, Standalone
 from lib_amdm.settings import CoModel, Settings
 from lib_amdm.shapes.benchmark import scores
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
 from lib_amdm.shapes.export import FOLDER, export
+from lib_amdm.shapes.world.captions import caption
+from lib_amdm.shapes.world.data import drawn_scenes
+from lib_amdm.shapes.world.scenes import Scene
 
 from .webui_server import WebUI
 

@@ -14,7 +14,7 @@ from modules.ui_components import InputAccordion, ToolButton
 
 from ...comodels.adapted import Adapters
 from ...comodels.adapter_list import Folder, find_title, lists, model_folders, readable
-from ...comodels.pool import Pool, Texts
+from ...comodels.pool import InMemory, Pool, Texts
 from .login import guard
 from .lora import LORA_FILES_KEPT
 
@@ -65,14 +65,14 @@ class WebUIHost:
     def refresh_adapters(self) -> None:
         self.adapters.refresh()
 
-    def loaded(self) -> list[dict[str, Any]]:
+    def loaded(self) -> list[InMemory]:
         return self.pool.listing() + self.adapters.listing()
 
-    def unload(self) -> dict[str, int]:
+    def unload(self) -> list[InMemory]:
         self.lora_files.clear()
-        told = [self.pool.unload(), self.adapters.unload()]
+        entries = self.pool.unload() + self.adapters.unload()
         self.free()
-        return {name: sum(each[name] for each in told) for name in told[0]}
+        return entries
 
     def trim(self, limit: int, adapters: int) -> None:
         """Keep no more than `limit` co-models. adapters: how many the last pass used."""

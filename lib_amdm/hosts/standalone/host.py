@@ -27,7 +27,7 @@ from ...comodels.adapted import Adapters, AtWork, Place
 from ...comodels.adapter_list import Folder, files_in, find_title, lists, readable
 from ...comodels.base import AmdmError
 from ...comodels.mixing import co_run, mixed
-from ...comodels.pool import FileState, Loaded, Pool
+from ...comodels.pool import FileState, InMemory, Loaded, Pool
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings
 from . import sampling
@@ -211,14 +211,13 @@ class Standalone:
         described = FileState.of(str(file.yaml)) if file.yaml.is_file() else None
         return (dtype, str(self.device), described)
 
-    def loaded(self) -> list[dict[str, Any]]:
+    def loaded(self) -> list[InMemory]:
         return self.pool.listing() + self.adapters.listing()
 
-    def unload(self) -> dict[str, int]:
+    def unload(self) -> list[InMemory]:
         with self._drawing:
             self.autoencoders.unload()
-            told = [self.pool.unload(), self.adapters.unload()]
-        return {name: sum(each[name] for each in told) for name in told[0]}
+            return self.pool.unload() + self.adapters.unload()
 
     def adapter_on(self, model: StandaloneModel, adapted: Adapted, seeds: Sequence[int], slot: int) -> AtWork | None:
         """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""

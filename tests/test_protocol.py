@@ -1,0 +1,37 @@
+"""What stands for a host is one: the tests' fake, and the host without a WebUI as far as the panel needs it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+from fake_host import FakeHost
+
+from lib_amdm.hosts import protocol
+from lib_amdm.hosts.standalone.host import Standalone
+
+
+def functions(of: type) -> dict[str, Callable]:
+    return {name: each for name, each in inspect.getmembers(of, inspect.isfunction) if not name.startswith("_")}
+
+
+def parameters(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "host"),
+    [(protocol.Lists, FakeHost), (protocol.Callbacks, FakeHost), (protocol.Page, Standalone)],
+    ids=lambda each: each.__name__,
+)
+def test_it_has_the_protocols_functions_with_their_parameters(kind: type, host: type) -> None:
+    wanted = functions(kind)
+    theirs = {name: parameters(each) for name, each in functions(host).items() if name in wanted}
+    assert theirs == {name: parameters(each) for name, each in wanted.items()}
+
+
+def test_what_is_in_memory_has_its_types() -> None:
+    host = FakeHost()
+    for entry in (*host.loaded(), *host.unload()):
+        assert isinstance(entry, protocol.InMemory)
