@@ -186,8 +186,9 @@ def test_a_batch_equals_single_pictures(probed: Probed, cases: Cases, sampler: s
     bare, ours = offs
     table.put(sampler, ROWS[4], f"{ours:.1e} ({bare:.1e})")
     # larger matrix products add in another order, and what that changes grows from step to step; a picture that took
-    # anything from its neighbour would be as far off as another seed's
-    assert ours < max(20 * bare, 5e-4)
+    # anything from its neighbour would be as far off as another seed's. DDIM CFG++ divides what the rounding of a mix
+    # changes by the first step's small alpha
+    assert ours < max(20 * bare, 1e-3)
     assert bare < 5e-4
 
 
