@@ -22,6 +22,8 @@ from .errors import clipped, one_sentence, short
 
 EXAMPLE = "a boy: 0.05 0.2 0.45 0.95\na ball: 0.6 0.7 0.85 0.95\na boy > kicking > a ball"
 
+MOST_ROWS = 500
+
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as shares of the picture's width and height, from its top left corner."""
 
@@ -87,6 +89,7 @@ class Layout:
                 "must be a list of rows, each with a phrase and a box or with subject, action and object, but it is "
                 f"{short(rows)}; correct it"
             )
+        _refuse_too_many(rows)
         named = [(f"row {number}", row) for number, row in enumerate(rows, 1)]
         for name, row in named:
             if not isinstance(row, Mapping) or set(row) not in (_BOX_NAMES, _ACTION_NAMES):
@@ -115,8 +118,15 @@ def boxes_of(given: str | Sequence[Any]) -> list[Box]:
             f"must be a list of boxes, each with four numbers from 0 to 1 (x0, y0, x1, y1), but it is {short(given)}; "
             "correct it"
         )
+    _refuse_too_many(given)
     rows = [row["box"] if isinstance(row, Mapping) and "box" in row else row for row in given]
     return [_box(f"row {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _refuse_too_many(rows: Sequence[Any]) -> None:
+    """A map of boxes takes the square of their number."""
+    if len(rows) > MOST_ROWS:
+        raise LayoutError(f"has {len(rows)} rows, but at most {MOST_ROWS} are read; remove some")
 
 
 def _bare(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,14 @@ KICK = {"subject": 0, "action": "kicking", "object": 1}
 LAYOUT = Layout(
     (Region("a boy", (0.0, 0.0, 0.5, 1.0)), Region("a ball", (0.5, 0.5, 1.0, 1.0))), (Interaction(0, "kicking", 1),)
 )
+
+
+@pytest.mark.parametrize("read", [Layout.read, boxes_of])
+def test_no_more_rows_are_read_than_a_picture_can_need(read: Callable) -> None:
+    lines = [f"a {n}: 0 0 0.5 1" for n in range(501)]
+    with pytest.raises(LayoutError, match="has 501 rows, but at most 500 are read; remove some"):
+        read("\n".join(lines))
+    assert read("\n".join(lines[1:]))
 
 
 def test_json_and_lines_say_the_same() -> None:
