@@ -158,7 +158,7 @@ def test_every_network_has_its_ldm_name(tmp_path):
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """Stopped by an error and called again, it ends on the very weights that it would have reached undisturbed."""
-    monkeypatch.setattr("lib_amdm.shapes.training.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("lib_amdm.shapes.training.loop.SAVE_EVERY", 0.0)
 
     def run(folder, stop_at=None):
         torch.manual_seed(5)
