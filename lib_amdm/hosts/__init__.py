@@ -1,1 +1,1 @@
-"""Where AMDM runs: one file per host, and no file imports another host's modules."""
+"""Where AMDM runs: a folder for each host, and none imports another host's modules."""

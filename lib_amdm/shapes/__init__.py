@@ -1,1 +1,1 @@
-"""The embedded default: a small world of drawings, checkpoints trained on it, a benchmark and a demo."""
+"""A small world of drawings, checkpoints trained on it, a benchmark and a demo."""

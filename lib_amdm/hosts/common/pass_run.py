@@ -1,4 +1,4 @@
-"""What A1111 and its relatives have in common when co-models are run in a pass: slots, texts, errors."""
+"""One pass of one batch on A1111 and its relatives: its co-models, what the sampler is told of them, its end."""
 
 from __future__ import annotations
 

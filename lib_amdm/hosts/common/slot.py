@@ -21,8 +21,6 @@ from .refusals import one_line
 
 LORAS = ("lora", "lyco")
 """What the WebUIs' prompts call LoRAs."""
-
-
 ALMOST_ALL = 0.999
 """Progress of evaluations beyond the last step: DPM adaptive takes as many as it likes."""
 
