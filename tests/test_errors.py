@@ -7,6 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from fuzz import deep, loop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,19 +55,6 @@ def test_a_clipped_text_keeps_its_ends(text: str, length: int) -> None:
     told = clipped(text, length)
     assert len(told) <= length
     assert told == text or (text.startswith(told[:1]) and text.endswith(told[-1:]) and "..." in told)
-
-
-def loop() -> list[Any]:
-    own: list[Any] = []
-    own.append(own)
-    return own
-
-
-def deep(depth: int) -> list[Any]:
-    own: list[Any] = []
-    for _ in range(depth):
-        own = [own]
-    return own
 
 
 class Unshowable:

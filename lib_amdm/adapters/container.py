@@ -12,7 +12,7 @@ import safetensors
 from torch import Tensor
 
 from .errors import AdapterError
-from .pickles import Outline, Refused, load, load_inert, look, more_than_weights
+from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 CONVERTER = "python -m lib_amdm.adapters.convert"
@@ -57,16 +57,14 @@ def _in_words(name: str) -> Iterator[None]:
         remedy = f"make a .safetensors file of it with `{CONVERTER}`" if error.convertible else error.remedy
         raise AdapterError(f'"{name}" {error.what}; {remedy}.') from error
     except Exception as error:
-        raise AdapterError(f'"{name}" cannot be read ({_first_line(error)}); download it again.') from error
+        raise AdapterError(f'"{name}" cannot be read ({first_line(error)}); download it again.') from error
 
 
 def open_tensors(path: Path, inert: bool = False) -> File:
     """`opened`, with the readers' own exceptions: Refused for a pickle that must not be read."""
     if is_safetensors(path) or path.suffix.lower() == ".safetensors":
         return _safetensors(path)
-    contents = look(path)
-    if contents.foreign and not inert:
-        raise more_than_weights(contents.foreign)
+    contents = look(path) if inert else look_at_weights(path)
     outlines = flat(contents.told, Outline)
 
     def read(keys: Iterable[str]) -> dict[str, Tensor]:
@@ -96,9 +94,7 @@ def refuse_code(path: str | Path) -> None:
         if suffix != ".sft":
             raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
         return
-    foreign = look(path).foreign
-    if foreign:
-        raise more_than_weights(foreign)
+    look_at_weights(path)
 
 
 def _safetensors(path: Path) -> File:
@@ -132,5 +128,6 @@ def flat(told: Any, kind: type, levels: int = _MOST_LEVELS) -> dict[str, Any]:
     return found
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says, as a part of a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -74,11 +74,6 @@ class Refused(pickle.UnpicklingError):
         super().__init__(f"it {self.what}")
 
 
-def more_than_weights(foreign: Sequence[str]) -> Refused:
-    """What is said of a file that would import these."""
-    return Refused(f"holds more than weights ({foreign[0][:80]})", convertible=True)
-
-
 @dataclass(frozen=True)
 class Outline:
     """A tensor's place in a pickle: its shape without its numbers."""
@@ -138,8 +133,9 @@ def look(path: str | Path) -> Contents:
     try:
         with path.open("rb") as file:
             if is_packed(path):
-                _check_archive(path, room)
-                reader = _Outliner(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), room)
+                archive = torch._C.PyTorchFileReader(file)
+                _check_archive(path, archive.get_all_records(), room)
+                reader = _Outliner(io.BytesIO(archive.get_record("data.pkl")), room)
                 return Contents(reader.load(), tuple(sorted(reader.foreign)))
             return _look_at_old_format(file, room)
     except Refused:
@@ -148,11 +144,17 @@ def look(path: str | Path) -> Contents:
         raise Refused(f"is damaged ({type(error).__name__})", "download it again") from error
 
 
+def look_at_weights(path: str | Path) -> Contents:
+    """`look`; Refused also where the file would import anything beside what weights are made of."""
+    contents = look(path)
+    if contents.foreign:
+        raise Refused(f"holds more than weights ({contents.foreign[0][:80]})", convertible=True)
+    return contents
+
+
 def load(path: str | Path) -> Any:
     """What torch.load gives for a file of nothing but weights; Refused for any other."""
-    foreign = look(path).foreign
-    if foreign:
-        raise more_than_weights(foreign)
+    look_at_weights(path)
     try:
         # not torch.load, in whose place a WebUI has a check of its own that knows older files alone
         return torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=is_packed(path) or None)
@@ -169,11 +171,13 @@ def load_inert(path: str | Path) -> Any:
     return torch.serialization.load(path, map_location="cpu", weights_only=False, pickle_module=inert)
 
 
-def _check_archive(path: Path, room: int) -> None:
-    """Refuse an archive that another reader could read otherwise than torch, or that unpacks to more than it is."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+def _check_archive(path: Path, records: Sequence[str], room: int) -> None:
+    """Refuse an archive that another reader could read otherwise than torch, or that unpacks to more than it is.
+
+    records: the entries that torch finds, below the archive's one folder.
+    """
+    with zipfile.ZipFile(path) as archive:
         entries, comment = archive.infolist(), archive.comment
-        records = torch._C.PyTorchFileReader(file).get_all_records()
     if any(_PROGRAM.match(name) for name in records):
         raise Refused("is a TorchScript program and not a file of weights")
     folder = entries[0].filename.partition("/")[0]

@@ -23,7 +23,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...adapters.container import open_tensors
+from ...adapters.container import first_line, open_tensors
 from ...adapters.pickles import Refused
 from ...comodels.base import AmdmError
 from .tokenizer import TOKENS, VOCABULARY
@@ -273,7 +273,3 @@ def _until_nothing(shares: Tensor) -> Tensor:
     roots = shares.sqrt()
     spread = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
     return torch.cat([spread[:-1], spread.new_tensor([_TERMINAL_SHARE])])
-
-
-def first_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
