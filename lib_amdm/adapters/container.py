@@ -85,16 +85,20 @@ def is_safetensors(path: str | Path) -> bool:
 def refuse_code(path: str | Path) -> None:
     """Raise Refused where a reader that unpickles whatever it is given would run something, or could be made to.
 
-    For readers that go by the file's suffix; a safetensors or GGUF file has nothing to unpickle.
+    For readers that go by the file's suffix: what its bytes are must be what its name says.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix in (".safetensors", ".gguf"):
-        return
-    if is_safetensors(path):
-        if suffix != ".sft":
-            raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
-        return
-    look_at_weights(path)
+    suffix, inert = Path(path).suffix.lower(), is_safetensors(path)
+    if suffix == ".safetensors" and not inert or suffix == ".gguf" and not _is_gguf(path):
+        raise Refused(f"is no {suffix} file, whatever its name says", "download it again")
+    if inert and suffix not in (".safetensors", ".sft"):
+        raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
+    if suffix != ".gguf" and not inert:
+        look_at_weights(path)
+
+
+def _is_gguf(path: str | Path) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _safetensors(path: Path) -> File:
