@@ -24,8 +24,8 @@ from lib_amdm.adapters.ip_adapter import Encoder
 from lib_amdm.comodels import pictures
 from lib_amdm.comodels.adapted import Adapters
 from lib_amdm.comodels.adapter_list import Folder, lists
-from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
+from lib_amdm.errors import AmdmError
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = ROOT / "lib_amdm" / "shapes" / "adapters" / "image_encoder.safetensors"

@@ -20,16 +20,15 @@ from ..adapters.attach import attached, blocks_of
 from ..adapters.base import Adapter, Prepared, Rows
 from ..adapters.clip_vision import read_clip_vision
 from ..adapters.container import opened
-from ..adapters.errors import AdapterError
 from ..adapters.files import read_adapter
 from ..adapters.ip_adapter import Encoder, IPAdapter
 from ..adapters.make import adapter_of
 from ..adapters.migc import Migc
+from ..errors import AdapterError, AmdmError
 from ..layout import Layout
 from ..settings import Adapted
 from . import pictures
 from .adapter_list import FileList
-from .base import AmdmError
 from .pool import FileState, InMemory, Loaded, Pool, Texts
 
 FEATURES_KEPT = 16

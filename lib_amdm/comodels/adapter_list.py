@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 
 from ..adapters.clip_vision import has_vision
 from ..adapters.container import SUFFIXES, opened
-from ..adapters.errors import AdapterError
 from ..adapters.files import told_apart
+from ..errors import AdapterError
 from .pool import FileState
 
 OWN_FOLDER = "amdm"

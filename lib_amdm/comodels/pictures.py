@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import short
-from .base import AmdmError
+from ..errors import AmdmError, short
 
 FINGERPRINT = 12
 """Digits of a picture's fingerprint: what an infotext tells of it."""

@@ -10,7 +10,7 @@ import torch
 from modules import prompt_parser
 
 from ...comodels.adapted import AtWork, pooled_at_end
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from .slot import SlotModel, progress
 
 PHRASE_TOKENS = 75

@@ -11,8 +11,8 @@ from typing import Any
 from modules import extra_networks
 
 from ...adapters.pickles import Refused
-from ...comodels.base import AmdmError
 from ...comodels.pool import FileState
+from ...errors import AmdmError
 
 LORA_FILES_KEPT = 4
 

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
 
-from ...adapters.errors import AdapterError
 from ...comodels.adapted import AtWork, Place
 from ...comodels.adapter_list import readable
-from ...comodels.base import AmdmError
 from ...comodels.lora import Change, changed
 from ...comodels.pool import Texts
+from ...errors import AdapterError, AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel
 from .host import find_checkpoint
 from .refusals import one_line

@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ...adapters.container import first_line, open_tensors
 from ...adapters.pickles import Refused
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from .tokenizer import TOKENS, VOCABULARY
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 
 CHUNK = 75
 """Tokens of one piece of a prompt, beside its begin and end."""
