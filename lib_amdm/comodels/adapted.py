@@ -29,7 +29,7 @@ from ..layout import Layout
 from ..settings import Adapted
 from . import pictures
 from .adapter_list import FileList
-from .pool import FileState, InMemory, Loaded, Pool, Texts
+from .cache import FileState, InMemory, Loaded, Pool, Recent
 
 FEATURES_KEPT = 16
 
@@ -67,7 +67,7 @@ class Adapters:
 
     def __init__(self, files: FileList, encoders: FileList) -> None:
         self.files, self.encoders = files, encoders
-        self.pool, self.features = Pool(), Texts(FEATURES_KEPT)
+        self.pool, self.features = Pool(), Recent(FEATURES_KEPT)
         self._encoders: dict[Encoder, FileState] = {}
 
     def prepare(self, adapted: Adapted, place: Place) -> AtWork:

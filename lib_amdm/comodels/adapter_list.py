@@ -13,7 +13,7 @@ from ..adapters.clip_vision import has_vision
 from ..adapters.container import SUFFIXES, opened
 from ..adapters.files import told_apart
 from ..errors import AdapterError
-from .pool import FileState
+from .cache import FileState
 
 OWN_FOLDER = "amdm"
 """The folder under a WebUI's models that is AMDM's own: everything in it is listed."""

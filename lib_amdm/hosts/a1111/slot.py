@@ -14,9 +14,9 @@ from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm,
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
 from ...comodels.adapted import Place
+from ...comodels.cache import FileState
 from ...comodels.guidance import Announce, guided
 from ...comodels.lora import changed
-from ...comodels.pool import FileState
 from ..common.adapters import Phrases
 from ..common.hijack import embedding_names, notes_of_main_kept
 from ..common.slot import SlotModel, progress

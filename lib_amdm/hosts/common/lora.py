@@ -11,7 +11,7 @@ from typing import Any
 from modules import extra_networks
 
 from ...adapters.pickles import Refused
-from ...comodels.pool import FileState
+from ...comodels.cache import FileState
 from ...errors import AmdmError
 
 LORA_FILES_KEPT = 4

@@ -17,8 +17,8 @@ from modules import shared
 from modules.script_callbacks import CFGDenoiserParams
 from torch.utils.hooks import RemovableHandle
 
+from ...comodels.cache import FileState
 from ...comodels.lora import changed
-from ...comodels.pool import FileState
 from ...sampling import CoRun
 from ...settings import CoModel
 from .adapters import OnSelfTellingMain, working

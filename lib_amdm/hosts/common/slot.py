@@ -11,8 +11,8 @@ from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_sa
 
 from ...comodels.adapted import AtWork, Place
 from ...comodels.adapter_list import readable
+from ...comodels.cache import Recent
 from ...comodels.lora import Change, changed
-from ...comodels.pool import Texts
 from ...errors import AdapterError, AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel
 from .host import find_checkpoint
@@ -47,7 +47,7 @@ class SlotModel:
 
     memory_remedy: str
     nan_remedy: str
-    texts: Texts
+    texts: Recent
     model: Any
     lora: Lora | None = None
     adapter: AtWork | None = None

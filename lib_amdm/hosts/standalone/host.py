@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ...comodels.adapted import Adapters, AtWork, Place
 from ...comodels.adapter_list import Folder, files_in, find_title, lists, readable
+from ...comodels.cache import FileState, InMemory, Loaded, Pool
 from ...comodels.mixing import co_run, mixed
-from ...comodels.pool import FileState, InMemory, Loaded, Pool
 from ...errors import AmdmError
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings

@@ -13,8 +13,8 @@ from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
 from torch import Tensor, nn
 
 from ...comodels.adapted import AtWork, pooled_at_end
+from ...comodels.cache import Recent
 from ...comodels.guidance import guided, taken
-from ...comodels.pool import Texts
 from . import prompts as prompt_syntax
 from .checkpoint_file import CheckpointFile
 from .tokenizer import read_tokenizer
@@ -47,7 +47,7 @@ class StandaloneModel(nn.Module):
         self.wrap = kind(_Network(file.unet(dtype)), file.alphas_cumprod(), quantize=False)
         self.text_encoder = file.text_encoder(dtype)
         self.tokenizer = read_tokenizer(file.clip_folder)
-        self.texts = Texts()
+        self.texts = Recent()
         self.to(device)
 
     @property
