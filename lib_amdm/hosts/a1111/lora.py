@@ -16,7 +16,7 @@ from modules import sd_models, shared
 
 from ...adapters.container import refuse_code
 from ...comodels.cache import FileState, Recent
-from ...comodels.lora import Change, added
+from ...comodels.weight_swap import Change, added
 from ..common.lora import Named, NamedLoras
 
 _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")

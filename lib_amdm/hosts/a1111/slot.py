@@ -16,7 +16,7 @@ from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 from ...comodels.adapted import Place
 from ...comodels.cache import FileState
 from ...comodels.guidance import Announce, guided
-from ...comodels.lora import changed
+from ...comodels.weight_swap import changed
 from ..common.adapters import Phrases
 from ..common.hijack import embedding_names, notes_of_main_kept
 from ..common.slot import SlotModel, progress

@@ -14,7 +14,7 @@ import torch
 
 from ...adapters.container import refuse_code
 from ...comodels.cache import FileState, Recent
-from ...comodels.lora import Change
+from ...comodels.weight_swap import Change
 from .lora import NamedLoras
 
 Keys = Mapping[str, Any]

@@ -18,7 +18,7 @@ from modules.script_callbacks import CFGDenoiserParams
 from torch.utils.hooks import RemovableHandle
 
 from ...comodels.cache import FileState
-from ...comodels.lora import changed
+from ...comodels.weight_swap import changed
 from ...sampling import CoRun
 from ...settings import CoModel
 from .adapters import OnSelfTellingMain, working

@@ -12,7 +12,7 @@ from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_sa
 from ...comodels.adapted import AtWork, Place
 from ...comodels.adapter_list import readable
 from ...comodels.cache import Recent
-from ...comodels.lora import Change, changed
+from ...comodels.weight_swap import Change, changed
 from ...errors import AdapterError, AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel
 from .host import find_checkpoint
