@@ -28,8 +28,8 @@ from ..errors import AdapterError, AmdmError
 from ..layout import Layout
 from ..settings import Adapted
 from . import pictures
-from .adapter_list import FileList
 from .cache import FileState, InMemory, Loaded, Pool, Recent
+from .file_list import FileList
 
 FEATURES_KEPT = 16
 

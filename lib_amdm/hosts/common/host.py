@@ -13,8 +13,8 @@ from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
 from ...comodels.adapted import Adapters
-from ...comodels.adapter_list import Folder, find_title, lists, model_folders, readable
 from ...comodels.cache import InMemory, Pool, Recent
+from ...comodels.file_list import Folder, find_title, lists, model_folders, readable
 from .login import guard
 from .lora import LORA_FILES_KEPT
 

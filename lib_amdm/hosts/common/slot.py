@@ -10,8 +10,8 @@ import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
 
 from ...comodels.adapted import AtWork, Place
-from ...comodels.adapter_list import readable
 from ...comodels.cache import Recent
+from ...comodels.file_list import readable
 from ...comodels.weight_swap import Change, changed
 from ...errors import AdapterError, AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ...comodels.adapted import Adapters, AtWork, Place
-from ...comodels.adapter_list import Folder, files_in, find_title, lists, readable
 from ...comodels.cache import FileState, InMemory, Loaded, Pool
+from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, mixed
 from ...errors import AmdmError
 from ...sampling import CoRun
