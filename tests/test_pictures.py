@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.ip_adapter import Encoder
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.adapted import Adapters
+from lib_amdm.comodels.adapter_use import Adapters
 from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
 from lib_amdm.errors import AmdmError
@@ -186,7 +186,7 @@ import numpy as np, torch
 from pathlib import Path
 from lib_amdm.adapters.ip_adapter import Encoder
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.adapted import Adapters
+from lib_amdm.comodels.adapter_use import Adapters
 from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.settings import CoModel

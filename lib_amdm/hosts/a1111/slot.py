@@ -13,7 +13,7 @@ import torch
 from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
-from ...comodels.adapted import Place
+from ...comodels.adapter_use import Place
 from ...comodels.cache import FileState
 from ...comodels.guidance import Announce, guided
 from ...comodels.weight_swap import changed

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from modules import prompt_parser
 
-from ...comodels.adapted import AtWork, pooled_at_end
+from ...comodels.adapter_use import AtWork, pooled_at_end
 from ...errors import AmdmError
 from .slot import SlotModel, progress
 
@@ -17,7 +17,7 @@ PHRASE_TOKENS = 75
 
 
 class Phrases:
-    """A slot model's CLIP, asked for a layout's phrases (`comodels.adapted.Phrases`)."""
+    """A slot model's CLIP, asked for a layout's phrases (`comodels.adapter_use.Phrases`)."""
 
     def __init__(self, slot_model: SlotModel, engine: Any, transformer: torch.nn.Module) -> None:
         """engine: the host's own wrapping of the text encoder, for its tokens. transformer: the encoder."""

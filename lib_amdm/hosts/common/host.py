@@ -12,7 +12,7 @@ from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
-from ...comodels.adapted import Adapters
+from ...comodels.adapter_use import Adapters
 from ...comodels.cache import InMemory, Pool, Recent
 from ...comodels.file_list import Folder, find_title, lists, model_folders, readable
 from .login import guard

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
 
-from ...comodels.adapted import AtWork, Place
+from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
 from ...comodels.weight_swap import Change, changed

@@ -12,7 +12,7 @@ from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
 from modules import devices, prompt_parser, shared
 
-from ...comodels.adapted import Place
+from ...comodels.adapter_use import Place
 from ...settings import CoModel
 from ..common.adapters import Phrases
 from ..common.patchers import PatcherRun, PatcherSlotModel

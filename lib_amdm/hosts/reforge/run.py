@@ -11,7 +11,7 @@ from ldm_patched.modules import model_management
 from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
-from ...comodels.adapted import Place
+from ...comodels.adapter_use import Place
 from ...settings import CoModel
 from ..common.adapters import Phrases
 from ..common.hijack import embedding_names, notes_of_main_kept

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...comodels.adapted import Adapters, AtWork, Place
+from ...comodels.adapter_use import Adapters, AtWork, Place
 from ...comodels.cache import FileState, InMemory, Loaded, Pool
 from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, mixed

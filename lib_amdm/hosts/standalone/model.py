@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
 from torch import Tensor, nn
 
-from ...comodels.adapted import AtWork, pooled_at_end
+from ...comodels.adapter_use import AtWork, pooled_at_end
 from ...comodels.cache import Recent
 from ...comodels.guidance import guided, taken
 from . import prompts as prompt_syntax
@@ -89,11 +89,11 @@ class StandaloneModel(nn.Module):
         return self.texts.get(tuple(texts), lambda: encode(texts, self.tokenizer, self.text_encoder))
 
     def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`comodels.adapted.Phrases`."""
+        """`comodels.adapter_use.Phrases`."""
         return {text: told[0] for text, told in self._phrases(texts).items()}
 
     def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`comodels.adapted.Phrases`."""
+        """`comodels.adapter_use.Phrases`."""
         return {text: told[1] for text, told in self._phrases(texts).items()}
 
     @torch.no_grad()
