@@ -197,7 +197,7 @@ def peak():  # getrusage's would be the parent's, where that has had more before
 folders = [Folder(Path(sys.argv[1]), own=True)]
 adapters = Adapters(*lists(lambda: folders, lambda: folders))
 adapter = types.SimpleNamespace(name="ip", needs_encoder=Encoder("", "image_embeds", int(sys.argv[2])))
-place = types.SimpleNamespace(who="AMDM", control="main", device=torch.device("cpu"))
+place = types.SimpleNamespace(error_prefix="AMDM", panel_label="main", device=torch.device("cpu"))
 small = pictures.as_text(np.zeros((30, 40, 3), np.uint8))
 told = {}
 adapters._features(adapter, small, place)
@@ -309,7 +309,7 @@ def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size
     wanted = Encoder("", "image_embeds", 64)
     folders = [Folder(ENCODER.parent, own=True)]
     adapters = Adapters(*lists(lambda: folders, lambda: folders))
-    place = SimpleNamespace(who="AMDM", control="main", device=torch.device("cpu"))
+    place = SimpleNamespace(error_prefix="AMDM", panel_label="main", device=torch.device("cpu"))
     picture = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20).convert("RGB")
     told, _ = adapters._features(SimpleNamespace(name="ip", needs_encoder=wanted), as_text(picture), place)
     whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255

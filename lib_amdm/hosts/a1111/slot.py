@@ -54,8 +54,8 @@ class A1111SlotModel(SlotModel):
             seeds=self.run.seeds,
             device=devices.device,
             dtype=devices.dtype_unet,
-            who=self.who,
-            control=self.control,
+            error_prefix=self.error_prefix,
+            panel_label=self.panel_label,
         )
 
     def _phrases(self) -> Phrases | None:
@@ -66,7 +66,7 @@ class A1111SlotModel(SlotModel):
         return Phrases(self, encoder, encoder.wrapped.transformer)
 
     def _lora(self, named: Sequence[Any]) -> lora.Loras:
-        return lora.Loras(self.model, named, self.who, self.run.host.lora_files, self.is_main)
+        return lora.Loras(self.model, named, self.error_prefix, self.run.host.lora_files, self.is_main)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:

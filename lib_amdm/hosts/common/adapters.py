@@ -45,8 +45,8 @@ class Phrases:
         long = next((text for text, tokens in zip(texts, told) if len(tokens) > PHRASE_TOKENS), None)
         if long is not None:
             raise AmdmError(
-                f'{self.slot.who}: the phrase "{long[:40]}..." of the layout has more than {PHRASE_TOKENS} tokens; '
-                "shorten it."
+                f'{self.slot.error_prefix}: the phrase "{long[:40]}..." of the layout has more than {PHRASE_TOKENS} '
+                "tokens; shorten it."
             )
         end, length = engine.id_end, PHRASE_TOKENS + 2
         tokens = [[engine.id_start, *each, *[end] * (length - 1 - len(each))] for each in told]

@@ -60,12 +60,12 @@ class ForgeSlotModel(PatcherSlotModel):
             seeds=self.run.seeds,
             device=memory_management.get_torch_device(),
             dtype=self.unet.model.computation_dtype,
-            who=self.who,
-            control=self.control,
+            error_prefix=self.error_prefix,
+            panel_label=self.panel_label,
         )
 
     def _lora(self, named: Sequence[Any]) -> lora.Loras:
-        return lora.Loras(self.model, named, self.who, self.run.host.lora_files)
+        return lora.Loras(self.model, named, self.error_prefix, self.run.host.lora_files)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:

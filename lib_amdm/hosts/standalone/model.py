@@ -63,17 +63,17 @@ class StandaloneModel(nn.Module):
         prompts: Sequence[str],
         negative_prompts: Sequence[str],
         cfg_scale: float,
-        who: str = "AMDM",
+        error_prefix: str = "AMDM",
         adapter: AtWork | None = None,
         progress: Callable[[float], float] = lambda sigma: 0.0,
     ) -> Denoiser:
-        """One prompt and one negative prompt for each image; `who` opens a complaint about them.
+        """One prompt and one negative prompt for each image; `error_prefix` opens a complaint about them.
 
         adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
         noise level.
         """
         for text in (*prompts, *negative_prompts):
-            prompt_syntax.refuse_extra_networks(text, who)
+            prompt_syntax.refuse_extra_networks(text, error_prefix)
         parts = [prompt_syntax.weighted_parts(prompt) for prompt in prompts]
         texts = list(dict.fromkeys([*(text for of_image in parts for text, _ in of_image), *negative_prompts]))
         encoded = dict(zip(texts, self._encoded(texts)))
