@@ -171,8 +171,8 @@ class Adapters:
                 self._encoders[wanted] = FileState.of(str(path))
                 return path
         raise AmdmError(
-            f'{error_prefix}: "{adapter.name}" needs the image encoder {wanted.name or "that it came with"}, which is in '
-            "none of the folders; put CLIP-ViT-H-14.safetensors (for bigG CLIP-ViT-bigG.safetensors) into "
+            f'{error_prefix}: "{adapter.name}" needs the image encoder {wanted.name or "that it came with"}, which is '
+            "in none of the folders; put CLIP-ViT-H-14.safetensors (for bigG CLIP-ViT-bigG.safetensors) into "
             "models/clip_vision or models/amdm."
         )
 

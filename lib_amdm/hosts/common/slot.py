@@ -171,8 +171,8 @@ class SlotModel:
     def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
         if named:
             raise AmdmError(
-                f'{self.error_prefix}: its {where} names an extra network ("<{next(iter(named))}:...>"), which co-models '
-                "cannot load there; remove it."
+                f'{self.error_prefix}: its {where} names an extra network ("<{next(iter(named))}:...>"), which '
+                "co-models cannot load there; remove it."
             )
 
     def _encoded(self, texts: list[str], encoder: Callable[..., Any]) -> Any:
