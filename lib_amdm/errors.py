@@ -6,9 +6,9 @@ import reprlib
 from typing import Any
 
 LONGEST = 500
-"""Characters of a complaint."""
+"""The most characters of an error's text."""
 SHORT = 80
-"""Characters of a value that a complaint tells of."""
+"""The most characters of a value in an error's text."""
 _CUT = "..."
 
 
@@ -27,16 +27,16 @@ class AdapterError(ValueError):
 
 
 def one_sentence(text: str, limit: int = LONGEST) -> str:
-    """`text` on one line, such as every console can show.
+    """Return `text` on one line, such as every console can show, in at most `limit` characters.
 
-    What is too long is cut in the middle: complaints begin with what they are about, and end with the remedy.
+    A longer text is cut in the middle: it begins with its subject, and ends with the remedy.
     """
     line = " ".join(text.split())
     return clipped(line.encode("utf-8", "replace").decode("utf-8"), limit)
 
 
 def clipped(text: str, limit: int = SHORT) -> str:
-    """`text` in at most `limit` characters, its beginning and its end."""
+    """Return `text` in at most `limit` characters, its beginning and its end."""
     if len(text) <= limit:
         return text
     # more of the end: a remedy takes more words than the name of what it is for
@@ -45,7 +45,7 @@ def clipped(text: str, limit: int = SHORT) -> str:
 
 
 def short(value: Any) -> str:
-    """How `value` is written, in a few words; of something large only these are written at all."""
+    """Return a short `repr` of `value`; of something large no more than this is ever written."""
     return clipped(" ".join(_WRITER.repr(value).split()))
 
 

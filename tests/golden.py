@@ -34,5 +34,5 @@ def seeded_adapter(shapes: Mapping[str, Sequence[int]], name: str = "golden.safe
     return adapter_of(adapter_file(seeded(shapes), name))
 
 
-def timesteps(told: Mapping[str, Any], rows: int = 2) -> Tensor:
-    return torch.full((rows,), told["timestep"])
+def timesteps(meta: Mapping[str, Any], rows: int = 2) -> Tensor:
+    return torch.full((rows,), meta["timestep"])

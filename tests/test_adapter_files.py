@@ -1,4 +1,4 @@
-"""What a file is, told by its keys; every container that users have, and one sentence for each that is refused."""
+"""What a file is, known by its keys; every container that users have, and one sentence for each that is refused."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def with_wide_gates(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.reshape(1) if "alpha" in name else tensor for name, tensor in tensors.items()}
 
 
-def write(path: Path, told: Any) -> Path:
+def write(path: Path, value: Any) -> Path:
     if path.suffix == ".safetensors":
-        save_file(told, path)
+        save_file(value, path)
     else:
-        torch.save(told, path)
+        torch.save(value, path)
     return path
 
 
@@ -132,8 +132,8 @@ def ours(name: str) -> str:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_container(name: str, tmp_path: Path) -> None:
-    told, tensors, (kind, variant) = CONTAINERS[name]
-    path = write(tmp_path / name, told)
+    contents, tensors, (kind, variant) = CONTAINERS[name]
+    path = write(tmp_path / name, contents)
     info, file = describe(path), read_adapter(path)
     assert (info.kind, info.variant, info.family, info.name) == (kind, variant, "SD1", name)
     assert (file.kind, file.variant) == (kind, variant)
@@ -246,6 +246,7 @@ REFUSED = {
     "fusers alone": (sized(fuser_shapes(SMALL, 48)), "no position net"),
     "no fusers": ({name: tensor for name, tensor in GLIGEN.items() if "fuser" not in name}, "no fusers"),
     "a fuser's hole": (without(GLIGEN, "middle_block.1.transformer_blocks.0.fuser.norm1.bias"), "lacks 1"),
+    "interactions without the empty one": (without(INTERACT, NULL), rf"lacks 1 .* {re.escape(NULL)}"),
     "sdxl gligen": ({**GLIGEN, NULL: torch.zeros(2048)}, "for SDXL"),
     "migc's hole": (without(MIGC, next(name for name in MIGC if "sac.conv1.weight" in name)), "lacks 1"),
     "lora": ({"lora_unet_down_blocks_0_attentions_0.lora_up.weight": torch.zeros(4, 4)}, "LoRA.*<lora:name:weight>"),
@@ -330,8 +331,8 @@ def test_the_converter_trims_full_files_and_runs_nothing(
             return (exec, ("raise SystemExit('harm')",))
 
     source, target = tmp_path / "interact-diffusion-v1-2.pth", tmp_path / "interact_v1.2.safetensors"
-    told = {**full_checkpoint(INTERACT), "config_dict": {"_content": Config(), "evil": Evil()}}
-    torch.save(told, source, _use_new_zipfile_serialization=not legacy)
+    contents = {**full_checkpoint(INTERACT), "config_dict": {"_content": Config(), "evil": Evil()}}
+    torch.save(contents, source, _use_new_zipfile_serialization=not legacy)
     # as if the trainer's library were not installed
     monkeypatch.delattr(sys.modules[__name__], "Config")
     with pytest.raises(AdapterError, match="convert"):

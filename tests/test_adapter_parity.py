@@ -49,16 +49,16 @@ def run(
 def ip_result(
     layout: str, variant: str, rows: Rows = UNCOND_FIRST, uncond: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Ours and the published one's. uncond: what the negative prompt is told, if not the right thing."""
-    told, meta = golden("ip_adapter")
+    """Ours and the published one's. uncond: the negative prompt's features, if not the right ones."""
+    tensors, meta = golden("ip_adapter")
     adapter = seeded_adapter({**meta["layers"], **meta["image_proj"][variant]})
     assert isinstance(adapter, IPAdapter)
-    cond = told["features"] if variant == "base" else told["hidden"]
+    cond = tensors["features"] if variant == "base" else tensors["hidden"]
     if uncond is None and variant != "base":
-        uncond = told["hidden_uncond"]
+        uncond = tensors["hidden_uncond"]
     prepared = adapter.prepare(GivenInputs(features=Features(cond, uncond), strength=meta["scale"]))
-    ours = run(layout, [prepared], told["x"], told["text"], timesteps(meta), rows)
-    return ours, told[f"out_{variant}"]
+    ours = run(layout, [prepared], tensors["x"], tensors["text"], timesteps(meta), rows)
+    return ours, tensors[f"out_{variant}"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -70,11 +70,11 @@ def test_ip_adapter(layout: str, variant: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_ip_adapter_for_sdxl(layout: str) -> None:
-    told, meta = golden("ip_adapter")
+    tensors, meta = golden("ip_adapter")
     adapter = seeded_adapter({**meta["layers_xl"], **meta["image_proj"]["base"]})
-    prepared = adapter.prepare(GivenInputs(features=Features(told["features"]), strength=meta["scale"]))
-    ours = run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST, xl=True)
-    assert difference(ours, told["out_xl"]) < EXACT
+    prepared = adapter.prepare(GivenInputs(features=Features(tensors["features"]), strength=meta["scale"]))
+    ours = run(layout, [prepared], tensors["x"], tensors["text"], timesteps(meta), UNCOND_FIRST, xl=True)
+    assert difference(ours, tensors["out_xl"]) < EXACT
 
 
 def test_ip_adapter_shows_a_wrong_order_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +88,8 @@ def test_ip_adapter_shows_a_wrong_order_of_layers(monkeypatch: pytest.MonkeyPatc
 def test_ip_adapter_shows_a_wrong_negative(variant: str) -> None:
     swapped, theirs = ip_result("a1111", variant, Rows((0, 0), (True, False)))
     assert difference(swapped[:1], theirs[:1]) > SEEN
-    told, _ = golden("ip_adapter")
-    cond = told["features"] if variant == "base" else told["hidden"]
+    tensors, _ = golden("ip_adapter")
+    cond = tensors["features"] if variant == "base" else tensors["hidden"]
     same, _ = ip_result("a1111", variant, uncond=cond)
     assert difference(same[:1], theirs[:1]) > SEEN
     assert difference(same[1:], theirs[1:]) < EXACT
@@ -98,34 +98,34 @@ def test_ip_adapter_shows_a_wrong_negative(variant: str) -> None:
 # --------------------------------------------------------------------------------------------------------- GLIGEN
 
 
-def regions(told: dict[str, Tensor]) -> tuple[Region, ...]:
-    return tuple(Region(word, tuple(box)) for word, box in zip(PHRASES, told["boxes"].tolist()))
+def regions(tensors: dict[str, Tensor]) -> tuple[Region, ...]:
+    return tuple(Region(word, tuple(box)) for word, box in zip(PHRASES, tensors["boxes"].tolist()))
 
 
-def words(told: dict[str, Tensor]) -> dict[str, Tensor]:
-    return dict(zip(PHRASES, told["phrases"]))
+def words(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return dict(zip(PHRASES, tensors["phrases"]))
 
 
 def gligen_result(layout: str, strength: float = 1.0) -> Tensor:
-    told, meta = golden("gligen")
+    tensors, meta = golden("gligen")
     adapter = seeded_adapter(meta["shapes"])
     assert isinstance(adapter, Gligen)
-    prepared = adapter.prepare(GivenInputs([Layout(regions(told))], words(told), strength=strength))
-    return run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST)
+    prepared = adapter.prepare(GivenInputs([Layout(regions(tensors))], words(tensors), strength=strength))
+    return run(layout, [prepared], tensors["x"], tensors["text"], timesteps(meta), UNCOND_FIRST)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gligen(layout: str) -> None:
-    told, meta = golden("gligen")
-    assert difference(gligen_result(layout), told["out"]) < EXACT
-    assert difference(gligen_result(layout, meta["weak"]), told["out_weak"]) < EXACT
+    tensors, meta = golden("gligen")
+    assert difference(gligen_result(layout), tensors["out"]) < EXACT
+    assert difference(gligen_result(layout, meta["weak"]), tensors["out_weak"]) < EXACT
 
 
 def test_gligen_tokens() -> None:
-    told, meta = golden("gligen")
+    tensors, meta = golden("gligen")
     adapter = seeded_adapter(meta["shapes"])
-    ours = torch.stack([adapter.tokens(Layout(), {}), adapter.tokens(Layout(regions(told)), words(told))])
-    assert difference(ours, told["tokens"]) < 1e-6
+    ours = torch.stack([adapter.tokens(Layout(), {}), adapter.tokens(Layout(regions(tensors)), words(tensors))])
+    assert difference(ours, tensors["tokens"]) < 1e-6
 
 
 def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,60 +135,60 @@ def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPa
 
     whole = gligen.PreparedGrounding.fused
     monkeypatch.setattr(gligen.PreparedGrounding, "fused", on_prompts_alone)
-    told, _ = golden("gligen")
+    tensors, _ = golden("gligen")
     ours = gligen_result("a1111")
-    assert difference(ours[:1], told["out"][:1]) > SEEN
-    assert difference(ours[1:], told["out"][1:]) < EXACT
+    assert difference(ours[:1], tensors["out"][:1]) > SEEN
+    assert difference(ours[1:], tensors["out"][1:]) < EXACT
 
 
 # ---------------------------------------------------------------------------------------------- InteractDiffusion
 
 
-def interaction_layout(told: dict[str, Tensor], meta: dict[str, Any]) -> Layout:
+def interaction_layout(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Layout:
     pairs = [Interaction(a, f"does {n}", b) for n, (a, b) in enumerate(meta["pairs"])]
-    return Layout(regions(told), tuple(pairs))
+    return Layout(regions(tensors), tuple(pairs))
 
 
-def interaction_words(told: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {**words(told), **{f"does {n}": action for n, action in enumerate(told["actions"])}}
+def interaction_words(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**words(tensors), **{f"does {n}": action for n, action in enumerate(tensors["actions"])}}
 
 
 def interaction_result(layout: str) -> Tensor:
-    told, meta = golden("interactdiffusion")
+    tensors, meta = golden("interactdiffusion")
     adapter = seeded_adapter(meta["shapes"])
     assert isinstance(adapter, InteractDiffusion)
-    prepared = adapter.prepare(GivenInputs([interaction_layout(told, meta)], interaction_words(told)))
-    return run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST)
+    prepared = adapter.prepare(GivenInputs([interaction_layout(tensors, meta)], interaction_words(tensors)))
+    return run(layout, [prepared], tensors["x"], tensors["text"], timesteps(meta), UNCOND_FIRST)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_interactdiffusion(layout: str) -> None:
-    told, _ = golden("interactdiffusion")
-    assert difference(interaction_result(layout), told["out"]) < EXACT
+    tensors, _ = golden("interactdiffusion")
+    assert difference(interaction_result(layout), tensors["out"]) < EXACT
 
 
 def test_interactdiffusion_tokens() -> None:
-    told, meta = golden("interactdiffusion")
+    tensors, meta = golden("interactdiffusion")
     adapter = seeded_adapter(meta["shapes"])
     ours = [
         adapter.tokens(Layout(), {}),
-        adapter.tokens(interaction_layout(told, meta), interaction_words(told)),
+        adapter.tokens(interaction_layout(tensors, meta), interaction_words(tensors)),
     ]
-    assert difference(torch.stack(ours), told["tokens"]) < 1e-6
+    assert difference(torch.stack(ours), tensors["tokens"]) < 1e-6
 
 
 @pytest.mark.parametrize("mistake", [{"SUBJECT": 1, "OBJECT": 0}, {"ACTION": 1, "OBJECT": 2}])
 def test_interactdiffusion_shows_wrong_roles(mistake: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     for role, row in mistake.items():
         monkeypatch.setattr(interactdiffusion, role, row)
-    told, _ = golden("interactdiffusion")
-    assert difference(interaction_result("a1111"), told["out"]) > SEEN
+    tensors, _ = golden("interactdiffusion")
+    assert difference(interaction_result("a1111"), tensors["out"]) > SEEN
 
 
 def test_interactdiffusion_shows_a_wrong_box_of_the_action(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactdiffusion, "between", lambda a, b: (a[0], a[1], b[2], b[3]))
-    told, _ = golden("interactdiffusion")
-    assert difference(interaction_result("a1111"), told["out"]) > SEEN
+    tensors, _ = golden("interactdiffusion")
+    assert difference(interaction_result("a1111"), tensors["out"]) > SEEN
 
 
 # ----------------------------------------------------------------------------------------------------------- MIGC
@@ -219,17 +219,17 @@ def migc_result(
     layout: str, case: str, monkeypatch: pytest.MonkeyPatch, prompts: tuple[bool, bool] = (False, True)
 ) -> tuple[Tensor, Tensor]:
     """Ours and the published one's, with the slots in the order in which that drew them."""
-    told, meta = golden("migc")
+    tensors, meta = golden("migc")
     shapes, size, step, until, naive_until = MIGC_CASES[case]
     adapter = migc_adapter(meta[shapes], shapes == "shapes_plus")
-    orders = dict(zip(MIGC_BLOCKS, told.get(f"orders_{case}", torch.zeros(4, 28)).long().tolist()))
+    orders = dict(zip(MIGC_BLOCKS, tensors.get(f"orders_{case}", torch.zeros(4, 28)).long().tolist()))
     monkeypatch.setattr(migc, "slot_order", lambda seed, progress, block, slots: orders[block.split(".trans")[0]])
     things = Layout(tuple(Region(word, tuple(box)) for word, box in zip(PHRASES, meta["boxes"])))
-    pooled, contexts = dict(zip(PHRASES, told["pooled"][1:])), dict(zip(PHRASES, told["text"][2:]))
+    pooled, contexts = dict(zip(PHRASES, tensors["pooled"][1:])), dict(zip(PHRASES, tensors["text"][2:]))
     prepared = adapter.prepare(GivenInputs([things], pooled, contexts, until=until), naive_until)
     rows = Rows((0, 0), prompts, step / 50)
-    ours = run(layout, [prepared], told[f"x_{size}"], told["text"][:2], timesteps(meta), rows)
-    return ours, told[f"out_{case}"]
+    ours = run(layout, [prepared], tensors[f"x_{size}"], tensors["text"][:2], timesteps(meta), rows)
+    return ours, tensors[f"out_{case}"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -247,8 +247,8 @@ def test_migc_shows_a_wrong_order_of_the_box(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_migc_shows_a_wrong_order_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, _ = golden("migc")
-    order = told["orders_migc"][0].long().flip(0).tolist()
+    tensors, _ = golden("migc")
+    order = tensors["orders_migc"][0].long().flip(0).tolist()
     monkeypatch.setattr(migc, "_aggregated", _with_order(migc._aggregated, order))
     ours, theirs = migc_result("a1111", "migc", monkeypatch)
     assert difference(ours[1:], theirs[1:]) > SEEN
@@ -259,10 +259,10 @@ def _with_order(aggregated, order: list[int]):
 
 
 def test_migc_leaves_negative_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, meta = golden("migc")
+    tensors, meta = golden("migc")
     _, predict = shared_unet_of("a1111", 768)
     with torch.no_grad():
-        plain = predict(told["x_128x128"], timesteps(meta), told["text"][:2])
+        plain = predict(tensors["x_128x128"], timesteps(meta), tensors["text"][:2])
     ours, theirs = migc_result("a1111", "migc", monkeypatch)
     assert torch.equal(ours[:1], plain[:1])
     swapped, _ = migc_result("a1111", "migc", monkeypatch, (True, False))

@@ -58,10 +58,10 @@ def test_guidance_announces_every_row_of_every_call(
     owners = [image for image, count in enumerate(counts) for _ in range(count)]
     cond = torch.tensor([[[float(image), 1.0]] for image in owners])
     uncond = torch.tensor([[[float(image), 0.0]] * (1 if same_length else 2) for image in range(len(counts))])
-    told: list[tuple[list[int], list[bool]]] = []
+    announced: list[tuple[list[int], list[bool]]] = []
 
     def predict(x: torch.Tensor, sigma: torch.Tensor, cond: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        images, prompts = told[-1]
+        images, prompts = announced[-1]
         assert images == cond[:, 0, 0].int().tolist() == list(rows)
         assert prompts == (cond[:, 0, 1] == 1).tolist()
         return x
@@ -77,9 +77,9 @@ def test_guidance_announces_every_row_of_every_call(
         2.0,
         skip,
         together,
-        lambda images, prompts: told.append((list(images), list(prompts))),
+        lambda images, prompts: announced.append((list(images), list(prompts))),
     )
-    assert sum(len(images) for images, _ in told) == sum(counts) + (0 if skip else len(counts))
+    assert sum(len(images) for images, _ in announced) == sum(counts) + (0 if skip else len(counts))
 
 
 def test_the_pooled_embedding_is_the_first_end_tokens_even_beside_higher_numbers() -> None:
@@ -131,15 +131,17 @@ def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_i
         torch.testing.assert_close(tokens.cpu(), here)
 
 
-def test_the_same_told_pictures_work_on_a_model_of_another_precision_and_on_another_device(adapters: Adapters) -> None:
+def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_device(
+    adapters: Adapters,
+) -> None:
     blocks = blocks_of(shared_unet_of("a1111", CONTEXT)[0])
     rows, queries = torch.tensor([0, 1]), torch.randn(2, 6, blocks[0].width)
 
     def attended(at_work: AtWork, queries: torch.Tensor) -> torch.Tensor:
-        told = at_work.prepared
-        layer = told.adapter.layers(blocks)[blocks[0].name]
+        prepared = at_work.prepared
+        layer = prepared.adapter.layers(blocks)[blocks[0].name]
         call = SimpleNamespace(index=lambda *_: rows.to(queries.device))
-        return told.attended(layer, blocks[0], queries, call)
+        return prepared.attended(layer, blocks[0], queries, call)
 
     used = prepared(adapters, IP_ADAPTER, CPU)
     for dtype in (torch.float32, torch.bfloat16, torch.float32):

@@ -45,7 +45,7 @@ SHAPES = {
     "migc": migc_shapes(SMALL, WIDTH),
     "migc++": migc_shapes(SMALL, WIDTH, plus=True),
 }
-LAYOUTS_TOLD = (
+ROWS = (
     [{"phrase": "a", "box": [0, 0, 0.5, 0.6]}, {"phrase": "b", "box": [0.3, 0.4, 1, 1]}],
     [{"phrase": "c", "box": [0.1, 0.5, 0.7, 0.9]}, {"phrase": "a", "box": [0.5, 0.1, 0.9, 0.4]}],
     [{"phrase": "b", "box": [0, 0, 1, 1]}, {"phrase": "c", "box": [0.6, 0.6, 0.9, 0.9]}],
@@ -61,7 +61,7 @@ def adapter(kind: str) -> Adapter:
 
 
 def layouts(images: Sequence[int], actions: bool) -> list[Layout]:
-    return [Layout.of_rows([*LAYOUTS_TOLD[image], *([ACTION] if actions else [])]) for image in images]
+    return [Layout.of_rows([*ROWS[image], *([ACTION] if actions else [])]) for image in images]
 
 
 def phrases() -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def migc() -> Migc:
     return own
 
 
-def told(kind: str, images: Sequence[int] = (0,), dtype: torch.dtype = torch.float32, **how: float) -> Prepared:
+def prepared_for(kind: str, images: Sequence[int] = (0,), dtype: torch.dtype = torch.float32, **how: float) -> Prepared:
     """An adapter prepared for these images."""
     own, given = adapter(kind).to(dtype), inputs(images, **how)
     return own.prepare(given, naive_until=given.until) if isinstance(own, Migc) else own.prepare(given)
@@ -110,11 +110,11 @@ def predicted(
     layout: str,
     adapters: Sequence[Prepared],
     rows: Rows,
-    told_rows: Rows | None = None,
+    announced: Rows | None = None,
     size: tuple[int, int] = (16, 16),
 ) -> Tensor:
     _, predict = UNETS[layout]
-    with torch.no_grad(), attached(UNETS[layout][0], adapters, lambda: told_rows or rows):
+    with torch.no_grad(), attached(UNETS[layout][0], adapters, lambda: announced or rows):
         return predict(latents(rows.images, size), torch.full((len(rows.images),), TIME), texts(rows))
 
 
@@ -255,13 +255,13 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
             layer.weight.data = (layer.weight.data / SCALE).round().clamp(-127, 127) * SCALE
     asked = latents([0, 0]), torch.full((2,), TIME), texts(ONE)
     with torch.no_grad():
-        with attached(unet, [told(kind)], lambda: ONE):
+        with attached(unet, [prepared_for(kind)], lambda: ONE):
             plain = predict(*asked)
         for block in (each.module for each in blocks_of(unet)):
             for name in ("to_q", "to_k", "to_v"):
                 setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
             block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
-        with attached(unet, [told(kind)], lambda: ONE):
+        with attached(unet, [prepared_for(kind)], lambda: ONE):
             assert torch.equal(predict(*asked), plain)
 
 
@@ -272,13 +272,13 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_that_is_off_changes_no_bit(kind: str, layout: str) -> None:
     plain = predicted(layout, [], ONE)
-    assert difference(predicted(layout, [told(kind)], ONE), plain) > 1e-3
-    assert torch.equal(predicted(layout, [told(kind, strength=0.0)], ONE), plain)
+    assert difference(predicted(layout, [prepared_for(kind)], ONE), plain) > 1e-3
+    assert torch.equal(predicted(layout, [prepared_for(kind, strength=0.0)], ONE), plain)
     assert torch.equal(predicted(layout, [], ONE), plain)
     late = Rows(ONE.images, ONE.prompts, 0.5)
-    assert torch.equal(predicted(layout, [told(kind, until=0.0)], ONE), plain)
-    assert torch.equal(predicted(layout, [told(kind, until=0.5)], late), plain)
-    assert not torch.equal(predicted(layout, [told(kind, until=0.6)], late), plain)
+    assert torch.equal(predicted(layout, [prepared_for(kind, until=0.0)], ONE), plain)
+    assert torch.equal(predicted(layout, [prepared_for(kind, until=0.5)], late), plain)
+    assert not torch.equal(predicted(layout, [prepared_for(kind, until=0.6)], late), plain)
 
 
 @given(st.integers(1, 150), st.integers(0, 100))
@@ -305,12 +305,12 @@ def test_a_call_that_is_anothers_is_left_alone(kind: str) -> None:
     x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
     with torch.no_grad():
         plain = predict(x, t, text)
-        with attached(unet, [told(kind)], lambda: None):
+        with attached(unet, [prepared_for(kind)], lambda: None):
             assert torch.equal(predict(x, t, text), plain)
             # an inner attachment, such as a co-model's on the main model's own weights, acts alone
-            with attached(unet, [told("ip-adapter")], lambda: ONE):
+            with attached(unet, [prepared_for("ip-adapter")], lambda: ONE):
                 inner = predict(x, t, text)
-    assert torch.equal(inner, predicted("a1111", [told("ip-adapter")], ONE))
+    assert torch.equal(inner, predicted("a1111", [prepared_for("ip-adapter")], ONE))
 
 
 def test_negative_rows_of_migc_and_images_without_boxes_change_no_bit() -> None:
@@ -325,7 +325,7 @@ def test_negative_rows_of_migc_and_images_without_boxes_change_no_bit() -> None:
 def test_a_box_of_no_pixel_is_as_if_it_were_not_there() -> None:
     own, thin = migc(), {"phrase": "c", "box": [0.5, 0.2, 0.5001, 0.9]}
     whole, nothing = layouts([0], False)[0], predicted("a1111", [], ONE)
-    with_thin = Layout.of_rows([LAYOUTS_TOLD[0][0], thin, LAYOUTS_TOLD[0][1]])
+    with_thin = Layout.of_rows([ROWS[0][0], thin, ROWS[0][1]])
 
     def of(layout: Layout) -> Tensor:
         return predicted("a1111", [own.prepare(laid_out(layout), naive_until=1.0)], ONE)
@@ -337,16 +337,16 @@ def test_a_box_of_no_pixel_is_as_if_it_were_not_there() -> None:
 def test_hooks_are_gone_however_it_ends() -> None:
     unet, predict = UNETS["forge"]
     assert hooks(unet) == 0
-    everything = [told(kind) for kind in KINDS]
+    everything = [prepared_for(kind) for kind in KINDS]
     x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
     with attached(unet, everything, lambda: ONE):
         assert hooks(unet) == 2 + 2 * len(SMALL)
     assert hooks(unet) == 0
 
     def fails() -> Rows:
-        raise RuntimeError("told")
+        raise RuntimeError("no rows")
 
-    with pytest.raises(RuntimeError, match="told"), attached(unet, everything, fails), torch.no_grad():
+    with pytest.raises(RuntimeError, match="no rows"), attached(unet, everything, fails), torch.no_grad():
         predict(x, t, text)
     assert hooks(unet) == 0
     with pytest.raises(RuntimeError), attached(unet, everything, lambda: ONE), torch.no_grad():
@@ -363,7 +363,7 @@ def test_hooks_are_gone_however_it_ends() -> None:
 def test_a_call_that_failed_leaves_nothing_for_the_next() -> None:
     unet, predict = UNETS["a1111"]
     x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
-    prepared = told("gligen")
+    prepared = prepared_for("gligen")
     with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
         whole = predict(x, t, text)
         with pytest.raises(RuntimeError):
@@ -376,9 +376,9 @@ def test_torchs_own_randomness_is_not_consumed(kind: str) -> None:
     torch.manual_seed(5)
     wanted = torch.randn(4)
     torch.manual_seed(5)
-    first = predicted("a1111", [told(kind)], ONE)
+    first = predicted("a1111", [prepared_for(kind)], ONE)
     assert torch.equal(torch.randn(4), wanted)
-    assert torch.equal(predicted("a1111", [told(kind)], ONE), first)
+    assert torch.equal(predicted("a1111", [prepared_for(kind)], ONE), first)
 
 
 def test_the_image_seed_decides_migcs_order() -> None:
@@ -405,25 +405,25 @@ rows_of_batches = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size
 @given(rows=rows_of_batches)
 def test_every_row_is_what_it_is_alone(kind: str, rows: Rows) -> None:
     """Whatever the order of images, prompts and negatives in a batch, and however the host splits it."""
-    together = predicted("a1111", [told(kind, (0, 1, 2))], rows)
+    together = predicted("a1111", [prepared_for(kind, (0, 1, 2))], rows)
     for row, (image, prompt) in enumerate(zip(rows.images, rows.prompts)):
-        alone = predicted("a1111", [told(kind, (image,))], Rows((image,), (prompt,)), Rows((0,), (prompt,)))
+        alone = predicted("a1111", [prepared_for(kind, (image,))], Rows((image,), (prompt,)), Rows((0,), (prompt,)))
         assert difference(together[row], alone[0]) < EXACT
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_condition_serves_all_images(kind: str) -> None:
     rows = Rows((0, 1, 0, 1), (True, True, False, False))
-    got = predicted("a1111", [told(kind, (0,))], rows)
+    got = predicted("a1111", [prepared_for(kind, (0,))], rows)
     for row, image in enumerate(rows.images):
         own = Rows((image,), (rows.prompts[row],))
-        assert difference(got[row], predicted("a1111", [told(kind, (0,))], own)[0]) < EXACT
+        assert difference(got[row], predicted("a1111", [prepared_for(kind, (0,))], own)[0]) < EXACT
 
 
-def test_an_image_that_was_not_told_is_refused() -> None:
+def test_an_image_that_was_not_prepared_for_is_refused() -> None:
     for kind in KINDS:
         with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was told of 2 images but image 3 is drawn'):
-            predicted("a1111", [told(kind, (0, 1))], Rows((2,), (True,)))
+            predicted("a1111", [prepared_for(kind, (0, 1))], Rows((2,), (True,)))
 
 
 @pytest.mark.parametrize("size", [(9, 13), (17, 24), (10, 14)])
@@ -431,7 +431,7 @@ def test_an_image_that_was_not_told_is_refused() -> None:
 def test_any_size_of_latents(kind: str, size: tuple[int, int]) -> None:
     """diffusers' UNet and ldm's halve odd sizes alike; up again, diffusers' alone fits odd ones to the skips."""
     plain = predicted("diffusers", [], ONE, size=size)
-    assert difference(predicted("diffusers", [told(kind)], ONE, size=size), plain) > 1e-3
+    assert difference(predicted("diffusers", [prepared_for(kind)], ONE, size=size), plain) > 1e-3
 
 
 # -------------------------------------------------------------------------------------------------- several at once
@@ -441,7 +441,7 @@ PAIRS = [("ip-adapter", "gligen"), ("interactdiffusion", "ip-adapter"), ("migc",
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_adapters_act_together_in_any_order_and_layout(pair: tuple[str, str]) -> None:
-    first, second = (told(kind) for kind in pair)
+    first, second = (prepared_for(kind) for kind in pair)
     both = predicted("a1111", [first, second], ONE)
     assert difference(predicted("a1111", [second, first], ONE), both) < EXACT
     assert difference(predicted("diffusers", [first, second], ONE), both) < EXACT
@@ -456,7 +456,7 @@ def test_the_picture_is_seen_by_every_instance() -> None:
     text = texts(ONE)[0]
     given = laid_out(*layouts([0], False), contexts=dict.fromkeys("ab", text), until=0.0)
     naive = own.prepare(given, naive_until=1.0)
-    for others in ([], [told("ip-adapter")]):
+    for others in ([], [prepared_for("ip-adapter")]):
         assert difference(predicted("a1111", [naive, *others], ONE), predicted("a1111", others, ONE)) < EXACT
 
 
@@ -472,7 +472,7 @@ def test_contexts_of_other_lengths_than_the_prompt() -> None:
 
 def test_a_change_of_the_output_layer_is_honoured() -> None:
     """A LoRA may act in a layer's call, or in its weight: the picture's attention goes through either."""
-    prepared = told("ip-adapter")
+    prepared = prepared_for("ip-adapter")
     unet, predict = unet_of("a1111", WIDTH)
     layer = blocks_of(unet)[3].module.attn2.to_out[0]
     delta = 0.3 * uniform("delta", layer.weight.shape)
@@ -488,7 +488,7 @@ def test_a_change_of_the_output_layer_is_honoured() -> None:
     assert difference(in_call, plain) > 1e-3
 
 
-def test_a_replaced_cross_attention_is_told() -> None:
+def test_a_replaced_cross_attention_is_an_error() -> None:
     """Something that computes a block's attention without calling it keeps adapters from acting: said, not ignored."""
     unet, predict = unet_of("a1111", WIDTH)
     block = blocks_of(unet)[2].module
@@ -502,19 +502,19 @@ def test_a_replaced_cross_attention_is_told() -> None:
     for kind in ("ip-adapter", "gligen"):
         with (
             pytest.raises(AdapterError, match=r"replaced the cross-attention of input_blocks\.4"),
-            attached(unet, [told(kind)], lambda: ONE),
+            attached(unet, [prepared_for(kind)], lambda: ONE),
             torch.no_grad(),
         ):
             predict(latents(ONE.images), torch.full((2,), TIME), texts(ONE))
 
 
-def test_rows_that_do_not_fit_the_batch_are_told() -> None:
+def test_rows_that_do_not_fit_the_batch_are_an_error() -> None:
     with pytest.raises(AdapterError, match="called with 2 rows where 1"):
-        predicted("a1111", [told("ip-adapter")], ONE, Rows((0,), (True,)))
+        predicted("a1111", [prepared_for("ip-adapter")], ONE, Rows((0,), (True,)))
 
 
-def test_merged_tokens_are_told() -> None:
-    own = told("migc")
+def test_merged_tokens_are_an_error() -> None:
+    own = prepared_for("migc")
     unet, predict = unet_of("a1111", WIDTH)
     block = blocks_of(unet)[0].module
     whole = block.forward
@@ -527,11 +527,14 @@ def test_merged_tokens_are_told() -> None:
         predict(latents(ONE.images), torch.full((2,), TIME), texts(ONE))
 
 
-def test_told_is_asked_once_for_each_call() -> None:
+def test_the_rows_are_asked_for_once_in_each_call() -> None:
     asked = []
     unet, predict = UNETS["a1111"]
     x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
-    with torch.no_grad(), attached(unet, [told("gligen"), told("ip-adapter")], lambda: asked.append(1) or ONE):
+    with (
+        torch.no_grad(),
+        attached(unet, [prepared_for("gligen"), prepared_for("ip-adapter")], lambda: asked.append(1) or ONE),
+    ):
         predict(x, t, text)
         predict(x, t, text)
     assert len(asked) == 2
@@ -551,14 +554,14 @@ def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
         # the hosts' timestep embedding is cast by themselves
         unet.time_embed.float().register_forward_hook(lambda module, args, out: out.bfloat16())
         x, text = x.bfloat16(), text.bfloat16()
-    half = told(kind, dtype=torch.bfloat16)
+    half = prepared_for(kind, dtype=torch.bfloat16)
 
     def at_half(adapters: Sequence[Prepared], mode: Callable = torch.inference_mode) -> Tensor:
         context = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
         with mode(), context, attached(unet, adapters, lambda: ONE):
             return predict(x, t, text)
 
-    plain, acted = predicted("a1111", [], ONE), predicted("a1111", [told(kind)], ONE)
+    plain, acted = predicted("a1111", [], ONE), predicted("a1111", [prepared_for(kind)], ONE)
     assert at_half([half]).dtype == at_half([]).dtype == torch.bfloat16
     assert torch.equal(at_half([half]), at_half([half], torch.no_grad))
     own_error = (at_half([]).float() - plain).square().mean()
@@ -595,7 +598,7 @@ def test_files_for_another_unet_are_refused_by_name(kind: str, shapes: dict, wor
         own.layers(blocks_of(UNETS["a1111"][0]))
 
 
-def test_limits_and_widths_are_told_by_name() -> None:
+def test_limits_and_widths_are_errors_that_name_the_file() -> None:
     many = Layout(layouts([0], False)[0].regions[:1] * 31)
     for kind, most in (("gligen", 30), ("migc", 28), ("migc++", 29)):
         own = adapter(kind)

@@ -79,11 +79,11 @@ def encoders(model: CLIPVisionModelWithProjection) -> list[ClipVision]:
 def test_equals_transformers(theirs: CLIPVisionModelWithProjection) -> None:
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        told = theirs(pixel_values=pixels, output_hidden_states=True)
+        wanted = theirs(pixel_values=pixels, output_hidden_states=True)
     for ours in encoders(theirs):
         assert ours.size == 28
-        assert (ours.encode(pixels, "image_embeds") - told.image_embeds).abs().max() < 1e-5
-        assert (ours.encode(pixels, "hidden_states") - told.hidden_states[-2]).abs().max() < 1e-5
+        assert (ours.encode(pixels, "image_embeds") - wanted.image_embeds).abs().max() < 1e-5
+        assert (ours.encode(pixels, "hidden_states") - wanted.hidden_states[-2]).abs().max() < 1e-5
 
 
 def test_the_empty_picture_is_zeros_as_ip_adapters_mean_it(theirs: CLIPVisionModelWithProjection) -> None:
@@ -91,8 +91,8 @@ def test_the_empty_picture_is_zeros_as_ip_adapters_mean_it(theirs: CLIPVisionMod
     ours = encoders(theirs)[0]
     assert torch.equal(ours.blank(EMBEDS), torch.zeros(1, 24))
     with torch.no_grad():
-        told = theirs(pixel_values=torch.zeros(1, 3, 28, 28), output_hidden_states=True).hidden_states[-2]
-    assert (ours.blank(HIDDEN) - told).abs().max() < 1e-5
+        wanted = theirs(pixel_values=torch.zeros(1, 3, 28, 28), output_hidden_states=True).hidden_states[-2]
+    assert (ours.blank(HIDDEN) - wanted).abs().max() < 1e-5
     assert (ours.blank(HIDDEN) - ours.features(torch.zeros(1, 3, 28, 28), HIDDEN)).abs().max() > 1e-2
 
 

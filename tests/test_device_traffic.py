@@ -50,8 +50,8 @@ def run(func: Callable[..., Any], counts: list[int] | None = None) -> tuple[Tens
 
         torch.manual_seed(0)
         there = func(model, x.to(DEVICE), sigmas.to(DEVICE), disable=True)
-        told = Counter(traffic)
-        return there.to("cpu"), told
+        counted = Counter(traffic)
+        return there.to("cpu"), counted
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -68,7 +68,7 @@ def test_a_step_reads_its_noise_level_once_and_moves_nothing(name: str, eta: flo
 
 
 @pytest.mark.parametrize("plus", [False, True])
-def test_migc_brings_nothing_to_the_device_once_it_has_been_told(plus: bool) -> None:
+def test_migc_brings_nothing_to_the_device_once_it_is_prepared(plus: bool) -> None:
     name = "middle_block.1.transformer_blocks.0"
     shapes = migc_shapes({name: WIDTH}, WIDTH, plus=plus, blocks=("middle_block.1",))
     adapter = adapter_of(adapter_file(random_tensors(shapes), "migc"))

@@ -57,21 +57,21 @@ NEITHER: dict[str, Any] = {
 }
 
 
-def write(path: Path, told: Any) -> Path:
+def write(path: Path, contents: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if told is None:
+    if contents is None:
         path.write_bytes(b"")
     elif path.suffix.lower() == ".safetensors":
-        path.write_bytes(save(told))
+        path.write_bytes(save(contents))
     else:
-        torch.save(told, path)
+        torch.save(contents, path)
     return path
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name, told in {**ADAPTERS, **ENCODERS, **NEITHER}.items():
-        write(tmp_path / name, told)
+    for name, contents in {**ADAPTERS, **ENCODERS, **NEITHER}.items():
+        write(tmp_path / name, contents)
     return tmp_path
 
 

@@ -73,5 +73,5 @@ def test_a_delta_is_added_in_its_own_precision() -> None:
 def test_the_first_layer_of_an_inpainting_checkpoint_keeps_its_further_channels() -> None:
     weight = torch.randn(2, 9, 3, 3)
     delta = torch.randn(2, 4, 3, 3)
-    told = added(weight, delta)
-    assert torch.equal(told[:, :4], weight[:, :4] + delta) and torch.equal(told[:, 4:], weight[:, 4:])
+    total = added(weight, delta)
+    assert torch.equal(total[:, :4], weight[:, :4] + delta) and torch.equal(total[:, 4:], weight[:, 4:])

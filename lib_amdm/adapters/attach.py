@@ -130,7 +130,7 @@ class _Attachment:
         self.pending: dict[str, Tensor | None] = {}
         """The blocks whose cross-attention has still to be called, with a fuser's addition there."""
         self.within = False
-        """Whether an adapter itself runs the cross-attention, which calls the hooks again."""
+        """True while an adapter itself runs the cross-attention, which calls the hooks again."""
 
     def begin(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Choose the adapters that act in the call, whose latents are (rows, channels, height, width)."""

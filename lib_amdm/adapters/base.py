@@ -106,7 +106,7 @@ class Prepared:
     """
 
     attends = False
-    """Whether `attended` adds anything: its queries are computed for that alone."""
+    """True for a kind with an `attended` of its own: its queries are computed for that alone."""
 
     def __init__(self, adapter: Adapter, strength: float, until: float) -> None:
         self.adapter = adapter
@@ -188,7 +188,7 @@ class Adapter(Weights, ABC):
     folders: ClassVar[str]
     """A regular expression found, whatever its case, in the names of folders in which other programs keep its files."""
     needs_float32: ClassVar[bool] = False
-    """Whether half precision is not enough for its own layers; its results are cast."""
+    """True for a kind whose own layers are not exact enough in half precision; its results are cast."""
 
     def __init__(self, file: AdapterFile) -> None:
         super().__init__(file.tensors)

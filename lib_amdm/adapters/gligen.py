@@ -37,7 +37,7 @@ class Grounding(Adapter):
     """
 
     has_actions: ClassVar[bool]
-    """Whether files of this kind have a net for actions, which tells the two kinds apart."""
+    """True for the kind whose files have a net for actions."""
     position_net_tensors: ClassVar[tuple[str, ...]]
     """The tensors of the position net."""
 

@@ -1,4 +1,4 @@
-"""InteractDiffusion: who does what to whom, and where, by GLIGEN's fusers with triplets (Hoe et al., 2024)."""
+"""InteractDiffusion: interactions of things in their boxes, by GLIGEN's fusers with triplets (Hoe et al., 2024)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MAX_PIXELS = 50_000_000
 STRIP = 1 << 20
 """Pixels that are worked on at a time, so that no step needs a second picture's memory."""
 LONGEST_FORM = 16
-"""How often a picture's shorter side goes into its longer one at most; of a longer strip the middle is looked at."""
+"""The largest ratio of a picture's sides; only the middle of a longer strip is used."""
 
 # none that Pillow hands to another program, or whose header tells another size than the picture has
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 def as_text(picture: Any, name: str = "image") -> str:
-    """What a page's picture control holds (a PIL image, an array, a text, or None) as a setting's text.
+    """Return the value of a page's picture control (a PIL image, an array, a text, or None) as a setting's text.
 
-    AmdmError names the setting, `name`, where it is nothing of the kind.
+    AmdmError names the setting, `name`, for any other value.
     """
     if picture is None or isinstance(picture, str):
         return picture or ""
@@ -41,7 +41,7 @@ def as_text(picture: Any, name: str = "image") -> str:
     try:
         # the file lives for one request: speed counts more than size
         _storable(picture).save(file, "PNG", compress_level=1)
-    except Exception as error:  # how it fails depends on what it is that was given
+    except Exception as error:  # how it fails depends on the value
         raise AmdmError(
             f'AMDM: "{name}" must be a picture, in the API a picture file as base64, but it is {short(picture)}; '
             "change it."
@@ -58,20 +58,23 @@ def _storable(picture: Any) -> Image.Image:
 
 
 def opened(text: str, error_prefix: str) -> Image.Image:
-    """The reference picture in RGB, upright, on white where it is transparent; AmdmError where the text is none.
+    """Return the reference picture in RGB, upright, on white where it is transparent.
 
-    `error_prefix` opens a complaint.
+    AmdmError, which begins with `error_prefix`, where the text is no picture.
     """
-    return _seen(text, f"{error_prefix}: the adapter's image", _on_white)
+    return _read(text, f"{error_prefix}: the adapter's image", _on_white)
 
 
 def mask_of(text: str, error_prefix: str) -> Image.Image:
-    """A mask in grey, upright: the picture's transparency where it has any, or else its brightness."""
-    return _seen(text, f"{error_prefix}: the mask", lambda picture: _transparency(picture) or picture.convert("L"))
+    """Return a mask in grey, upright: the picture's transparency where it has any, or else its brightness.
+
+    AmdmError, which begins with `error_prefix`, where the text is no picture.
+    """
+    return _read(text, f"{error_prefix}: the mask", lambda picture: _transparency(picture) or picture.convert("L"))
 
 
 def shrunk(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with `side` pixels along its shorter side, in the bicubic way of CLIP's own preprocessing."""
+    """Return the picture with `side` pixels along its shorter side, in the bicubic way of CLIP's own preprocessing."""
     width, height = picture.size
     longest = LONGEST_FORM * min(width, height)
     left, top = (max(0, length - longest) // 2 for length in (width, height))
@@ -84,11 +87,11 @@ def shrunk(picture: Image.Image, side: int) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def fingerprint(text: str) -> str:
-    """Digits that tell pictures apart by what is in them, not by their files; "" for no picture."""
+    """Return digits that identify a picture by its pixels, not by its file; "" for no picture."""
     if not text:
         return ""
     try:
-        found = _seen(text, "AMDM: the picture", _digest)
+        found = _read(text, "AMDM: the picture", _digest)
     except AmdmError:
         found = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return found[:FINGERPRINT]
@@ -104,21 +107,21 @@ def _digest(picture: Image.Image) -> str:
     return found.hexdigest()
 
 
-def _seen(text: str, what: str, see: Callable[[Image.Image], T]) -> T:
-    """What `see` makes of the picture in `text`; AmdmError calls it `what`."""
+def _read(text: str, label: str, use: Callable[[Image.Image], T]) -> T:
+    """Return `use` of the picture in `text`; AmdmError calls it `label`."""
     try:
-        return see(_decoded(text))
+        return use(_decoded(text))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = MAX_PIXELS // 1_000_000
-        raise AmdmError(f"{what} has more than {most} million pixels; give a smaller one.") from error
+        raise AmdmError(f"{label} has more than {most} million pixels; give a smaller one.") from error
     except Exception as error:  # Pillow's readers fail at a damaged file in ways of every kind
         raise AmdmError(
-            f"{what} cannot be read ({type(error).__name__}); give a PNG, JPEG or WebP file, in the API as base64."
+            f"{label} cannot be read ({type(error).__name__}); give a PNG, JPEG or WebP file, in the API as base64."
         ) from error
 
 
 def _decoded(text: str) -> Image.Image:
-    """The picture upright, in 8 bits; refused by its header where it is too large."""
+    """Return the picture upright, in 8 bits; refused by its header where it is too large."""
     Image.init()
     known = [name for name in _FORMATS if name in Image.OPEN]
     picture: Image.Image = Image.open(io.BytesIO(_data(text)), formats=known)
@@ -136,16 +139,16 @@ def _data(text: str) -> bytes:
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in parts from top to bottom, with where they begin."""
+    """Yield the picture in parts from top to bottom, each with its first row's number."""
     rows = max(1, STRIP // picture.width)
     for top in range(0, picture.height, rows):
         yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
 
 
 def _in_eight_bits(picture: Image.Image) -> Image.Image:
-    """The tones of deep grey, which Pillow itself cuts off at 255; any other picture as it is.
+    """Return deep grey, which Pillow itself cuts off at 255, in 8 bits; any other picture as it is.
 
-    16 bits are scaled. Floats are where they are no more than 1, and stay otherwise.
+    16 bits are scaled. So are floats, where none is more than 1.
     """
     if picture.mode != "F" and not picture.mode.startswith("I"):
         return picture
@@ -162,7 +165,7 @@ def _in_eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _highest(picture: Image.Image) -> float:
-    """The highest number in a picture of floats."""
+    """Return the highest number in a picture of floats."""
     parts = (np.asarray(part) for _, part in _strips(picture))
     return max(float(part.max(initial=0, where=np.isfinite(part))) for part in parts)
 
@@ -172,7 +175,7 @@ def _may_be_transparent(picture: Image.Image) -> bool:
 
 
 def _transparency(picture: Image.Image) -> Image.Image | None:
-    """The picture's alpha; None where all of it is opaque."""
+    """Return the picture's alpha, or None where all of it is opaque."""
     if not _may_be_transparent(picture):
         return None
     alpha = Image.new("L", picture.size)

@@ -1,4 +1,4 @@
-"""Where in the picture a co-model speaks: boxes or a picture's mask, as a map over the latent."""
+"""The region of a co-model: boxes or a picture's mask, as a map over the latent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .pictures import mask_of
 
 
 def region_map(slot: CoModel, height: int, width: int, error_prefix: str) -> Tensor | None:
-    """The shares of a slot's region, (1, 1, height, width) from 0 to 1 in the latent's size; None: everywhere.
+    """Return the shares of a slot's region, (1, 1, height, width) from 0 to 1 in the latent's size; None: everywhere.
 
-    A share is how much of a latent's place is covered. Boxes and a mask are both meant where both are given. AmdmError
-    where the mask cannot be read; `error_prefix` opens the complaint.
+    A share is the covered part of a latent's place. Boxes and a mask together mean the parts that are in both.
+    AmdmError, which begins with `error_prefix`, where the mask cannot be read.
     """
     covered = torch.ones(1, 1, height, width)
     boxes = boxes_of(slot.region)
@@ -35,7 +35,7 @@ def region_map(slot: CoModel, height: int, width: int, error_prefix: str) -> Ten
 
 
 def _covered(boxes: Sequence[Box], height: int, width: int) -> Tensor:
-    """How much of each place is in any of the boxes."""
+    """Return the part of each place that is in any of the boxes, (height, width)."""
     xs, ys = (sorted({box[end] for box in boxes for end in ends}) for ends in ((0, 2), (1, 3)))
     inside = torch.zeros(len(ys) - 1, len(xs) - 1, dtype=torch.float64)
     for x0, y0, x1, y1 in boxes:
@@ -44,6 +44,6 @@ def _covered(boxes: Sequence[Box], height: int, width: int) -> Tensor:
 
 
 def _along(ends: Sequence[float], count: int) -> Tensor:
-    """How much of each of `count` places along a side lies between one of the ends and the next, (parts, count)."""
+    """Return the part of each of `count` places along a side that lies between one end and the next, (parts, count)."""
     places = torch.arange(count, dtype=torch.float64)
     return (torch.tensor(ends, dtype=torch.float64)[:, None] * count - places).clamp(0, 1).diff(dim=0)
