@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .aggregation import CORRECTIONS, Mix, Share, aggregate, slerp
 from .levels import Level, euler_step, posterior_mean, prediction_change
+from .readings import Reading
 from .sampler_call import Call, Grid, grid_of, observed
 
 NOISES = ("shared", "independent")
@@ -49,7 +50,9 @@ class CoRun:
     noisy latent, "independent" from noise of its own. seed: for independent noise, one number for the batch or one for
     each sample; None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it
     is shown this one, and the latent scaled along. told(sigma): what this model and the main one are told at a level;
-    once that changes, the model is evaluated again whatever the plan is.
+    once that changes, the model is evaluated again whatever the plan is. on_nan: called when the model has answered
+    with anything but finite numbers; the answer counts as the main model's own, since on a GPU this may be known only
+    a step later. None: its answers are taken as they are.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -61,6 +64,7 @@ class CoRun:
     region: Tensor | None = None
     sigma_max: float | None = None
     told: Callable[[float], Hashable] | None = None
+    on_nan: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
@@ -133,7 +137,9 @@ def amdm(
         early.offsets = [_offset(co, call.x, grid.levels[0], init) for co in running]
         early.going, early.within = going or early.going, within
         with observed(call.model, early.prediction) as model:
-            return call.on(model)
+            result = call.on(model)
+        early.report_nan(wait=True)
+        return result
 
     return sample
 
@@ -189,6 +195,7 @@ class _EarlySteps:
         self.changes: dict[int, Tensor] = {}
         self.differences: list[Tensor] = []
         self.told: list[Hashable] = []
+        self.finite: list[tuple[CoRun, Reading]] = []
         self.planned = 0
         self.over = self.busy = False
         self.thread = threading.get_ident()
@@ -196,7 +203,7 @@ class _EarlySteps:
     def going(self) -> bool:
         return True
 
-    def prediction(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor | None:
+    def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
         """What the sampler gets in place of `output`, the main model's own; None: that itself.
 
         The first evaluation in a step settles how much its prediction is changed; later ones in the same step, at the
@@ -205,7 +212,8 @@ class _EarlySteps:
         """
         if self.over or self.busy or threading.get_ident() != self.thread or x.shape != self.shape:
             return None
-        level = self.grid.level(sigma.flatten()[0].item())
+        self.report_nan()
+        level = self.grid.level(sigma.value())
         k = self.grid.step(level)
         if k >= self.steps:
             return None
@@ -228,6 +236,7 @@ class _EarlySteps:
             return torch.zeros_like(denoised)
         latents = [x, *(x + offset for offset in self.offsets)]
         self._evaluate(k, [latent.to(kind) for latent in latents[1:]], denoised, level)
+        self.report_nan()
         if not self.going():
             return None
         predictions = [denoised, *(denoised + difference for difference in self.differences)]
@@ -255,10 +264,27 @@ class _EarlySteps:
             for index, (co, latent) in enumerate(zip(self.co_models, latents)):
                 if due or told[index] != self.told[index]:
                     difference = _denoised(co, latent, level).to(denoised) - denoised
-                    self.differences[index : index + 1] = [difference]
+                    self.differences[index : index + 1] = [self._finite(co, difference)]
         finally:
             self.busy = False
         self.told = told
+
+    def _finite(self, co: CoRun, difference: Tensor) -> Tensor:
+        """The difference, or none where it is not finite and somebody is to hear of that."""
+        if co.on_nan is None:
+            return difference
+        finite = difference.isfinite().all()
+        self.finite.append((co, Reading(finite)))
+        return torch.where(finite, difference, 0)
+
+    def report_nan(self, wait: bool = False) -> None:
+        """Tell of answers that were not finite, as far as this is known by now; wait: of all of them."""
+        waiting, self.finite = self.finite, []
+        for co, finite in waiting:
+            if not wait and not finite.arrived:
+                self.finite.append((co, finite))
+            elif not finite.value() and co.on_nan is not None:
+                co.on_nan()
 
 
 def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:

@@ -128,7 +128,7 @@ class A1111SlotModel(SlotModel):
                 cond,
                 uncond,
                 self.cond_scale,
-                run.skips_uncond(step, host_sigma[0].item()),
+                run.skips_uncond(step, host_sigma),
                 shared.opts.batch_cond_uncond,
                 self._announcing(step),
             )

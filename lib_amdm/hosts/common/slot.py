@@ -217,18 +217,18 @@ class SlotModel:
         try:
             with self._in_words("running"):
                 denoised = self._denoised(x, sigma, step)
-            self._refuse_nan(denoised)
         except AmdmError as error:
             run.failed(error)
             return x
         self.evaluations += 1
         return denoised
 
-    def _refuse_nan(self, denoised: torch.Tensor) -> None:
-        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
-            raise AmdmError(
-                f'{self.who}: "{self.info.name}" gave NaN; choose another checkpoint, or {self.nan_remedy}.'
-            )
+    def gave_nan(self) -> None:
+        """Fail the pass: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        self.evaluations -= 1
+        self.run.failed(
+            AmdmError(f'{self.who}: "{self.info.name}" gave NaN; choose another checkpoint, or {self.nan_remedy}.')
+        )
 
     @contextmanager
     def _in_words(self, doing: str) -> Iterator[None]:

@@ -101,7 +101,7 @@ class ForgeSlotModel(PatcherSlotModel):
             run.bring(self.unet, x.shape)
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = None if self.uncond is None else prompt_parser.reconstruct_cond_batch(self.uncond, step)
-        cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
+        cond_scale = 1.0 if run.skips_uncond(step, sigma) else self.cond_scale
         with run.mains_random_numbers(), self.at_work(step):
             shown = run.shown(x, sigma)
             denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)

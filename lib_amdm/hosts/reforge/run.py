@@ -99,7 +99,7 @@ class ReForgeSlotModel(PatcherSlotModel):
             run.bring(self.unet, x.shape)
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = prompt_parser.reconstruct_cond_batch(self.uncond, step)
-        cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
+        cond_scale = 1.0 if run.skips_uncond(step, sigma) else self.cond_scale
         with run.mains_random_numbers(), self.at_work(step):
             denoised = forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts)
         return run.masked(denoised, sigma)

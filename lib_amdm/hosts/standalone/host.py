@@ -340,19 +340,18 @@ class _SlotModel:
         # above what the main model knows itself, both are shown what neither does
         highest = own if own < main else None
         size, told = job.latent_size, self.told if self.adapter else None
-        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, told=told)
+        more = {"sigma_max": highest, "told": told, "on_nan": self.gave_nan}
+        return co_run(self.number, self.slot, self.denoiser, job.seeds, size, **more)
 
     def told(self, sigma: float) -> bool:
         """Whether the slot's adapter works at a noise level."""
         return self.progress(sigma) < self.slot.until
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        denoised = self.denoiser(x, sigma)
-        if not torch.isfinite(denoised).all():
-            raise AmdmError(
-                f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
-            )
-        return denoised
+    def gave_nan(self) -> None:
+        """Fail the picture: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        raise AmdmError(
+            f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
+        )
 
 
 def _reporter(
