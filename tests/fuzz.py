@@ -398,7 +398,7 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
     "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
     "files": (
-        st.tuples(st.sampled_from([".safetensors", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()),
+        st.tuples(st.sampled_from([".safetensors", ".gguf", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()),
         file_holds,
     ),
 }
