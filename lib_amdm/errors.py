@@ -1,4 +1,4 @@
-"""How a complaint is worded: one sentence on one line, of a length that can be read, whatever it has to tell of."""
+"""AMDM's errors, and their wording: one sentence on one line, of a readable length, whatever it quotes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ LONGEST = 500
 SHORT = 80
 """Characters of a value that a complaint tells of."""
 _CUT = "..."
+
+
+class AmdmError(Exception):
+    """AMDM cannot do what was asked: one sentence that names the slot, the file or setting, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_sentence(message))
+
+
+class AdapterError(ValueError):
+    """An adapter cannot do what was asked: one sentence that names the file or the setting, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_sentence(message))
 
 
 def one_sentence(text: str, limit: int = LONGEST) -> str:

@@ -35,13 +35,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.adapters.container import opened, refuse_code
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.regions import region_map
-from lib_amdm.errors import LONGEST
+from lib_amdm.errors import LONGEST, AdapterError, AmdmError
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
 from lib_amdm.settings import Adapted, CoModel, Settings, SettingsError, Spec, flat, specs
 from lib_amdm.webui import infotext

@@ -19,10 +19,9 @@ from hostile_files import HOSTILE, PKL, Boom, archive, evil
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.container import opened, refuse_code
 from lib_amdm.adapters.convert import main
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused, load_inert, look
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.standalone.host import Job, Standalone
 
 NAMES = ("x.ckpt", "x.PT", "x.bin", "x.pth", "x.sft", "x.safetensors.ckpt", "x")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from modules import scripts, shared
 
-from ...comodels.base import AmdmError
 from ...comodels.mixing import co_run
+from ...errors import AmdmError
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, Adapted, CoModel
 from .adapters import AtWorkOnMain

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...comodels.adapted import Adapters, AtWork, Place
-from ...comodels.adapter_list import Folder, files_in, find_title, lists, readable
-from ...comodels.base import AmdmError
+from ...comodels.adapter_use import Adapters, AtWork, Place
+from ...comodels.cache import FileState, InMemory, Loaded, Pool
+from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, mixed
-from ...comodels.pool import FileState, InMemory, Loaded, Pool
+from ...errors import AmdmError
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings
 from . import sampling
@@ -177,20 +177,24 @@ class Standalone:
     def refresh_adapters(self) -> None:
         self.adapters.refresh()
 
-    def _file(self, name: str, who: str) -> CheckpointFile:
+    def _file(self, name: str, error_prefix: str) -> CheckpointFile:
         title = self.checkpoint_title(name)
         if title is None:
             listed = ", ".join(self._files) or "empty"
-            raise AmdmError(f'{who}: "{name}" is not in the list of checkpoints ({listed}); choose one from it.')
+            raise AmdmError(
+                f'{error_prefix}: "{name}" is not in the list of checkpoints ({listed}); choose one from it.'
+            )
         if not self._files[title].is_file():
-            raise AmdmError(f'{who}: "{title}" is not in its folder any more; refresh the list of checkpoints.')
-        return CheckpointFile(self._files[title], title, who)
+            raise AmdmError(
+                f'{error_prefix}: "{title}" is not in its folder any more; refresh the list of checkpoints.'
+            )
+        return CheckpointFile(self._files[title], title, error_prefix)
 
     # what is loaded
 
-    def load(self, name: str, who: str = "AMDM") -> Loaded:
-        """The checkpoint's StandaloneModel, from the pool where it is kept; `who` opens a complaint about it."""
-        file = self._file(name, who)
+    def load(self, name: str, error_prefix: str = "AMDM") -> Loaded:
+        """The checkpoint's StandaloneModel, from the pool where it is kept; `error_prefix` opens its errors."""
+        file = self._file(name, error_prefix)
 
         def read() -> Loaded:
             model = StandaloneModel(file, self.device, self.dtype)
@@ -223,8 +227,8 @@ class Standalone:
         """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""
         if not adapted.used:
             return None
-        who, control = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
-        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, who, control)
+        error_prefix, panel_label = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
+        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, error_prefix, panel_label)
         return self.adapters.prepare(adapted, place)
 
     # a picture
@@ -321,8 +325,8 @@ class _SlotModel:
     ) -> None:
         self.number, self.slot, self.progress = number, slot, progress
         self.main = host.load(job.checkpoint).model
-        who = f"AMDM slot {number}"
-        loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, who)
+        error_prefix = f"AMDM slot {number}"
+        loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
         self.title = loaded.name
         count = len(job.prompts)
         self.adapter = host.adapter_on(loaded.model, slot.adapted, job.seeds, number)
@@ -330,7 +334,7 @@ class _SlotModel:
             [slot.prompt] * count if slot.prompt else job.prompts,
             [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
             slot.cfg_scale or job.cfg_scale,
-            who,
+            error_prefix,
             self.adapter,
             progress,
         )
