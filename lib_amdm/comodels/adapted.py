@@ -26,7 +26,7 @@ from ..adapters.ip_adapter import Encoder, IPAdapter
 from ..adapters.make import adapter_of
 from ..adapters.migc import Migc
 from ..layout import Layout
-from ..settings import Adapted
+from ..settings import AdapterSettings
 from . import pictures
 from .adapter_list import FileList
 from .base import AmdmError
@@ -71,7 +71,7 @@ class Adapters:
         self.pool, self.features = Pool(), Texts(FEATURES_KEPT)
         self._encoders: dict[Encoder, FileState] = {}
 
-    def prepare(self, adapted: Adapted, place: Place) -> AtWork:
+    def prepare(self, adapted: AdapterSettings, place: Place) -> AtWork:
         """The adapter that `adapted` names, told everything, ready to work on the place's UNet; AmdmError in words."""
         with in_words(place.who):
             adapter = self._adapter(adapted.adapter, place)
@@ -122,7 +122,7 @@ class Adapters:
             )
         adapter.layers(blocks_of(place.unet))
 
-    def _told(self, adapter: Adapter, adapted: Adapted, place: Place) -> Prepared:
+    def _told(self, adapter: Adapter, adapted: AdapterSettings, place: Place) -> Prepared:
         often = {"strength": adapted.strength, "until": adapted.until}
         if isinstance(adapter, IPAdapter):
             return adapter.told(*self._features(adapter, adapted.image, place), **often)
