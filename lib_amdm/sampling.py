@@ -49,10 +49,10 @@ class CoRun:
     the latent, by which the share is multiplied. eta: its correction. noise: "shared" starts from the main model's
     noisy latent, "independent" from noise of its own. seed: for independent noise, one number for the batch or one for
     each sample; None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it
-    is shown this one, and the latent scaled along. told(sigma): what this model and the main one are told at a level;
-    once that changes, the model is evaluated again whatever the plan is. on_nan: called when the model has answered
-    with anything but finite numbers; the answer counts as the main model's own, since on a GPU this may be known only
-    a step later. None: its answers are taken as they are.
+    is shown this one, and the latent scaled along. state_key(sigma): what this model and the main one are told at a
+    level; once it changes, the model is evaluated again whatever the plan is. on_nan: called when the model has
+    answered with anything but finite numbers; the answer counts as the main model's own, since on a GPU this may be
+    known only a step later. None: its answers are taken as they are.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +63,7 @@ class CoRun:
     gamma_end: float | None = None
     region: Tensor | None = None
     sigma_max: float | None = None
-    told: Callable[[float], Hashable] | None = None
+    state_key: Callable[[float], Hashable] | None = None
     on_nan: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ def amdm(
     init: Tensor | None = None,
     within: Tensor | None = None,
     nominal_steps: int = 20,
-    going: Callable[[], bool] | None = None,
+    still_mixing: Callable[[], bool] | None = None,
     force: bool = False,
     mix: Mix = slerp,
 ) -> Callable[..., Any]:
@@ -111,9 +111,10 @@ def amdm(
 
     init: the clean latent that the sampler's input was noised from (img2img), for independent noise. within: where the
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
-    range of a sampler without a grid (DPM adaptive) is divided to say what the first K steps are. going: asked before
-    and after the co-models are run; once it says no, the main model goes on alone. force: go through the aggregation
-    even where it changes nothing (K >= 1 and every gamma 0). mix: what is done in slerp's place, for comparisons.
+    range of a sampler without a grid (DPM adaptive) is divided to say what the first K steps are. still_mixing: asked
+    before and after the co-models are run; once it says no, the main model goes on alone. force: go through the
+    aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: what is done in slerp's place, for
+    comparisons.
 
     With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
     arguments as they are.
@@ -135,7 +136,7 @@ def amdm(
         early.plan = spread(grid.levels, mixed, count)
         early.shape = call.x.shape
         early.offsets = [_offset(co, call.x, grid.levels[0], init) for co in running]
-        early.going, early.within = going or early.going, within
+        early.still_mixing, early.within = still_mixing or early.still_mixing, within
         with observed(call.model, early.prediction) as model:
             result = call.on(model)
         early.report_nan(wait=True)
@@ -194,13 +195,13 @@ class _EarlySteps:
         self.etas, self.correction, self.mix = [eta, *(co.eta for co in co_models)], correction, mix
         self.changes: dict[int, Tensor] = {}
         self.differences: list[Tensor] = []
-        self.told: list[Hashable] = []
+        self.state_keys: list[Hashable] = []
         self.finite: list[tuple[CoRun, Reading]] = []
         self.planned = 0
         self.over = self.busy = False
         self.thread = threading.get_ident()
 
-    def going(self) -> bool:
+    def still_mixing(self) -> bool:
         return True
 
     def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
@@ -227,7 +228,7 @@ class _EarlySteps:
 
     def _change(self, k: int, x: Tensor, output: Tensor, level: Level) -> Tensor | None:
         """How the prediction of step k differs from the main model's own; None once the main model goes on alone."""
-        if not self.going():
+        if not self.still_mixing():
             return None
         wide = torch.promote_types(x.dtype, torch.float32)
         x, kind, level_next = x.to(wide), x.dtype, self.grid.levels[k + 1]
@@ -237,7 +238,7 @@ class _EarlySteps:
         latents = [x, *(x + offset for offset in self.offsets)]
         self._evaluate(k, [latent.to(kind) for latent in latents[1:]], denoised, level)
         self.report_nan()
-        if not self.going():
+        if not self.still_mixing():
             return None
         predictions = [denoised, *(denoised + difference for difference in self.differences)]
         ys = [euler_step(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
@@ -255,19 +256,19 @@ class _EarlySteps:
 
     def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
         """Take the differences from the main model anew where the plan, or what a model is told, asks for it."""
-        told = [co.told(level.ratio) if co.told else None for co in self.co_models]
+        state_keys = [co.state_key(level.ratio) if co.state_key else None for co in self.co_models]
         # a sampler that leaves out a level of the grid catches up
         due = self.planned < bisect_right(self.plan, k)
         self.planned += due
         self.busy = True
         try:
             for index, (co, latent) in enumerate(zip(self.co_models, latents)):
-                if due or told[index] != self.told[index]:
+                if due or state_keys[index] != self.state_keys[index]:
                     difference = _denoised(co, latent, level).to(denoised) - denoised
                     self.differences[index : index + 1] = [self._finite(co, difference)]
         finally:
             self.busy = False
-        self.told = told
+        self.state_keys = state_keys
 
     def _finite(self, co: CoRun, difference: Tensor) -> Tensor:
         """The difference, or none where it is not finite and somebody is to hear of that."""

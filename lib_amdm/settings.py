@@ -279,7 +279,7 @@ def _main(spec: Spec) -> Any:
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdapterSettings:
     """An adapter on a model, and what it is told: that of the main model (`main_adapter`), or a slot's."""
 
     adapter: str = _main(_ADAPTER)
@@ -387,9 +387,9 @@ class CoModel:
         return self.gamma > 0 or bool(self.gamma_end)
 
     @property
-    def adapted(self) -> Adapted:
+    def adapter_settings(self) -> AdapterSettings:
         """The adapter on this model, and what it is told."""
-        return Adapted(self.adapter, self.strength, self.until, self.image, self.layout)
+        return AdapterSettings(self.adapter, self.strength, self.until, self.image, self.layout)
 
 
 @dataclass(frozen=True)
@@ -435,7 +435,7 @@ class Settings:
         choices=("relative", "own", "paper"),
         advanced=True,
     )
-    main_adapter: Adapted = Adapted()
+    main_adapter: AdapterSettings = AdapterSettings()
     co_models: tuple[CoModel, ...] = ()
 
     @property
@@ -445,15 +445,15 @@ class Settings:
         return tuple((number, slot) for number, slot in numbered if slot.used and slot.speaks)
 
     @property
-    def co_runs(self) -> bool:
+    def mixes(self) -> bool:
         """Whether models are run together: there is a step to mix in, and a slot that changes the picture."""
-        mixes = self.steps == AUTO or self.steps > self.start
-        return self.enabled and mixes and bool(self.active)
+        has_steps = self.steps == AUTO or self.steps > self.start
+        return self.enabled and has_steps and bool(self.active)
 
     @property
     def runs(self) -> bool:
         """False where AMDM must not touch anything: off, or no models to run together and no main adapter."""
-        return self.co_runs or (self.enabled and self.main_adapter.used)
+        return self.mixes or (self.enabled and self.main_adapter.used)
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Settings:
@@ -473,7 +473,7 @@ class Settings:
                 f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run; use fewer.'
             )
         co_models = tuple(_build(CoModel, slot, f"co_models[{index}].") for index, slot in enumerate(slots))
-        main_adapter = _build(Adapted, _or_default(given.get("main_adapter"), {}), "main_adapter.")
+        main_adapter = _build(AdapterSettings, _or_default(given.get("main_adapter"), {}), "main_adapter.")
         nested = ("main_adapter", "co_models")
         own = _build(cls, {name: value for name, value in given.items() if name not in nested}, "", beside=nested)
         return replace(own, main_adapter=main_adapter, co_models=co_models).checked()
@@ -486,7 +486,7 @@ class Settings:
                 f"AMDM: the settings must be an object with names, or a plain list, but they are {short(values)}; "
                 "send an object."
             )
-        main, adapted, slot = specs(cls), specs(Adapted), specs(CoModel)
+        main, adapted, slot = specs(cls), specs(AdapterSettings), specs(CoModel)
         before = len(main) + len(adapted)
         count, left_over = divmod(len(values) - before, len(slot))
         if count < 0 or left_over:
@@ -507,11 +507,11 @@ class Settings:
         told["co_models"] = [_values(slot) for slot in self.co_models]
         return told
 
-    def holder(self, slot: int, spec: Spec) -> Settings | Adapted | CoModel:
+    def holder(self, slot: int, spec: Spec) -> Settings | AdapterSettings | CoModel:
         """What holds a setting of `flat`."""
         if slot:
             return self.co_models[slot - 1]
-        return self.main_adapter if spec in specs(Adapted) else self
+        return self.main_adapter if spec in specs(AdapterSettings) else self
 
     def value(self, slot: int, spec: Spec) -> Any:
         """The value of a setting of `flat`."""
@@ -535,7 +535,7 @@ class Settings:
         """The settings as a JSON Schema."""
         properties = {spec.name: spec.schema() for spec in specs(cls)}
         properties["main_adapter"] = {
-            **_object_schema(Adapted),
+            **_object_schema(AdapterSettings),
             "type": ["object", "null"],
             "description": MAIN_ADAPTER_HELP,
             "default": {},
@@ -568,7 +568,7 @@ def _etas_at_most(limit: float) -> dict[str, Any]:
 
 
 def specs(of: type) -> list[Spec]:
-    """The settings of `Settings`, `Adapted` or `CoModel`, in the order of the panel and of the plain list."""
+    """The settings of `Settings`, `AdapterSettings` or `CoModel`, in the order of the panel and of the plain list."""
     return [item.metadata["spec"] for item in fields(of) if "spec" in item.metadata]
 
 
@@ -582,7 +582,7 @@ def flat(slots: int) -> Iterator[tuple[int, Spec]]:
 
     The main model's adapter follows the main settings, and then each slot.
     """
-    for spec in (*specs(Settings), *specs(Adapted)):
+    for spec in (*specs(Settings), *specs(AdapterSettings)):
         yield 0, spec
     for slot in range(1, slots + 1):
         for spec in specs(CoModel):
@@ -593,7 +593,7 @@ def api_path(slot: int, spec: Spec) -> str:
     """Where a setting of `flat` stands in the API's object: "steps", "main_adapter.image", "co_models[1].gamma"."""
     if slot:
         return f"co_models[{slot - 1}].{spec.name}"
-    return f"main_adapter.{spec.name}" if spec in specs(Adapted) else spec.name
+    return f"main_adapter.{spec.name}" if spec in specs(AdapterSettings) else spec.name
 
 
 def infotext_label(slot: int, spec: Spec) -> str:
@@ -622,7 +622,7 @@ def _or_default(given: Any, default: Any) -> Any:
     return default if given is None else given
 
 
-def _values(holder: Settings | Adapted | CoModel) -> dict[str, Any]:
+def _values(holder: Settings | AdapterSettings | CoModel) -> dict[str, Any]:
     told = {}
     for item in fields(holder):
         if item.default is not MISSING and "spec" in item.metadata:

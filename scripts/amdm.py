@@ -58,7 +58,7 @@ class Script(scripts.Script):
                 HOST,
                 p,
                 lambda: xyz.overlay(api.read_args(args), cell),
-                options.goes_on(HOST),
+                options.continue_on_error(HOST),
                 options.pool_limit(HOST),
                 hook,
             )

@@ -227,7 +227,7 @@ def test_without_logins_nobody_is_asked() -> None:
 
 def test_options_have_defaults_before_they_are_registered() -> None:
     host = FakeHost()
-    assert (options.slots(host), options.pool_limit(host), options.goes_on(host)) == (3, 2, False)
+    assert (options.slots(host), options.pool_limit(host), options.continue_on_error(host)) == (3, 2, False)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_options_are_kept_in_range(value: Any, slots: int, pool_limit: int) -> N
 
 
 def test_on_error() -> None:
-    assert options.goes_on(FakeHost(amdm_on_error="go on without AMDM"))
-    assert not options.goes_on(FakeHost(amdm_on_error="stop"))
-    assert not options.goes_on(FakeHost(amdm_on_error=None))
+    assert options.continue_on_error(FakeHost(amdm_on_error="go on without AMDM"))
+    assert not options.continue_on_error(FakeHost(amdm_on_error="stop"))
+    assert not options.continue_on_error(FakeHost(amdm_on_error=None))
 
 
 def test_the_section_of_the_settings_page() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.sampling import CoRun
-from lib_amdm.settings import AUTO, Adapted, CoModel, Settings, SettingsError
+from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import run
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
@@ -89,7 +89,7 @@ class FakeRun:
     def adapt_main(self, adapted):
         self.adapted = adapted
 
-    def co_runs(self, slots):
+    def load_co_models(self, slots):
         self.slots = slots
         if self.error:
             raise self.error
@@ -122,9 +122,9 @@ def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
     return host
 
 
-def prepared(host, sampler, settings=SETTINGS, goes_on=False, enable_hr=False):
+def prepared(host, sampler, settings=SETTINGS, continue_on_error=False, enable_hr=False):
     p = SimpleNamespace(sampler=sampler, extra_generation_params={"Model": "main"}, enable_hr=enable_hr)
-    return p, run.prepare(host, p, lambda: settings, goes_on, 2, {})
+    return p, run.prepare(host, p, lambda: settings, continue_on_error, 2, {})
 
 
 def euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -182,7 +182,7 @@ def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
 def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
     sampler = SimpleNamespace(func=euler)
     host = host_with(FakeRun(AmdmError("AMDM slot 1: broken")))
-    _, chosen = prepared(host, sampler, goes_on=True)
+    _, chosen = prepared(host, sampler, continue_on_error=True)
     run.attach(sampler, chosen)
     assert host.comments == ["AMDM slot 1: broken"]
     assert sampler.func is euler
@@ -224,7 +224,7 @@ def test_off_is_no_work(which):
 
 # --- the main model's adapter ---
 
-ADAPTED = Adapted(adapter="ip.safetensors")
+ADAPTED = AdapterSettings(adapter="ip.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,8 @@ def test_it_needs_no_step_and_no_slot(idle):
 
 def test_an_idle_one_is_not_prepared():
     host_run = FakeRun()
-    prepared(host_with(host_run), SimpleNamespace(func=euler), replace(SETTINGS, main_adapter=Adapted(strength=0)))
+    settings = replace(SETTINGS, main_adapter=AdapterSettings(strength=0))
+    prepared(host_with(host_run), SimpleNamespace(func=euler), settings)
     assert host_run.adapted is None and len(host_run.slots) == 1
 
 

@@ -26,7 +26,7 @@ from ..adapters.make import adapter_of
 from ..adapters.migc import Migc
 from ..errors import AdapterError, AmdmError
 from ..layout import Layout
-from ..settings import Adapted
+from ..settings import AdapterSettings
 from . import pictures
 from .cache import FileState, InMemory, Loaded, Pool, Recent
 from .file_list import FileList
@@ -70,7 +70,7 @@ class Adapters:
         self.pool, self.features = Pool(), Recent(FEATURES_KEPT)
         self._encoders: dict[Encoder, FileState] = {}
 
-    def prepare(self, adapted: Adapted, place: Place) -> AtWork:
+    def prepare(self, adapted: AdapterSettings, place: Place) -> AtWork:
         """The adapter that `adapted` names, told everything, ready to work on the place's UNet; AmdmError in words."""
         with in_words(place.error_prefix):
             adapter = self._adapter(adapted.adapter, place)
@@ -121,7 +121,7 @@ class Adapters:
             )
         adapter.layers(blocks_of(place.unet))
 
-    def _told(self, adapter: Adapter, adapted: Adapted, place: Place) -> Prepared:
+    def _told(self, adapter: Adapter, adapted: AdapterSettings, place: Place) -> Prepared:
         often = {"strength": adapted.strength, "until": adapted.until}
         if isinstance(adapter, IPAdapter):
             return adapter.told(*self._features(adapter, adapted.image, place), **often)

@@ -17,7 +17,7 @@ from ..settings import (
     NO_ADAPTER,
     NO_CHECKPOINT,
     PICTURES,
-    Adapted,
+    AdapterSettings,
     Settings,
     Spec,
     flat,
@@ -42,13 +42,13 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
     what makes the picture understandable (`Spec.terse` is False). The same holds for an adapter. Of its picture the
     entry has a fingerprint, because a picture file is too long for an infotext.
     """
-    ran = dict(settings.active) if settings.co_runs else {}
+    ran = dict(settings.active) if settings.mixes else {}
     names = {number: titles.get(number, slot.checkpoint) for number, slot in ran.items()}
     slots = (replace(slot, checkpoint=names.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
     named = replace(settings, co_models=tuple(slots))
     told = {}
     for number, spec in flat(len(settings.co_models)):
-        adapted = named.co_models[number - 1].adapted if number else named.main_adapter
+        adapted = named.co_models[number - 1].adapter_settings if number else named.main_adapter
         if (number and number not in ran) or (_of_adapter(spec) and not adapted.used):
             continue
         value = named.value(number, spec)
@@ -105,7 +105,7 @@ def pasted_image(label: str, params: Mapping[str, Any]) -> None:
         gr.Warning(words)
 
 
-_ADAPTERS_OWN = frozenset(spec.name for spec in specs(Adapted))
+_ADAPTERS_OWN = frozenset(spec.name for spec in specs(AdapterSettings))
 
 
 def _of_adapter(spec: Spec) -> bool:

@@ -33,7 +33,7 @@ def pool_limit(host: Page) -> int:
     return _number(host, POOL_LIMIT, DEFAULT_POOL_LIMIT, 0, MAX_POOL_LIMIT)
 
 
-def goes_on(host: Page) -> bool:
+def continue_on_error(host: Page) -> bool:
     """Whether a picture is made by the main model alone where AMDM cannot do what it was asked."""
     return _value(host, ON_ERROR) == GO_ON
 

@@ -17,7 +17,7 @@ from ..settings import (
     NO_ADAPTER,
     NO_CHECKPOINT,
     PICTURES,
-    Adapted,
+    AdapterSettings,
     CoModel,
     Settings,
     Spec,
@@ -37,7 +37,7 @@ EXAMPLE_REGION = "0 0 0.5 1"
 SIDES = ("width", "height")
 """The WebUI's sliders that a region's drawing follows."""
 
-OF_ADAPTERS = tuple(spec.name for spec in specs(Adapted))
+OF_ADAPTERS = tuple(spec.name for spec in specs(AdapterSettings))
 """What belongs to a slot's adapter: a fold of its own."""
 
 HIRES_ONLY = ("pass",)
@@ -127,7 +127,7 @@ class _Builder:
             with gr.Row():
                 self.add(0, (spec for spec in others if not spec.advanced))
             with gr.Accordion("Adapter of the main model", open=False, elem_id=self.elem_id("main_adapter")):
-                self.adapter(0, specs(Adapted))
+                self.adapter(0, specs(AdapterSettings))
             with gr.Tabs(elem_id=self.elem_id("co_models")):
                 for slot in range(1, self.slots + 1):
                     with gr.Tab(f"Co-model {slot}", id=slot, elem_id=self.elem_id(f"co_model_{slot}")):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..layout import EXAMPLE
-from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, Adapted, CoModel, Settings
+from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, AdapterSettings, CoModel, Settings
 
 INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
 MIGC = "MIGC_SD14.ckpt"
@@ -54,7 +54,7 @@ def _listed(name: str, listed: list[str]) -> str:
 
 
 def _paper(eta: float, *co_models: CoModel) -> Settings:
-    main = Adapted(adapter=INTERACT_DIFFUSION, layout=EXAMPLE)
+    main = AdapterSettings(adapter=INTERACT_DIFFUSION, layout=EXAMPLE)
     return Settings(True, steps=3, evaluations=0, eta=eta, correction="paper", main_adapter=main, co_models=co_models)
 
 

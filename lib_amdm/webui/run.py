@@ -93,21 +93,26 @@ def original(sampler: Any) -> Callable[..., Any]:
 
 
 def prepare(
-    host: Host, p: Any, read_settings: Callable[[], Settings], goes_on: bool, pool_limit: int, hook: Mapping[str, Any]
+    host: Host,
+    p: Any,
+    read_settings: Callable[[], Settings],
+    continue_on_error: bool,
+    pool_limit: int,
+    hook: Mapping[str, Any],
 ) -> Run | Failure | None:
     """What the coming pass shall run: models are loaded and texts encoded here, and what is wrong is kept for it."""
     host_run = None
     try:
         settings = read_settings()
-        if settings.co_runs and not _wanted(host, p, settings):
+        if settings.mixes and not _wanted(host, p, settings):
             # the main model's adapter is part of that model, and works in every pass
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
-        host_run = host.run(p, goes_on, hook, original(p.sampler))
+        host_run = host.run(p, continue_on_error, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
-        co_runs = host_run.co_runs(settings.active) if settings.co_runs else []
+        co_runs = host_run.load_co_models(settings.active) if settings.mixes else []
         return Run(host, p, settings, pool_limit, host_run, co_runs)
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
@@ -117,7 +122,7 @@ def prepare(
     if host_run is not None:
         # the slots before the one that failed are loaded, and the user's limit holds for them too
         host_run.finish(pool_limit)
-    if not goes_on:
+    if not continue_on_error:
         return Failure(problem)
     host.comment(p, str(problem))
     return None

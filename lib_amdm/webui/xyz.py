@@ -18,7 +18,7 @@ from ..settings import (
     MAIN_CHECKPOINT,
     NO_ADAPTER,
     NO_CHECKPOINT,
-    Adapted,
+    AdapterSettings,
     CoModel,
     Settings,
     SettingsError,
@@ -46,8 +46,8 @@ class Target(NamedTuple):
     name: str
 
     @property
-    def holder(self) -> type[Settings] | type[Adapted] | type[CoModel]:
-        return {MAIN: Settings, MAIN_ADAPTER: Adapted}.get(self.slot, CoModel)
+    def holder(self) -> type[Settings] | type[AdapterSettings] | type[CoModel]:
+        return {MAIN: Settings, MAIN_ADAPTER: AdapterSettings}.get(self.slot, CoModel)
 
     @property
     def spec(self) -> Spec:

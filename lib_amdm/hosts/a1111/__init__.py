@@ -16,8 +16,8 @@ class A1111(WebUIHost):
 
     name = "A1111"
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> A1111Run:
-        return A1111Run(self, p, goes_on, hook, sampler)
+    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> A1111Run:
+        return A1111Run(self, p, continue_on_error, hook, sampler)
 
     def free(self) -> None:
         devices.torch_gc()

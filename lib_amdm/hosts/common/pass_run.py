@@ -12,7 +12,7 @@ from modules import scripts, shared
 from ...comodels.mixing import co_run
 from ...errors import AmdmError
 from ...sampling import CoRun
-from ...settings import MAIN_CHECKPOINT, Adapted, CoModel
+from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from .adapters import AtWorkOnMain
 from .host import WebUIHost
 from .slot import SlotModel
@@ -22,9 +22,9 @@ class WebUIRun:
     """One pass of one batch: the co-models of its slots, their texts, and how the main model's rules apply to them."""
 
     def __init__(
-        self, host: WebUIHost, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
+        self, host: WebUIHost, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
     ) -> None:
-        self.host, self.p, self.goes_on, self.hook = host, p, goes_on, hook
+        self.host, self.p, self.continue_on_error, self.hook = host, p, continue_on_error, hook
         self.sampler = p.sampler
         parameters = inspect.signature(sampler).parameters
         self.on_timesteps = "timesteps" in parameters
@@ -49,9 +49,9 @@ class WebUIRun:
         """A slot's model, loaded and with its texts encoded."""
         raise NotImplementedError
 
-    def adapt_main(self, adapted: Adapted) -> None:
+    def adapt_main(self, settings: AdapterSettings) -> None:
         try:
-            self.main_model = self.slot_model(0, CoModel(checkpoint=MAIN_CHECKPOINT, **vars(adapted)))
+            self.main_model = self.slot_model(0, CoModel(checkpoint=MAIN_CHECKPOINT, **vars(settings)))
         finally:
             shared.state.textinfo = None
 
@@ -59,7 +59,7 @@ class WebUIRun:
     def denoiser(self) -> Any:
         return self.sampler.model_wrap_cfg
 
-    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+    def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         self.refuse_main()
         try:
             for number, slot in slots:
@@ -77,7 +77,7 @@ class WebUIRun:
                 size,
                 # above what the main model knows itself, both are shown what neither does
                 sigma_max=own[model.number] if own[model.number] < highest else None,
-                told=model.told,
+                state_key=model.state_key,
                 on_nan=None if shared.cmd_opts.disable_nan_check else model.gave_nan,
             )
             for model in self.models
@@ -94,7 +94,7 @@ class WebUIRun:
             "init": None if x is noise else x,
             "within": self.within,
             "nominal_steps": self.pass_steps,
-            "going": self.going,
+            "still_mixing": self.still_mixing,
         }
 
     @property
@@ -124,7 +124,7 @@ class WebUIRun:
     def titles(self) -> dict[int, str]:
         return {model.number: model.title for model in self.models}
 
-    def going(self) -> bool:
+    def still_mixing(self) -> bool:
         """False once the models must not be mixed any more: the refiner took over, or a co-model failed."""
         if not self.stopped and shared.sd_model.sd_checkpoint_info.filename != self.main_file:
             self.stop("AMDM: the refiner took over in the early steps, so the models were run together only before it.")
@@ -136,7 +136,7 @@ class WebUIRun:
 
     def failed(self, error: AmdmError) -> None:
         """Raise, which ends the picture; or note it and let the main model go on alone, where the user wants that."""
-        if not self.goes_on:
+        if not self.continue_on_error:
             raise error
         self.stop(str(error))
 

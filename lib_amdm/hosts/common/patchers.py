@@ -37,8 +37,8 @@ class PatcherRun(WebUIRun):
     device: torch.device
     random: tuple[torch.Tensor, torch.Tensor | None]
 
-    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
-        runs = super().co_runs(slots)
+    def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+        runs = super().load_co_models(slots)
         own = {id(model.unet): model.unet for model in self.models if not model.is_main}
         if own:
             # the host puts the main model's own patcher back before every pass

@@ -68,8 +68,8 @@ class SlotModel:
             self.cond, self.uncond = self._encode()
             self.changes: list[Change] = []
             self._apply_lora()
-            if slot.adapted.used:
-                self.adapter = run.host.adapters.prepare(slot.adapted, self._place())
+            if slot.adapter_settings.used:
+                self.adapter = run.host.adapters.prepare(slot.adapter_settings, self._place())
 
     @property
     def error_prefix(self) -> str:
@@ -122,7 +122,7 @@ class SlotModel:
         """The slot's own guidance scale, or the main model's."""
         return self.slot.cfg_scale or self.run.cond_scale
 
-    def told(self, sigma: float) -> Hashable:
+    def state_key(self, sigma: float) -> Hashable:
         """Which parts of the scheduled prompts hold in this step, of this model and of the main one, and whether their
         adapters work in it."""
         step, hook = self.run.denoiser.step - 1, self.run.hook

@@ -17,8 +17,8 @@ class Forge(WebUIHost):
 
     name = "Forge"
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ForgeRun:
-        return ForgeRun(self, p, goes_on, hook, sampler)
+    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ForgeRun:
+        return ForgeRun(self, p, continue_on_error, hook, sampler)
 
     def free(self) -> None:
         # an engine refers to itself, and the memory manager keeps what is referred to

@@ -17,8 +17,8 @@ class ReForge(WebUIHost):
 
     name = "reForge"
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ReForgeRun:
-        return ReForgeRun(self, p, goes_on, hook, sampler)
+    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ReForgeRun:
+        return ReForgeRun(self, p, continue_on_error, hook, sampler)
 
     def free(self) -> None:
         # the memory manager holds models weakly, but they refer to themselves
