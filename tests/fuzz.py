@@ -326,6 +326,7 @@ def folder() -> Path:
     return made
 
 
+SUFFIXES = (".safetensors", ".gguf", ".bin", ".ckpt", ".PT", "")
 TENSORS = {"ip_adapter.1.to_k_ip.weight": torch.ones(2, 768), "image_proj.proj.weight": torch.ones(2, 2).T}
 PICKLED = ({"state_dict": TENSORS, "epoch": 3}, {"a": torch.nn.Parameter(torch.ones(2)), "b": {"c": Call()}}, Call())
 
