@@ -42,6 +42,11 @@ def variance_preserving(alpha_cumprod: float) -> Level:
     return Level(math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod))
 
 
+def preserving_scale(sigma: Tensor) -> Tensor:
+    """How much larger the variance-exploding latent of each sigma is than the variance-preserving one."""
+    return (1 + sigma**2).sqrt()
+
+
 def flow(t: float) -> Level:
     """The level at flow matching's time t, from 1 (noise) to 0."""
     return Level(1 - t, t)

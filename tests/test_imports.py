@@ -14,12 +14,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
 SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings")
-WORDS = ("settings", "layout", "errors")
+WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
     "layout": {"errors"},
     "settings": {"errors", "layout"},
     "levels": set(),
+    "families": set(),
     "aggregation": set(),
     "sampler_call": {"levels", "readings"},
     "sampling": {"aggregation", "levels", "readings", "sampler_call"},

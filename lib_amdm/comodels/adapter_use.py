@@ -25,6 +25,7 @@ from ..adapters.ip_adapter import Encoder, IPAdapter
 from ..adapters.make import adapter_of
 from ..adapters.migc import Migc
 from ..errors import AdapterError, AmdmError
+from ..families import Family
 from ..layout import Layout
 from ..settings import AdapterSettings
 from . import pictures
@@ -48,13 +49,13 @@ class Phrases(Protocol):
 class Place:
     """The model that an adapter is put on.
 
-    family: in a user's words, "SD1" or "SD1 inpainting". seeds: those of the batch's images. error_prefix: the
+    phrases: None where its family has no adapters with phrases. seeds: those of the batch's images. error_prefix: the
     beginning of an error's text, "AMDM slot 2". panel_label: the name of the slot's controls, "co-model 2".
     """
 
     unet: nn.Module
-    family: str
-    phrases: Phrases
+    family: Family
+    phrases: Phrases | None
     seeds: Sequence[int]
     device: torch.device
     dtype: torch.dtype
@@ -114,7 +115,7 @@ class Adapters:
         return self.pool.get(str(path), place.dtype, read).model.to(place.device)
 
     def _refuse_stranger(self, adapter: Adapter, place: Place) -> None:
-        if adapter.family != place.family.split(" ")[0]:
+        if adapter.family != place.family.name:
             raise AmdmError(
                 f'{place.error_prefix}: "{adapter.name}" is for {adapter.family}, but the checkpoint it is put on is '
                 f"{place.family}; choose an adapter made for it."

@@ -44,6 +44,9 @@ class Recent:
             self._kept.popitem(last=False)
         return self._kept[key]
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     def clear(self) -> None:
         self._kept.clear()
 

@@ -28,6 +28,7 @@ from ...comodels.cache import FileState, InMemory, Loaded, Pool
 from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, mixed
 from ...errors import AmdmError
+from ...families import Family
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 from . import sampling
@@ -230,7 +231,7 @@ class Standalone:
         if not settings.used:
             return None
         error_prefix, panel_label = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
-        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, error_prefix, panel_label)
+        place = Place(model.unet, Family("SD1"), model, seeds, self.device, self.dtype, error_prefix, panel_label)
         return self.adapters.prepare(settings, place)
 
     # a picture
