@@ -154,3 +154,31 @@ def test_guidance_moves_nothing(together: bool, skip_uncond: bool) -> None:
 
         guided(predict, x, sigma, parts, cond, uncond, 7.0, skip_uncond=skip_uncond, together=together)
         assert traffic == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_a_gpu_waits_for_nothing_from_the_first_evaluation_on(eta: float) -> None:
+    """torch itself ends the run where anything waits for the device."""
+    own = analytic(1)
+
+    def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error")
+        return own(x, sigma)
+
+    def sample(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor) -> Tensor:
+        """Euler's steps without a look at any number."""
+        for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
+            x = x + (x - model(x, sigma * x.new_ones(len(x)))) / sigma * (sigma_next - sigma)
+        return x
+
+    co_runs = [CoRun(analytic(2), 0.5, eta, on_nan=lambda: None), CoRun(analytic(3), 0.3, eta, gamma_end=0.1)]
+    sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
+    mixing = amdm(sample, co_runs, 3, eta, evaluations=2)
+    wanted = mixing(own, x, sigmas)
+    try:
+        found = mixing(model, x.cuda(), sigmas.cuda())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (found.cpu() - wanted).abs().max() < 1e-4

@@ -20,6 +20,7 @@ BELOW = {
     "layout": {"errors"},
     "settings": {"errors", "layout"},
     "levels": set(),
+    "readings": set(),
     "families": set(),
     "aggregation": set(),
     "sampler_call": {"levels", "readings"},
