@@ -1,9 +1,9 @@
 """The time of a mixed step beside its models, against the shortest loop: `python -m tests.overhead [--device cuda]`.
 
 Of arithmetic alone: the denoisers are two operations each, so that hardly anything but the sampler's and AMDM's own
-arithmetic is timed. With `--unet sd15` or `sdxl` of whole pictures: UNets of the published sizes with random weights, and
-the time of a picture against that of its evaluations. All ways take turns in one process, and the fastest turn of each
-counts.
+arithmetic is timed. With `--unet sd15` or `sdxl` of whole pictures: UNets of the published sizes with random weights,
+and the time of a picture against that of its evaluations. All ways take turns in one process, and the fastest turn of
+each counts.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import k_diffusion.sampling
@@ -168,7 +169,7 @@ def test_a_gpu_waits_for_nothing_from_the_first_evaluation_on(eta: float) -> Non
 
     def sample(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor) -> Tensor:
         """Euler's steps without a look at any number."""
-        for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
+        for sigma, sigma_next in pairwise(sigmas):
             x = x + (x - model(x, sigma * x.new_ones(len(x)))) / sigma * (sigma_next - sigma)
         return x
 
