@@ -98,7 +98,7 @@ class A1111Backend:
         networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
         return (*options, networks, FileState.of(model.sd_checkpoint_info.filename))
 
-    def needs_negative(self, cond_scale: float) -> bool:
+    def needs_negative(self, cfg_scale: float) -> bool:
         return True
 
     def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> lora.Loras:
@@ -132,10 +132,10 @@ class A1111Backend:
     def finish(self) -> None:
         self.wraps.clear()
 
-    def cond_scale(self, own: float) -> float:
+    def cond_scale(self, cfg_scale: float) -> float:
         """DDIM CFG++ divides the guidance scale of every model."""
         run = self.run
-        return (own or run.sampler.sampler_extra_args["cond_scale"]) * run.denoiser.cond_scale_miltiplier
+        return (cfg_scale or run.sampler.sampler_extra_args["cond_scale"]) * run.denoiser.cond_scale_miltiplier
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room for the main model's steps and the VAE where little is left."""

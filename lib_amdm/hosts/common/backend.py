@@ -100,8 +100,8 @@ class Backend(Protocol):
     def text_options(self, model: Any) -> tuple[Any, ...]:
         """Everything but a text, its schedule and its LoRAs that decides how this model encodes it."""
 
-    def needs_negative(self, cond_scale: float) -> bool:
-        """Whether the negative prompt is encoded at all."""
+    def needs_negative(self, cfg_scale: float) -> bool:
+        """Whether the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
 
     def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> SlotLoras:
         """The LoRAs that a prompt names, as the host's parser gives them; AmdmError where one cannot be used."""
@@ -130,8 +130,8 @@ class Backend(Protocol):
     def finish(self) -> None:
         """End the pass, however it went."""
 
-    def cond_scale(self, own: float) -> float:
-        """The guidance scale of an evaluation. own: the slot's, or 0 for the main model's."""
+    def cond_scale(self, cfg_scale: float) -> float:
+        """The guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
 
     def denoised(self, evaluation: Evaluation) -> Tensor:
         """The denoised latent after guidance, as the host's own denoiser gives it for its main model."""

@@ -91,7 +91,7 @@ class PatcherBackend(ABC):
         file = FileState.of(model.sd_checkpoint_info.filename)
         return (*options, model.current_lora_hash, *self.variant(), file)
 
-    def needs_negative(self, cond_scale: float) -> bool:
+    def needs_negative(self, cfg_scale: float) -> bool:
         return True
 
     @abstractmethod
@@ -137,9 +137,9 @@ class PatcherBackend(ABC):
                 needed[:] = [each for each in needed if not any(each is unet for unet in self.own_unets)]
         self.registered_at, self.own_unets = None, []
 
-    def cond_scale(self, own: float) -> float:
+    def cond_scale(self, cfg_scale: float) -> float:
         p = self.run.p
-        return own or (p.hr_cfg if p.is_hr_pass else p.cfg_scale)
+        return cfg_scale or (p.hr_cfg if p.is_hr_pass else p.cfg_scale)
 
     @abstractmethod
     def denoised(self, evaluation: Evaluation) -> torch.Tensor: ...

@@ -105,7 +105,7 @@ class SlotModel:
         p, hook = self.run.p, self.run.hook
         main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
-        needed = (True, self.backend.needs_negative(self.cond_scale))
+        needed = (True, self.backend.needs_negative(self.slot.cfg_scale))
         prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
         negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
         named = [each for kind in LORAS for each in networks.pop(kind, [])]
@@ -200,10 +200,6 @@ class SlotModel:
 
     # evaluated
 
-    @property
-    def cond_scale(self) -> float:
-        return self.backend.cond_scale(self.slot.cfg_scale)
-
     def state_key(self, sigma: float) -> Hashable:
         """The parts of the scheduled prompts that hold in this step, of this model and of the main one, and whether
         their adapters work in it (`sampling.CoRun.state_key`)."""
@@ -222,7 +218,7 @@ class SlotModel:
             return x
         step = run.denoiser.step - 1
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
-        texts = (self.cond, self.uncond, self.cond_scale, self.texts)
+        texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
         try:
             with self._in_words("running"):
                 evaluation = Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)

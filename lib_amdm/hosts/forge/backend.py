@@ -64,8 +64,8 @@ class ForgeBackend(PatcherBackend):
             opts.sdxl_refiner_high_aesthetic_score,
         )
 
-    def needs_negative(self, cond_scale: float) -> bool:
-        return cond_scale != 1
+    def needs_negative(self, cfg_scale: float) -> bool:
+        return self.cond_scale(cfg_scale) != 1
 
     def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
         return PatcherLoras(model, named, error_prefix, self.run.kept.lora_files, lora.HostLoras())

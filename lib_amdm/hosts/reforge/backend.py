@@ -72,9 +72,9 @@ class ReForgeBackend(PatcherBackend):
         # the UNet's own dtype may be for storage only (float8)
         return model_management.get_torch_device(), unet.manual_cast_dtype or unet.get_dtype()
 
-    def cond_scale(self, own: float) -> float:
+    def cond_scale(self, cfg_scale: float) -> float:
         """DDIM CFG++ divides the guidance scale of every model."""
-        return super().cond_scale(own) * self.run.denoiser.cond_scale_miltiplier
+        return super().cond_scale(cfg_scale) * self.run.denoiser.cond_scale_miltiplier
 
     def denoised(self, evaluation: Evaluation) -> torch.Tensor:
         sigma, step = evaluation.sigma, evaluation.step
