@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.adapters.container import opened, refuse_code
-from lib_amdm.adapters.files import describe, read_adapter
+from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused
 from lib_amdm.comodels import pictures
 from lib_amdm.comodels.regions import region_map

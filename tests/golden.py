@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lib_amdm.adapters.files import adapter_file
-from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.adapters.base import Adapter
+from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from tests.seeded import weight
 
 FOLDER = Path(__file__).parent / "golden"
@@ -30,7 +30,7 @@ def seeded(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     return {name: weight(name, shape) for name, shape in shapes.items()}
 
 
-def seeded_adapter(shapes: Mapping[str, Sequence[int]], name: str = "golden.safetensors") -> AnyAdapter:
+def seeded_adapter(shapes: Mapping[str, Sequence[int]], name: str = "golden.safetensors") -> Adapter:
     return adapter_of(adapter_file(seeded(shapes), name))
 
 

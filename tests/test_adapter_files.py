@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lib_amdm.adapters.attach import blocks_of
+from lib_amdm.adapters.base import Adapter
 from lib_amdm.adapters.convert import convert, main
-from lib_amdm.adapters.files import adapter_file, describe, read_adapter
-from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.adapters.ip_adapter import IPAdapter
+from lib_amdm.adapters.kinds import adapter_file, adapter_of, describe, read_adapter
 from lib_amdm.errors import AdapterError
 from tests.adapter_files import (
     fuser_shapes,
@@ -177,7 +178,7 @@ ENCODERS = [
 ]
 
 
-def on_meta(shapes: dict[str, tuple[int, ...]], name: str = "published.safetensors") -> AnyAdapter:
+def on_meta(shapes: dict[str, tuple[int, ...]], name: str = "published.safetensors") -> Adapter:
     """An adapter without memory for its weights."""
     tensors = {key: torch.empty(shape, device="meta", dtype=torch.float16) for key, shape in shapes.items()}
     return adapter_of(adapter_file(tensors, name))
@@ -190,6 +191,7 @@ def test_published_ip_adapters_fit_their_family_and_name_their_encoder(
     unets = {768: sd1_unet(), 2048: sdxl_unet()}
     unet, other = unets[context], unets[2048 + 768 - context]
     adapter = on_meta(ip_shapes(widths_of(unet), context, variant, features))
+    assert isinstance(adapter, IPAdapter)
     assert adapter.family == {768: "SD1", 2048: "SDXL"}[context]
     assert (adapter.needs_encoder.name, adapter.needs_encoder.output) == (encoder, output)
     assert len(adapter.layers(blocks_of(unet))) == {768: 16, 2048: 70}[context]

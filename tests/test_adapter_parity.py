@@ -14,11 +14,11 @@ from torch import Tensor
 from lib_amdm.adapters import gligen, interactdiffusion, ip_adapter, migc
 from lib_amdm.adapters.attach import attached
 from lib_amdm.adapters.base import Prepared, Rows
-from lib_amdm.adapters.files import adapter_file
 from lib_amdm.adapters.gligen import Gligen
+from lib_amdm.adapters.inputs import Features, GivenInputs
 from lib_amdm.adapters.interactdiffusion import InteractDiffusion
 from lib_amdm.adapters.ip_adapter import IPAdapter
-from lib_amdm.adapters.make import adapter_of
+from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.layout import Interaction, Layout, Region
 from tests.golden import golden, seeded, seeded_adapter, timesteps
@@ -56,7 +56,7 @@ def ip_result(
     cond = told["features"] if variant == "base" else told["hidden"]
     if uncond is None and variant != "base":
         uncond = told["hidden_uncond"]
-    prepared = adapter.told(cond, uncond, meta["scale"])
+    prepared = adapter.prepare(GivenInputs(features=Features(cond, uncond), strength=meta["scale"]))
     ours = run(layout, [prepared], told["x"], told["text"], timesteps(meta), rows)
     return ours, told[f"out_{variant}"]
 
@@ -72,7 +72,7 @@ def test_ip_adapter(layout: str, variant: str) -> None:
 def test_ip_adapter_for_sdxl(layout: str) -> None:
     told, meta = golden("ip_adapter")
     adapter = seeded_adapter({**meta["layers_xl"], **meta["image_proj"]["base"]})
-    prepared = adapter.told(told["features"], strength=meta["scale"])
+    prepared = adapter.prepare(GivenInputs(features=Features(told["features"]), strength=meta["scale"]))
     ours = run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST, xl=True)
     assert difference(ours, told["out_xl"]) < EXACT
 
@@ -110,7 +110,7 @@ def gligen_result(layout: str, strength: float = 1.0) -> Tensor:
     told, meta = golden("gligen")
     adapter = seeded_adapter(meta["shapes"])
     assert isinstance(adapter, Gligen)
-    prepared = adapter.told([Layout(regions(told))], words(told), strength)
+    prepared = adapter.prepare(GivenInputs([Layout(regions(told))], words(told), strength=strength))
     return run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST)
 
 
@@ -133,8 +133,8 @@ def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPa
         prompts = torch.tensor(call.rows.prompts)[:, None, None]
         return whole(self, layer, block, x, call) * prompts
 
-    whole = gligen.ToldGrounding.fused
-    monkeypatch.setattr(gligen.ToldGrounding, "fused", on_prompts_alone)
+    whole = gligen.PreparedGrounding.fused
+    monkeypatch.setattr(gligen.PreparedGrounding, "fused", on_prompts_alone)
     told, _ = golden("gligen")
     ours = gligen_result("a1111")
     assert difference(ours[:1], told["out"][:1]) > SEEN
@@ -157,7 +157,7 @@ def interaction_result(layout: str) -> Tensor:
     told, meta = golden("interactdiffusion")
     adapter = seeded_adapter(meta["shapes"])
     assert isinstance(adapter, InteractDiffusion)
-    prepared = adapter.told([interaction_layout(told, meta)], interaction_words(told))
+    prepared = adapter.prepare(GivenInputs([interaction_layout(told, meta)], interaction_words(told)))
     return run(layout, [prepared], told["x"], told["text"], timesteps(meta), UNCOND_FIRST)
 
 
@@ -225,13 +225,8 @@ def migc_result(
     orders = dict(zip(MIGC_BLOCKS, told.get(f"orders_{case}", torch.zeros(4, 28)).long().tolist()))
     monkeypatch.setattr(migc, "slot_order", lambda seed, progress, block, slots: orders[block.split(".trans")[0]])
     things = Layout(tuple(Region(word, tuple(box)) for word, box in zip(PHRASES, meta["boxes"])))
-    prepared = adapter.told(
-        [things],
-        dict(zip(PHRASES, told["pooled"][1:])),
-        dict(zip(PHRASES, told["text"][2:])),
-        until=until,
-        naive_until=naive_until,
-    )
+    pooled, contexts = dict(zip(PHRASES, told["pooled"][1:])), dict(zip(PHRASES, told["text"][2:]))
+    prepared = adapter.prepare(GivenInputs([things], pooled, contexts, until=until), naive_until)
     rows = Rows((0, 0), prompts, step / 50)
     ours = run(layout, [prepared], told[f"x_{size}"], told["text"][:2], timesteps(meta), rows)
     return ours, told[f"out_{case}"]

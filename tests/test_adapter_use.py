@@ -115,8 +115,8 @@ def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_i
     adapters: Adapters, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    get = adapters.features.get
-    monkeypatch.setattr(adapters.features, "get", lambda *asked: kept.append(get(*asked)) or kept[-1])
+    get = adapters.images.recent.get
+    monkeypatch.setattr(adapters.images.recent, "get", lambda *asked: kept.append(get(*asked)) or kept[-1])
     with pretended():
         first = prepared(adapters, kind, DEVICE)
         there = first.prepared.tokens
@@ -125,7 +125,7 @@ def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_i
         again = prepared(adapters, kind, DEVICE).prepared.tokens
         here = prepared(adapters, kind, CPU).prepared.tokens
     assert (there.device, again.device, here.device) == (DEVICE, DEVICE, CPU)
-    assert {feature.device for features in kept for feature in features} == {CPU}
+    assert {each.device for features in kept for each in (features.pictures, features.blank)} == {CPU}
     assert all(features is kept[0] for features in kept), "encoded again"
     for tokens in (there, again):
         torch.testing.assert_close(tokens.cpu(), here)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lib_amdm.adapters.attach import attached, blocks_of
-from lib_amdm.adapters.base import Prepared, Rows
-from lib_amdm.adapters.files import adapter_file
-from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.adapters.base import Adapter, Prepared, Rows
+from lib_amdm.adapters.inputs import Features, GivenInputs
+from lib_amdm.adapters.kinds import adapter_file, adapter_of
+from lib_amdm.adapters.migc import Migc
 from lib_amdm.errors import AdapterError
 from lib_amdm.layout import Layout
 from lib_amdm.shapes.training.networks import CONTEXT, new_unet
@@ -54,7 +56,7 @@ EXACT = 5e-5
 """The UNet itself rounds one row otherwise alone than in a batch, and one layout otherwise than another."""
 
 
-def adapter(kind: str) -> AnyAdapter:
+def adapter(kind: str) -> Adapter:
     return adapter_of(adapter_file(random_tensors(SHAPES[kind]), f"my-{kind}.safetensors"))
 
 
@@ -70,16 +72,28 @@ def contexts() -> dict[str, Tensor]:
     return {word: 2 * uniform(f"context {word}", (9, WIDTH)) for word in ("a", "b", "c")}
 
 
-def told(kind: str, images: Sequence[int] = (0,), **how: float) -> Prepared:
-    """An adapter told of these images."""
-    own = adapter(kind)
-    if kind == "ip-adapter":
-        return own.told(torch.cat([uniform(f"picture {image}", (1, 40)) for image in images]), **how)
-    if kind.startswith("migc"):
-        seeds = [100 + image for image in images]
-        how = {"until": 1.0, **how}
-        return own.told(layouts(images, False), phrases(), contexts(), naive_until=how["until"], seeds=seeds, **how)
-    return own.told(layouts(images, kind == "interactdiffusion"), phrases(), **{"until": 1.0, **how})
+def inputs(images: Sequence[int] = (0,), **how: Any) -> GivenInputs:
+    """Everything that any kind of adapter may ask for; MIGC has no eye for the action."""
+    pictures = Features(torch.cat([uniform(f"picture {image}", (1, 40)) for image in images]))
+    seeds = [100 + image for image in images]
+    return GivenInputs(layouts(images, True), phrases(), contexts(), pictures, **{"seeds": seeds, **how})
+
+
+def laid_out(*layouts: Layout, **how: Any) -> GivenInputs:
+    """Inputs of these layouts with the phrases that they may have."""
+    return GivenInputs(layouts, **{"pooled": phrases(), "contexts": contexts(), **how})
+
+
+def migc() -> Migc:
+    own = adapter("migc")
+    assert isinstance(own, Migc)
+    return own
+
+
+def told(kind: str, images: Sequence[int] = (0,), dtype: torch.dtype = torch.float32, **how: float) -> Prepared:
+    """An adapter prepared for these images."""
+    own, given = adapter(kind).to(dtype), inputs(images, **how)
+    return own.prepare(given, naive_until=given.until) if isinstance(own, Migc) else own.prepare(given)
 
 
 def latents(images: Sequence[int], size: tuple[int, int] = (16, 16)) -> Tensor:
@@ -184,10 +198,12 @@ def test_the_small_unet_of_the_shapes_world_takes_adapters() -> None:
     x, t, text = uniform("x", (2, 4, 16, 16)), torch.full((2,), TIME), uniform("t", (2, 77, CONTEXT))
     picture = adapter_of(adapter_file(random_tensors(ip_shapes(widths, CONTEXT, features=64, tokens=3)), "ip"))
     boxes = adapter_of(adapter_file(random_tensors(gligen_shapes(widths, CONTEXT, 32)), "gligen"))
-    told_boxes = boxes.told(layouts([0], False), {word: uniform(word, (CONTEXT,)) for word in "ab"})
+    words = {word: uniform(word, (CONTEXT,)) for word in "ab"}
+    pictures = Features(uniform("features", (1, 64)))
     with torch.no_grad():
         plain = unet(x, t, encoder_hidden_states=text).sample
-        for prepared in (picture.told(uniform("features", (1, 64))), told_boxes):
+        for own in (picture, boxes):
+            prepared = own.prepare(GivenInputs(layouts([0], False), words, features=pictures))
             with attached(unet, [prepared], lambda: ONE):
                 assert difference(unet(x, t, encoder_hidden_states=text).sample, plain) > 1e-3
 
@@ -275,7 +291,7 @@ def test_migc_and_naive_fuser_have_shares_of_their_own() -> None:
     own, late, plain = adapter("migc"), Rows(ONE.images, ONE.prompts, 0.5), predicted("a1111", [], ONE)
 
     def at(until: float, naive_until: float) -> Tensor:
-        prepared = own.told(layouts([0], False), phrases(), contexts(), until=until, naive_until=naive_until)
+        prepared = own.prepare(laid_out(*layouts([0], False), until=until), naive_until)
         return predicted("a1111", [prepared], late)
 
     assert torch.equal(at(0.5, 0.5), plain) and torch.equal(at(0.0, 0.0), plain)
@@ -298,21 +314,21 @@ def test_a_call_that_is_anothers_is_left_alone(kind: str) -> None:
 
 
 def test_negative_rows_of_migc_and_images_without_boxes_change_no_bit() -> None:
-    own = adapter("migc")
+    own = migc()
     rows = Rows((0, 1, 0, 1), (True, True, False, False))
     plain = predicted("a1111", [], rows)
-    empty = own.told([*layouts([0], False), Layout()], phrases(), contexts(), naive_until=1.0)
+    empty = own.prepare(laid_out(*layouts([0], False), Layout()), naive_until=1.0)
     got = predicted("a1111", [empty], rows)
     assert torch.equal(got[1:], plain[1:]) and not torch.equal(got[:1], plain[:1])
 
 
 def test_a_box_of_no_pixel_is_as_if_it_were_not_there() -> None:
-    own, thin = adapter("migc"), {"phrase": "c", "box": [0.5, 0.2, 0.5001, 0.9]}
+    own, thin = migc(), {"phrase": "c", "box": [0.5, 0.2, 0.5001, 0.9]}
     whole, nothing = layouts([0], False)[0], predicted("a1111", [], ONE)
     with_thin = Layout.of_rows([LAYOUTS_TOLD[0][0], thin, LAYOUTS_TOLD[0][1]])
 
     def of(layout: Layout) -> Tensor:
-        return predicted("a1111", [own.told([layout], phrases(), contexts(), naive_until=1.0)], ONE)
+        return predicted("a1111", [own.prepare(laid_out(layout), naive_until=1.0)], ONE)
 
     assert torch.equal(of(with_thin), of(whole)) and not torch.equal(of(whole), nothing)
     assert torch.equal(of(Layout.of_rows([thin])), nothing)
@@ -337,7 +353,8 @@ def test_hooks_are_gone_however_it_ends() -> None:
         predict(x, t, text[..., :5])
     assert hooks(unet) == 0
     wide = adapter_of(adapter_file(random_tensors(ip_shapes(SMALL, 24, features=40)), "wide.safetensors"))
-    with pytest.raises(AdapterError), attached(unet, [*everything, wide.told(torch.zeros(1, 40))], lambda: ONE):
+    another = wide.prepare(GivenInputs(features=Features(torch.zeros(1, 40))))
+    with pytest.raises(AdapterError), attached(unet, [*everything, another], lambda: ONE):
         pass
     assert hooks(unet) == 0
     assert torch.equal(predicted("forge", [], ONE), predicted("a1111", [], ONE))
@@ -365,10 +382,10 @@ def test_torchs_own_randomness_is_not_consumed(kind: str) -> None:
 
 
 def test_the_image_seed_decides_migcs_order() -> None:
-    own = adapter("migc")
+    own = migc()
 
     def with_seed(seed: int, progress: float = 0.0) -> Tensor:
-        prepared = own.told(layouts([0], False), phrases(), contexts(), seeds=[seed])
+        prepared = own.prepare(laid_out(*layouts([0], False), seeds=[seed]))
         return predicted("a1111", [prepared], Rows((0, 0), (True, False), progress))
 
     assert torch.equal(with_seed(1), with_seed(1))
@@ -435,17 +452,18 @@ def test_two_adapters_act_together_in_any_order_and_layout(pair: tuple[str, str]
 
 def test_the_picture_is_seen_by_every_instance() -> None:
     """Instances whose contexts are the prompt's own change nothing but by rounding, IP-Adapter or not."""
-    own = adapter("migc")
+    own = migc()
     text = texts(ONE)[0]
-    naive = own.told(layouts([0], False), phrases(), dict.fromkeys("ab", text), until=0.0, naive_until=1.0)
+    given = laid_out(*layouts([0], False), contexts=dict.fromkeys("ab", text), until=0.0)
+    naive = own.prepare(given, naive_until=1.0)
     for others in ([], [told("ip-adapter")]):
         assert difference(predicted("a1111", [naive, *others], ONE), predicted("a1111", others, ONE)) < EXACT
 
 
 def test_contexts_of_other_lengths_than_the_prompt() -> None:
-    own = adapter("migc")
+    own = migc()
     longer = {**contexts(), "b": uniform("longer", (14, WIDTH))}
-    prepared = own.told(layouts([0], False), phrases(), longer)
+    prepared = own.prepare(laid_out(*layouts([0], False), contexts=longer))
     assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()
 
 
@@ -533,7 +551,7 @@ def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
         # the hosts' timestep embedding is cast by themselves
         unet.time_embed.float().register_forward_hook(lambda module, args, out: out.bfloat16())
         x, text = x.bfloat16(), text.bfloat16()
-    half = prepared_like(adapter(kind).to(torch.bfloat16), kind)
+    half = told(kind, dtype=torch.bfloat16)
 
     def at_half(adapters: Sequence[Prepared], mode: Callable = torch.inference_mode) -> Tensor:
         context = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
@@ -547,21 +565,13 @@ def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
     assert (at_half([half]).float() - acted).square().mean() < 2 * own_error
 
 
-def prepared_like(own: AnyAdapter, kind: str) -> Prepared:
-    if kind == "ip-adapter":
-        return own.told(uniform("picture 0", (1, 40)))
-    if kind.startswith("migc"):
-        return own.told(layouts([0], False), phrases(), contexts(), until=1.0, naive_until=1.0, seeds=[100])
-    return own.told(layouts([0], kind == "interactdiffusion"), phrases(), until=1.0)
-
-
 @pytest.mark.parametrize("kind", ["ip-adapter", "gligen"])
 def test_adapters_can_be_trained_through_their_hooks(kind: str) -> None:
     unet, predict = UNETS["a1111"]
     own = adapter(kind).requires_grad_(True)
     x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
     for _ in range(2):
-        with attached(unet, [prepared_like(own, kind)], lambda: ONE):
+        with attached(unet, [own.prepare(inputs())], lambda: ONE):
             predict(x, t, text).square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in own.parameters())
 
@@ -589,25 +599,24 @@ def test_limits_and_widths_are_told_by_name() -> None:
     many = Layout(layouts([0], False)[0].regions[:1] * 31)
     for kind, most in (("gligen", 30), ("migc", 28), ("migc++", 29)):
         own = adapter(kind)
-        extra = (contexts(),) if kind.startswith("migc") else ()
         with pytest.raises(AdapterError, match=rf'"my-{kind.replace("+", ".")}\.safetensors" takes {most} boxes .* 31'):
-            own.told([many], phrases(), *extra)
+            own.prepare(laid_out(many))
         most_regions = Layout(many.regions[:most])
-        assert isinstance(own.told([most_regions], phrases(), *extra), Prepared)
+        assert isinstance(own.prepare(laid_out(most_regions)), Prepared)
         with pytest.raises(AdapterError, match="phrases of width 48 and the text encoder gives 12"):
-            own.told(layouts([0], False), {word: torch.zeros(12) for word in "ab"}, *extra)
+            own.prepare(laid_out(*layouts([0], False), pooled={word: torch.zeros(12) for word in "ab"}))
     own, good = adapter("interactdiffusion"), layouts([0], True)[0]
     with pytest.raises(AdapterError, match="takes 30 interactions and the layout has 31"):
-        own.told([Layout(good.regions, good.interactions * 31)], phrases())
+        own.prepare(laid_out(Layout(good.regions, good.interactions * 31)))
     with pytest.raises(AdapterError, match="needs a row with subject, action and object"):
-        own.told([Layout(good.regions)], phrases())
+        own.prepare(laid_out(Layout(good.regions)))
     with pytest.raises(AdapterError, match=r'"c" \(phrase 2 of the layout.*takes part in none'):
-        own.told([Layout((*good.regions, layouts([1], False)[0].regions[0]), good.interactions)], phrases())
+        own.prepare(laid_out(Layout((*good.regions, layouts([1], False)[0].regions[0]), good.interactions)))
     with pytest.raises(AdapterError, match=r"image_embeds of width 40 and was given \(\d, 12\)"):
-        adapter("ip-adapter").told(torch.zeros(1, 12))
+        adapter("ip-adapter").prepare(GivenInputs(features=Features(torch.zeros(1, 12))))
 
 
 def test_28_instances_of_migc_act() -> None:
     regions = tuple(layouts([0], False)[0].regions[:1]) * 28
-    prepared = adapter("migc").told([Layout(regions)], phrases(), contexts())
+    prepared = migc().prepare(laid_out(Layout(regions)))
     assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()

@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lib_amdm.adapters.clip_vision import MEAN, STD, ClipVision, clip_vision, has_vision, read_clip_vision
 from lib_amdm.adapters.container import opened
-from lib_amdm.adapters.ip_adapter import Encoder
+from lib_amdm.adapters.inputs import Encoder
 from lib_amdm.errors import AdapterError
 
 EMBEDS = Encoder("", "image_embeds", 24)

@@ -19,7 +19,7 @@ from hostile_files import HOSTILE, PKL, Boom, archive, evil
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.container import opened, refuse_code
 from lib_amdm.adapters.convert import main
-from lib_amdm.adapters.files import describe, read_adapter
+from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused, load_inert, look
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.standalone.host import Job, Standalone
@@ -234,6 +234,6 @@ def test_names_in_a_file_are_echoed_in_one_line(tmp_path: Path) -> None:
 def test_a_look_costs_neither_a_tensor_nor_a_call(tmp_path: Path, marker: Path) -> None:
     torch.save({"w": torch.ones(5), "more": Boom(marker)}, tmp_path / "x.bin")
     contents = look(tmp_path / "x.bin")
-    assert contents.told["w"].shape == (5,)
+    assert contents.value["w"].shape == (5,)
     assert contents.foreign == (f"{os.mkdir.__module__}.mkdir",)
     assert without_a_trace(marker)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from lib_amdm import readings
 from lib_amdm.adapters.base import Block, Call, Rows
-from lib_amdm.adapters.files import adapter_file
-from lib_amdm.adapters.make import adapter_of
+from lib_amdm.adapters.inputs import GivenInputs
+from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.comodels.guidance import guided
 from lib_amdm.layout import Layout
@@ -121,18 +121,14 @@ def test_migc_brings_nothing_to_the_device_once_it_has_been_told(plus: bool) -> 
     def drawn(device: torch.device) -> tuple[Tensor, int]:
         """What the block gives in a second step, and the moves that this took."""
         own, there = adapter.to(device), [each.to(device) for each in (h, out, attended)]
-        told = own.told(
-            [layout],
-            {word: each.to(device) for word, each in phrases.items()},
-            {word: each.to(device) for word, each in contexts.items()},
-            until=1.0,
-        )
+        on_device = ({word: each.to(device) for word, each in texts.items()} for texts in (phrases, contexts))
+        prepared = own.prepare(GivenInputs([layout], *on_device))
         layer = own.layers([block])[name]
         for progress in (0.0, 0.25):
             before = traffic["move"]
             call = Call(Rows((0, 0), (True, False), progress), (8, 8))
             with torch.no_grad():
-                result = told.replaced(layer, block, there[0], there[1], call, lambda row, texts: there[2])
+                result = prepared.replaced(layer, block, there[0], there[1], call, lambda row, texts: there[2])
         return result, traffic["move"] - before
 
     with pretended() as traffic:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ import torch
 from PIL import Image, ImageOps
 
 from lib_amdm.adapters.clip_vision import read_clip_vision
-from lib_amdm.adapters.ip_adapter import Encoder
+from lib_amdm.adapters.inputs import Encoder
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.adapter_use import Adapters
 from lib_amdm.comodels.file_list import Folder, lists
+from lib_amdm.comodels.image_features import ImageFeatures
 from lib_amdm.comodels.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
 from lib_amdm.errors import AmdmError
 
@@ -181,13 +180,13 @@ def test_too_large_a_picture_is_told_by_its_header(size: tuple[int, int]) -> Non
 
 
 _MEASURE = """
-import json, sys, types
+import json, sys
 import numpy as np, torch
 from pathlib import Path
-from lib_amdm.adapters.ip_adapter import Encoder
+from lib_amdm.adapters.inputs import Encoder
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.adapter_use import Adapters
 from lib_amdm.comodels.file_list import Folder, lists
+from lib_amdm.comodels.image_features import ImageFeatures
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.settings import CoModel
 torch.set_num_threads(1)
@@ -195,16 +194,17 @@ def peak():  # getrusage's would be the parent's, where that has had more before
     told = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
     return int(told.split()[0]) // 1024
 folders = [Folder(Path(sys.argv[1]), own=True)]
-adapters = Adapters(*lists(lambda: folders, lambda: folders))
-adapter = types.SimpleNamespace(name="ip", needs_encoder=Encoder("", "image_embeds", int(sys.argv[2])))
-place = types.SimpleNamespace(error_prefix="AMDM", panel_label="main", device=torch.device("cpu"))
+images = ImageFeatures(lists(lambda: folders, lambda: folders)[1])
+encoder = Encoder("", "image_embeds", int(sys.argv[2]))
+def features(text):
+    images.of(text, encoder, torch.device("cpu"), "AMDM", "ip")
 small = pictures.as_text(np.zeros((30, 40, 3), np.uint8))
 told = {}
-adapters._features(adapter, small, place)
+features(small)
 region_map(CoModel(mask=small), 8, 8, "AMDM")
 before = peak()
 for kind, text in json.load(sys.stdin).items():
-    adapters._features(adapter, text, place)
+    features(text)
     told[kind] = peak() - before
     region_map(CoModel(mask=text), 64, 64, "AMDM")
     told[kind + ", mask"] = peak() - before
@@ -308,13 +308,12 @@ def test_a_strip_of_a_picture_is_no_more_than_its_middle_needs() -> None:
 def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size: tuple[int, int]) -> None:
     wanted = Encoder("", "image_embeds", 64)
     folders = [Folder(ENCODER.parent, own=True)]
-    adapters = Adapters(*lists(lambda: folders, lambda: folders))
-    place = SimpleNamespace(error_prefix="AMDM", panel_label="main", device=torch.device("cpu"))
+    images = ImageFeatures(lists(lambda: folders, lambda: folders)[1])
     picture = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20).convert("RGB")
-    told, _ = adapters._features(SimpleNamespace(name="ip", needs_encoder=wanted), as_text(picture), place)
+    found = images.of(as_text(picture), wanted, torch.device("cpu"), "AMDM", "ip").pictures
     whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
-        assert (told - read_clip_vision(ENCODER).features(whole, wanted)).abs().max() < 1e-2
+        assert (found - read_clip_vision(ENCODER).features(whole, wanted)).abs().max() < 1e-2
 
 
 # --- what a page's control holds ---

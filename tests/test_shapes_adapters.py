@@ -13,9 +13,9 @@ pytest.importorskip("diffusers")
 pytest.importorskip("k_diffusion")
 
 from lib_amdm.adapters.clip_vision import read_clip_vision
-from lib_amdm.adapters.files import describe, read_adapter
+from lib_amdm.adapters.inputs import Features, GivenInputs
 from lib_amdm.adapters.ip_adapter import IPAdapter
-from lib_amdm.adapters.make import adapter_of
+from lib_amdm.adapters.kinds import adapter_of, describe, read_adapter
 from lib_amdm.comodels.adapter_use import AtWork
 from lib_amdm.hosts.standalone.host import Standalone
 from lib_amdm.shapes.benchmark import adapter_methods, boxes
@@ -122,9 +122,9 @@ def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
 
     def told():
         if make is some_image_adapter:
-            return adapter.told(torch.randn(2, train_adapters.IMAGE_EMBEDS))
+            return adapter.prepare(GivenInputs(features=Features(torch.randn(2, train_adapters.IMAGE_EMBEDS))))
         layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
-        return adapter.told(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}, until=1.0)
+        return adapter.prepare(GivenInputs(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}))
 
     assert torch.allclose(base.predicted(x, times, cond, told(), torch.tensor([True, False])), plain, atol=1e-6)
     optimizer = torch.optim.SGD(adapter.parameters(), lr=1.0)
@@ -170,7 +170,7 @@ def test_what_the_fusers_learn_is_what_the_text_adds() -> None:
     loss = partial(train_adapters.fusers_loss, base, x, times, cond, adapter)
     assert loss(Perfect(), told).item() == 0
     layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
-    new = adapter.told(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}, until=1.0)
+    new = adapter.prepare(GivenInputs(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}))
     assert loss(new, told).item() == pytest.approx(1)
 
 
@@ -208,7 +208,7 @@ def test_the_files_are_small_and_are_what_they_are_called() -> None:
         assert (told.kind, told.variant, told.family) == (*kind, "SD1")
     assert IMAGE_ENCODER.stat().st_size < 10 * MEGABYTE
     encoder = read_clip_vision(IMAGE_ENCODER)
-    assert encoder.fits(adapter_of(read_adapter(IMAGE_ADAPTER)).needs_encoder)
+    assert encoder.fits(IPAdapter(read_adapter(IMAGE_ADAPTER)).needs_encoder)
     assert {file.name for file in ADAPTERS.glob("*.safetensors")} == {f.name for f in (*files, IMAGE_ENCODER)}
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from random_adapters import ACTION, BOXES, GLIGEN, INTERACT, IP_ADAPTER, IP_PLUS, KINDS, LAYOUTS, MIGC
 from safetensors.torch import save_file
 
-from lib_amdm.comodels import adapter_use as comodels
+from lib_amdm.comodels import adapter_use, image_features
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.standalone.host import Job, Result, Standalone
@@ -185,8 +185,12 @@ def test_a_second_picture_opens_no_file_and_encodes_nothing(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("read or encoded again")
 
-    for name in ("read_adapter", "read_clip_vision", "opened"):
-        monkeypatch.setattr(comodels, name, refuse)
+    for module, name in (
+        (adapter_use, "read_adapter"),
+        (image_features, "read_clip_vision"),
+        (image_features, "opened"),
+    ):
+        monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(host.load(MAIN).model.text_encoder, "forward", refuse)
     assert equal(draw(host, *told, main_adapter=adapter(INTERACT)), first)
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import AdapterError
 from .base import Block, Call, Prepared, Rows
+from .weights import Weights
 
 _BLOCK = re.compile(
     r"(?:(input|output)_blocks\.(\d+)\.1|middle_block\.1"
@@ -30,7 +32,7 @@ _SIDES = {"input": 0, "middle": 1, "output": 2}
 
 
 def blocks_of(unet: nn.Module) -> list[Block]:
-    """The transformer blocks of a UNet in the order it runs them, by ldm's names.
+    """Return the transformer blocks of a UNet in the order it runs them, by ldm's names.
 
     A name is `input_blocks.4.1.transformer_blocks.0`, `middle_block.1.transformer_blocks.0` or
     `output_blocks.3.1.transformer_blocks.0`, for diffusers' UNets too, whatever their depth.
@@ -43,8 +45,8 @@ def blocks_of(unet: nn.Module) -> list[Block]:
     return [block for _, block in sorted(found, key=lambda pair: pair[0])]
 
 
-def _place(unet: nn.Module, match: re.Match) -> tuple[str, int]:
-    """Side and number of an ldm block: ("input", 4), ("middle", 0), ("output", 3)."""
+def _place(unet: nn.Module, match: re.Match[str]) -> tuple[str, int]:
+    """Return side and number of an ldm block: ("input", 4), ("middle", 0), ("output", 3)."""
     side, number, level_side, level, index = match.groups()[:5]
     if side:
         return side, int(number)
@@ -57,7 +59,8 @@ def _place(unet: nn.Module, match: re.Match) -> tuple[str, int]:
     return "output", sum(len(each.resnets) for each in levels) + int(index)
 
 
-def _block(place: tuple[str, int], depth: int, module: nn.Module) -> tuple[tuple[int, int, int], Block]:
+def _block(place: tuple[str, int], depth: int, module: Any) -> tuple[tuple[int, int, int], Block]:
+    """Return the block with its rank in the order in which a UNet runs its blocks."""
     side, number = place
     parent = "middle_block" if side == "middle" else f"{side}_blocks.{number}"
     block = Block(
@@ -70,22 +73,23 @@ def _block(place: tuple[str, int], depth: int, module: nn.Module) -> tuple[tuple
     return (_SIDES[side], number, depth), block
 
 
-def _inputs(layer: nn.Module) -> int:
-    """How wide a linear layer's input is. Forge's layers for packed weights (GGUF, 4 bits) know it by these alone."""
+def _inputs(layer: Any) -> int:
+    """Return the width of a linear layer's input. Forge's layers for packed weights (GGUF, 4 bits) know it by these
+    alone."""
     if hasattr(layer, "in_features"):
-        return layer.in_features
+        return int(layer.in_features)
     unpacked = getattr(layer.weight, "quant_state", layer.weight)
-    return unpacked.shape[1]
+    return int(unpacked.shape[1])
 
 
 @contextmanager
-def attached(unet: nn.Module, adapters: Sequence[Prepared], told: Callable[[], Rows | None]) -> Iterator[None]:
-    """While the context lasts, every call of `unet` has these adapters at work.
+def attached(unet: nn.Module, adapters: Sequence[Prepared], rows_of_call: Callable[[], Rows | None]) -> Iterator[None]:
+    """Attach the adapters to every call of `unet` while the context lasts.
 
-    told: asked at the beginning of each call what the rows of its batch are (torch forward pre-hooks that were
-    registered on the UNet before have run by then); None: this call is another's, and no adapter acts in it. Adapters
-    of strength 0, and those past their `until`, do nothing at all. Raises AdapterError at once where a file does not
-    fit the UNet, and from within the call where something else keeps an adapter from acting.
+    rows_of_call: called once at the beginning of each call, after torch forward pre-hooks that were registered on the
+    UNet before. It returns the rows of the call's batch, or None for a call that is another's, in which no adapter
+    acts. Adapters of strength 0, and those past their `until`, do nothing at all. Raises AdapterError at once where a
+    file does not fit the UNet, and from within the call where something else keeps an adapter from acting.
     """
     working = [adapter for adapter in adapters if adapter.works]
     if not working:
@@ -93,15 +97,16 @@ def attached(unet: nn.Module, adapters: Sequence[Prepared], told: Callable[[], R
         return
     blocks = blocks_of(unet)
     layers = [adapter.adapter.layers(blocks) for adapter in working]
-    attachment = _Attachment(working, layers, told)
-    handles = []
+    attachment = _Attachment(working, layers, rows_of_call)
+    handles: list[RemovableHandle] = []
     try:
         handles.append(unet.register_forward_pre_hook(attachment.begin, with_kwargs=True))
         handles.append(unet.register_forward_hook(attachment.end))
         for block in blocks:
             at_block = _AtBlock(attachment, block)
-            handles.append(block.module.norm2.register_forward_pre_hook(at_block.before_norm2))
-            handles.append(block.module.attn2.register_forward_hook(at_block.after_attn2, with_kwargs=True))
+            norm2, attn2 = block.module.get_submodule("norm2"), block.module.get_submodule("attn2")
+            handles.append(norm2.register_forward_pre_hook(at_block.before_norm2))
+            handles.append(attn2.register_forward_hook(at_block.after_attn2, with_kwargs=True))
         yield
     finally:
         for handle in handles:
@@ -109,40 +114,46 @@ def attached(unet: nn.Module, adapters: Sequence[Prepared], told: Callable[[], R
 
 
 class _Attachment:
-    """The state of one `attached`: the present UNet call, and what its blocks have still to add."""
+    """The state of one `attached`: the present UNet call, and the additions that its blocks have still to make."""
 
     def __init__(
         self,
         adapters: Sequence[Prepared],
-        layers: Sequence[Mapping[str, nn.Module]],
-        told: Callable[[], Rows | None],
+        layers: Sequence[Mapping[str, Weights]],
+        rows_of_call: Callable[[], Rows | None],
     ) -> None:
-        self.told = told
+        self.rows_of_call = rows_of_call
         self.all = list(zip(adapters, layers))
-        self.acting: list[tuple[Prepared, Mapping[str, nn.Module]]] = []
+        self.acting: list[tuple[Prepared, Mapping[str, Weights]]] = []
         self.call: Call | None = None
-        self.places: dict[tuple, Tensor] = {}
+        self.places: dict[tuple[object, ...], Tensor] = {}
         self.pending: dict[str, Tensor | None] = {}
-        """The blocks whose cross-attention has still to be called, with what a fuser adds there."""
+        """The blocks whose cross-attention has still to be called, with a fuser's addition there."""
         self.within = False
         """Whether an adapter itself runs the cross-attention, which calls the hooks again."""
 
-    def begin(self, unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def begin(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Choose the adapters that act in the call, whose latents are (rows, channels, height, width)."""
         self.pending.clear()
         self.acting, self.call = [], None
-        rows = self.told()
+        rows = self.rows_of_call()
         if rows is None:
             return
         self.acting = [pair for pair in self.all if pair[0].acts(rows)]
-        latents = args[0] if args else kwargs["sample" if "sample" in kwargs else "x"]
+        latents: Tensor = args[0] if args else kwargs["sample" if "sample" in kwargs else "x"]
         if self.acting and len(latents) != len(rows.images):
             raise AdapterError(
                 f"The UNet was called with {len(latents)} rows where {len(rows.images)} were announced; "
                 "another extension changes the batch: switch it off, or the adapters."
             )
-        self.call = Call(rows, tuple(latents.shape[-2:]), self.places)
+        self.call = Call(rows, (latents.shape[-2], latents.shape[-1]), self.places)
 
-    def end(self, unet: nn.Module, args: tuple, output: Any) -> None:
+    def layers_of(self, block: Block) -> Iterator[tuple[Prepared, Weights | None]]:
+        """Yield the adapters that act in the call, each with its layer for the block."""
+        return ((adapter, layers.get(block.name)) for adapter, layers in self.acting)
+
+    def end(self, unet: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Forget the call; AdapterError where a block did not call its cross-attention."""
         left = list(self.pending)
         self.pending.clear()
         self.acting, self.call = [], None
@@ -160,36 +171,49 @@ class _AtBlock:
         self.attachment = attachment
         self.block = block
 
-    def before_norm2(self, norm2: nn.Module, args: tuple) -> tuple | None:
+    def before_norm2(self, norm2: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return the arguments of `norm2` with fusers' additions to its input (rows, tokens, width); None to leave
+        them."""
         state = self.attachment
-        if state.within:
+        if state.within or state.call is None:
             return None
-        added = None
-        for adapter, layers in state.acting:
+        added: Tensor | None = None
+        for adapter, layer in state.layers_of(self.block):
+            if layer is None:
+                continue
+            state.pending[self.block.name] = None
             x = args[0] if added is None else args[0] + added
-            own = adapter.fused(layers.get(self.block.name), self.block, x, state.call)
+            own = adapter.fused(layer, self.block, x, state.call)
             if own is not None:
                 own = own.to(x.dtype)
                 added = own if added is None else added + own
-        if any(layers.get(self.block.name) is not None for _, layers in state.acting):
-            state.pending[self.block.name] = added
-        # a new tensor, because the block may add in place to its own x
-        return None if added is None else (args[0] + added, *args[1:])
-
-    def after_attn2(self, attn2: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        state = self.attachment
-        if state.within or not state.acting:
+        if added is None:
             return None
-        h = args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "x"]
-        second = self._second_attention(attn2, h)
+        state.pending[self.block.name] = added
+        # a new tensor, because the block may add in place to its own x
+        return args[0] + added, *args[1:]
+
+    def after_attn2(
+        self, attn2: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        """Return the output of `attn2` (rows, tokens, width) as the adapters change it; None to leave it.
+
+        Its input is (rows, tokens, width) too. First comes a second attention, then a replacement, then what fusers
+        added before `norm2`.
+        """
+        state = self.attachment
+        if state.within or state.call is None or not state.acting:
+            return None
+        h: Tensor = args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "x"]
+        second = self._second_attention(attn2, h, state.call)
         out = output if second is None else output + second
 
         def attend(row: int, contexts: Tensor) -> Tensor:
             own = self._attend(attn2, args, kwargs, h[row : row + 1], contexts)
             return own if second is None else own + second[row : row + 1]
 
-        for adapter, layers in state.acting:
-            new = adapter.replaced(layers.get(self.block.name), self.block, h, out, state.call, attend)
+        for adapter, layer in state.layers_of(self.block):
+            new = adapter.replaced(layer, self.block, h, out, state.call, attend)
             if new is not None:
                 out = new.to(out.dtype)
         added = state.pending.pop(self.block.name, None)
@@ -197,15 +221,16 @@ class _AtBlock:
             out = out + added.to(out.dtype)
         return None if out is output else out
 
-    def _second_attention(self, attn2: nn.Module, h: Tensor) -> Tensor | None:
-        """What the adapters' own attention adds to the output of `attn2`."""
-        q = attended = None
-        for adapter, layers in self.attachment.acting:
-            layer = layers.get(self.block.name)
+    def _second_attention(self, attn2: Any, h: Tensor, call: Call) -> Tensor | None:
+        """Return what the adapters' own attention adds to the output of `attn2`, (rows, tokens, width) as its input
+        `h`; None for nothing."""
+        q: Tensor | None = None
+        attended: Tensor | None = None
+        for adapter, layer in self.attachment.layers_of(self.block):
             if layer is None or not adapter.attends:
                 continue
             q = attn2.to_q(h) if q is None else q
-            own = adapter.attended(layer, self.block, q, self.attachment.call)
+            own = adapter.attended(layer, self.block, q, call)
             if own is not None:
                 attended = own if attended is None else attended + own
         if attended is None:
@@ -213,8 +238,11 @@ class _AtBlock:
         # the output layer is called, not its weight used: a LoRA may act in the call; of zeros it makes its bias
         return _output(attn2, attended) - _output(attn2, torch.zeros_like(attended[:1, :1]))
 
-    def _attend(self, attn2: nn.Module, args: tuple, kwargs: dict[str, Any], h: Tensor, contexts: Tensor) -> Tensor:
-        """`attn2` of one row with other contexts, called as the block called it."""
+    def _attend(
+        self, attn2: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], h: Tensor, contexts: Tensor
+    ) -> Tensor:
+        """Return the output of `attn2` for one row `h` (1, tokens, width) with other contexts (n, length, context
+        width), called as the block called it: (n, tokens, width)."""
         h = h.expand(len(contexts), -1, -1)
         kwargs = dict(kwargs)
         if args:
@@ -226,12 +254,13 @@ class _AtBlock:
                 kwargs[name] = contexts.to(kwargs[name])
         self.attachment.within = True
         try:
-            return attn2(*args, **kwargs)
+            return cast(Tensor, attn2(*args, **kwargs))
         finally:
             self.attachment.within = False
 
 
-def _output(attn2: nn.Module, x: Tensor) -> Tensor:
+def _output(attn2: Any, x: Tensor) -> Tensor:
+    """Return x (rows, tokens, width) through the output layer of `attn2`."""
     for layer in attn2.to_out:
         x = layer(x)
     return x

@@ -1,27 +1,35 @@
-"""What all adapters share: the UNet's blocks, the rows of its batch, and what one generation tells an adapter."""
+"""The common part of all adapters: the UNet's blocks, the rows of its batch, and the interface of an adapter's kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import AdapterError
+from .inputs import Inputs
 from .weights import Weights
 
+FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
+"""The checkpoints' family by the width of their text contexts; files of other widths count as SD1's."""
 _ROUNDING = 1e-6
 """Shares of steps such as 0.1 + 0.2 must not gain a step by their last binary digit."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shapes of a file's tensors by their names."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What the rows of one UNet call are.
+    """The rows of one UNet call.
 
-    images: for each row of the UNet's batch the number of the image (0, 1, ...) that it belongs to. prompts: for each
-    row whether it is told a prompt (True) or the negative prompt (False). progress: the share of the sampling steps
-    that are done, step / steps: 0 at the first step and below 1 at the last, the same for every evaluation of a step.
+    images: for each row of the UNet's batch the number of its image (0, 1, ...). prompts: for each row whether it has
+    the prompt (True) or the negative prompt (False). progress: the share of the sampling steps that are done, step /
+    steps: 0 at the first step and below 1 at the last, the same for every evaluation of a step.
     """
 
     images: tuple[int, ...]
@@ -35,7 +43,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Block:
-    """A transformer block of a UNet: `name` in ldm's layout whatever the UNet's own (see `attach.blocks_of`)."""
+    """A transformer block of a UNet: `name` in ldm's layout whatever the UNet's own (see `attach.blocks_of`).
+
+    width, context: the channels of its tokens and of its text contexts.
+    """
 
     name: str
     module: nn.Module
@@ -46,15 +57,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the UNet: its rows, and the height and width of its latents. places: what earlier calls have brought
-    to the device, to be used again."""
+    """One call of the UNet: its rows, and the height and width of its latents. places: index tensors that earlier calls
+    brought to the device, for use in later ones."""
 
     rows: Rows
     latent: tuple[int, int]
-    places: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
+    places: dict[tuple[object, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def index(self, adapter: Adapter, conds: int, unconds: int, device: torch.device) -> Tensor:
-        """For each row its place in a table of `conds` rows for images' prompts, then `unconds` for their negatives.
+        """Return the place (rows,) of each row in a table of `conds` rows for prompts, then `unconds` for negatives.
 
         A table with one row for either serves all images.
         """
@@ -68,7 +79,10 @@ class Call:
         return self.places[key]
 
     def grid(self, tokens: int) -> tuple[int, int]:
-        """Height and width of the layer that has this many tokens: the latents', halved (rounded up) until they fit."""
+        """Return the height and width of the layer that has this many tokens.
+
+        They are the latents', halved (rounded up) until they fit. AdapterError where no halving fits.
+        """
         height, width = self.latent
         while height * width > tokens:
             height, width = (height + 1) // 2, (width + 1) // 2
@@ -80,14 +94,19 @@ class Call:
         return height, width
 
 
+Attend = Callable[[int, Tensor], Tensor]
+"""attend(row, contexts): the block's cross-attention of one row of its input (1, tokens, width) with each of the
+contexts (n, length, context width), other adapters' additions included: (n, tokens, width)."""
+
+
 class Prepared:
-    """An adapter with what one generation tells it; made by the adapter's own `told`, used by `attach.attached`.
+    """An adapter with the inputs of one generation; made by `Adapter.prepare`, used by `attach.attached`.
 
     strength: 0 is off, bit for bit. until: the share of the sampling steps that the adapter acts in.
     """
 
     attends = False
-    """Whether `attended` has anything to say: its queries are computed for that alone."""
+    """Whether `attended` adds anything: its queries are computed for that alone."""
 
     def __init__(self, adapter: Adapter, strength: float, until: float) -> None:
         self.adapter = adapter
@@ -96,47 +115,121 @@ class Prepared:
 
     @property
     def works(self) -> bool:
-        """Whether it acts in any step."""
+        """True if the adapter acts in any step."""
         return self.strength != 0 and self.until > 0
 
     def acts(self, rows: Rows) -> bool:
-        """Whether it acts in this call."""
+        """Return True if the adapter acts in this call."""
         return self.works and self.before(rows.progress, self.until)
 
     @staticmethod
     def before(progress: float, until: float) -> bool:
-        """Whether a step is among the first `until` of all steps."""
+        """Return True for a step among the first `until` of all steps."""
         return progress < until - _ROUNDING
 
-    def fused(self, layer: Weights | None, block: Block, x: Tensor, call: Call) -> Tensor | None:
-        """What is added to `x` (rows, tokens, width) between the block's self- and cross-attention."""
+    def fused(self, layer: Weights, block: Block, x: Tensor, call: Call) -> Tensor | None:
+        """Return the addition to `x` between the block's self- and cross-attention, or None for none.
+
+        layer: the adapter's layer for the block. `x` and the addition are (rows, tokens, width).
+        """
         return None
 
-    def attended(self, layer: Weights | None, block: Block, q: Tensor, call: Call) -> Tensor | None:
-        """What is added to the cross-attention of the queries `q` (rows, tokens, width) before its output layer."""
+    def attended(self, layer: Weights, block: Block, q: Tensor, call: Call) -> Tensor | None:
+        """Return the addition to the block's cross-attention before its output layer, or None for none.
+
+        layer: the adapter's layer for the block. The queries `q` and the addition are (rows, tokens, width).
+        """
         return None
 
     def replaced(
         self, layer: Weights | None, block: Block, h: Tensor, out: Tensor, call: Call, attend: Attend
     ) -> Tensor | None:
-        """What the cross-attention of `h` gives in place of `out`, both (rows, tokens, width)."""
+        """Return the new output of the block's cross-attention, or None to leave it.
+
+        layer: the adapter's layer for the block, None where it has none. The attention's input `h`, its output `out`
+        and the new output are (rows, tokens, width).
+        """
         return None
 
 
-Attend = Callable[[int, Tensor], Tensor]
-"""attend(row, contexts): the block's cross-attention of one row of its input (1, tokens, width) with each of the
-contexts (n, length, context width), other adapters' additions included: (n, tokens, width)."""
-
-
-class Adapter(Weights):
-    """An adapter's weights. `name` is the file that complaints name, `family` the checkpoints that it was made for."""
+@dataclass(frozen=True)
+class AdapterInfo:
+    """The description of a file. kind: that of its class, see `kinds.KINDS`. family: SD1 or SDXL. variant: named by the
+    kind, which reads it from the tensors or the file's name; may be empty. name: the file's, for error texts."""
 
     kind: str
+    family: str
+    variant: str
+    name: str
 
-    def __init__(self, name: str, family: str, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__(tensors)
-        self.name = name
-        self.family = family
+
+@dataclass(frozen=True)
+class AdapterFile(AdapterInfo):
+    """A file's description with its tensors, by the names that its kind expects."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+
+def refused(name: str, reason: str) -> AdapterError:
+    """Return the error for the file `name`: its sentence goes on with `reason`, which has no full stop."""
+    return AdapterError(f'"{name}" {reason}.')
+
+
+class Adapter(Weights, ABC):
+    """An adapter's weights, in the file's own dtype and on the CPU until `.to(...)` moves them.
+
+    A kind of adapter is a subclass in a file of its own, registered in `kinds.KINDS`. It recognises its files, names
+    and checks their tensors, fits its layers to a UNet, and prepares itself for a generation.
+    """
+
+    kind: ClassVar[str]
+    title: ClassVar[str]
+    """The kind's name in a user's words."""
+    folders: ClassVar[str]
+    """A regular expression found, whatever its case, in the names of folders in which other programs keep its files."""
+    needs_float32: ClassVar[bool] = False
+    """Whether half precision is not enough for its own layers; its results are cast."""
+
+    def __init__(self, file: AdapterFile) -> None:
+        super().__init__(file.tensors)
+        self.name = file.name
+        self.family = file.family
+        self.variant = file.variant
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, shapes: Shapes, name: str) -> AdapterInfo | None:
+        """Return the description of a file with these tensors, or None where it is not of this kind.
+
+        AdapterError, which calls the file `name`, where it is of this kind and cannot be used. A shape with fewer
+        dimensions than expected may raise IndexError.
+        """
+
+    @classmethod
+    @abstractmethod
+    def rename(cls, names: Iterable[str]) -> dict[str, str]:
+        """Return the names of this kind's tensors among a file's, each with the name that the kind expects."""
+
+    @classmethod
+    @abstractmethod
+    def required(cls, variant: str, names: Collection[str]) -> Iterable[str]:
+        """Return the tensors that a file of this variant must have, given the (expected) names of those it has."""
+
+    @classmethod
+    def adjust(cls, name: str, tensor: Tensor) -> Tensor:
+        """Return a file's tensor in the shape that the kind expects for this (expected) name."""
+        return tensor
+
+    @abstractmethod
+    def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
+        """Return this adapter's layers for a UNet's blocks, by the blocks' names; AdapterError for a mismatch."""
+
+    @abstractmethod
+    def prepare(self, inputs: Inputs) -> Prepared:
+        """Return the adapter ready for one generation.
+
+        AdapterError where the inputs do not suit it. Gradients pass, so it can be trained through.
+        """
 
     @property
     def dtype(self) -> torch.dtype:
@@ -147,15 +240,11 @@ class Adapter(Weights):
         return next(self.parameters()).device
 
     def size_in_bytes(self) -> int:
-        """The memory that the weights take."""
+        """Return the memory that the weights take."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
 
-    def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
-        """This adapter's layer for each block of a UNet, by the block's name; AdapterError where they do not fit."""
-        raise NotImplementedError
-
     def place(self, image: int, count: int) -> int:
-        """Where an image stands among `count` that the adapter was told of; one stands for all."""
+        """Return the place of an image among the `count` that the adapter was prepared for; one stands for all."""
         if 1 < count <= image:
             raise AdapterError(
                 f'"{self.name}" was told of {count} images but image {image + 1} is drawn; '
@@ -163,5 +252,6 @@ class Adapter(Weights):
             )
         return image if count > 1 else 0
 
-    def unfit(self, why: str) -> AdapterError:
-        return AdapterError(f'"{self.name}" does not fit the checkpoint: {why}; use an adapter made for its family.')
+    def mismatch(self, reason: str) -> AdapterError:
+        """Return the error for a checkpoint that the adapter was not made for."""
+        return AdapterError(f'"{self.name}" does not fit the checkpoint: {reason}; use an adapter made for its family.')

@@ -1,4 +1,4 @@
-"""CLIP's vision encoder, which IP-Adapters see pictures through, in torch alone."""
+"""CLIP's vision encoder, whose output IP-Adapters read, in torch alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from .container import opened
-from .ip_adapter import Encoder
+from .inputs import Encoder
 from .weights import Weights, attention, layer_norm, linear
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,19 +54,19 @@ _ENDS = (
 
 
 def read_clip_vision(path: str | Path) -> ClipVision:
-    """The vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
+    """Return the vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
     file, name = opened(path), Path(path).name
     wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
     return clip_vision(file.read(wanted), name)
 
 
 def has_vision(names: Iterable[str]) -> bool:
-    """Whether tensors of these names have a vision encoder among them."""
+    """Return True if there is a vision encoder among tensors of these names."""
     return any(name.endswith(("vision_model.embeddings.class_embedding", "visual.class_embedding")) for name in names)
 
 
 def clip_vision(tensors: Mapping[str, Tensor], name: str) -> ClipVision:
-    """The vision encoder that these tensors are; complaints call it `name`."""
+    """Return the vision encoder that these tensors are; AdapterError, which calls it `name`, where they are none."""
     named = _transformers_names(tensors)
     layers = {key[len(_LAYERS) + 1 :].split(".")[0] for key in named if key.startswith(f"{_LAYERS}.")}
     wanted = {*_ENDS, *(f"{_LAYERS}.{number}.{part}" for number in layers for part in _LAYER)}
@@ -93,18 +93,23 @@ class ClipVision(Weights):
         self.heads = _PUBLISHED_HEADS.get(self.width, max(1, self.width // 64))
 
     def fits(self, encoder: Encoder) -> bool:
-        """Whether this is an encoder that an IP-Adapter can be told pictures by."""
-        width = self["visual_projection"].weight.shape[0] if encoder.output == "image_embeds" else self.width
+        """Return True if this can be the encoder that an IP-Adapter needs."""
+        width: int = self["visual_projection"].weight.shape[0] if encoder.output == "image_embeds" else self.width
         return width == encoder.width
 
     def features(self, pictures: Tensor, encoder: Encoder) -> Tensor:
-        """What an IP-Adapter is told of pictures (n, 3, height, width) with values from 0 to 1."""
+        """Return an IP-Adapter's features (n, ...) of pictures (n, 3, height, width) with values from 0 to 1.
+
+        AdapterError where this is not the encoder that it needs.
+        """
         self._check(encoder)
         return self.encode(self.preprocess(pictures), encoder.output)
 
     def blank(self, encoder: Encoder) -> Tensor:
-        """What an IP-Adapter is told for the negative prompt, (1, ...): zeros for image_embeds, and for hidden_states
-        what the encoder makes of zeros, the mean grey."""
+        """Return an IP-Adapter's features for the negative prompt, (1, ...).
+
+        They are zeros in place of image_embeds; for hidden_states, the encoder's output for zeros, the mean grey.
+        """
         self._check(encoder)
         weight = self["visual_projection"].weight
         if encoder.output == "image_embeds":
@@ -112,8 +117,11 @@ class ClipVision(Weights):
         return self.encode(torch.zeros(1, 3, self.size, self.size), encoder.output)
 
     def preprocess(self, pictures: Tensor) -> Tensor:
-        """Pictures (n, 3, height, width), 0 to 1: the short side scaled to the encoder's size (bicubic), the middle cut
-        out, rounded to 256 levels as pictures have, and normalised."""
+        """Return pictures (n, 3, height, width), 0 to 1, as the encoder's pixels (n, 3, size, size).
+
+        The short side is scaled to the encoder's size (bicubic), the middle cut out, rounded to 256 levels as pictures
+        have, and normalised.
+        """
         height, width = pictures.shape[-2:]
         tall, wide = (self.size * side // min(height, width) for side in (height, width))
         x = pictures.float() * 255
@@ -125,13 +133,14 @@ class ClipVision(Weights):
         return (x - mean) / std
 
     def encode(self, pixels: Tensor, output: str) -> Tensor:
-        """Of normalised pixels (n, 3, size, size) the image_embeds (n, projection), or the hidden_states of the last
-        layer but one (n, patches + 1, width)."""
+        """Return the image_embeds (n, projection) of normalised pixels (n, 3, size, size), or the hidden_states of the
+        last layer but one (n, patches + 1, width)."""
         inner = self["vision_model"]
         places = inner["embeddings"]
         weight = places["patch_embedding"].weight
         x = F.conv2d(pixels.to(weight), weight, stride=self.patch).flatten(2).transpose(1, 2)
-        x = torch.cat([places.class_embedding.expand(len(x), 1, -1), x], dim=1) + places["position_embedding"].weight
+        first = places.get_parameter("class_embedding").expand(len(x), 1, -1)
+        x = torch.cat([first, x], dim=1) + places["position_embedding"].weight
         x = layer_norm(inner["pre_layrnorm"], x)
         layers = inner["encoder.layers"]
         count = len(layers._modules)
@@ -143,8 +152,8 @@ class ClipVision(Weights):
 
     def _layer(self, layer: Weights, x: Tensor) -> Tensor:
         own, normed = layer["self_attn"], layer_norm(layer["layer_norm1"], x)
-        q, k, v = (linear(part, normed) for part in (own.q_proj, own.k_proj, own.v_proj))
-        x = x + linear(own.out_proj, attention(q, k, v, self.heads))
+        q, k, v = (linear(own[f"{part}_proj"], normed) for part in "qkv")
+        x = x + linear(own["out_proj"], attention(q, k, v, self.heads))
         return x + linear(layer["mlp.fc2"], F.gelu(linear(layer["mlp.fc1"], layer_norm(layer["layer_norm2"], x))))
 
     def _check(self, encoder: Encoder) -> None:
@@ -157,7 +166,7 @@ class ClipVision(Weights):
 
 
 def _transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The vision encoder's tensors by transformers' names, whatever stands before them in the file."""
+    """Return the vision encoder's tensors by transformers' names, whatever stands before them in the file."""
     named: dict[str, Tensor] = {}
     for key, value in tensors.items():
         match = re.search(r"(?:^|\.)((?:vision_model|visual_projection|visual)\..+|visual\.proj)$", key)
@@ -167,6 +176,7 @@ def _transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(key: str, value: Tensor) -> dict[str, Tensor]:
+    """Return a tensor by its name, or its names, in transformers' layout; empty for one that is not needed."""
     if not key.startswith("visual."):
         return {key: value}
     layer = re.fullmatch(r"visual\.transformer\.resblocks\.(\d+)\.(.+)", key)

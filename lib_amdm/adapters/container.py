@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 from torch import Tensor
@@ -20,7 +20,10 @@ _MOST_LEVELS = 32
 """Of dictionaries in dictionaries; a file may hold one that holds itself."""
 
 Read = Callable[[Iterable[str]], dict[str, Tensor]]
-"""The tensors of these names, as copies: a file's own may be windows into it."""
+"""read(names): the tensors of these names, as copies: a file's own may be windows into it."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,25 +35,26 @@ class File:
 
 
 def opened(path: str | Path, inert: bool = False) -> File:
-    """A file of tensors, opened; AdapterError where it cannot be.
+    """Open a file of tensors; AdapterError where it cannot be.
 
     Its shapes are known without its tensors. inert: take a pickle that holds more than weights too, without the rest.
     """
     path = Path(path)
     if not path.is_file():
         raise AdapterError(f'"{path.name}" is not there; choose another adapter file.')
-    with _in_words(path.name):
+    with _as_adapter_error(path.name):
         file = open_tensors(path, inert)
 
     def read(keys: Iterable[str]) -> dict[str, Tensor]:
-        with _in_words(path.name):
+        with _as_adapter_error(path.name):
             return file.read(keys)
 
     return File(file.shapes, read)
 
 
 @contextmanager
-def _in_words(name: str) -> Iterator[None]:
+def _as_adapter_error(name: str) -> Iterator[None]:
+    """Turn what a reader raises into a sentence that names the file."""
     try:
         yield
     except Refused as error:
@@ -61,11 +65,11 @@ def _in_words(name: str) -> Iterator[None]:
 
 
 def open_tensors(path: Path, inert: bool = False) -> File:
-    """`opened`, with the readers' own exceptions: Refused for a pickle that must not be read."""
+    """Open a file as `opened` does, with the readers' own exceptions: Refused for a pickle that must not be read."""
     if is_safetensors(path) or path.suffix.lower() == ".safetensors":
         return _safetensors(path)
     contents = look(path) if inert else look_at_weights(path)
-    outlines = flat(contents.told, Outline)
+    outlines = flat(contents.value, Outline)
 
     def read(keys: Iterable[str]) -> dict[str, Tensor]:
         tensors = flat(load_inert(path) if inert else load(path), Tensor)
@@ -75,7 +79,8 @@ def open_tensors(path: Path, inert: bool = False) -> File:
 
 
 def is_safetensors(path: str | Path) -> bool:
-    """Whether the file begins as safetensors do: with the length of a header that fits into it, and the header."""
+    """Return True if the file begins as safetensors do: with the length of a header that fits into it, and the
+    header."""
     path = Path(path)
     with path.open("rb") as file:
         head = file.read(9)
@@ -112,26 +117,26 @@ def _safetensors(path: Path) -> File:
     return File(shapes, read)
 
 
-def flat(told: Any, kind: type, levels: int = _MOST_LEVELS) -> dict[str, Any]:
-    """All values of a kind in what a pickle holds, by dotted names, out of the dictionaries that trainers wrap them
-    in."""
-    if not isinstance(told, Mapping):
+def flat(value: Any, kind: type[T], levels: int = _MOST_LEVELS) -> dict[str, T]:
+    """Return all values of a type in a pickle's value, by dotted names, out of the dictionaries that trainers wrap them
+    in. Refused for dictionaries within each other more than `levels` deep."""
+    if not isinstance(value, Mapping):
         return {}
     if levels == 0:
         raise Refused("has dictionaries without an end in it")
-    if isinstance(told.get("state_dict"), Mapping):
-        return flat(told["state_dict"], kind, levels - 1)
-    if isinstance(told.get("model"), Mapping) and ("autoencoder" in told or "config_dict" in told):
-        return flat(told["model"], kind, levels - 1)
-    found: dict[str, Any] = {}
-    for key, value in told.items():
-        if isinstance(value, kind):
-            found[str(key)] = value
-        elif isinstance(value, Mapping):
-            found.update({f"{key}.{inner}": each for inner, each in flat(value, kind, levels - 1).items()})
+    if isinstance(value.get("state_dict"), Mapping):
+        return flat(value["state_dict"], kind, levels - 1)
+    if isinstance(value.get("model"), Mapping) and ("autoencoder" in value or "config_dict" in value):
+        return flat(value["model"], kind, levels - 1)
+    found: dict[str, T] = {}
+    for key, inner in value.items():
+        if isinstance(inner, kind):
+            found[str(key)] = inner
+        elif isinstance(inner, Mapping):
+            found.update({f"{key}.{name}": each for name, each in flat(inner, kind, levels - 1).items()})
     return found
 
 
 def first_line(error: Exception) -> str:
-    """What a library says, as a part of a sentence."""
+    """Return a library's error as a part of a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

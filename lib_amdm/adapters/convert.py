@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from ..errors import AdapterError
-from .files import AdapterFile, read_adapter
+from .base import AdapterFile
+from .kinds import read_adapter
 
 
 def convert(source: str | Path, target: str | Path, half: bool = False) -> AdapterFile:
@@ -43,14 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("source", help="the adapter's file, of any kind")
     parser.add_argument("target", help="the .safetensors file to write")
     parser.add_argument("--half", action="store_true", help="as float16, half the size")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        file = convert(told.source, told.target, told.half)
+        file = convert(options.source, options.target, options.half)
     except AdapterError as error:
         print(error, file=sys.stderr)
         return 1
-    what = " ".join(filter(None, (file.kind, file.variant)))
-    print(f"{told.target}: {what}, {len(file.tensors)} tensors, {Path(told.target).stat().st_size / 2**20:.0f} MiB")
+    kind = " ".join(filter(None, (file.kind, file.variant)))
+    size = Path(options.target).stat().st_size / 2**20
+    print(f"{options.target}: {kind}, {len(file.tensors)} tensors, {size:.0f} MiB")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""InteractDiffusion: who does what to whom, and where, by GLIGEN's fusers told triplets (Hoe et al., 2024)."""
+"""InteractDiffusion: who does what to whom, and where, by GLIGEN's fusers with triplets (Hoe et al., 2024)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..layout import Box, Layout
-from .files import AdapterFile
-from .gligen import Grounding, ToldGrounding
+from .gligen import MLP, Grounding, PreparedGrounding
+from .inputs import Inputs
 from .weights import box_embedding, silu_mlp
 
 SUBJECT, OBJECT, ACTION = range(3)
@@ -18,39 +19,44 @@ SUBJECT, OBJECT, ACTION = range(3)
 
 
 class InteractDiffusion(Grounding):
-    """InteractDiffusion 1.0, 1.1 and 1.2, which differ in their weights alone."""
+    """InteractDiffusion 1.0, 1.1 and 1.2, which differ in their weights alone; the version is in the file's name."""
 
     kind = "interactdiffusion"
+    title = "InteractDiffusion"
+    folders = "interact"
+    has_actions = True
+    position_net_tensors = (
+        *(f"{net}.{part}" for net in ("linears", "linear_action") for part in MLP),
+        "interaction_embedding.emb.weight",
+        "position_embedding.emb.weight",
+        "null_positive_feature",
+        "null_action_feature",
+        "null_position_feature",
+    )
 
-    def __init__(self, file: AdapterFile) -> None:
-        super().__init__(file)
-        self.version = file.variant
+    @classmethod
+    def variant_of(cls, name: str) -> str:
+        version = re.search(r"v[-_.]?1(?:[-_.]([012]))?(?![0-9])", name, re.IGNORECASE)
+        return f"1.{version[1] or 0}" if version else ""
 
     @property
     def slots(self) -> int:
-        """How many interactions there can be: 30 in the published models."""
+        """The number of interactions that there can be: 30 in the published models."""
         return self["position_net.interaction_embedding.emb"].weight.shape[0]
 
-    def phrases(self, layout: Layout) -> list[str]:
-        """The texts whose pooled embeddings `told` needs: the regions' phrases and the actions."""
-        return list(dict.fromkeys([*layout.phrases, *(each.action for each in layout.interactions)]))
+    def prepare(self, inputs: Inputs) -> PreparedGrounding:
+        """Return the adapter with the tokens of the layouts' interactions.
 
-    def told(
-        self,
-        layouts: Sequence[Layout],
-        phrases: Mapping[str, Tensor],
-        strength: float = 1.0,
-        until: float = 1.0,
-    ) -> ToldGrounding:
-        """The adapter told interactions.
-
-        layouts: one for all images of the batch, or one for each. phrases: CLIP's pooled embedding (width,) of each
-        text of `phrases(layout)`. AdapterError where there is no interaction, or more than the adapter has slots for,
-        or a phrase that takes part in none: it has no way to be said.
+        AdapterError where a layout has no interaction, more than the adapter has slots for, or a phrase that takes part
+        in none, which the adapter has no way to draw.
         """
-        for layout in layouts:
+        for layout in inputs.layouts:
             self._check(layout)
-        return self._grounded(layouts, phrases, strength, until)
+        return super().prepare(inputs)
+
+    def texts(self, layout: Layout) -> Sequence[str]:
+        """Return the regions' phrases and the actions."""
+        return [*layout.phrases, *(each.action for each in layout.interactions)]
 
     def _check(self, layout: Layout) -> None:
         count = len(layout.interactions)
@@ -71,26 +77,23 @@ class InteractDiffusion(Grounding):
                     "counted from 0) takes part in none; give it one or remove it."
                 )
 
-    def tokens(self, layout: Layout, phrases: Mapping[str, Tensor]) -> Tensor:
-        """Grounding tokens (3 slots, width): all subjects, then all actions, then all objects.
+    def tokens(self, layout: Layout, pooled: Mapping[str, Tensor]) -> Tensor:
+        """Return grounding tokens (3 slots, width): all subjects, then all actions, then all objects.
 
         Every slot has a learnt embedding of its own, so empty ones are tokens too.
         """
         net = self["position_net"]
         regions = layout.regions
         pairs = [(regions[each.subject], regions[each.object]) for each in layout.interactions]
-        subjects = self._roles(
-            "linears", net.null_positive_feature, [a.phrase for a, _ in pairs], [a.box for a, _ in pairs], phrases
-        )
-        objects = self._roles(
-            "linears", net.null_positive_feature, [b.phrase for _, b in pairs], [b.box for _, b in pairs], phrases
-        )
+        null_thing, null_action = (net.get_parameter(f"null_{part}_feature") for part in ("positive", "action"))
+        subjects = self._roles("linears", null_thing, [a.phrase for a, _ in pairs], [a.box for a, _ in pairs], pooled)
+        objects = self._roles("linears", null_thing, [b.phrase for _, b in pairs], [b.box for _, b in pairs], pooled)
         actions = self._roles(
             "linear_action",
-            net.null_action_feature,
+            null_action,
             [each.action for each in layout.interactions],
             [between(a.box, b.box) for a, b in pairs],
-            phrases,
+            pooled,
         )
         slots, roles = net["interaction_embedding.emb"].weight, net["position_embedding.emb"].weight
         return torch.cat(
@@ -102,21 +105,21 @@ class InteractDiffusion(Grounding):
         )
 
     def _roles(
-        self, mlp: str, null: Tensor, words: Sequence[str], boxes: Sequence[Box], phrases: Mapping[str, Tensor]
+        self, mlp: str, null: Tensor, texts: Sequence[str], boxes: Sequence[Box], pooled: Mapping[str, Tensor]
     ) -> Tensor:
-        """The tokens (slots, width) of one role, the empty slots' last."""
+        """Return the tokens (slots, width) of one role, the empty slots' last. null: the empty text's, (width,)."""
         net = self["position_net"]
-        told = null.expand(self.slots, -1)
-        places = net.null_position_feature.expand(self.slots, -1)
-        if words:
-            count = len(words)
-            told = torch.cat([self._phrases(phrases, words), told[count:]])
+        words = null.expand(self.slots, -1)
+        places = net.get_parameter("null_position_feature").expand(self.slots, -1)
+        if texts:
+            count = len(texts)
+            words = torch.cat([self.embeddings(pooled, texts), words[count:]])
             embedded = box_embedding(torch.tensor(boxes, device=self.device)).to(self.dtype)
             places = torch.cat([embedded, places[count:]])
-        return silu_mlp(net[mlp], torch.cat([told, places], dim=-1))
+        return silu_mlp(net[mlp], torch.cat([words, places], dim=-1))
 
 
 def between(a: Box, b: Box) -> Box:
-    """The box of an action between two things: the middle two of the four x values, and of the four y values."""
+    """Return the box of an action between two things: the middle two of the four x values, and of the four y values."""
     xs, ys = sorted((a[0], a[2], b[0], b[2])), sorted((a[1], a[3], b[1], b[3]))
     return xs[1], ys[1], xs[2], ys[2]

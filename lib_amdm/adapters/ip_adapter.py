@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..errors import AdapterError
-from .base import Adapter, Block, Call, Prepared
-from .files import AdapterFile
+from .base import FAMILIES, Adapter, AdapterInfo, Block, Call, Prepared, Shapes, refused
+from .inputs import Encoder, Inputs
 from .weights import Weights, attention, layer_norm, linear
 
 DIM_HEAD = 64
@@ -24,61 +24,107 @@ _ENCODERS = {
 }
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """The CLIP vision encoder an IP-Adapter is told pictures by.
-
-    name: ViT-H, ViT-bigG, or empty for another's. output: image_embeds, (images, width), or hidden_states, the last but
-    one layer's, (images, patches + 1, width).
-    """
-
-    name: str
-    output: str
-    width: int
+_IMAGE_PROJ = {
+    "base": ("proj.weight", "proj.bias", "norm.weight", "norm.bias"),
+    "full": tuple(f"proj.{number}.{part}" for number in (0, 2, 3) for part in ("weight", "bias")),
+    "plus": (
+        "latents",
+        *(f"{name}.{part}" for name in ("proj_in", "proj_out", "norm_out") for part in ("weight", "bias")),
+    ),
+}
+_RESAMPLER_LAYER = (
+    "0.norm1.weight", "0.norm1.bias", "0.norm2.weight", "0.norm2.bias", "0.to_q.weight", "0.to_kv.weight",
+    "0.to_out.weight", "1.0.weight", "1.0.bias", "1.1.weight", "1.3.weight",
+)  # fmt: skip
 
 
 class IPAdapter(Adapter):
-    """An IP-Adapter's projection of image features to tokens, and its keys and values for each attention layer."""
+    """An IP-Adapter's projection of image features to tokens, and its keys and values for each attention layer.
+
+    Its tensors are `image_proj.*` and `ip_adapter.<2n+1>.to_k_ip.weight`, `.to_v_ip.weight`.
+    """
 
     kind = "ip-adapter"
+    title = "IP-Adapter"
+    folders = "ip[-_ ]?adapter"
 
-    def __init__(self, file: AdapterFile) -> None:
-        super().__init__(file.name, file.family, file.tensors)
-        self.variant = file.variant
+    @classmethod
+    def recognise(cls, shapes: Shapes, name: str) -> AdapterInfo | None:
+        """Return the description; the variants are base, plus and full."""
+        shapes = {_renamed(key): shape for key, shape in shapes.items()}
+        parts = {part: [key for key in shapes if key.startswith(f"{part}.")] for part in ("image_proj", "ip_adapter")}
+        if not any(parts.values()):
+            return None
+        image = {key.removeprefix("image_proj."): shapes[key] for key in parts["image_proj"]}
+        faces = any(re.match(r"ip_adapter\.\d+\.to_\w+_lora\.", key) for key in shapes)
+        portrait = "proj.2.weight" in image and "proj.3.weight" not in image
+        if faces or portrait or any("perceiver" in key for key in image):
+            raise refused(
+                name,
+                "needs a face's features (FaceID, Portrait), which AMDM has not; choose a plain, plus or full-face one",
+            )
+        if "latents" in image and image.get("proj_in.weight", (0, 0))[1] == 512:
+            raise refused(
+                name, "is an InstantID file, which AMDM cannot run; choose a plain, plus or full-face IP-Adapter"
+            )
+        first = shapes.get("ip_adapter.1.to_k_ip.weight")
+        if first is None or not image:
+            raise refused(name, "is an IP-Adapter without all its parts; download it again")
+        family = FAMILIES.get(first[1], "SD1")
+        if family == "SD2":
+            raise refused(name, "is an IP-Adapter for SD2; choose one for SD1 or SDXL")
+        variant = "full" if "proj.3.weight" in image else "plus" if "latents" in image else "base"
+        if variant == "base" and "proj.weight" not in image:
+            raise refused(
+                name, "is an IP-Adapter of a kind that AMDM does not know; choose a plain, plus or full-face one"
+            )
+        return AdapterInfo(cls.kind, family, variant, name)
+
+    @classmethod
+    def rename(cls, names: Iterable[str]) -> dict[str, str]:
+        renamed = {name: _renamed(name) for name in names}
+        return {name: ours for name, ours in renamed.items() if re.match(r"(image_proj|ip_adapter)\.", ours)}
+
+    @classmethod
+    def required(cls, variant: str, names: Collection[str]) -> Iterable[str]:
+        layers = {name.split(".")[1] for name in names if name.startswith("ip_adapter.")}
+        rounds = {name.split(".")[2] for name in names if name.startswith("image_proj.layers.")}
+        return [
+            *(f"ip_adapter.{number}.{part}.weight" for number in layers for part in ("to_k_ip", "to_v_ip")),
+            *(f"image_proj.{part}" for part in _IMAGE_PROJ[variant]),
+            *(f"image_proj.layers.{number}.{part}" for number in rounds for part in _RESAMPLER_LAYER),
+        ]
 
     @property
     def context(self) -> int:
-        """Width of the UNet's text contexts that the adapter is made for."""
+        """The width of the UNet's text contexts that the adapter is made for."""
         return self["ip_adapter.1.to_k_ip"].weight.shape[1]
 
     @property
     def needs_encoder(self) -> Encoder:
-        """What `told` must be given features of."""
+        """The encoder whose features the adapter reads."""
         image = self["image_proj"]
         output = "image_embeds" if self.variant == "base" else "hidden_states"
         first = {"base": "proj", "plus": "proj_in", "full": "proj.0"}[self.variant]
         width = image[first].weight.shape[1]
         return Encoder(_ENCODERS.get((output, width), ""), output, width)
 
-    def told(
-        self, features_cond: Tensor, features_uncond: Tensor | None = None, strength: float = 1.0, until: float = 1.0
-    ) -> ToldPictures:
-        """The adapter told pictures.
+    def prepare(self, inputs: Inputs) -> PreparedPictures:
+        """Return the adapter with the reference pictures; see `needs_encoder`.
 
-        features_cond: what the encoder makes of the pictures, (1, ...) for all images of the batch or (images, ...);
-        see `needs_encoder`. features_uncond: the same of the zero image, for plus and full (`ClipVision.blank`); base
-        takes zeros in place of features by itself. Gradients pass, so it can be trained through.
+        Base reads zeros for the negative prompt, plus and full the features of an empty picture.
         """
-        if features_uncond is None:
+        features = inputs.features(self.needs_encoder)
+        blank = features.blank
+        if blank is None:
             if self.variant != "base":
                 raise AdapterError(f'"{self.name}" needs the features of an empty picture for the negative prompt.')
-            features_uncond = torch.zeros_like(features_cond[:1])
-        conds, unconds = len(features_cond), len(features_uncond)
-        tokens = self.tokens(torch.cat([features_cond, features_uncond]))
-        return ToldPictures(self, tokens, conds, unconds, strength, until)
+            blank = torch.zeros_like(features.pictures[:1])
+        tokens = self.tokens(torch.cat([features.pictures, blank]))
+        return PreparedPictures(self, tokens, len(features.pictures), len(blank), inputs.strength, inputs.until)
 
     def tokens(self, features: Tensor) -> Tensor:
-        """Image tokens (images, tokens, context width) of the encoder's features."""
+        """Return image tokens (images, tokens, context width) of the encoder's features (images, ...)."""
         encoder = self.needs_encoder
         dimensions = 2 if encoder.output == "image_embeds" else 3
         if features.ndim != dimensions or features.shape[-1] != encoder.width:
@@ -96,27 +142,33 @@ class IPAdapter(Adapter):
         return _resampled(image, features)
 
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
-        """The layers are numbered in diffusers' order: all down, then all up, then the middle; odd numbers only."""
+        """Return the layers, which files number in diffusers' order: all down, then all up, then the middle; odd
+        numbers only."""
         ordered = sorted(blocks, key=lambda block: block.name.startswith("middle_block"))
         own = self["ip_adapter"]
         if len(own._modules) != len(ordered):
-            raise self.unfit(f"it has {len(own._modules)} attention layers and the UNet {len(ordered)}")
+            raise self.mismatch(f"it has {len(own._modules)} attention layers and the UNet {len(ordered)}")
         found = {}
         for number, block in enumerate(ordered):
             key = str(2 * number + 1)
             if key not in own:
-                raise self.unfit(f"it has no attention layer {key}")
-            theirs, ours = (block.width, block.context), tuple(own[key].to_k_ip.weight.shape)
+                raise self.mismatch(f"it has no attention layer {key}")
+            theirs, ours = (block.width, block.context), tuple(own[f"{key}.to_k_ip"].weight.shape)
             if theirs != ours:
-                raise self.unfit(f"its layer {key} is {ours[0]}x{ours[1]} and the UNet's is {theirs[0]}x{theirs[1]}")
+                raise self.mismatch(f"its layer {key} is {ours[0]}x{ours[1]} and the UNet's is {theirs[0]}x{theirs[1]}")
             found[block.name] = own[key]
         return found
 
 
+def _renamed(name: str) -> str:
+    """Return the name in a published file for the one that a training run's raw checkpoint has."""
+    return re.sub(r"^adapter_modules\.", "ip_adapter.", re.sub(r"^image_proj_model\.", "image_proj.", name))
+
+
 def _resampled(image: Weights, features: Tensor) -> Tensor:
-    """The perceiver resampler of the plus adapters: learnt latents look at the features in a few rounds."""
+    """Return the plus adapters' tokens (images, tokens, width): learnt latents look at the features in a few rounds."""
     x = linear(image["proj_in"], features)
-    latents = image.latents.expand(len(x), -1, -1)
+    latents = image.get_parameter("latents").expand(len(x), -1, -1)
     rounds = image["layers"]
     for number in range(len(rounds._modules)):
         attend, forward = rounds[f"{number}.0"], rounds[f"{number}.1"]
@@ -129,7 +181,7 @@ def _resampled(image: Weights, features: Tensor) -> Tensor:
     return layer_norm(image["norm_out"], linear(image["proj_out"], latents))
 
 
-class ToldPictures(Prepared):
+class PreparedPictures(Prepared):
     """An IP-Adapter with its pictures' tokens (conds + unconds, tokens, context width), the negatives' last."""
 
     attends = True
@@ -142,16 +194,16 @@ class ToldPictures(Prepared):
         self.counts = conds, unconds
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def attended(self, layer: Weights | None, block: Block, q: Tensor, call: Call) -> Tensor:
-        """strength * softmax(q (K P)^T / sqrt(head)) (V P), P the image tokens of each row."""
+    def attended(self, layer: Weights, block: Block, q: Tensor, call: Call) -> Tensor:
+        """Return strength * softmax(q (K P)^T / sqrt(head)) (V P), P the image tokens of each row."""
         k, v = self._keys_and_values(layer, block, q)
         index = call.index(self.adapter, *self.counts, q.device)
         return self.strength * attention(q, k[index], v[index], block.heads)
 
     def _keys_and_values(self, layer: Weights, block: Block, q: Tensor) -> tuple[Tensor, Tensor]:
-        """They do not depend on the step."""
+        """Return them for all tokens, (conds + unconds, tokens, width) each; they are the same in every step."""
         kept = self._kept.get(block.name)
         if kept is None or kept[0].dtype != q.dtype or kept[0].device != q.device:
-            kept = tuple(linear(part, self.tokens).to(q) for part in (layer.to_k_ip, layer.to_v_ip))
+            kept = linear(layer["to_k_ip"], self.tokens).to(q), linear(layer["to_v_ip"], self.tokens).to(q)
             self._kept[block.name] = kept
         return kept

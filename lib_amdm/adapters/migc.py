@@ -7,7 +7,8 @@ NaiveFuser's result with what it learnt.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,20 +17,40 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..layout import Box, Layout
-from .base import Adapter, Attend, Block, Call, Prepared
-from .files import AdapterFile
+from .base import Adapter, AdapterFile, AdapterInfo, Attend, Block, Call, Prepared, Shapes
+from .gligen import MLP
+from .inputs import Inputs
+from .names import ldm_names
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
 
-UNTIL = 26 / 50
-"""The published runs' share of steps: 0 to 25 of 50."""
 INSIDE = 10.0
-"""How much more than the whole picture's an instance's attention counts within its box, to NaiveFuser."""
+"""The weight of an instance's attention within its box, in NaiveFuser's mean; the whole picture's is 1."""
+_PART = re.compile(r"(?:(input|output)_blocks\.(\d+)|middle_block)\..*?(?:transformer_blocks\.(\d+)\..*?)?migc\.(.+)")
+_LAYER = (
+    *(f"{part}.to_{x}.weight" for part in ("ea", "la") for x in "qkv"),
+    *(f"{part}.to_out.0.{x}" for part in ("ea", "la") for x in ("weight", "bias")),
+    *(f"{name}.{x}" for name in ("norm", "sac.conv2", "sac.cbam2.ChannelGate.mlp.1") for x in ("weight", "bias")),
+    *(f"sac.cbam2.ChannelGate.mlp.3.{x}" for x in ("weight", "bias")),
+    "sac.cbam2.SpatialGate.spatial.conv.weight",
+    *(f"pos_net.linears_position.{part}" for part in MLP),
+)
+_LAYER_OF_VARIANT = {
+    "migc": (
+        *(f"sac.{name}.{x}" for name in ("conv1", "cbam1.ChannelGate.mlp.1", "cbam1.ChannelGate.mlp.3")
+          for x in ("weight", "bias")),
+        "sac.cbam1.SpatialGate.spatial.conv.weight",
+    ),
+    "migc++": ("gamma",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Instances:
-    """One image's things: their boxes and what these are to the position net (n, numbers), pooled phrases (n, width)
-    and whole text contexts, n of (length, width)."""
+    """The things of one image.
+
+    boxes: n. places: their Fourier features for the position net (n, 64). pooled: the phrases' pooled embeddings (n,
+    width). contexts: the phrases as prompts, n of (length, width).
+    """
 
     boxes: tuple[Box, ...]
     places: Tensor
@@ -39,83 +60,94 @@ class Instances:
 
 
 class Migc(Adapter):
-    """MIGC or MIGC++, whichever layers the file has: the middle and the lowest output ones in the published files."""
+    """MIGC or MIGC++, in whichever layers the file has: the middle and the lowest output ones in the published files.
+
+    Its tensors are `<block>.migc.*`, with `<block>` as `attach.blocks_of` names blocks. It ignores a layout's
+    interactions. MIGC's published runs act in the first 26 of 50 steps, and MIGC++'s NaiveFuser in all.
+    """
 
     kind = "migc"
+    title = "MIGC"
+    folders = "migc"
+    needs_float32 = True
 
     def __init__(self, file: AdapterFile) -> None:
-        super().__init__(file.name, file.family, file.tensors)
+        super().__init__(file)
         self.plus = file.variant == "migc++"
-        self._own = {
-            name.removesuffix(".migc"): module for name, module in self.named_modules() if name.endswith(".migc")
-        }
+        names = (name for name, _ in self.named_modules() if name.endswith(".migc"))
+        self._own = {name.removesuffix(".migc"): self[name] for name in names}
+
+    @classmethod
+    def recognise(cls, shapes: Shapes, name: str) -> AdapterInfo | None:
+        """Return the description; the variants are migc and migc++."""
+        if not any(".migc." in key for key in shapes):
+            return None
+        plus = any(".migc.gamma" in key or "attn2.processor." in key for key in shapes)
+        return AdapterInfo(cls.kind, "SD1", "migc++" if plus else "migc", name)
+
+    @classmethod
+    def rename(cls, names: Iterable[str]) -> dict[str, str]:
+        parts = {name: _PART.search(ours) for name, ours in ldm_names(names).items() if ".migc." in ours}
+        return {name: _part_name(match) for name, match in parts.items() if match}
+
+    @classmethod
+    def required(cls, variant: str, names: Collection[str]) -> Iterable[str]:
+        blocks = {name.split(".migc.")[0] for name in names}
+        return [f"{block}.migc.{part}" for block in blocks for part in (*_LAYER, *_LAYER_OF_VARIANT[variant])]
 
     @property
     def slots(self) -> int:
-        """How many instances there can be: 28 in MIGC, 29 in MIGC++."""
+        """The number of instances that there can be: 28 in MIGC, 29 in MIGC++."""
         channels = next(iter(self._own.values()))["sac.cbam2.ChannelGate.mlp.1"].weight.shape[1]
         return channels - (1 if self.plus else 2)
 
     @property
     def phrase_width(self) -> int:
-        """Width of the phrases' pooled embeddings."""
+        """The width of the phrases' pooled embeddings."""
         return next(iter(self._own.values()))["ea.to_k"].weight.shape[1]
 
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
         theirs = {block.name: block for block in blocks}
         for name, layer in self._own.items():
             if name not in theirs:
-                raise self.unfit(f"the UNet has no {name}")
+                raise self.mismatch(f"the UNet has no {name}")
             width = layer["norm"].weight.shape[0]
             if width != theirs[name].width:
-                raise self.unfit(f"its layer of {name} is {width} wide and the block {theirs[name].width}")
+                raise self.mismatch(f"its layer of {name} is {width} wide and the block {theirs[name].width}")
         return dict(self._own)
 
-    def phrases(self, layout: Layout) -> list[str]:
-        """The texts whose pooled embeddings and contexts `told` needs."""
-        return list(dict.fromkeys(layout.phrases))
+    def prepare(self, inputs: Inputs, naive_until: float | None = None) -> PreparedInstances:
+        """Return the adapter with the layouts, whose phrases are encoded both as pooled embeddings and as prompts.
 
-    def told(
-        self,
-        layouts: Sequence[Layout],
-        phrases: Mapping[str, Tensor],
-        contexts: Mapping[str, Tensor],
-        strength: float = 1.0,
-        until: float = UNTIL,
-        naive_until: float | None = None,
-        seeds: Sequence[int] = (0,),
-    ) -> ToldInstances:
-        """The adapter told where things stand.
-
-        layouts: one for all images of the batch, or one for each; interactions say nothing to it. phrases: CLIP's
-        pooled embedding (width,) of each text of `phrases(layout)`. contexts: the same texts encoded as prompts, each
-        (length, context width), as the UNet is told them. naive_until: the share of steps in which NaiveFuser acts
-        wherever MIGC does not; if not said none in MIGC, and `until` in MIGC++, whose published runs have 1.0. seeds:
-        one for all images or one for each; the order in which MIGC's aggregation sees the instances is drawn from it
-        and the step, never from torch's own generator.
+        The order in which MIGC's aggregation sees the instances is drawn from an image's seed and the step, never from
+        torch's own generator. naive_until: the share of steps in which NaiveFuser acts wherever MIGC does not; if None,
+        0 in MIGC and the inputs' `until` in MIGC++.
         """
         if naive_until is None:
-            naive_until = until if self.plus else 0.0
+            naive_until = inputs.until if self.plus else 0.0
+        layouts, seeds = inputs.layouts, inputs.seeds
         count = max(len(layouts), len(seeds))
-        for what in (layouts, seeds):
-            if len(what) not in (1, count):
-                raise ValueError(f"{len(layouts)} layouts and {len(seeds)} seeds are not of one batch")
+        if not {len(layouts), len(seeds)} <= {1, count}:
+            raise ValueError(f"{len(layouts)} layouts and {len(seeds)} seeds are not of one batch")
+        texts = list(dict.fromkeys(phrase for layout in layouts for phrase in layout.phrases))
+        pooled, contexts = inputs.pooled(texts), inputs.contexts(texts)
         layouts = [*layouts] * (count if len(layouts) == 1 else 1)
         seeds = [*seeds] * (count if len(seeds) == 1 else 1)
-        images = tuple(self._instances(layout, phrases, contexts, seed) for layout, seed in zip(layouts, seeds))
-        return ToldInstances(self, images, strength, until, naive_until)
+        images = tuple(self._instances(layout, pooled, contexts, seed) for layout, seed in zip(layouts, seeds))
+        return PreparedInstances(self, images, inputs.strength, inputs.until, naive_until)
 
     def _instances(
         self, layout: Layout, phrases: Mapping[str, Tensor], contexts: Mapping[str, Tensor], seed: int
     ) -> Instances:
+        """Return one image's things. phrases: each one's pooled embedding (width,). contexts: each (length, width)."""
         count = len(layout.regions)
         if count > self.slots:
             raise AdapterError(f'"{self.name}" takes {self.slots} boxes and the layout has {count}; remove some.')
         words = layout.phrases
         pooled = [phrases[word].reshape(-1) for word in words]
-        odd = next((each for each in pooled if len(each) != self.phrase_width), None)
-        if odd is not None:
-            raise self.unfit(f"it needs phrases of width {self.phrase_width} and the text encoder gives {len(odd)}")
+        bad = next((each for each in pooled if len(each) != self.phrase_width), None)
+        if bad is not None:
+            raise self.mismatch(f"it needs phrases of width {self.phrase_width} and the text encoder gives {len(bad)}")
         boxes = tuple(region.box for region in layout.regions)
         places = box_embedding(torch.tensor([(x0, x1, y0, y1) for x0, y0, x1, y1 in boxes]).view(-1, 4))
         return Instances(
@@ -127,8 +159,17 @@ class Migc(Adapter):
         )
 
 
-class ToldInstances(Prepared):
-    """MIGC with what stands where in each image, or in all of them. Rows of negative prompts are left alone."""
+def _part_name(match: re.Match[str]) -> str:
+    """Return our name: files differ in what stands between the block and `migc`."""
+    side, number, depth, rest = match.groups()
+    parent = f"{side}_blocks.{number}" if side else "middle_block"
+    return f"{parent}.1.transformer_blocks.{depth or 0}.migc.{rest}"
+
+
+class PreparedInstances(Prepared):
+    """MIGC with the instances of each image, or of all images. Rows of negative prompts are left alone."""
+
+    adapter: Migc
 
     def __init__(
         self, adapter: Migc, images: tuple[Instances, ...], strength: float, until: float, naive_until: float
@@ -137,13 +178,19 @@ class ToldInstances(Prepared):
         self.images = images
         self.migc_until = until
         self.naive_until = naive_until
-        self._masks: dict[tuple, Tensor] = {}
+        self._masks: dict[tuple[object, ...], Tensor] = {}
 
     def replaced(
         self, layer: Weights | None, block: Block, h: Tensor, out: Tensor, call: Call, attend: Attend
     ) -> Tensor | None:
-        shading = layer is not None and self.before(call.rows.progress, self.migc_until)
-        if not shading and not self.before(call.rows.progress, self.naive_until):
+        """Return the output with each image's instances in it, (rows, tokens, width).
+
+        In the steps before `migc_until` MIGC acts in blocks with a layer of its own. NaiveFuser acts in the others, and
+        after that, before `naive_until`.
+        """
+        if not self.before(call.rows.progress, self.migc_until):
+            layer = None
+        if layer is None and not self.before(call.rows.progress, self.naive_until):
             return None
         grid = call.grid(h.shape[1])
         fused = out.clone()
@@ -153,7 +200,7 @@ class ToldInstances(Prepared):
                 continue
             masks = self._masks_of(instances, call.latent, grid, h.device)
             each = torch.cat([out[row : row + 1], *_attended(attend, row, instances.contexts)])
-            if shading:
+            if layer is not None:
                 order = slot_order(instances.seed, call.rows.progress, block.name, self.adapter.slots)
                 new = self._shaded(layer, block, h[row], each, masks, instances, grid, order)
             else:
@@ -172,19 +219,22 @@ class ToldInstances(Prepared):
         grid: tuple[int, int],
         order: Sequence[int],
     ) -> Tensor:
-        """One image's cross-attention (tokens, width): its input h, and what it gave with each context, the whole's
-        first, (1 + n, tokens, width)."""
+        """Return the cross-attention (tokens, width) of one row.
+
+        h: its input (tokens, width). each: its output with each context, the prompt's first, (1 + n, tokens, width).
+        masks: see `box_masks`. grid: the layer's height and width. order: see `slot_order`.
+        """
         dtype = self.adapter.dtype
         h, each, masks = h.to(dtype), each.to(dtype), masks.to(dtype)
         tokens = _box_tokens(layer, instances)
-        asked = layer["ea"]
-        q = linear(asked.to_q, layer_norm(layer["norm"], h)).expand(len(instances.boxes), -1, -1)
-        own = attention(q, linear(asked.to_k, tokens), linear(asked.to_v, tokens), block.heads)
-        own = masks[1:, :, None] * linear(asked["to_out.0"], own)
+        enhancement = layer["ea"]
+        q = linear(enhancement["to_q"], layer_norm(layer["norm"], h)).expand(len(instances.boxes), -1, -1)
+        own = attention(q, linear(enhancement["to_k"], tokens), linear(enhancement["to_v"], tokens), block.heads)
+        own = masks[1:, :, None] * linear(enhancement["to_out.0"], own)
         whole = _layout_attention(layer["la"], h, masks, block.heads)
         if self.adapter.plus:
             learnt = _aggregated(layer["sac"], torch.cat([own, whole[None]]), None, grid, order)
-            return naive_fuser(each, masks) + layer.gamma.tanh() * learnt
+            return naive_fuser(each, masks) + layer.get_parameter("gamma").tanh() * learnt
         phases = torch.cat([masks[:, :, None] * each, whole[None]])
         phases[1:-1] += own
         guides = torch.cat([masks, torch.ones_like(masks[:1])])
@@ -193,6 +243,7 @@ class ToldInstances(Prepared):
     def _masks_of(
         self, instances: Instances, latent: tuple[int, int], grid: tuple[int, int], device: torch.device
     ) -> Tensor:
+        """Return `box_masks` of the instances, made and brought to the device once."""
         key = (instances.boxes, latent, grid, device)
         if key not in self._masks:
             self._masks[key] = box_masks(instances.boxes, latent, grid).to(device)
@@ -200,9 +251,10 @@ class ToldInstances(Prepared):
 
 
 def box_masks(boxes: Sequence[Box], latent: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """What is in no box, then each box, as shares of the tokens of a layer's grid: (1 + n, tokens), float32.
+    """Return masks of what is in no box, then of each box: shares of a layer's tokens, (1 + n, tokens), float32.
 
-    Drawn in the picture's pixels, then made smaller twice: to the latents, to the grid. The edges' values depend on it.
+    latent, grid: height and width of the latents and of the layer. The boxes are drawn in the picture's pixels, then
+    made smaller twice: to the latents, to the grid. The edges' values depend on it.
     """
     masks = torch.zeros(len(boxes), *(8 * size for size in latent))
     for mask, box in zip(masks, boxes):
@@ -215,59 +267,65 @@ def box_masks(boxes: Sequence[Box], latent: tuple[int, int], grid: tuple[int, in
 
 
 def _pixels(box: Box, latent: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns of the picture that a box covers."""
+    """Return the rows and columns of the picture that a box covers."""
     height, width = (8 * size for size in latent)
     x0, y0, x1, y1 = box
     return slice(int(height * y0), int(height * y1)), slice(int(width * x0), int(width * x1))
 
 
 def _visible(instances: Instances, latent: tuple[int, int]) -> Instances:
-    """The instances whose box covers a pixel: one that covers none would be weighed with nothing to show."""
+    """Return the instances whose box covers a pixel: one that covers none would be weighed with nothing to show."""
     kept = [n for n, box in enumerate(instances.boxes) if all(x.start < x.stop for x in _pixels(box, latent))]
     if len(kept) == len(instances.boxes):
         return instances
-    boxes, contexts = (tuple(each[n] for n in kept) for each in (instances.boxes, instances.contexts))
+    boxes, contexts = tuple(instances.boxes[n] for n in kept), tuple(instances.contexts[n] for n in kept)
     places, pooled = (torch.cat([x[:0], *(x[n : n + 1] for n in kept)]) for x in (instances.places, instances.pooled))
     return replace(instances, boxes=boxes, places=places, pooled=pooled, contexts=contexts)
 
 
 def naive_fuser(each: Tensor, masks: Tensor) -> Tensor:
-    """Mean of the attention with each context (1 + n, tokens, width); an instance's counts ten times within its box."""
+    """Return the mean (tokens, width) of the attention with each context, (1 + n, tokens, width).
+
+    An instance's counts ten times within its box. masks: (1 + n, tokens).
+    """
     shares = torch.cat([torch.ones_like(masks[:1]), INSIDE * masks[1:]])[:, :, None].to(each.dtype)
     return (shares * each).sum(dim=0) / (shares.sum(dim=0) + 1e-6)
 
 
 def slot_order(seed: int, progress: float, block: str, slots: int) -> list[int]:
-    """The order in which the aggregation sees the slots: private to the image, the step and the block."""
-    told = hashlib.sha256(f"{seed} {progress:.6f} {block}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(told[:7], "big"))
-    return torch.randperm(slots, generator=generator).tolist()
+    """Return the order in which the aggregation sees the slots: private to the image, the step and the block."""
+    digest = hashlib.sha256(f"{seed} {progress:.6f} {block}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    order: list[int] = torch.randperm(slots, generator=generator).tolist()
+    return order
 
 
 def _attended(attend: Attend, row: int, contexts: Sequence[Tensor]) -> list[Tensor]:
-    """The attention of a row with each context: in one call where their lengths agree."""
+    """Return the attention of a row with each context, n in all as a list of (_, tokens, width): in one call where
+    the contexts' lengths agree."""
     if len({context.shape for context in contexts}) == 1:
         return [attend(row, torch.stack(tuple(contexts)))]
     return [attend(row, context[None]) for context in contexts]
 
 
 def _box_tokens(layer: Weights, instances: Instances) -> Tensor:
-    """What the instances are asked with: each one's pooled phrase and its box, (n, 2, width)."""
+    """Return the tokens (n, 2, width) of the enhancement attention: each instance's pooled phrase and its box."""
     places = silu_mlp(layer["pos_net.linears_position"], instances.places)
     return torch.stack([instances.pooled, places], dim=1)
 
 
 def _layout_attention(layer: Weights, h: Tensor, masks: Tensor, heads: int) -> Tensor:
-    """Self-attention (tokens, width) in which tokens look only at those that share a box, or the rest, with them."""
+    """Return self-attention (tokens, width) in which tokens look only at those that share a box, or the rest, with
+    them. h: (tokens, width)."""
     together = (masks.T @ masks) > 0
-    q, k, v = (linear(part, h[None]) for part in (layer.to_q, layer.to_k, layer.to_v))
+    q, k, v = (linear(part, h[None]) for part in (layer["to_q"], layer["to_k"], layer["to_v"]))
     return linear(layer["to_out.0"], attention(q, k, v, heads, together))[0]
 
 
 def _aggregated(
     layer: Weights, phases: Tensor, guides: Tensor | None, grid: tuple[int, int], order: Sequence[int]
 ) -> Tensor:
-    """The phases (p, tokens, width) weighed by what the shading aggregation controller makes of them: (tokens, width).
+    """Return the mean (tokens, width) of the phases (p, tokens, width), weighed by the shading aggregation controller.
 
     MIGC: the rest, the instances, the whole, with guides (p, tokens). MIGC++: the instances, the whole, no guides.
     """
@@ -289,9 +347,11 @@ def _aggregated(
 
 
 def _cbam(layer: Weights, x: Tensor) -> Tensor:
-    """Convolutional block attention of x (batch, channels, h, w): a gate for each channel, then for each place."""
+    """Return the convolutional block attention of x (batch, channels, h, w): a gate for each channel, then for each
+    place."""
     mlp = layer["ChannelGate.mlp"]
-    gates = sum(linear(mlp["3"], linear(mlp["1"], pooled).relu()) for pooled in (x.mean((2, 3)), x.amax((2, 3))))
+    mean, most = (linear(mlp["3"], linear(mlp["1"], pooled).relu()) for pooled in (x.mean((2, 3)), x.amax((2, 3))))
+    gates = mean + most
     x = x * gates.sigmoid()[:, :, None, None]
     both = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
     return x * F.conv2d(both, layer["SpatialGate.spatial.conv"].weight, padding=3).sigmoid()

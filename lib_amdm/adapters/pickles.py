@@ -26,7 +26,7 @@ from ..errors import one_sentence
 
 _PACKED = b"PK\x03\x04"
 _OLD_FORMAT = 0x1950A86A20F9469CFC6C
-"""What torch's format of before 1.6 begins with (torch/serialization.py, MAGIC_NUMBER)."""
+"""The number at the beginning of torch's format of before 1.6 (torch/serialization.py, MAGIC_NUMBER)."""
 _RECORD = re.compile(
     r"data\.pkl|data/\d+|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment"
 )
@@ -59,12 +59,12 @@ _HARMLESS = {
     "torch.nn.modules.container": {"ParameterDict"},
     "torch.serialization": {"_get_layout"},
 }
-"""What files of weights name, beside storages and dtypes, and what does nothing but hold values when it is called."""
+"""The names in files of weights, beside storages and dtypes, and names that do nothing but hold values when called."""
 GET_SAFETENSORS = "get it as a .safetensors file"
 
 
 class Refused(pickle.UnpicklingError):
-    """A file that must not be read, or cannot be: what it is, and what to do instead.
+    """A file that must not be read, or cannot be. what: a description of it. remedy: what to do instead.
 
     convertible: an adapter's converter can read it, which leaves out all but the tensors.
     """
@@ -83,15 +83,18 @@ class Outline:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a pickled file holds. told: with an `Outline` for each tensor and a `Placeholder` for what is neither that
-    nor a dictionary. foreign: the names of what it would import beside what weights are made of."""
+    """The contents of a pickled file.
 
-    told: Any
+    value: what it unpickles to, with an `Outline` for each tensor and a `Placeholder` for anything else but a
+    dictionary. foreign: the names of its imports beside those that weights are made of.
+    """
+
+    value: Any
     foreign: tuple[str, ...]
 
 
 class Placeholder:
-    """What stands for anything in a file that is no tensor: it takes whatever is done to it, and does nothing."""
+    """A stand-in for anything in a file that is no tensor: it takes whatever is done to it, and does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Placeholder:
         return object.__new__(cls)
@@ -118,13 +121,14 @@ class Placeholder:
 
 
 def is_packed(path: str | Path) -> bool:
-    """Whether torch reads the file as a zip archive: it looks at the first bytes, where others look at the last."""
+    """Return True if torch reads the file as a zip archive: it looks at the first bytes, where others look at the
+    last."""
     with Path(path).open("rb") as file:
         return file.read(len(_PACKED)) == _PACKED
 
 
 def look(path: str | Path) -> Contents:
-    """What is in a pickled file, without a call of anything that it names, and without its tensors' numbers.
+    """Return the contents of a pickled file, without a call of anything that it names or its tensors' numbers.
 
     Refused where it is not packed as torch.save packs files, or tells of more than there is room for in it.
     """
@@ -145,7 +149,7 @@ def look(path: str | Path) -> Contents:
 
 
 def look_at_weights(path: str | Path) -> Contents:
-    """`look`; Refused also where the file would import anything beside what weights are made of."""
+    """Return the contents as `look` does; Refused also for a file that would import more than weights are made of."""
     contents = look(path)
     if contents.foreign:
         raise Refused(f"holds more than weights ({contents.foreign[0][:80]})", convertible=True)
@@ -153,7 +157,7 @@ def look_at_weights(path: str | Path) -> Contents:
 
 
 def load(path: str | Path) -> Any:
-    """What torch.load gives for a file of nothing but weights; Refused for any other."""
+    """Load a file of nothing but weights as torch.load does; Refused for any other."""
     look_at_weights(path)
     try:
         # not torch.load, in whose place a WebUI has a check of its own that knows older files alone
@@ -163,7 +167,7 @@ def load(path: str | Path) -> Any:
 
 
 def load_inert(path: str | Path) -> Any:
-    """What torch.load would give for a file, with placeholders for all that is no tensor and no dictionary."""
+    """Load a file as torch.load does, with placeholders for all that is no tensor and no dictionary."""
     look(path)
     inert = ModuleType("inert_pickle")
     inert.__dict__.update({name: getattr(pickle, name) for name in pickle.__all__})
@@ -185,15 +189,16 @@ def _check_archive(path: Path, records: Sequence[str], room: int) -> None:
     once = len({name.lower() for name in records}) == len(records)
     if not agree or not once or comment or min(entry.header_offset for entry in entries) > 0:
         raise Refused("is not packed as torch packs files")
-    odd = next((name for name in records if not _RECORD.fullmatch(name)), None)
-    if odd is not None:
-        raise Refused(f'has "{odd[:60]}" in it, which torch does not pack')
+    bad = next((name for name in records if not _RECORD.fullmatch(name)), None)
+    if bad is not None:
+        raise Refused(f'has "{bad[:60]}" in it, which torch does not pack')
     if sum(entry.file_size for entry in entries) > room:
         raise Refused("would unpack to more than its own size")
 
 
 def _look_at_old_format(file: BinaryIO, room: int) -> Contents:
-    """torch's format of before 1.6: five pickles one after another, and then the numbers."""
+    """Return the contents of a file in torch's format of before 1.6: five pickles one after another, and then the
+    numbers."""
     try:
         # torch takes it for its oldest format where it can be read so, whatever else it begins with
         tarfile.open(fileobj=file, mode="r:").close()
@@ -204,8 +209,8 @@ def _look_at_old_format(file: BinaryIO, room: int) -> Contents:
     readers = [_Outliner(file, room) for _ in range(5)]
     if readers[0].load() != _OLD_FORMAT:
         raise Refused("is no file of weights that torch has written")
-    told = [reader.load() for reader in readers[1:]][2]
-    return Contents(told, tuple(sorted({name for reader in readers for name in reader.foreign})))
+    value = [reader.load() for reader in readers[1:]][2]
+    return Contents(value, tuple(sorted({name for reader in readers for name in reader.foreign})))
 
 
 @dataclass(frozen=True)
@@ -233,8 +238,8 @@ class _Outliner(pickle.Unpickler):
             self.foreign.add(f"{module}.{name}")
         return _PLAIN.get((module, name), Placeholder)
 
-    def persistent_load(self, told: Any) -> Any:
-        kind, storage, key, _, numel = told[:5]
+    def persistent_load(self, pid: Any) -> Any:
+        kind, storage, key, _, numel = pid[:5]
         if kind != "storage" or not isinstance(numel, int):
             raise Refused("holds more than weights (a module)")
         item = _ITEM_SIZES.get(storage.__name__.removesuffix("Storage"), 1)
@@ -260,7 +265,7 @@ _TENSORS = {
     ("torch.serialization", "_get_layout"),
     ("torch", "Size"),
 }
-"""What tensors are made of in a pickle; torch itself reads their storages."""
+"""The names that a tensor is made of in a pickle; torch itself reads their storages."""
 _PLAIN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, dict, list)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,6 +19,9 @@ class Weights(nn.Module):
     a trainer says so.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         inner: dict[str, dict[str, Tensor]] = {}
@@ -27,39 +31,42 @@ class Weights(nn.Module):
                 inner.setdefault(head, {})[rest] = tensor
             else:
                 self.register_parameter(head, nn.Parameter(tensor, requires_grad=False))
-        for head, rest in inner.items():
-            self.add_module(head, Weights(rest))
+        for head, tensors_below in inner.items():
+            self.add_module(head, Weights(tensors_below))
 
     def __getitem__(self, name: str) -> Weights:
-        return self.get_submodule(name)
+        return cast(Weights, self.get_submodule(name))
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a tensor or such a module of tensors."""
+        """Return True if there is such a tensor or such a module of tensors."""
         head, _, rest = name.partition(".")
         if rest:
-            return head in self._modules and rest in self._modules[head]
+            return head in self._modules and rest in self[head]
         return head in self._modules or head in self._parameters
 
 
 def linear(layer: Weights, x: Tensor) -> Tensor:
+    """Return x W^T + b for x (..., in), (..., out); layers without a bias have none."""
     return F.linear(x, layer.weight, getattr(layer, "bias", None))
 
 
 def layer_norm(layer: Weights, x: Tensor) -> Tensor:
-    return F.layer_norm(x, layer.weight.shape, layer.weight, layer.bias, LAYER_NORM_EPS)
+    """Return x (..., width), normalised over its last dimension."""
+    return F.layer_norm(x, list(layer.weight.shape), layer.weight, layer.bias, LAYER_NORM_EPS)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(channels / heads)) v in each head; q (batch, n, channels), k and v (batch, m, channels).
+    """Return softmax(q k^T / sqrt(channels / heads)) v in each head, (batch, n, channels).
 
-    mask: True where a query may look at a key, broadcast to (batch, heads, n, m).
+    q: (batch, n, channels). k, v: (batch, m, channels). mask: True where a query may look at a key, broadcast to
+    (batch, heads, n, m).
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def box_embedding(boxes: Tensor) -> Tensor:
-    """Fourier features of boxes (..., 4): 64 numbers, for f = 100^(k/8), k = 0..7: sin(f box), then cos(f box).
+    """Return Fourier features (..., 64) of boxes (..., 4): for f = 100^(k/8), k = 0..7: sin(f box), then cos(f box).
 
     Always in float32: half precision loses a hundredth here.
     """
@@ -70,7 +77,7 @@ def box_embedding(boxes: Tensor) -> Tensor:
 
 
 def silu_mlp(layers: Weights, x: Tensor) -> Tensor:
-    """Linear layers 0, 2, 4, ... of a sequence with SiLU between them."""
+    """Return x (..., in) through the linear layers 0, 2, 4, ... of a sequence with SiLU between them, (..., out)."""
     for number in sorted(int(name) for name in layers._modules):
         x = linear(layers[str(number)], F.silu(x) if number else x)
     return x

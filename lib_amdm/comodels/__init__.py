@@ -1,1 +1,1 @@
-"""What is co-run beside the main model: its weights, its texts, and the pool that keeps both between pictures."""
+"""The models beside the main one: from settings to a sampler, adapters at work, and what is kept between pictures."""

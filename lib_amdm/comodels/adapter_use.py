@@ -1,56 +1,49 @@
-"""Adapters at work on a model: files kept in memory, pictures and phrases encoded once, hooks for one evaluation.
+"""Adapters at work on a model: files kept in memory, inputs made when an adapter asks, hooks for one evaluation.
 
-What is a host's own is how a text encoder is asked (`Phrases`), and how the rows of the main model's batch are told.
+A host has its own way to ask a text encoder (`Phrases`), and to know the rows of the main model's batch.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..adapters.attach import attached, blocks_of
 from ..adapters.base import Adapter, Prepared, Rows
-from ..adapters.clip_vision import read_clip_vision
-from ..adapters.container import opened
-from ..adapters.files import read_adapter
-from ..adapters.ip_adapter import Encoder, IPAdapter
-from ..adapters.make import adapter_of
-from ..adapters.migc import Migc
+from ..adapters.inputs import Encoder, Features
+from ..adapters.kinds import adapter_of, read_adapter
 from ..errors import AdapterError, AmdmError
 from ..families import Family
 from ..layout import Layout
 from ..settings import AdapterSettings
-from . import pictures
-from .cache import FileState, InMemory, Loaded, Pool, Recent
+from .cache import InMemory, Loaded, Pool
 from .file_list import FileList
-
-FEATURES_KEPT = 16
+from .image_features import ImageFeatures
 
 
 class Phrases(Protocol):
-    """A model's text encoder, asked for a layout's phrases."""
+    """A model's text encoder for a layout's phrases."""
 
-    def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """CLIP's pooler output (width,) of each text: after the last layer and its norm, at the first end token."""
+    def pooled(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return CLIP's pooler output (width,) of each text: after the last layer and its norm, at the first end
+        token."""
 
-    def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Each text as the UNet is told it, (77, width)."""
+    def contexts(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return each text encoded as a prompt for the UNet, (77, width)."""
 
 
 @dataclass(frozen=True)
 class Place:
     """The model that an adapter is put on.
 
-    phrases: None where its family has no adapters with phrases. seeds: those of the batch's images. error_prefix: the
-    beginning of an error's text, "AMDM slot 2". panel_label: the name of the slot's controls, "co-model 2".
+    phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images. error_prefix: the beginning of an error's text, "AMDM slot 2".
+    panel_label: the name of the slot's controls, "co-model 2".
     """
 
     unet: nn.Module
@@ -64,28 +57,30 @@ class Place:
 
 
 class Adapters:
-    """A host's adapter files: what is loaded of them, and the features of pictures. It lives and dies with the host."""
+    """A host's adapter files: those that are loaded, and the features of pictures. It lives and dies with the host."""
 
     def __init__(self, files: FileList, encoders: FileList) -> None:
-        self.files, self.encoders = files, encoders
-        self.pool, self.features = Pool(), Recent(FEATURES_KEPT)
-        self._encoders: dict[Encoder, FileState] = {}
+        self.files, self.images = files, ImageFeatures(encoders)
+        self.pool = Pool()
 
-    def prepare(self, adapted: AdapterSettings, place: Place) -> AtWork:
-        """The adapter that `adapted` names, told everything, ready to work on the place's UNet; AmdmError in words."""
-        with in_words(place.error_prefix):
-            adapter = self._adapter(adapted.adapter, place)
-            self._refuse_stranger(adapter, place)
-            return AtWork(self._told(adapter, adapted, place))
+    def prepare(self, settings: AdapterSettings, place: Place) -> AtWork:
+        """Return the adapter that `settings` name, ready to work on the place's UNet.
+
+        AmdmError, with the place's prefix, where a file or an input is missing or does not fit.
+        """
+        with as_amdm_error(place.error_prefix):
+            adapter = self._adapter(settings.adapter, place)
+            _refuse_wrong_family(adapter, place)
+            return AtWork(adapter.prepare(SlotInputs(adapter.name, settings, place, self.images)))
 
     def refresh(self) -> None:
         self.files.refresh()
-        self.encoders.refresh()
+        self.images.refresh()
 
     def trim(self, limit: int, used: int) -> int:
         """Keep `limit`, or as many as the last picture used where these are more; none at all for 0.
 
-        Returns how many were dropped.
+        Returns the number dropped.
         """
         return self.pool.trim(max(limit, used) if limit else 0)
 
@@ -93,10 +88,11 @@ class Adapters:
         return self.pool.listing("adapter")
 
     def unload(self) -> list[InMemory]:
-        self.features.clear()
+        self.images.clear()
         return self.pool.unload("adapter")
 
     def _adapter(self, name: str, place: Place) -> Adapter:
+        """Return the adapter of this name in its list, on the place's device."""
         path = self.files.path(name)
         if path is None or not path.is_file():
             # it may have come, or gone elsewhere, after the list was made
@@ -104,94 +100,68 @@ class Adapters:
             path = self.files.path(name)
         if path is None:
             raise AmdmError(f'{place.error_prefix}: "{name}" is not in the list of adapters; choose one that is.')
-        title = self.files.title(name)
 
         def read() -> Loaded:
             adapter = adapter_of(read_adapter(path))
-            # half precision is not enough for MIGC's own layers; its results are cast
-            dtype = torch.float32 if isinstance(adapter, Migc) else place.dtype
-            return Loaded(title, adapter.to(dtype=dtype).eval())
+            dtype = torch.float32 if adapter.needs_float32 else place.dtype
+            return Loaded(self.files.title(name) or name, adapter.to(dtype=dtype).eval())
 
-        return self.pool.get(str(path), place.dtype, read).model.to(place.device)
+        return cast(Adapter, self.pool.get(str(path), place.dtype, read).model.to(place.device))
 
-    def _refuse_stranger(self, adapter: Adapter, place: Place) -> None:
-        if adapter.family != place.family.name:
-            raise AmdmError(
-                f'{place.error_prefix}: "{adapter.name}" is for {adapter.family}, but the checkpoint it is put on is '
-                f"{place.family}; choose an adapter made for it."
-            )
-        adapter.layers(blocks_of(place.unet))
 
-    def _told(self, adapter: Adapter, adapted: AdapterSettings, place: Place) -> Prepared:
-        often = {"strength": adapted.strength, "until": adapted.until}
-        if isinstance(adapter, IPAdapter):
-            return adapter.told(*self._features(adapter, adapted.image, place), **often)
-        layout = Layout.read(adapted.layout)
+class SlotInputs:
+    """A slot's `adapters.inputs.Inputs`: each is read, encoded or refused when an adapter asks for it.
+
+    adapter: the file's name, for error texts.
+    """
+
+    def __init__(self, adapter: str, settings: AdapterSettings, place: Place, images: ImageFeatures) -> None:
+        self.adapter, self.settings, self.place, self.images = adapter, settings, place, images
+        self.strength, self.until, self.seeds = settings.strength, settings.until, place.seeds
+
+    @cached_property
+    def layouts(self) -> Sequence[Layout]:
+        """The slot's one layout. AmdmError where it is empty."""
+        layout = Layout.read(self.settings.layout)
         if not layout:
             raise AmdmError(
-                f'{place.error_prefix}: "{adapter.name}" needs a layout; write phrases with their boxes into the '
-                f"layout of {place.panel_label}."
+                f'{self.place.error_prefix}: "{self.adapter}" needs a layout; write phrases with their boxes into the '
+                f"layout of {self.place.panel_label}."
             )
-        texts = adapter.phrases(layout)
-        pooled = place.phrases.pooled(texts)
-        if isinstance(adapter, Migc):
-            return adapter.told([layout], pooled, place.phrases.contexts(texts), **often, seeds=place.seeds)
-        return adapter.told([layout], pooled, **often)
+        return [layout]
 
-    def _features(self, adapter: IPAdapter, image: str, place: Place) -> tuple[Tensor, Tensor]:
-        if not image:
+    def pooled(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
+        return self._phrases.pooled(texts)
+
+    def contexts(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
+        return self._phrases.contexts(texts)
+
+    def features(self, encoder: Encoder) -> Features:
+        """Return the reference picture's features. AmdmError where there is no picture, or no such encoder."""
+        if not self.settings.image:
             raise AmdmError(
-                f'{place.error_prefix}: "{adapter.name}" needs a reference picture; choose one as the image of '
-                f"{place.panel_label}."
+                f'{self.place.error_prefix}: "{self.adapter}" needs a reference picture; choose one as the image of '
+                f"{self.place.panel_label}."
             )
-        wanted = adapter.needs_encoder
-        path = self._encoder(wanted, adapter, place.error_prefix)
-        state = FileState.of(str(path))
+        place = self.place
+        return self.images.of(self.settings.image, encoder, place.device, place.error_prefix, self.adapter)
 
-        def encode() -> tuple[Tensor, Tensor]:
-            # asked for both at once, so that the encoder is loaded for no other reason
-            encoder = read_clip_vision(path).to(place.device, torch.float32)
-            # shrunk before it becomes floats: a photograph's are hundreds of megabytes
-            small = pictures.shrunk(pictures.opened(image, place.error_prefix), encoder.size)
-            seen = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
-            with torch.no_grad():
-                return encoder.features(seen.to(place.device), wanted).cpu(), encoder.blank(wanted).cpu()
+    @property
+    def _phrases(self) -> Phrases:
+        if self.place.phrases is None:
+            raise AdapterError(
+                f'"{self.adapter}" needs phrases, which cannot be encoded for {self.place.family}; choose another.'
+            )
+        return self.place.phrases
 
-        return self.features.get((pictures.fingerprint(image), state, wanted.output), encode)
 
-    def _encoder(self, wanted: Encoder, adapter: IPAdapter, error_prefix: str) -> Path:
-        """The file of the image encoder; it is looked for again only where it has changed."""
-        kept = self._encoders.get(wanted)
-        if kept is not None and Path(kept.path).is_file() and FileState.of(kept.path) == kept:
-            return Path(kept.path)
-        self.encoders.refresh()
-        named = re.compile("big|_g|-g" if "big" in wanted.name else "_h|-h", re.IGNORECASE)
-        candidates = sorted(self.encoders.files.items(), key=lambda item: not named.search(item[0]))
-        for _, path in candidates:
-            if path.is_file() and self._fits(path, wanted):
-                self._encoders[wanted] = FileState.of(str(path))
-                return path
+def _refuse_wrong_family(adapter: Adapter, place: Place) -> None:
+    if adapter.family != place.family.name:
         raise AmdmError(
-            f'{error_prefix}: "{adapter.name}" needs the image encoder {wanted.name or "that it came with"}, which is '
-            "in none of the folders; put CLIP-ViT-H-14.safetensors (for bigG CLIP-ViT-bigG.safetensors) into "
-            "models/clip_vision or models/amdm."
+            f'{place.error_prefix}: "{adapter.name}" is for {adapter.family}, but the checkpoint it is put on is '
+            f"{place.family}; choose an adapter made for it."
         )
-
-    def _fits(self, path: Path, wanted: Encoder) -> bool:
-        """Told by the shapes in the file, because reading one to see takes seconds."""
-        try:
-            shapes = opened(path).shapes
-        except AdapterError:
-            return False
-
-        def size(end: str, dimension: int) -> int | None:
-            return next((shape[dimension] for key, shape in shapes.items() if key.endswith(end)), None)
-
-        if wanted.output == "image_embeds":
-            found = (size("visual_projection.weight", 0), size("visual.proj", 1))
-        else:
-            found = (size("vision_model.embeddings.class_embedding", 0), size("visual.class_embedding", 0))
-        return wanted.width in found
+    adapter.layers(blocks_of(place.unet))
 
 
 class AtWork:
@@ -211,7 +181,7 @@ class AtWork:
         return self.prepared.adapter.size_in_bytes()
 
     def announce(self, images: Iterable[int], prompts: Iterable[bool], progress: float) -> None:
-        """What the rows of the next call are: see `adapters.base.Rows`."""
+        """Set the rows of the next call: see `adapters.base.Rows`."""
         self.rows = Rows(tuple(images), tuple(prompts), progress)
 
     def end_call(self) -> None:
@@ -219,6 +189,7 @@ class AtWork:
 
     @contextmanager
     def on(self, unet: nn.Module) -> Iterator[None]:
+        """Attach the adapter to the UNet while the context lasts."""
         with attached(unet, [self.prepared], lambda: self.rows):
             try:
                 yield
@@ -245,7 +216,10 @@ class MainRows:
         self._taken = 0
 
     def take(self, count: int) -> tuple[list[int], list[bool]]:
-        """The next `count` rows: their images, and whether they are told a prompt."""
+        """Return the next `count` rows: their images, and True for each that has the prompt.
+
+        AdapterError for more rows than there are.
+        """
         taken = slice(self._taken, self._taken + count)
         self._taken += count
         if self._taken > len(self._images):
@@ -257,8 +231,8 @@ class MainRows:
 
 
 @contextmanager
-def in_words(error_prefix: str) -> Iterator[None]:
-    """What an adapter complains of, with the slot that it is in."""
+def as_amdm_error(error_prefix: str) -> Iterator[None]:
+    """Turn an AdapterError into an AmdmError that names the slot."""
     try:
         yield
     except AdapterError as error:
@@ -266,9 +240,10 @@ def in_words(error_prefix: str) -> Iterator[None]:
 
 
 def pooled_at_end(hidden: Tensor, tokens: Tensor, end: int) -> Tensor:
-    """CLIP's pooler output (texts, width) of its last hidden states (texts, length, width), after the final norm.
+    """Return CLIP's pooler output (texts, width): its last hidden states at each text's first end token.
 
-    It is the one at the first end token. Not found by the highest number: textual inversions have higher ones.
+    hidden: (texts, length, width), after the final norm. tokens: (texts, length). The `end` token is not found by the
+    highest number, because textual inversions have higher ones.
     """
     places = (tokens == end).int().argmax(dim=1)
     return hidden[torch.arange(len(hidden), device=hidden.device), places]

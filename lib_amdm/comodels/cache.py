@@ -1,4 +1,4 @@
-"""The one thing that outlives a picture: the co-model checkpoints that are kept loaded, and the texts they encoded."""
+"""Caches that outlive a picture: loaded checkpoints and adapters by file, and recent results such as encoded texts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-TEXTS_KEPT = 32
+RECENT_KEPT = 32
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it was when it was read; another state means that it must be read again."""
+    """The state of a file when it was read; in another state it must be read again."""
 
     path: str
     changed: int
@@ -29,20 +30,21 @@ class FileState:
 
 
 class Recent:
-    """Encoded texts by everything that they depend on; the least recently used are forgotten first."""
+    """Results (encoded texts, features, small files) by everything they depend on; the least recently used go first."""
 
-    def __init__(self, most: int = TEXTS_KEPT) -> None:
+    def __init__(self, most: int = RECENT_KEPT) -> None:
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._most = most
 
-    def get(self, key: Hashable, encode: Callable[[], Any]) -> Any:
-        """What `encode` gave for `key`, encoded only where it is not kept."""
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the result for `key`, made only where it is not kept."""
         if key not in self._kept:
-            self._kept[key] = encode()
+            self._kept[key] = make()
         self._kept.move_to_end(key)
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
-        return self._kept[key]
+        kept: T = self._kept[key]
+        return kept
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._kept
@@ -53,7 +55,7 @@ class Recent:
 
 @dataclass
 class Loaded:
-    """A loaded co-model checkpoint."""
+    """A loaded checkpoint, with the texts that it encoded, or a loaded adapter."""
 
     name: str
     model: torch.nn.Module
@@ -62,7 +64,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class InMemory:
-    """What is kept loaded. kind: "checkpoint" or "adapter". size: in bytes."""
+    """An entry of the list of loaded files. kind: "checkpoint" or "adapter". size: in bytes."""
 
     kind: str
     name: str
@@ -77,8 +79,10 @@ class Pool:
         self._lock = threading.RLock()
 
     def get(self, path: str, variant: Hashable, load: Callable[[], Loaded]) -> Loaded:
-        """The co-model of the file at `path`, loaded where it is not kept, was loaded as another `variant` (dtype), or
-        the file has changed since."""
+        """Return the model of the file at `path`, loaded where it is not kept.
+
+        It is loaded again where the file has changed since, and for another `variant` (dtype).
+        """
         state, key = FileState.of(path), (str(path), variant)
         with self._lock:
             kept_state, kept = self._loaded.get(key, (None, None))
@@ -91,7 +95,7 @@ class Pool:
             return kept
 
     def trim(self, limit: int) -> int:
-        """Drop the least recently used until at most `limit` are kept; returns how many were dropped."""
+        """Drop the least recently used until at most `limit` are kept, and return the number dropped."""
         with self._lock:
             dropped = max(0, len(self._loaded) - limit)
             for _ in range(dropped):
@@ -99,7 +103,7 @@ class Pool:
             return dropped
 
     def listing(self, kind: str = "checkpoint") -> list[InMemory]:
-        """What is kept, the most recently used last; tensors that two share are counted with the first."""
+        """Return the entries, the most recently used last; tensors that two share are counted with the first."""
         with self._lock:
             seen: set[int] = set()
             entries = []
@@ -111,7 +115,7 @@ class Pool:
             return entries
 
     def unload(self, kind: str = "checkpoint") -> list[InMemory]:
-        """Forget everything, and return it; what a picture is being drawn with goes when that picture is done."""
+        """Forget everything, and return its entries; a picture that is being drawn keeps its own until it is done."""
         with self._lock:
             entries = self.listing(kind)
             self._loaded.clear()
@@ -119,7 +123,7 @@ class Pool:
 
 
 def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -> int:
-    """Let `model` use the parameters of `others` where names and values agree; returns the bytes saved.
+    """Let `model` use the parameters of `others` where names and values agree, and return the bytes saved.
 
     Checkpoints of one family often carry the same text encoder. Only co-models share: a host may rewrite the main
     model's weights in place.
@@ -142,7 +146,7 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _plain(t: torch.Tensor) -> bool:
-    """Whether a weight means something by itself; those packed into bytes have scales that belong to them."""
+    """Return True if a weight means something by itself; those packed into bytes have scales that belong to them."""
     return t.is_floating_point() and t.element_size() > 1
 
 

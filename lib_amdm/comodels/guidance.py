@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-Predict = Callable[[Tensor, Tensor, "Tensor | dict[str, Tensor]", "list[int]"], Tensor]
+Cond = Tensor | dict[str, Tensor]
+"""The rows of a condition: (rows, length, width), or such tensors by name."""
+Predict = Callable[[Tensor, Tensor, Cond, list[int]], Tensor]
 Announce = Callable[[Sequence[int], Sequence[bool]], None]
 
 
@@ -16,26 +19,27 @@ def guided(
     x: Tensor,
     sigma: Tensor,
     parts: Sequence[Sequence[tuple[int, float]]],
-    cond: Tensor | dict[str, Tensor],
-    uncond: Tensor | dict[str, Tensor],
+    cond: Cond,
+    uncond: Cond,
     cond_scale: float,
     skip_uncond: bool = False,
     together: bool = True,
     announce: Announce | None = None,
 ) -> Tensor:
-    """uncond + sum_i w_i * scale * (cond_i - uncond), for each image of the batch.
+    """Return uncond + sum_i w_i * scale * (cond_i - uncond) for each image of the batch, (images, ...) as x.
 
-    predict(x, sigma, cond, rows): the denoised latents for rows of conditions, with the image each row belongs to.
-    parts: for each image its prompt's parts as (row of `cond`, weight). uncond: one row for each image. skip_uncond:
-    leave the negative prompt out, as the WebUI does on the steps it skips it in. together: one call for everything,
-    where the lengths allow; otherwise never more rows than images in a call, which needs less memory. announce: told
-    before each call of `predict` the image of each of its rows, and whether the row has a prompt or a negative one.
+    x: the latents (images, ...). sigma: (images,). predict(x, sigma, cond, rows): the denoised latents for rows of
+    conditions, with the image each row belongs to. parts: for each image its prompt's parts as (row of `cond`, weight).
+    uncond: one row for each image. skip_uncond: leave the negative prompt out, as the WebUI does on the steps it skips
+    it in. together: one call for everything, where the lengths allow; otherwise never more rows than images in a call,
+    which needs less memory. announce: called before each call of `predict` with the image of each of its rows, and True
+    for each row that has a prompt.
     """
     owners = [image for image, of_image in enumerate(parts) for _ in of_image]
     everyone = list(range(len(x)))
     at_once = len(owners) if together else len(x)
 
-    def called(cond: Tensor | dict[str, Tensor], prompted: list[int], negated: list[int]) -> Tensor:
+    def called(cond: Cond, prompted: list[int], negated: list[int]) -> Tensor:
         rows = prompted + negated
         if announce is not None:
             announce(rows, [True] * len(prompted) + [False] * len(negated))
@@ -61,19 +65,20 @@ def guided(
 
 
 def taken(x: Tensor, rows: Sequence[int]) -> Tensor:
-    """x[rows], without a list of numbers that would have to go to x's device."""
+    """Return x[rows], without a list of numbers that would have to go to x's device."""
     return x if rows == [*range(len(x))] else torch.stack([x[row] for row in rows])
 
 
-def _length(cond: Tensor | dict[str, Tensor]) -> int:
+def _length(cond: Cond) -> int:
     return (cond["crossattn"] if isinstance(cond, dict) else cond).shape[1]
 
 
-def _rows(cond: Tensor | dict[str, Tensor], which: slice) -> Tensor | dict[str, Tensor]:
+def _rows(cond: Cond, which: slice) -> Cond:
     return {key: rows[which] for key, rows in cond.items()} if isinstance(cond, dict) else cond[which]
 
 
-def _cat(a: Tensor | dict[str, Tensor], b: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+def _cat(a: Cond, b: Cond) -> Cond:
     if isinstance(a, dict):
-        return {key: torch.cat([a[key], b[key]]) for key in a}
-    return torch.cat([a, b])
+        named = cast(dict[str, Tensor], b)
+        return {key: torch.cat([a[key], named[key]]) for key in a}
+    return torch.cat([a, cast(Tensor, b)])

@@ -1,10 +1,11 @@
-"""LoRAs on one co-model alone: its layers have other weights while it is evaluated, and bit for bit their own after."""
+"""Other weights for one co-model alone, such as LoRAs': while it is evaluated, and bit for bit its own after."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class Change:
 
 @contextmanager
 def changed(changes: Sequence[Change]) -> Iterator[None]:
-    """While the context lasts, the layers have the changes' weights.
+    """Give the layers the changes' weights while the context lasts.
 
     Nothing is written: each layer has another parameter, and then its own again, whoever else shares that one's data. A
     layer without such a parameter (a bias) has one for the time.
@@ -29,9 +30,9 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
     kept: list[tuple[Change, nn.Parameter | None]] = []
     try:
         for change in changes:
-            own = getattr(change.layer, change.name)
+            own: nn.Parameter | None = getattr(change.layer, change.name)
             # a model that travels between devices may be on another one by now; every layer has a weight
-            value = change.value.to((change.layer.weight if own is None else own).device)
+            value = change.value.to((cast(Tensor, change.layer.weight) if own is None else own).device)
             change.layer.register_parameter(change.name, nn.Parameter(value, requires_grad=False))
             kept.append((change, own))
         yield
@@ -41,7 +42,8 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
 
 
 def added(weight: Tensor, delta: Tensor) -> Tensor:
-    """`weight` + `delta`, in the weight's dtype; the sum is made in the delta's, which may be wider."""
+    """Return `weight` + `delta`, of one shape, in the weight's dtype; the sum is made in the delta's, which may be
+    wider."""
     if delta.ndim == 4 and weight.ndim == 4 and delta.shape[1] < weight.shape[1]:
         # an inpainting checkpoint's first layer sees more channels than the LoRA was made for
         delta = torch.nn.functional.pad(delta, (0, 0, 0, 0, 0, weight.shape[1] - delta.shape[1]))

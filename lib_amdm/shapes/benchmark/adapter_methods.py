@@ -7,17 +7,18 @@ is the share of objects in their boxes' cells, and "colour" and "background" are
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 
 from ...adapters.base import Prepared
 from ...adapters.clip_vision import ClipVision, read_clip_vision
-from ...adapters.files import read_adapter
-from ...adapters.make import AnyAdapter, adapter_of
+from ...adapters.gligen import Gligen
+from ...adapters.inputs import Features, GivenInputs
+from ...adapters.ip_adapter import IPAdapter
+from ...adapters.kinds import read_adapter
 from ...comodels.adapter_use import AtWork
 from ...comodels.mixing import co_run, mixed
 from ...hosts.standalone.host import Denoiser
@@ -36,12 +37,17 @@ CO_MODEL = mixing(MAIN_CHECKPOINT, steps=14, evaluations=0, eta=0.1, gamma=0.6, 
 Told = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]
 
 
-@functools.cache
-def _adapter(name: str) -> AnyAdapter:
-    return adapter_of(read_adapter(ADAPTERS / name)).float()
+@cache
+def _layout_adapter() -> Gligen:
+    return Gligen(read_adapter(LAYOUT_ADAPTER)).float()
 
 
-@functools.cache
+@cache
+def _image_adapter() -> IPAdapter:
+    return IPAdapter(read_adapter(IMAGE_ADAPTER)).float()
+
+
+@cache
 def _encoder() -> ClipVision:
     return read_clip_vision(IMAGE_ENCODER).float()
 
@@ -52,15 +58,15 @@ def boxes_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], st
     model = studio.model(MAIN)
     texts = list(dict.fromkeys(phrase for scene in scenes for phrase in phrases(scene)))
     layouts = [layout_of(scene, boxes) for scene, boxes in zip(scenes, boxes_of(scenes, seeds))]
-    return _adapter(LAYOUT_ADAPTER.name).told(layouts, model.pooled(texts), strength, until=1.0)
+    return _layout_adapter().prepare(GivenInputs(layouts, model.pooled(texts), strength=strength))
 
 
 @torch.no_grad()
 def picture_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
     """The image adapter, told each scene's reference picture."""
-    adapter = _adapter(IMAGE_ADAPTER.name)
+    adapter = _image_adapter()
     features = _encoder().features(references(scenes, seeds) / 2 + 0.5, adapter.needs_encoder)
-    return adapter.told(features, strength=strength)
+    return adapter.prepare(GivenInputs(features=Features(features), strength=strength))
 
 
 def nothing(scenes: Sequence[Scene]) -> list[str]:

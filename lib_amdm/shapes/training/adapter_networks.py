@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from ...adapters.attach import blocks_of
 from ...adapters.clip_vision import ClipVision, clip_vision
-from ...adapters.files import adapter_file
 from ...adapters.gligen import Gligen
 from ...adapters.ip_adapter import IPAdapter
-from ...adapters.make import adapter_of
+from ...adapters.kinds import adapter_file
 from ..world.scenes import SIZE
 from .networks import CONTEXT
 
@@ -49,7 +48,7 @@ def new_layout(unet: nn.Module) -> Gligen:
         tensors |= _linear(f"position_net.linears.{2 * number}", inner, outer)
     tensors["position_net.null_positive_feature"] = torch.zeros(CONTEXT)
     tensors["position_net.null_position_feature"] = torch.zeros(BOX)
-    return adapter_of(adapter_file(tensors, "layout")).requires_grad_(True)
+    return Gligen(adapter_file(tensors, "layout")).requires_grad_(True)
 
 
 def new_image(unet: nn.Module, places: Tensor, readings: Sequence[tuple[Tensor, Tensor]]) -> IPAdapter:
@@ -75,7 +74,7 @@ def new_image(unet: nn.Module, places: Tensor, readings: Sequence[tuple[Tensor, 
         layer = f"ip_adapter.{2 * number + 1}"
         tensors[f"{layer}.to_k_ip.weight"] = block.module.attn2.to_k.weight.detach().clone()
         tensors[f"{layer}.to_v_ip.weight"] = torch.zeros(block.width, CONTEXT)
-    return adapter_of(adapter_file(tensors, "image")).requires_grad_(True)
+    return IPAdapter(adapter_file(tensors, "image")).requires_grad_(True)
 
 
 def new_image_encoder() -> ClipVision:

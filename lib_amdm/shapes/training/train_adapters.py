@@ -27,8 +27,8 @@ from torch.nn import functional as F  # noqa: N812
 from ...adapters.attach import attached, blocks_of
 from ...adapters.base import Call, Prepared, Rows
 from ...adapters.clip_vision import ClipVision, read_clip_vision
-from ...adapters.gligen import Gligen, ToldGrounding
-from ...adapters.ip_adapter import Encoder
+from ...adapters.gligen import Gligen, PreparedGrounding
+from ...adapters.inputs import Encoder, Features, GivenInputs
 from ...hosts.standalone.checkpoint_file import CheckpointFile
 from ..benchmark.judge import blemished
 from ..bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
@@ -141,7 +141,8 @@ def train_layout(folder: Path) -> None:
         texts = [caption(base.scenes[i], BASE, rng) if tell else "" for i, tell in zip(chosen, told)]
         layouts = [layout_of(base.scenes[i], boxes[i]) for i in chosen]
         x, timesteps, _ = base.noised(chosen)
-        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, adapter.told(layouts, pooled), told)
+        prepared = adapter.prepare(GivenInputs(layouts, pooled))
+        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, prepared, told)
 
     averaged, told = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.995, seed=21)
     save(averaged, LAYOUT_ADAPTER)
@@ -149,7 +150,7 @@ def train_layout(folder: Path) -> None:
 
 
 def fusers_loss(
-    base: Base, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Gligen, prepared: ToldGrounding, told: Tensor
+    base: Base, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Gligen, prepared: PreparedGrounding, told: Tensor
 ) -> Tensor:
     """How far each fuser is from what the texts `cond` add to the empty text in its block's cross-attention, as a share
     of that; the mean of all blocks. The pictures are on the texts' way through the UNet."""
@@ -226,7 +227,8 @@ def train_image(folder: Path) -> None:
         told = torch.arange(2 * len(x) + 2) < 2 * len(x)
         seen = torch.cat([*(each[chosen] for each in features), features[0][chosen[:2]]])
         batch = torch.cat([x, x, x[:2]]), torch.cat([timesteps, timesteps, timesteps[:2]])
-        predicted = base.predicted(*batch, torch.cat([words, words, untold]), adapter.told(seen), told)
+        prepared = adapter.prepare(GivenInputs(features=Features(seen)))
+        predicted = base.predicted(*batch, torch.cat([words, words, untold]), prepared, told)
         own, other, without = predicted.split([len(x), len(x), 2])
         with torch.no_grad():
             change = torch.sub(*(teacher(x, timesteps, each).sample for each in whole))

@@ -1,0 +1,88 @@
+"""Image encoders at work: the file that an adapter needs, and the features of reference pictures, kept for the next."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..adapters.clip_vision import read_clip_vision
+from ..adapters.container import opened
+from ..adapters.inputs import Encoder, Features
+from ..errors import AdapterError, AmdmError
+from . import pictures
+from .cache import FileState, Recent
+from .file_list import FileList
+
+FEATURES_KEPT = 16
+
+
+class ImageFeatures:
+    """The features of pictures, made with the encoders in a list of files. An encoder is loaded for one use alone."""
+
+    def __init__(self, encoders: FileList) -> None:
+        self.encoders = encoders
+        self.recent = Recent(FEATURES_KEPT)
+        self._found: dict[Encoder, FileState] = {}
+
+    def refresh(self) -> None:
+        self.encoders.refresh()
+
+    def clear(self) -> None:
+        self.recent.clear()
+
+    def of(self, image: str, encoder: Encoder, device: torch.device, error_prefix: str, adapter: str) -> Features:
+        """Return the features (1, ...) of the picture in a setting's text `image`, on the CPU.
+
+        device: where the encoder runs. error_prefix, adapter: the beginning of error texts, and the file that they say
+        needs the encoder. AmdmError where the picture cannot be read or the encoder is in no folder.
+        """
+        path = self._file(encoder, error_prefix, adapter)
+
+        def encode() -> Features:
+            # asked for both at once, so that the encoder is loaded for no other reason
+            model = read_clip_vision(path).to(device, torch.float32)
+            # shrunk before it becomes floats: a photograph's are hundreds of megabytes
+            small = pictures.shrunk(pictures.opened(image, error_prefix), model.size)
+            pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
+            with torch.no_grad():
+                return Features(model.features(pixels.to(device), encoder).cpu(), model.blank(encoder).cpu())
+
+        return self.recent.get((pictures.fingerprint(image), FileState.of(str(path)), encoder.output), encode)
+
+    def _file(self, encoder: Encoder, error_prefix: str, adapter: str) -> Path:
+        """Return the file of the image encoder; it is looked for again only where it has changed."""
+        kept = self._found.get(encoder)
+        if kept is not None and Path(kept.path).is_file() and FileState.of(kept.path) == kept:
+            return Path(kept.path)
+        self.encoders.refresh()
+        named = re.compile("big|_g|-g" if "big" in encoder.name else "_h|-h", re.IGNORECASE)
+        candidates = sorted(self.encoders.files.items(), key=lambda item: not named.search(item[0]))
+        for _, path in candidates:
+            if path.is_file() and _fits(path, encoder):
+                self._found[encoder] = FileState.of(str(path))
+                return path
+        raise AmdmError(
+            f'{error_prefix}: "{adapter}" needs the image encoder {encoder.name or "that it came with"}, which is in '
+            "none of the folders; put CLIP-ViT-H-14.safetensors (for bigG CLIP-ViT-bigG.safetensors) into "
+            "models/clip_vision or models/amdm."
+        )
+
+
+def _fits(path: Path, encoder: Encoder) -> bool:
+    """Return True for a file of this encoder, by the shapes in it: reading its tensors takes seconds."""
+    try:
+        shapes = opened(path).shapes
+    except AdapterError:
+        return False
+
+    def size(end: str, dimension: int) -> int | None:
+        return next((shape[dimension] for key, shape in shapes.items() if key.endswith(end)), None)
+
+    if encoder.output == "image_embeds":
+        found = (size("visual_projection.weight", 0), size("visual.proj", 1))
+    else:
+        found = (size("vision_model.embeddings.class_embedding", 0), size("visual.class_embedding", 0))
+    return encoder.width in found
