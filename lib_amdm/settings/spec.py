@@ -234,9 +234,13 @@ def setting(
     return field(default=default, metadata={_SPEC: kind(default=default, help=help, **more)})
 
 
-@cache
 def specs(of: type) -> tuple[Spec, ...]:
     """List a dataclass's settings, in the order of the panel and of the plain list."""
+    return _bound(of)
+
+
+@cache
+def _bound(of: type) -> tuple[Spec, ...]:
     prefix = getattr(of, "LABEL_PREFIX", "")
     found = ((item.name, item.metadata[_SPEC]) for item in fields(of) if _SPEC in item.metadata)
     return tuple(

@@ -122,8 +122,8 @@ def _join_sizes(params: MutableMapping[str, Any]) -> None:
     """Put a text like "512x512" together again, which the WebUI reads as a picture's size."""
     for slot, spec in flat(MAX_SLOTS):
         label = infotext_label(slot, spec)
-        parts = [params.get(f"{label}-{part}") for part in (1, 2)]
-        if spec.type is str and label not in params and None not in parts:
+        parts = [params[key] for key in (f"{label}-1", f"{label}-2") if key in params]
+        if spec.type is str and label not in params and len(parts) == 2 and None not in parts:
             params[label] = "x".join(parts)
 
 

@@ -74,7 +74,7 @@ def build_panel(
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
     labels = [infotext_label(slot, spec) for slot, spec in keys]
     # a picture cannot be pasted from a text: its control is left as it is, and the page says which one it was
-    fields = [
+    fields: list[str | Callable[[dict], Any]] = [
         partial(infotext.pasted_image, label) if isinstance(spec, PictureSpec) else label
         for label, (_, spec) in zip(labels, keys)
     ]
