@@ -1,4 +1,4 @@
-"""The form of an error's text: one sentence on one line, of a length that can be read, whatever it quotes."""
+"""AMDM's errors, and their wording: one sentence on one line, of a readable length, whatever it quotes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ LONGEST = 500
 SHORT = 80
 """Characters of a value that it quotes."""
 _CUT = "..."
+
+
+class AmdmError(Exception):
+    """AMDM cannot do what was asked: one sentence that names the slot, the file or setting, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_sentence(message))
+
+
+class AdapterError(ValueError):
+    """An adapter cannot do what was asked: one sentence that names the file or the setting, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_sentence(message))
 
 
 def one_sentence(text: str, limit: int = LONGEST) -> str:

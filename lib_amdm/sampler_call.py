@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .levels import Level, variance_exploding, variance_preserving
+from .readings import Reading
 
 
 @dataclass(frozen=True)
@@ -139,46 +140,61 @@ def grid_of(call: Call, nominal_steps: int) -> Grid:
 
 
 @contextmanager
-def observed(model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> Iterator[Any]:
+def observed(model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> Iterator[Any]:
     """Yield `model`, or a stand-in for it, with `prediction` behind each of its calls.
 
     prediction(x, sigma, output): the model's latent (batch, ...), noise level and answer; what it returns, unless None,
-    replaces the answer.
+    replaces the answer. The noise level is on its way from the device since before the call.
     """
     if not isinstance(model, torch.nn.Module):
         yield _StandIn(model, prediction)
         return
     parameters = inspect.signature(model.forward)
+    sent: list[tuple[Tensor, Reading]] = []
 
-    def hook(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
+    def before(module: torch.nn.Module, args: tuple, *kwargs: dict[str, Any]) -> None:
+        _, sigma = _first_two(parameters, args, *kwargs)
+        sent[:] = [(sigma, _reading(sigma))]
+
+    def after(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
         # without the keywords where another thread is just calling a hook that is being removed
         *kwargs, output = rest
-        x, sigma = args[:2] if len(args) > 1 else _first_two(parameters, args, *kwargs)
-        return prediction(x, sigma, output)
+        x, sigma = _first_two(parameters, args, *kwargs)
+        of, reading = sent[0] if sent else (None, None)
+        # another thread's call may have come between
+        return prediction(x, reading if reading is not None and of is sigma else _reading(sigma), output)
 
-    handle = model.register_forward_hook(hook, with_kwargs=True)
+    handles = [
+        model.register_forward_pre_hook(before, with_kwargs=True),
+        model.register_forward_hook(after, with_kwargs=True),
+    ]
     try:
         yield model
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _reading(sigma: Tensor) -> Reading:
+    return Reading(sigma.flatten()[0])
+
+
+def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any] | None = None) -> Sequence[Tensor]:
     """Return the latent and the noise level of a call, by place or by name."""
-    x, sigma, *_ = [*signature.bind(*args, **kwargs).arguments.values()]
-    return x, sigma
+    return args[:2] if len(args) > 1 else [*signature.bind(*args, **(kwargs or {})).arguments.values()][:2]
 
 
 class _StandIn:
     """A callable that is no torch module, with `prediction` behind its calls; everything else is the callable's own."""
 
-    def __init__(self, model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> None:
+    def __init__(self, model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> None:
         vars(self).update(_model=model, _prediction=prediction)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        x, sigma = _first_two(inspect.signature(self._model), args, kwargs)
+        reading = _reading(sigma)
         output = self._model(*args, **kwargs)
-        x, sigma = args[:2] if len(args) > 1 else _first_two(inspect.signature(self._model), args, kwargs)
-        changed = self._prediction(x, sigma, output)
+        changed = self._prediction(x, reading, output)
         return output if changed is None else changed
 
     def __getattr__(self, name: str) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .aggregation import CORRECTIONS, Mix, Share, aggregate, slerp
 from .levels import Level, euler_step, posterior_mean, prediction_change
+from .readings import Reading
 from .sampler_call import Call, Grid, grid_of, observed
 
 NOISES = ("shared", "independent")
@@ -50,7 +51,9 @@ class CoRun:
     each sample; None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it
     is shown this one, and the latent scaled along. state_key(sigma): identifies the inputs of this model and the main
     one at a level, such as the part of a prompt that a schedule has reached; once it changes, the model is evaluated
-    again whatever the plan is.
+    again whatever the plan is. on_nan: called when the model has answered with anything but finite numbers; the answer
+    counts as the main model's own, since on a GPU this may be known only a step later. None: its answers are taken as
+    they are.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -62,6 +65,7 @@ class CoRun:
     region: Tensor | None = None
     sigma_max: float | None = None
     state_key: Callable[[float], Hashable] | None = None
+    on_nan: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
@@ -143,7 +147,9 @@ def amdm(
             within=within,
         )
         with observed(call.model, early.prediction) as model:
-            return call.on(model)
+            result = call.on(model)
+        early.report_nan(wait=True)
+        return result
 
     return sample
 
@@ -189,7 +195,8 @@ class _EarlySteps:
 
     etas: of the main model and of each co-model. plan: the steps in which co-models are evaluated. shape: the
     latent's. offsets: each co-model's latent minus the main one's. The rest is as in `amdm`, or what the run found:
-    changes: of the prediction, by step. differences: each co-model's last prediction minus the main one's.
+    changes: of the prediction, by step. differences: each co-model's last prediction minus the main one's. finite: for
+    answers of co-models, whether they were finite.
     """
 
     grid: Grid
@@ -208,16 +215,17 @@ class _EarlySteps:
     changes: dict[int, Tensor] = field(default_factory=dict)
     differences: list[Tensor] = field(default_factory=list)
     state_keys: list[Hashable] = field(default_factory=list)
+    finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     planned: int = 0
     over: bool = False
     busy: bool = False
     thread: int = field(default_factory=threading.get_ident)
 
-    def prediction(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor | None:
+    def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
         """Return what the sampler gets in place of `output`; None leaves it.
 
-        x: the latent the main model was shown, (batch, ...). sigma: its noise level as the sampler gives it, a number
-        or (batch,). output: the main model's own answer, of x's shape: a denoised latent, or noise where the grid
+        x: the latent the main model was shown, (batch, ...). sigma: its noise level, a number on its way from the
+        device. output: the main model's own answer, of x's shape: a denoised latent, or noise where the grid
         `predicts_noise`. Returns a tensor like `output`.
 
         The first evaluation in a step settles the change of its prediction; later ones in the same step, at the step's
@@ -226,7 +234,8 @@ class _EarlySteps:
         """
         if self.over or self.busy or threading.get_ident() != self.thread or x.shape != self.shape:
             return None
-        level = self.grid.level(sigma.flatten()[0].item())
+        self.report_nan()
+        level = self.grid.level(sigma.value())
         k = self.grid.step(level)
         if k >= self.steps:
             return None
@@ -253,6 +262,7 @@ class _EarlySteps:
             return torch.zeros_like(denoised)
         latents = [x, *(x + offset for offset in self.offsets)]
         self._evaluate(k, [latent.to(kind) for latent in latents[1:]], denoised, level)
+        self.report_nan()
         if not self.still_mixing():
             return None
         predictions = [denoised, *(denoised + difference for difference in self.differences)]
@@ -283,10 +293,27 @@ class _EarlySteps:
             for index, (co, latent) in enumerate(zip(self.co_models, latents)):
                 if due or state_keys[index] != self.state_keys[index]:
                     difference = _denoised(co, latent, level).to(denoised) - denoised
-                    self.differences[index : index + 1] = [difference]
+                    self.differences[index : index + 1] = [self._finite(co, difference)]
         finally:
             self.busy = False
         self.state_keys = state_keys
+
+    def _finite(self, co: CoRun, difference: Tensor) -> Tensor:
+        """Return a co-model's difference, (batch, ...), with zeros for what is not finite where it has an `on_nan`."""
+        if co.on_nan is None:
+            return difference
+        finite = difference.isfinite().all()
+        self.finite.append((co, Reading(finite)))
+        return torch.where(finite, difference, 0)
+
+    def report_nan(self, wait: bool = False) -> None:
+        """Call `on_nan` for answers that were not finite, as far as this is known by now; wait: for all of them."""
+        waiting, self.finite = self.finite, []
+        for co, finite in waiting:
+            if not wait and not finite.arrived:
+                self.finite.append((co, finite))
+            elif not finite.value() and co.on_nan is not None:
+                co.on_nan()
 
 
 def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:

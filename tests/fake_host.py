@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from lib_amdm.comodels.pool import InMemory
+from lib_amdm.comodels.cache import InMemory
 
 TITLES = ("alpha.safetensors [1111111111]", "styles/beta.safetensors [2222222222]", "gamma, the third.ckpt")
 

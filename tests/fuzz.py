@@ -35,13 +35,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.adapters.container import opened, refuse_code
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.regions import region_map
-from lib_amdm.errors import LONGEST
+from lib_amdm.errors import LONGEST, AdapterError, AmdmError
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
 from lib_amdm.webui import infotext
@@ -328,6 +326,7 @@ def folder() -> Path:
     return made
 
 
+SUFFIXES = (".safetensors", ".gguf", ".bin", ".ckpt", ".PT", "")
 TENSORS = {"ip_adapter.1.to_k_ip.weight": torch.ones(2, 768), "image_proj.proj.weight": torch.ones(2, 2).T}
 PICKLED = ({"state_dict": TENSORS, "epoch": 3}, {"a": torch.nn.Parameter(torch.ones(2)), "b": {"c": Call()}}, Call())
 
@@ -398,7 +397,9 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
     "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
     "files": (
-        st.tuples(st.sampled_from([".safetensors", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()),
+        st.tuples(
+            st.sampled_from([".safetensors", ".gguf", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()
+        ),
         file_holds,
     ),
 }

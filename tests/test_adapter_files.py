@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.adapters.convert import convert, main
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import adapter_file, describe, read_adapter
 from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.errors import AdapterError
 from tests.adapter_files import (
     fuser_shapes,
     gligen_shapes,

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lib_amdm.adapters.attach import attached, blocks_of
 from lib_amdm.adapters.base import Prepared, Rows
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import adapter_file
 from lib_amdm.adapters.make import AnyAdapter, adapter_of
+from lib_amdm.errors import AdapterError
 from lib_amdm.layout import Layout
 from lib_amdm.shapes.training.networks import CONTEXT, new_unet
 from tests.adapter_files import (

@@ -18,7 +18,7 @@ pytest.importorskip("k_diffusion")
 from safetensors.torch import save_file
 
 from lib_amdm.aggregation import aggregate, slerp
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.standalone.host import Job, Standalone, noise
 from lib_amdm.sampling import private_seeds
 from lib_amdm.settings import AUTO, Settings

@@ -14,8 +14,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lib_amdm.adapters.clip_vision import MEAN, STD, ClipVision, clip_vision, has_vision, read_clip_vision
 from lib_amdm.adapters.container import opened
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.ip_adapter import Encoder
+from lib_amdm.errors import AdapterError
 
 EMBEDS = Encoder("", "image_embeds", 24)
 HIDDEN = Encoder("", "hidden_states", 128)

@@ -19,10 +19,9 @@ from hostile_files import HOSTILE, PKL, Boom, archive, evil
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.container import opened, refuse_code
 from lib_amdm.adapters.convert import main
-from lib_amdm.adapters.errors import AdapterError
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused, load_inert, look
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.standalone.host import Job, Standalone
 
 NAMES = ("x.ckpt", "x.PT", "x.bin", "x.pth", "x.sft", "x.safetensors.ckpt", "x")
@@ -155,6 +154,15 @@ def test_a_free_reader_that_goes_by_the_suffix_is_told_of_a_wrong_one(tmp_path: 
     refuse_code(tmp_path / "x.sft")
     with pytest.raises(Refused, match="is a safetensors file by another name"):
         refuse_code(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.SAFETENSORS", "x.gguf"])
+def test_a_pickle_by_the_name_of_a_file_without_code_is_refused(name: str, tmp_path: Path, marker: Path) -> None:
+    (tmp_path / name).write_bytes(archive((PKL, evil(marker))))
+    with pytest.raises(Refused, match=f"is no .{name[2:].lower()} file, whatever its name says"):
+        refuse_code(tmp_path / name)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(100))
+    refuse_code(tmp_path / "x.gguf")
 
 
 def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:

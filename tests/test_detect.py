@@ -13,7 +13,7 @@ import gradio as gr
 import pytest
 from fake_host import FakeHost
 
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import AmdmError
 from lib_amdm.hosts import detect as here
 from lib_amdm.webui import refusal
 

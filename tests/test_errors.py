@@ -11,9 +11,7 @@ from fuzz import deep, loop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_amdm.adapters.errors import AdapterError
-from lib_amdm.comodels.base import AmdmError
-from lib_amdm.errors import LONGEST, clipped, one_sentence, short
+from lib_amdm.errors import LONGEST, AdapterError, AmdmError, clipped, one_sentence, short
 from lib_amdm.layout import LayoutError
 from lib_amdm.settings import SettingsError
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "aggregation", "levels")
+SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings")
 WORDS = ("settings", "layout", "errors")
 BELOW = {
     "errors": set(),
@@ -21,8 +21,8 @@ BELOW = {
     "settings": {"errors", "layout"},
     "levels": set(),
     "aggregation": set(),
-    "sampler_call": {"levels"},
-    "sampling": {"aggregation", "levels", "sampler_call"},
+    "sampler_call": {"levels", "readings"},
+    "sampling": {"aggregation", "levels", "readings", "sampler_call"},
     "adapters": {"aggregation", *WORDS},
     "comodels": {"adapters", *SAMPLING, *WORDS},
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},

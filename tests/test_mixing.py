@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from lib_amdm.comodels import mixing
-from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.mixing import co_run, mixed
 from lib_amdm.comodels.pictures import as_text
+from lib_amdm.errors import AmdmError
 from lib_amdm.sampling import amdm, private_seeds
 from lib_amdm.settings import CoModel, Settings
 

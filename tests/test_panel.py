@@ -12,8 +12,8 @@ import pytest
 from fake_host import ADAPTERS, TITLES, FakeHost
 from PIL import Image
 
+from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
-from lib_amdm.comodels.pool import InMemory
 from lib_amdm.settings import CoModel, PictureSpec, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")

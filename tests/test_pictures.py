@@ -22,10 +22,10 @@ from PIL import Image, ImageOps
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.ip_adapter import Encoder
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.adapted import Adapters
-from lib_amdm.comodels.adapter_list import Folder, lists
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels.adapter_use import Adapters
+from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
+from lib_amdm.errors import AmdmError
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = ROOT / "lib_amdm" / "shapes" / "adapters" / "image_encoder.safetensors"
@@ -186,8 +186,8 @@ import numpy as np, torch
 from pathlib import Path
 from lib_amdm.adapters.ip_adapter import Encoder
 from lib_amdm.comodels import pictures
-from lib_amdm.comodels.adapted import Adapters
-from lib_amdm.comodels.adapter_list import Folder, lists
+from lib_amdm.comodels.adapter_use import Adapters
+from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.settings import CoModel
 torch.set_num_threads(1)
@@ -197,7 +197,7 @@ def peak():  # getrusage's would be the parent's, where that has had more before
 folders = [Folder(Path(sys.argv[1]), own=True)]
 adapters = Adapters(*lists(lambda: folders, lambda: folders))
 adapter = types.SimpleNamespace(name="ip", needs_encoder=Encoder("", "image_embeds", int(sys.argv[2])))
-place = types.SimpleNamespace(who="AMDM", control="main", device=torch.device("cpu"))
+place = types.SimpleNamespace(error_prefix="AMDM", panel_label="main", device=torch.device("cpu"))
 small = pictures.as_text(np.zeros((30, 40, 3), np.uint8))
 told = {}
 adapters._features(adapter, small, place)
@@ -309,7 +309,7 @@ def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size
     wanted = Encoder("", "image_embeds", 64)
     folders = [Folder(ENCODER.parent, own=True)]
     adapters = Adapters(*lists(lambda: folders, lambda: folders))
-    place = SimpleNamespace(who="AMDM", control="main", device=torch.device("cpu"))
+    place = SimpleNamespace(error_prefix="AMDM", panel_label="main", device=torch.device("cpu"))
     picture = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20).convert("RGB")
     told, _ = adapters._features(SimpleNamespace(name="ip", needs_encoder=wanted), as_text(picture), place)
     whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255

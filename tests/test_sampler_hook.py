@@ -11,8 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lib_amdm.adapters.errors import AdapterError
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.sampling import CoRun
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import sampler_hook

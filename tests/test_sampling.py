@@ -883,3 +883,35 @@ def test_unknown_words_are_refused_before_anything_runs() -> None:
         CoRun(Denoiser(), noise="private")
     with pytest.raises(ValueError, match=r'correction .* not "absolute"'):
         amdm(SAMPLERS["euler"].func, co_runs(), correction="absolute")
+
+
+@pytest.mark.parametrize("sampler", [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "heun", "ddim")])
+def test_an_answer_of_nan_ends_the_run_in_its_own_step(sampler: Sampler) -> None:
+    class Broken(Denoiser):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            found = super().forward(x, sigma)
+            return found if self.evaluations < 2 else found / 0
+
+    def heard() -> None:
+        raise RuntimeError("heard")
+
+    main, broken = Denoiser(), Broken(100)
+    with pytest.raises(RuntimeError, match="heard"):
+        sampler.run(sampler.model(main), sampler.noise(), wrapped([CoRun(broken, on_nan=heard)], evaluations=0))
+    once = Denoiser()
+    sampler.run(sampler.model(once), sampler.noise())
+    assert broken.evaluations == 2 and main.evaluations < once.evaluations
+
+
+def test_after_an_answer_of_nan_the_main_model_can_go_on_alone() -> None:
+    """From the step on in which it was heard of, the picture is the main model's own."""
+    alive = [True]
+    main, x = Denoiser(), SAMPLERS["euler"].noise()
+    co_model = CoRun(lambda x, sigma: x * math.nan, on_nan=alive.clear)
+    got = mixed(SAMPLERS["euler"], x, [co_model], 3, eta=0.0, still_mixing=lambda: bool(alive))
+    assert torch.equal(got, SAMPLERS["euler"].run(SAMPLERS["euler"].model(main), x))
+
+
+def test_without_anybody_to_hear_of_it_an_answer_of_nan_is_an_answer() -> None:
+    got = mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), [CoRun(lambda x, sigma: x * math.nan)], 3)
+    assert got.isnan().any()

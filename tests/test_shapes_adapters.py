@@ -16,7 +16,7 @@ from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.files import describe, read_adapter
 from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.make import adapter_of
-from lib_amdm.comodels.adapted import AtWork
+from lib_amdm.comodels.adapter_use import AtWork
 from lib_amdm.hosts.standalone.host import Standalone
 from lib_amdm.shapes.benchmark import adapter_methods, boxes
 from lib_amdm.shapes.benchmark.adapter_methods import ADAPTER_METHODS

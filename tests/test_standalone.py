@@ -25,8 +25,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lib_amdm.comodels.base import AmdmError
 from lib_amdm.comodels.pictures import as_text
+from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.standalone import checkpoint_file, prompts, sampling
 from lib_amdm.hosts.standalone.checkpoint_file import CheckpointFile
 from lib_amdm.hosts.standalone.host import Interrupted, Job, Result, Standalone, noise, sampler_names

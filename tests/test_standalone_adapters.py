@@ -20,9 +20,9 @@ from PIL import Image
 from random_adapters import ACTION, BOXES, GLIGEN, INTERACT, IP_ADAPTER, IP_PLUS, KINDS, LAYOUTS, MIGC
 from safetensors.torch import save_file
 
-from lib_amdm.comodels import adapted as comodels
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.comodels import adapter_use as comodels
 from lib_amdm.comodels.pictures import as_text
+from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.standalone.host import Job, Result, Standalone
 from lib_amdm.settings import Settings
 from lib_amdm.shapes.bundled import WEIGHTS

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lib_amdm.comodels.base import AmdmError
+from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.common import refusals as words
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import AdapterError
 from .base import Block, Call, Prepared, Rows
-from .errors import AdapterError
 
 _BLOCK = re.compile(
     r"(?:(input|output)_blocks\.(\d+)\.1|middle_block\.1"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .errors import AdapterError
+from ..errors import AdapterError
 from .weights import Weights
 
 _ROUNDING = 1e-6

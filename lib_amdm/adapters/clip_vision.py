@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..errors import AdapterError
 from .container import opened
-from .errors import AdapterError
 from .ip_adapter import Encoder
 from .weights import Weights, attention, layer_norm, linear
 

@@ -11,7 +11,7 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from .errors import AdapterError
+from ..errors import AdapterError
 from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .errors import AdapterError
+from ..errors import AdapterError
 from .files import AdapterFile, read_adapter
 
 

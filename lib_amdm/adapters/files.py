@@ -14,8 +14,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import AdapterError
 from .container import Read, opened
-from .errors import AdapterError
 
 FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 """The checkpoints' family by the width of their text contexts; files of other widths are of SD1's kind."""

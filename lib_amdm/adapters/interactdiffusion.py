@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..errors import AdapterError
 from ..layout import Box, Layout
-from .errors import AdapterError
 from .files import AdapterFile
 from .gligen import Grounding, ToldGrounding
 from .weights import box_embedding, silu_mlp

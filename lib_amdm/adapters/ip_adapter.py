@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..errors import AdapterError
 from .base import Adapter, Block, Call, Prepared
-from .errors import AdapterError
 from .files import AdapterFile
 from .weights import Weights, attention, layer_norm, linear
 

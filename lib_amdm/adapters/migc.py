@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..errors import AdapterError
 from ..layout import Box, Layout
 from .base import Adapter, Attend, Block, Call, Prepared
-from .errors import AdapterError
 from .files import AdapterFile
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
 

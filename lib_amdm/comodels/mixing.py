@@ -21,9 +21,10 @@ def co_run(
     *,
     sigma_max: float | None = None,
     state_key: Callable[[float], Hashable] | None = None,
+    on_nan: Callable[[], None] | None = None,
 ) -> CoRun:
-    """The model of a slot, by its number from 1. denoise, sigma_max, state_key: see `CoRun`. seeds: those of the
-    images. size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
+    """The model of a slot, by its number from 1. denoise, sigma_max, state_key, on_nan: see `CoRun`. seeds:
+    those of the images. size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
     return CoRun(
         denoise,
         gamma=slot.gamma,
@@ -34,6 +35,7 @@ def co_run(
         seed=private_seeds(seeds, number),
         sigma_max=sigma_max,
         state_key=state_key,
+        on_nan=on_nan,
     )
 
 

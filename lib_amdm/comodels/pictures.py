@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import short
-from .base import AmdmError
+from ..errors import AmdmError, short
 
 FINGERPRINT = 12
 """Digits of a picture's fingerprint: what an infotext tells of it."""
@@ -58,17 +57,17 @@ def _storable(picture: Any) -> Image.Image:
     return _in_eight_bits(picture).convert("RGBA" if _may_be_transparent(picture) else "RGB")
 
 
-def opened(text: str, who: str) -> Image.Image:
+def opened(text: str, error_prefix: str) -> Image.Image:
     """The reference picture in RGB, upright, on white where it is transparent; AmdmError where the text is none.
 
-    `who` opens a complaint.
+    `error_prefix` opens a complaint.
     """
-    return _seen(text, f"{who}: the adapter's image", _on_white)
+    return _seen(text, f"{error_prefix}: the adapter's image", _on_white)
 
 
-def mask_of(text: str, who: str) -> Image.Image:
+def mask_of(text: str, error_prefix: str) -> Image.Image:
     """A mask in grey, upright: the picture's transparency where it has any, or else its brightness."""
-    return _seen(text, f"{who}: the mask", lambda picture: _transparency(picture) or picture.convert("L"))
+    return _seen(text, f"{error_prefix}: the mask", lambda picture: _transparency(picture) or picture.convert("L"))
 
 
 def shrunk(picture: Image.Image, side: int) -> Image.Image:

@@ -14,18 +14,18 @@ from ..settings import CoModel
 from .pictures import mask_of
 
 
-def region_map(slot: CoModel, height: int, width: int, who: str) -> Tensor | None:
+def region_map(slot: CoModel, height: int, width: int, error_prefix: str) -> Tensor | None:
     """The shares of a slot's region, (1, 1, height, width) from 0 to 1 in the latent's size; None: everywhere.
 
     A share is how much of a latent's place is covered. Boxes and a mask are both meant where both are given. AmdmError
-    where the mask cannot be read; `who` opens the complaint.
+    where the mask cannot be read; `error_prefix` opens the complaint.
     """
     covered = torch.ones(1, 1, height, width)
     boxes = boxes_of(slot.region)
     if boxes:
         covered = _covered(boxes, height, width)[None, None]
     if slot.mask:
-        mask = torch.from_numpy(np.array(mask_of(slot.mask, who))).float().div_(255)
+        mask = torch.from_numpy(np.array(mask_of(slot.mask, error_prefix))).float().div_(255)
         covered = covered * F.interpolate(mask[None, None], (height, width), mode="area")
     radius = round(slot.feather * min(height, width))
     if radius:

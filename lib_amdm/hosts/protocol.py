@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol
 
-from ..comodels.pool import InMemory
+from ..comodels.cache import InMemory
 from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
 

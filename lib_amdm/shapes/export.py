@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from ..comodels.base import AmdmError
+from ..errors import AmdmError
 from ..hosts.standalone.tokenizer import write_tokenizer
 from .bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
 

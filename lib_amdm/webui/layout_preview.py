@@ -5,10 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ..comodels.base import AmdmError
 from ..comodels.pictures import as_text
 from ..comodels.regions import region_map
-from ..errors import SHORT, one_sentence
+from ..errors import SHORT, AmdmError, one_sentence
 from ..layout import Layout, LayoutError, Region
 from ..settings import CoModel
 

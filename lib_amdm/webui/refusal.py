@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..comodels.base import AmdmError
+from ..errors import AmdmError
 from ..settings import Settings, SwitchSpec, only, specs
 
 

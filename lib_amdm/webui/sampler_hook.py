@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ..adapters.errors import AdapterError
-from ..comodels.base import AmdmError
 from ..comodels.mixing import mixed
+from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun
 from ..sampling import CoRun
 from ..settings import Settings, SettingsError

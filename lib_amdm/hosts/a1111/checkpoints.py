@@ -24,7 +24,7 @@ from modules.timer import Timer
 from omegaconf import OmegaConf
 
 from ...adapters.container import refuse_code
-from ...comodels.pool import Loaded
+from ...comodels.cache import Loaded
 from ..common import refusals
 
 VAE_PREFIX = "first_stage_model."

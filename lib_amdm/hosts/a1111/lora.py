@@ -15,8 +15,8 @@ import torch
 from modules import sd_models, shared
 
 from ...adapters.container import refuse_code
-from ...comodels.lora import Change, added
-from ...comodels.pool import FileState, Texts
+from ...comodels.cache import FileState, Recent
+from ...comodels.weight_swap import Change, added
 from ..common.lora import Named, NamedLoras
 
 _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
@@ -25,9 +25,9 @@ _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
 class Loras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model; see `common.slot.Lora`."""
 
-    def __init__(self, model: Any, named: Sequence[Any], who: str, files: Texts, is_main: bool) -> None:
+    def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, is_main: bool) -> None:
         """Reads the files; AmdmError in words where one cannot be used."""
-        super().__init__(named, who)
+        super().__init__(named, error_prefix)
         self.model, self.files, self.is_main = model, files, is_main
 
     def of_texts(self) -> list[Change]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...comodels.adapted import MainRows
+from ...comodels.adapter_use import MainRows
 from ..common.slot import progress
 from .slot import A1111SlotModel
 

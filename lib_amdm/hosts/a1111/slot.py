@@ -13,10 +13,10 @@ import torch
 from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
-from ...comodels.adapted import Place
+from ...comodels.adapter_use import Place
+from ...comodels.cache import FileState
 from ...comodels.guidance import Announce, guided
-from ...comodels.lora import changed
-from ...comodels.pool import FileState
+from ...comodels.weight_swap import changed
 from ..common.adapters import Phrases
 from ..common.hijack import embedding_names, notes_of_main_kept
 from ..common.slot import SlotModel, progress
@@ -54,8 +54,8 @@ class A1111SlotModel(SlotModel):
             seeds=self.run.seeds,
             device=devices.device,
             dtype=devices.dtype_unet,
-            who=self.who,
-            control=self.control,
+            error_prefix=self.error_prefix,
+            panel_label=self.panel_label,
         )
 
     def _phrases(self) -> Phrases | None:
@@ -66,7 +66,7 @@ class A1111SlotModel(SlotModel):
         return Phrases(self, encoder, encoder.wrapped.transformer)
 
     def _lora(self, named: Sequence[Any]) -> lora.Loras:
-        return lora.Loras(self.model, named, self.who, self.run.host.lora_files, self.is_main)
+        return lora.Loras(self.model, named, self.error_prefix, self.run.host.lora_files, self.is_main)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
@@ -128,7 +128,7 @@ class A1111SlotModel(SlotModel):
                 cond,
                 uncond,
                 self.cond_scale,
-                run.skips_uncond(step, host_sigma[0].item()),
+                run.skips_uncond(step, host_sigma),
                 shared.opts.batch_cond_uncond,
                 self._announcing(step),
             )

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import torch
 from modules import prompt_parser
 
-from ...comodels.adapted import AtWork, pooled_at_end
-from ...comodels.base import AmdmError
+from ...comodels.adapter_use import AtWork, pooled_at_end
+from ...errors import AmdmError
 from .slot import SlotModel, progress
 
 PHRASE_TOKENS = 75
 
 
 class Phrases:
-    """A slot model's CLIP, asked for a layout's phrases (`comodels.adapted.Phrases`)."""
+    """A slot model's CLIP, asked for a layout's phrases (`comodels.adapter_use.Phrases`)."""
 
     def __init__(self, slot_model: SlotModel, engine: Any, transformer: torch.nn.Module) -> None:
         """engine: the host's own wrapping of the text encoder, for its tokens. transformer: the encoder."""
@@ -45,8 +45,8 @@ class Phrases:
         long = next((text for text, tokens in zip(texts, told) if len(tokens) > PHRASE_TOKENS), None)
         if long is not None:
             raise AmdmError(
-                f'{self.slot.who}: the phrase "{long[:40]}..." of the layout has more than {PHRASE_TOKENS} tokens; '
-                "shorten it."
+                f'{self.slot.error_prefix}: the phrase "{long[:40]}..." of the layout has more than {PHRASE_TOKENS} '
+                "tokens; shorten it."
             )
         end, length = engine.id_end, PHRASE_TOKENS + 2
         tokens = [[engine.id_start, *each, *[end] * (length - 1 - len(each))] for each in told]

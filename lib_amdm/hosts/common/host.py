@@ -12,9 +12,9 @@ from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
-from ...comodels.adapted import Adapters
-from ...comodels.adapter_list import Folder, find_title, lists, model_folders, readable
-from ...comodels.pool import InMemory, Pool, Texts
+from ...comodels.adapter_use import Adapters
+from ...comodels.cache import InMemory, Pool, Recent
+from ...comodels.file_list import Folder, find_title, lists, model_folders, readable
 from .login import guard
 from .lora import LORA_FILES_KEPT
 
@@ -29,8 +29,8 @@ class WebUIHost:
 
     def __init__(self) -> None:
         self.pool = Pool()
-        self.main_texts = Texts()
-        self.lora_files = Texts(LORA_FILES_KEPT)
+        self.main_texts = Recent()
+        self.lora_files = Recent(LORA_FILES_KEPT)
         self.adapters = Adapters(*lists(lambda: _folders()[0], lambda: _folders()[1]))
 
     def free(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from modules import extra_networks
 
 from ...adapters.pickles import Refused
-from ...comodels.base import AmdmError
-from ...comodels.pool import FileState
+from ...comodels.cache import FileState
+from ...errors import AmdmError
 
 LORA_FILES_KEPT = 4
 
@@ -39,15 +39,15 @@ class Named:
 class NamedLoras:
     """The LoRAs that a slot's prompt names, found in the host's list."""
 
-    def __init__(self, named: Sequence[Any], who: str) -> None:
+    def __init__(self, named: Sequence[Any], error_prefix: str) -> None:
         """AmdmError in words where one cannot be used."""
-        self.who = who
-        self.host = _host_networks(who)
+        self.error_prefix = error_prefix
+        self.host = _host_networks(error_prefix)
         try:
             self.named = [Named.of(told) for told in named]
         except (ValueError, IndexError) as error:
             raise AmdmError(
-                f"{who}: its prompt has a LoRA that cannot be read ({error}); write <lora:name:weight>."
+                f"{error_prefix}: its prompt has a LoRA that cannot be read ({error}); write <lora:name:weight>."
             ) from error
         self.on_disk = [self._find(each.name) for each in self.named]
         states = (FileState.of(found.filename) for found in self.on_disk)
@@ -63,10 +63,12 @@ class NamedLoras:
             if attempt == 0:
                 # the host looks once more for files that came after its start, and so do we
                 host.update_available_networks_by_names([name])
-        raise AmdmError(f'{self.who}: "{name}" is not in the WebUI\'s list of LoRAs; refresh it or correct the name.')
+        raise AmdmError(
+            f'{self.error_prefix}: "{name}" is not in the WebUI\'s list of LoRAs; refresh it or correct the name.'
+        )
 
     def error(self, name: str, what: str) -> AmdmError:
-        return AmdmError(f'{self.who}: the LoRA "{name}" {what}.')
+        return AmdmError(f'{self.error_prefix}: the LoRA "{name}" {what}.')
 
     def unreadable(self, name: str, error: Exception) -> AmdmError:
         reason = str(error) if isinstance(error, Refused) else type(error).__name__
@@ -80,13 +82,13 @@ class NamedLoras:
         return self.error(name, f"does not fit {layer} ({reason}); choose one made for the checkpoint's kind")
 
 
-def _host_networks(who: str) -> ModuleType:
+def _host_networks(error_prefix: str) -> ModuleType:
     """The module of the host's own Lora extension that knows the files."""
     registered = extra_networks.extra_network_registry.get("lora")
     networks = getattr(sys.modules.get(type(registered).__module__), "networks", None)
     if networks is None:
         raise AmdmError(
-            f"{who}: its prompt names a LoRA, but the WebUI's own Lora extension is switched off; switch it on, or "
-            "remove the LoRA from the slot's prompt."
+            f"{error_prefix}: its prompt names a LoRA, but the WebUI's own Lora extension is switched off; switch it "
+            "on, or remove the LoRA from the slot's prompt."
         )
     return networks

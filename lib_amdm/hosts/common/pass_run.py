@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from modules import scripts, shared
 
-from ...comodels.base import AmdmError
 from ...comodels.mixing import co_run
+from ...errors import AmdmError
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from .adapters import AtWorkOnMain
@@ -78,6 +78,7 @@ class WebUIRun:
                 # above what the main model knows itself, both are shown what neither does
                 sigma_max=own[model.number] if own[model.number] < highest else None,
                 state_key=model.state_key,
+                on_nan=None if shared.cmd_opts.disable_nan_check else model.gave_nan,
             )
             for model in self.models
         ]
@@ -156,13 +157,14 @@ class WebUIRun:
         self.host.trim(pool_limit, len(used))
         return ran
 
-    def skips_uncond(self, step: int, sigma: float) -> bool:
-        """The host's rules for leaving out the negative prompt: "skip early CFG" and NGMS."""
+    def skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
+        """The host's rules for leaving out the negative prompt: "skip early CFG" and NGMS. sigma: (batch,), read from
+        the GPU only where a rule goes by it."""
         opts, denoiser = shared.opts, self.denoiser
         if opts.skip_early_cond != 0 and step / denoiser.total_steps <= opts.skip_early_cond:
             return True
         least = self.sampler.sampler_extra_args["s_min_uncond"]
-        return bool((step % 2 or opts.s_min_uncond_all) and least > 0 and sigma < least)
+        return bool((step % 2 or opts.s_min_uncond_all) and least > 0 and sigma[0] < least)
 
     def masked(self, latent: torch.Tensor, sigma: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
         """Outside the mask of an inpainting the picture is known to every model: `known`, or the picture itself."""

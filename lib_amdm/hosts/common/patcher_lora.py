@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ...adapters.container import refuse_code
-from ...comodels.lora import Change
-from ...comodels.pool import FileState, Texts
+from ...comodels.cache import FileState, Recent
+from ...comodels.weight_swap import Change
 from .lora import NamedLoras
 
 Keys = Mapping[str, Any]
@@ -27,9 +27,9 @@ class PatcherLoras(NamedLoras):
     functions: ModuleType
     """The host's module that knows which layers LoRAs mean by which names."""
 
-    def __init__(self, model: Any, named: Sequence[Any], who: str, files: Texts) -> None:
+    def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent) -> None:
         """Reads the files; AmdmError in words where one cannot be used."""
-        super().__init__(named, who)
+        super().__init__(named, error_prefix)
         self.files = files
         self.unet = model.forge_objects.unet.model
         self.texts = model.forge_objects.clip.cond_stage_model

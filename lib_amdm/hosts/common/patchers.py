@@ -17,8 +17,8 @@ from modules import shared
 from modules.script_callbacks import CFGDenoiserParams
 from torch.utils.hooks import RemovableHandle
 
-from ...comodels.lora import changed
-from ...comodels.pool import FileState
+from ...comodels.cache import FileState
+from ...comodels.weight_swap import changed
 from ...sampling import CoRun
 from ...settings import CoModel
 from .adapters import OnSelfTellingMain, working

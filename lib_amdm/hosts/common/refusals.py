@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...adapters.pickles import Refused
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 
 ALONE = ("InstructPix2Pix", "unCLIP")
 """Kinds whose models have inputs of their own, which no other model shares."""

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
 
-from ...adapters.errors import AdapterError
-from ...comodels.adapted import AtWork, Place
-from ...comodels.adapter_list import readable
-from ...comodels.base import AmdmError
-from ...comodels.lora import Change, changed
-from ...comodels.pool import Texts
+from ...comodels.adapter_use import AtWork, Place
+from ...comodels.cache import Recent
+from ...comodels.file_list import readable
+from ...comodels.weight_swap import Change, changed
+from ...errors import AdapterError, AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel
 from .host import find_checkpoint
 from .refusals import one_line
@@ -48,7 +47,7 @@ class SlotModel:
 
     memory_remedy: str
     nan_remedy: str
-    texts: Texts
+    texts: Recent
     model: Any
     lora: Lora | None = None
     adapter: AtWork | None = None
@@ -73,12 +72,12 @@ class SlotModel:
                 self.adapter = run.host.adapters.prepare(slot.adapter_settings, self._place())
 
     @property
-    def who(self) -> str:
+    def error_prefix(self) -> str:
         """What opens a complaint."""
         return f"AMDM slot {self.number}" if self.number else "AMDM"
 
     @property
-    def control(self) -> str:
+    def panel_label(self) -> str:
         """What the slot's controls are called in a complaint."""
         return f"co-model {self.number}" if self.number else "the main adapter"
 
@@ -140,7 +139,7 @@ class SlotModel:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(
-                f'{self.who}: "{self.slot.checkpoint}" is not in the WebUI\'s list of checkpoints; '
+                f'{self.error_prefix}: "{self.slot.checkpoint}" is not in the WebUI\'s list of checkpoints; '
                 "refresh the list or choose another checkpoint."
             )
         return info
@@ -172,8 +171,8 @@ class SlotModel:
     def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
         if named:
             raise AmdmError(
-                f'{self.who}: its {where} names an extra network ("<{next(iter(named))}:...>"), which co-models cannot '
-                "load there; remove it."
+                f'{self.error_prefix}: its {where} names an extra network ("<{next(iter(named))}:...>"), which '
+                "co-models cannot load there; remove it."
             )
 
     def _encoded(self, texts: list[str], encoder: Callable[..., Any]) -> Any:
@@ -217,18 +216,17 @@ class SlotModel:
         try:
             with self._in_words("running"):
                 denoised = self._denoised(x, sigma, step)
-            self._refuse_nan(denoised)
         except AmdmError as error:
             run.failed(error)
             return x
         self.evaluations += 1
         return denoised
 
-    def _refuse_nan(self, denoised: torch.Tensor) -> None:
-        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
-            raise AmdmError(
-                f'{self.who}: "{self.info.name}" gave NaN; choose another checkpoint, or {self.nan_remedy}.'
-            )
+    def gave_nan(self) -> None:
+        """Fail the pass: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        self.evaluations -= 1
+        gave = f'{self.error_prefix}: "{self.info.name}" gave NaN'
+        self.run.failed(AmdmError(f"{gave}; choose another checkpoint, or {self.nan_remedy}."))
 
     @contextmanager
     def _in_words(self, doing: str) -> Iterator[None]:
@@ -238,16 +236,16 @@ class SlotModel:
         except AmdmError:
             raise
         except AdapterError as error:
-            raise AmdmError(f"{self.who}: {error}") from error
+            raise AmdmError(f"{self.error_prefix}: {error}") from error
         except torch.cuda.OutOfMemoryError as error:
             self.run.host.unload()
             raise AmdmError(
-                f'{self.who}: there is not enough GPU memory for "{self.info.name}" beside the main '
+                f'{self.error_prefix}: there is not enough GPU memory for "{self.info.name}" beside the main '
                 f"checkpoint; use fewer co-models, a smaller picture, or {self.memory_remedy}."
             ) from error
         except Exception as error:
             raise AmdmError(
-                f'{self.who}: {doing} "{self.info.name}" failed ({one_line(error)}); '
+                f'{self.error_prefix}: {doing} "{self.info.name}" failed ({one_line(error)}); '
                 "choose another checkpoint or empty the slot."
             ) from error
 

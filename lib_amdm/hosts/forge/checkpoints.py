@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 from modules import sd_models, shared
 
 from ...adapters.container import refuse_code
-from ...comodels.pool import Loaded
+from ...comodels.cache import Loaded
 from ..common import refusals
 
 FAMILIES = {

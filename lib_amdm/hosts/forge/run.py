@@ -12,7 +12,7 @@ from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
 from modules import devices, prompt_parser, shared
 
-from ...comodels.adapted import Place
+from ...comodels.adapter_use import Place
 from ...settings import CoModel
 from ..common.adapters import Phrases
 from ..common.patchers import PatcherRun, PatcherSlotModel
@@ -60,12 +60,12 @@ class ForgeSlotModel(PatcherSlotModel):
             seeds=self.run.seeds,
             device=memory_management.get_torch_device(),
             dtype=self.unet.model.computation_dtype,
-            who=self.who,
-            control=self.control,
+            error_prefix=self.error_prefix,
+            panel_label=self.panel_label,
         )
 
     def _lora(self, named: Sequence[Any]) -> lora.Loras:
-        return lora.Loras(self.model, named, self.who, self.run.host.lora_files)
+        return lora.Loras(self.model, named, self.error_prefix, self.run.host.lora_files)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
@@ -101,7 +101,7 @@ class ForgeSlotModel(PatcherSlotModel):
             run.bring(self.unet, x.shape)
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = None if self.uncond is None else prompt_parser.reconstruct_cond_batch(self.uncond, step)
-        cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
+        cond_scale = 1.0 if run.skips_uncond(step, sigma) else self.cond_scale
         with run.mains_random_numbers(), self.at_work(step):
             shown = run.shown(x, sigma)
             denoised, _, _ = sampling_function(*self.asked(shown, sigma, cond, uncond), cond_scale, parts)

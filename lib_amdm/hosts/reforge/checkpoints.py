@@ -15,7 +15,7 @@ from modules_forge import forge_loader
 from modules_forge.forge_util import apply_circular_forge
 
 from ...adapters.container import refuse_code
-from ...comodels.pool import Loaded
+from ...comodels.cache import Loaded
 from ..common import refusals
 
 INPUTS = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling", 8: " InstructPix2Pix"}

@@ -11,7 +11,7 @@ from ldm_patched.modules import model_management
 from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
-from ...comodels.adapted import Place
+from ...comodels.adapter_use import Place
 from ...settings import CoModel
 from ..common.adapters import Phrases
 from ..common.hijack import embedding_names, notes_of_main_kept
@@ -60,12 +60,12 @@ class ReForgeSlotModel(PatcherSlotModel):
             device=model_management.get_torch_device(),
             # the UNet's own may be for storage only (float8)
             dtype=self.unet.model.manual_cast_dtype or self.unet.model.get_dtype(),
-            who=self.who,
-            control=self.control,
+            error_prefix=self.error_prefix,
+            panel_label=self.panel_label,
         )
 
     def _lora(self, named: Sequence[Any]) -> lora.Loras:
-        return lora.Loras(self.model, named, self.who, self.run.host.lora_files)
+        return lora.Loras(self.model, named, self.error_prefix, self.run.host.lora_files)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
@@ -99,7 +99,7 @@ class ReForgeSlotModel(PatcherSlotModel):
             run.bring(self.unet, x.shape)
         parts, cond = prompt_parser.reconstruct_multicond_batch(self.cond, step)
         uncond = prompt_parser.reconstruct_cond_batch(self.uncond, step)
-        cond_scale = 1.0 if run.skips_uncond(step, sigma[0].item()) else self.cond_scale
+        cond_scale = 1.0 if run.skips_uncond(step, sigma) else self.cond_scale
         with run.mains_random_numbers(), self.at_work(step):
             denoised = forge_sample(*self.asked(x, sigma, cond, uncond), cond_scale, parts)
         return run.masked(denoised, sigma)

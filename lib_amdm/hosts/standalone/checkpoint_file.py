@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ...adapters.container import first_line, open_tensors
 from ...adapters.pickles import Refused
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from .tokenizer import TOKENS, VOCABULARY
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
@@ -95,11 +95,11 @@ CLIP_L = {
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint in ldm's layout. `who` opens every complaint about it: "AMDM", or "AMDM slot 2"."""
+    """A checkpoint in ldm's layout. `error_prefix` opens every complaint about it: "AMDM", or "AMDM slot 2"."""
 
     path: Path
     title: str
-    who: str = "AMDM"
+    error_prefix: str = "AMDM"
 
     @property
     def yaml(self) -> Path:
@@ -252,7 +252,7 @@ class CheckpointFile:
         )
 
     def _error(self, what: str) -> AmdmError:
-        return AmdmError(f'{self.who}: "{self.title}" {what}.')
+        return AmdmError(f'{self.error_prefix}: "{self.title}" {what}.')
 
 
 def _kind(weights: Mapping[str, Tensor], names: list[str]) -> str:

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...comodels.adapted import Adapters, AtWork, Place
-from ...comodels.adapter_list import Folder, files_in, find_title, lists, readable
-from ...comodels.base import AmdmError
+from ...comodels.adapter_use import Adapters, AtWork, Place
+from ...comodels.cache import FileState, InMemory, Loaded, Pool
+from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, mixed
-from ...comodels.pool import FileState, InMemory, Loaded, Pool
+from ...errors import AmdmError
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 from . import sampling
@@ -177,20 +177,24 @@ class Standalone:
     def refresh_adapters(self) -> None:
         self.adapters.refresh()
 
-    def _file(self, name: str, who: str) -> CheckpointFile:
+    def _file(self, name: str, error_prefix: str) -> CheckpointFile:
         title = self.checkpoint_title(name)
         if title is None:
             listed = ", ".join(self._files) or "empty"
-            raise AmdmError(f'{who}: "{name}" is not in the list of checkpoints ({listed}); choose one from it.')
+            raise AmdmError(
+                f'{error_prefix}: "{name}" is not in the list of checkpoints ({listed}); choose one from it.'
+            )
         if not self._files[title].is_file():
-            raise AmdmError(f'{who}: "{title}" is not in its folder any more; refresh the list of checkpoints.')
-        return CheckpointFile(self._files[title], title, who)
+            raise AmdmError(
+                f'{error_prefix}: "{title}" is not in its folder any more; refresh the list of checkpoints.'
+            )
+        return CheckpointFile(self._files[title], title, error_prefix)
 
     # what is loaded
 
-    def load(self, name: str, who: str = "AMDM") -> Loaded:
-        """The checkpoint's StandaloneModel, from the pool where it is kept; `who` opens a complaint about it."""
-        file = self._file(name, who)
+    def load(self, name: str, error_prefix: str = "AMDM") -> Loaded:
+        """The checkpoint's StandaloneModel, from the pool where it is kept; `error_prefix` opens its errors."""
+        file = self._file(name, error_prefix)
 
         def read() -> Loaded:
             model = StandaloneModel(file, self.device, self.dtype)
@@ -225,8 +229,8 @@ class Standalone:
         """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""
         if not settings.used:
             return None
-        who, control = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
-        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, who, control)
+        error_prefix, panel_label = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
+        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, error_prefix, panel_label)
         return self.adapters.prepare(settings, place)
 
     # a picture
@@ -324,8 +328,8 @@ class _SlotModel:
     ) -> None:
         self.number, self.slot, self.progress = number, slot, progress
         self.main = host.load(job.checkpoint).model
-        who = f"AMDM slot {number}"
-        loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, who)
+        error_prefix = f"AMDM slot {number}"
+        loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
         self.title = loaded.name
         count = len(job.prompts)
         self.adapter = host.adapter_on(loaded.model, slot.adapter_settings, job.seeds, number)
@@ -333,7 +337,7 @@ class _SlotModel:
             [slot.prompt] * count if slot.prompt else job.prompts,
             [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
             slot.cfg_scale or job.cfg_scale,
-            who,
+            error_prefix,
             self.adapter,
             progress,
         )
@@ -342,20 +346,26 @@ class _SlotModel:
         own, main = (model.wrap.sigmas[-1].item() for model in (self.denoiser.model, self.main))
         # above what the main model knows itself, both are shown what neither does
         highest = own if own < main else None
-        size, state_key = job.latent_size, self.state_key if self.adapter else None
-        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, state_key=state_key)
+        return co_run(
+            self.number,
+            self.slot,
+            self.denoiser,
+            job.seeds,
+            job.latent_size,
+            sigma_max=highest,
+            state_key=self.state_key if self.adapter else None,
+            on_nan=self.gave_nan,
+        )
 
     def state_key(self, sigma: float) -> bool:
         """Whether the slot's adapter works at a noise level."""
         return self.progress(sigma) < self.slot.until
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        denoised = self.denoiser(x, sigma)
-        if not torch.isfinite(denoised).all():
-            raise AmdmError(
-                f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
-            )
-        return denoised
+    def gave_nan(self) -> None:
+        """Fail the picture: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        raise AmdmError(
+            f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
+        )
 
 
 def _reporter(

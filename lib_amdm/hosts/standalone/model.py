@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
 from torch import Tensor, nn
 
-from ...comodels.adapted import AtWork, pooled_at_end
+from ...comodels.adapter_use import AtWork, pooled_at_end
+from ...comodels.cache import Recent
 from ...comodels.guidance import guided, taken
-from ...comodels.pool import Texts
 from . import prompts as prompt_syntax
 from .checkpoint_file import CheckpointFile
 from .tokenizer import read_tokenizer
@@ -47,7 +47,7 @@ class StandaloneModel(nn.Module):
         self.wrap = kind(_Network(file.unet(dtype)), file.alphas_cumprod(), quantize=False)
         self.text_encoder = file.text_encoder(dtype)
         self.tokenizer = read_tokenizer(file.clip_folder)
-        self.texts = Texts()
+        self.texts = Recent()
         self.to(device)
 
     @property
@@ -63,17 +63,17 @@ class StandaloneModel(nn.Module):
         prompts: Sequence[str],
         negative_prompts: Sequence[str],
         cfg_scale: float,
-        who: str = "AMDM",
+        error_prefix: str = "AMDM",
         adapter: AtWork | None = None,
         progress: Callable[[float], float] = lambda sigma: 0.0,
     ) -> Denoiser:
-        """One prompt and one negative prompt for each image; `who` opens a complaint about them.
+        """One prompt and one negative prompt for each image; `error_prefix` opens a complaint about them.
 
         adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
         noise level.
         """
         for text in (*prompts, *negative_prompts):
-            prompt_syntax.refuse_extra_networks(text, who)
+            prompt_syntax.refuse_extra_networks(text, error_prefix)
         parts = [prompt_syntax.weighted_parts(prompt) for prompt in prompts]
         texts = list(dict.fromkeys([*(text for of_image in parts for text, _ in of_image), *negative_prompts]))
         encoded = dict(zip(texts, self._encoded(texts)))
@@ -89,11 +89,11 @@ class StandaloneModel(nn.Module):
         return self.texts.get(tuple(texts), lambda: encode(texts, self.tokenizer, self.text_encoder))
 
     def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`comodels.adapted.Phrases`."""
+        """`comodels.adapter_use.Phrases`."""
         return {text: told[0] for text, told in self._phrases(texts).items()}
 
     def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`comodels.adapted.Phrases`."""
+        """`comodels.adapter_use.Phrases`."""
         return {text: told[1] for text, told in self._phrases(texts).items()}
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 
 CHUNK = 75
 """Tokens of one piece of a prompt, beside its begin and end."""
@@ -29,13 +29,13 @@ def weighted_parts(prompt: str) -> list[tuple[str, float]]:
     return [(text, float(weight or 1)) for text, weight in found]
 
 
-def refuse_extra_networks(text: str, who: str) -> None:
+def refuse_extra_networks(text: str, error_prefix: str) -> None:
     """AmdmError where a prompt names something that only the WebUI can load."""
     found = _EXTRA_NETWORK.search(text)
     if found:
         raise AmdmError(
-            f'{who}: the prompt names an extra network ("<{found[1]}:...>"), which cannot be loaded without a WebUI; '
-            "remove it from the prompt."
+            f'{error_prefix}: the prompt names an extra network ("<{found[1]}:...>"), which cannot be loaded without a '
+            "WebUI; remove it from the prompt."
         )
 
 

@@ -10,7 +10,7 @@ import k_diffusion.sampling
 import torch
 from torch import Tensor, nn
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from .model import StandaloneModel
 
 PREFIX = "sample_"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY = 49408

@@ -1,4 +1,4 @@
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from .bench import main
 
 try:

@@ -18,7 +18,7 @@ from ...adapters.base import Prepared
 from ...adapters.clip_vision import ClipVision, read_clip_vision
 from ...adapters.files import read_adapter
 from ...adapters.make import AnyAdapter, adapter_of
-from ...comodels.adapted import AtWork
+from ...comodels.adapter_use import AtWork
 from ...comodels.mixing import co_run, mixed
 from ...hosts.standalone.host import Denoiser
 from ...settings import MAIN_CHECKPOINT, Settings

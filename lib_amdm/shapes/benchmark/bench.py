@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from ..bundled import WEIGHTS
 from .adapter_methods import ADAPTER_METHODS
 from .judge import Judge

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from ..bundled import JUDGE
 from ..world.data import drawings
 from ..world.scenes import BACKGROUNDS, CELL, COLOURS, SHAPES, Scene, Thing

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ...aggregation import Mix, slerp
-from ...comodels.adapted import AtWork
+from ...comodels.adapter_use import AtWork
 from ...comodels.mixing import co_run, mixed
 from ...hosts.standalone.host import Denoiser, Standalone, StandaloneModel
 from ...hosts.standalone.sampling import ImageNoise, find_sampler, noise_levels, sample

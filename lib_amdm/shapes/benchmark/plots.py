@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from ..world.captions import caption
 from ..world.scenes import Scene
 from .measuring import Bench

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from ...hosts.standalone.host import Job, Standalone
 from ...settings import Settings
 from ..benchmark import scores

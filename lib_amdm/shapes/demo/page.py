@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ...comodels.base import AmdmError
+from ...errors import AmdmError
 from ...hosts.standalone.host import Job, Result, Standalone, sampler_names
 from ...settings import Settings, SettingsError
 from ...webui.api import read_args

@@ -11,9 +11,9 @@ from pathlib import Path, PurePath
 
 from ..adapters.clip_vision import has_vision
 from ..adapters.container import SUFFIXES, opened
-from ..adapters.errors import AdapterError
 from ..adapters.files import told_apart
-from .pool import FileState
+from ..errors import AdapterError
+from .cache import FileState
 
 OWN_FOLDER = "amdm"
 """The folder under a WebUI's models that is AMDM's own: everything in it is listed."""

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save, save_file
 
 from lib_amdm.adapters import container
-from lib_amdm.comodels import adapter_list
-from lib_amdm.comodels.adapter_list import FileList, files_in, find_title, lists, model_folders
+from lib_amdm.comodels import file_list
+from lib_amdm.comodels.file_list import FileList, files_in, find_title, lists, model_folders
 
 IP = {"ip_adapter.1.to_k_ip.weight": torch.zeros(2, 768), "image_proj.proj.weight": torch.zeros(2, 2)}
 GLIGEN = {"position_net.null_positive_feature": torch.zeros(768), "input_blocks.1.1.fuser.alpha_attn": torch.zeros(1)}
@@ -100,7 +100,7 @@ def test_a_file_is_looked_into_once_until_it_changes(root: Path, monkeypatch: py
         looked.append(path.name)
         return container.opened(path, inert)
 
-    monkeypatch.setattr(adapter_list, "opened", counted)
+    monkeypatch.setattr(file_list, "opened", counted)
     adapters, encoders = lists_of(root)
     before = adapters.titles(), encoders.titles()
     first = list(looked)
@@ -165,7 +165,7 @@ def test_a_folder_and_a_link_to_it_are_both_listed(tmp_path: Path) -> None:
 
 
 def test_a_name_of_any_half_characters_can_be_sent() -> None:
-    assert adapter_list.readable("a\udce9b\ud800c") == "a\ufffdb\ufffdc"
+    assert file_list.readable("a\udce9b\ud800c") == "a\ufffdb\ufffdc"
 
 
 def test_a_name_that_is_no_utf_8_can_be_sent_and_found(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_amdm.comodels.pool import Loaded, Pool, Texts, share_equal_tensors
+from lib_amdm.comodels.cache import Loaded, Pool, Recent, share_equal_tensors
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_tensors_of_another_dtype_or_shape_are_not_shared():
 
 
 def test_texts_are_encoded_once_and_the_least_recently_used_forgotten():
-    texts, encoded = Texts(most=2), []
+    texts, encoded = Recent(most=2), []
 
     def encode(text):
         return lambda: encoded.append(text) or text.upper()

@@ -28,7 +28,7 @@ class FileState:
         return cls(str(path), stat.st_mtime_ns, stat.st_size)
 
 
-class Texts:
+class Recent:
     """Encoded texts by everything that they depend on; the least recently used are forgotten first."""
 
     def __init__(self, most: int = TEXTS_KEPT) -> None:
@@ -54,7 +54,7 @@ class Loaded:
 
     name: str
     model: torch.nn.Module
-    texts: Texts = field(default_factory=Texts)
+    texts: Recent = field(default_factory=Recent)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from pretend_device import DEVICE, MixedError, pretended
 from torch import nn
 
-from lib_amdm.comodels.lora import Change, added, changed
+from lib_amdm.comodels.weight_swap import Change, added, changed
 
 
 def test_a_layer_has_other_weights_for_a_time_and_its_own_tensors_again() -> None:

@@ -20,17 +20,16 @@ from ..adapters.attach import attached, blocks_of
 from ..adapters.base import Adapter, Prepared, Rows
 from ..adapters.clip_vision import read_clip_vision
 from ..adapters.container import opened
-from ..adapters.errors import AdapterError
 from ..adapters.files import read_adapter
 from ..adapters.ip_adapter import Encoder, IPAdapter
 from ..adapters.make import adapter_of
 from ..adapters.migc import Migc
+from ..errors import AdapterError, AmdmError
 from ..layout import Layout
 from ..settings import AdapterSettings
 from . import pictures
-from .adapter_list import FileList
-from .base import AmdmError
-from .pool import FileState, InMemory, Loaded, Pool, Texts
+from .cache import FileState, InMemory, Loaded, Pool, Recent
+from .file_list import FileList
 
 FEATURES_KEPT = 16
 
@@ -49,8 +48,8 @@ class Phrases(Protocol):
 class Place:
     """The model that an adapter is put on.
 
-    family: in a user's words, "SD1" or "SD1 inpainting". who: what opens a complaint, "AMDM slot 2". control: the
-    name of the slot's controls, "co-model 2". seeds: those of the batch's images.
+    family: in a user's words, "SD1" or "SD1 inpainting". seeds: those of the batch's images. error_prefix: the
+    beginning of an error's text, "AMDM slot 2". panel_label: the name of the slot's controls, "co-model 2".
     """
 
     unet: nn.Module
@@ -59,8 +58,8 @@ class Place:
     seeds: Sequence[int]
     device: torch.device
     dtype: torch.dtype
-    who: str
-    control: str
+    error_prefix: str
+    panel_label: str
 
 
 class Adapters:
@@ -68,12 +67,12 @@ class Adapters:
 
     def __init__(self, files: FileList, encoders: FileList) -> None:
         self.files, self.encoders = files, encoders
-        self.pool, self.features = Pool(), Texts(FEATURES_KEPT)
+        self.pool, self.features = Pool(), Recent(FEATURES_KEPT)
         self._encoders: dict[Encoder, FileState] = {}
 
     def prepare(self, adapted: AdapterSettings, place: Place) -> AtWork:
         """The adapter that `adapted` names, told everything, ready to work on the place's UNet; AmdmError in words."""
-        with in_words(place.who):
+        with in_words(place.error_prefix):
             adapter = self._adapter(adapted.adapter, place)
             self._refuse_stranger(adapter, place)
             return AtWork(self._told(adapter, adapted, place))
@@ -103,7 +102,7 @@ class Adapters:
             self.files.refresh()
             path = self.files.path(name)
         if path is None:
-            raise AmdmError(f'{place.who}: "{name}" is not in the list of adapters; choose one that is.')
+            raise AmdmError(f'{place.error_prefix}: "{name}" is not in the list of adapters; choose one that is.')
         title = self.files.title(name)
 
         def read() -> Loaded:
@@ -117,7 +116,7 @@ class Adapters:
     def _refuse_stranger(self, adapter: Adapter, place: Place) -> None:
         if adapter.family != place.family.split(" ")[0]:
             raise AmdmError(
-                f'{place.who}: "{adapter.name}" is for {adapter.family}, but the checkpoint it is put on is '
+                f'{place.error_prefix}: "{adapter.name}" is for {adapter.family}, but the checkpoint it is put on is '
                 f"{place.family}; choose an adapter made for it."
             )
         adapter.layers(blocks_of(place.unet))
@@ -129,8 +128,8 @@ class Adapters:
         layout = Layout.read(adapted.layout)
         if not layout:
             raise AmdmError(
-                f'{place.who}: "{adapter.name}" needs a layout; write phrases with their boxes into the layout of '
-                f"{place.control}."
+                f'{place.error_prefix}: "{adapter.name}" needs a layout; write phrases with their boxes into the '
+                f"layout of {place.panel_label}."
             )
         texts = adapter.phrases(layout)
         pooled = place.phrases.pooled(texts)
@@ -141,24 +140,25 @@ class Adapters:
     def _features(self, adapter: IPAdapter, image: str, place: Place) -> tuple[Tensor, Tensor]:
         if not image:
             raise AmdmError(
-                f'{place.who}: "{adapter.name}" needs a reference picture; choose one as the image of {place.control}.'
+                f'{place.error_prefix}: "{adapter.name}" needs a reference picture; choose one as the image of '
+                f"{place.panel_label}."
             )
         wanted = adapter.needs_encoder
-        path = self._encoder(wanted, adapter, place.who)
+        path = self._encoder(wanted, adapter, place.error_prefix)
         state = FileState.of(str(path))
 
         def encode() -> tuple[Tensor, Tensor]:
             # asked for both at once, so that the encoder is loaded for no other reason
             encoder = read_clip_vision(path).to(place.device, torch.float32)
             # shrunk before it becomes floats: a photograph's are hundreds of megabytes
-            small = pictures.shrunk(pictures.opened(image, place.who), encoder.size)
+            small = pictures.shrunk(pictures.opened(image, place.error_prefix), encoder.size)
             seen = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
             with torch.no_grad():
                 return encoder.features(seen.to(place.device), wanted).cpu(), encoder.blank(wanted).cpu()
 
         return self.features.get((pictures.fingerprint(image), state, wanted.output), encode)
 
-    def _encoder(self, wanted: Encoder, adapter: IPAdapter, who: str) -> Path:
+    def _encoder(self, wanted: Encoder, adapter: IPAdapter, error_prefix: str) -> Path:
         """The file of the image encoder; it is looked for again only where it has changed."""
         kept = self._encoders.get(wanted)
         if kept is not None and Path(kept.path).is_file() and FileState.of(kept.path) == kept:
@@ -171,8 +171,8 @@ class Adapters:
                 self._encoders[wanted] = FileState.of(str(path))
                 return path
         raise AmdmError(
-            f'{who}: "{adapter.name}" needs the image encoder {wanted.name or "that it came with"}, which is in none '
-            "of the folders; put CLIP-ViT-H-14.safetensors (for bigG CLIP-ViT-bigG.safetensors) into "
+            f'{error_prefix}: "{adapter.name}" needs the image encoder {wanted.name or "that it came with"}, which is '
+            "in none of the folders; put CLIP-ViT-H-14.safetensors (for bigG CLIP-ViT-bigG.safetensors) into "
             "models/clip_vision or models/amdm."
         )
 
@@ -256,12 +256,12 @@ class MainRows:
 
 
 @contextmanager
-def in_words(who: str) -> Iterator[None]:
+def in_words(error_prefix: str) -> Iterator[None]:
     """What an adapter complains of, with the slot that it is in."""
     try:
         yield
     except AdapterError as error:
-        raise AmdmError(f"{who}: {error}") from error
+        raise AmdmError(f"{error_prefix}: {error}") from error
 
 
 def pooled_at_end(hidden: Tensor, tokens: Tensor, end: int) -> Tensor:
