@@ -44,7 +44,7 @@ from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
 from lib_amdm.webui import infotext
 from lib_amdm.webui.api import read_args
-from lib_amdm.webui.layout import preview, region_preview
+from lib_amdm.webui.layout_preview import preview, region_preview
 
 CASES = 20_000
 BATCH = 500

@@ -11,7 +11,7 @@ from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import as_text, fingerprint, opened
 from lib_amdm.errors import AmdmError
-from lib_amdm.settings import AUTO, PICTURES, CoModel, Settings, SettingsError, flat
+from lib_amdm.settings import AUTO, CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
 DEFAULTS = [spec.default for _, spec in flat(3)]
@@ -52,8 +52,8 @@ def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
     picture = Image.new("RGB", (3, 2), (1, 2, 3))
     keys = [(slot, spec.name) for slot, spec in flat(3)]
     values = list(DEFAULTS)
-    for index, (_, name) in enumerate(keys):
-        values[index] = None if name in PICTURES else values[index]
+    for index, (_, spec) in enumerate(flat(3)):
+        values[index] = None if isinstance(spec, PictureSpec) else values[index]
     assert api.read_args(values).co_models == (CoModel(),) * 3
     for key in ((0, "image"), (2, "image"), (3, "mask")):
         values[keys.index(key)] = picture

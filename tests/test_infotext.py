@@ -17,7 +17,16 @@ from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
 from lib_amdm.layout import EXAMPLE
-from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, PICTURES, AdapterSettings, CoModel, Settings, flat, infotext_label
+from lib_amdm.settings import (
+    AUTO,
+    MAIN_CHECKPOINT,
+    AdapterSettings,
+    CoModel,
+    PictureSpec,
+    Settings,
+    flat,
+    infotext_label,
+)
 from lib_amdm.webui import infotext
 
 SLOTS = 4
@@ -78,7 +87,7 @@ def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
     values = []
     for slot, spec in flat(slots):
         label, default = infotext_label(slot, spec), spec.shown(spec.default)
-        if spec.name in PICTURES:  # no control is set by its entry
+        if isinstance(spec, PictureSpec):  # no control is set by its entry
             values.append(spec.default)
             continue
         values.append(cast(params[label], default, page) if label in params else default)

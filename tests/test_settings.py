@@ -26,7 +26,6 @@ from lib_amdm.settings import (
     SettingsError,
     Spec,
     WordSpec,
-    attribute,
     flat,
     infotext_label,
     specs,
@@ -259,7 +258,7 @@ def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
     whole = 1 if spec.maximum >= 1 else 0
     for value in (whole, float(whole)):
         settings = Settings.from_dict(holding(of, spec.name, value))
-        kept = getattr(holder(of, settings), attribute(of, spec.name))
+        kept = getattr(holder(of, settings), spec.attribute)
         assert kept == whole
         assert type(kept) is spec.type
 
@@ -268,7 +267,7 @@ def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
 
 
 def kept(of: type, spec: Spec, value: Any) -> Any:
-    return getattr(holder(of, Settings.from_dict(holding(of, spec.name, value))), attribute(of, spec.name))
+    return getattr(holder(of, Settings.from_dict(holding(of, spec.name, value))), spec.attribute)
 
 
 @pytest.mark.parametrize("name", ["steps", "evaluations"])
@@ -575,7 +574,7 @@ def test_every_setting_explains_itself(of: type, spec: Spec) -> None:
     assert spec.help.endswith(".")
     assert type(spec.default) in kinds(spec)
     assert spec.check(spec.default, spec.name) == spec.default
-    assert getattr(of(), attribute(of, spec.name)) == spec.default
+    assert getattr(of(), spec.attribute) == spec.default
 
 
 @EACH_NUMBER

@@ -12,7 +12,7 @@ INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
 MIGC = "MIGC_SD14.ckpt"
 IP_ADAPTER = "ip-adapter_sd15.safetensors"
 _PATTERNS = {INTERACT_DIFFUSION: ("interact",), MIGC: ("migc",), IP_ADAPTER: ("ip-adapter_sd15", "ip-adapter")}
-"""What a user's own file for each of these is called, the best first."""
+"""Parts of the names of a user's own file for each of these, the best first."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Preset:
     settings: Settings
 
     @property
-    def told(self) -> str:
+    def advice(self) -> str:
+        """A line that says what else the example needs."""
         return (
             f"{self.name}: set Sampling steps to {self.sampling_steps}, the sampler to DDIM or Euler and the CFG scale "
             "to 7.5; draw 512x512 with an SD1.5 checkpoint, describe the scene of the layout in the prompt"
@@ -32,7 +33,7 @@ class Preset:
         )
 
     def with_files(self, listed: Iterable[str]) -> Settings:
-        """The settings with the user's own files where the list has such ones."""
+        """Return the settings with the user's own files where the list has such ones."""
         listed = list(listed)
         main = self.settings.main_adapter
         return replace(
