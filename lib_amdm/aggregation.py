@@ -14,18 +14,17 @@ from torch import Tensor
 
 PAPER_LATENT_SIZE = 4 * 64 * 64
 Share = float | Tensor
-"""Of a co-model: one number, or a map that broadcasts to the latent, such as (1, 1, h, w)."""
+"""A co-model's share: one number, or a map that broadcasts to the latent, such as (1, 1, h, w)."""
 Mix = Callable[[Tensor, Tensor, Share], Tensor]
-"""Two latents and the share of the second to one latent."""
+"""A rule that makes one latent of two and the share of the second."""
 
 
 def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
-    """Spherical interpolation from `a` (t = 0) to `b` (t = 1): equation 9 of the AMDM paper.
+    """Interpolate spherically from `a` (t = 0) to `b` (t = 1): equation 9 of the AMDM paper.
 
     sin((1 - t) w) / sin(w) * a + sin(t w) / sin(w) * b, with w the angle between a and b, for each sample of shape
     (batch, ...) whose length float32 can square. Where t is a map, w is the angle within the region that has a share,
-    and `a` stands outside it. Where the angle says nothing (parallel, opposite or zero vectors) it is the straight
-    line.
+    and `a` stands outside it. The straight line stands in where there is no angle (parallel, opposite or zero vectors).
     """
     if isinstance(t, float | int):
         if t == 0:
@@ -78,12 +77,15 @@ def own_step(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
 
 
 Correction = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""m, the model's own new latent y, its posterior mean mu, eta."""
+"""A rule that takes m, the model's own new latent y, its posterior mean mu, and eta."""
 CORRECTIONS: dict[str, Correction] = {"relative": relative, "paper": paper, "norm": norm_kept, "own": own_step}
 
 
 def correct(m: Tensor, y: Tensor, mu: Tensor, eta: float, rule: str = "relative") -> Tensor:
-    """Pull the aggregated latent `m` back towards what one model would have made of its own, by one of CORRECTIONS."""
+    """Pull the aggregated latent `m` back towards one model's own new latent or mean, by one of CORRECTIONS.
+
+    m, y, mu: (batch, ...).
+    """
     if rule not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{rule}"')
     if eta == 0:
@@ -102,11 +104,11 @@ def aggregate(
     scale: float = 1.0,
     mix: Mix = slerp,
 ) -> list[Tensor]:
-    """One aggregation of all models: slerp the co-models into the main one in slot order, then correct each model.
+    """Aggregate all models once: slerp the co-models into the main one in slot order, then correct each model.
 
     latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...). gammas: one share
     for each co-model. etas: one for each model. scale: the latents' standard deviation (`Level.scale`; the paper's rule
-    alone needs it). mix: what is done in slerp's place, for comparisons. Returns the new latent of each model, in the
+    alone needs it). mix: used in slerp's place, for comparisons. Returns the new latent of each model, in the
     same order. The main model's is its own where every share is 0.
     """
     m = latents[0]
@@ -122,6 +124,6 @@ def aggregate(
 
 
 def _norm(x: Tensor, region: Tensor | None = None) -> Tensor:
-    """Each sample's length, as a column that broadcasts over the sample; region: where alone it is measured."""
+    """Return each sample's length, (batch, 1, ...), measured within the region alone where there is one."""
     within = x if region is None else x * region
     return torch.linalg.vector_norm(within, dim=[*range(1, x.ndim)], keepdim=True)

@@ -6,9 +6,9 @@ import reprlib
 from typing import Any
 
 LONGEST = 500
-"""The most characters of an error's text."""
+"""Characters of an error's text."""
 SHORT = 80
-"""The most characters of a value in an error's text."""
+"""Characters of a value that it quotes."""
 _CUT = "..."
 
 
@@ -27,25 +27,25 @@ class AdapterError(ValueError):
 
 
 def one_sentence(text: str, limit: int = LONGEST) -> str:
-    """Return `text` on one line, such as every console can show, in at most `limit` characters.
+    """Put `text` on one line that every console can show.
 
-    A longer text is cut in the middle: it begins with its subject, and ends with the remedy.
+    What is too long is cut in the middle: an error begins with what it is about, and ends with the remedy.
     """
     line = " ".join(text.split())
     return clipped(line.encode("utf-8", "replace").decode("utf-8"), limit)
 
 
 def clipped(text: str, limit: int = SHORT) -> str:
-    """Return `text` in at most `limit` characters, its beginning and its end."""
+    """Cut `text` to at most `limit` characters: its beginning and its end."""
     if len(text) <= limit:
         return text
-    # more of the end: a remedy takes more words than the name of what it is for
+    # more of the end: a remedy is longer than the name of what it is for
     tail = (limit - len(_CUT)) * 3 // 5
     return text[: limit - len(_CUT) - tail] + _CUT + text[len(text) - tail :]
 
 
 def short(value: Any) -> str:
-    """Return a short `repr` of `value`; of something large no more than this is ever written."""
+    """Write `value` as Python does, but briefly; of something large no more is written at all."""
     return clipped(" ".join(_WRITER.repr(value).split()))
 
 

@@ -1,4 +1,4 @@
-"""What shall be where in a picture: phrases with boxes, and what one does to another, read from JSON or from lines.
+"""Layouts: phrases with their boxes in a picture, and actions between them, read from JSON or from lines.
 
 As JSON: [{"phrase": "a boy", "box": [0.1, 0.2, 0.5, 0.9]}, {"phrase": "a ball", "box": [0.6, 0.7, 0.8, 0.9]},
 {"subject": 0, "action": "kicking", "object": 1}]; subject and object count the phrases from 0. The same as lines:
@@ -38,8 +38,8 @@ _PLACE_DIGITS = 9
 class LayoutError(ValueError):
     """A row that cannot be used: the end of a sentence that names it and the remedy."""
 
-    def __init__(self, told: str) -> None:
-        super().__init__(one_sentence(told))
+    def __init__(self, message: str) -> None:
+        super().__init__(one_sentence(message))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Interaction:
-    """What one phrase does to another; both by their number among the phrases."""
+    """An action of one phrase on another; both by their number among the phrases."""
 
     subject: int
     action: str
@@ -76,7 +76,7 @@ class Layout:
 
     @classmethod
     def read(cls, given: str | Sequence[Any]) -> Layout:
-        """The layout in a text (JSON or lines) or in a list as JSON has it; LayoutError names the row."""
+        """Read a layout from a text (JSON or lines), or from a list as JSON has it; LayoutError names the row."""
         if not isinstance(given, str):
             return cls.of_rows(given)
         text = _bare(given)
@@ -84,6 +84,7 @@ class Layout:
 
     @classmethod
     def of_rows(cls, rows: Any) -> Layout:
+        """Read a layout from a list of rows; LayoutError names the row."""
         if not is_list(rows):
             raise LayoutError(
                 "must be a list of rows, each with a phrase and a box or with subject, action and object, but it is "
@@ -102,14 +103,14 @@ class Layout:
         return cls(placed, actions)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The layout as JSON has it; `of_rows` of it gives the same layout."""
+        """Return the layout as JSON has it; `of_rows` of it gives the same layout."""
         boxes = [{"phrase": placed.phrase, "box": list(placed.box)} for placed in self.regions]
         actions = [{"subject": a.subject, "action": a.action, "object": a.object} for a in self.interactions]
         return [*boxes, *actions]
 
 
 def boxes_of(given: str | Sequence[Any]) -> list[Box]:
-    """A region's boxes, in a text (lines with or without phrases, or JSON) or a list; LayoutError names the row."""
+    """Read a region's boxes from a text (lines with or without phrases, or JSON) or a list; LayoutError names a row."""
     if isinstance(given, str):
         text = _bare(given)
         given = _json(text, "0 0 0.5 1") if text.startswith(("[", "{")) else _boxes_of_lines(text)
@@ -124,13 +125,13 @@ def boxes_of(given: str | Sequence[Any]) -> list[Box]:
 
 
 def _refuse_too_many(rows: Sequence[Any]) -> None:
-    """A map of boxes takes the square of their number."""
+    """Bound the number of rows: a map of boxes takes the square of it."""
     if len(rows) > MOST_ROWS:
         raise LayoutError(f"has {len(rows)} rows, but at most {MOST_ROWS} are read; remove some")
 
 
 def _bare(text: str) -> str:
-    """`text` without blanks around it, and without the byte order mark that some editors begin a file with."""
+    """Strip `text` of blanks around it, and of the byte order mark that some editors begin a file with."""
     return text.strip().removeprefix("\ufeff").strip()
 
 
@@ -147,12 +148,12 @@ def _json(text: str, lines: str) -> Any:
 
 
 def is_list(given: Any) -> bool:
-    """Whether `given` is what JSON has as a list; to Python, texts, bytes and ranges are sequences too."""
+    """Return True for JSON's kind of list; to Python, texts, bytes and ranges are sequences too."""
     return isinstance(given, (list, tuple))
 
 
 def _placed(name: str, row: Mapping[str, Any]) -> Region:
-    return Region(_words(name, "phrase", row["phrase"]), _box(name, row["box"]))
+    return Region(_text(name, "phrase", row["phrase"]), _box(name, row["box"]))
 
 
 def _box(name: str, given: Any) -> Box:
@@ -171,11 +172,11 @@ def _box(name: str, given: Any) -> Box:
 
 def _action(name: str, row: Mapping[str, Any], placed: Sequence[Region]) -> Interaction:
     subject, object_ = (_number(name, end, row[end], placed) for end in ("subject", "object"))
-    return Interaction(subject, _words(name, "action", row["action"]), object_)
+    return Interaction(subject, _text(name, "action", row["action"]), object_)
 
 
 def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
-    """A phrase's place among the phrases, which may be told by the phrase's words, or in lines as a text."""
+    """Return a phrase's number among the phrases; it may be given by the phrase itself, or in lines as a text."""
     if isinstance(given, str):
         found = [number for number, other in enumerate(placed) if other.phrase == given]
         if len(found) == 1:
@@ -193,9 +194,9 @@ def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
     return given
 
 
-def _words(name: str, what: str, given: Any) -> str:
+def _text(name: str, part: str, given: Any) -> str:
     if not isinstance(given, str) or not given.strip():
-        raise LayoutError(f"has a {name} without words for its {what}; write some")
+        raise LayoutError(f"has a {name} without words for its {part}; write some")
     return given.strip()
 
 
@@ -224,12 +225,12 @@ def _lines(text: str) -> Iterator[str]:
     return filter(None, map(str.strip, text.splitlines()))
 
 
-def _unquoted(words: str) -> str:
-    """`words` without the quotation marks around all of them, as JSON and prompts have them."""
-    words = words.strip()
-    inner = words[1:-1].strip()
-    quoted = len(words) > 2 and words[0] + words[-1] in _QUOTATION_MARKS
-    return inner if quoted and not {words[0], words[-1]} & set(inner) else words
+def _unquoted(text: str) -> str:
+    """Strip `text` of quotation marks around all of it, as JSON and prompts have them."""
+    text = text.strip()
+    inner = text[1:-1].strip()
+    quoted = len(text) > 2 and text[0] + text[-1] in _QUOTATION_MARKS
+    return inner if quoted and not {text[0], text[-1]} & set(inner) else text
 
 
 def _values(box: str) -> list[float | str]:

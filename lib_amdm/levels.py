@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """alpha: the share of the clean latent. sigma: that of the noise."""
+    """A noise level. alpha: the share of the clean latent. sigma: that of the noise."""
 
     alpha: float
     sigma: float
@@ -33,29 +33,37 @@ class Level:
 
 
 def variance_exploding(sigma: float) -> Level:
-    """The level of k-diffusion's sigma."""
+    """Return the level of k-diffusion's sigma."""
     return Level(1.0, sigma)
 
 
 def variance_preserving(alpha_cumprod: float) -> Level:
-    """The level at which a latent has this share of the clean latent's variance (abar)."""
+    """Return the level at which a latent has this share of the clean latent's variance (abar)."""
     return Level(math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod))
 
 
+def preserving_scale(sigma: Tensor) -> Tensor:
+    """How much larger the variance-exploding latent of each sigma is than the variance-preserving one."""
+    return (1 + sigma**2).sqrt()
+
+
 def flow(t: float) -> Level:
-    """The level at flow matching's time t, from 1 (noise) to 0."""
+    """Return the level at flow matching's time t, from 1 (noise) to 0."""
     return Level(1 - t, t)
 
 
 def euler_step(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:
-    """Euler's step, which is DDIM's with eta 0: y = a' D + (s'/s) (x - a D), from (a, s) to (a', s')."""
+    """Take Euler's step, which is DDIM's with eta 0: y = a' D + (s'/s) (x - a D), from (a, s) to (a', s').
+
+    denoised, x: (batch, ...), as in all functions here.
+    """
     return _stepped(denoised, x, level, level_next, level_next.sigma / level.sigma)
 
 
 def posterior_mean(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:
-    """The mean of p(x_next | x, x0 = D): the peak of the AMDM paper's Proposition 1, for the stride (a, s) -> (a', s').
+    """Return the mean of p(x_next | x, x0 = D), the peak of the AMDM paper's Proposition 1.
 
-    mu = a' D + (a/a') (s'/s)^2 (x - a D)
+    For the stride (a, s) -> (a', s'): mu = a' D + (a/a') (s'/s)^2 (x - a D)
     """
     if level_next.sigma == 0:
         return level_next.alpha * denoised
@@ -64,12 +72,12 @@ def posterior_mean(denoised: Tensor, x: Tensor, level: Level, level_next: Level)
 
 
 def _stepped(denoised: Tensor, x: Tensor, level: Level, level_next: Level, share: float) -> Tensor:
-    """a' D + share (x - a D)."""
+    """Return a' D + share (x - a D)."""
     return torch.add((level_next.alpha - share * level.alpha) * denoised, x, alpha=share)
 
 
 def prediction_change(moved: Tensor, level: Level, level_next: Level) -> Tensor:
-    """How a prediction must change for its Euler step to end `moved` further: moved / (a' - (s'/s) a).
+    """Return the change of a prediction that moves the end of its Euler step by `moved`: moved / (a' - (s'/s) a).
 
     So D + prediction_change(x' - euler_step(D, x)) is the prediction whose Euler step from x is x'.
     """

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .levels import Level, variance_exploding, variance_preserving
+from .readings import Reading
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,11 @@ class Grid:
 
     @property
     def steps(self) -> int:
+        """The number of steps."""
         return len(self.levels) - 1
 
     def step(self, level: Level) -> int:
-        """The step that an evaluation at this level belongs to."""
+        """Return the step that an evaluation at this level belongs to."""
         if self.counter is not None:
             return next(self.counter)
         starts = self.starts or [each.ratio for each in self.levels[:-1]]
@@ -51,10 +53,14 @@ class Grid:
         return k + 1 if k + 1 < len(starts) and level.ratio - starts[k + 1] < rounding else k
 
     def denoised(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
+        """Return the denoised latent in the model's output for the latent `x`, both (batch, ...)."""
         return (x - level.sigma * output) / level.alpha if self.predicts_noise else output
 
     def changed(self, output: Tensor, change: Tensor, level: Level) -> Tensor:
-        """The model's output with its denoised latent changed, always a new tensor: LCM writes on what it gets."""
+        """Add a change of the denoised latent to the model's output, both (batch, ...).
+
+        The result is always a new tensor: LCM writes on what it gets.
+        """
         if self.predicts_noise:
             change = -level.alpha / level.sigma * change
         return (output + change).to(output.dtype)
@@ -75,16 +81,20 @@ class Call:
         self.x = args[1] if len(args) > 1 else self.named["x"]
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Return an argument by name, or `default` where it is missing or None."""
         value = self.named.get(name)
         return default if value is None else value
 
     @property
     def is_noisy(self) -> bool:
-        """Whether the sampler adds noise in every step."""
+        """True where the sampler adds noise in every step."""
         return "noise_sampler" in self.named and self.get("eta", 1.0) != 0
 
     def levels(self) -> tuple[Any, Any]:
-        """The sigmas and the timesteps; one given by place to a function that names neither falls like noise does."""
+        """Return the sigmas and the timesteps, either of which may be None.
+
+        Where the function names neither, levels that fall are sigmas, and levels that rise timesteps.
+        """
         sigmas, timesteps = self.get("sigmas"), self.get("timesteps")
         third = self.args[2] if len(self.args) > 2 else None
         if sigmas is None and timesteps is None and isinstance(third, Tensor) and third.ndim == 1:
@@ -92,14 +102,14 @@ class Call:
         return sigmas, timesteps
 
     def on(self, model: Any) -> Any:
-        """The call itself, on `model` or a stand-in for it."""
+        """Call the sampler on `model`, or a stand-in for it."""
         if self.args:
             return self.func(model, *self.args[1:], **self.kwargs)
         return self.func(**{**self.kwargs, "model": model})
 
 
 def grid_of(call: Call, nominal_steps: int) -> Grid:
-    """The noise levels of a call; TypeError where it is of no known kind."""
+    """Read the noise levels of a call; TypeError where it is of no known kind."""
     sigmas, timesteps = call.levels()
     if timesteps is not None:
         logs = call.model.inner_model.inner_model.alphas_cumprod.double().log().tolist()
@@ -125,47 +135,66 @@ def grid_of(call: Call, nominal_steps: int) -> Grid:
     top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
     parts = call.get("n", nominal_steps)
     levels = [variance_exploding(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
-    # DPM fast makes as many evaluations as it is told, at levels of its own
+    # DPM fast makes as many evaluations as it is given steps, at levels of its own
     return Grid(levels, counter=itertools.count() if "n" in call.named else None)
 
 
 @contextmanager
-def observed(model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> Iterator[Any]:
-    """`model`, or a stand-in for it, with `prediction` behind each of its calls."""
+def observed(model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> Iterator[Any]:
+    """Yield `model`, or a stand-in for it, with `prediction` behind each of its calls.
+
+    prediction(x, sigma, output): the model's latent (batch, ...), noise level and answer; what it returns, unless None,
+    replaces the answer. The noise level is on its way from the device since before the call.
+    """
     if not isinstance(model, torch.nn.Module):
         yield _StandIn(model, prediction)
         return
     parameters = inspect.signature(model.forward)
+    sent: list[tuple[Tensor, Reading]] = []
 
-    def hook(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
-        # without the keywords where another thread is just being told of a hook that is removed
+    def before(module: torch.nn.Module, args: tuple, *kwargs: dict[str, Any]) -> None:
+        _, sigma = _first_two(parameters, args, *kwargs)
+        sent[:] = [(sigma, _reading(sigma))]
+
+    def after(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
+        # without the keywords where another thread is just calling a hook that is being removed
         *kwargs, output = rest
-        x, sigma = args[:2] if len(args) > 1 else _first_two(parameters, args, *kwargs)
-        return prediction(x, sigma, output)
+        x, sigma = _first_two(parameters, args, *kwargs)
+        of, reading = sent[0] if sent else (None, None)
+        # another thread's call may have come between
+        return prediction(x, reading if reading is not None and of is sigma else _reading(sigma), output)
 
-    handle = model.register_forward_hook(hook, with_kwargs=True)
+    handles = [
+        model.register_forward_pre_hook(before, with_kwargs=True),
+        model.register_forward_hook(after, with_kwargs=True),
+    ]
     try:
         yield model
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The latent and the noise level of a call, by place or by name."""
-    x, sigma, *_ = [*signature.bind(*args, **kwargs).arguments.values()]
-    return x, sigma
+def _reading(sigma: Tensor) -> Reading:
+    return Reading(sigma.flatten()[0])
+
+
+def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any] | None = None) -> Sequence[Tensor]:
+    """Return the latent and the noise level of a call, by place or by name."""
+    return args[:2] if len(args) > 1 else [*signature.bind(*args, **(kwargs or {})).arguments.values()][:2]
 
 
 class _StandIn:
-    """A callable that is no torch module, with a word in each of its calls; everything else is the callable's."""
+    """A callable that is no torch module, with `prediction` behind its calls; everything else is the callable's own."""
 
-    def __init__(self, model: Any, prediction: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> None:
+    def __init__(self, model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> None:
         vars(self).update(_model=model, _prediction=prediction)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        x, sigma = _first_two(inspect.signature(self._model), args, kwargs)
+        reading = _reading(sigma)
         output = self._model(*args, **kwargs)
-        x, sigma = args[:2] if len(args) > 1 else _first_two(inspect.signature(self._model), args, kwargs)
-        changed = self._prediction(x, sigma, output)
+        changed = self._prediction(x, reading, output)
         return output if changed is None else changed
 
     def __getattr__(self, name: str) -> Any:

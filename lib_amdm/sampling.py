@@ -1,8 +1,8 @@
-"""AMDM inside the denoiser: `amdm` makes a sampler's denoiser speak for several models in the first steps.
+"""AMDM inside the denoiser: `amdm` lets a sampler's denoiser speak for several models in the first steps.
 
-The sampler itself runs whole, in one call: what it gets from the denoiser in the early steps is the prediction whose
-Euler step gives the aggregated latent, and it makes of it what it makes of any prediction. `sampler_call` says which
-samplers can be followed.
+The sampler itself runs whole, in one call. In the early steps the denoiser gives it the prediction whose Euler step
+ends on the aggregated latent, and the sampler treats that like any prediction. `sampler_call` says which samplers can
+be followed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,22 +20,23 @@ from torch import Tensor
 
 from .aggregation import CORRECTIONS, Mix, Share, aggregate, slerp
 from .levels import Level, euler_step, posterior_mean, prediction_change
+from .readings import Reading
 from .sampler_call import Call, Grid, grid_of, observed
 
 NOISES = ("shared", "independent")
 AUTO = -1
-"""Steps and evaluations: chosen for each call."""
+"""Stands for a number of steps or evaluations that is chosen for each call."""
 LAST_RATIO = 0.36
-"""Noise to signal down to which models are mixed by default, for a latent of 16x16."""
+"""The noise to signal down to which models are mixed by default, for a latent of 16x16."""
 FOR_TWICE_THE_SIDE = 1.5
-"""By how much that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to 2.2 times
-from 16x16 to 32x32 (docs/measurements.md)."""
+"""The factor by which that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to
+2.2 from 16x16 to 32x32 (docs/measurements.md)."""
 LEAST_SHARE = 0.25
-"""Of the steps, mixed by default where all of them lie lower (img2img)."""
+"""The share of the steps that is mixed by default where all of them lie lower (img2img)."""
 ROUNDING = 1.005
-"""A schedule may begin a rounding above the highest level of the model that it is made for."""
+"""The factor by which a schedule may begin above the highest level of the model that it is made for."""
 EVALUATIONS, NOISY_EVALUATIONS = 4, 7
-"""By default; a sampler that adds noise in every step makes a difference stale sooner."""
+"""The defaults; a sampler that adds noise in every step makes a difference stale sooner."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,11 @@ class CoRun:
     the latent, by which the share is multiplied. eta: its correction. noise: "shared" starts from the main model's
     noisy latent, "independent" from noise of its own. seed: for independent noise, one number for the batch or one for
     each sample; None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it
-    is shown this one, and the latent scaled along. told(sigma): what this model and the main one are told at a level;
-    once that changes, the model is evaluated again whatever the plan is.
+    is shown this one, and the latent scaled along. state_key(sigma): identifies the inputs of this model and the main
+    one at a level, such as the part of a prompt that a schedule has reached; once it changes, the model is evaluated
+    again whatever the plan is. on_nan: called when the model has answered with anything but finite numbers; the answer
+    counts as the main model's own, since on a GPU this may be known only a step later. None: its answers are taken as
+    they are.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +64,8 @@ class CoRun:
     gamma_end: float | None = None
     region: Tensor | None = None
     sigma_max: float | None = None
-    told: Callable[[float], Hashable] | None = None
+    state_key: Callable[[float], Hashable] | None = None
+    on_nan: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
@@ -71,11 +76,11 @@ class CoRun:
 
     @property
     def speaks(self) -> bool:
-        """False where the model has no share in any step."""
+        """True where the model has a share in any step."""
         return self.gamma > 0 or bool(self.gamma_end)
 
     def share(self, k: int, steps: int) -> Share:
-        """Its share in step k of `steps`."""
+        """Return its share in step k of `steps`."""
         way = 0.0 if self.gamma_end is None or steps < 2 else k / (steps - 1) * (self.gamma_end - self.gamma)
         share = min(max(self.gamma + way, 0.0), 1.0)
         return share if self.region is None else share * self.region
@@ -93,23 +98,23 @@ def amdm(
     init: Tensor | None = None,
     within: Tensor | None = None,
     nominal_steps: int = 20,
-    going: Callable[[], bool] | None = None,
+    still_mixing: Callable[[], bool] | None = None,
     force: bool = False,
     mix: Mix = slerp,
 ) -> Callable[..., Any]:
-    """A sampler with the signature of `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
+    """Return a sampler like `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
-    co_models: what is co-run, in slot order. steps: K; AUTO: down to a noise level that goes by the latent's size. eta:
-    the main model's correction. start: the first step that is aggregated; before it every model goes its own way.
-    correction: one of `aggregation.CORRECTIONS`. evaluations: E, in how many of the K steps each co-model is evaluated,
-    spread evenly over log noise levels from the first on; in the others its prediction is the main model's plus their
-    last difference. 0: in all K; AUTO: 4, or 7 for samplers that add noise in every step.
+    co_models: the models beside the main one, in slot order. steps: K; AUTO: down to a noise level that goes by the
+    latent's size. eta: the main model's correction. start: the first step that is aggregated; before it every model
+    goes its own way. correction: one of `aggregation.CORRECTIONS`. evaluations: E, the number of the K steps in which
+    each co-model is evaluated, spread evenly over log noise levels from the first on; in the others its prediction is
+    the main model's plus their last difference. 0: in all K; AUTO: 4, or 7 for samplers that add noise in every step.
 
     init: the clean latent that the sampler's input was noised from (img2img), for independent noise. within: where the
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
-    range of a sampler without a grid (DPM adaptive) is divided to say what the first K steps are. going: asked before
-    and after the co-models are run; once it says no, the main model goes on alone. force: go through the aggregation
-    even where it changes nothing (K >= 1 and every gamma 0). mix: what is done in slerp's place, for comparisons.
+    range of a sampler without a grid (DPM adaptive) is divided to count the first K steps. still_mixing: called before
+    and after the co-models are run; once it returns False, the main model goes on alone. force: go through the
+    aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: used in slerp's place, for comparisons.
 
     With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
     arguments as they are.
@@ -127,32 +132,46 @@ def amdm(
         grid = grid_of(call, nominal_steps)
         mixed = min(steps, grid.steps) if steps != AUTO else automatic_steps(grid.levels, call.x.shape[-2:])
         count = evaluations if evaluations != AUTO else NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
-        early = _EarlySteps(grid, running, mixed, eta, start, correction, mix)
-        early.plan = spread(grid.levels, mixed, count)
-        early.shape = call.x.shape
-        early.offsets = [_offset(co, call.x, grid.levels[0], init) for co in running]
-        early.going, early.within = going or early.going, within
+        early = _EarlySteps(
+            grid,
+            running,
+            mixed,
+            start,
+            etas=[eta, *(co.eta for co in running)],
+            correction=correction,
+            mix=mix,
+            plan=spread(grid.levels, mixed, count),
+            shape=call.x.shape,
+            offsets=[_offset(co, call.x, grid.levels[0], init) for co in running],
+            still_mixing=still_mixing or _always,
+            within=within,
+        )
         with observed(call.model, early.prediction) as model:
-            return call.on(model)
+            result = call.on(model)
+        early.report_nan(wait=True)
+        return result
 
     return sample
 
 
 def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
-    """Seeds for a slot's independent noise: set by each image's seed and the slot, unlike any of them."""
+    """Return seeds for a slot's independent noise: set by each image's seed and the slot, unlike any of them."""
     return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
 
 
 def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:
-    """How many steps from these levels are mixed by default in a latent of this height and width."""
+    """Return the number of steps from these levels that are mixed by default in a latent of this height and width."""
     last = LAST_RATIO * FOR_TWICE_THE_SIDE ** math.log2(math.sqrt(math.prod(size)) / 16)
     steps = len(levels) - 1
     return max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
 
 
 def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
-    """In which of the first `steps` steps co-models are evaluated: `evaluations` of them, the first among them, evenly
-    spread over the logarithm of the noise level; 0 or too many: in all."""
+    """Choose the steps, among the first `steps`, in which co-models are evaluated.
+
+    `evaluations` of them, beginning with the first, evenly spread over the logarithm of the noise level; 0 or too many:
+    all.
+    """
     if not 0 < evaluations < steps:
         return list(range(steps))
     # pure noise and none have no logarithm: the first counts as a high level, the last as one more step
@@ -166,46 +185,57 @@ def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
     return chosen
 
 
+def _always() -> bool:
+    return True
+
+
+@dataclass(eq=False)
 class _EarlySteps:
-    """What one run knows of its first K steps; `prediction` stands behind the main model's own in each evaluation."""
+    """The first K steps of one run. `prediction` is called behind each of the main model's evaluations.
 
-    plan: list[int]
+    etas: of the main model and of each co-model. plan: the steps in which co-models are evaluated. shape: the
+    latent's. offsets: each co-model's latent minus the main one's. The rest is as in `amdm`, or what the run found:
+    changes: of the prediction, by step. differences: each co-model's last prediction minus the main one's. finite: for
+    answers of co-models, whether they were finite.
+    """
+
+    grid: Grid
+    co_models: Sequence[CoRun]
+    steps: int
+    start: int
+    etas: Sequence[float]
+    correction: str
+    mix: Mix
+    plan: Sequence[int]
     shape: torch.Size
-    offsets: list[Tensor | float]
-    within: Tensor | None = None
+    offsets: Sequence[Tensor | float]
+    still_mixing: Callable[[], bool]
+    within: Tensor | None
 
-    def __init__(
-        self,
-        grid: Grid,
-        co_models: Sequence[CoRun],
-        steps: int,
-        eta: float,
-        start: int,
-        correction: str,
-        mix: Mix,
-    ) -> None:
-        self.grid, self.co_models, self.steps, self.start = grid, co_models, steps, start
-        self.etas, self.correction, self.mix = [eta, *(co.eta for co in co_models)], correction, mix
-        self.changes: dict[int, Tensor] = {}
-        self.differences: list[Tensor] = []
-        self.told: list[Hashable] = []
-        self.planned = 0
-        self.over = self.busy = False
-        self.thread = threading.get_ident()
+    changes: dict[int, Tensor] = field(default_factory=dict)
+    differences: list[Tensor] = field(default_factory=list)
+    state_keys: list[Hashable] = field(default_factory=list)
+    finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
+    planned: int = 0
+    over: bool = False
+    busy: bool = False
+    thread: int = field(default_factory=threading.get_ident)
 
-    def going(self) -> bool:
-        return True
+    def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
+        """Return what the sampler gets in place of `output`; None leaves it.
 
-    def prediction(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor | None:
-        """What the sampler gets in place of `output`, the main model's own; None: that itself.
+        x: the latent the main model was shown, (batch, ...). sigma: its noise level, a number on its way from the
+        device. output: the main model's own answer, of x's shape: a denoised latent, or noise where the grid
+        `predicts_noise`. Returns a tensor like `output`.
 
-        The first evaluation in a step settles how much its prediction is changed; later ones in the same step, at the
-        step's level or between two levels, are changed as much. Some samplers also show a smaller latent: the answer to
-        that stays as it is.
+        The first evaluation in a step settles the change of its prediction; later ones in the same step, at the step's
+        level or between two levels, are changed as much. Some samplers also show a smaller latent: the answer to that
+        stays as it is.
         """
         if self.over or self.busy or threading.get_ident() != self.thread or x.shape != self.shape:
             return None
-        level = self.grid.level(sigma.flatten()[0].item())
+        self.report_nan()
+        level = self.grid.level(sigma.value())
         k = self.grid.step(level)
         if k >= self.steps:
             return None
@@ -218,8 +248,12 @@ class _EarlySteps:
         return self.grid.changed(output, self.changes[k], level)
 
     def _change(self, k: int, x: Tensor, output: Tensor, level: Level) -> Tensor | None:
-        """How the prediction of step k differs from the main model's own; None once the main model goes on alone."""
-        if not self.going():
+        """Return the change of step k's denoised latent, of x's shape; None once the main model goes on alone.
+
+        x, output: as in `prediction`. level: the noise level at which the step is evaluated. Computed in float32 or
+        wider, and returned in that type.
+        """
+        if not self.still_mixing():
             return None
         wide = torch.promote_types(x.dtype, torch.float32)
         x, kind, level_next = x.to(wide), x.dtype, self.grid.levels[k + 1]
@@ -228,7 +262,8 @@ class _EarlySteps:
             return torch.zeros_like(denoised)
         latents = [x, *(x + offset for offset in self.offsets)]
         self._evaluate(k, [latent.to(kind) for latent in latents[1:]], denoised, level)
-        if not self.going():
+        self.report_nan()
+        if not self.still_mixing():
             return None
         predictions = [denoised, *(denoised + difference for difference in self.differences)]
         ys = [euler_step(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
@@ -245,23 +280,44 @@ class _EarlySteps:
         return change if self.within is None else torch.where(self.within, change, torch.zeros_like(change))
 
     def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
-        """Take the differences from the main model anew where the plan, or what a model is told, asks for it."""
-        told = [co.told(level.ratio) if co.told else None for co in self.co_models]
+        """Evaluate the co-models where the plan asks for it, or a `state_key` changed, and keep their differences.
+
+        latents: each co-model's own, (batch, ...). denoised: the main model's denoised latent, of the same shape.
+        """
+        state_keys = [co.state_key(level.ratio) if co.state_key else None for co in self.co_models]
         # a sampler that leaves out a level of the grid catches up
         due = self.planned < bisect_right(self.plan, k)
         self.planned += due
         self.busy = True
         try:
             for index, (co, latent) in enumerate(zip(self.co_models, latents)):
-                if due or told[index] != self.told[index]:
+                if due or state_keys[index] != self.state_keys[index]:
                     difference = _denoised(co, latent, level).to(denoised) - denoised
-                    self.differences[index : index + 1] = [difference]
+                    self.differences[index : index + 1] = [self._finite(co, difference)]
         finally:
             self.busy = False
-        self.told = told
+        self.state_keys = state_keys
+
+    def _finite(self, co: CoRun, difference: Tensor) -> Tensor:
+        """Return a co-model's difference, (batch, ...), with zeros for what is not finite where it has an `on_nan`."""
+        if co.on_nan is None:
+            return difference
+        finite = difference.isfinite().all()
+        self.finite.append((co, Reading(finite)))
+        return torch.where(finite, difference, 0)
+
+    def report_nan(self, wait: bool = False) -> None:
+        """Call `on_nan` for answers that were not finite, as far as this is known by now; wait: for all of them."""
+        waiting, self.finite = self.finite, []
+        for co, finite in waiting:
+            if not wait and not finite.arrived:
+                self.finite.append((co, finite))
+            elif not finite.value() and co.on_nan is not None:
+                co.on_nan()
 
 
 def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
+    """Return a co-model's denoised latent, (batch, ...), for its latent at a level."""
     sigma, shown = level.ratio, latent / level.alpha
     if co.sigma_max is not None and sigma > co.sigma_max * ROUNDING:
         sigma, shown = co.sigma_max, shown * (co.sigma_max / sigma)
@@ -269,7 +325,7 @@ def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
 
 
 def _offset(co: CoRun, x: Tensor, level: Level, init: Tensor | None) -> Tensor | float:
-    """What a co-model's first latent is beside the main one's, in the sampler's own scale."""
+    """Return a co-model's first latent minus the main one's `x`, in the sampler's own scale."""
     if co.noise == "shared":
         return 0.0
     noise = torch.stack([_noise(x[0], seed) for seed in _seeds(co.seed, len(x))])
@@ -288,7 +344,7 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]
 
 
 def _noise(like: Tensor, seed: int | None) -> Tensor:
-    """Gaussian noise of one sample from a generator of its own, so no other random stream moves."""
+    """Draw Gaussian noise of one sample from a generator of its own, so no other random stream moves."""
     generator = torch.Generator()
     if seed is None:
         generator.seed()

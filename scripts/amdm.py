@@ -6,7 +6,7 @@ import gradio as gr
 from modules import scripts
 
 from lib_amdm.hosts import detect
-from lib_amdm.webui import api, infotext, options, panel, refusal, run, xyz
+from lib_amdm.webui import api, infotext, options, panel, refusal, sampler_hook, xyz
 
 try:
     HOST, REASON = detect.host(), ""
@@ -54,15 +54,15 @@ class Script(scripts.Script):
         off = not cell and (not args or args[0] is False)
         chosen = None
         if not off and not HOST.is_inner(p):
-            chosen = run.prepare(
+            chosen = sampler_hook.prepare(
                 HOST,
                 p,
                 lambda: xyz.overlay(api.read_args(args), cell),
-                options.goes_on(HOST),
+                options.continue_on_error(HOST),
                 options.pool_limit(HOST),
                 hook,
             )
-        run.attach(p.sampler, chosen)
+        sampler_hook.attach(p.sampler, chosen)
 
 
 def _expand_infotext(text: str, params: dict[str, object]) -> None:

@@ -41,10 +41,10 @@ from lib_amdm.comodels import pictures
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.errors import LONGEST, AdapterError, AmdmError
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
-from lib_amdm.settings import Adapted, CoModel, Settings, SettingsError, Spec, flat, specs
+from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
 from lib_amdm.webui import infotext
 from lib_amdm.webui.api import read_args
-from lib_amdm.webui.layout import preview, region_preview
+from lib_amdm.webui.layout_preview import preview, region_preview
 
 CASES = 20_000
 BATCH = 500
@@ -68,7 +68,7 @@ def taken(settings: Settings) -> None:
     assert Settings.from_list(shown) == settings
     for value in infotext.written(settings, {}).values():
         assert isinstance(value, str)
-    assert settings.co_runs <= settings.runs <= settings.enabled
+    assert settings.mixes <= settings.runs <= settings.enabled
 
 
 # --- values of any kind ---
@@ -192,7 +192,7 @@ def somehow(draw: st.DrawFn, of: type) -> Any:
 def bodies(draw: st.DrawFn) -> Any:
     told = draw(somehow(Settings))
     slots = st.lists(somehow(CoModel) | somehow(CoModel) | somehow(CoModel) | ANYTHING, max_size=3)
-    nested = {"main_adapter": somehow(Adapted) | st.none(), "co_models": slots | slots | st.none() | ANYTHING}
+    nested = {"main_adapter": somehow(AdapterSettings) | st.none(), "co_models": slots | slots | st.none() | ANYTHING}
     return {**told, **draw(st.fixed_dictionaries({}, optional=nested))}
 
 
@@ -326,6 +326,7 @@ def folder() -> Path:
     return made
 
 
+SUFFIXES = (".safetensors", ".gguf", ".bin", ".ckpt", ".PT", "")
 TENSORS = {"ip_adapter.1.to_k_ip.weight": torch.ones(2, 768), "image_proj.proj.weight": torch.ones(2, 2).T}
 PICKLED = ({"state_dict": TENSORS, "epoch": 3}, {"a": torch.nn.Parameter(torch.ones(2)), "b": {"c": Call()}}, Call())
 
@@ -396,7 +397,9 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
     "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
     "files": (
-        st.tuples(st.sampled_from([".safetensors", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()),
+        st.tuples(
+            st.sampled_from([".safetensors", ".gguf", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()
+        ),
         file_holds,
     ),
 }

@@ -1,28 +1,34 @@
-"""What a mixed step takes beside the models, against the shortest loop: `python -m tests.overhead`.
+"""The time of a mixed step beside its models, against the shortest loop: `python -m tests.overhead [--device cuda]`.
 
-The denoisers are two operations each, so that hardly anything but the sampler's and AMDM's own arithmetic is timed. All
-ways take turns in one process, and the fastest turn of each counts.
+Of arithmetic alone: the denoisers are two operations each, so that hardly anything but the sampler's and AMDM's own
+arithmetic is timed. With `--unet sd15` or `sdxl` of whole pictures: UNets of the published sizes with random weights,
+and the time of a picture against that of its evaluations. All ways take turns in one process, and the fastest turn of
+each counts.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
-from k_diffusion.sampling import get_sigmas_karras, sample_euler
-from torch import Tensor
+from k_diffusion.external import DiscreteEpsDDPMDenoiser
+from k_diffusion.sampling import get_sigmas_karras, sample_dpmpp_2m, sample_euler
+from torch import Tensor, nn
 
 from lib_amdm.sampling import CoRun, amdm
 
 STEPS, TURNS = 8, 15
 GAMMA, ETA = 0.4, 0.2
+PICTURE_STEPS, PICTURE_TURNS, CFG = 20, 5, 7.0
 Denoise = Callable[..., Tensor]
 
 
-def denoiser(seed: int) -> Denoise:
-    target = torch.randn(1, 4, 128, 128, generator=torch.Generator().manual_seed(seed))
+def denoiser(seed: int, device: str) -> Denoise:
+    target = torch.randn(1, 4, 128, 128, generator=torch.Generator().manual_seed(seed)).to(device)
     return lambda x, sigma, **_: x * 0.3 + target[..., : x.shape[2], : x.shape[3]]
 
 
@@ -45,10 +51,29 @@ def shortest(main: Denoise, others: Sequence[Denoise], x: Tensor, sigmas: Tensor
     return latents[0]
 
 
-def row(size: int, batch: int, count: int) -> str:
-    sigmas = get_sigmas_karras(STEPS, 0.03, 14.6)
-    x = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(0)) * sigmas[0]
-    main, others = denoiser(0), [denoiser(1 + n) for n in range(count)]
+def fastest(ways: dict[str, Callable[[], Tensor]], turns: int, device: str) -> dict[str, float]:
+    """Seconds of each way's fastest turn."""
+    times: dict[str, float] = dict.fromkeys(ways, float("inf"))
+    for _ in range(turns):
+        for name, way in ways.items():
+            _finish(device)
+            began = time.perf_counter()
+            way()
+            _finish(device)
+            times[name] = min(times[name], time.perf_counter() - began)
+    return times
+
+
+def _finish(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def arithmetic(size: int, batch: int, count: int, device: str) -> str:
+    """A line about a mixed step of `count` co-models in a latent of this size."""
+    sigmas = get_sigmas_karras(STEPS, 0.03, 14.6, device=device)
+    x = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(0)).to(device) * sigmas[0]
+    main, others = denoiser(0, device), [denoiser(1 + n, device) for n in range(count)]
     mixed = amdm(sample_euler, [CoRun(other, GAMMA, ETA) for other in others], STEPS, ETA)
     ways: dict[str, Callable[[], Tensor]] = {
         "AMDM": lambda: mixed(main, x, sigmas, disable=True),
@@ -56,21 +81,106 @@ def row(size: int, batch: int, count: int) -> str:
         "main alone": lambda: sample_euler(main, x, sigmas, disable=True),
     }
     off = (ways["AMDM"]() - ways["shortest"]()).abs().max().item()
-    times: dict[str, float] = dict.fromkeys(ways, float("inf"))
-    for _ in range(TURNS):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            times[name] = min(times[name], (time.perf_counter() - began) / STEPS * 1e6)
-    told = ", ".join(f"{name} {taken:.0f}" for name, taken in times.items())
+    times = {name: seconds / STEPS * 1e6 for name, seconds in fastest(ways, TURNS, device).items()}
+    each = ", ".join(f"{name} {taken:.0f}" for name, taken in times.items())
     ratio = times["AMDM"] / times["shortest"]
-    return f"{size}x{size}, batch {batch}, {count} co-models: microseconds a step {told}; {ratio:.2f}; {off:.0e} apart"
+    return f"{size}x{size}, batch {batch}, {count} co-models: microseconds a step {each}; {ratio:.2f}; {off:.0e} apart"
 
 
-if __name__ == "__main__":
+class Guided(nn.Module):
+    """A UNet of a published size with random weights, guided, as k-diffusion's samplers call it."""
+
+    def __init__(self, kind: str, seed: int, device: str) -> None:
+        from diffusers import UNet2DConditionModel
+
+        super().__init__()
+        torch.manual_seed(seed)
+        dtype = torch.float16 if device == "cuda" else torch.float32
+        with torch.device(device):
+            self.unet = UNet2DConditionModel(**UNETS[kind]).to(dtype).eval()
+            self.texts = torch.randn(2, 77, self.unet.config["cross_attention_dim"], dtype=dtype)
+            self.more: dict[str, Any] = {}
+            if kind == "sdxl":
+                pooled, times = torch.randn(2, 1280, dtype=dtype), torch.ones(2, 6, dtype=dtype)
+                self.more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": times}}
+            alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+        self.wrap = DiscreteEpsDDPMDenoiser(self._predict, alphas, quantize=False).to(device)
+        self.evaluations = 0
+
+    def _predict(self, x: Tensor, timestep: Tensor) -> Tensor:
+        given = {"encoder_hidden_states": self.texts, **self.more}
+        return self.unet(x.to(self.unet.dtype), timestep, **given, return_dict=False)[0].to(x.dtype)
+
+    def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        self.evaluations += 1
+        cond, uncond = self.wrap(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
+        return uncond + CFG * (cond - uncond)
+
+
+UNETS: dict[str, dict[str, Any]] = {
+    "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8},
+    "sdxl": {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+"""The sizes that SD1.5 and SDXL are published in; what is not said is diffusers' default, which is SD1's."""
+
+
+def pictures(kind: str, device: str) -> list[str]:
+    """Lines about whole pictures: the main model alone, with one co-model, and as many evaluations of the main one."""
+    main, other = Guided(kind, 0, device), Guided(kind, 1, device)
+    size = 64 if kind == "sd15" else 128
+    sigmas = main.wrap.get_sigmas(PICTURE_STEPS)
+    x = torch.randn(1, 4, size, size, device=device) * sigmas[0]
+    lines = []
+    for sampler in (sample_euler, sample_dpmpp_2m):
+        for evaluations in (4, 0):
+            mixed = amdm(sampler, [CoRun(other, 0.5, on_nan=lambda: None)], -1, evaluations=evaluations)
+            main.evaluations = other.evaluations = 0
+            mixed(main, x, sigmas, disable=True)
+            counts, level = (main.evaluations, other.evaluations), sigmas[:1]
+            ways: dict[str, Callable[[], Tensor]] = {
+                "AMDM": lambda mixed=mixed: mixed(main, x, sigmas, disable=True),
+                "main alone": lambda sampler=sampler: sampler(main, x, sigmas, disable=True),
+                "evaluations": lambda counts=counts, level=level: [
+                    *(main(x, level) for _ in range(counts[0])),
+                    *(other(x, level) for _ in range(counts[1])),
+                ][-1],
+            }
+            times = fastest(ways, PICTURE_TURNS, device)
+            beyond = times["AMDM"] / times["evaluations"] - 1
+            each = ", ".join(f"{name} {seconds:.3f}" for name, seconds in times.items())
+            what = f"{kind}, {sampler.__name__}, {counts[0]} + {counts[1]} evaluations"
+            lines.append(f"{what}: seconds {each}; {100 * beyond:+.1f} % beyond its evaluations")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.overhead", description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--unet", choices=UNETS)
+    given = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
+        if given.device == "cuda":
+            print(torch.cuda.get_device_name(), flush=True)
+        if given.unet:
+            print(*pictures(given.unet, given.device), sep="\n", flush=True)
+            return
         for size, batches in ((64, (1, 4)), (128, (1, 8))):
             for batch in batches:
                 for count in (1, 3):
-                    print(row(size, batch, count), flush=True)
+                    print(arithmetic(size, batch, count, given.device), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,8 @@ make a GPU wait is counted: numbers that are read from it, and tensors that move
     with pretended() as traffic:
         there.sum().item()
     assert traffic == {"read": 1}
+
+A number that is sent off, and waited for only later, counts as "sent"; `Arrival` stands for what follows it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,26 @@ _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.
 
 class MixedError(RuntimeError):
     """One operation was given tensors of both devices."""
+
+
+class Arrival:
+    """What a device's event behind a copy says: `late` times that the copy is still on its way.
+
+    late: None where it arrives only when it is waited for.
+    """
+
+    def __init__(self, traffic: Counter[str], late: int | None = 0) -> None:
+        self.traffic, self.late = traffic, late
+
+    def query(self) -> bool:
+        if self.late:
+            self.late -= 1
+            return False
+        return self.late == 0
+
+    def synchronize(self) -> None:
+        self.traffic["wait"] += self.late != 0
+        self.late = 0
 
 
 class Elsewhere(Tensor):
@@ -88,7 +110,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], traffic: Counter[str]) ->
     if func in _READS and there:
         traffic["read"] += 1
     if func in _MOVES and any(isinstance(tensor, Elsewhere) != there for tensor in tensors):
-        traffic["move"] += 1
+        traffic["sent" if kwargs.get("non_blocking") and not there else "move"] += 1
     found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     return tree_map(_there, found) if there else found
 

@@ -20,7 +20,8 @@ from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.guidance import guided
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.errors import AdapterError
-from lib_amdm.settings import Adapted
+from lib_amdm.families import Family
+from lib_amdm.settings import AdapterSettings
 from tests.unets import shared_unet_of
 
 parts = st.lists(st.integers(1, 3), min_size=1, max_size=4)
@@ -106,8 +107,8 @@ def adapters(tmp_path: Path) -> Adapters:
 
 def prepared(adapters: Adapters, kind: str, device: torch.device) -> AtWork:
     unet, _ = shared_unet_of("a1111", CONTEXT)
-    place = Place(unet, "SD1", None, [1], device, torch.float32, "AMDM", "co-model 1")
-    return adapters.prepare(Adapted(adapter=kind, image=PICTURE), place)
+    place = Place(unet, Family("SD1"), None, [1], device, torch.float32, "AMDM", "co-model 1")
+    return adapters.prepare(AdapterSettings(adapter=kind, image=PICTURE), place)
 
 
 @pytest.mark.parametrize("kind", [IP_ADAPTER, IP_PLUS])

@@ -11,7 +11,7 @@ from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import as_text, fingerprint, opened
 from lib_amdm.errors import AmdmError
-from lib_amdm.settings import AUTO, PICTURES, CoModel, Settings, SettingsError, flat
+from lib_amdm.settings import AUTO, CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
 DEFAULTS = [spec.default for _, spec in flat(3)]
@@ -52,8 +52,8 @@ def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
     picture = Image.new("RGB", (3, 2), (1, 2, 3))
     keys = [(slot, spec.name) for slot, spec in flat(3)]
     values = list(DEFAULTS)
-    for index, (_, name) in enumerate(keys):
-        values[index] = None if name in PICTURES else values[index]
+    for index, (_, spec) in enumerate(flat(3)):
+        values[index] = None if isinstance(spec, PictureSpec) else values[index]
     assert api.read_args(values).co_models == (CoModel(),) * 3
     for key in ((0, "image"), (2, "image"), (3, "mask")):
         values[keys.index(key)] = picture
@@ -227,7 +227,7 @@ def test_without_logins_nobody_is_asked() -> None:
 
 def test_options_have_defaults_before_they_are_registered() -> None:
     host = FakeHost()
-    assert (options.slots(host), options.pool_limit(host), options.goes_on(host)) == (3, 2, False)
+    assert (options.slots(host), options.pool_limit(host), options.continue_on_error(host)) == (3, 2, False)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_options_are_kept_in_range(value: Any, slots: int, pool_limit: int) -> N
 
 
 def test_on_error() -> None:
-    assert options.goes_on(FakeHost(amdm_on_error="go on without AMDM"))
-    assert not options.goes_on(FakeHost(amdm_on_error="stop"))
-    assert not options.goes_on(FakeHost(amdm_on_error=None))
+    assert options.continue_on_error(FakeHost(amdm_on_error="go on without AMDM"))
+    assert not options.continue_on_error(FakeHost(amdm_on_error="stop"))
+    assert not options.continue_on_error(FakeHost(amdm_on_error=None))
 
 
 def test_the_section_of_the_settings_page() -> None:

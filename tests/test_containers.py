@@ -156,6 +156,15 @@ def test_a_free_reader_that_goes_by_the_suffix_is_told_of_a_wrong_one(tmp_path: 
         refuse_code(tmp_path / "x.ckpt")
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.SAFETENSORS", "x.gguf"])
+def test_a_pickle_by_the_name_of_a_file_without_code_is_refused(name: str, tmp_path: Path, marker: Path) -> None:
+    (tmp_path / name).write_bytes(archive((PKL, evil(marker))))
+    with pytest.raises(Refused, match=f"is no .{name[2:].lower()} file, whatever its name says"):
+        refuse_code(tmp_path / name)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(100))
+    refuse_code(tmp_path / "x.gguf")
+
+
 def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
     """An archive with one tensor that is told to be of this size, on a storage that is told to be of that."""
 

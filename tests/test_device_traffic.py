@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import k_diffusion.sampling
 import pytest
 import torch
 from adapter_files import migc_shapes, random_tensors
-from pretend_device import DEVICE, pretended
+from pretend_device import DEVICE, Arrival, pretended
 from torch import Tensor, nn
 
+from lib_amdm import readings
 from lib_amdm.adapters.base import Block, Call, Rows
 from lib_amdm.adapters.inputs import GivenInputs
 from lib_amdm.adapters.kinds import adapter_file, adapter_of
@@ -36,12 +38,17 @@ def analytic(number: int) -> Callable[..., Tensor]:
     return denoise
 
 
-def run(func: Callable[..., Any], counts: list[int] | None = None) -> tuple[Tensor, Counter[str]]:
-    """A sampler's latent on the pretended device, and what went to and fro."""
+def run(
+    func: Callable[..., Any], counts: list[int] | None = None, late: int | None = 0, monkeypatch: Any = None
+) -> tuple[Tensor, Counter[str]]:
+    """A sampler's latent on the pretended device, and what went to and fro. late: see `Arrival`; its copies can be
+    followed where `monkeypatch` is given."""
     sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
     with pretended() as traffic:
         own = analytic(1)
+        if monkeypatch is not None:
+            monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic, late))
 
         def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
             if counts is not None:
@@ -56,15 +63,47 @@ def run(func: Callable[..., Any], counts: list[int] | None = None) -> tuple[Tens
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("eta", [0.0, 0.2])
-def test_a_step_reads_its_noise_level_once_and_moves_nothing(name: str, eta: float) -> None:
+def test_a_step_waits_for_nothing_and_moves_nothing(name: str, eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
     func = getattr(k_diffusion.sampling, f"sample_{name}")
     evaluations: list[int] = []
     _, plain = run(func, evaluations)
-    co_runs = [CoRun(analytic(2), 0.5, eta), CoRun(analytic(3), 0.3, eta, gamma_end=0.1)]
-    _, mixed = run(amdm(func, co_runs, 3, eta, evaluations=2))
-    # the schedule is read once, and then which step an evaluation belongs to
-    assert mixed["read"] - plain["read"] == len(evaluations)
+    heard: list[int] = []
+    co_runs = [
+        CoRun(analytic(2), 0.5, eta, on_nan=lambda: heard.append(2)),
+        CoRun(analytic(3), 0.3, eta, gamma_end=0.1, on_nan=lambda: heard.append(3)),
+    ]
+    mixing = amdm(func, co_runs, 3, eta, evaluations=2)
+    _, mixed = run(mixing, late=0, monkeypatch=monkeypatch)
+    # the schedule is read once; a level for each evaluation, and a flag for each one of a co-model, are sent off
+    assert mixed["read"] == plain["read"] and mixed["wait"] == 0
     assert mixed["move"] - plain["move"] == 1
+    assert mixed["sent"] == len(evaluations) + 2 * len(co_runs)
+    assert not heard
+
+
+def test_where_copies_cannot_be_followed_numbers_are_read_as_they_are_needed() -> None:
+    func = k_diffusion.sampling.sample_euler
+    evaluations: list[int] = []
+    _, plain = run(func, evaluations)
+    _, mixed = run(amdm(func, [CoRun(analytic(2), 0.5, on_nan=lambda: None)], 3, evaluations=2))
+    assert mixed["read"] - plain["read"] == len(evaluations) + 2
+
+
+@pytest.mark.parametrize("late", [0, 1, 4, None])
+def test_an_answer_of_nan_is_heard_of_and_has_no_part_in_the_picture(
+    late: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    func = k_diffusion.sampling.sample_euler
+    own, _ = run(func)
+    heard: list[int] = []
+
+    def broken(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        return x * float("nan")
+
+    mixing = amdm(func, [CoRun(broken, 0.5, on_nan=lambda: heard.append(1))], 3, evaluations=2)
+    drawn, _ = run(mixing, late=late, monkeypatch=monkeypatch)
+    assert len(heard) == 2
+    assert (drawn - own).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("plus", [False, True])
@@ -112,3 +151,31 @@ def test_guidance_moves_nothing(together: bool, skip_uncond: bool) -> None:
 
         guided(predict, x, sigma, parts, cond, uncond, 7.0, skip_uncond=skip_uncond, together=together)
         assert traffic == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_a_gpu_waits_for_nothing_from_the_first_evaluation_on(eta: float) -> None:
+    """torch itself ends the run where anything waits for the device."""
+    own = analytic(1)
+
+    def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error")
+        return own(x, sigma)
+
+    def sample(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor) -> Tensor:
+        """Euler's steps without a look at any number."""
+        for sigma, sigma_next in pairwise(sigmas):
+            x = x + (x - model(x, sigma * x.new_ones(len(x)))) / sigma * (sigma_next - sigma)
+        return x
+
+    co_runs = [CoRun(analytic(2), 0.5, eta, on_nan=lambda: None), CoRun(analytic(3), 0.3, eta, gamma_end=0.1)]
+    sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
+    mixing = amdm(sample, co_runs, 3, eta, evaluations=2)
+    wanted = mixing(own, x, sigmas)
+    try:
+        found = mixing(model, x.cuda(), sigmas.cuda())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (found.cpu() - wanted).abs().max() < 1e-4

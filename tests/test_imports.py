@@ -13,16 +13,18 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "aggregation", "levels")
-WORDS = ("settings", "layout", "errors")
+SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings")
+WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
     "layout": {"errors"},
     "settings": {"errors", "layout"},
     "levels": set(),
+    "readings": set(),
+    "families": set(),
     "aggregation": set(),
-    "sampler_call": {"levels"},
-    "sampling": {"aggregation", "levels", "sampler_call"},
+    "sampler_call": {"levels", "readings"},
+    "sampling": {"aggregation", "levels", "readings", "sampler_call"},
     "adapters": {"aggregation", *WORDS},
     "comodels": {"adapters", *SAMPLING, *WORDS},
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},

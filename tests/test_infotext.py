@@ -17,7 +17,16 @@ from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
 from lib_amdm.layout import EXAMPLE
-from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, PICTURES, Adapted, CoModel, Settings, flat, infotext_label
+from lib_amdm.settings import (
+    AUTO,
+    MAIN_CHECKPOINT,
+    AdapterSettings,
+    CoModel,
+    PictureSpec,
+    Settings,
+    flat,
+    infotext_label,
+)
 from lib_amdm.webui import infotext
 
 SLOTS = 4
@@ -78,7 +87,7 @@ def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
     values = []
     for slot, spec in flat(slots):
         label, default = infotext_label(slot, spec), spec.shown(spec.default)
-        if spec.name in PICTURES:  # no control is set by its entry
+        if isinstance(spec, PictureSpec):  # no control is set by its entry
             values.append(spec.default)
             continue
         values.append(cast(params[label], default, page) if label in params else default)
@@ -94,7 +103,7 @@ def round_trip(settings: Settings, titles: dict[int, str], slots: int = SLOTS, *
 
 def as_it_ran(settings: Settings, titles: dict[int, str], slots: int = SLOTS) -> Settings:
     """What a round trip has to give: slots that took no part are empty again."""
-    ran = dict(settings.active) if settings.co_runs else {}
+    ran = dict(settings.active) if settings.mixes else {}
     numbers = range(1, slots + 1)
     kept = (
         replace(ran[n], checkpoint=titles.get(n, ran[n].checkpoint), mask="") if n in ran else CoModel()
@@ -103,14 +112,14 @@ def as_it_ran(settings: Settings, titles: dict[int, str], slots: int = SLOTS) ->
     main = settings.main_adapter
     return replace(
         settings,
-        main_adapter=replace(main, image="") if main.used else Adapted(),
+        main_adapter=replace(main, image="") if main.used else AdapterSettings(),
         co_models=tuple(replace(slot, **adapter_that_ran(slot)) for slot in kept),
     )
 
 
 def adapter_that_ran(slot: CoModel) -> dict[str, Any]:
     """A slot's adapter after a round trip: none where it could do nothing, and never its picture."""
-    return {"image": ""} if slot.adapted.used else vars(Adapted())
+    return {"image": ""} if slot.adapter_settings.used else vars(AdapterSettings())
 
 
 # --- settings to try ---
@@ -204,7 +213,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         which_pass=draw(st.sampled_from(["first", "hires", "both"])),
         start=draw(st.integers(0, 149)),
         correction=correction,
-        main_adapter=draw(st.builds(Adapted, **adapters())),
+        main_adapter=draw(st.builds(AdapterSettings, **adapters())),
         co_models=tuple(draw(st.lists(co_models(eta), max_size=SLOTS))),
     )
 
@@ -225,7 +234,7 @@ def one(**slot: Any) -> Settings:
 @given(all_settings(), texts, texts)
 def test_a_pasted_picture_gives_its_settings_back(settings: Settings, prompt: str, negative: str) -> None:
     assume(can_be_read_back(settings))
-    titles = {number: slot.checkpoint for number, slot in settings.active if settings.co_runs}
+    titles = {number: slot.checkpoint for number, slot in settings.active if settings.mixes}
     assert round_trip(settings, titles, prompt=prompt, negative=negative) == as_it_ran(settings, titles)
 
 
@@ -365,7 +374,8 @@ def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCapt
 
 def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
     red, blue = picture((255, 0, 0)), picture((0, 0, 255))
-    settings = replace(one(adapter=ADAPTERS[0], image=red), main_adapter=Adapted(adapter=ADAPTERS[0], image=blue))
+    main = AdapterSettings(adapter=ADAPTERS[0], image=blue)
+    settings = replace(one(adapter=ADAPTERS[0], image=red), main_adapter=main)
     entries = infotext.written(settings, {})
     assert entries["AMDM 1 adapter image"] == fingerprint(red) != fingerprint(blue)
     assert entries["AMDM main adapter image"] == fingerprint(blue)
@@ -391,12 +401,12 @@ def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest
 def test_an_adapter_that_can_do_nothing_is_not_told() -> None:
     for idle in ({"strength": 0.0}, {"until": 0.0}, {"adapter": "None"}):
         adapted = {"adapter": ADAPTERS[0], "layout": EXAMPLE, **idle}
-        settings = replace(one(**adapted), main_adapter=Adapted(**adapted))
+        settings = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
         assert not [key for key in infotext.written(settings, {}) if "adapter" in key]
 
 
 def test_a_main_adapter_alone_is_told_without_the_slots_that_did_not_run() -> None:
-    settings = replace(one(), steps=0, main_adapter=Adapted(adapter=ADAPTERS[1], until=0.5))
+    settings = replace(one(), steps=0, main_adapter=AdapterSettings(adapter=ADAPTERS[1], until=0.5))
     entries = infotext.written(settings, {})
     assert entries["AMDM main adapter"] == ADAPTERS[1]
     assert entries["AMDM main adapter until"] == "0.5"

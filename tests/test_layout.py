@@ -16,7 +16,7 @@ from PIL import Image
 from lib_amdm.adapters.interactdiffusion import between
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region, boxes_of
-from lib_amdm.webui.layout import EMPTY, EVERYWHERE, GRID, SIZE, drawing, preview, region_preview
+from lib_amdm.webui.layout_preview import EMPTY, EVERYWHERE, GRID, SIZE, drawing, preview, region_preview
 
 BALL = {"phrase": "a ball", "box": [0.5, 0.5, 1, 1]}
 BOY = {"phrase": "a boy", "box": [0, 0, 0.5, 1]}

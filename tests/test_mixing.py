@@ -46,12 +46,12 @@ def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: in
     assert run.denoise is zero
     assert run.seed == private_seeds(SEEDS, number)
     assert run.speaks == slot.speaks
-    assert (run.region, run.sigma_max, run.told) == (None, None, None)
+    assert (run.region, run.sigma_max, run.state_key) == (None, None, None)
 
 
 def test_what_the_host_knows_of_the_model_is_handed_on() -> None:
-    run = co_run(1, CoModel(), zero, SEEDS, SIZE, sigma_max=14.6, told=bool)
-    assert (run.sigma_max, run.told) == (14.6, bool)
+    run = co_run(1, CoModel(), zero, SEEDS, SIZE, sigma_max=14.6, state_key=bool)
+    assert (run.sigma_max, run.state_key) == (14.6, bool)
 
 
 def test_a_region_becomes_a_map_over_the_latent_by_which_every_share_is_multiplied() -> None:

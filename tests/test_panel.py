@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
-from lib_amdm.settings import PICTURES, CoModel, Settings, WordSpec, flat, infotext_label
+from lib_amdm.settings import CoModel, PictureSpec, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
 
@@ -77,7 +77,7 @@ def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None
     assert read_args(values) == Settings(co_models=(CoModel(),) * slots)
     assert json.loads(json.dumps(values)) == values
     # the WebUI's API casts to the type of the default when it reads an infotext
-    pairs = [(value, spec) for value, (_, spec) in zip(values, flat(slots)) if spec.name not in PICTURES]
+    pairs = [(value, spec) for value, (_, spec) in zip(values, flat(slots)) if not isinstance(spec, PictureSpec)]
     kinds = [str if isinstance(spec, WordSpec) else spec.type for _, spec in pairs]
     assert [type(value) for value, _ in pairs] == kinds
 
@@ -132,7 +132,7 @@ def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
     for (component, field), made, (slot, spec) in zip(built.infotext_fields, built.components, flat(3)):
         assert component is made
         # a picture cannot come out of a text: its field tells of it, and sets nothing
-        assert field({}) is None if spec.name in PICTURES else field == infotext_label(slot, spec)
+        assert field({}) is None if isinstance(spec, PictureSpec) else field == infotext_label(slot, spec)
 
 
 def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
@@ -231,7 +231,7 @@ def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets
     with gr.Blocks() as demo:
         build(page)
     said, *updates = clicked(demo, "fill")(preset.name)
-    keys = [(slot, spec) for slot, spec in flat(3) if spec.name not in PICTURES]
+    keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
     values = {key: update["value"] for key, update in zip(keys, updates)}
     assert {type(value) for (_, spec), value in values.items() if isinstance(spec, WordSpec)} == {str}
     told = read_args([values.get(key) for key in flat(3)])

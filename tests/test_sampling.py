@@ -385,8 +385,8 @@ def test_a_difference_is_used_again_where_the_co_model_is_not_evaluated() -> Non
 
 def test_what_a_model_is_told_decides_when_its_difference_is_taken_again() -> None:
     levels = sigmas()
-    told, co_models = (lambda sigma: sigma < levels[3].item() * 1.001), co_runs(2)
-    co_models[0] = CoRun(Denoiser(100), 0.5, told=told)
+    state_key, co_models = (lambda sigma: sigma < levels[3].item() * 1.001), co_runs(2)
+    co_models[0] = CoRun(Denoiser(100), 0.5, state_key=state_key)
     mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), co_models, STEPS, evaluations=1)
     assert [level[0].item() for level in co_models[0].denoise.levels] == [levels[0].item(), levels[3].item()]
     assert co_models[1].denoise.evaluations == 1
@@ -591,7 +591,7 @@ def failing(denoiser: Denoiser, after: int) -> Denoiser:
     return denoiser
 
 
-@pytest.mark.parametrize("where", ["nowhere", "main", "main later", "co-model", "callback", "going"])
+@pytest.mark.parametrize("where", ["nowhere", "main", "main later", "co-model", "callback", "still_mixing"])
 @pytest.mark.parametrize("sampler", EVERY)
 def test_no_hook_is_left_behind(sampler: Sampler, where: str) -> None:
     def ended(*_: Any) -> bool:
@@ -605,13 +605,13 @@ def test_no_hook_is_left_behind(sampler: Sampler, where: str) -> None:
         co_models[1] = CoRun(failing(Denoiser(101), 1), 0.5)
     if where == "callback":
         more["callback"] = ended
-    going = ended if where == "going" else None
+    still_mixing = ended if where == "still_mixing" else None
     before = {module: dict(module._forward_hooks) for module in model.modules()}
     if where == "nowhere":
         sampler.run(model, sampler.noise(), wrapped(co_models, 3))
     else:
         with pytest.raises(EndedError):
-            sampler.run(model, sampler.noise(), wrapped(co_models, 3, going=going), **more)
+            sampler.run(model, sampler.noise(), wrapped(co_models, 3, still_mixing=still_mixing), **more)
     assert {module: dict(module._forward_hooks) for module in model.modules()} == before
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -635,10 +635,10 @@ def test_after_an_exception_the_next_run_is_as_ever() -> None:
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
 @pytest.mark.parametrize("sampler", ONE_PIECE)
-def test_once_going_says_no_the_main_model_goes_on_alone(sampler: Sampler, stop: int) -> None:
+def test_once_still_mixing_says_no_the_main_model_goes_on_alone(sampler: Sampler, stop: int) -> None:
     """As if K had been the steps that were done till then."""
     co_models, x, asked = co_runs(), sampler.noise(), itertools.count()
-    got = mixed(sampler, x, co_models, 5, going=lambda: next(asked) < 2 * stop)
+    got = mixed(sampler, x, co_models, 5, still_mixing=lambda: next(asked) < 2 * stop)
     assert [co.denoise.evaluations for co in co_models] == [stop] * len(co_models)
     assert torch.equal(got, mixed(sampler, x, co_runs(), stop))
 
@@ -647,7 +647,7 @@ def test_once_going_says_no_the_main_model_goes_on_alone(sampler: Sampler, stop:
 def test_a_no_while_the_co_models_are_run_drops_what_they_gave(sampler: Sampler) -> None:
     """An interrupted co-model's prediction may be anything."""
     co_models, x = co_runs(), sampler.noise()
-    got = mixed(sampler, x, co_models, 3, going=lambda: co_models[0].denoise.evaluations == 0)
+    got = mixed(sampler, x, co_models, 3, still_mixing=lambda: co_models[0].denoise.evaluations == 0)
     assert torch.equal(got, plain(sampler, x))
     assert co_models[0].denoise.evaluations == 1
 
@@ -883,3 +883,35 @@ def test_unknown_words_are_refused_before_anything_runs() -> None:
         CoRun(Denoiser(), noise="private")
     with pytest.raises(ValueError, match=r'correction .* not "absolute"'):
         amdm(SAMPLERS["euler"].func, co_runs(), correction="absolute")
+
+
+@pytest.mark.parametrize("sampler", [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "heun", "ddim")])
+def test_an_answer_of_nan_ends_the_run_in_its_own_step(sampler: Sampler) -> None:
+    class Broken(Denoiser):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            found = super().forward(x, sigma)
+            return found if self.evaluations < 2 else found / 0
+
+    def heard() -> None:
+        raise RuntimeError("heard")
+
+    main, broken = Denoiser(), Broken(100)
+    with pytest.raises(RuntimeError, match="heard"):
+        sampler.run(sampler.model(main), sampler.noise(), wrapped([CoRun(broken, on_nan=heard)], evaluations=0))
+    once = Denoiser()
+    sampler.run(sampler.model(once), sampler.noise())
+    assert broken.evaluations == 2 and main.evaluations < once.evaluations
+
+
+def test_after_an_answer_of_nan_the_main_model_can_go_on_alone() -> None:
+    """From the step on in which it was heard of, the picture is the main model's own."""
+    alive = [True]
+    main, x = Denoiser(), SAMPLERS["euler"].noise()
+    co_model = CoRun(lambda x, sigma: x * math.nan, on_nan=alive.clear)
+    got = mixed(SAMPLERS["euler"], x, [co_model], 3, eta=0.0, still_mixing=lambda: bool(alive))
+    assert torch.equal(got, SAMPLERS["euler"].run(SAMPLERS["euler"].model(main), x))
+
+
+def test_without_anybody_to_hear_of_it_an_answer_of_nan_is_an_answer() -> None:
+    got = mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), [CoRun(lambda x, sigma: x * math.nan)], 3)
+    assert got.isnan().any()

@@ -20,19 +20,18 @@ from lib_amdm.settings import (
     MAIN_CHECKPOINT,
     MAX_SLOTS,
     NO_CHECKPOINT,
-    Adapted,
+    AdapterSettings,
     CoModel,
     Settings,
     SettingsError,
     Spec,
     WordSpec,
-    attribute,
     flat,
     infotext_label,
     specs,
 )
 
-ALL = [(of, spec) for of in (Settings, Adapted, CoModel) for spec in specs(of)]
+ALL = [(of, spec) for of in (Settings, AdapterSettings, CoModel) for spec in specs(of)]
 NUMBERS = [(of, spec) for of, spec in ALL if spec.minimum is not None]
 BOTH = pytest.mark.parametrize(("of", "spec"), ALL, ids=lambda value: getattr(value, "name", None))
 EACH_NUMBER = pytest.mark.parametrize(("of", "spec"), NUMBERS, ids=lambda value: getattr(value, "name", None))
@@ -91,21 +90,21 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
 
     given = some(Settings, fixed, ("correction",))
     given |= {"co_models": [some(CoModel, {}) for _ in range(draw(st.integers(0, 3)))]}
-    return given | ({"main_adapter": some(Adapted, {})} if draw(st.booleans()) else {})
+    return given | ({"main_adapter": some(AdapterSettings, {})} if draw(st.booleans()) else {})
 
 
 def holding(of: type, name: str, value: Any) -> dict[str, Any]:
     """Settings with one value set, in the main settings, in the main adapter's, or in the second of two slots."""
-    nested = {Adapted: {"main_adapter": {name: value}}, CoModel: {"co_models": [{}, {name: value}]}}
+    nested = {AdapterSettings: {"main_adapter": {name: value}}, CoModel: {"co_models": [{}, {name: value}]}}
     return nested.get(of, {name: value})
 
 
 def holder(of: type, settings: Settings) -> Any:
-    return {Adapted: settings.main_adapter, Settings: settings}.get(of) or settings.co_models[1]
+    return {AdapterSettings: settings.main_adapter, Settings: settings}.get(of) or settings.co_models[1]
 
 
 def path(of: type, spec: Spec) -> str:
-    return {Settings: "", Adapted: "main_adapter.", CoModel: "co_models[1]."}[of] + spec.name
+    return {Settings: "", AdapterSettings: "main_adapter.", CoModel: "co_models[1]."}[of] + spec.name
 
 
 def refused(given: Any) -> str:
@@ -136,7 +135,7 @@ def test_every_given_value_is_kept_and_every_other_is_the_default(given: dict) -
     for spec in specs(Settings):
         assert told[spec.name] == meant(spec, given.get(spec.name, spec.default))
         assert type(told[spec.name]) in kinds(spec)
-    for spec in specs(Adapted):
+    for spec in specs(AdapterSettings):
         assert told["main_adapter"][spec.name] == given.get("main_adapter", {}).get(spec.name, spec.default)
     assert len(told["co_models"]) == len(given["co_models"])
     for slot, given_slot in zip(told["co_models"], given["co_models"]):
@@ -259,7 +258,7 @@ def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
     whole = 1 if spec.maximum >= 1 else 0
     for value in (whole, float(whole)):
         settings = Settings.from_dict(holding(of, spec.name, value))
-        kept = getattr(holder(of, settings), attribute(of, spec.name))
+        kept = getattr(holder(of, settings), spec.attribute)
         assert kept == whole
         assert type(kept) is spec.type
 
@@ -268,7 +267,7 @@ def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
 
 
 def kept(of: type, spec: Spec, value: Any) -> Any:
-    return getattr(holder(of, Settings.from_dict(holding(of, spec.name, value))), attribute(of, spec.name))
+    return getattr(holder(of, Settings.from_dict(holding(of, spec.name, value))), spec.attribute)
 
 
 @pytest.mark.parametrize("name", ["steps", "evaluations"])
@@ -549,7 +548,7 @@ def test_an_adapter_on_the_main_model_runs_without_steps_and_slots_where_it_can_
     for enabled in (True, False):
         settings = Settings.from_dict({"enabled": enabled, "steps": 0, "main_adapter": given})
         assert settings.runs == (enabled and works)
-        assert not settings.co_runs
+        assert not settings.mixes
 
 
 def test_a_layout_may_be_a_list_and_is_kept_as_a_text() -> None:
@@ -575,7 +574,7 @@ def test_every_setting_explains_itself(of: type, spec: Spec) -> None:
     assert spec.help.endswith(".")
     assert type(spec.default) in kinds(spec)
     assert spec.check(spec.default, spec.name) == spec.default
-    assert getattr(of(), attribute(of, spec.name)) == spec.default
+    assert getattr(of(), spec.attribute) == spec.default
 
 
 @EACH_NUMBER
@@ -609,7 +608,7 @@ def test_what_says_that_it_ran_is_never_left_out_of_the_infotext() -> None:
 
 def test_the_panels_order_is_the_main_settings_and_then_each_slot() -> None:
     order = list(flat(3))
-    main = [*specs(Settings), *specs(Adapted)]
+    main = [*specs(Settings), *specs(AdapterSettings)]
     assert order[: len(main)] == [(0, spec) for spec in main]
     assert order[len(main) :] == [(slot, spec) for slot in (1, 2, 3) for spec in specs(CoModel)]
     assert order[0][1].name == "enabled", "the WebUI's accordion puts its own checkbox first"

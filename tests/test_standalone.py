@@ -597,7 +597,7 @@ def test_progress_is_told_of_each_step_and_an_interrupt_ends_the_run(host: Stand
     host.generate(job(), settings(), lambda *step: told.append(step))
     assert told == [(step, STEPS) for step in range(1, STEPS + 1)]
     with pytest.raises(Interrupted):
-        host.generate(job(), settings(), lambda *step: told.append(step), going=lambda: len(told) < STEPS + 2)
+        host.generate(job(), settings(), lambda *step: told.append(step), keep_drawing=lambda: len(told) < STEPS + 2)
     assert told[STEPS:] == [(1, STEPS), (2, STEPS)]
 
 

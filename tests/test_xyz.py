@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_host import ADAPTERS, TITLES, FakeHost
 
-from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, Adapted, CoModel, Settings, SettingsError
+from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import xyz
 
 USED = CoModel(checkpoint=TITLES[0])
@@ -292,11 +292,11 @@ ADAPTED = CoModel(checkpoint=MAIN_CHECKPOINT, adapter=ADAPTERS[0])
 
 
 def test_adapter_axes_vary_the_slots_and_the_main_models(host: FakeHost) -> None:
-    start = Settings(co_models=(ADAPTED, USED), main_adapter=Adapted(adapter=ADAPTERS[1]))
+    start = Settings(co_models=(ADAPTED, USED), main_adapter=AdapterSettings(adapter=ADAPTERS[1]))
     values = {"adapter strength": "0.5", "main adapter strength": "0.25", "adapter until": "0.75"}
     settings = settings_of(host, start, **values)
     assert [(slot.strength, slot.until) for slot in settings.co_models] == [(0.5, 0.75)] * 2
-    assert settings.main_adapter == Adapted(adapter=ADAPTERS[1], strength=0.25)
+    assert settings.main_adapter == AdapterSettings(adapter=ADAPTERS[1], strength=0.25)
     chosen = settings_of(host, start, **{"adapter of co-model 2": ADAPTERS[1], "main adapter": "none"})
     assert [slot.adapter for slot in chosen.co_models] == [ADAPTERS[0], ADAPTERS[1]]
     assert chosen.main_adapter.adapter == "None"
@@ -319,8 +319,8 @@ def test_an_axis_without_an_adapter_is_refused(host: FakeHost, caption: str, who
 
 def test_an_axis_of_the_main_adapter_needs_no_slot(host: FakeHost) -> None:
     settings = settings_of(host, Settings(), **{"main adapter": ADAPTERS[1], "main adapter until": "0.5"})
-    assert settings.runs and not settings.co_runs
-    assert settings.main_adapter == Adapted(adapter=ADAPTERS[1], until=0.5)
+    assert settings.runs and not settings.mixes
+    assert settings.main_adapter == AdapterSettings(adapter=ADAPTERS[1], until=0.5)
 
 
 def test_unknown_adapters_are_named_before_anything_runs(host: FakeHost) -> None:

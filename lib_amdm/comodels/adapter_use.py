@@ -19,8 +19,9 @@ from ..adapters.base import Adapter, Prepared, Rows
 from ..adapters.inputs import Encoder, Features
 from ..adapters.kinds import adapter_of, read_adapter
 from ..errors import AdapterError, AmdmError
+from ..families import Family
 from ..layout import Layout
-from ..settings import Adapted
+from ..settings import AdapterSettings
 from .cache import InMemory, Loaded, Pool
 from .file_list import FileList
 from .image_features import ImageFeatures
@@ -41,13 +42,13 @@ class Phrases(Protocol):
 class Place:
     """The model that an adapter is put on.
 
-    family: in a user's words, "SD1" or "SD1 inpainting". phrases: None for a model whose family has no adapters with
-    phrases. seeds: those of the batch's images. error_prefix: the beginning of an error's text, "AMDM slot 2".
-    panel_label: the name of the slot's controls, "co-model 2".
+    phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images.
+    error_prefix: the beginning of an error's text, "AMDM slot 2". panel_label: the name of the slot's controls,
+    "co-model 2".
     """
 
     unet: nn.Module
-    family: str
+    family: Family
     phrases: Phrases | None
     seeds: Sequence[int]
     device: torch.device
@@ -63,15 +64,15 @@ class Adapters:
         self.files, self.images = files, ImageFeatures(encoders)
         self.pool = Pool()
 
-    def prepare(self, adapted: Adapted, place: Place) -> AtWork:
-        """Return the adapter that `adapted` names, ready to work on the place's UNet.
+    def prepare(self, settings: AdapterSettings, place: Place) -> AtWork:
+        """Return the adapter that `settings` name, ready to work on the place's UNet.
 
         AmdmError, with the place's prefix, where a file or an input is missing or does not fit.
         """
         with as_amdm_error(place.error_prefix):
-            adapter = self._adapter(adapted.adapter, place)
+            adapter = self._adapter(settings.adapter, place)
             _refuse_wrong_family(adapter, place)
-            return AtWork(adapter.prepare(SlotInputs(adapter.name, adapted, place, self.images)))
+            return AtWork(adapter.prepare(SlotInputs(adapter.name, settings, place, self.images)))
 
     def refresh(self) -> None:
         self.files.refresh()
@@ -115,14 +116,14 @@ class SlotInputs:
     adapter: the file's name, for error texts.
     """
 
-    def __init__(self, adapter: str, adapted: Adapted, place: Place, images: ImageFeatures) -> None:
-        self.adapter, self.adapted, self.place, self.images = adapter, adapted, place, images
-        self.strength, self.until, self.seeds = adapted.strength, adapted.until, place.seeds
+    def __init__(self, adapter: str, settings: AdapterSettings, place: Place, images: ImageFeatures) -> None:
+        self.adapter, self.settings, self.place, self.images = adapter, settings, place, images
+        self.strength, self.until, self.seeds = settings.strength, settings.until, place.seeds
 
     @cached_property
     def layouts(self) -> Sequence[Layout]:
         """The slot's one layout. AmdmError where it is empty."""
-        layout = Layout.read(self.adapted.layout)
+        layout = Layout.read(self.settings.layout)
         if not layout:
             raise AmdmError(
                 f'{self.place.error_prefix}: "{self.adapter}" needs a layout; write phrases with their boxes into the '
@@ -138,13 +139,13 @@ class SlotInputs:
 
     def features(self, encoder: Encoder) -> Features:
         """Return the reference picture's features. AmdmError where there is no picture, or no such encoder."""
-        if not self.adapted.image:
+        if not self.settings.image:
             raise AmdmError(
                 f'{self.place.error_prefix}: "{self.adapter}" needs a reference picture; choose one as the image of '
                 f"{self.place.panel_label}."
             )
         place = self.place
-        return self.images.of(self.adapted.image, encoder, place.device, place.error_prefix, self.adapter)
+        return self.images.of(self.settings.image, encoder, place.device, place.error_prefix, self.adapter)
 
     @property
     def _phrases(self) -> Phrases:
@@ -156,7 +157,7 @@ class SlotInputs:
 
 
 def _refuse_wrong_family(adapter: Adapter, place: Place) -> None:
-    if adapter.family != place.family.split(" ")[0]:
+    if adapter.family != place.family.name:
         raise AmdmError(
             f'{place.error_prefix}: "{adapter.name}" is for {adapter.family}, but the checkpoint it is put on is '
             f"{place.family}; choose an adapter made for it."

@@ -46,6 +46,9 @@ class Recent:
         kept: T = self._kept[key]
         return kept
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     def clear(self) -> None:
         self._kept.clear()
 

@@ -20,10 +20,11 @@ def co_run(
     size: tuple[int, int],
     *,
     sigma_max: float | None = None,
-    told: Callable[[float], Hashable] | None = None,
+    state_key: Callable[[float], Hashable] | None = None,
+    on_nan: Callable[[], None] | None = None,
 ) -> CoRun:
-    """The model of a slot, by its number from 1. denoise, sigma_max, told: see `CoRun`. seeds: those of the images.
-    size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
+    """The model of a slot, by its number from 1. denoise, sigma_max, state_key, on_nan: see `CoRun`. seeds:
+    those of the images. size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
     return CoRun(
         denoise,
         gamma=slot.gamma,
@@ -33,7 +34,8 @@ def co_run(
         noise=slot.noise,
         seed=private_seeds(seeds, number),
         sigma_max=sigma_max,
-        told=told,
+        state_key=state_key,
+        on_nan=on_nan,
     )
 
 

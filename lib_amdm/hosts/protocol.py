@@ -9,16 +9,16 @@ from typing import Any, Protocol
 
 from ..comodels.cache import InMemory
 from ..sampling import CoRun
-from ..settings import Adapted, CoModel
+from ..settings import AdapterSettings, CoModel
 
 
 class HostRun(Protocol):
     """One pass of one batch on a host: what the co-models need to be run beside the main model."""
 
-    def co_runs(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
+    def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         """The co-models of the slots (number, settings), loaded and with their texts encoded; AmdmError in words."""
 
-    def adapt_main(self, adapted: Adapted) -> None:
+    def adapt_main(self, settings: AdapterSettings) -> None:
         """Prepare the adapter that works on the main model from `start` to `finish`; AmdmError in words."""
 
     def sampler_options(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Callbacks(Protocol):
 class Runner(Protocol):
     """A way to run co-models in the host's pictures."""
 
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
+    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
         """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
 
     def is_hires_pass(self, p: Any) -> bool: ...

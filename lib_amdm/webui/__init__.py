@@ -1,1 +1,1 @@
-"""What a WebUI user touches: panel, infotext, X/Y/Z axes, API, settings page."""
+"""The WebUI user's side: panel, infotext, X/Y/Z axes, API, settings page."""

@@ -8,13 +8,13 @@ from typing import Any
 from .. import __version__
 from ..comodels.pictures import as_text
 from ..hosts.protocol import Host
-from ..settings import MAX_SLOTS, PICTURES, Settings, api_path, flat
+from ..settings import MAX_SLOTS, PictureSpec, Settings, api_path, flat
 
 PREFIX = "/amdm/v1"
 
 
 def read_args(args: Sequence[Any]) -> Settings:
-    """The settings in a script's arguments: one object with names (what stands after it is ignored), or a plain list.
+    """Read the settings in a script's arguments: one object with names (the rest is ignored), or a plain list.
 
     The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these. The
     page's list has pictures as its controls hold them. Some hosts give a script no arguments in their first seconds.
@@ -23,7 +23,8 @@ def read_args(args: Sequence[Any]) -> Settings:
         return Settings()
     if isinstance(args[0], Mapping):
         return Settings.from_dict(args[0])
-    names = {index: api_path(*key) for index, key in enumerate(flat(MAX_SLOTS)) if key[1].name in PICTURES}
+    keys = enumerate(flat(MAX_SLOTS))
+    names = {index: api_path(slot, spec) for index, (slot, spec) in keys if isinstance(spec, PictureSpec)}
     return Settings.from_list(
         [as_text(value, names[index]) if index in names else value for index, value in enumerate(args)]
     )
@@ -72,10 +73,10 @@ def _add_routes(host: Host, app: Any) -> None:
     add("POST", "unload", unload, "Take all co-models out of memory")
 
 
-def _encodable(told: Any) -> Any:
-    """What is told, with a question mark for what UTF-8 cannot say: a file's name may be in another encoding."""
-    if isinstance(told, str):
-        return told.encode(errors="replace").decode()
-    if isinstance(told, Mapping):
-        return {key: _encodable(value) for key, value in told.items()}
-    return [_encodable(each) for each in told] if isinstance(told, list) else told
+def _encodable(body: Any) -> Any:
+    """Put a question mark for what UTF-8 cannot say in an answer: a file's name may be in another encoding."""
+    if isinstance(body, str):
+        return body.encode(errors="replace").decode()
+    if isinstance(body, Mapping):
+        return {key: _encodable(value) for key, value in body.items()}
+    return [_encodable(each) for each in body] if isinstance(body, list) else body

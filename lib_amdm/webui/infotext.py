@@ -1,4 +1,4 @@
-"""The settings of a picture in its infotext: written after a run, read back when a user pastes or sends it."""
+"""The settings in a picture's infotext: written after a run, read back when a user pastes or sends it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from ..comodels.pictures import fingerprint
-from ..hosts.protocol import Lists, Page
+from ..hosts.protocol import Page
 from ..settings import (
-    MAIN_CHECKPOINT,
     MAX_SLOTS,
-    NO_ADAPTER,
-    NO_CHECKPOINT,
-    PICTURES,
-    Adapted,
+    ListedSpec,
+    Part,
+    PictureSpec,
     Settings,
-    Spec,
     flat,
     infotext_label,
-    specs,
 )
+from . import listed
 
 SWITCH = "AMDM"
 """The key that says whether AMDM took part in the picture."""
@@ -36,35 +33,35 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
-    """The infotext entries of what ran; `titles` has the checkpoint that each slot ran.
+    """Return the infotext entries of what ran; `titles` has the checkpoint that each slot ran.
 
     Only slots that took part are written, under their own numbers, and of them only what is not at its default, besides
-    what makes the picture understandable (`Spec.terse` is False). The same holds for an adapter. Of its picture the
-    entry has a fingerprint, because a picture file is too long for an infotext.
+    what makes the picture understandable (`Spec.terse` is False). The same holds for an adapter. A picture's entry is
+    its fingerprint, because a picture file is too long for an infotext.
     """
-    ran = dict(settings.active) if settings.co_runs else {}
+    ran = dict(settings.active) if settings.mixes else {}
     names = {number: titles.get(number, slot.checkpoint) for number, slot in ran.items()}
     slots = (replace(slot, checkpoint=names.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
     named = replace(settings, co_models=tuple(slots))
-    told = {}
+    entries = {}
     for number, spec in flat(len(settings.co_models)):
-        adapted = named.co_models[number - 1].adapted if number else named.main_adapter
-        if (number and number not in ran) or (_of_adapter(spec) and not adapted.used):
+        adapter = named.co_models[number - 1].adapter_settings if number else named.main_adapter
+        if (number and number not in ran) or (spec.part is Part.ADAPTER and not adapter.used):
             continue
         value = named.value(number, spec)
-        if spec.name in PICTURES:
+        if isinstance(spec, PictureSpec):
             value = fingerprint(value)
         if value != spec.default or not spec.terse:
             label = infotext_label(number, spec)
-            told[label] = _safe(label, as_text(spec.shown(value)))
-    return told
+            entries[label] = _safe(label, as_text(spec.shown(value)))
+    return entries
 
 
 def without(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """`entries` without those of AMDM.
+    """Return `entries` without those of AMDM, for the start of a picture.
 
-    For the start of a picture: the cells of a plot and the pictures of a folder share one collection of entries, and
-    what was written for one of them must not be told of the next.
+    The cells of a plot and the pictures of a folder share one collection of entries, and what was written for one of
+    them must not appear in the next.
     """
     own = {infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS)}
     return {key: value for key, value in entries.items() if key not in own}
@@ -73,7 +70,7 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
 def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
     """Complete what was read from an infotext, in place, so that pasting it sets every control of a panel.
 
-    What the infotext leaves out stands at its default, and checkpoints are given the titles they have now. An infotext
+    What the infotext leaves out stands at its default, and files are given the titles they have now. An infotext
     without AMDM switches AMDM off and leaves its other controls alone: they do nothing then, and what the user had
     chosen is not lost. Keys that the user asked the WebUI not to paste stay away.
     """
@@ -88,47 +85,32 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
         label = infotext_label(slot, spec)
         if label not in skipped:
             params.setdefault(label, as_text(spec.shown(spec.default)))
-            if spec.name == "checkpoint":
-                params[label] = _present_title(params[label], host)
-            if spec.name == "adapter" and params[label] not in ("", NO_ADAPTER):
-                params[label] = host.adapter_title(params[label]) or params[label]
+            if isinstance(spec, ListedSpec) and params[label] not in ("", *spec.words):
+                # an unknown name stays, so that the run can name it
+                params[label] = listed.title(host, spec, params[label]) or params[label]
 
 
 def pasted_image(label: str, params: Mapping[str, Any]) -> None:
-    """What pasting gives a picture's control: nothing, so it keeps its picture; the page says which one was used."""
-    told = params.get(label)
-    if told:
+    """Give a picture's control nothing when an infotext is pasted, so it keeps its picture; say which one was used."""
+    mark = params.get(label)
+    if mark:
         import gradio as gr
 
-        words = f"{label}: an infotext cannot hold the picture itself; choose the one with the fingerprint {told}."
-        logging.getLogger(__name__).warning(words)
-        gr.Warning(words)
-
-
-_ADAPTERS_OWN = frozenset(spec.name for spec in specs(Adapted))
-
-
-def _of_adapter(spec: Spec) -> bool:
-    return spec.name in _ADAPTERS_OWN
-
-
-def _present_title(name: str, host: Lists) -> str:
-    """The title that a checkpoint named in an infotext has now; an unknown one stays, so that the run can name it."""
-    if name in ("", NO_CHECKPOINT, MAIN_CHECKPOINT):
-        return name
-    return host.checkpoint_title(name) or name
+        warning = f"{label}: an infotext cannot hold the picture itself; choose the one with the fingerprint {mark}."
+        logging.getLogger(__name__).warning(warning)
+        gr.Warning(warning)
 
 
 def as_text(value: Any) -> str:
-    """A setting as an infotext has it: 0.5, 3, True."""
+    """Write a setting as an infotext has it: 0.5, 3, True."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _safe(label: str, text: str) -> str:
-    """`text` so that the WebUI's reader gives it back unchanged.
+    """Return `text` in a form that the WebUI reads back unchanged.
 
-    The WebUI quotes a value with a comma, colon or line break, and that protects all of it. Any other value it writes
-    as it is; its reader then drops quotes and blanks around it, and a value that equals its own key is not written.
+    The WebUI quotes a value with a comma, colon or line break, and that protects all of it. It writes any other value
+    as it is, and drops quotes and blanks around it on reading; a value that equals its own key is not written.
     """
     if _QUOTED_BY_THE_HOST.search(text):
         return text
@@ -137,11 +119,11 @@ def _safe(label: str, text: str) -> str:
 
 
 def _join_sizes(params: MutableMapping[str, Any]) -> None:
-    """Put a text like "512x512" together again, which the WebUI's reader takes for a picture's size."""
+    """Put a text like "512x512" together again, which the WebUI reads as a picture's size."""
     for slot, spec in flat(MAX_SLOTS):
         label = infotext_label(slot, spec)
-        parts = [params.get(f"{label}-{part}") for part in (1, 2)]
-        if spec.type is str and label not in params and None not in parts:
+        parts = [params[key] for key in (f"{label}-1", f"{label}-2") if key in params]
+        if spec.type is str and label not in params and len(parts) == 2 and None not in parts:
             params[label] = "x".join(parts)
 
 
@@ -161,7 +143,7 @@ def _has_slot(params: Mapping[str, Any], slot: int) -> bool:
 
 
 def _option(host: Page, name: str) -> Any:
-    """The value of an option that not every WebUI has."""
+    """Return the value of an option that not every WebUI has; None where there is none."""
     try:
         return host.option(name)
     except (AttributeError, KeyError):

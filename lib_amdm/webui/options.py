@@ -1,4 +1,4 @@
-"""AMDM's section on the WebUI's settings page, and what its options say."""
+"""AMDM's section on the WebUI's settings page, and the values of its options."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def register(host: Host) -> None:
 
 
 def slots(host: Page) -> int:
-    """How many co-models the panel has room for."""
+    """Return the number of co-models that the panel has room for."""
     return _number(host, SLOTS, DEFAULT_SLOTS, 1, MAX_SLOTS)
 
 
 def pool_limit(host: Page) -> int:
-    """How many co-model checkpoints are kept in memory between pictures."""
+    """Return the number of co-model checkpoints kept in memory between pictures."""
     return _number(host, POOL_LIMIT, DEFAULT_POOL_LIMIT, 0, MAX_POOL_LIMIT)
 
 
-def goes_on(host: Page) -> bool:
-    """Whether a picture is made by the main model alone where AMDM cannot do what it was asked."""
+def continue_on_error(host: Page) -> bool:
+    """Return True where the main model alone shall draw the picture once AMDM cannot do what it was asked."""
     return _value(host, ON_ERROR) == GO_ON
 
 
@@ -78,7 +78,7 @@ def _number(host: Page, name: str, default: int, minimum: int, maximum: int) -> 
 
 
 def _value(host: Page, name: str) -> Any:
-    """None where the option is not registered yet, as in a start that has not reached the settings page."""
+    """Return an option's value; None before it is registered, as in a start that has not reached the settings page."""
     try:
         return host.option(name)
     except (AttributeError, KeyError):

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..layout import EXAMPLE
-from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, Adapted, CoModel, Settings
+from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, AdapterSettings, CoModel, Settings
 
 INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
 MIGC = "MIGC_SD14.ckpt"
 IP_ADAPTER = "ip-adapter_sd15.safetensors"
 _PATTERNS = {INTERACT_DIFFUSION: ("interact",), MIGC: ("migc",), IP_ADAPTER: ("ip-adapter_sd15", "ip-adapter")}
-"""What a user's own file for each of these is called, the best first."""
+"""Parts of the names of a user's own file for each of these, the best first."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Preset:
     settings: Settings
 
     @property
-    def told(self) -> str:
+    def advice(self) -> str:
+        """A line that says what else the example needs."""
         return (
             f"{self.name}: set Sampling steps to {self.sampling_steps}, the sampler to DDIM or Euler and the CFG scale "
             "to 7.5; draw 512x512 with an SD1.5 checkpoint, describe the scene of the layout in the prompt"
@@ -32,7 +33,7 @@ class Preset:
         )
 
     def with_files(self, listed: Iterable[str]) -> Settings:
-        """The settings with the user's own files where the list has such ones."""
+        """Return the settings with the user's own files where the list has such ones."""
         listed = list(listed)
         main = self.settings.main_adapter
         return replace(
@@ -54,7 +55,7 @@ def _listed(name: str, listed: list[str]) -> str:
 
 
 def _paper(eta: float, *co_models: CoModel) -> Settings:
-    main = Adapted(adapter=INTERACT_DIFFUSION, layout=EXAMPLE)
+    main = AdapterSettings(adapter=INTERACT_DIFFUSION, layout=EXAMPLE)
     return Settings(True, steps=3, evaluations=0, eta=eta, correction="paper", main_adapter=main, co_models=co_models)
 
 

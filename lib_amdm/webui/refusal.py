@@ -1,4 +1,4 @@
-"""AMDM where it cannot be used: one line in the place of its panel, and an error for who asks for it all the same."""
+"""AMDM where it cannot be used: a line in the place of its panel, and an error for a request that still asks for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 
 from ..errors import AmdmError
-from ..settings import Settings, specs
+from ..settings import Settings, SwitchSpec, only, specs
 
 
 def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
-    """The line, and the switch that an API's settings take the place of; the switch is not shown."""
-    switch = specs(Settings)[0]
+    """Build the line, and a hidden switch whose place an API's settings take."""
+    switch = only(SwitchSpec, specs(Settings))
     with gr.Accordion(switch.label, open=False, elem_id=elem_id("refusal")):
         gr.HTML(value=escape(reason))
         return [gr.Checkbox(value=False, label=switch.label, visible=False, elem_id=elem_id(switch.name))]

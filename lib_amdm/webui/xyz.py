@@ -8,50 +8,53 @@ untouched picture to compare with is the cell with K = 0, gamma = 0, checkpoint 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..hosts.protocol import Host, Lists
 from ..settings import (
-    MAIN_CHECKPOINT,
     NO_ADAPTER,
-    NO_CHECKPOINT,
-    Adapted,
+    AdapterSettings,
+    AdapterSpec,
+    CheckpointSpec,
     CoModel,
+    ListedSpec,
+    Part,
     Settings,
     SettingsError,
     Spec,
-    attribute,
+    SwitchSpec,
+    named,
     specs,
 )
-from . import options
+from . import listed, options
 
 HELD_IN = "amdm_xyz"
-"""The attribute of the WebUI's processing object that carries the values of one cell."""
+"""The attribute of the WebUI's processing object that holds the values of one cell."""
 
 MAIN, ALL, MAIN_ADAPTER = 0, -1, -2
-OF_ADAPTERS = ("strength", "until")
-LISTED = ("checkpoint", "adapter")
-"""What is chosen from a list of files."""
+COSTS: dict[type[Spec], float] = {CheckpointSpec: 1.0, AdapterSpec: 0.5}
+"""How long a change takes, from 0 to 1: the plot changes the most expensive axis least often."""
 CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG", "evaluations": "evaluations (E)"}
 
 
 class Target(NamedTuple):
-    """What an axis varies: a setting by its API name, and whose: the main one's, that of the main model's adapter, that
-    of all slots, or that of one slot from 1 on."""
+    """The setting that an axis varies, by its API name, and its owner: the main settings, the main model's adapter, all
+    slots, or one slot from 1 on."""
 
     slot: int
     name: str
 
     @property
-    def holder(self) -> type[Settings] | type[Adapted] | type[CoModel]:
-        return {MAIN: Settings, MAIN_ADAPTER: Adapted}.get(self.slot, CoModel)
+    def holder(self) -> type[Settings] | type[AdapterSettings] | type[CoModel]:
+        return {MAIN: Settings, MAIN_ADAPTER: AdapterSettings}.get(self.slot, CoModel)
 
     @property
     def spec(self) -> Spec:
-        return next(spec for spec in specs(self.holder) if spec.name == self.name)
+        return named(self.name, specs(self.holder))
 
     @property
     def label(self) -> str:
@@ -70,58 +73,59 @@ def register(host: Host) -> None:
 
 
 def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
-    """The settings of one cell; SettingsError names an axis that varies nothing or a value that cannot be used.
+    """Return the settings of one cell; SettingsError names an axis that varies nothing or a value that cannot be used.
 
-    What is said of one slot goes before what is said of all.
+    An axis of one slot overrules an axis of all slots.
     """
     if not xyz:
         return settings
     numbers = range(1, max(len(settings.co_models), *(target.slot for target in xyz)) + 1)
     slots = dict(zip(numbers, (*settings.co_models, *(CoModel() for _ in numbers))))
-    main, adapted = {"enabled": True}, settings.main_adapter
+    main: dict[str, Any] = {"enabled": True}
+    main_adapter = settings.main_adapter
     for target in sorted(xyz):
-        change = {attribute(target.holder, target.name): target.spec.check(xyz[target], target.label)}
+        change = {target.spec.attribute: target.spec.check(xyz[target], target.label)}
         if target.slot == MAIN:
             main |= change
         elif target.slot == MAIN_ADAPTER:
-            adapted = replace(adapted, **change)
+            main_adapter = replace(main_adapter, **change)
         elif target.slot == ALL:
             slots = {number: replace(slot, **change) for number, slot in slots.items()}
         else:
             slots[target.slot] = replace(slots[target.slot], **{"enabled": True, **change})
-    result = replace(settings, **main, main_adapter=adapted, co_models=tuple(slots.values())).checked()
+    result = replace(settings, **main, main_adapter=main_adapter, co_models=tuple(slots.values())).checked()
     if result.enabled:
         _refuse_idle(result, xyz)
     return result
 
 
 def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
-    """An axis must vary something: a slot with a checkpoint, or one that gets none in this cell on purpose.
+    """Refuse an axis that varies nothing: a slot needs a checkpoint, or an axis that takes it away on purpose.
 
     The same holds for adapters, and for the edges of regions.
     """
     slots = dict(enumerate(settings.co_models, 1))
-    chosen = {target.slot for target in xyz if target.name == "checkpoint"}
+    chosen = {target.slot for target in xyz if isinstance(target.spec, CheckpointSpec)}
     chosen |= {number for number, slot in slots.items() if slot.used}
     placed = {number for number in chosen & slots.keys() if slots[number].region or slots[number].mask}
-    adapted = {target.slot for target in xyz if target.name == "adapter"}
+    adapted = {target.slot for target in xyz if isinstance(target.spec, AdapterSpec)}
     adapted |= {number for number in chosen & slots.keys() if slots[number].adapter not in ("", NO_ADAPTER)}
     if settings.main_adapter.adapter not in ("", NO_ADAPTER):
         adapted.add(MAIN_ADAPTER)
     for target in xyz:
-        number = target.slot if target.slot in (MAIN_ADAPTER, *slots) else 1
-        if target.slot != MAIN_ADAPTER and target.name != "enabled" and _lacks(target.slot, chosen):
+        number, spec = target.slot if target.slot in (MAIN_ADAPTER, *slots) else 1, target.spec
+        if target.slot != MAIN_ADAPTER and not isinstance(spec, SwitchSpec) and _lacks(target.slot, chosen):
             raise SettingsError(
                 f'AMDM: the plot varies "{target.label}", but co-model {number} has no checkpoint; choose one in the '
                 f'panel, or add the axis "{Target(number, "checkpoint").label}".'
             )
-        if target.name == "feather" and _lacks(target.slot, placed):
+        if spec.part is Part.REGION and _lacks(target.slot, placed):
             raise SettingsError(
                 f'AMDM: the plot varies "{target.label}", but no co-model has a region; give one its boxes or its mask '
                 "in the panel."
             )
-        of_slots = target.slot == ALL
-        if target.name in OF_ADAPTERS and _lacks(target.slot, adapted - {MAIN_ADAPTER} if of_slots else adapted):
+        those = adapted - {MAIN_ADAPTER} if target.slot == ALL else adapted
+        if spec.part is Part.ADAPTER and not isinstance(spec, AdapterSpec) and _lacks(target.slot, those):
             whose = "the main model" if target.slot == MAIN_ADAPTER else f"co-model {number}"
             raise SettingsError(
                 f'AMDM: the plot varies "{target.label}", but {whose} has no adapter; choose one in the panel, or add '
@@ -130,7 +134,7 @@ def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
 
 
 def _lacks(slot: int, found: set[int]) -> bool:
-    """Whether what an axis varies is not among what was `found`; one of all slots, or of none, needs any."""
+    """Return True where an axis's slot is not among those `found`; an axis of all slots, or of none, needs any."""
     return not found if slot in (MAIN, ALL) else slot not in found
 
 
@@ -168,70 +172,67 @@ def _add_axes(host: Host) -> None:
 
 
 def _option(module: ModuleType, host: Host, target: Target) -> Any:
+    spec = target.spec
+
     def apply(p: Any, given: Any, _all: Sequence[Any]) -> None:
         # p is a shallow copy of the plot's own: what it holds is replaced, never changed
-        setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, target, given)})
+        setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, spec, given)})
 
     def confirm(_p: Any, given: Sequence[Any]) -> None:
-        if target.name in LISTED:
-            _refuse_unknown(host, target.name, given)
+        if isinstance(spec, ListedSpec):
+            _refuse_unknown(host, spec, given)
         for value in given:
-            target.spec.check(_value(host, target, value), target.label)
+            spec.check(_value(host, spec, value), target.label)
 
     def caption(_p: Any, _option: Any, given: Any) -> str:
-        if target.name in LISTED:
+        if isinstance(spec, ListedSpec):
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
             return f"{whose}: {_without_folder(given)}"
-        return f"{target.label}: {target.spec.shown(_value(host, target, given))}"
+        return f"{target.label}: {spec.shown(_value(host, spec, given))}"
 
-    more: dict[str, Any] = {}
-    if target.name == "checkpoint":
-        more = {"cost": 1.0, "choices": lambda: [NO_CHECKPOINT, MAIN_CHECKPOINT, *host.checkpoint_titles()]}
-    elif target.name == "adapter":
-        more = {"cost": 0.5, "choices": lambda: [NO_ADAPTER, *host.adapter_titles()]}
-    elif target.spec.type is bool:
-        more = {"choices": lambda: ["True", "False"]}
-    elif target.spec.choices:
-        more = {"choices": lambda: list(target.spec.choices)}
+    choices: Callable[[], list[str]] | None = None
+    if isinstance(spec, ListedSpec):
+        choices = partial(listed.choices, host, spec)
+    elif spec.type is bool:
+        choices = partial(list, ("True", "False"))
+    elif spec.choices:
+        choices = partial(list, spec.choices)
     # the plot calls this type on each text, and bool("False") is True
-    kind = target.spec.type if target.spec.type in (int, float) else str
-    return module.AxisOption(target.label, kind, apply, format_value=caption, confirm=confirm, **more)
+    kind = spec.type if spec.type in (int, float) else str
+    cost = COSTS.get(type(spec), 0.0)
+    return module.AxisOption(
+        target.label, kind, apply, format_value=caption, confirm=confirm, cost=cost, choices=choices
+    )
 
 
-def _value(host: Lists, target: Target, given: Any) -> Any:
-    """What a value of the plot means for its setting; what cannot be read stays, so that the check can name it."""
+def _value(host: Lists, spec: Spec, given: Any) -> Any:
+    """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
         return round(given, 8)
-    if target.spec.type is bool:
+    if spec.type is bool:
         return {"true": True, "false": False}.get(given.strip().lower(), given)
-    if target.name in LISTED:
-        return _title(host, target.name, given) or given
+    if isinstance(spec, ListedSpec):
+        return _title(host, spec, given) or given
     return given
 
 
-def _title(host: Lists, kind: str, name: str) -> str | None:
-    """The title of a checkpoint or an adapter; None where it is in no list."""
-    words = {"checkpoint": (NO_CHECKPOINT, MAIN_CHECKPOINT), "adapter": (NO_ADAPTER,)}[kind]
-    own = next((word for word in words if word.lower() == name.strip().lower()), None)
-    return own or (host.checkpoint_title(name) if kind == "checkpoint" else host.adapter_title(name))
+def _title(host: Lists, spec: ListedSpec, name: str) -> str | None:
+    """Return the title of a checkpoint or an adapter, or the word that stands for none; None where it is unknown."""
+    word = next((word for word in spec.words if word.lower() == name.strip().lower()), None)
+    return word or listed.title(host, spec, name)
 
 
 def _without_folder(title: str) -> str:
     return re.split(r"[/\\]", title)[-1]
 
 
-def _refuse_unknown(host: Lists, kind: str, names: Sequence[str]) -> None:
-    unknown = [f'"{name}"' for name in names if _title(host, kind, name) is None]
+def _refuse_unknown(host: Lists, spec: ListedSpec, names: Sequence[str]) -> None:
+    unknown = [f'"{name}"' for name in names if _title(host, spec, name) is None]
     if unknown:
-        lists, too = {
-            "checkpoint": (
-                "the WebUI's list of checkpoints",
-                f"{NO_CHECKPOINT} and {MAIN_CHECKPOINT} are allowed too",
-            ),
-            "adapter": ("the list of adapters", f"{NO_ADAPTER} is allowed too"),
-        }[kind]
+        of = "the WebUI's list of checkpoints" if isinstance(spec, CheckpointSpec) else "the list of adapters"
+        words = f"{' and '.join(spec.words)} {'are' if len(spec.words) > 1 else 'is'} allowed too"
         raise SettingsError(
-            f"AMDM: the plot names what is not in {lists}: {', '.join(unknown)}; refresh the list or correct the name "
-            f"({too})."
+            f"AMDM: the plot names what is not in {of}: {', '.join(unknown)}; refresh the list or correct the name "
+            f"({words})."
         )

@@ -21,7 +21,7 @@ import random_adapters as adapter_files
 from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
-from lib_amdm.settings import PICTURES, CoModel, Settings, flat, specs
+from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import presets
 
 from .webui_server import WebUI
@@ -225,7 +225,7 @@ def test_a_users_defaults_are_kept_under_unique_names(page: Page) -> None:
     assert own.get("customscript/amdm.py/txt2img/AMDM/value") is (None if forgets else False)
     assert own["customscript/amdm.py/txt2img/Gamma of co-model 3/value"] == 0.5
     # a picture is nobody's default
-    kept = [spec for _, spec in flat(3) if spec.name not in PICTURES]
+    kept = [spec for _, spec in flat(3) if not isinstance(spec, PictureSpec)]
     assert len([key for key in own if key.endswith("/value")]) == len(kept) - forgets
     assert [key for key in saved if "Unload co-models" in key] == []
 

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from modules import devices
 
 from ..common.host import WebUIHost
-from .run import A1111Run
+from .backend import A1111Backend
 
-
-class A1111(WebUIHost):
-    """The WebUI as `hosts.protocol.Host` describes it."""
-
-    name = "A1111"
-
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> A1111Run:
-        return A1111Run(self, p, goes_on, hook, sampler)
-
-    def free(self) -> None:
-        devices.torch_gc()
-
-
-HOST = A1111()
+HOST = WebUIHost("A1111", A1111Backend, devices.torch_gc)

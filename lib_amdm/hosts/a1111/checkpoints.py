@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from modules import (
@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
+from ...families import Family, inputs_of
 from ..common import refusals
 
 VAE_PREFIX = "first_stage_model."
@@ -39,7 +40,7 @@ CLIP_KEYS = (
 
 
 def variant() -> tuple[Any, ...]:
-    """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
+    """The options that decide, beside the file, how a checkpoint is loaded."""
     in_fp8 = ("fp8", shared.opts.cache_fp16_weight) if devices.fp8 else ()
     return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
 
@@ -73,8 +74,8 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
     if model.is_ssd:
         sd_hijack.model_hijack.convert_sdxl_to_ssd(model)
     model.is_sdxl_inpaint = model.is_sdxl and in_channels(model) == 9
-    refuse_stranger(model, info, main, slot)
-    _refuse_holes(model, weights, info, has_clip, slot)
+    refusals.refuse_other_family(slot, info, family(model), main.sd_checkpoint_info, family(main))
+    _refuse_missing(model, weights, info, has_clip, slot)
 
     conversion = None if shared.cmd_opts.no_half else {"alphas_cumprod": None, "": torch.float16}
     device = devices.cpu if lowvram.is_enabled(main) else devices.device
@@ -92,34 +93,20 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
     return Loaded(info.title, model)
 
 
-def family(model: Any) -> str:
-    """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
+def family(model: Any) -> Family:
     flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2"}
     name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "SD1")
-    if model.cond_stage_key == "edit":
-        return f"{name} InstructPix2Pix"
     if model.model.conditioning_key == "crossattn-adm":
-        return f"{name} unCLIP"
-    channels = in_channels(model)
-    kinds = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling"}
-    return name + kinds.get(channels, f" with {channels} input channels")
+        return Family(name, "unCLIP")
+    # the one kind of 8 channels that the host knows
+    inputs = "InstructPix2Pix" if model.cond_stage_key == "edit" else inputs_of(in_channels(model))
+    return Family(name, inputs, has_sigmas=name != "SD3")
 
 
 def in_channels(model: Any) -> int:
     """Input channels of the UNet; 4 where the model has none to ask (SD3)."""
     blocks = getattr(getattr(model.model, "diffusion_model", None), "input_blocks", None)
     return blocks[0][0].in_channels if blocks is not None else 4
-
-
-def refuse_main(main: Any) -> None:
-    """AmdmError where the method is not made for the main model's kind."""
-    kind = family(main)
-    refusals.refuse_main(kind, main.sd_checkpoint_info.name, kind != "SD3")
-
-
-def refuse_stranger(model: Any, info: sd_models.CheckpointInfo, main: Any, slot: int) -> None:
-    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
-    refusals.refuse_stranger(slot, info.name, family(model), main.sd_checkpoint_info.name, family(main))
 
 
 def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
@@ -139,11 +126,11 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _refuse_holes(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, has_clip: bool, slot: int) -> None:
+def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, has_clip: bool, slot: int) -> None:
     """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
     names = [name for name, _ in model.named_parameters() if has_clip or name.startswith("model.")]
-    holes = [name for name in names if name not in weights and not name.endswith(UNUSED)]
-    refusals.refuse_holes(slot, info.name, holes)
+    missing = [name for name in names if name not in weights and not name.endswith(UNUSED)]
+    refusals.refuse_missing_tensors(slot, info.name, missing)
 
 
 def _to_main_dtype(model: Any) -> None:
@@ -196,9 +183,9 @@ def _text_encoder_wrapping() -> Iterator[None]:
         sd_unet.original_forward = kept
 
 
-def set_tiling(model: torch.nn.Module, tiling: bool) -> None:
+def set_tiling(model: Any, tiling: bool) -> None:
     """Let the UNet's convolutions wrap around the borders, as the host does for the main model."""
-    mode = "circular" if tiling else "zeros"
+    mode: Literal["circular", "zeros"] = "circular" if tiling else "zeros"
     for layer in model.model.modules():
         if type(layer) is torch.nn.Conv2d:
             layer.padding_mode = mode

@@ -23,7 +23,7 @@ _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
 
 
 class Loras(NamedLoras):
-    """The LoRAs that a slot's prompt names, on its model; see `common.slot.Lora`."""
+    """The LoRAs that a slot's prompt names, on its model; see `common.backend.SlotLoras`."""
 
     def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, is_main: bool) -> None:
         """Reads the files; AmdmError in words where one cannot be used."""
@@ -56,14 +56,14 @@ class Loras(NamedLoras):
     @cached_property
     def _networks(self) -> list[dict[str, Any]]:
         """For each LoRA the host's own modules for this model's layers, by the layers' names."""
-        return [self._network(told, found) for told, found in zip(self.named, self.on_disk)]
+        return [self._network(lora, found) for lora, found in zip(self.named, self.on_disk)]
 
-    def _network(self, told: Named, on_disk: Any) -> dict[str, Any]:
+    def _network(self, lora: Named, on_disk: Any) -> dict[str, Any]:
         state = FileState.of(on_disk.filename)
         weights = self.files.get(state, lambda: self._read(on_disk))
         network = sys.modules[type(on_disk).__module__]
-        net = network.Network(told.name, on_disk)
-        net.te_multiplier, net.unet_multiplier, net.dyn_dim = told.te, told.unet, told.dyn
+        net = network.Network(lora.name, on_disk)
+        net.te_multiplier, net.unet_multiplier, net.dyn_dim = lora.te, lora.unet, lora.dyn
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for key, weight in weights.items():
             name, _, part = key.partition(".")
@@ -75,7 +75,7 @@ class Loras(NamedLoras):
             if layer is not None:
                 found[sd_key] = self._module(network.NetworkWeights(name, sd_key, own, layer), net)
         if not found:
-            raise self.stranger(told.name)
+            raise self.wrong_family(lora.name)
         return found
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
@@ -111,12 +111,12 @@ class Loras(NamedLoras):
 
     @torch.no_grad()
     def _changes(self, layers: Mapping[str, torch.nn.Module]) -> list[Change]:
-        found = []
+        found: list[Change] = []
         for name, layer in layers.items():
-            packed = isinstance(layer, torch.nn.MultiheadAttention)
+            packed = layer if isinstance(layer, torch.nn.MultiheadAttention) else None
             if any(name in net or (packed and f"{name}_q_proj" in net) for net in self._networks):
                 self._bring_up_to_date(layer)
-                found += list(self._packed(name, layer) if packed else self._plain(name, layer))
+                found += self._plain(name, layer) if packed is None else self._packed(name, packed)
         return found
 
     def _bring_up_to_date(self, layer: torch.nn.Module) -> None:
@@ -129,7 +129,7 @@ class Loras(NamedLoras):
         else:
             self.host.network_apply_weights(layer)
 
-    def _plain(self, name: str, layer: torch.nn.Module) -> Iterator[Change]:
+    def _plain(self, name: str, layer: Any) -> Iterator[Change]:
         weight, bias = _base(layer)
         for net in self._networks:
             if name in net:
@@ -139,12 +139,14 @@ class Loras(NamedLoras):
                     bias = of_bias.to(weight) if bias is None else self._sum(net[name], bias, of_bias)
         for parameter, value in (("weight", weight), ("bias", bias)):
             own = getattr(layer, parameter, None)
-            if value is not own:
+            if value is not None and value is not own:
                 yield Change(layer, parameter, value.detach() if own is None else value.detach().to(own.dtype))
 
     def _packed(self, name: str, layer: torch.nn.MultiheadAttention) -> Iterator[Change]:
         """Open CLIP's attention has the weights of q, k and v in one tensor."""
-        inner, outer = layer.in_proj_weight, layer.out_proj.weight
+        assert layer.in_proj_weight is not None  # as long as q, k and v are of one width
+        inner: torch.Tensor = layer.in_proj_weight
+        outer: torch.Tensor = layer.out_proj.weight
         for net in self._networks:
             modules = [net.get(f"{name}{part}") for part in _ATTENTION_PARTS]
             if None in modules:
@@ -162,23 +164,23 @@ class Loras(NamedLoras):
         try:
             return module.calc_updown(weight)
         except RuntimeError as error:
-            raise self.unfit(module.network.name, module.sd_key, error) from error
+            raise self.mismatch(module.network.name, module.sd_key, error) from error
 
     def _sum(self, module: Any, weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         try:
             return added(weight, delta)
         except RuntimeError as error:
-            raise self.unfit(module.network.name, module.sd_key, error) from error
+            raise self.mismatch(module.network.name, module.sd_key, error) from error
 
 
-def _base(layer: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _base(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The weights that a difference is added to: packed ones (the host's "FP8 weight") may have a finer copy beside.
 
     Not where the main prompt's LoRAs are in the packed ones: the copy is without them.
     """
     weight, bias = layer.weight, getattr(layer, "bias", None)
     finer = getattr(layer, "fp16_weight", None)
-    if finer is None or getattr(layer, "network_current_names", ()):
+    if finer is None or getattr(layer, "network_current_names", None):
         return weight, bias
     if bias is not None:
         bias = layer.fp16_bias.to(bias.device, torch.float32)

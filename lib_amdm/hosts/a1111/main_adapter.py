@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from ...comodels.adapter_use import MainRows
+from ...comodels.adapter_use import AtWork, MainRows
 from ..common.slot import progress
-from .slot import A1111SlotModel
 
 
-class MainAdapter:
+class MainAdapterByCount:
     """An adapter at work on the main model for one pass.
 
     The host evaluates a batch in one call of its model or in several, and may leave the negative prompts out; so the
@@ -20,13 +20,13 @@ class MainAdapter:
     main model's UNet, are not announced, and the adapter does not act in them.
     """
 
-    def __init__(self, denoiser: torch.nn.Module, model: A1111SlotModel) -> None:
-        self.model, self.at_work = model, model.adapter
-        self.rows: MainRows | None = None
+    def __init__(self, denoiser: Any, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]) -> None:
+        self.at_work, self.evaluated = adapter, evaluated
+        self.rows = MainRows([])
         self.progress = 0.0
         inner = denoiser.inner_model
         self.stack = ExitStack()
-        self.stack.enter_context(self.at_work.on(model.model.model.diffusion_model))
+        self.stack.enter_context(adapter.on(unet))
         for handle in (
             denoiser.register_forward_pre_hook(self._evaluation, with_kwargs=True),
             inner.register_forward_pre_hook(self._call),
@@ -43,7 +43,7 @@ class MainAdapter:
 
     def _called(self, inner: Any, args: tuple[Any, ...], output: Any) -> None:
         self.at_work.end_call()
-        self.model.evaluations += 1
+        self.evaluated()
 
     def remove(self) -> None:
         self.stack.close()

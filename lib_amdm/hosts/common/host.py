@@ -1,41 +1,34 @@
-"""What A1111 and its relatives have in common: their lists, their page and their API, in modules of the same names."""
+"""A WebUI of A1111's kin: its lists, its page and its API, in modules of the same names on all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from modules import paths_internal, script_callbacks, scripts, sd_models, shared
+from modules import script_callbacks, scripts, sd_models, shared
 from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
-from ...comodels.adapter_use import Adapters
-from ...comodels.cache import InMemory, Pool, Recent
-from ...comodels.file_list import Folder, find_title, lists, model_folders, readable
+from ...comodels.cache import InMemory
+from ...comodels.file_list import readable
+from .backend import Backend
+from .checkpoint_list import find_checkpoint
+from .kept import Kept
 from .login import guard
-from .lora import LORA_FILES_KEPT
+from .pass_run import PassRun
 
 
 class WebUIHost:
-    """A WebUI as `hosts.protocol.Host` describes it, without a way to run co-models in it.
+    """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives and dies with this object."""
 
-    The pool of co-models lives and dies with this object.
-    """
+    def __init__(self, name: str, backend: Callable[[PassRun], Backend], free: Callable[[], None]) -> None:
+        """backend: makes this host's answers for one pass. free: see `Kept`."""
+        self.name, self.backend, self.kept = name, backend, Kept(free)
 
-    name: str
-
-    def __init__(self) -> None:
-        self.pool = Pool()
-        self.main_texts = Recent()
-        self.lora_files = Recent(LORA_FILES_KEPT)
-        self.adapters = Adapters(*lists(lambda: _folders()[0], lambda: _folders()[1]))
-
-    def free(self) -> None:
-        """Give back the memory of co-models that nothing refers to any more."""
-        raise NotImplementedError
+    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
+        return PassRun(self.kept, self.backend, p, continue_on_error, hook, sampler)
 
     def is_hires_pass(self, p: Any) -> bool:
         return bool(p.is_hr_pass)
@@ -57,27 +50,19 @@ class WebUIHost:
         sd_models.list_models()
 
     def adapter_titles(self) -> list[str]:
-        return self.adapters.files.titles()
+        return self.kept.adapters.files.titles()
 
     def adapter_title(self, name: str) -> str | None:
-        return self.adapters.files.title(name)
+        return self.kept.adapters.files.title(name)
 
     def refresh_adapters(self) -> None:
-        self.adapters.refresh()
+        self.kept.adapters.refresh()
 
     def loaded(self) -> list[InMemory]:
-        return self.pool.listing() + self.adapters.listing()
+        return self.kept.listing()
 
     def unload(self) -> list[InMemory]:
-        self.lora_files.clear()
-        entries = self.pool.unload() + self.adapters.unload()
-        self.free()
-        return entries
-
-    def trim(self, limit: int, adapters: int) -> None:
-        """Keep no more than `limit` co-models. adapters: how many the last pass used."""
-        if self.pool.trim(limit) + self.adapters.trim(limit, adapters):
-            self.free()
+        return self.kept.unload()
 
     def input_accordion(self, value: bool, label: str, elem_id: str) -> Any:
         return InputAccordion(value, label=label, elem_id=elem_id)
@@ -129,26 +114,6 @@ class WebUIHost:
             return guard(dict(login.strip().split(":", 1) for login in given.split(",")))
         # what the page does not show to everybody, the routes do not tell everybody
         return guard(dict(get_gradio_auth_creds()))
-
-
-def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
-    """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
-    known = sd_models.checkpoint_aliases
-    found = known.get(name) or known.get(name.rsplit(" [", 1)[0])
-    if found is None:
-        spelt = {readable(alias): alias for alias in known}
-        title = find_title(name, spelt)
-        found = known[spelt[title]] if title else None
-    return found
-
-
-def _folders() -> tuple[list[Folder], list[Folder]]:
-    """Where adapters and image encoders are, those that the user has named to ControlNet included."""
-    extensions = Path(paths_internal.extensions_dir)
-    installed = sorted(extensions.iterdir()) if extensions.is_dir() else []
-    adapters, encoders = model_folders(Path(paths_internal.models_path), installed)
-    named = (getattr(shared.cmd_opts, "controlnet_dir", None), shared.opts.data.get("control_net_models_path"))
-    return [*adapters, *(Folder(Path(path)) for path in named if path)], encoders
 
 
 def _register(category: str, callback: Callable) -> None:

@@ -14,8 +14,6 @@ from ...adapters.pickles import Refused
 from ...comodels.cache import FileState
 from ...errors import AmdmError
 
-LORA_FILES_KEPT = 4
-
 
 @dataclass(frozen=True)
 class Named:
@@ -27,9 +25,9 @@ class Named:
     dyn: int | None
 
     @classmethod
-    def of(cls, told: Any) -> Named:
+    def of(cls, params: Any) -> Named:
         """Its parts by place or by name, as the host reads them."""
-        places, names = told.positional, told.named
+        places, names = params.positional, params.named
         te = float(names.get("te", places[1] if len(places) > 1 else 1.0))
         unet = float(names.get("unet", places[2] if len(places) > 2 else te))
         dyn = names.get("dyn", places[3] if len(places) > 3 else None)
@@ -44,7 +42,7 @@ class NamedLoras:
         self.error_prefix = error_prefix
         self.host = _host_networks(error_prefix)
         try:
-            self.named = [Named.of(told) for told in named]
+            self.named = [Named.of(params) for params in named]
         except (ValueError, IndexError) as error:
             raise AmdmError(
                 f"{error_prefix}: its prompt has a LoRA that cannot be read ({error}); write <lora:name:weight>."
@@ -74,10 +72,10 @@ class NamedLoras:
         reason = str(error) if isinstance(error, Refused) else type(error).__name__
         return self.error(name, f"cannot be read ({reason}); download it again or choose another")
 
-    def stranger(self, name: str) -> AmdmError:
+    def wrong_family(self, name: str) -> AmdmError:
         return self.error(name, "fits none of the checkpoint's layers; choose one made for its kind")
 
-    def unfit(self, name: str, layer: str, why: object) -> AmdmError:
+    def mismatch(self, name: str, layer: str, why: object) -> AmdmError:
         reason = " ".join(str(why).split())[:100]
         return self.error(name, f"does not fit {layer} ({reason}); choose one made for the checkpoint's kind")
 

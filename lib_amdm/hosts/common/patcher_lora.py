@@ -7,8 +7,7 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -21,57 +20,58 @@ Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
 
 
-class PatcherLoras(NamedLoras):
-    """The LoRAs that a slot's prompt names, on its model; see `common.slot.Lora`."""
+class HostLoras(Protocol):
+    """The host's own functions for LoRAs: which layers they mean, what they are for these, and how they are merged."""
 
-    functions: ModuleType
-    """The host's module that knows which layers LoRAs mean by which names."""
+    def unet_keys(self, unet: torch.nn.Module) -> Keys:
+        """The layers of a UNet by the names that LoRA files have for them."""
 
-    def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent) -> None:
-        """Reads the files; AmdmError in words where one cannot be used."""
-        super().__init__(named, error_prefix)
-        self.files = files
-        self.unet = model.forge_objects.unet.model
-        self.texts = model.forge_objects.clip.cond_stage_model
-        keys = (
-            self.functions.model_lora_keys_unet(self.unet, {}),
-            self.functions.model_lora_keys_clip(self.texts, {}),
-        )
-        weights = [self._read(told) for told in self.on_disk]
-        self.patches = [tuple(self.patches_of(each, of) for of in keys) for each in weights]
-        for told, (unet, texts) in zip(self.named, self.patches):
-            if not unet and not texts:
-                raise self.stranger(told.name)
+    def text_keys(self, texts: torch.nn.Module) -> Keys: ...
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         """The tensors of a file."""
-        raise NotImplementedError
 
     def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        """What a LoRA's tensors are for these layers."""
-        raise NotImplementedError
+        """A LoRA's tensors as patches of these layers."""
 
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
         """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
-        raise NotImplementedError
 
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         """A merged weight in its layer's dtype."""
-        return merged.to(dtype)
+
+
+class PatcherLoras(NamedLoras):
+    """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
+
+    def __init__(
+        self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: HostLoras
+    ) -> None:
+        """Read the files; AmdmError in words where one cannot be used."""
+        super().__init__(named, error_prefix)
+        self.files, self.functions = files, functions
+        self.unet = model.forge_objects.unet.model
+        self.texts = model.forge_objects.clip.cond_stage_model
+        keys = functions.unet_keys(self.unet), functions.text_keys(self.texts)
+        weights = [self._read(entry) for entry in self.on_disk]
+        self.patches = [tuple(functions.patches_of(each, of) for of in keys) for each in weights]
+        for lora, (unet, texts) in zip(self.named, self.patches):
+            if not unet and not texts:
+                raise self.wrong_family(lora.name)
 
     def of_unet(self) -> list[Change]:
-        strengths = [told.unet for told in self.named]
+        strengths = [lora.unet for lora in self.named]
         return list(self._changes(self.unet, [unet for unet, _ in self.patches], strengths))
 
     def of_texts(self) -> list[Change]:
-        strengths = [told.te for told in self.named]
+        strengths = [lora.te for lora in self.named]
         return list(self._changes(self.texts, [texts for _, texts in self.patches], strengths))
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
         def read() -> Mapping[str, torch.Tensor]:
             try:
                 refuse_code(on_disk.filename)
-                return self.tensors_of(on_disk.filename)
+                return self.functions.tensors_of(on_disk.filename)
             except Exception as error:
                 raise self.unreadable(on_disk.name, error) from error
 
@@ -83,10 +83,10 @@ class PatcherLoras(NamedLoras):
     ) -> Iterator[Change]:
         """For every layer that any of the LoRAs changes, its weight with all of them, in the prompt's order."""
         of_key: dict[str, list[tuple[str, list[Any]]]] = {}
-        for told, patched, strength in zip(self.named, patches, strengths):
+        for lora, patched, strength in zip(self.named, patches, strengths):
             for place, patch in patched.items():
                 key, offset, function = (*place, None, None)[:3] if isinstance(place, tuple) else (place, None, None)
-                of_key.setdefault(key, []).append((told.name, [strength, patch, 1.0, offset, function]))
+                of_key.setdefault(key, []).append((lora.name, [strength, patch, 1.0, offset, function]))
         for key, named in of_key.items():
             layer_name, _, parameter = key.rpartition(".")
             layer = model.get_submodule(layer_name)
@@ -101,11 +101,11 @@ class PatcherLoras(NamedLoras):
                 '"Diffusion in Low Bits" at Automatic, or remove it',
             )
         try:
-            merged, said = self.merged([patch for _, patch in named], weight, key)
+            merged, said = self.functions.merged([patch for _, patch in named], weight, key)
         except Exception as error:
-            raise self.unfit(name, key, error) from error
+            raise self.mismatch(name, key, error) from error
         if merged.shape != weight.shape or "MISMATCH" in said:
-            raise self.unfit(name, key, f"it is for another size than {tuple(weight.shape)}")
+            raise self.mismatch(name, key, f"it is for another size than {tuple(weight.shape)}")
         if said:
-            raise self.unfit(name, key, said)
-        return self.rounded(merged, weight.dtype, key)
+            raise self.mismatch(name, key, said)
+        return self.functions.rounded(merged, weight.dtype, key)

@@ -1,47 +1,46 @@
-"""What is said on every WebUI when a checkpoint cannot be used; the hosts find out that it is so."""
+"""The errors for checkpoints that cannot be used, in the same words on every WebUI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ...adapters.pickles import Refused
 from ...errors import AmdmError
-
-ALONE = ("InstructPix2Pix", "unCLIP")
-"""Kinds whose models have inputs of their own, which no other model shares."""
+from ...families import Family
 
 
-def refuse_main(kind: str, name: str, has_sigmas: bool) -> None:
-    """AmdmError where the method is not made for the main checkpoint's kind.
-
-    has_sigmas: whether it predicts eps or v, so that its latents are x0 + sigma * noise.
-    """
-    if not has_sigmas:
+def refuse_main(family: Family, name: str) -> None:
+    """AmdmError where the method is not made for the main checkpoint's family."""
+    if not family.has_sigmas:
         raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {kind}, but the method needs an eps or v model; '
+            f'AMDM: the main checkpoint "{name}" is {family}, but the method needs an eps or v model; '
             "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint."
         )
-    if kind.endswith(ALONE):
+    if family.runs_alone:
         raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {kind}, which cannot be run together with others; '
+            f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with others; '
             "switch AMDM off or choose another checkpoint."
         )
 
 
-def refuse_stranger(slot: int, name: str, kind: str, main_name: str, main_kind: str) -> None:
-    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
-    if kind != main_kind:
+def refuse_other_family(slot: int, info: Any, family: Family, main_info: Any, main_family: Family) -> None:
+    """AmdmError where the two models are not of one family, and so do not share latents or inputs.
+
+    info, main_info: the host's entries for the files.
+    """
+    if family != main_family:
         raise AmdmError(
-            f'AMDM slot {slot}: "{name}" is {kind}, but the main checkpoint "{main_name}" is {main_kind}; '
-            "choose a checkpoint of the same kind."
+            f'AMDM slot {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
+            f"{main_family}; choose a checkpoint of the same kind."
         )
 
 
-def refuse_holes(slot: int, name: str, holes: Sequence[str]) -> None:
+def refuse_missing_tensors(slot: int, name: str, missing: Sequence[str]) -> None:
     """AmdmError where the file lacks weights; the hosts themselves would fill them with something and draw noise."""
-    if holes:
+    if missing:
         raise AmdmError(
-            f'AMDM slot {slot}: "{name}" lacks {len(holes)} tensors that its kind needs (first {holes[0]}); '
+            f'AMDM slot {slot}: "{name}" lacks {len(missing)} tensors that its kind needs (first {missing[0]}); '
             "download it again or choose another checkpoint."
         )
 
@@ -59,10 +58,10 @@ def without_unet(slot: int, name: str) -> AmdmError:
 
 
 def first_line(error: Exception) -> str:
-    """What a library says first, as a part of a sentence."""
+    """A library's first line about an error, as a part of a sentence."""
     return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def one_line(error: Exception) -> str:
-    """What a library says, as a part of a sentence."""
+    """A library's whole text about an error, as a part of a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,10 +1,15 @@
-"""One slot's model in one pass, on every WebUI: found, loaded, its texts encoded, evaluated, let go."""
+"""One slot's model in one pass, on every WebUI: found, loaded, its texts encoded, evaluated, released.
+
+What differs between the WebUIs are the answers of a `Backend`, in each WebUI's own folder.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
@@ -15,8 +20,12 @@ from ...comodels.file_list import readable
 from ...comodels.weight_swap import Change, changed
 from ...errors import AdapterError, AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel
-from .host import find_checkpoint
-from .refusals import one_line
+from . import refusals
+from .backend import Evaluation, SlotLoras
+from .checkpoint_list import find_checkpoint
+from .phrases import Phrases
+
+logger = logging.getLogger(__name__)
 
 LORAS = ("lora", "lyco")
 """What the WebUIs' prompts call LoRAs."""
@@ -29,113 +38,44 @@ def progress(denoiser: Any, step: int) -> float:
     return min(step / denoiser.total_steps, ALMOST_ALL)
 
 
-class Lora(Protocol):
-    """The LoRAs of a slot's own prompt, on its model alone."""
-
-    key: tuple[Any, ...]
-    """What tells them apart."""
-
-    def of_texts(self) -> list[Change]:
-        """The text encoder's other weights."""
-
-    def of_unet(self) -> list[Change]:
-        """The UNet's other weights."""
-
-
 class SlotModel:
-    """One slot's model in one pass: loaded, its texts encoded, ready to denoise. Slot 0 is the main model's adapter."""
+    """One slot's model in one pass. Slot 0 is the main model's adapter."""
 
-    memory_remedy: str
-    nan_remedy: str
-    texts: Recent
     model: Any
-    lora: Lora | None = None
+    texts: Recent
+    loras: SlotLoras | None = None
+    changes: list[Change] | None = None
     adapter: AtWork | None = None
 
     def __init__(self, run: Any, number: int, slot: CoModel) -> None:
-        self.run, self.number, self.slot = run, number, slot
+        """Find it, load it and encode its texts; AmdmError in words. run: the `PassRun`."""
+        self.run, self.backend, self.number, self.slot = run, run.backend, number, slot
         self.evaluations = 0
         self.is_main = slot.checkpoint == MAIN_CHECKPOINT
-        self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
-        self.title = MAIN_CHECKPOINT if self.is_main else readable(self.info.title)
+        self.info = run.main.sd_checkpoint_info if self.is_main else self._found()
         shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
         with self._in_words("loading"):
-            if self.is_main:
-                self.model, self.texts = run.main, run.host.main_texts
-            else:
-                self._load()
-                self.title = readable(self.info.title)
+            self._load()
+            self.title = MAIN_CHECKPOINT if self.is_main else readable(self.info.title)
             self.cond, self.uncond = self._encode()
-            self.changes: list[Change] = []
-            self._apply_lora()
-            if slot.adapted.used:
-                self.adapter = run.host.adapters.prepare(slot.adapted, self._place())
+            if not self.backend.unet_is_final_in_pass:
+                self._compute_loras()
+            if slot.adapter_settings.used:
+                self.adapter = run.kept.adapters.prepare(slot.adapter_settings, self._place())
+
+    # found and loaded
 
     @property
     def error_prefix(self) -> str:
-        """What opens a complaint."""
+        """The beginning of an error's text."""
         return f"AMDM slot {self.number}" if self.number else "AMDM"
 
     @property
     def panel_label(self) -> str:
-        """What the slot's controls are called in a complaint."""
+        """The name of the slot's controls in an error's text."""
         return f"co-model {self.number}" if self.number else "the main adapter"
 
-    def _apply_lora(self) -> None:
-        """Compute the UNet's other weights, where this is possible before the pass."""
-        self.changes = self.lora.of_unet() if self.lora else []
-
-    def _place(self) -> Place:
-        """This model, for an adapter to be put on."""
-        raise NotImplementedError
-
-    def _lora(self, named: Sequence[Any]) -> Lora:
-        """The LoRAs that the slot's prompt names, as the host's parser gives them."""
-        raise NotImplementedError
-
-    def _load(self) -> None:
-        """Set the model and its texts, ready for this pass."""
-        raise NotImplementedError
-
-    def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
-        """The denoised latent after guidance, as the host's own denoiser gives it for its main model."""
-        raise NotImplementedError
-
-    def _dialect(self) -> tuple[Any, ...]:
-        """What, beside a text and its schedule, decides how this model encodes it."""
-        raise NotImplementedError
-
-    def _encoding(self) -> AbstractContextManager[None]:
-        """Around the encoding of a text: ready to encode, and what the host notes of it is not noted of co-models."""
-        raise NotImplementedError
-
-    def park(self) -> None:
-        """After the early steps: make room on the GPU, where the host does not do so by itself."""
-
-    def let_go(self) -> None:
-        """Refer to the model no more: the pass may hold this object for a while, and the pool may drop the model."""
-        self.model = self.adapter = self.lora = None
-        self.changes = []
-
-    @property
-    def cond_scale(self) -> float:
-        """The slot's own guidance scale, or the main model's."""
-        return self.slot.cfg_scale or self.run.cond_scale
-
-    def told(self, sigma: float) -> Hashable:
-        """Which parts of the scheduled prompts hold in this step, of this model and of the main one, and whether their
-        adapters work in it."""
-        step, hook = self.run.denoiser.step - 1, self.run.hook
-        texts = tuple(_scheduled(each, step) for each in (self.cond, self.uncond, hook["c"], hook["uc"]))
-        share = progress(self.run.denoiser, step)
-        models = (model for model in (self, self.run.main_model) if model is not None and model.adapter)
-        return texts, tuple(share < model.slot.until for model in models)
-
-    def _needs_negative(self) -> bool:
-        """Whether the negative prompt is encoded at all."""
-        return True
-
-    def _find(self) -> sd_models.CheckpointInfo:
+    def _found(self) -> sd_models.CheckpointInfo:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(
@@ -144,28 +84,44 @@ class SlotModel:
             )
         return info
 
+    def _load(self) -> None:
+        run, backend = self.run, self.backend
+        if self.is_main:
+            self.model, self.texts = run.main, run.kept.main_texts
+            return
+        load = partial(backend.load, self.info, self.number)
+        loaded = run.kept.pool.get(self.info.filename, backend.variant(), load)
+        self.model, self.texts = backend.model_of(loaded.model), loaded.texts
+        # once more, because a kept one may have been loaded beside another main model
+        refusals.refuse_other_family(
+            self.number, self.info, backend.family(self.model), run.main.sd_checkpoint_info, backend.family(run.main)
+        )
+        backend.prepare(loaded.model)
+
+    # its texts and LoRAs
+
     def _encode(self) -> tuple[Any, Any]:
         """The slot's own texts, or the main prompt's, through this model's text encoder, as the host schedules them."""
         p, hook = self.run.p, self.run.hook
-        mains = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
+        main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
-        wanted = (True, self._needs_negative())
+        needed = (True, self.backend.needs_negative(self.slot.cfg_scale))
         prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
         negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
-        loras = [named for kind in LORAS for named in networks.pop(kind, [])]
+        named = [each for kind in LORAS for each in networks.pop(kind, [])]
         self._refuse_networks(networks, "prompt")
         self._refuse_networks(others, "negative prompt")
-        self.lora = self._lora(loras) if loras else None
-        conds = []
-        for given, main, encoder, ready, want in zip(
-            (prompt, negative), mains, encoders, (hook["c"], hook["uc"]), wanted
+        self.loras = self.backend.loras(self.model, named, self.error_prefix) if named else None
+        conds: list[Any] = []
+        for own, main, encoder, ready, is_needed in zip(
+            (prompt, negative), main_texts, encoders, (hook["c"], hook["uc"]), needed
         ):
-            if not want:
+            if not is_needed:
                 conds.append(None)
-            elif self.is_main and not given.strip() and ready is not None and not self.lora:
+            elif self.is_main and not own.strip() and ready is not None and not self.loras:
                 conds.append(ready)
             else:
-                conds.append(self._encoded([given] * len(main) if given.strip() else main, encoder))
+                conds.append(self._encoded([own] * len(main) if own.strip() else main, encoder))
         return conds[0], conds[1]
 
     def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
@@ -175,11 +131,11 @@ class SlotModel:
                 "co-models cannot load there; remove it."
             )
 
-    def _encoded(self, texts: list[str], encoder: Callable[..., Any]) -> Any:
+    def _encoded(self, texts: Sequence[str], encoder: Callable[..., Any]) -> Any:
         p = self.run.p
         hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
         width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
-        texts = prompt_parser.SdConditioning(texts, is_negative_prompt=negative, width=width, height=height)
+        conditioning = prompt_parser.SdConditioning(texts, is_negative_prompt=negative, width=width, height=height)
         config = sd_samplers.find_sampler_config(p.sampler_name)
         steps = config.total_steps(p.steps) if config else p.steps
         hires_steps = None
@@ -189,20 +145,69 @@ class SlotModel:
         old = shared.opts.use_old_scheduling
 
         def encode() -> Any:
-            with self.encoding():
-                return encoder(self.model, texts, steps, hires_steps, old)
+            with self._encoding():
+                return encoder(self.model, conditioning, steps, hires_steps, old)
 
-        return self.texts.get((tuple(texts), negative, width, height, steps, hires_steps, *self.text_key()), encode)
+        key = (tuple(conditioning), negative, width, height, steps, hires_steps, *self._text_key())
+        logger.debug(
+            "%s: %s %s: %s, LoRAs %s",
+            self.error_prefix,
+            self.title,
+            "has kept" if key in self.texts else "encodes",
+            list(dict.fromkeys(conditioning)),
+            self.loras.key if self.loras else "none",
+        )
+        return self.texts.get(key, encode)
 
-    def text_key(self) -> tuple[Any, ...]:
-        """What, beside a text and its schedule, decides how this model encodes it, its own LoRAs included."""
-        return (*self._dialect(), self.lora.key if self.lora else ())
+    def _text_key(self) -> tuple[Any, ...]:
+        """Everything but a text and its schedule that decides how this model encodes it."""
+        return (*self.backend.text_options(self.model), self.loras.key if self.loras else ())
 
     @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """Around the encoding of a text by this model, with its own LoRAs."""
-        with self._encoding(), changed(self.lora.of_texts() if self.lora else []):
+    def _encoding(self) -> Iterator[None]:
+        """A context in which this model encodes texts with its own LoRAs."""
+        with self.backend.encoding(self.model), changed(self.loras.of_texts() if self.loras else []):
             yield
+
+    def _compute_loras(self) -> list[Change]:
+        """The UNet's other weights, computed once."""
+        if self.changes is None:
+            self.changes = self.loras.of_unet() if self.loras else []
+        return self.changes
+
+    def _with_loras(self) -> AbstractContextManager[None]:
+        return changed(self._compute_loras())
+
+    # its adapter
+
+    def _place(self) -> Place:
+        backend, encoder = self.backend, self.backend.phrase_encoder(self.model)
+        device, dtype = backend.adapter_numbers(self.model)
+        phrases = None
+        if encoder is not None:
+            kept = self.texts, self._text_key()
+            phrases = Phrases(self.model, encoder, kept, self._encoding, self.error_prefix)
+        return Place(
+            unet=backend.unet(self.model),
+            family=backend.family(self.model),
+            phrases=phrases,
+            seeds=self.run.seeds,
+            device=device,
+            dtype=dtype,
+            error_prefix=self.error_prefix,
+            panel_label=self.panel_label,
+        )
+
+    # evaluated
+
+    def state_key(self, sigma: float) -> Hashable:
+        """The parts of the scheduled prompts that hold in this step, of this model and of the main one, and whether
+        their adapters work in it (`sampling.CoRun.state_key`)."""
+        step, hook = self.run.denoiser.step - 1, self.run.hook
+        texts = tuple(_scheduled(each, step) for each in (self.cond, self.uncond, hook["c"], hook["uc"]))
+        share = progress(self.run.denoiser, step)
+        models = (model for model in (self, self.run.main_model) if model is not None and model.adapter)
+        return texts, tuple(share < model.slot.until for model in models)
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The model's denoised latent after guidance (`sampling.CoRun.denoise`)."""
@@ -213,25 +218,37 @@ class SlotModel:
             return x
         step = run.denoiser.step - 1
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
+        texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
         try:
             with self._in_words("running"):
-                denoised = self._denoised(x, sigma, step)
-            self._refuse_nan(denoised)
+                evaluation = Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
+                denoised = self.backend.denoised(evaluation)
         except AmdmError as error:
             run.failed(error)
             return x
-        self.evaluations += 1
+        self.count_evaluation()
         return denoised
 
-    def _refuse_nan(self, denoised: torch.Tensor) -> None:
-        if not shared.cmd_opts.disable_nan_check and not torch.isfinite(denoised).all():
-            raise AmdmError(
-                f'{self.error_prefix}: "{self.info.name}" gave NaN; choose another checkpoint, or {self.nan_remedy}.'
-            )
+    def count_evaluation(self) -> None:
+        self.evaluations += 1
+
+    def gave_nan(self) -> None:
+        """Fail the pass: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        self.evaluations -= 1
+        remedy = f"choose another checkpoint, or {self.backend.nan_remedy}"
+        self.run.failed(AmdmError(f'{self.error_prefix}: "{self.info.name}" gave NaN; {remedy}.'))
+
+    # released
+
+    def release(self) -> None:
+        """Make room on the GPU, and refer to the model no more: the pass may hold this object for a while, and the
+        cache may drop the model."""
+        self.backend.park(self.model, self.adapter)
+        self.model = self.adapter = self.loras = self.changes = None
 
     @contextmanager
     def _in_words(self, doing: str) -> Iterator[None]:
-        """Whatever goes wrong becomes one sentence that names the slot, the file and the remedy."""
+        """Turn whatever goes wrong into one sentence that names the slot, the file and the remedy."""
         try:
             yield
         except AmdmError:
@@ -239,20 +256,20 @@ class SlotModel:
         except AdapterError as error:
             raise AmdmError(f"{self.error_prefix}: {error}") from error
         except torch.cuda.OutOfMemoryError as error:
-            self.run.host.unload()
+            self.run.kept.unload()
             raise AmdmError(
                 f'{self.error_prefix}: there is not enough GPU memory for "{self.info.name}" beside the main '
-                f"checkpoint; use fewer co-models, a smaller picture, or {self.memory_remedy}."
+                f"checkpoint; use fewer co-models, a smaller picture, or {self.backend.memory_remedy}."
             ) from error
         except Exception as error:
             raise AmdmError(
-                f'{self.error_prefix}: {doing} "{self.info.name}" failed ({one_line(error)}); '
+                f'{self.error_prefix}: {doing} "{self.info.name}" failed ({refusals.one_line(error)}); '
                 "choose another checkpoint or empty the slot."
             ) from error
 
 
 def _scheduled(cond: Any, step: int) -> tuple[int, ...]:
-    """Which entry of each of its schedules holds in a step."""
+    """The entry of each of its schedules that holds in a step."""
     if cond is None:
         return ()
     images = getattr(cond, "batch", None)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from backend import memory_management
 
 from ..common.host import WebUIHost
-from .run import ForgeRun
+from .backend import ForgeBackend
 
 
-class Forge(WebUIHost):
-    """The WebUI as `hosts.protocol.Host` describes it."""
-
-    name = "Forge"
-
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ForgeRun:
-        return ForgeRun(self, p, goes_on, hook, sampler)
-
-    def free(self) -> None:
-        # an engine refers to itself, and the memory manager keeps what is referred to
-        gc.collect()
-        memory_management.cleanup_models()
-        memory_management.soft_empty_cache()
+def _free() -> None:
+    # an engine refers to itself, and the memory manager keeps what is referred to
+    gc.collect()
+    memory_management.cleanup_models()
+    memory_management.soft_empty_cache()
 
 
-HOST = Forge()
+HOST = WebUIHost("Forge", ForgeBackend, _free)

@@ -18,6 +18,7 @@ from modules import sd_models, shared
 
 from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
+from ...families import Family, inputs_of
 from ..common import refusals
 
 FAMILIES = {
@@ -29,7 +30,6 @@ FAMILIES = {
 }
 """Kinds of engines in a user's words; those of other models (Flux, Chroma) are called so already."""
 
-INPUTS = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling", 8: " InstructPix2Pix"}
 UNUSED = ("logit_scale", "text_projection.weight")
 """Ends of names that some files leave out and that no prediction needs."""
 
@@ -37,8 +37,11 @@ WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
 
-class CoModel(torch.nn.Module):
-    """What is kept of an engine, as one module: its UNet, its text encoders, and the engine that uses them."""
+class LoadedEngine(torch.nn.Module):
+    """The parts of an engine that are kept, as one module: its UNet, its text encoders, and the engine itself."""
+
+    engine: Any
+    unet: Any
 
     def __init__(self, engine: Any) -> None:
         super().__init__()
@@ -67,39 +70,29 @@ def additional_modules() -> list[str]:
 
 
 def variant() -> tuple[Any, ...]:
-    """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
+    """The options that decide, beside the file, how a checkpoint is loaded."""
     return (*additional_modules(), str(dynamic_args.get("forge_unet_storage_dtype")), dynamic_args["embedding_dir"])
 
 
-def family(kind: type | None, unet_config: Mapping[str, Any]) -> str:
-    """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
-    name = kind.__name__ if kind else "of an unknown kind"
-    if name not in FAMILIES or FAMILIES[name] == "SD3":
-        return FAMILIES.get(name, name)
-    if FAMILIES[name] == "SD2" and unet_config.get("adm_in_channels"):
-        return "SD2 unCLIP"
-    channels = unet_config["in_channels"]
-    return FAMILIES[name] + INPUTS.get(channels, f" with {channels} input channels")
+def family(kind: type | None, unet_config: Mapping[str, Any], has_sigmas: bool = True) -> Family:
+    """The family of a kind of engine. has_sigmas: see `Family`."""
+    engine = kind.__name__ if kind else "of an unknown kind"
+    name = FAMILIES.get(engine, engine)
+    if engine not in FAMILIES or name == "SD3":
+        return Family(name, has_sigmas=has_sigmas)
+    if name == "SD2" and unet_config.get("adm_in_channels"):
+        return Family(name, "unCLIP", has_sigmas)
+    return Family(name, inputs_of(unet_config["in_channels"]), has_sigmas)
 
 
 def predicts(engine: Any) -> str:
-    """What the model's network gives: "epsilon", "v_prediction" or another."""
+    """The network's prediction type: "epsilon", "v_prediction" or another."""
     return engine.forge_objects.unet.model.predictor.prediction_type
 
 
-def family_of(engine: Any) -> str:
-    return family(type(engine), engine.model_config.unet_config)
-
-
-def refuse_main(main: Any) -> None:
-    """AmdmError where the method is not made for the main model's kind."""
-    has_sigmas = predicts(main) in ("epsilon", "v_prediction")
-    refusals.refuse_main(family_of(main), main.sd_checkpoint_info.name, has_sigmas)
-
-
-def refuse_stranger(kind: str, info: Any, main: Any, slot: int) -> None:
-    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
-    refusals.refuse_stranger(slot, info.name, kind, main.sd_checkpoint_info.name, family_of(main))
+def family_of(engine: Any) -> Family:
+    has_sigmas = predicts(engine) in ("epsilon", "v_prediction")
+    return family(type(engine), engine.model_config.unet_config, has_sigmas)
 
 
 @torch.inference_mode()
@@ -111,7 +104,8 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
     """
     parts, guess = _read(info, slot)
     kind = next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)
-    refuse_stranger(family(kind, guess.unet_config), info, main, slot)
+    own = family(kind, guess.unet_config)
+    refusals.refuse_other_family(slot, info, own, main.sd_checkpoint_info, family_of(main))
     repository = Path(loader.dir_path) / "huggingface" / guess.huggingface_repo
     components: dict[str, Any] = {}
     # some modules draw numbers, from the generator that the host encodes pictures with
@@ -121,17 +115,18 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
                 components[name] = _component(guess, name, entry, repository, parts.get(name), info, slot)
         scheduler = components["scheduler"].config
         scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
+        assert kind is not None  # or it would be of another family than the main model
         engine = kind(estimated_config=guess, huggingface_components=components)
     for encoder in engine.forge_objects.clip.cond_stage_model.children():
         # as the host does when it first encodes; done now, co-models with equal embeddings can share them
         encoder.transformer.text_model.embeddings.to(torch.float32)
     engine.sd_checkpoint_info = info
     engine.filename = info.filename
-    return Loaded(info.title, CoModel(engine))
+    return Loaded(info.title, LoadedEngine(engine))
 
 
 def _read(info: Any, slot: int) -> tuple[dict[str, dict[str, torch.Tensor]], Any]:
-    """The file's tensors by component, and what kind of model the host takes it for."""
+    """The file's tensors by component, and the kind of model that the host takes it for."""
     try:
         additional = additional_modules()
         for filename in (info.filename, *additional):
@@ -158,8 +153,9 @@ def _component(
         raise refusals.without_unet(slot, info.name)
     made = loader.load_huggingface_component(guess, name, *entry, str(repository), weights)
     if isinstance(made, torch.nn.Module):
-        holes = [key for key in _needed(made) if key not in weights and not key.endswith(UNUSED)]
-        refusals.refuse_holes(slot, info.name, holes)
+        weights = weights or {}
+        missing = [key for key in _needed(made) if key not in weights and not key.endswith(UNUSED)]
+        refusals.refuse_missing_tensors(slot, info.name, missing)
     return made
 
 
@@ -182,7 +178,7 @@ def _needed(model: torch.nn.Module) -> Iterator[str]:
 
 
 def _prediction(info: Any, guess: Any) -> str | None:
-    """What the UNet predicts: as the .yaml beside the file says, or as the host guesses."""
+    """The UNet's prediction type: as the .yaml beside the file says, or as the host guesses."""
     beside = Path(info.filename).with_suffix(".yaml")
     params = {}
     if beside.is_file():

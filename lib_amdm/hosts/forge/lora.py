@@ -11,13 +11,17 @@ import torch
 from backend.patcher import lora
 from backend.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, PatcherLoras, Patches
+from ..common.patcher_lora import Keys, Patches
 
 
-class Loras(PatcherLoras):
-    """The LoRAs that a slot's prompt names, on its engine."""
+class HostLoras:
+    """`common.patcher_lora.HostLoras`."""
 
-    functions = lora
+    def unet_keys(self, unet: torch.nn.Module) -> Keys:
+        return lora.model_lora_keys_unet(unet, {})
+
+    def text_keys(self, texts: torch.nn.Module) -> Keys:
+        return lora.model_lora_keys_clip(texts, {})
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         return load_torch_file(filename, safe_load=True)
@@ -28,7 +32,10 @@ class Loras(PatcherLoras):
             return lora.load_lora(weights, keys)[0]
 
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        told = StringIO()
-        with redirect_stdout(told):
+        said = StringIO()
+        with redirect_stdout(said):
             merged = lora.merge_lora_to_weight(patches, weight, key, torch.float32)
-        return merged, told.getvalue() if "MISMATCH" in told.getvalue() else ""
+        return merged, said.getvalue() if "MISMATCH" in said.getvalue() else ""
+
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        return merged.to(dtype)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from ldm_patched.modules import model_management
 
 from ..common.host import WebUIHost
-from .run import ReForgeRun
+from .backend import ReForgeBackend
 
 
-class ReForge(WebUIHost):
-    """The WebUI as `hosts.protocol.Host` describes it."""
-
-    name = "reForge"
-
-    def run(self, p: Any, goes_on: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> ReForgeRun:
-        return ReForgeRun(self, p, goes_on, hook, sampler)
-
-    def free(self) -> None:
-        # the memory manager holds models weakly, but they refer to themselves
-        gc.collect()
-        model_management.soft_empty_cache()
+def _free() -> None:
+    # the memory manager holds models weakly, but they refer to themselves
+    gc.collect()
+    model_management.soft_empty_cache()
 
 
-HOST = ReForge()
+HOST = WebUIHost("reForge", ReForgeBackend, _free)

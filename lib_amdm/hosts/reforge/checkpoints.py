@@ -16,9 +16,9 @@ from modules_forge.forge_util import apply_circular_forge
 
 from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
+from ...families import Family, inputs_of
 from ..common import refusals
 
-INPUTS = {4: "", 9: " inpainting", 5: " depth", 7: " upscaling", 8: " InstructPix2Pix"}
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 """Text encoders that are in memory under the names they have in the file."""
 
@@ -28,8 +28,11 @@ SD2_TEXTS = 1024
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
 
-class CoModel(torch.nn.Module):
-    """What is kept of a model, as one module: its UNet, its text encoders, and the model that uses them."""
+class LoadedEngine(torch.nn.Module):
+    """The parts of a model that are kept, as one module: its UNet, its text encoders, and the model that uses them."""
+
+    engine: Any
+    unet: Any
 
     def __init__(self, engine: Any) -> None:
         super().__init__()
@@ -55,43 +58,31 @@ class CoModel(torch.nn.Module):
 
 
 def variant() -> tuple[Any, ...]:
-    """What, beside the file, decides how a checkpoint is loaded; another variant is another model in the pool."""
+    """The options that decide, beside the file, how a checkpoint is loaded."""
     return (getattr(shared.opts, "sd_text_encoder", None), str(shared.cmd_opts.embeddings_dir))
 
 
-def family_of(model: Any) -> str:
-    """The model's family in a user's words; models of one family share their latent space and their UNet's inputs."""
+def family_of(model: Any) -> Family:
     flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd1": "SD1"}
     name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "of an unknown kind")
     unet = model.forge_objects.unet.model
     config = unet.model_config.unet_config
     if not _has_sigmas(model):
-        return name if name == "SD3" else type(unet).__name__
+        return Family(name if name == "SD3" else type(unet).__name__, has_sigmas=False)
     if name == "SD1" and config.get("context_dim") == SD2_TEXTS:
         name = "SD2"  # the host's own flag never says so
     if name == "SD2" and config.get("adm_in_channels"):
-        return "SD2 unCLIP"
-    channels = config.get("in_channels", 4)
-    return name + INPUTS.get(channels, f" with {channels} input channels")
+        return Family(name, "unCLIP")
+    return Family(name, inputs_of(config.get("in_channels", 4)))
 
 
 def predicts_v(model: Any) -> bool:
-    """Whether the network gives v; the host's own type of a model may still say eps then."""
+    """True where the network gives v; the host's own type of a model may still say eps then."""
     return isinstance(model.forge_objects.unet.model.model_sampling, V_PREDICTION)
 
 
 def _has_sigmas(model: Any) -> bool:
     return model.forge_objects.unet.model.model_type.name in ("EPS", "V_PREDICTION")
-
-
-def refuse_main(main: Any) -> None:
-    """AmdmError where the method is not made for the main model's kind."""
-    refusals.refuse_main(family_of(main), main.sd_checkpoint_info.name, _has_sigmas(main))
-
-
-def refuse_stranger(kind: str, info: Any, main: Any, slot: int) -> None:
-    """AmdmError where the two models are not of one kind, and so do not share latents or inputs."""
-    refusals.refuse_stranger(slot, info.name, kind, main.sd_checkpoint_info.name, family_of(main))
 
 
 @torch.inference_mode()
@@ -103,12 +94,12 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
     with torch.random.fork_rng(devices=[]), _text_encoder_choice_kept():
         engine = forge_loader.load_model_for_a1111(timer=Timer(), checkpoint_info=info, state_dict=weights)
     engine.filename = info.filename
-    refuse_stranger(family_of(engine), info, main, slot)
-    refusals.refuse_holes(slot, info.name, list(_holes(engine, names)))
+    refusals.refuse_other_family(slot, info, family_of(engine), main.sd_checkpoint_info, family_of(main))
+    refusals.refuse_missing_tensors(slot, info.name, list(_missing(engine, names)))
     engine.first_stage_model = None
     for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):
         objects.vae = objects.clipvision = None
-    return Loaded(info.title, CoModel(engine))
+    return Loaded(info.title, LoadedEngine(engine))
 
 
 def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
@@ -123,7 +114,7 @@ def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _holes(engine: Any, names: set[str]) -> Iterator[str]:
+def _missing(engine: Any, names: set[str]) -> Iterator[str]:
     """Weights that the file does not have, of the parts that are in memory under the file's names."""
     parts: dict[str, torch.nn.Module] = {"model.diffusion_model.": engine.forge_objects.unet.model.diffusion_model}
     for prefix in SAME_NAMES:
@@ -154,6 +145,6 @@ def _text_encoder_choice_kept() -> Iterator[None]:
             setattr(sd_text_encoder, name, value)
 
 
-def bring_texts(engine: Any) -> None:
+def load_text_encoder_to_gpu(engine: Any) -> None:
     """Have a model's text encoder where it encodes; the host itself brings only the main one's."""
     model_management.load_model_gpu(engine.forge_objects.clip.patcher)

@@ -14,13 +14,17 @@ from ldm_patched.modules.lora_convert import convert_lora
 from ldm_patched.modules.model_patcher import string_to_seed
 from ldm_patched.modules.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, PatcherLoras, Patches
+from ..common.patcher_lora import Keys, Patches
 
 
-class Loras(PatcherLoras):
-    """The LoRAs that a slot's prompt names, on its model."""
+class HostLoras:
+    """`common.patcher_lora.HostLoras`."""
 
-    functions = lora
+    def unet_keys(self, unet: torch.nn.Module) -> Keys:
+        return lora.model_lora_keys_unet(unet, {})
+
+    def text_keys(self, texts: torch.nn.Module) -> Keys:
+        return lora.model_lora_keys_clip(texts, {})
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         return convert_lora(load_torch_file(filename, safe_load=True))
@@ -29,10 +33,10 @@ class Loras(PatcherLoras):
         return lora.load_lora(weights, keys, log_missing=False)
 
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        with warnings_of_host() as told:
+        with warnings_of_host() as warnings:
             # it adds to what it is given
             merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
-        return merged, " ".join(told)
+        return merged, " ".join(warnings)
 
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         # to 8 bits by lot, but by the same one for a layer every time
@@ -42,18 +46,18 @@ class Loras(PatcherLoras):
 class _Collector(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 @contextmanager
 def warnings_of_host() -> Iterator[list[str]]:
-    """What is logged in the meantime: the host says so where it leaves a patch out, and goes on."""
+    """Collect what is logged in the meantime: the host says so where it leaves a patch out, and goes on."""
     collector, root = _Collector(), logging.getLogger()
     root.addHandler(collector)
     try:
-        yield collector.told
+        yield collector.messages
     finally:
         root.removeHandler(collector)

@@ -28,8 +28,9 @@ from ...comodels.cache import FileState, InMemory, Loaded, Pool
 from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, mixed
 from ...errors import AmdmError
+from ...families import Family
 from ...sampling import CoRun
-from ...settings import MAIN_CHECKPOINT, Adapted, CoModel, Settings
+from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 from . import sampling
 from .checkpoint_file import SUFFIXES, CheckpointFile
 from .model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, Denoiser, StandaloneModel
@@ -223,13 +224,15 @@ class Standalone:
             self.autoencoders.unload()
             return self.pool.unload() + self.adapters.unload()
 
-    def adapter_on(self, model: StandaloneModel, adapted: Adapted, seeds: Sequence[int], slot: int) -> AtWork | None:
+    def adapter_on(
+        self, model: StandaloneModel, settings: AdapterSettings, seeds: Sequence[int], slot: int
+    ) -> AtWork | None:
         """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""
-        if not adapted.used:
+        if not settings.used:
             return None
         error_prefix, panel_label = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
-        place = Place(model.unet, "SD1", model, seeds, self.device, self.dtype, error_prefix, panel_label)
-        return self.adapters.prepare(adapted, place)
+        place = Place(model.unet, Family("SD1"), model, seeds, self.device, self.dtype, error_prefix, panel_label)
+        return self.adapters.prepare(settings, place)
 
     # a picture
 
@@ -238,19 +241,20 @@ class Standalone:
         job: Job,
         settings: Settings | None = None,
         progress: Callable[[int, int], None] | None = None,
-        going: Callable[[], bool] | None = None,
+        keep_drawing: Callable[[], bool] | None = None,
     ) -> Result:
         """Draw the batch, with the co-models of `settings` where they are switched on.
 
-        progress(step, steps) is told of each sampling step. going() is asked in each; once it says no, Interrupted is
-        raised. AmdmError says in one sentence what is wrong.
+        progress(step, steps) is told of each sampling step. keep_drawing() is asked in each; once it says no,
+        Interrupted is raised. AmdmError says in one sentence what is wrong.
         """
         job.check()
         job, settings = job.with_its_seeds(), settings or Settings()
         func = sampling.find_sampler(job.sampler)
         with self._drawing:
             try:
-                return self._drawn(job, settings, func, _reporter(job.steps, progress, going), time.perf_counter())
+                report = _reporter(job.steps, progress, keep_drawing)
+                return self._drawn(job, settings, func, report, time.perf_counter())
             except torch.cuda.OutOfMemoryError as error:
                 self.unload()
                 raise AmdmError(
@@ -267,7 +271,7 @@ class Standalone:
         began: float,
     ) -> Result:
         comments = []
-        slots = settings.active if settings.co_runs else ()
+        slots = settings.active if settings.mixes else ()
         if slots and settings.which_pass == "hires":
             comments.append('AMDM: "pass" is set to hires, but there is one pass here, so no co-model was run.')
             slots = ()
@@ -329,7 +333,7 @@ class _SlotModel:
         loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
         self.title = loaded.name
         count = len(job.prompts)
-        self.adapter = host.adapter_on(loaded.model, slot.adapted, job.seeds, number)
+        self.adapter = host.adapter_on(loaded.model, slot.adapter_settings, job.seeds, number)
         self.denoiser: Denoiser = loaded.model.denoiser(
             [slot.prompt] * count if slot.prompt else job.prompts,
             [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
@@ -343,29 +347,35 @@ class _SlotModel:
         own, main = (model.wrap.sigmas[-1].item() for model in (self.denoiser.model, self.main))
         # above what the main model knows itself, both are shown what neither does
         highest = own if own < main else None
-        size, told = job.latent_size, self.told if self.adapter else None
-        return co_run(self.number, self.slot, self.denoise, job.seeds, size, sigma_max=highest, told=told)
+        return co_run(
+            self.number,
+            self.slot,
+            self.denoiser,
+            job.seeds,
+            job.latent_size,
+            sigma_max=highest,
+            state_key=self.state_key if self.adapter else None,
+            on_nan=self.gave_nan,
+        )
 
-    def told(self, sigma: float) -> bool:
+    def state_key(self, sigma: float) -> bool:
         """Whether the slot's adapter works at a noise level."""
         return self.progress(sigma) < self.slot.until
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        denoised = self.denoiser(x, sigma)
-        if not torch.isfinite(denoised).all():
-            raise AmdmError(
-                f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
-            )
-        return denoised
+    def gave_nan(self) -> None:
+        """Fail the picture: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        raise AmdmError(
+            f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
+        )
 
 
 def _reporter(
-    steps: int, progress: Callable[[int, int], None] | None, going: Callable[[], bool] | None
+    steps: int, progress: Callable[[int, int], None] | None, keep_drawing: Callable[[], bool] | None
 ) -> Callable[[dict[str, Any]], None]:
     """What k-diffusion calls back in each step; DPM adaptive may take more steps than it was asked for."""
 
     def report(told: dict[str, Any]) -> None:
-        if going is not None and not going():
+        if keep_drawing is not None and not keep_drawing():
             raise Interrupted
         if progress is not None:
             progress(min(told["i"] + 1, steps), steps)

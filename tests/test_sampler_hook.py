@@ -1,4 +1,4 @@
-"""How a run hangs on a sampler: it stands in for its function, and leaves nothing behind."""
+"""The sampler hook: it stands in for a sampler's function, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.sampling import CoRun
-from lib_amdm.settings import AUTO, Adapted, CoModel, Settings, SettingsError
-from lib_amdm.webui import run
+from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
+from lib_amdm.webui import sampler_hook
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
 
@@ -25,7 +25,7 @@ def sample_plain(model, x, sigmas, extra_args=None, callback=None, disable=None)
 
 
 class Note:
-    """Stands in for a run, and notes that it was asked."""
+    """A stand-in that notes that it was asked."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -41,40 +41,40 @@ def sampler():
 
 
 def test_the_stand_in_has_the_signature_that_the_host_reads(sampler):
-    run.attach(sampler, Note())
+    sampler_hook.attach(sampler, Note())
     assert inspect.signature(sampler.func) == inspect.signature(sample_plain)
     assert sampler.func("m", "x", sigmas="s", callback=None) == ("m", "x", "s")
 
 
 def test_nothing_to_run_leaves_the_sampler_as_it_was(sampler):
     before = dict(vars(sampler))
-    run.attach(sampler, None)
+    sampler_hook.attach(sampler, None)
     assert vars(sampler) == before
 
 
 def test_a_sampler_that_lives_on_is_pointed_at_the_next_run_and_never_wrapped_twice(sampler):
     first, second = Note(), Note()
-    run.attach(sampler, first)
+    sampler_hook.attach(sampler, first)
     wrapped = sampler.func
-    run.attach(sampler, second)
+    sampler_hook.attach(sampler, second)
     assert sampler.func is wrapped
     sampler.func("m", "x", sigmas="s")
     assert (first.asked, second.asked) == (0, 1)
-    assert run.original(sampler) is sample_plain
-    run.attach(sampler, None)
+    assert sampler_hook.original(sampler) is sample_plain
+    sampler_hook.attach(sampler, None)
     assert vars(sampler) == {"func": sample_plain}
 
 
 def test_another_extensions_wrapper_around_ours_stays_and_ours_falls_silent(sampler):
     note = Note()
-    run.attach(sampler, note)
+    sampler_hook.attach(sampler, note)
 
     @functools.wraps(sampler.func)
     def theirs(*args, __inner=sampler.func, **kwargs):
         return ("theirs", *__inner(*args, **kwargs))
 
     sampler.func = theirs
-    run.attach(sampler, None)
+    sampler_hook.attach(sampler, None)
     assert sampler.func("m", "x", sigmas="s") == ("theirs", "m", "x", "s")
     assert note.asked == 0
 
@@ -89,7 +89,7 @@ class FakeRun:
     def adapt_main(self, adapted):
         self.adapted = adapted
 
-    def co_runs(self, slots):
+    def load_co_models(self, slots):
         self.slots = slots
         if self.error:
             raise self.error
@@ -122,9 +122,9 @@ def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
     return host
 
 
-def prepared(host, sampler, settings=SETTINGS, goes_on=False, enable_hr=False):
+def prepared(host, sampler, settings=SETTINGS, continue_on_error=False, enable_hr=False):
     p = SimpleNamespace(sampler=sampler, extra_generation_params={"Model": "main"}, enable_hr=enable_hr)
-    return p, run.prepare(host, p, lambda: settings, goes_on, 2, {})
+    return p, sampler_hook.prepare(host, p, lambda: settings, continue_on_error, 2, {})
 
 
 def euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -144,7 +144,7 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     sampler, host_run = SimpleNamespace(func=euler), FakeRun()
     settings = replace(SETTINGS, steps=steps, evaluations=evaluations)
     p, chosen = prepared(host_with(host_run), sampler, settings)
-    run.attach(sampler, chosen)
+    sampler_hook.attach(sampler, chosen)
     assert "AMDM" not in p.extra_generation_params
     draw(sampler)
     assert (host_run.evaluations, host_run.finished) == (ran, 1)
@@ -155,7 +155,7 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
 def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():
     sampler, host_run = SimpleNamespace(func=euler), FakeRun()
     p, chosen = prepared(host_with(host_run), sampler)
-    run.attach(sampler, chosen)
+    sampler_hook.attach(sampler, chosen)
 
     def breaks(x, sigma):
         raise RuntimeError("main model")
@@ -173,7 +173,7 @@ def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
     sampler, evaluated, host_run = SimpleNamespace(func=euler), [], FakeRun(error)
     _, chosen = prepared(host_with(host_run), sampler)
     assert host_run.finished == 1, "what was loaded before the failure is kept beyond the user's limit"
-    run.attach(sampler, chosen)
+    sampler_hook.attach(sampler, chosen)
     with pytest.raises((AmdmError, SettingsError), match=str(error)):
         draw(sampler, lambda x, sigma: evaluated.append(sigma))
     assert evaluated == []
@@ -182,8 +182,8 @@ def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
 def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
     sampler = SimpleNamespace(func=euler)
     host = host_with(FakeRun(AmdmError("AMDM slot 1: broken")))
-    _, chosen = prepared(host, sampler, goes_on=True)
-    run.attach(sampler, chosen)
+    _, chosen = prepared(host, sampler, continue_on_error=True)
+    sampler_hook.attach(sampler, chosen)
     assert host.comments == ["AMDM slot 1: broken"]
     assert sampler.func is euler
 
@@ -218,13 +218,15 @@ def test_a_pass_that_never_comes_is_told():
 @pytest.mark.parametrize("which", ["first", "hires", "both"])
 def test_off_is_no_work(which):
     """The host that is handed over can do nothing at all."""
-    chosen = run.prepare(SimpleNamespace(), SimpleNamespace(), lambda: Settings(which_pass=which), False, 2, {})
+    chosen = sampler_hook.prepare(
+        SimpleNamespace(), SimpleNamespace(), lambda: Settings(which_pass=which), False, 2, {}
+    )
     assert chosen is None
 
 
 # --- the main model's adapter ---
 
-ADAPTED = Adapted(adapter="ip.safetensors")
+ADAPTED = AdapterSettings(adapter="ip.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -236,30 +238,31 @@ def test_it_works_in_every_pass_and_the_slots_in_theirs(which, hires, together):
     settings = replace(SETTINGS, which_pass=which, main_adapter=ADAPTED)
     _, chosen = prepared(host_with(host_run, hires), SimpleNamespace(func=euler), settings, enable_hr=True)
     assert host_run.adapted == ADAPTED
-    assert len(host_run.slots) == len(chosen.co_runs) == together
+    assert len(host_run.slots) == len(chosen.co_models) == together
 
 
 @pytest.mark.parametrize("idle", [{"steps": 0}, {"steps": 2, "start": 2}, {"co_models": ()}])
 def test_it_needs_no_step_and_no_slot(idle):
     host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
     _, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, main_adapter=ADAPTED, **idle))
-    assert host_run.adapted == ADAPTED and chosen.co_runs == []
+    assert host_run.adapted == ADAPTED and chosen.co_models == []
     reference = draw(SimpleNamespace(func=euler))
-    run.attach(sampler, chosen)
+    sampler_hook.attach(sampler, chosen)
     assert torch.equal(draw(sampler), reference)
     assert host_run.finished == 1
 
 
 def test_an_idle_one_is_not_prepared():
     host_run = FakeRun()
-    prepared(host_with(host_run), SimpleNamespace(func=euler), replace(SETTINGS, main_adapter=Adapted(strength=0)))
+    settings = replace(SETTINGS, main_adapter=AdapterSettings(strength=0))
+    prepared(host_with(host_run), SimpleNamespace(func=euler), settings)
     assert host_run.adapted is None and len(host_run.slots) == 1
 
 
 def test_what_an_adapter_complains_of_in_the_middle_is_told_as_ours():
     sampler = SimpleNamespace(func=euler)
     _, chosen = prepared(host_with(FakeRun()), sampler, replace(SETTINGS, main_adapter=ADAPTED))
-    run.attach(sampler, chosen)
+    sampler_hook.attach(sampler, chosen)
 
     def breaks(x, sigma):
         raise AdapterError("something replaced the attention; switch it off.")

@@ -1,4 +1,4 @@
-"""A drawn preview of a layout: its boxes, phrases and actions as a small SVG, or what is wrong with it."""
+"""Previews of a layout and of a region: a small SVG, or a line that says what is wrong."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9
 EMPTY = "No boxes yet."
 EVERYWHERE = "Everywhere."
 LARGEST = 16384
-"""Pixels of a side, more than which no picture has."""
+"""The longest side, in pixels, that a picture is taken to have."""
 GRID = 64
 """Fields along a side of a region's drawing."""
+REGION_INPUTS = ("region", "mask", "feather")
+"""The settings of a slot that `region_preview` draws, in its order."""
 
 
 def preview(text: Any, aspect: float = 1.0) -> str:
-    """HTML that shows the layout in `text` on a picture whose width is `aspect` times its height."""
+    """Return HTML that shows the layout in `text` on a picture whose width is `aspect` times its height."""
     try:
         layout = Layout.read(text or "")
     except LayoutError as error:
@@ -32,9 +34,9 @@ def preview(text: Any, aspect: float = 1.0) -> str:
 
 
 def region_preview(text: Any, mask: Any, feather: Any, width: Any = SIZE, height: Any = SIZE) -> str:
-    """HTML that shows a region over a picture of this size: boxes in `text`, the picture `mask`, the soft edge.
+    """Return HTML that shows a region over a picture of this size: boxes in `text`, the picture `mask`, the soft edge.
 
-    A number that is none, as a field has it that is cleared to type another, stands for the usual one.
+    A field that was cleared to type another number holds none; the usual one stands in for it.
     """
     sides = [_number(side, 1, LARGEST, SIZE) for side in (width, height)]
     across, down = (max(round(side * GRID / max(sides)), 1) for side in sides)
@@ -57,11 +59,12 @@ def region_preview(text: Any, mask: Any, feather: Any, width: Any = SIZE, height
     return _svg(across * side, down * side, [_frame(across * side, down * side), *rows])
 
 
-def _refusal(words: str) -> str:
-    return f'<p class="error">{escape(one_sentence(words))}</p>'
+def _refusal(message: str) -> str:
+    return f'<p class="error">{escape(one_sentence(message))}</p>'
 
 
 def _number(given: Any, least: float, most: float, otherwise: float) -> float:
+    """Return `given` within its bounds, or `otherwise` where it is no number."""
     # in this order a NaN becomes the least
     return min(max(least, given), most) if isinstance(given, (int, float)) else otherwise
 
@@ -82,6 +85,7 @@ def _svg(width: float, height: float, parts: list[str]) -> str:
 
 
 def drawing(layout: Layout, aspect: float = 1.0) -> str:
+    """Return an SVG of a layout's boxes, phrases and actions."""
     width, height = (SIZE, SIZE / aspect) if aspect >= 1 else (SIZE * aspect, SIZE)
     parts = [_frame(width, height)]
     parts += [_box(placed, COLOURS[n % len(COLOURS)], width, height) for n, placed in enumerate(layout.regions)]
@@ -104,8 +108,8 @@ def _box(placed: Region, colour: str, width: float, height: float) -> str:
     )
 
 
-def _text(x: float, y: float, words: str, colour: str, anchor: str) -> str:
-    shown = escape(one_sentence(words, SHORT))
+def _text(x: float, y: float, text: str, colour: str, anchor: str) -> str:
+    shown = escape(one_sentence(text, SHORT))
     return f'<text x="{x:g}" y="{y:g}" font-size="12" fill="{colour}" text-anchor="{anchor}">{shown}</text>'
 
 

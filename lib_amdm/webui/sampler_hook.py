@@ -1,49 +1,55 @@
-"""AMDM on one pass of one picture: it hangs on the pass's own sampler object and is gone with it."""
+"""AMDM in one pass of one picture: it stands in for the function of the pass's own sampler, and is gone with it."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ..comodels.mixing import mixed
 from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun
+from ..sampling import CoRun
 from ..settings import Settings, SettingsError
 from . import infotext
 
 HOLDER = "_amdm_holder"
 
 
-@dataclass
-class Run:
-    """What a pass was asked to do, and what became of it; `sample` stands in for the pass's sampler function."""
+class StandIn(Protocol):
+    """What runs in the place of a pass's sampler function."""
 
-    host: Host
+    def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run instead of `func`, the sampler's own function, on its arguments."""
+
+
+@dataclass
+class MixedSampling:
+    """Samples with the co-models of the settings, and writes into the picture's infotext that they ran."""
+
     p: Any
     settings: Settings
     pool_limit: int
     host_run: HostRun
-    co_runs: list
+    co_models: list[CoRun]
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        s = self.settings
-        co_running = mixed(func, s, self.co_runs, **self.host_run.sampler_options())
+        mixing = mixed(func, self.settings, self.co_models, **self.host_run.sampler_options())
         titles = self.host_run.titles()
         try:
             self.host_run.start()
-            return co_running(*args, **kwargs)
+            return mixing(*args, **kwargs)
         except AdapterError as error:
             raise AmdmError(f"AMDM: {error}") from error
         finally:
             if self.host_run.finish(self.pool_limit):
-                self.p.extra_generation_params.update(infotext.written(s, titles))
+                self.p.extra_generation_params.update(infotext.written(self.settings, titles))
 
 
 @dataclass
-class Failure:
-    """Raises before the first evaluation what was found wrong in the hook, whose own exceptions the WebUI swallows."""
+class FailedSampling:
+    """Raises, before the first evaluation, an error of the hook, whose own exceptions the WebUI swallows."""
 
     error: Exception
 
@@ -53,62 +59,70 @@ class Failure:
 
 @dataclass
 class _Holder:
-    """The sampler's own function, and what a pass runs in its place: None where AMDM has nothing to do."""
+    """The sampler's own function, and what runs in its place: None where AMDM has nothing to do."""
 
     original: Callable[..., Any]
     wrapped: Callable[..., Any]
-    run: Run | Failure | None = None
+    stand_in: StandIn | None = None
 
 
-def attach(sampler: Any, run: Run | Failure | None) -> None:
-    """Let `run` stand in for `sampler.func` in the coming pass; None takes AMDM out of it.
+def attach(sampler: Any, stand_in: StandIn | None) -> None:
+    """Let `stand_in` run in the place of `sampler.func` in the coming pass; None takes AMDM out of it.
 
     img2img keeps one sampler for all its batches and some hosts call the hook twice, so a sampler that has a holder
-    gets another run in it and is never wrapped again.
+    gets another stand-in in it and is never wrapped again.
     """
     holder = getattr(sampler, HOLDER, None)
     if holder is None:
-        if run is None:
+        if stand_in is None:
             return
         holder = _Holder(sampler.func, sampler.func)
 
         @functools.wraps(sampler.func)
         def sample(*args: Any, **kwargs: Any) -> Any:
-            if holder.run is None:
+            if holder.stand_in is None:
                 return holder.original(*args, **kwargs)
-            return holder.run.sample(holder.original, *args, **kwargs)
+            return holder.stand_in.sample(holder.original, *args, **kwargs)
 
         holder.wrapped = sampler.func = sample
         setattr(sampler, HOLDER, holder)
-    holder.run = run
-    if run is None and sampler.func is holder.wrapped:
+    holder.stand_in = stand_in
+    if stand_in is None and sampler.func is holder.wrapped:
         sampler.func = holder.original
         delattr(sampler, HOLDER)
 
 
 def original(sampler: Any) -> Callable[..., Any]:
-    """The sampler function without AMDM."""
+    """Return the sampler function without AMDM."""
     holder = getattr(sampler, HOLDER, None)
     return holder.original if holder else sampler.func
 
 
 def prepare(
-    host: Host, p: Any, read_settings: Callable[[], Settings], goes_on: bool, pool_limit: int, hook: Mapping[str, Any]
-) -> Run | Failure | None:
-    """What the coming pass shall run: models are loaded and texts encoded here, and what is wrong is kept for it."""
+    host: Host,
+    p: Any,
+    read_settings: Callable[[], Settings],
+    continue_on_error: bool,
+    pool_limit: int,
+    hook: Mapping[str, Any],
+) -> StandIn | None:
+    """Load the models and encode the texts of the coming pass; None where its sampler shall run as it is.
+
+    An error is kept for the pass or, with `continue_on_error`, shown with the picture.
+    """
     host_run = None
     try:
         settings = read_settings()
-        if settings.co_runs and not _wanted(host, p, settings):
+        if settings.mixes and not _wanted(host, p, settings):
             # the main model's adapter is part of that model, and works in every pass
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
-        host_run = host.run(p, goes_on, hook, original(p.sampler))
+        host_run = host.run(p, continue_on_error, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
-        co_runs = host_run.co_runs(settings.active) if settings.co_runs else []
-        return Run(host, p, settings, pool_limit, host_run, co_runs)
+        co_models = host_run.load_co_models(settings.active) if settings.mixes else []
+        return MixedSampling(p, settings, pool_limit, host_run, co_models)
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
     except Exception as error:
@@ -117,14 +131,14 @@ def prepare(
     if host_run is not None:
         # the slots before the one that failed are loaded, and the user's limit holds for them too
         host_run.finish(pool_limit)
-    if not goes_on:
-        return Failure(problem)
+    if not continue_on_error:
+        return FailedSampling(problem)
     host.comment(p, str(problem))
     return None
 
 
 def _wanted(host: Host, p: Any, settings: Settings) -> bool:
-    """Whether the settings ask for this pass; says so where the pass they ask for never comes."""
+    """Return True where the settings ask for this pass; comment where the pass they ask for never comes."""
     wanted = settings.which_pass
     if wanted == "hires" and not getattr(p, "enable_hr", False):
         host.comment(p, 'AMDM: "pass" is set to hires, but hires fix is off, so no co-model was run.')

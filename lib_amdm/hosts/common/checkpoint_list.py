@@ -1,0 +1,18 @@
+"""The WebUI's own list of checkpoints: the only way from a name to a file."""
+
+from __future__ import annotations
+
+from modules import sd_models
+
+from ...comodels.file_list import find_title, readable
+
+
+def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
+    """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
+    known = sd_models.checkpoint_aliases
+    found = known.get(name) or known.get(name.rsplit(" [", 1)[0])
+    if found is None:
+        spelt = {readable(alias): alias for alias in known}
+        title = find_title(name, spelt)
+        found = known[spelt[title]] if title else None
+    return found

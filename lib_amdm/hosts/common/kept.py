@@ -1,0 +1,50 @@
+"""The models, texts and files that a WebUI's pictures leave in memory: the one thing that outlives a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from modules import paths_internal, shared
+
+from ...comodels.adapter_use import Adapters
+from ...comodels.cache import InMemory, Pool, Recent
+from ...comodels.file_list import Folder, lists, model_folders
+
+LORA_FILES_KEPT = 4
+
+
+class Kept:
+    """Loaded co-models and adapters, encoded texts of the main model, and LoRA files."""
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        """free: gives back the memory of models that nothing refers to any more."""
+        self.free = free
+        self.pool = Pool()
+        self.main_texts = Recent()
+        self.lora_files = Recent(LORA_FILES_KEPT)
+        self.adapters = Adapters(*lists(lambda: _folders()[0], lambda: _folders()[1]))
+
+    def listing(self) -> list[InMemory]:
+        return self.pool.listing() + self.adapters.listing()
+
+    def unload(self) -> list[InMemory]:
+        """Take everything out of memory, and return what that was."""
+        self.lora_files.clear()
+        entries = self.pool.unload() + self.adapters.unload()
+        self.free()
+        return entries
+
+    def trim(self, limit: int, adapters: int) -> None:
+        """Keep no more than `limit` co-models. adapters: how many the last pass used."""
+        if self.pool.trim(limit) + self.adapters.trim(limit, adapters):
+            self.free()
+
+
+def _folders() -> tuple[list[Folder], list[Folder]]:
+    """The folders of adapters and of image encoders, those that the user has named to ControlNet included."""
+    extensions = Path(paths_internal.extensions_dir)
+    installed = sorted(extensions.iterdir()) if extensions.is_dir() else []
+    adapters, encoders = model_folders(Path(paths_internal.models_path), installed)
+    named = (getattr(shared.cmd_opts, "controlnet_dir", None), shared.opts.data.get("control_net_models_path"))
+    return [*adapters, *(Folder(Path(path)) for path in named if path)], encoders

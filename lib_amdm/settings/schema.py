@@ -1,0 +1,42 @@
+"""A dataclass of settings from its API form, back to it, and as JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ..errors import clipped, short
+from .spec import SettingsError, specs
+
+Holder = TypeVar("Holder")
+
+
+def read(of: type[Holder], given: Any, prefix: str = "", beside: tuple[str, ...] = ()) -> Holder:
+    """Build a dataclass from API names and values; what is left out stands at its default.
+
+    SettingsError names what is unknown, of a wrong type or out of range, its path beginning with `prefix`. beside:
+    further names that the caller reads itself.
+    """
+    if not isinstance(given, Mapping):
+        raise SettingsError(
+            f'AMDM: "{prefix.rstrip(".")}" must be an object of names and values, but it is {short(given)}; change it.'
+        )
+    known = {spec.name: spec for spec in specs(of)}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        name = clipped(unknown[0]) if isinstance(unknown[0], str) else short(unknown[0])
+        raise SettingsError(
+            f'AMDM: "{prefix}{name}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
+        )
+    return of(**{known[name].attribute: known[name].check(value, prefix + name) for name, value in given.items()})
+
+
+def values(holder: object) -> dict[str, Any]:
+    """Return a dataclass's settings by their API names; `read` of it gives an equal dataclass."""
+    return {spec.name: getattr(holder, spec.attribute) for spec in specs(type(holder))}
+
+
+def object_schema(of: type) -> dict[str, Any]:
+    """Describe a dataclass's settings as a JSON Schema object."""
+    properties = {spec.name: spec.schema() for spec in specs(of)}
+    return {"type": "object", "additionalProperties": False, "properties": properties}

@@ -1,0 +1,392 @@
+"""The settings: what they are called, their defaults and ranges, and how they are explained to a user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from ..errors import short
+from ..layout import is_list
+from .schema import object_schema, read, values
+from .spec import (
+    NO_ADAPTER,
+    NO_CHECKPOINT,
+    AdapterSpec,
+    BoxesSpec,
+    CheckpointSpec,
+    LayoutSpec,
+    Part,
+    PictureSpec,
+    SettingsError,
+    Spec,
+    SwitchSpec,
+    WideNumberSpec,
+    WordSpec,
+    setting,
+    specs,
+)
+
+AUTO = -1
+"""The number that "auto" stands for: chosen for each picture."""
+MAX_SLOTS = 10
+MAIN_ADAPTER_HELP = (
+    "An adapter on the main model, in all its steps or its own share of them, with or without co-models."
+)
+
+
+@dataclass(frozen=True)
+class _AdapterFields:
+    """The settings of an adapter, whichever model it is on."""
+
+    adapter: str = setting(
+        NO_ADAPTER,
+        "An adapter's file on this model: IP-Adapter, InteractDiffusion, GLIGEN or MIGC, told apart by what is in it.",
+        AdapterSpec,
+        part=Part.ADAPTER,
+    )
+    strength: float = setting(
+        1.0,
+        "How much the adapter does: 0 = nothing.",
+        label="adapter strength",
+        span=(0.0, 2.0, 0.05),
+        part=Part.ADAPTER,
+    )
+    until: float = setting(
+        1.0,
+        "In which share of the sampling steps the adapter works, from the first step on: 0 = in none, 1 = in all.",
+        label="adapter until",
+        span=(0.0, 1.0, 0.01),
+        part=Part.ADAPTER,
+    )
+    image: str = setting(
+        "",
+        "The reference picture of an IP-Adapter; in the API a picture file as base64.",
+        PictureSpec,
+        label="adapter image",
+        part=Part.ADAPTER,
+    )
+    layout: str = setting(
+        "",
+        "Phrases with their boxes for GLIGEN, InteractDiffusion and MIGC, and actions for InteractDiffusion.",
+        LayoutSpec,
+        label="adapter layout",
+        lines=4,
+        part=Part.ADAPTER,
+    )
+
+
+@dataclass(frozen=True)
+class AdapterSettings(_AdapterFields):
+    """An adapter on a model, and its inputs: the main model's (`main_adapter`), or a slot's."""
+
+    LABEL_PREFIX: ClassVar[str] = "main "
+    """Captions are those of the main model's adapter; a slot's adapter has CoModel's."""
+
+    @property
+    def used(self) -> bool:
+        """True where there is an adapter that can change anything."""
+        return self.adapter not in ("", NO_ADAPTER) and self.strength > 0 and self.until > 0
+
+
+@dataclass(frozen=True)
+class _ModelFields:
+    """The settings of a slot's model, without its adapter."""
+
+    enabled: bool = setting(True, "Use this slot.", SwitchSpec)
+    checkpoint: str = setting(
+        NO_CHECKPOINT,
+        'The checkpoint that is run beside the main one; "main" runs the main checkpoint with this slot\'s prompt.',
+        CheckpointSpec,
+        terse=False,
+    )
+    gamma: float = setting(
+        0.5,
+        "How much of this model goes into the picture: 0 = nothing, 0.5 = half, 1 = it alone in the early steps.",
+        span=(0.0, 1.0, 0.01),
+        terse=False,
+    )
+    gamma_end: float | None = setting(
+        None,
+        "What gamma has come to, evenly, by the last of the steps; empty = it stays.",
+        WordSpec,
+        type=float,
+        span=(0.0, 1.0, 0.01),
+        part=Part.SELDOM,
+    )
+    region: str = setting(
+        "",
+        "Where in the picture this model speaks: a box in each line, x0 y0 x1 y1 from 0 to 1; empty = everywhere.",
+        BoxesSpec,
+        lines=2,
+        part=Part.REGION,
+    )
+    mask: str = setting(
+        "",
+        "A picture that says where this model speaks: by its transparency, or else by its brightness (white = here); "
+        "in the API a picture file as base64.",
+        PictureSpec,
+        transparent=True,
+        part=Part.REGION,
+    )
+    feather: float = setting(
+        0.0,
+        "How soft the region's edge is, as a share of the picture's shorter side: 0 = hard.",
+        span=(0.0, 0.5, 0.01),
+        part=Part.REGION,
+    )
+    eta: float = setting(
+        0.0,
+        "After each mix, how far this model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
+        WideNumberSpec,
+        span=(0.0, 1000.0, 0.01),
+        part=Part.SELDOM,
+    )
+    prompt: str = setting("", "This model's own prompt, with the WebUI's syntax; empty = the main prompt.", lines=2)
+    negative_prompt: str = setting(
+        "", "This model's own negative prompt; empty = the main negative prompt.", lines=2, part=Part.SELDOM
+    )
+    cfg_scale: float = setting(
+        0.0,
+        "How strictly this model follows its prompt; 0 = the main CFG scale.",
+        label="CFG scale",
+        span=(0.0, 30.0, 0.5),
+        part=Part.SELDOM,
+    )
+    noise: str = setting(
+        "shared",
+        "shared = start from the main model's noise, so the picture stays near the main model's own; "
+        "independent = noise of its own, made from the image's seed.",
+        choices=("shared", "independent"),
+        part=Part.SELDOM,
+    )
+
+
+# a dataclass begins with the fields of its last base
+@dataclass(frozen=True)
+class CoModel(_AdapterFields, _ModelFields):
+    """One slot: a model that is run beside the main one during the first steps, and its adapter."""
+
+    @property
+    def used(self) -> bool:
+        """True where this slot names something to run at all."""
+        return self.enabled and self.checkpoint not in ("", NO_CHECKPOINT)
+
+    @property
+    def speaks(self) -> bool:
+        """True where this model has a share in the picture at any step."""
+        return self.gamma > 0 or bool(self.gamma_end)
+
+    @property
+    def adapter_settings(self) -> AdapterSettings:
+        """The adapter on this model, and its inputs."""
+        return AdapterSettings(**{spec.attribute: getattr(self, spec.attribute) for spec in specs(AdapterSettings)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set for one picture."""
+
+    enabled: bool = setting(False, "Run other models beside the main one in the first steps.", SwitchSpec, label="AMDM")
+    steps: int = setting(
+        AUTO,
+        "K: in how many of the first sampling steps the models are run together; then the main one goes on alone. "
+        "auto = chosen for the picture's size, the sampler and its schedule.",
+        WordSpec,
+        word="auto",
+        meaning=AUTO,
+        span=(0, 150, 1),
+        terse=False,
+    )
+    evaluations: int = setting(
+        AUTO,
+        "In how many of these steps a co-model is evaluated; in the others its last difference from the main model is "
+        "used again. 0 = in all of them; auto = 4, and 7 for samplers that add noise in every step.",
+        WordSpec,
+        word="auto",
+        meaning=AUTO,
+        span=(0, 150, 1),
+    )
+    eta: float = setting(
+        0.0,
+        "After each mix, how far the main model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
+        WideNumberSpec,
+        span=(0.0, 1000.0, 0.01),
+        terse=False,
+    )
+    which_pass: str = setting(
+        "first",
+        "In which pass of hires fix the models are run together; without hires fix there is only the first.",
+        name="pass",
+        label="pass",
+        choices=("first", "hires", "both"),
+        hires_fix=True,
+    )
+    start: int = setting(
+        0,
+        "The first step whose results are mixed; before it every model goes its own way. 0 = from the beginning.",
+        span=(0, 149, 1),
+        part=Part.SELDOM,
+    )
+    correction: str = setting(
+        "relative",
+        "relative = eta is a share of the way back to the model's mean, 0 to 1; own = of the way to its own step, "
+        "which keeps the noise; paper = eta is a distance in the paper's units (45, 55).",
+        choices=("relative", "own", "paper"),
+        part=Part.SELDOM,
+    )
+    main_adapter: AdapterSettings = AdapterSettings()
+    co_models: tuple[CoModel, ...] = ()
+
+    @property
+    def active(self) -> tuple[tuple[int, CoModel], ...]:
+        """The slots that can change the picture, with their numbers from 1."""
+        numbered = enumerate(self.co_models, 1)
+        return tuple((number, slot) for number, slot in numbered if slot.used and slot.speaks)
+
+    @property
+    def mixes(self) -> bool:
+        """True where models are run together: there is a step to mix in, and a slot that changes the picture."""
+        has_steps = self.steps == AUTO or self.steps > self.start
+        return self.enabled and has_steps and bool(self.active)
+
+    @property
+    def runs(self) -> bool:
+        """False where AMDM must not touch anything: off, or no models to run together and no main adapter."""
+        return self.mixes or (self.enabled and self.main_adapter.used)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Settings:
+        """Read settings by the API's names; SettingsError names what is unknown, of a wrong type or out of range."""
+        if not isinstance(given, Mapping):
+            raise SettingsError(
+                f"AMDM: the settings must be an object of names and values, but they are {short(given)}; send one."
+            )
+        slots = _or_default(given.get("co_models"), ())
+        if not is_list(slots):
+            raise SettingsError(
+                'AMDM: "co_models" must be a list of objects, one for each co-model, but it is '
+                f"{short(slots)}; change it."
+            )
+        if len(slots) > MAX_SLOTS:
+            raise SettingsError(
+                f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run; use fewer.'
+            )
+        co_models = tuple(read(CoModel, slot, f"co_models[{index}].") for index, slot in enumerate(slots))
+        main_adapter = read(AdapterSettings, _or_default(given.get("main_adapter"), {}), "main_adapter.")
+        nested = ("main_adapter", "co_models")
+        own = read(cls, {name: value for name, value in given.items() if name not in nested}, beside=nested)
+        return replace(own, main_adapter=main_adapter, co_models=co_models).checked()
+
+    @classmethod
+    def from_list(cls, entries: Sequence[Any]) -> Settings:
+        """Read settings from the plain list the page sends (`flat` order)."""
+        if not is_list(entries):
+            raise SettingsError(
+                f"AMDM: the settings must be an object with names, or a plain list, but they are {short(entries)}; "
+                "send an object."
+            )
+        main, adapter, slot = specs(cls), specs(AdapterSettings), specs(CoModel)
+        before = len(main) + len(adapter)
+        count, left_over = divmod(len(entries) - before, len(slot))
+        if count < 0 or left_over:
+            raise SettingsError(
+                f"AMDM: a plain list needs {before} settings and {len(slot)} more for each slot, but it has "
+                f"{len(entries)} entries; send one object with names instead."
+            )
+        given: dict[str, Any] = {"main_adapter": {}, "co_models": [{} for _ in range(count)]}
+        for (number, spec), entry in zip(flat(count), entries):
+            if number:
+                given["co_models"][number - 1][spec.name] = entry
+            elif spec in adapter:
+                given["main_adapter"][spec.name] = entry
+            else:
+                given[spec.name] = entry
+        return cls.from_dict(given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings by their API names; `from_dict` of it gives the same settings."""
+        slots = [values(slot) for slot in self.co_models]
+        return {**values(self), "main_adapter": values(self.main_adapter), "co_models": slots}
+
+    def holder(self, slot: int, spec: Spec) -> Settings | AdapterSettings | CoModel:
+        """Return the part of the settings that a setting of `flat` is an attribute of."""
+        if slot:
+            return self.co_models[slot - 1]
+        return self.main_adapter if spec in specs(AdapterSettings) else self
+
+    def value(self, slot: int, spec: Spec) -> Any:
+        """Return the value of a setting of `flat`."""
+        return getattr(self.holder(slot, spec), spec.attribute)
+
+    def checked(self) -> Settings:
+        """Return these settings; SettingsError where two of them do not fit each other."""
+        if self.correction != "paper":
+            etas = {"eta": self.eta} | {f"co_models[{i}].eta": s.eta for i, s in enumerate(self.co_models)}
+            for path, eta in etas.items():
+                if eta > 1:
+                    raise SettingsError(
+                        f'AMDM: "{path}" is {eta:g}, but with the {self.correction} correction it must be from 0 to 1; '
+                        'lower it, or set "correction" to "paper" for the paper\'s units.'
+                    )
+        return self
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """Describe the settings as a JSON Schema."""
+        main_adapter = {
+            **object_schema(AdapterSettings),
+            "type": ["object", "null"],
+            "description": MAIN_ADAPTER_HELP,
+            "default": {},
+        }
+        co_models = {
+            "type": ["array", "null"],
+            "items": object_schema(CoModel),
+            "maxItems": MAX_SLOTS,
+            "default": [],
+        }
+        main = object_schema(cls)
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "AMDM",
+            **main,
+            "properties": {**main["properties"], "main_adapter": main_adapter, "co_models": co_models},
+            "if": {"properties": {"correction": {"const": "paper"}}, "required": ["correction"]},
+            "else": _etas_at_most(1),
+        }
+
+
+def _etas_at_most(limit: float) -> dict[str, Any]:
+    eta = {"properties": {"eta": {"maximum": limit}}}
+    return {"properties": {**eta["properties"], "co_models": {"items": eta}}}
+
+
+def _or_default(given: Any, default: Any) -> Any:
+    return default if given is None else given
+
+
+def flat(slots: int) -> Iterator[tuple[int, Spec]]:
+    """Yield (slot number, setting) of every control of a panel with `slots` slots; slot 0 is the main settings.
+
+    The main model's adapter follows the main settings, and then each slot.
+    """
+    for spec in (*specs(Settings), *specs(AdapterSettings)):
+        yield 0, spec
+    for slot in range(1, slots + 1):
+        for spec in specs(CoModel):
+            yield slot, spec
+
+
+def api_path(slot: int, spec: Spec) -> str:
+    """Say where a setting of `flat` stands in the API's object: "steps", "main_adapter.image", "co_models[1].gamma"."""
+    if slot:
+        return f"co_models[{slot - 1}].{spec.name}"
+    return f"main_adapter.{spec.name}" if spec in specs(AdapterSettings) else spec.name
+
+
+def infotext_label(slot: int, spec: Spec) -> str:
+    """Return a setting's key in the infotext: "AMDM", "AMDM steps", "AMDM 2 gamma"."""
+    if slot:
+        return f"AMDM {slot} {spec.label}"
+    return spec.label if isinstance(spec, SwitchSpec) else f"AMDM {spec.label}"

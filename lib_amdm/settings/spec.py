@@ -1,0 +1,273 @@
+"""Kinds of settings: each checks a value, describes it as JSON Schema, and gives it to a control of the panel.
+
+A setting is a dataclass field that `setting` makes. Panel, infotext, X/Y/Z axes and API ask for a setting's kind, never
+for its name, so a new field needs no change outside this package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+from ..errors import one_sentence, short
+from ..layout import Layout, LayoutError, boxes_of
+
+NO_CHECKPOINT = "None"
+MAIN_CHECKPOINT = "main"
+NO_ADAPTER = "None"
+
+_SPEC = "spec"
+_TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used: one sentence that names it and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_sentence(message))
+
+
+class Part(Enum):
+    """The part of the panel that shows a setting."""
+
+    FRONT = "front"
+    SELDOM = "seldom"
+    REGION = "region"
+    ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One setting: its default, and what panel, infotext and API need to know beside it.
+
+    name: in the API. label: the caption in the panel and, after "AMDM", in the infotext. attribute: the dataclass's
+    own name for it. These three are derived from the field where they are empty. terse: left out of the infotext while
+    it stands at its default. hires_fix: of use only in txt2img, which alone has a hires pass.
+    """
+
+    default: Any
+    help: str
+    type: type
+    name: str = ""
+    label: str = ""
+    attribute: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    lines: int = 1
+    part: Part = Part.FRONT
+    terse: bool = True
+    hires_fix: bool = False
+
+    def check(self, value: Any, path: str) -> Any:
+        """Return `value` as this setting's own type; SettingsError names `path` and says what would do.
+
+        None is the default: a page's number field holds it once a user has cleared it.
+        """
+        return self.default if value is None else self._check(value, path)
+
+    def _check(self, value: Any, path: str) -> Any:
+        fits = isinstance(value, self.type) and not (self.type is not bool and isinstance(value, bool))
+        if not fits and self.type is float:
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        if not fits and self.type is int:
+            fits = isinstance(value, float) and value.is_integer()
+        if not fits:
+            raise SettingsError(
+                f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}, but it is {short(value)}; change it.'
+            )
+        if self.choices and value not in self.choices:
+            raise SettingsError(
+                f'AMDM: "{path}" must be one of {", ".join(self.choices)}, but it is {short(value)}; change it.'
+            )
+        if self.minimum is not None and self.maximum is not None and not self.minimum <= value <= self.maximum:
+            span = f"{self.minimum:g} to {self.maximum:g}"
+            raise SettingsError(f'AMDM: "{path}" must be from {span}, but it is {short(value)}; change it.')
+        return self.type(value)  # only now: a whole number may be too large for a float
+
+    def schema(self) -> dict[str, Any]:
+        """Describe this setting as a JSON Schema property."""
+        types = [_JSON_TYPES[self.type], "null"]
+        schema: dict[str, Any] = {"type": types, "description": self.help, "default": self.default}
+        if self.choices:
+            schema["enum"] = [*self.choices, None]
+        if self.minimum is not None:
+            schema |= {"minimum": self.minimum, "maximum": self.maximum}
+        return schema
+
+    def shown(self, value: Any) -> Any:
+        """Return `value` as a control of the panel holds it."""
+        return value
+
+
+class SwitchSpec(Spec):
+    """A switch for everything that its dataclass holds: AMDM itself, or one slot."""
+
+
+class WideNumberSpec(Spec):
+    """A number whose useful range depends on other settings: a slider would be too coarse or too short."""
+
+
+class ListedSpec(Spec):
+    """A file by its name in one of the WebUI's lists, or one of `words`, which stand for no file."""
+
+    words: ClassVar[tuple[str, ...]] = ()
+
+
+class CheckpointSpec(ListedSpec):
+    """A checkpoint."""
+
+    words = (NO_CHECKPOINT, MAIN_CHECKPOINT)
+
+
+class AdapterSpec(ListedSpec):
+    """An adapter's file."""
+
+    words = (NO_ADAPTER,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSpec(Spec):
+    """A picture: base64 in the API, and too large for an infotext. transparent: its transparency matters."""
+
+    transparent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordSpec(Spec):
+    """A number, or a word for what no number says: "auto", or nothing at all.
+
+    The page and an infotext have it as a text, the API as a number or the word. meaning: the value of the word.
+    """
+
+    word: str = ""
+    meaning: Any = None
+
+    @property
+    def pattern(self) -> str:
+        """The texts that can be read: the word, in small letters or capitals, or a number."""
+        word = "".join(f"[{letter}{letter.upper()}]" for letter in self.word)
+        return rf"^\s*({word}|-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$"
+
+    def _check(self, value: Any, path: str) -> Any:
+        if isinstance(value, str):
+            if not re.search(self.pattern, value):
+                other = f'"{self.word}"' if self.word else "empty"
+                raise SettingsError(
+                    f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]} or {other}, but it is {short(value)}; change it.'
+                )
+            given = value.strip().lower()
+            value = self.meaning if given == self.word else float(given)
+        known = value is None or isinstance(value, (int, float))
+        return self.meaning if known and value == self.meaning else super()._check(value, path)
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the number, the word, its value, or the number as a text, whose range only `check` knows."""
+        schema = super().schema()
+        number = {name: schema.pop(name) for name in ("type", "minimum", "maximum")}
+        other = {"enum": list(dict.fromkeys([self.word, self.meaning]))}
+        return {**schema, "anyOf": [number, other, {"type": "string", "pattern": self.pattern}]}
+
+    def shown(self, value: Any) -> str:
+        return self.word if value == self.meaning else _number(value)
+
+
+class BoxesSpec(Spec):
+    """Boxes without or with phrases: a text, or in the API also the list that it means."""
+
+    def _check(self, value: Any, path: str) -> str:
+        try:
+            boxes = boxes_of(value)
+        except LayoutError as error:
+            raise SettingsError(f'AMDM: "{path}" {error}.') from error
+        return value if isinstance(value, str) else "\n".join(" ".join(map(_number, box)) for box in boxes)
+
+    def schema(self) -> dict[str, Any]:
+        ends = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 4, "maxItems": 4}
+        placed = {"type": "object", "properties": {"box": ends}, "required": ["box"]}
+        return {**super().schema(), "type": ["string", "array", "null"], "items": {"anyOf": [ends, placed]}}
+
+
+class LayoutSpec(Spec):
+    """A layout: a text, or in the API also the list that it means."""
+
+    def _check(self, value: Any, path: str) -> str:
+        try:
+            layout = Layout.read(value)
+        except LayoutError as error:
+            raise SettingsError(f'AMDM: "{path}" {error}.') from error
+        return value if isinstance(value, str) else (json.dumps(layout.rows(), ensure_ascii=False) if layout else "")
+
+    def schema(self) -> dict[str, Any]:
+        number = {"type": "number", "minimum": 0, "maximum": 1}
+        place = {"type": ["integer", "string"], "minimum": 0, "minLength": 1}
+        words = {"type": "string", "minLength": 1}
+        rows: list[dict[str, Any]] = [
+            {"phrase": words, "box": {"type": "array", "items": number, "minItems": 4, "maxItems": 4}},
+            {"subject": place, "action": words, "object": place},
+        ]
+        one_of = [
+            {"type": "object", "properties": row, "required": list(row), "additionalProperties": False} for row in rows
+        ]
+        return {**super().schema(), "type": ["string", "array", "null"], "items": {"oneOf": one_of}}
+
+
+def _number(value: float) -> str:
+    """Write a number as a text: 0.5, 3."""
+    return repr(value).removesuffix(".0")
+
+
+def setting(
+    default: Any, help: str, kind: type[Spec] = Spec, *, span: tuple[float, float, float] | None = None, **more: Any
+) -> Any:
+    """Make the dataclass field of a setting. span: a number's minimum, maximum and step. more: the rest of its Spec."""
+    if span is not None:
+        more |= dict(zip(("minimum", "maximum", "step"), span))
+    more.setdefault("type", type(default))
+    return field(default=default, metadata={_SPEC: kind(default=default, help=help, **more)})
+
+
+def specs(of: type) -> tuple[Spec, ...]:
+    """List a dataclass's settings, in the order of the panel and of the plain list."""
+    return _bound(of)
+
+
+@cache
+def _bound(of: type) -> tuple[Spec, ...]:
+    prefix = getattr(of, "LABEL_PREFIX", "")
+    found = ((item.name, item.metadata[_SPEC]) for item in fields(of) if _SPEC in item.metadata)
+    return tuple(
+        replace(
+            spec,
+            attribute=attribute,
+            name=spec.name or attribute,
+            label=prefix + (spec.label or attribute.replace("_", " ")),
+        )
+        for attribute, spec in found
+    )
+
+
+Kind = TypeVar("Kind", bound=Spec)
+
+
+def of_kind(kind: type[Kind], among: Iterable[Spec]) -> list[Kind]:
+    """List the settings of one kind."""
+    return [spec for spec in among if isinstance(spec, kind)]
+
+
+def only(kind: type[Kind], among: Iterable[Spec]) -> Kind:
+    """Return the one setting of its kind."""
+    (spec,) = of_kind(kind, among)
+    return spec
+
+
+def named(name: str, among: Iterable[Spec]) -> Spec:
+    """Find a setting by its API name."""
+    return next(spec for spec in among if spec.name == name)

@@ -1,0 +1,79 @@
+"""The errors for checkpoints that cannot be used: one sentence that names the file, the slot and the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from lib_amdm.errors import AmdmError
+from lib_amdm.families import Family, inputs_of
+from lib_amdm.hosts.common import refusals
+
+CO, MAIN = SimpleNamespace(name="co.safetensors"), SimpleNamespace(name="main.safetensors")
+SD1, SDXL = Family("SD1"), Family("SDXL")
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(AmdmError) as raised:
+        call()
+    return str(raised.value)
+
+
+def test_a_family_is_called_by_its_name_and_its_inputs() -> None:
+    names = {4: "SD1", 5: "SD1 depth", 8: "SD1 InstructPix2Pix", 9: "SD1 inpainting", 6: "SD1 with 6 input channels"}
+    assert {channels: str(Family("SD1", inputs_of(channels))) for channels in names} == names
+
+
+def test_v_and_eps_models_are_of_one_family_and_an_inpainting_model_of_another() -> None:
+    assert Family("SDXL", has_sigmas=False) == SDXL
+    assert Family("SDXL", "inpainting") != SDXL != SD1
+
+
+@pytest.mark.parametrize("name", ["SD1", "SD2", "SDXL"])
+@pytest.mark.parametrize("inputs", ["", "inpainting", "depth", "with 6 input channels"])
+def test_a_main_checkpoint_of_an_eps_or_v_family_is_taken(name: str, inputs: str) -> None:
+    refusals.refuse_main(Family(name, inputs), "main.safetensors")
+
+
+@pytest.mark.parametrize("name", ["SD3", "Flux", "Chroma", "of an unknown kind"])
+def test_a_main_checkpoint_of_another_family_is_refused(name: str) -> None:
+    said = message(lambda: refusals.refuse_main(Family(name, has_sigmas=False), "main.safetensors"))
+    assert f'"main.safetensors" is {name}, but the method needs an eps or v model' in said
+
+
+@pytest.mark.parametrize("family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP")], ids=str)
+def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> None:
+    assert str(family) in message(lambda: refusals.refuse_main(family, "main.safetensors"))
+
+
+def test_only_checkpoints_of_one_family_go_together() -> None:
+    refusals.refuse_other_family(2, CO, SDXL, MAIN, SDXL)
+    said = message(lambda: refusals.refuse_other_family(2, CO, SDXL, MAIN, SD1))
+    assert said.startswith('AMDM slot 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SD1;')
+
+
+def test_a_file_with_missing_tensors_says_how_many_and_which() -> None:
+    refusals.refuse_missing_tensors(1, "co.safetensors", [])
+    said = message(lambda: refusals.refuse_missing_tensors(1, "co.safetensors", ["a.weight", "b.bias"]))
+    assert "lacks 2 tensors" in said and "a.weight" in said
+
+
+def test_a_librarys_text_becomes_a_part_of_a_sentence() -> None:
+    assert refusals.one_line(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert len(refusals.one_line(ValueError("x" * 1000))) == 300
+
+
+def test_every_message_is_one_line_with_a_remedy() -> None:
+    messages = [
+        message(lambda: refusals.refuse_main(Family("SD3", has_sigmas=False), "m")),
+        message(lambda: refusals.refuse_main(Family("SD2", "unCLIP"), "m")),
+        message(lambda: refusals.refuse_other_family(1, CO, SD1, MAIN, SDXL)),
+        message(lambda: refusals.refuse_missing_tensors(1, "c", ["a"])),
+        str(refusals.unreadable(1, "c", "EOFError: cut off")),
+        str(refusals.without_unet(1, "c")),
+    ]
+    for text in messages:
+        assert re.fullmatch(r'AMDM[^\n]*"[^"]+"[^\n]*; [^\n]*(choose|download|switch)[^\n]*\.', text), text
