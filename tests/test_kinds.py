@@ -13,14 +13,15 @@ from torch import Tensor
 
 from lib_amdm.adapters import kinds
 from lib_amdm.adapters.attach import blocks_of
-from lib_amdm.adapters.base import Adapter, AdapterInfo, Block, Call, Prepared, Shapes, refused
+from lib_amdm.adapters.base import Adapter, AdapterInfo, Attend, Block, Call, Prepared, Shapes, refused
 from lib_amdm.adapters.inputs import Encoder, Features, Inputs
 from lib_amdm.adapters.weights import Weights
-from lib_amdm.comodels.adapter_use import Adapters, Place
+from lib_amdm.comodels.adapter_use import Adapters, Phrases, Place
 from lib_amdm.comodels.file_list import Folder, lists, model_folders
 from lib_amdm.errors import AdapterError, AmdmError
+from lib_amdm.families import Family
 from lib_amdm.layout import Layout
-from lib_amdm.settings import Adapted
+from lib_amdm.settings import AdapterSettings
 from tests.unets import shared_unet_of
 
 CONTEXT = 40
@@ -29,7 +30,7 @@ CPU = torch.device("cpu")
 
 class PreparedTint(Prepared):
     def replaced(
-        self, layer: Weights | None, block: Block, h: Tensor, out: Tensor, call: Call, attend: object
+        self, layer: Weights | None, block: Block, h: Tensor, out: Tensor, call: Call, attend: Attend
     ) -> Tensor | None:
         return None if layer is None else out + self.strength * layer.weight
 
@@ -71,9 +72,9 @@ def tint(width: int) -> dict[str, Tensor]:
     return {"tint.weight": torch.ones(width), "tint.name": torch.zeros(1), "other": torch.zeros(1)}
 
 
-def place(phrases: object = None) -> Place:
+def place(phrases: Phrases | None = None) -> Place:
     unet, _ = shared_unet_of("a1111", CONTEXT)
-    return Place(unet, "SD1", phrases, [1], CPU, torch.float32, "AMDM slot 2", "co-model 2")  # type: ignore[arg-type]
+    return Place(unet, Family("SD1"), phrases, [1], CPU, torch.float32, "AMDM slot 2", "co-model 2")
 
 
 @pytest.mark.usefixtures("with_tint")
@@ -103,7 +104,7 @@ def test_a_fifth_kind_works_on_a_model(tmp_path: Path) -> None:
     folder = [Folder(tmp_path, own=True)]
     adapters = Adapters(*lists(lambda: folder, lambda: folder))
     x, t, text = torch.ones(2, 4, 16, 16), torch.full((2,), 300), torch.ones(2, 7, CONTEXT)
-    at_work = adapters.prepare(Adapted(adapter="red"), place())
+    at_work = adapters.prepare(AdapterSettings(adapter="red"), place())
     with torch.no_grad(), at_work.on(unet):
         plain = predict(x, t, text)
         at_work.announce((0, 0), (True, False), 0.0)
@@ -194,9 +195,11 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
     folder = [Folder(tmp_path, own=True)]
     adapters = Adapters(*lists(lambda: folder, lambda: folder))
     with pytest.raises(AmdmError, match=r"^AMDM slot 2: the adapter's image cannot be read"):
-        adapters.prepare(Adapted(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
+        adapters.prepare(
+            AdapterSettings(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent())
+        )
     monkeypatch.setattr(adapters.images, "of", lambda *_: pytest.fail("a picture was encoded"))
     with pytest.raises(AssertionError, match="phrases were encoded"):
-        adapters.prepare(Adapted(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
+        adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
     with pytest.raises(AmdmError, match=r'^AMDM slot 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):
-        adapters.prepare(Adapted(adapter=GLIGEN, image="no picture"), place(Silent()))
+        adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture"), place(Silent()))
