@@ -20,6 +20,7 @@ from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.guidance import guided
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.errors import AdapterError
+from lib_amdm.families import Family
 from lib_amdm.settings import AdapterSettings
 from tests.unets import shared_unet_of
 
@@ -106,7 +107,7 @@ def adapters(tmp_path: Path) -> Adapters:
 
 def prepared(adapters: Adapters, kind: str, device: torch.device) -> AtWork:
     unet, _ = shared_unet_of("a1111", CONTEXT)
-    place = Place(unet, "SD1", None, [1], device, torch.float32, "AMDM", "co-model 1")
+    place = Place(unet, Family("SD1"), None, [1], device, torch.float32, "AMDM", "co-model 1")
     return adapters.prepare(AdapterSettings(adapter=kind, image=PICTURE), place)
 
 
