@@ -43,7 +43,7 @@ def variance_preserving(alpha_cumprod: float) -> Level:
 
 
 def preserving_scale(sigma: Tensor) -> Tensor:
-    """How much larger the variance-exploding latent of each sigma is than the variance-preserving one."""
+    """Return the factor from the variance-preserving latent of each sigma to the variance-exploding one."""
     return (1 + sigma**2).sqrt()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 from modules import scripts
 
@@ -32,21 +34,21 @@ class Script(scripts.Script):
         self.paste_field_names = built.paste_field_names
         return built.components
 
-    def after_component(self, component, **kwargs) -> None:
+    def after_component(self, component: Any, **kwargs: Any) -> None:
         tab = "img2img" if self.is_img2img else "txt2img"
         for side in panel.SIDES:
             if kwargs.get("elem_id") == f"{tab}_{side}":
                 # the WebUI makes its sliders before it asks for this panel
                 self.sides = {**getattr(self, "sides", {}), side: component}
 
-    def process(self, p, *args) -> None:
+    def process(self, p: Any, *args: Any) -> None:
         if HOST is None:
             refusal.refuse(REASON, p, args)
             return
         # a plot's cells and a folder's pictures share these entries, and must not tell of each other
         p.extra_generation_params = infotext.without(p.extra_generation_params)
 
-    def process_before_every_sampling(self, p, *args, **hook) -> None:
+    def process_before_every_sampling(self, p: Any, *args: Any, **hook: Any) -> None:
         if HOST is None:
             return
         cell = getattr(p, "amdm_xyz", {})

@@ -26,7 +26,7 @@ from lib_amdm.shapes.benchmark import bench, methods, plots, scores, sweep
 from lib_amdm.shapes.benchmark import reference_rule as released
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.measuring import Bench, row_of, scene_of
-from lib_amdm.shapes.benchmark.methods import METHODS, Drawn, Method, Studio, mixing
+from lib_amdm.shapes.benchmark.methods import METHODS, Method, Sampled, Studio, mixing
 from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from lib_amdm.shapes.training import networks
 from lib_amdm.shapes.training.ldm_format import write_checkpoint
@@ -229,7 +229,7 @@ def test_a_prompt_with_and_adds_both_directions(studio: Studio) -> None:
     told = [methods.captions(name, SCENES) for name in methods.PAIR]
     a, b = (model.denoiser(texts, [""] * 3, 1.0)(x, sigma) for texts in told)
     none = model.denoiser([""] * 3, [""] * 3, 1.0)(x, sigma)
-    both = studio.told(model, methods.joined(methods.PAIR, SCENES))(x, sigma)
+    both = studio.prompted(model, methods.joined(methods.PAIR, SCENES))(x, sigma)
     close(both, none + 2.0 * (a - none) + 2.0 * (b - none))
 
 
@@ -237,7 +237,7 @@ def told_alone(studio: Studio) -> tuple[torch.Tensor, torch.Tensor, list, list]:
     """A latent, its noise level, and denoisers of two models: told the scenes, and told nothing."""
     x, sigma = noise(SEEDS, networks.LATENT), torch.full((3,), 2.0)
     models = [studio.model(name) for name in methods.PAIR]
-    guided = [studio.told(model, methods.captions(name, SCENES)) for model, name in zip(models, methods.PAIR)]
+    guided = [studio.prompted(model, methods.captions(name, SCENES)) for model, name in zip(models, methods.PAIR)]
     return x, sigma, guided, [model.denoiser([""] * 3, [""] * 3, 1.0) for model in models]
 
 
@@ -368,12 +368,12 @@ def test_the_released_rule_starts_each_model_from_noise_of_its_own(studio: Studi
 def drawing(scenes: list[Scene], calls: list[int], spoil: float = 0.0) -> Method:
     """A method that draws the scenes themselves, as pictures; a share of them are drawings of another scene."""
 
-    def draw(studio: Studio, wanted: list[Scene], seeds: list[int]) -> Drawn:
+    def draw(studio: Studio, wanted: list[Scene], seeds: list[int]) -> Sampled:
         calls.append(len(wanted))
         drawn = [
             SCENES[0] if np.random.default_rng(seed).random() < spoil else scene for scene, seed in zip(wanted, seeds)
         ]
-        return Drawn(pictures_of(drawn, np.random.default_rng(0)), 20, 3)
+        return Sampled(pictures_of(drawn, np.random.default_rng(0)), 20, 3)
 
     return Method("drawn", "by hand", draw)
 

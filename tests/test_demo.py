@@ -19,7 +19,7 @@ from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.methods import EVERYTHING, MAIN
 from lib_amdm.shapes.bundled import JUDGE, WEIGHTS
 from lib_amdm.shapes.demo import demo
-from lib_amdm.shapes.demo.demo import Drawn, Row
+from lib_amdm.shapes.demo.demo import DrawnRow, Row
 from lib_amdm.shapes.demo.example import MIX, SCENES
 from lib_amdm.shapes.world import scenes as world
 
@@ -38,7 +38,7 @@ class Ran:
 
     file: Path
     said: str
-    drawn: dict[str, Drawn]
+    drawn: dict[str, DrawnRow]
 
 
 def run(file: Path) -> Ran:
@@ -114,15 +114,15 @@ def test_the_shares_are_those_of_the_scenes() -> None:
     """Drawings of the scenes themselves are right, and drawings of other scenes are not."""
     rng = np.random.default_rng(3)
     painted = np.stack([[world.draw(scene, rng) for _ in range(3)] for scene in SCENES])
-    right = Drawn(Row("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
+    right = DrawnRow(Row("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
     judge = Judge.load()
     assert min(demo.shares(right, judge).values()) > 0.95
-    wrong = Drawn(right.row, right.pictures[::-1].copy(), 0.0)
+    wrong = DrawnRow(right.row, right.pictures[::-1].copy(), 0.0)
     assert demo.shares(wrong, judge)["both"] < 0.3
 
 
 def test_each_checkpoint_is_told_the_scene_in_its_own_words() -> None:
-    assert demo.told("shapes", SCENES[0]) == "a circle at the top left, a cross at the bottom right"
+    assert demo.prompt_for("shapes", SCENES[0]) == "a circle at the top left, a cross at the bottom right"
     assert demo.mix_for(SCENES[0], MIX).co_models[0].prompt == (
         "something red at the top left, something blue at the bottom right"
     )

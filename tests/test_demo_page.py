@@ -30,7 +30,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from lib_amdm.settings import Settings, specs
 from lib_amdm.shapes.bundled import WEIGHTS
-from lib_amdm.shapes.demo.example import MIX, SCENES, mix_for, told
+from lib_amdm.shapes.demo.example import MIX, SCENES, mix_for, prompt_for
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60
@@ -175,7 +175,7 @@ def test_an_example_is_filled_in(page: Page) -> None:
     co_model = mix_for(SCENES[0], MIX).co_models[0]
     assert page.is_open() and page.on()
     assert page.value("checkpoint") == "shapes.safetensors"
-    assert page.value("prompt") == told("shapes", SCENES[0])
+    assert page.value("prompt") == prompt_for("shapes", SCENES[0])
     assert page.value("amdm_checkpoint_1") == f"{co_model.checkpoint}.safetensors"
     assert page.value("amdm_prompt_1") == co_model.prompt
     assert float(page.value("amdm_gamma_1")) == co_model.gamma

@@ -107,7 +107,7 @@ def test_a_reference_has_all_but_the_shapes() -> None:
 
 
 def some_image_adapter(unet: torch.nn.Module) -> IPAdapter:
-    return new_image(unet, torch.randn(4, 24), train_adapters.ImageReader(new_image_encoder()).readings())
+    return new_image(unet, torch.randn(4, 24), train_adapters.ImageProbe(new_image_encoder()).readings())
 
 
 @pytest.mark.parametrize("make", [new_layout, some_image_adapter])
@@ -141,7 +141,7 @@ def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
 def test_an_image_token_says_its_place_and_what_is_read_there() -> None:
     """Two pictures that are read alike in a cell have the same token for it, and the others differ."""
     torch.manual_seed(0)
-    places, reader = torch.randn(4, 24), train_adapters.ImageReader(new_image_encoder())
+    places, reader = torch.randn(4, 24), train_adapters.ImageProbe(new_image_encoder())
     adapter = new_image(new_unet(), places, reader.readings())
     weight = torch.cat([weight for weight, _ in reader.readings()[:1]])
     # a change of the embedding that the first cell's reading does not see
@@ -192,7 +192,7 @@ def test_a_training_leaves_a_file_that_is_read_as_the_adapter(monkeypatch, tmp_p
 
 def test_the_encoder_reads_every_cell_from_one_embedding() -> None:
     torch.manual_seed(0)
-    reader = train_adapters.ImageReader(new_image_encoder())
+    reader = train_adapters.ImageProbe(new_image_encoder())
     colours, grounds = reader(torch.rand(2, 3, 128, 128))
     assert colours.shape == (2, len(COLOURS) + 1, len(CELLS)) and grounds.shape == (2, 5)
 
@@ -212,10 +212,10 @@ def test_the_files_are_small_and_are_what_they_are_called() -> None:
     assert {file.name for file in ADAPTERS.glob("*.safetensors")} == {f.name for f in (*files, IMAGE_ENCODER)}
 
 
-@pytest.mark.parametrize("told", [adapter_methods.boxes_told, adapter_methods.picture_told])
+@pytest.mark.parametrize("told", [adapter_methods.prepare_layout, adapter_methods.prepare_image])
 def test_at_strength_0_the_denoiser_is_the_checkpoint_s_own_and_else_it_is_not(studio: Studio, told) -> None:
     x, sigma = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 8, torch.full((3,), 8.0)
-    texts = adapter_methods.in_words(SCENES)
+    texts = adapter_methods.shape_prompts(SCENES)
 
     def denoised(strength: float) -> torch.Tensor:
         prepared = told(studio, SCENES, SEEDS, strength=strength)

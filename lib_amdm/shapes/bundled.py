@@ -1,4 +1,4 @@
-"""The checkpoints that come with the project: where they are, and which words each was taught."""
+"""The checkpoints that come with the project: where they are, and the dialect each was taught."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ WEIGHTS = Path(__file__).with_name("weights")
 DIALECT_OF = {"shapes": "shapes", "colours": "colours", "backgrounds": "backgrounds", "all": "full"}
 """The dialect of captions (see `captions.caption`) that each checkpoint knows."""
 CLIP_FOLDER = "clip"
-"""What the bundled yamls call the text encoder's folder; it lies beside them."""
+"""The text encoder's folder, as the bundled yamls name it; it lies beside them."""
 JUDGE = Path(__file__).with_name("judge.safetensors")
-"""The judge's weights; it is no checkpoint, and does not lie where the list of checkpoints is made from."""
+"""The judge's weights; it is no checkpoint, and lies outside the folder whose checkpoints are listed."""
 ADAPTERS = Path(__file__).with_name("adapters")
 LAYOUT_ADAPTER, IMAGE_ADAPTER = ADAPTERS / "layout.safetensors", ADAPTERS / "image.safetensors"
 """A GLIGEN and an IP-Adapter for `shapes`."""
 IMAGE_ENCODER = ADAPTERS / "image_encoder.safetensors"
-"""The CLIP vision encoder that the IP-Adapter is told pictures by."""
+"""The CLIP vision encoder of the IP-Adapter."""

@@ -18,7 +18,7 @@ HOLDER = "_amdm_holder"
 
 
 class StandIn(Protocol):
-    """What runs in the place of a pass's sampler function."""
+    """A replacement for the sampler function of a pass."""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run instead of `func`, the sampler's own function, on its arguments."""

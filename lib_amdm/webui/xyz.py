@@ -37,7 +37,7 @@ HELD_IN = "amdm_xyz"
 
 MAIN, ALL, MAIN_ADAPTER = 0, -1, -2
 COSTS: dict[type[Spec], float] = {CheckpointSpec: 1.0, AdapterSpec: 0.5}
-"""How long a change takes, from 0 to 1: the plot changes the most expensive axis least often."""
+"""The cost of a change, from 0 to 1: the plot changes the most expensive axis least often."""
 CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG", "evaluations": "evaluations (E)"}
 
 

@@ -1,1 +1,1 @@
-"""What AMDM draws, against other ways: `python -m lib_amdm.shapes.benchmark`."""
+"""The benchmark of AMDM against other ways: `python -m lib_amdm.shapes.benchmark`."""

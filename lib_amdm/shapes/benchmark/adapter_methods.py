@@ -1,4 +1,4 @@
-"""The benchmark's rows with adapters: `shapes`, told where things stand by boxes, or how they look by a picture.
+"""The benchmark's rows with adapters: `shapes` with boxes for where things stand, or a picture for how they look.
 
 Boxes and reference pictures are drawings that go with the scene and the picture's seed. The text of the layout rows
 is empty, so that boxes alone say what is where; the text of the image rows is the checkpoint's own dialect. So "shape"
@@ -28,13 +28,13 @@ from ..training.networks import LATENT
 from ..world.captions import phrases
 from ..world.conditions import boxes_of, layout_of, references
 from ..world.scenes import Scene
-from .methods import MAIN, Drawn, Method, Studio, captions, mixing
+from .methods import MAIN, Method, Sampled, Studio, captions, mixing
 
 CO_MODEL = mixing(MAIN_CHECKPOINT, steps=14, evaluations=0, eta=0.1, gamma=0.6, co_eta=0.1)
 """The best that was found for a co-model that is the main model with an adapter, evaluated in all K steps."""
 
 
-Told = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]
+Preparation = Callable[[Studio, Sequence[Scene], Sequence[int]], Prepared]
 
 
 @cache
@@ -53,8 +53,8 @@ def _encoder() -> ClipVision:
 
 
 @torch.no_grad()
-def boxes_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
-    """The layout adapter, told what stands in which box."""
+def prepare_layout(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
+    """Prepare the layout adapter with what stands in which box."""
     model = studio.model(MAIN)
     texts = list(dict.fromkeys(phrase for scene in scenes for phrase in phrases(scene)))
     layouts = [layout_of(scene, boxes) for scene, boxes in zip(scenes, boxes_of(scenes, seeds))]
@@ -62,18 +62,18 @@ def boxes_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], st
 
 
 @torch.no_grad()
-def picture_told(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
-    """The image adapter, told each scene's reference picture."""
+def prepare_image(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], strength: float = 1.0) -> Prepared:
+    """Prepare the image adapter with each scene's reference picture."""
     adapter = _image_adapter()
     features = _encoder().features(references(scenes, seeds) / 2 + 0.5, adapter.needs_encoder)
     return adapter.prepare(GivenInputs(features=Features(features), strength=strength))
 
 
-def nothing(scenes: Sequence[Scene]) -> list[str]:
+def no_prompts(scenes: Sequence[Scene]) -> list[str]:
     return [""] * len(scenes)
 
 
-in_words = partial(captions, MAIN)
+shape_prompts = partial(captions, MAIN)
 
 
 def adapted(
@@ -81,45 +81,51 @@ def adapted(
     scenes: Sequence[Scene],
     seeds: Sequence[int],
     texts: Callable[[Sequence[Scene]], Sequence[str]],
-    main: Told | None = None,
-    co_model: Told | None = None,
+    main: Preparation | None = None,
+    co_model: Preparation | None = None,
     settings: Settings | None = None,
-) -> Drawn:
-    """`shapes` with an adapter on the main model, or AMDM with a co-model that is the main one with an adapter."""
+) -> Sampled:
+    """Draw with an adapter on `shapes`, or with AMDM and a co-model that is the main one with an adapter."""
     model = studio.model(MAIN)
 
-    def denoiser(told: Told | None) -> Denoiser:
-        return studio.told(model, texts(scenes), AtWork(told(studio, scenes, seeds)) if told else None)
+    def denoiser(prepare: Preparation | None) -> Denoiser:
+        return studio.prompted(model, texts(scenes), AtWork(prepare(studio, scenes, seeds)) if prepare else None)
 
     first = denoiser(main)
     if settings is None:
-        return Drawn(studio.sample(studio.func, first, seeds), first.evaluations)
+        return Sampled(studio.sample(studio.func, first, seeds), first.evaluations)
     other = denoiser(co_model)
     [(number, slot)] = settings.active
     func = mixed(studio.func, settings, [co_run(number, slot, other, seeds, LATENT[1:])])
-    return Drawn(studio.sample(func, first, seeds), first.evaluations, other.evaluations)
+    return Sampled(studio.sample(func, first, seeds), first.evaluations, other.evaluations)
 
 
-def co_row(label: str, settings: Settings, **told: Any) -> Method:
+def co_row(label: str, settings: Settings, **rows: Any) -> Method:
     [(_, slot)] = settings.active
     detail = f"K {settings.steps}; eta {settings.eta:g}; co-model gamma {slot.gamma:g} eta {slot.eta:g} {slot.noise}"
-    return adapter_row(label, detail, settings=settings, **told)
+    return adapter_row(label, detail, settings=settings, **rows)
 
 
-def adapter_row(label: str, detail: str, **told: Any) -> Method:
-    return Method(label, detail, partial(adapted, **told), ADAPTERS)
+def adapter_row(label: str, detail: str, **rows: Any) -> Method:
+    return Method(label, detail, partial(adapted, **rows), ADAPTERS)
 
 
 ADAPTER_METHODS: dict[str, Method] = {
-    "untold": adapter_row("`shapes` alone", "told nothing", texts=nothing),
-    "layout-main": adapter_row("layout adapter on `shapes`", "in all steps; boxes", texts=nothing, main=boxes_told),
-    "layout-amdm": co_row("**AMDM, layout adapter**", CO_MODEL, texts=nothing, co_model=boxes_told),
-    "image-main": adapter_row(
-        "image adapter on `shapes`", "in all steps; reference picture", texts=in_words, main=picture_told
+    "untold": adapter_row("`shapes` alone", "told nothing", texts=no_prompts),
+    "layout-main": adapter_row(
+        "layout adapter on `shapes`", "in all steps; boxes", texts=no_prompts, main=prepare_layout
     ),
-    "image-amdm": co_row("**AMDM, image adapter**", CO_MODEL, texts=in_words, co_model=picture_told),
+    "layout-amdm": co_row("**AMDM, layout adapter**", CO_MODEL, texts=no_prompts, co_model=prepare_layout),
+    "image-main": adapter_row(
+        "image adapter on `shapes`", "in all steps; reference picture", texts=shape_prompts, main=prepare_image
+    ),
+    "image-amdm": co_row("**AMDM, image adapter**", CO_MODEL, texts=shape_prompts, co_model=prepare_image),
     "layout-image-amdm": co_row(
-        "**AMDM, layout on main, image adapter**", CO_MODEL, texts=nothing, main=boxes_told, co_model=picture_told
+        "**AMDM, layout on main, image adapter**",
+        CO_MODEL,
+        texts=no_prompts,
+        main=prepare_layout,
+        co_model=prepare_image,
     ),
 }
 """The rows of the table by their names on the command line."""

@@ -41,15 +41,15 @@ SINGLE = ("shapes", "colours")
 TWO_MODELS = [name for name in METHODS if name not in ("backgrounds", "all", "amdm-three", "average-three")]
 FAST_METHODS = ("shapes", "colours", "amdm")
 FAST_UNGUIDED = ("average", "amdm-unguided")
-"""With guidance, averaging in all steps reaches nearly everything too; without it, the methods are told apart."""
+"""With guidance, averaging in all steps reaches nearly everything too; without it, the methods differ."""
 FAST_RATIO = 2.0
-"""How many times a single checkpoint AMDM must surely be in the fast run: less than the bar, so that few pictures are
-enough, and far from the 1.0 that a broken AMDM reaches."""
+"""The ratio to a single checkpoint that AMDM must surely reach in the fast run: less than the bar, so that few pictures
+are enough, and far from the 1.0 that a broken AMDM reaches."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What the first method must reach against the best of the others: a ratio, or a difference of shares."""
+    """A bar for a method against the best of the others: a ratio, or a difference of shares."""
 
     title: str
     method: str
@@ -68,7 +68,7 @@ BARS = (
 
 
 def table(found: dict[str, Measured], seconds: Sequence[float]) -> str:
-    """A row for each method: shares in % with 95 % intervals, evaluations and seconds of one picture."""
+    """Make a row for each method: shares in % with 95 % intervals, evaluations and seconds of one picture."""
     head = ["method", "how", *QUANTITIES, "evaluations: main + co", "seconds"]
     lines = []
     for (name, measured), each in zip(found.items(), seconds):
@@ -79,26 +79,27 @@ def table(found: dict[str, Measured], seconds: Sequence[float]) -> str:
 
 
 def bars(found: dict[str, Measured]) -> list[dict[str, Any]]:
-    """The bars that can be told from these methods: value, 95 % interval of a paired bootstrap, and what was wanted."""
-    told = []
+    """Compare with the bars that these methods allow: value, 95 % interval of a paired bootstrap, and the bar."""
+    rows = []
     for bar in BARS:
         others = [name for name in bar.others if name in found]
         if bar.method in found and len(others) == len(bar.others):
             best = max(others, key=lambda name: found[name].shares[bar.quantity].value)
             value, low, high = comparison(found, bar.method, best, bar.quantity)[bar.kind]
             row = {"title": bar.title, "against": best, "kind": bar.kind, "value": value, "low": low, "high": high}
-            told.append({**row, "least": bar.least, "reached": value >= bar.least})
-    return told
+            rows.append({**row, "least": bar.least, "reached": value >= bar.least})
+    return rows
 
 
 def comparison(
     found: dict[str, Measured], one: str, other: str, quantity: str
 ) -> dict[str, tuple[float, float, float]]:
-    pair = [counts(found[name].scenes, found[name].seen)[quantity] for name in (one, other)]
-    return compared(*pair)
+    """Compare the shares of two methods; see `compared`."""
+    first, second = (counts(found[name].scenes, found[name].seen)[quantity] for name in (one, other))
+    return compared(first, second)
 
 
-def bars_table(told: Sequence[dict[str, Any]]) -> str:
+def bars_table(rows: Sequence[dict[str, Any]]) -> str:
     def number(row: dict[str, Any], name: str) -> str:
         return f"{row[name]:.2f}" if row["kind"] == "ratio" else f"{100 * row[name]:+.1f} points"
 
@@ -112,13 +113,13 @@ def bars_table(told: Sequence[dict[str, Any]]) -> str:
             f">= {number(row, 'least')}",
             "yes" if row["reached"] else "no",
         ]
-        for row in told
+        for row in rows
     ]
     return markdown(head, lines)
 
 
 def conditions(bench: Bench, accuracy: dict[str, float]) -> str:
-    """What the figures were made with, in one paragraph."""
+    """Describe the conditions of the figures in one paragraph."""
     studio = bench.studio
     right = ", ".join(f"{name} {100 * share:.2f} %" for name, share in accuracy.items())
     objects = sum(len(scene.things) for scene in bench.scenes())
@@ -140,7 +141,7 @@ def measure_all(bench: Bench, names: Sequence[str]) -> dict[str, Measured]:
 
 
 def write_table(bench: Bench, found: dict[str, Measured], accuracy: dict[str, float], out: Path) -> None:
-    """table.md for people, table.json for plots."""
+    """Write table.md for people, and table.json for plots."""
     seconds = bench.seconds([ROWS[name] for name in found])
     reached = bars(found)
     text = "\n\n".join([conditions(bench, accuracy), table(found, seconds), bars_table(reached)]) + "\n"
@@ -155,21 +156,23 @@ def write_table(bench: Bench, found: dict[str, Measured], accuracy: dict[str, fl
         }
         for (name, measured), each in zip(found.items(), seconds)
     }
-    told = {"conditions": {**bench.conditions(), "pictures": bench.pictures, "machine": machine(), "judge": accuracy}}
-    write(out / "table.json", json.dumps({**told, "methods": rows, "bars": reached}, indent=1) + "\n")
+    body = {"conditions": {**bench.conditions(), "pictures": bench.pictures, "machine": machine(), "judge": accuracy}}
+    write(out / "table.json", json.dumps({**body, "methods": rows, "bars": reached}, indent=1) + "\n")
     write(out / "table.md", text)
     print(f"\n{text}")
 
 
 def run_sweep(bench: Bench, names: list[str], out: Path) -> None:
-    """Adds the grids to sweep.json and sweep.md. The scenes and seeds are others than the table's: what is chosen on
-    them is not measured on them."""
+    """Add the grids to sweep.json and sweep.md.
+
+    The scenes and seeds are others than the table's: what is chosen on them is not measured on them.
+    """
     apart = replace(bench, seed=bench.seed + 1, folder=out / "sweep")
     file = out / "sweep.json"
     found = sweep(apart, names)
-    told = {**(json.loads(file.read_text()) if file.is_file() else {}), **found}
-    write(file, json.dumps(told) + "\n")
-    write(out / "sweep.md", tables(told, bench.pictures))
+    grids = {**(json.loads(file.read_text()) if file.is_file() else {}), **found}
+    write(file, json.dumps(grids) + "\n")
+    write(out / "sweep.md", tables(grids, bench.pictures))
     print(tables(found, bench.pictures))
 
 
@@ -179,23 +182,26 @@ def write(file: Path, text: str) -> None:
 
 
 def fast_failures(found: dict[str, Measured]) -> list[str]:
-    """What is wrong with AMDM. The lower end of an interval must pass each bar, so chance does not hide what is broken;
-    and the bars are so far below what AMDM reaches that chance breaks nothing."""
+    """List what is wrong with AMDM.
+
+    The lower end of an interval must pass each bar, so chance does not hide what is broken; and the bars are so far
+    below what AMDM reaches that chance breaks nothing.
+    """
     wanted = [("amdm", name, "ratio", FAST_RATIO, f"{FAST_RATIO:g} times") for name in SINGLE]
     wanted.append(("amdm-unguided", "average", "difference", 0.0, "more than"))
     failures = []
-    for ours, name, kind, bar, words in wanted:
+    for ours, name, kind, bar, much in wanted:
         if not comparison(found, ours, name, "both")[kind][1] > bar:
             amdm, other = (found[each].shares["both"] for each in (ours, name))
-            failures.append(f"AMDM has both right in {amdm} %, which is not surely {words} what {name} has, {other} %.")
+            failures.append(f"AMDM has both right in {amdm} %, which is not surely {much} what {name} has, {other} %.")
     return failures
 
 
 def judged_well(judge: Judge) -> dict[str, float]:
-    """The judge's accuracy on fresh drawings; AmdmError where it is no judge."""
+    """Return the judge's accuracy on fresh drawings; AmdmError where it is too low."""
     accuracy = judge.accuracy()
     print("The judge is right on fresh drawings: " + ", ".join(f"{k} {100 * v:.2f} %" for k, v in accuracy.items()))
-    worst = min(accuracy, key=accuracy.get)
+    worst = min(accuracy, key=lambda name: accuracy[name])
     if accuracy[worst] < JUDGE_BAR:
         raise AmdmError(
             f"The judge tells {worst} right in {accuracy[worst]:.1%} of fresh drawings, which must be {JUDGE_BAR:.0%} "
@@ -205,14 +211,14 @@ def judged_well(judge: Judge) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 1 where the fast run fails."""
+    """Run the benchmark; return the exit code, 1 where the fast run fails."""
     chosen = parsed(arguments)
     torch.set_num_threads(chosen.threads)
     pictures = chosen.pictures or (SWEEP_PICTURES if chosen.sweep else FAST_PICTURES if chosen.fast else PICTURES)
-    told = {name: getattr(chosen, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler", "scale")}
+    fields = {name: getattr(chosen, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler", "scale")}
     # code is not among the conditions of what was kept, so the run that guards it keeps nothing
     folder = None if chosen.fast else chosen.out
-    bench = Bench.of(chosen.weights, pictures=pictures, folder=folder, **told)
+    bench = Bench.of(chosen.weights, pictures=pictures, folder=folder, **fields)
     if chosen.plots:
         from .plots import write_plots
 
@@ -260,7 +266,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _names(known: dict[str, Any]) -> Any:
-    """Comma-separated names as a list, for argparse."""
+    """Make argparse's type for comma-separated names."""
 
     def names(given: str) -> list[str]:
         chosen = given.split(",")

@@ -1,8 +1,8 @@
-"""How well the things of a picture stand in their boxes: `python -m lib_amdm.shapes.benchmark.boxes`
+"""The share of a picture's things that stand in their boxes: `python -m lib_amdm.shapes.benchmark.boxes`
 
 A thing is in its box where the judge sees its shape in the box's cell, and the box around what is drawn there overlaps
-with the box that was told by at least half (intersection over union). "overlap" is the mean over all objects, 0 where
-nothing is drawn.
+with the wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 where nothing
+is drawn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 50
 
 
 def drawn_box(picture: np.ndarray, cell: int) -> Box | None:
-    """The box around the thing in a cell of a picture (SIZE, SIZE, 3) from 0 to 1; None where there is none."""
+    """Return the box around the thing in a cell of a picture (SIZE, SIZE, 3) from 0 to 1; None where there is none."""
     top, left = cell // 2 * CELL, cell % 2 * CELL
     patch = picture[top : top + CELL, left : left + CELL]
     low, high = patch.min(-1), patch.max(-1)
@@ -44,7 +44,7 @@ def drawn_box(picture: np.ndarray, cell: int) -> Box | None:
 
 
 def overlap(a: Box, b: Box | None) -> float:
-    """Intersection over union."""
+    """Return intersection over union."""
     if b is None:
         return 0.0
     width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
@@ -54,7 +54,7 @@ def overlap(a: Box, b: Box | None) -> float:
 
 
 def overlaps(scene: Scene, boxes: Sequence[Box], picture: Tensor) -> list[float]:
-    """Of each thing's box with what is drawn in its cell; picture: (3, SIZE, SIZE) from -1 to 1."""
+    """Return the overlap of each thing's box with what is drawn in its cell; picture: (3, SIZE, SIZE) from -1 to 1."""
     pixels = picture.permute(1, 2, 0).numpy() / 2 + 0.5
     return [overlap(box, drawn_box(pixels, cell)) for (cell, _), box in zip(scene.things, boxes)]
 
@@ -62,11 +62,11 @@ def overlaps(scene: Scene, boxes: Sequence[Box], picture: Tensor) -> list[float]
 def in_boxes(
     scenes: Sequence[Scene], boxes: Sequence[Sequence[Box]], pictures: Tensor, judge: Judge
 ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """By picture how many things have the right shape, and how many are in their boxes; and all overlaps."""
+    """Count by picture the things with the right shape, and those in their boxes; return these and all overlaps."""
     right, inside, every = [], [], []
-    for scene, told, picture, seen in zip(scenes, boxes, pictures, judge(pictures)):
+    for scene, wanted, picture, seen in zip(scenes, boxes, pictures, judge(pictures)):
         shapes = [bool(seen.cells[cell]) and seen.cells[cell].shape == thing.shape for cell, thing in scene.things]
-        found = overlaps(scene, told, picture)
+        found = overlaps(scene, wanted, picture)
         right.append(sum(shapes))
         inside.append(sum(is_right and each >= LEAST_OVERLAP for is_right, each in zip(shapes, found)))
         every += found
@@ -74,7 +74,7 @@ def in_boxes(
 
 
 def measure(bench: Bench, name: str) -> tuple[Share, Share, float]:
-    """A row's things with the right shape in their cell, things in their box, both as shares, and the mean overlap."""
+    """Measure a row: the shares of things with the right shape in their cell and in their box, and the mean overlap."""
     scenes, seeds = bench.scenes(), bench.seeds()
     found = []
     for begin in range(0, len(scenes), BATCH):

@@ -1,4 +1,4 @@
-"""Who looks at the pictures: a small classifier that saw drawings alone, and none of the networks that it judges."""
+"""The judge of the pictures: a small classifier that saw drawings alone, and none of the networks that it judges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOUR_NAMES = tuple(COLOURS)
 
 
 class Judge(nn.Module):
-    """Says what a picture shows. Each cell is looked at alone, so no cell can be guessed from another."""
+    """A classifier of pictures. Each cell is looked at alone, so no cell can be guessed from another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, file: Path = JUDGE) -> Judge:
-        """The trained judge; AmdmError where its file is missing."""
+        """Load the trained judge; AmdmError where its file is missing."""
         if not file.is_file():
             raise AmdmError(
                 f"{file} is missing; run `python -m lib_amdm.shapes.training judge`, or get the file again."
@@ -50,15 +50,18 @@ class Judge(nn.Module):
         return judge.eval().requires_grad_(False)
 
     def logits(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures (batch, 3, 128, 128) from -1 to 1 to logits of each cell's shape (the last: empty) and colour, both
-        (batch, 4, kinds), and of the background, (batch, kinds)."""
+        """Turn pictures (batch, 3, 128, 128) from -1 to 1 into logits.
+
+        These are of each cell's shape (the last: empty) and colour, both (batch, 4, kinds), and of the background,
+        (batch, kinds).
+        """
         cells = F.unfold(pictures, CELL, stride=CELL).transpose(1, 2).reshape(-1, 3, CELL, CELL)
         thoughts = self.think(self.look(cells)).unflatten(0, (-1, 4))
         return self.shape(thoughts), self.colour(thoughts), self.background(thoughts).mean(1)
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> list[Scene]:
-        """What each picture, (batch, 3, 128, 128) from -1 to 1, shows."""
+        """Return the scene that each picture, (batch, 3, 128, 128) from -1 to 1, shows."""
         shapes, colours, grounds = (logits.argmax(-1).tolist() for logits in self.logits(pictures))
         return [
             Scene(tuple(_thing(shape, colour) for shape, colour in zip(*cells)), BACKGROUNDS[ground])
@@ -66,7 +69,7 @@ class Judge(nn.Module):
         ]
 
     def accuracy(self, count: int = 1000, seed: int = 90_001) -> dict[str, float]:
-        """Shares of right answers on fresh drawings: shape and colour by cell, background by picture."""
+        """Return the shares of right answers on fresh drawings: shape and colour by cell, background by picture."""
         right = {"shape": 0, "colour": 0, "background": 0}
         things = 0
         rng = np.random.default_rng(seed)
@@ -90,7 +93,7 @@ def _thing(shape: int, colour: int) -> Thing | None:
 
 
 def blemished(pictures: Tensor) -> Tensor:
-    """Pictures as a generator may give them: a little blurred, noisy, pale or tinted."""
+    """Make pictures as a generator may give them: a little blurred, noisy, pale or tinted."""
     count = len(pictures)
     small = F.interpolate(pictures, scale_factor=0.5, mode="area")
     soft = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")

@@ -28,7 +28,7 @@ SEEDS_APART = 1_000_000
 
 @dataclass(frozen=True)
 class Measured:
-    """What the judge saw in a method's pictures, and the evaluations that one picture took."""
+    """The judge's verdicts on a method's pictures, and the evaluations that one picture took."""
 
     scenes: Sequence[Scene]
     seen: Sequence[Scene]
@@ -52,11 +52,11 @@ class Bench:
     folder: Path | None = None
 
     @classmethod
-    def of(cls, weights: Path, **told: Any) -> Bench:
-        """A benchmark of the checkpoints in a folder; `told`: fields of this class or of Studio."""
-        own = {name: told.pop(name) for name in ("seed", "batch", "folder") if name in told}
-        pictures = told.pop("pictures")
-        return cls(Studio(Standalone(weights), **told), Judge.load(), pictures, **own)
+    def of(cls, weights: Path, **further: Any) -> Bench:
+        """Make a benchmark of the checkpoints in a folder; `further`: fields of this class or of Studio."""
+        own = {name: further.pop(name) for name in ("seed", "batch", "folder") if name in further}
+        pictures = further.pop("pictures")
+        return cls(Studio(Standalone(weights), **further), Judge.load(), pictures, **own)
 
     def scenes(self) -> list[Scene]:
         return drawn_scenes(self.pictures, np.random.default_rng(self.seed))
@@ -80,14 +80,17 @@ class Bench:
         return Measured(scenes, seen, kept["evaluations"], kept["co_evaluations"])
 
     def seconds(self, methods: Sequence[Method], pictures: int = 16, rounds: int = 2) -> list[float]:
-        """Seconds a picture of each method, decoding included; the methods take turns, and the fastest turn counts."""
+        """Return the seconds a picture takes in each method, decoding included.
+
+        The methods take turns, and the fastest turn counts.
+        """
         few = replace(self, pictures=pictures)
         scenes, seeds = few.scenes(), few.seeds()
         turns = [[_clocked(self.studio, method, scenes, seeds) for method in methods] for _ in range(rounds)]
         return [min(of_method) / pictures for of_method in zip(*turns)]
 
     def conditions(self) -> dict[str, Any]:
-        """Everything that must agree for what was kept to count."""
+        """Return everything that must agree for kept results to count."""
         studio = self.studio
         return {
             "seed": self.seed,
@@ -130,15 +133,15 @@ def _clocked(studio: Studio, method: Method, scenes: Sequence[Scene], seeds: Seq
 
 
 def digest(folder: Path) -> str:
-    """One short word for the weights in a folder; it changes with any of their bytes."""
-    told = hashlib.sha256()
+    """Return a short hash of the weights in a folder."""
+    whole = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        told.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return told.hexdigest()[:16]
+        whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()[:16]
 
 
 def machine() -> str:
-    """What the seconds were measured on."""
+    """Describe the machine that the seconds were measured on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -147,7 +150,7 @@ def machine() -> str:
 
 
 def row_of(scene: Scene) -> list[str]:
-    """A scene as words: "red circle" or nothing for each cell, then the background."""
+    """Write a scene: "red circle" or nothing for each cell, then the background."""
     return [*(f"{thing.colour} {thing.shape}" if thing else "" for thing in scene.cells), scene.background]
 
 

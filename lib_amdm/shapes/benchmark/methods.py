@@ -1,7 +1,7 @@
 """Ways to draw one picture with what several checkpoints know: AMDM, and what it is compared with.
 
 Every method is a function of (studio, scenes, seeds) that gives latents. All of them draw from the same first noise,
-and each model is told the scene in the dialect it was taught.
+and each model gets the scene in the dialect it was taught.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,18 +37,18 @@ THREE = ("shapes", "colours", "backgrounds")
 EVERYTHING = "all"
 
 
-def mixing(*co_models: str, gamma: float, co_eta: float, noise: str = "shared", **told: Any) -> Settings:
-    """Settings that co-run these checkpoints, all with the same gamma, eta and noise; `told`: Settings' attributes."""
+def mixing(*co_models: str, gamma: float, co_eta: float, noise: str = "shared", **further: Any) -> Settings:
+    """Make settings that mix in these checkpoints, with one gamma, eta and noise; `further`: Settings' attributes."""
     slots = tuple(CoModel(checkpoint=name, gamma=gamma, eta=co_eta, noise=noise) for name in co_models)
-    return Settings(enabled=True, co_models=slots, **told)
+    return Settings(enabled=True, co_models=slots, **further)
 
 
 DEFAULTS = Settings(enabled=True, co_models=(CoModel(checkpoint="colours"),))
-"""What a user gets who changes nothing."""
+"""The settings of a user who changes nothing."""
 BEST = mixing("colours", steps=AUTO, evaluations=4, gamma=0.5, co_eta=0.0)
 """The best that was found for two models with at most four evaluations of the second."""
 FIRST_DEFAULTS = mixing("colours", steps=3, evaluations=0, eta=0.2, gamma=0.5, co_eta=0.2)
-"""What a user got who changed nothing, while every one of the K steps evaluated the co-model."""
+"""The defaults of the time when every one of the K steps evaluated the co-model."""
 UNGUIDED = mixing("colours", steps=14, evaluations=3, eta=0.3, gamma=0.7, co_eta=0.3)
 """The best found for CFG 1."""
 _BACKGROUNDS = CoModel(checkpoint="backgrounds", gamma=0.5)
@@ -61,9 +61,12 @@ PULL = 0.2
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """latents: (pictures, *LATENT). evaluations: of guided predictions of a picture, by the main model (or by the only
-    one); co_evaluations: by all the others."""
+class Sampled:
+    """The result of a method before decoding.
+
+    latents: (pictures, *LATENT). evaluations: of guided predictions of a picture, by the main model (or by the only
+    one); co_evaluations: by all the others.
+    """
 
     latents: Tensor
     evaluations: int
@@ -86,13 +89,13 @@ class Studio:
         return channels, height * self.scale, width * self.scale
 
     def model(self, name: str) -> StandaloneModel:
-        return self.host.load(name).model
+        return cast(StandaloneModel, self.host.load(name).model)
 
     def denoiser(self, name: str, scenes: Sequence[Scene]) -> Denoiser:
-        """The checkpoint, told the scenes in its own dialect."""
-        return self.told(self.model(name), captions(name, scenes))
+        """Return the checkpoint as a denoiser of the scenes, in its own dialect."""
+        return self.prompted(self.model(name), captions(name, scenes))
 
-    def told(self, model: StandaloneModel, prompts: Sequence[str], adapter: AtWork | None = None) -> Denoiser:
+    def prompted(self, model: StandaloneModel, prompts: Sequence[str], adapter: AtWork | None = None) -> Denoiser:
         return model.denoiser(prompts, [""] * len(prompts), self.cfg_scale, adapter=adapter)
 
     def sigmas(self, name: str = MAIN) -> Tensor:
@@ -107,19 +110,23 @@ class Studio:
         return sample(func, denoiser, ImageNoise(seeds, self.latent), self.sigmas())
 
     def pictures(self, latents: Tensor) -> Tensor:
-        """Decoded, in the small size, (pictures, 3, SIZE, SIZE) from -1 to 1; the checkpoints share one VAE."""
+        """Decode latents in the small size, (pictures, 3, SIZE, SIZE) from -1 to 1; the checkpoints share one VAE."""
         return F.avg_pool2d(self.host.autoencoder(MAIN).decode(latents) * 2 - 1, self.scale)
 
 
 def captions(name: str, scenes: Sequence[Scene]) -> list[str]:
-    """The scenes in the dialect that a checkpoint was taught."""
+    """Describe the scenes in the dialect that a checkpoint was taught."""
     return [caption(scene, DIALECT_OF[name]) for scene in scenes]
 
 
-def alone(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], name: str) -> Drawn:
-    """One checkpoint, told what it understands."""
+def alone(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], name: str) -> Sampled:
+    """Draw with one checkpoint, in its own dialect."""
     denoiser = studio.denoiser(name, scenes)
-    return Drawn(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
+    return Sampled(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, parts)
 
 
 class Averaged(nn.Module):
@@ -131,10 +138,11 @@ class Averaged(nn.Module):
 
     @property
     def model(self) -> StandaloneModel:
-        return self.denoisers[0].model
+        return cast(Denoiser, self.denoisers[0]).model
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        return sum(weight * denoiser(x, sigma) for weight, denoiser in zip(self.weights, self.denoisers))
+        """Return the mean denoised latent, (batch, ...), for a latent `x` at levels `sigma`, (batch,)."""
+        return _sum([weight * denoiser(x, sigma) for weight, denoiser in zip(self.weights, self.denoisers)])
 
 
 def average(
@@ -144,15 +152,15 @@ def average(
     names: Sequence[str] = PAIR,
     weights: Sequence[float] | None = None,
     steps: int | None = None,
-) -> Drawn:
-    """The mean of the models' predictions on one latent, in all steps or in the first `steps`; then the first alone."""
+) -> Sampled:
+    """Draw with the mean of the models' predictions on one latent, in all steps or in the first `steps`."""
     denoisers = [studio.denoiser(name, scenes) for name in names]
     together = Averaged(denoisers, weights or [1 / len(names)] * len(names))
     if steps is None:
         latents = studio.sample(studio.func, together, seeds)
     else:
         latents = studio.sample(begun_with(together, studio.func, steps), denoisers[0], seeds)
-    return Drawn(latents, denoisers[0].evaluations, sum(other.evaluations for other in denoisers[1:]))
+    return Sampled(latents, denoisers[0].evaluations, sum(other.evaluations for other in denoisers[1:]))
 
 
 class Summed(nn.Module):
@@ -164,14 +172,16 @@ class Summed(nn.Module):
 
     @property
     def model(self) -> StandaloneModel:
-        return self.denoisers[0].model
+        return cast(Denoiser, self.denoisers[0]).model
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        """Return the combined denoised latent, (batch, ...), for a latent `x` at levels `sigma`, (batch,)."""
         guided, plain = ([denoiser(x, sigma) for denoiser in each] for each in (self.denoisers, self.unguided))
         return self.together(guided, plain)
 
     def together(self, guided: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
-        return guided[0] + sum(one - other for one, other in zip(guided[1:], plain[1:]))
+        """Combine the models' guided and unguided predictions, each (batch, ...)."""
+        return guided[0] + _sum([one - other for one, other in zip(guided[1:], plain[1:])])
 
 
 class Picked(Summed):
@@ -181,20 +191,22 @@ class Picked(Summed):
         strength = [(one - other).abs().mean(1, keepdim=True) for one, other in zip(guided, plain)]
         around = torch.stack([F.avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in strength])
         chosen = around.argmax(0)
-        return sum(torch.where(chosen == n, one, torch.zeros_like(one)) for n, one in enumerate(guided))
+        return _sum([torch.where(chosen == n, one, torch.zeros_like(one)) for n, one in enumerate(guided)])
 
 
-def guidance(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], kind: type[Summed]) -> Drawn:
-    """Both models' guidance put together on one latent in all steps; what a model says without a prompt costs one
-    evaluation more, which is not counted."""
+def guidance(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], kind: type[Summed]) -> Sampled:
+    """Draw with both models' guidance put together on one latent in all steps.
+
+    A model's prediction without a prompt costs one evaluation more, which is not counted.
+    """
     denoisers = [studio.denoiser(name, scenes) for name in PAIR]
     unguided = [denoiser.model.denoiser([""] * len(scenes), [""] * len(scenes), 1.0) for denoiser in denoisers]
     latents = studio.sample(studio.func, kind(denoisers, unguided), seeds)
-    return Drawn(latents, denoisers[0].evaluations, denoisers[1].evaluations)
+    return Sampled(latents, denoisers[0].evaluations, denoisers[1].evaluations)
 
 
 def begun_with(first: nn.Module, func: Callable[..., Any], steps: int) -> Callable[..., Any]:
-    """`func` with another denoiser, `first`, in its first steps."""
+    """Return `func` with another denoiser, `first`, in its first steps."""
 
     @functools.wraps(func)
     def begun(model: nn.Module, x: Tensor, sigmas: Tensor, **more: Any) -> Tensor:
@@ -210,16 +222,16 @@ def merge(
     seeds: Sequence[int],
     names: Sequence[str] = PAIR,
     prompt: str = "full",
-) -> Drawn:
-    """One network with the mean of the checkpoints' weights; prompt: "full", or "and" for both dialects at once."""
-    told = joined(names, scenes) if prompt == "and" else captions(EVERYTHING, scenes)
-    denoiser = studio.told(merged([studio.model(name) for name in names]), told)
-    return Drawn(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
+) -> Sampled:
+    """Draw with the mean of the checkpoints' weights; prompt: "full", or "and" for both dialects at once."""
+    prompts = joined(names, scenes) if prompt == "and" else captions(EVERYTHING, scenes)
+    denoiser = studio.prompted(merged([studio.model(name) for name in names]), prompts)
+    return Sampled(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
 
 
 @torch.no_grad()
 def merged(models: Sequence[StandaloneModel]) -> StandaloneModel:
-    """A new model with the mean of the models' UNet weights, and the first one's texts."""
+    """Make a model with the mean of the models' UNet weights, and the first one's texts."""
     first = models[0]
     # a copy of the tokenizer would take longer than the picture
     new = copy.deepcopy(first, {id(kept): kept for kept in (first.tokenizer, first.text_encoder, first.texts)})
@@ -230,14 +242,14 @@ def merged(models: Sequence[StandaloneModel]) -> StandaloneModel:
 
 def prompt_and(
     studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], name: str, dialects: Sequence[str] = PAIR
-) -> Drawn:
-    """One checkpoint, told the other's dialect too, with AND."""
-    denoiser = studio.told(studio.model(name), joined(dialects, scenes))
-    return Drawn(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
+) -> Sampled:
+    """Draw with one checkpoint and the captions of the other's dialect too, joined by AND."""
+    denoiser = studio.prompted(studio.model(name), joined(dialects, scenes))
+    return Sampled(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
 
 
 def joined(names: Sequence[str], scenes: Sequence[Scene]) -> list[str]:
-    """The scenes in the dialects of several checkpoints at once, joined by AND."""
+    """Describe the scenes in the dialects of several checkpoints at once, joined by AND."""
     return [" AND ".join(parts) for parts in zip(*(captions(name, scenes) for name in names))]
 
 
@@ -248,32 +260,32 @@ def aggregated(
     settings: Settings,
     main: str = MAIN,
     mix: Mix = slerp,
-) -> Drawn:
-    """AMDM with these settings, each co-model told the scenes in its own dialect."""
+) -> Sampled:
+    """Draw with AMDM, each co-model with captions in its own dialect."""
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
     co_runs = [
         co_run(number, slot, other, seeds, studio.latent[1:]) for other, (number, slot) in zip(others, settings.active)
     ]
     latents = studio.sample(mixed(studio.func, settings, co_runs, mix=mix), denoiser, seeds)
-    return Drawn(latents, denoiser.evaluations, sum(other.evaluations for other in others))
+    return Sampled(latents, denoiser.evaluations, sum(other.evaluations for other in others))
 
 
-def released(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], **rule: Any) -> Drawn:
-    """The rule of the paper's released code, each model from noise of its own; it knows DDIM's steps alone."""
+def released(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], **rule: Any) -> Sampled:
+    """Draw by the rule of the paper's released code, each model from noise of its own; it knows DDIM's steps alone."""
     denoisers = [studio.denoiser(name, scenes) for name in PAIR]
     sigmas = studio.sigmas()
     latents = [ImageNoise(own, studio.latent).draw() * sigmas[0] for own in (seeds, private_seeds(seeds, 1))]
     drawn = sample_released(denoisers, latents, sigmas, **rule)
-    return Drawn(drawn, denoisers[0].evaluations, denoisers[1].evaluations)
+    return Sampled(drawn, denoisers[0].evaluations, denoisers[1].evaluations)
 
 
-Draw = Callable[[Studio, Sequence[Scene], Sequence[int]], Drawn]
+Draw = Callable[[Studio, Sequence[Scene], Sequence[int]], Sampled]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: what it is called, with which settings, and how it draws.
+    """A row of the table: its name, its settings, and how it draws.
 
     more: a folder of weights that it needs beside the checkpoints.
     """
@@ -285,22 +297,22 @@ class Method:
 
 
 def pulled(settings: Settings, correction: str, eta: float = PULL) -> Settings:
-    """The settings with a pull of every model."""
+    """Return the settings with a pull of every model."""
     slots = tuple(replace(slot, eta=eta) for slot in settings.co_models)
     return replace(settings, eta=eta, correction=correction, co_models=slots)
 
 
 def amdm_row(label: str, settings: Settings, main: str = MAIN, mix: Mix = slerp) -> Method:
     slots = ", ".join(f"{s.checkpoint} gamma {s.gamma:g} eta {s.eta:g} {s.noise}" for _, s in settings.active)
-    steps, evaluations = (_words(value) for value in (settings.steps, settings.evaluations))
+    steps, evaluations = (_shown(value) for value in (settings.steps, settings.evaluations))
     detail = f"K {steps}, E {evaluations}; {main} eta {settings.eta:g}; {slots}"
     if settings.eta:
         detail += f"; {settings.correction}"
     return Method(label, detail, partial(aggregated, settings=settings, main=main, mix=mix))
 
 
-def _words(number: int) -> str:
-    """K or E: "auto", "all", or the number."""
+def _shown(number: int) -> str:
+    """Write K or E: "auto", "all", or the number."""
     return {AUTO: "auto", 0: "all"}.get(number, str(number))
 
 

@@ -24,7 +24,7 @@ DPI = 110
 
 
 def write_plots(bench: Bench, out: Path, docs: Path) -> None:
-    """All of them in the folder `docs`, from table.json and sweep.json in the folder `out`."""
+    """Write all of them to the folder `docs`, from table.json and sweep.json in the folder `out`."""
     table, sweep = (_read(out / name, how) for name, how in (("table.json", ""), ("sweep.json", " --sweep")))
     docs.mkdir(parents=True, exist_ok=True)
     for name, figure in ((SHEET, sheet(bench)), (BARS, bars(table["methods"])), (HEATMAPS, heatmaps(sweep))):
@@ -39,7 +39,7 @@ def _read(file: Path, how: str) -> dict[str, Any]:
 
 
 def sheet(bench: Bench, columns: int = COLUMNS) -> Figure:
-    """Rows are methods, columns the benchmark's first scenes; a column has one seed."""
+    """Draw a sheet: rows are methods, columns the benchmark's first scenes; a column has one seed."""
     scenes, seeds = bench.scenes()[:columns], bench.seeds()[:columns]
     figure = Figure(figsize=(1.2 + 1.3 * columns, 1.0 + 1.3 * len(ON_SHEET)), layout="constrained")
     axes = figure.subplots(len(ON_SHEET), len(scenes), squeeze=False)
@@ -61,12 +61,12 @@ def _lines(scene: Scene) -> str:
 
 
 def plain(label: str) -> str:
-    """A label without Markdown, in short lines."""
+    """Strip a label of Markdown, and break it into short lines."""
     return textwrap.fill(label.replace("*", "").replace("`", ""), 18)
 
 
 def bars(methods: dict[str, Any]) -> Figure:
-    """Every method's shares with their 95 % intervals."""
+    """Plot every method's shares with their 95 % intervals."""
     figure = Figure(figsize=(9, 0.55 * len(methods) + 1), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(methods))[::-1]
@@ -88,7 +88,7 @@ def bars(methods: dict[str, Any]) -> Figure:
 
 
 def heatmaps(sweep: dict[str, Any]) -> Figure:
-    """One map for each grid, of what it was to be best at."""
+    """Plot a map for each grid, of what it was to be best at."""
     across = 2 if len(sweep) > 1 else 1
     down = -(-len(sweep) // across)
     figure = Figure(figsize=(5.5 * across, 4.4 * down), layout="constrained")

@@ -20,7 +20,7 @@ from ...levels import euler_step, variance_exploding
 SHARE = 0.5
 """Weight of the main model; the other's is sqrt(1 - SHARE^2)."""
 PULLS = (55.0, 45.0)
-"""How far the main model and the other are pulled back, for a latent of 4x64x64."""
+"""The lengths by which the main model and the other are pulled back, for a latent of 4x64x64."""
 FIRST, LAST = 1, 3
 """The first and the last step, counted from 0, after which the models are mixed."""
 
@@ -35,25 +35,28 @@ def sample_released(
     sigmas: Tensor,
     last: int = LAST,
 ) -> Tensor:
-    """The main model's final latent, (batch, ...). models: D(x, sigma) of the main model and of the other; latents:
-    the first x0 + sigma * noise of each."""
-    said: list[Tensor] = []
+    """Sample, and return the main model's final latent, (batch, ...).
+
+    models: D(x, sigma) of the main model and of the other. latents: the first x0 + sigma * noise of each.
+    """
+    noises: list[Tensor] = []
     for k, (level, level_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
         denoised = [model(x, x.new_full((len(x),), level)) for model, x in zip(models, latents)]
         ends = variance_exploding(level), variance_exploding(level_next)
         stepped = [euler_step(d, x, *ends) for d, x in zip(denoised, latents)]
-        if said and FIRST <= k <= last:
+        if noises and FIRST <= k <= last:
             before = sigmas[k - 1].item()
-            peaks = [_peak(_preserving(x, level), noise, before) for x, noise in zip(latents, said)]
-            pulled = _pulled(mixed(*(_preserving(y, level_next) for y in stepped)), peaks)
+            peaks = [_peak(_preserving(x, level), noise, before) for x, noise in zip(latents, noises)]
+            main, other = (_preserving(y, level_next) for y in stepped)
+            pulled = _pulled(mixed(main, other), peaks)
             stepped = [z * math.hypot(1, level_next) for z in pulled]
-        said = [(x - d) / level for d, x in zip(denoised, latents)]
+        noises = [(x - d) / level for d, x in zip(denoised, latents)]
         latents = stepped
     return latents[0]
 
 
 def mixed(main: Tensor, other: Tensor, share: float = SHARE) -> Tensor:
-    """The mix of two variance-preserving latents; two equal ones grow, by 1.37 times at the default share."""
+    """Mix two variance-preserving latents; two equal ones grow, by 1.37 times at the default share."""
     return share * main + math.sqrt(1 - share**2) * other
 
 
@@ -62,7 +65,7 @@ def _preserving(x: Tensor, sigma: float) -> Tensor:
 
 
 def _peak(z: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """The DDPM mean one step of the training below the timestep of `sigma`."""
+    """Return the DDPM mean one step of the training below the timestep of `sigma`."""
     kept = 1 - _beta(sigma)
     return (z - (1 - kept) * math.hypot(1, 1 / sigma) * noise) / math.sqrt(kept)
 

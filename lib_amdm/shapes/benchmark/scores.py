@@ -1,4 +1,4 @@
-"""What share of the objects, and of the pictures, is as it was asked for, and how sure that is."""
+"""Shares of objects, and of pictures, that are as they were asked for, with their intervals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Share:
 
 
 def counts(wanted: Sequence[Scene], seen: Sequence[Scene]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each quantity, by picture: how many are right, and of how many."""
+    """Count for each quantity, by picture: how many are right, and of how many."""
     rows = [_counted(scene, verdict) for scene, verdict in zip(wanted, seen, strict=True)]
     objects = np.array([len(scene.things) for scene in wanted])
     ones = np.ones_like(objects)
@@ -53,12 +53,12 @@ def _counted(scene: Scene, seen: Scene) -> tuple[int, int, int, int, int]:
 
 
 def shares(wanted: Sequence[Scene], seen: Sequence[Scene]) -> dict[str, Share]:
-    """Every quantity's share with its 95 % interval."""
+    """Return every quantity's share with its 95 % interval."""
     return {name: share(right, of) for name, (right, of) in counts(wanted, seen).items()}
 
 
 def share(right: np.ndarray, of: np.ndarray) -> Share:
-    """sum(right) / sum(of) over pictures, with Wilson's interval.
+    """Return sum(right) / sum(of) over pictures, with Wilson's interval.
 
     The objects of one picture fare alike, so the interval is made for as many independent objects as would give the
     variance that the pictures show (cluster-robust, linearised). At 0 and 1 the pictures show none: there each picture
@@ -76,7 +76,7 @@ def share(right: np.ndarray, of: np.ndarray) -> Share:
 def compared(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
-    """How two shares of the same pictures compare: their "ratio" and their "difference", each with a 95 % interval.
+    """Compare two shares of the same pictures: their "ratio" and their "difference", each with a 95 % interval.
 
     one, other: (right, of) by picture. The intervals are a paired bootstrap's over the pictures.
     """
@@ -85,8 +85,6 @@ def compared(
     weights = np.vstack([np.ones(pictures, int), drawn])
     first, second = ((weights @ right) / (weights @ of) for right, of in (one, other))
     with np.errstate(divide="ignore", invalid="ignore"):
-        told = {"ratio": first / second, "difference": first - second}
-    return {
-        name: (float(values[0]), *map(float, np.nanquantile(values[1:], (0.025, 0.975))))
-        for name, values in told.items()
-    }
+        measures = {"ratio": first / second, "difference": first - second}
+    ends = {name: np.nanquantile(values[1:], (0.025, 0.975)) for name, values in measures.items()}
+    return {name: (float(values[0]), float(ends[name][0]), float(ends[name][1])) for name, values in measures.items()}

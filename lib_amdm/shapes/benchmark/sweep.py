@@ -1,4 +1,4 @@
-"""Which settings of AMDM are best: grids of two settings each, the others as `methods.BEST` has them."""
+"""The search for AMDM's best settings: grids of two settings each, the others as `methods.BEST` has them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Grid:
 
 
 def two_models(main: str = MAIN, **changed: Any) -> Method:
-    """AMDM with the two models and BEST's settings but for those `changed`."""
+    """Make a row of AMDM with the two models and BEST's settings but for those `changed`."""
     slot = BEST.co_models[0]
-    told = {"steps": BEST.steps, "evaluations": BEST.evaluations, "eta": BEST.eta}
-    told |= {"gamma": slot.gamma, "co_eta": slot.eta, "noise": slot.noise}
+    best: dict[str, Any] = {"steps": BEST.steps, "evaluations": BEST.evaluations, "eta": BEST.eta}
+    best |= {"gamma": slot.gamma, "co_eta": slot.eta, "noise": slot.noise}
     other = next(name for name in MAINS if name != main)
-    return amdm_row("AMDM", mixing(other, **{**told, **changed}), main)
+    return amdm_row("AMDM", mixing(other, **{**best, **changed}), main)
 
 
 def three_models(steps: int, gamma: float) -> Method:
@@ -84,7 +84,7 @@ GRIDS: dict[str, Grid] = {
 
 def sweep(bench: Bench, names: list[str], say: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure the grids; for each its axes and, by quantity, the shares as rows of columns."""
-    told = {}
+    grids = {}
     for name in names:
         grid = GRIDS[name]
         found = {quantity: [[0.0] * len(grid.columns[1]) for _ in grid.rows[1]] for quantity in QUANTITIES}
@@ -94,20 +94,20 @@ def sweep(bench: Bench, names: list[str], say: Callable[[str], None] = print) ->
             for quantity, share in shares.items():
                 found[quantity][i][j] = round(share.value, 4)
             best = max(best, (shares[grid.wanted].value, f"{shares[grid.wanted]} with {method.detail}"))
-        told[name] = {"title": grid.title, "rows": grid.rows, "columns": grid.columns, "wanted": grid.wanted, **found}
+        grids[name] = {"title": grid.title, "rows": grid.rows, "columns": grid.columns, "wanted": grid.wanted, **found}
         say(f"{grid.title}: most of {grid.wanted} right, in %: {best[1]}")
-    return told
+    return grids
 
 
 def _file_name(detail: str) -> str:
-    """A method's words as a file's name; cells that two grids share are measured once."""
+    """Turn a method's detail into a file's name; cells that two grids share are measured once."""
     return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in detail)
 
 
-def tables(told: dict[str, Any], pictures: int) -> str:
-    """The grids in Markdown."""
+def tables(grids: dict[str, Any], pictures: int) -> str:
+    """Write the grids in Markdown."""
     parts = []
-    for grid in told.values():
+    for grid in grids.values():
         (row_name, rows), (column_name, columns) = grid["rows"], grid["columns"]
         head = [f"{row_name} \\ {column_name}", *map(str, columns)]
         lines = [[str(row), *(f"{100 * cell:.0f}" for cell in cells)] for row, cells in zip(rows, grid[grid["wanted"]])]
@@ -118,5 +118,5 @@ def tables(told: dict[str, Any], pictures: int) -> str:
 
 
 def markdown(head: list[str], lines: list[list[str]]) -> str:
-    """A table."""
+    """Write a Markdown table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))

@@ -25,7 +25,7 @@ from ..benchmark.judge import Judge
 from ..benchmark.methods import EVERYTHING, MAIN
 from ..bundled import WEIGHTS
 from ..world.scenes import SIZE, Scene
-from .example import CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, mix_for, told
+from .example import CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
 
 FILE = "amdm-demo.png"
 PAGE_PORT = 7861
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnRow:
     """A row's pictures, (scenes, seeds, SIZE, SIZE, 3) as bytes, and the seconds they took."""
 
     row: Row
@@ -55,14 +55,14 @@ def rows() -> list[Row]:
     return [*alone, Row(f"AMDM: {' + '.join(names)}", MAIN, MIX), Row(f"{EVERYTHING}: the ceiling", EVERYTHING)]
 
 
-def draw(host: Standalone, row: Row, seeds: Sequence[int], scenes: Sequence[Scene] = SCENES) -> Drawn:
+def draw(host: Standalone, row: Row, seeds: Sequence[int], scenes: Sequence[Scene] = SCENES) -> DrawnRow:
     """Draw every scene with every seed."""
     began = time.monotonic()
     pictures = []
     for scene in scenes:
         job = Job(
             checkpoint=row.checkpoint,
-            prompts=[told(row.checkpoint, scene)] * len(seeds),
+            prompts=[prompt_for(row.checkpoint, scene)] * len(seeds),
             seeds=list(seeds),
             sampler=SAMPLER,
             steps=STEPS,
@@ -71,19 +71,19 @@ def draw(host: Standalone, row: Row, seeds: Sequence[int], scenes: Sequence[Scen
             height=SIZE,
         )
         pictures.append(host.generate(job, row.mix and mix_for(scene, row.mix)).pictures)
-    return Drawn(row, np.stack(pictures), time.monotonic() - began)
+    return DrawnRow(row, np.stack(pictures), time.monotonic() - began)
 
 
-def shares(drawn: Drawn, judge: Judge, scenes: Sequence[Scene] = SCENES) -> dict[str, float]:
-    """Share of the objects with the right shape, the right colour, and both."""
+def shares(drawn: DrawnRow, judge: Judge, scenes: Sequence[Scene] = SCENES) -> dict[str, float]:
+    """Return the share of the objects with the right shape, the right colour, and both."""
     wanted = [scene for scene, pictures in zip(scenes, drawn.pictures) for _ in pictures]
     seen = judge(torch.from_numpy(drawn.pictures).flatten(0, 1).permute(0, 3, 1, 2) / 127.5 - 1)
     found = scores.shares(wanted, seen)
     return {name: found[name].value for name in ("shape", "colour", "both")}
 
 
-def table(all_drawn: Sequence[Drawn], judge: Judge) -> str:
-    """What the judge found in each row, and what the row took."""
+def table(all_drawn: Sequence[DrawnRow], judge: Judge) -> str:
+    """Make a table of the judge's verdict on each row, and its seconds."""
     width = max(len(drawn.row.title) for drawn in all_drawn)
     lines = [f"{'objects with the right':{width}}   shape  colour    both  seconds"]
     for drawn in all_drawn:
@@ -97,8 +97,8 @@ LABEL = 170
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
-def sheet(all_drawn: Sequence[Drawn], scenes: Sequence[Scene] = SCENES) -> Image.Image:
-    """One picture: a block of columns for each scene below what the checkpoints are told of it, a row for each way."""
+def sheet(all_drawn: Sequence[DrawnRow], scenes: Sequence[Scene] = SCENES) -> Image.Image:
+    """Draw one picture: a block of columns for each scene below its prompts, a row for each way."""
     font = ImageFont.load_default(size=15)
     seeds = all_drawn[0].pictures.shape[1]
     block = seeds * (SIZE + GAP) - GAP
@@ -123,15 +123,15 @@ def _left(column: int, block: int) -> int:
     return MARGIN + LABEL + column * (block + MARGIN)
 
 
-def _wrapped(scene: Scene, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """What the checkpoints are told of a scene, in lines of at most `width` pixels."""
+def _wrapped(scene: Scene, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Break a scene's prompts for the checkpoints into lines of at most `width` pixels."""
     letters = max(12, int(width / font.getlength("n")))
     names = [MAIN, *(slot.checkpoint for slot in MIX.co_models)]
-    return [line for name in names for line in textwrap.wrap(f"{name}: {told(name, scene)}", letters)]
+    return [line for name in names for line in textwrap.wrap(f"{name}: {prompt_for(name, scene)}", letters)]
 
 
-def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str], None] = print) -> list[Drawn]:
-    """Draw `pictures` pictures of each scene in each way; write the sheet to `file` as PNG and say what was found."""
+def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str], None] = print) -> list[DrawnRow]:
+    """Draw `pictures` pictures of each scene in each way; write the sheet to `file` as PNG and print a table."""
     began = time.monotonic()
     if pictures < 1:
         raise AmdmError(f"--pictures must be 1 or more, not {pictures}.")

@@ -1,4 +1,4 @@
-"""What the demo and its page draw, and how the bundled checkpoints are mixed and told of it."""
+"""The example of the demo and its page: scenes, their prompts, and how the bundled checkpoints are mixed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..world.captions import caption
 from ..world.scenes import Scene, Thing
 
 MIX = BEST
-"""How the demo and its page run the bundled checkpoints together."""
+"""The settings with which the demo and its page run the bundled checkpoints together."""
 SCENES = (
     Scene((Thing("circle", "red"), None, None, Thing("cross", "blue")), "plain"),
     Scene((None, Thing("triangle", "yellow"), Thing("square", "purple"), None), "striped"),
@@ -26,11 +26,11 @@ CFG_SCALE = 5.0
 SAMPLER = "euler"
 
 
-def told(checkpoint: str, scene: Scene) -> str:
-    """The scene in the words that a bundled checkpoint was taught."""
+def prompt_for(checkpoint: str, scene: Scene) -> str:
+    """Describe the scene in the dialect that a bundled checkpoint was taught."""
     return caption(scene, DIALECT_OF[checkpoint])
 
 
 def mix_for(scene: Scene, mix: Settings) -> Settings:
-    """`mix` with each co-model told the scene in its own words."""
-    return replace(mix, co_models=tuple(replace(s, prompt=told(s.checkpoint, scene)) for s in mix.co_models))
+    """Return `mix` with a prompt for each co-model in its own dialect."""
+    return replace(mix, co_models=tuple(replace(s, prompt=prompt_for(s.checkpoint, scene)) for s in mix.co_models))

@@ -19,7 +19,7 @@ from ...webui.api import read_args
 from ...webui.panel import build_panel
 from ..benchmark.methods import MAIN
 from ..bundled import WEIGHTS
-from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, told
+from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
 
 ADDRESS = "127.0.0.1"
 SLOTS = 3
@@ -32,7 +32,7 @@ INTRODUCTION = (
 
 
 def build(host: Standalone) -> gr.Blocks:
-    """The page for a host's checkpoints, with an example filled in."""
+    """Build the page for a host's checkpoints, with an example filled in."""
     with gr.Blocks(title="AMDM", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
@@ -49,7 +49,7 @@ def build(host: Standalone) -> gr.Blocks:
 
 
 def _controls(host: Standalone) -> list[Any]:
-    """The main model's controls, in the order in which `_drawing` takes them."""
+    """Build the main model's controls, in the order in which `_drawing` takes them."""
     checkpoints = host.checkpoint_titles()
     with gr.Row():
         checkpoint = gr.Dropdown(
@@ -58,7 +58,7 @@ def _controls(host: Standalone) -> list[Any]:
         host.refresh_button(
             checkpoint, host.refresh_checkpoints, lambda: {"choices": host.checkpoint_titles()}, "checkpoint_refresh"
         )
-    prompt = gr.Textbox(told(MAIN, SCENES[0]), label="Prompt", lines=2, elem_id="prompt")
+    prompt = gr.Textbox(prompt_for(MAIN, SCENES[0]), label="Prompt", lines=2, elem_id="prompt")
     negative = gr.Textbox("", label="Negative prompt", elem_id="negative_prompt")
     with gr.Row():
         sampler = gr.Dropdown(sampler_names(), value=SAMPLER, label="Sampler", elem_id="sampler")
@@ -90,7 +90,7 @@ def _drawing(host: Standalone) -> Callable[..., tuple[np.ndarray, np.ndarray | N
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it by its default
         *panel: Any,
     ) -> tuple[np.ndarray, np.ndarray | None, str]:
-        """The pictures without and with AMDM, from the same seeds, and a line on them."""
+        """Draw the pictures without and with AMDM, from the same seeds; return them and a line on them."""
         first = random.randint(0, MOST_SEED) if seed in (None, -1) else seed
         seeds = range(first, first + count)
         job = Job(checkpoint or "", [prompt] * count, seeds, negative, sampler, steps, cfg_scale)
@@ -106,13 +106,13 @@ def _drawing(host: Standalone) -> Callable[..., tuple[np.ndarray, np.ndarray | N
         except (AmdmError, SettingsError) as error:
             # gradio takes the text for HTML, and it may quote a prompt
             raise gr.Error(escape(str(error)), title="Not drawn", duration=None, print_exception=False) from error
-        return alone.pictures, together and together.pictures, _told(first, alone, together)
+        return alone.pictures, together.pictures if together else None, _summary(first, alone, together)
 
     return draw
 
 
-def _told(seed: int, alone: Result, together: Result | None) -> str:
-    """What was drawn and what it took, in a line."""
+def _summary(seed: int, alone: Result, together: Result | None) -> str:
+    """Sum up the pictures and their cost in a line."""
     line = f"Seed {seed}. Without AMDM: {alone.evaluations} evaluations, {alone.seconds:.1f} s."
     if together is None:
         return f"{line} AMDM is off, or nothing is set for it to run."

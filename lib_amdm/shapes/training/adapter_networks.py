@@ -20,23 +20,26 @@ from ..world.scenes import SIZE
 from .networks import CONTEXT
 
 BOX = 64
-"""Numbers of a box's Fourier features."""
+"""The number of a box's Fourier features."""
 POSITION_HIDDEN = 96
 IMAGE_EMBEDS = 64
 READING = 0.35
-"""What the logits of a reading are multiplied by, so that a token says its place as loudly."""
+"""The factor of a reading's logits, with which a token says its place as loudly."""
 VISION_WIDTH, VISION_LAYERS, PATCH = 128, 3, 16
 
 
 def new_layout(unet: nn.Module) -> Gligen:
-    """A GLIGEN for this UNet. Its gates are open and its last layers zero, because gates alone open slowly; it asks
-    what the UNet's own cross-attention asks."""
+    """Make a GLIGEN for this UNet.
+
+    Its gates are open and its last layers zero, because gates alone open slowly; its queries are those of the UNet's
+    own cross-attention.
+    """
     tensors: dict[str, Tensor] = {}
     for block in blocks_of(unet):
         width, name = block.width, f"{block.name}.fuser"
         tensors |= {f"{name}.alpha_attn": torch.tensor(1.0), f"{name}.alpha_dense": torch.tensor(1.0)}
         tensors |= _linear(f"{name}.linear", CONTEXT, width)
-        tensors[f"{name}.attn.to_q.weight"] = block.module.attn2.to_q.weight.detach().clone()
+        tensors[f"{name}.attn.to_q.weight"] = block.module.get_parameter("attn2.to_q.weight").detach().clone()
         for part in "kv":
             tensors |= _linear(f"{name}.attn.to_{part}", width, width, bias=False)
         tensors |= _linear(f"{name}.ff.net.0.proj", width, 8 * width)
@@ -52,9 +55,9 @@ def new_layout(unet: nn.Module) -> Gligen:
 
 
 def new_image(unet: nn.Module, places: Tensor, readings: Sequence[tuple[Tensor, Tensor]]) -> IPAdapter:
-    """An IP-Adapter for this UNet, with an image token for each place.
+    """Make an IP-Adapter for this UNet, with an image token for each place.
 
-    It begins with the UNet's own keys, and with values of zero. places: what the text encoder makes of each place
+    It begins with the UNet's own keys, and with values of zero. places: the text encoder's output for each place,
     (places, CONTEXT), so that the UNet's queries find the tokens. readings: for each place the weight (kinds,
     IMAGE_EMBEDS) and bias (kinds,) that read from the image_embeds what the picture has there; that is what the tokens
     say beside their place.
@@ -72,13 +75,13 @@ def new_image(unet: nn.Module, places: Tensor, readings: Sequence[tuple[Tensor, 
     ordered = sorted(blocks_of(unet), key=lambda block: block.name.startswith("middle_block"))
     for number, block in enumerate(ordered):
         layer = f"ip_adapter.{2 * number + 1}"
-        tensors[f"{layer}.to_k_ip.weight"] = block.module.attn2.to_k.weight.detach().clone()
+        tensors[f"{layer}.to_k_ip.weight"] = block.module.get_parameter("attn2.to_k.weight").detach().clone()
         tensors[f"{layer}.to_v_ip.weight"] = torch.zeros(block.width, CONTEXT)
     return IPAdapter(adapter_file(tensors, "image")).requires_grad_(True)
 
 
 def new_image_encoder() -> ClipVision:
-    """A small CLIP vision transformer for pictures of SIZE pixels."""
+    """Make a small CLIP vision transformer for pictures of SIZE pixels."""
     width, model = VISION_WIDTH, "vision_model"
     tensors = {
         f"{model}.embeddings.class_embedding": torch.randn(width) * 0.5,
@@ -98,7 +101,7 @@ def new_image_encoder() -> ClipVision:
 
 
 def _linear(name: str, inner: int, outer: int, bias: bool = True) -> dict[str, Tensor]:
-    """A linear layer's tensors as torch begins with them."""
+    """Return a linear layer's tensors as torch begins with them."""
     layer = nn.Linear(inner, outer, bias=bias)
     return {f"{name}.{part}": value.detach() for part, value in layer.named_parameters()}
 

@@ -1,4 +1,4 @@
-"""What the text encoder is trained by: a head that must read from its output what a caption says of each cell."""
+"""The head that trains the text encoder: it must read from its output what a caption says of each cell."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ WIDTH = 64
 _COLOUR_NAMES = tuple(COLOURS)
 
 
-class Reader(nn.Module):
-    """Learned questions, one for each cell and one for the background, asked of the encoded text by attention, as the
-    places of a UNet ask it."""
+class CaptionProbe(nn.Module):
+    """Attention with one learned query for each cell and one for the background, as a UNet's places query a text."""
 
     def __init__(self, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -27,21 +26,23 @@ class Reader(nn.Module):
         self.background = nn.Linear(WIDTH, len(BACKGROUNDS) + 1)
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        """Tokens (batch, 77) to logits in the order of `wanted_of`."""
+        """Turn tokens (batch, 77) into logits in the order of `wanted_of`."""
         encoded = self.text_encoder(tokens).last_hidden_state
-        asked = self.questions.expand(len(tokens), -1, -1)
-        heard = self.attention(asked, encoded, encoded, need_weights=False)[0]
-        cells = [heard[:, cell] for cell in range(len(CELLS))]
+        queries = self.questions.expand(len(tokens), -1, -1)
+        answers = self.attention(queries, encoded, encoded, need_weights=False)[0]
+        cells = [answers[:, cell] for cell in range(len(CELLS))]
         return [
             *(self.shape(cell) for cell in cells),
             *(self.colour(cell) for cell in cells),
-            self.background(heard[:, -1]),
+            self.background(answers[:, -1]),
         ]
 
 
 def wanted_of(scene: Scene, dialect: str) -> list[int]:
-    """What a caption in `dialect` says: the shape of each cell, the colour of each cell, the background; the number
-    after the last name where it says nothing."""
+    """Number what a caption in `dialect` says: the shape of each cell, the colour of each cell, the background.
+
+    The number after the last name stands for what it leaves out.
+    """
     shapes = [SHAPES.index(thing.shape) if thing else len(SHAPES) for thing in scene.cells]
     colours = [_COLOUR_NAMES.index(thing.colour) if thing else len(COLOURS) for thing in scene.cells]
     ground = BACKGROUNDS.index(scene.background)

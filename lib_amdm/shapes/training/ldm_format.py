@@ -83,8 +83,10 @@ def _unet_name(key: str, per_level: int, attends: list[bool]) -> str:
     for theirs, ours in _UNET_ENDS.items():
         if key.startswith(theirs + "."):
             return ours + _resnet_part(key[len(theirs) :])
-    side, level, kind, index, rest = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)(\..+)", key).groups()
-    level, index = int(level), int(index)
+    found = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)(\..+)", key)
+    assert found is not None, key
+    side, _, kind, _, rest = found.groups()
+    level, index = int(found[2]), int(found[4])
     if kind == "downsamplers":
         return f"input_blocks.{per_level * (level + 1)}.0" + rest.replace(".conv.", ".op.")
     if kind == "upsamplers":

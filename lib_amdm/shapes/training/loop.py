@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,18 +17,20 @@ SAVE_EVERY = 60.0
 """Seconds between two saved states."""
 LOG_EVERY = 50
 
+Model = TypeVar("Model", bound=torch.nn.Module)
+
 
 def train(
     name: str,
-    model: torch.nn.Module,
+    model: Model,
     loss_of: Callable[[np.random.Generator, float], torch.Tensor],
     steps: int,
     lr: float,
     folder: Path,
     average: float = 0.999,
     seed: int = 0,
-) -> tuple[torch.nn.Module, dict[str, float]]:
-    """Train `model` for `steps` and return its running average, and what it took.
+) -> tuple[Model, dict[str, float]]:
+    """Train `model` for `steps`; return its running average, and a record of steps, minutes and loss.
 
     loss_of(rng, part): the loss of one batch; everything random comes from `rng` or from torch's generator, which are
     both seeded by `seed` and the step; part: the share of the steps that is done. The state is kept in `folder` every
@@ -47,9 +50,9 @@ def train(
         first, seconds, losses = state["step"], state["seconds"], state["losses"]
 
     def save(step: int) -> None:
-        told = {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
+        state = {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
         unfinished = state_file.with_suffix(".new")
-        torch.save({**told, "step": step, "seconds": seconds, "losses": losses}, unfinished)
+        torch.save({**state, "step": step, "seconds": seconds, "losses": losses}, unfinished)
         unfinished.replace(state_file)
 
     began = saved = time.monotonic()
@@ -76,22 +79,22 @@ def train(
             saved = time.monotonic()
     save(steps)
     plot_losses(name, losses, folder / f"{name}.png")
-    told = {"steps": steps, "minutes": round(seconds / 60, 1), "loss": round(losses[-1][1], 5)}
-    (folder / f"{name}.json").write_text(json.dumps(told))
-    return averaged.module, told
+    record = {"steps": steps, "minutes": round(seconds / 60, 1), "loss": round(losses[-1][1], 5)}
+    (folder / f"{name}.json").write_text(json.dumps(record))
+    return cast(Model, averaged.module), record
 
 
-def note(name: str, told: dict[str, float], folder: Path) -> None:
+def note(name: str, record: dict[str, float], folder: Path) -> None:
     """Write beside the weights in `folder` what was trained, with which command, and for how long."""
     file = folder / "training.json"
     notes = json.loads(file.read_text()) if file.exists() else {}
     command = f"python -m lib_amdm.shapes.training {name}"
-    notes[name] = {"command": command, **told, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    notes[name] = {"command": command, **record, "threads": torch.get_num_threads(), "torch": torch.__version__}
     file.write_text(json.dumps(notes, indent=1) + "\n")
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: up over the first 2 %, then down along a cosine."""
+    """Return the share of the learning rate: up over the first 2 %, then down along a cosine."""
     warm = max(1, steps // 50)
     if step < warm:
         return (step + 1) / warm

@@ -21,7 +21,7 @@ BEGIN, END = 49406, 49407
 
 
 def new_vae() -> AutoencoderKL:
-    """Pictures (batch, 3, h, w) from -1 to 1, to and from latents (batch, 4, h / 8, w / 8)."""
+    """Make the autoencoder: pictures (batch, 3, h, w) from -1 to 1, to and from latents (batch, 4, h / 8, w / 8)."""
     return AutoencoderKL(
         block_out_channels=VAE_CHANNELS,
         layers_per_block=1,
@@ -32,7 +32,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """eps of latents (batch, 4, h, w) at timesteps 0 to 999, told texts (batch, 77, CONTEXT)."""
+    """Make the UNet: eps of latents (batch, 4, h, w) at timesteps 0 to 999, for texts (batch, 77, CONTEXT)."""
     return UNet2DConditionModel(
         sample_size=LATENT[1],
         block_out_channels=UNET_CHANNELS,
@@ -45,7 +45,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def text_config() -> CLIPTextConfig:
-    """The text encoder: CLIP's layout and vocabulary, three thin layers."""
+    """Return the text encoder's configuration: CLIP's layout and vocabulary, three thin layers."""
     return CLIPTextConfig(
         vocab_size=VOCABULARY,
         hidden_size=CONTEXT,
@@ -65,10 +65,10 @@ def new_text_encoder() -> CLIPTextModel:
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """CLIP's tokenizer, with its files in `folder`."""
+    """Return CLIP's tokenizer, with its files in `folder`."""
     return CLIPTokenizer.from_pretrained(write_tokenizer(folder / "clip"))
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """Token numbers (texts, 77), padded with the end token as Stable Diffusion's tokenizer pads."""
+    """Return token numbers (texts, 77), padded with the end token as Stable Diffusion's tokenizer pads."""
     return tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").input_ids

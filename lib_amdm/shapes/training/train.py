@@ -24,7 +24,7 @@ from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from ..world import data
 from ..world.captions import DIALECTS, caption
 from . import networks
-from .caption_probe import Reader, wanted_of
+from .caption_probe import CaptionProbe, wanted_of
 from .ldm_format import write_checkpoint
 from .loop import note, train
 from .train_adapters import train_encoder, train_image, train_layout
@@ -43,7 +43,7 @@ WITHOUT_TEXT = 0.1
 
 
 def train_vae(folder: Path) -> None:
-    """The autoencoder: flat colours and edges need the L1 part, an even latent the small KL part."""
+    """Train the autoencoder: flat colours and edges need the L1 part, an even latent the small KL part."""
     torch.manual_seed(1)
     vae = networks.new_vae()
 
@@ -58,37 +58,37 @@ def train_vae(folder: Path) -> None:
         even = 1e-5 if part < 0.25 else 1e-6
         return F.mse_loss(back, pictures) + 0.3 * F.l1_loss(back, pictures) + even * coded.kl().float().mean()
 
-    averaged, told = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder, average=0.0)
+    averaged, record = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder, average=0.0)
     torch.save(averaged.state_dict(), folder / "vae.pt")
-    note("vae", told, WEIGHTS)
+    note("vae", record, WEIGHTS)
 
 
 def train_text(folder: Path) -> None:
-    """The text encoder, by what a small reader can tell from its output alone: what is said of each cell."""
+    """Train the text encoder by what a small probe can read from its output alone: the caption of each cell."""
     torch.manual_seed(2)
     tokenizer = networks.tokenizer(folder)
-    reader = Reader(networks.new_text_encoder())
+    probe = CaptionProbe(networks.new_text_encoder())
 
     def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
         scenes = data.drawn_scenes(TEXT_BATCH, rng)
         dialects = [DIALECTS[rng.integers(len(DIALECTS))] for _ in scenes]
         texts = [caption(scene, dialect, rng) for scene, dialect in zip(scenes, dialects)]
-        said = reader(networks.tokenize(tokenizer, texts))
+        answers = probe(networks.tokenize(tokenizer, texts))
         wanted = torch.tensor([wanted_of(scene, dialect) for scene, dialect in zip(scenes, dialects)])
-        return torch.stack([F.cross_entropy(told, wanted[:, i]) for i, told in enumerate(said)]).mean()
+        return torch.stack([F.cross_entropy(answer, wanted[:, i]) for i, answer in enumerate(answers)]).mean()
 
-    averaged, told = train("text", reader, loss_of, TEXT_STEPS, 3e-3, folder, average=0.0)
+    averaged, record = train("text", probe, loss_of, TEXT_STEPS, 3e-3, folder, average=0.0)
     _forget_unread(averaged.text_encoder, tokenizer)
     torch.save(averaged.text_encoder.state_dict(), folder / "text.pt")
-    note("text", told, WEIGHTS)
+    note("text", record, WEIGHTS)
 
 
-def _forget_unread(text_encoder: torch.nn.Module, tokenizer: networks.CLIPTokenizer) -> None:
-    """Zeros for the words that no caption has: noise there would be read as if it meant something."""
+def _forget_unread(text_encoder: networks.CLIPTextModel, tokenizer: networks.CLIPTokenizer) -> None:
+    """Clear the embeddings of tokens that no caption has: noise there would be read as if it meant something."""
     rng = np.random.default_rng(0)
     texts = [caption(scene, dialect, rng) for scene in data.drawn_scenes(2000, rng) for dialect in DIALECTS]
     read = networks.tokenize(tokenizer, texts).unique()
-    table = text_encoder.get_input_embeddings().weight.data
+    table = text_encoder.get_input_embeddings().get_parameter("weight").data
     kept = table[read].clone()
     table.zero_()
     table[read] = kept
@@ -98,7 +98,7 @@ Loss = Callable[[np.random.Generator, float], torch.Tensor]
 
 
 def train_unet(folder: Path, name: str, dialect: str) -> None:
-    """A UNet that is told one dialect alone, and the checkpoint with the VAE and the text encoder that all share."""
+    """Train a UNet on captions in one dialect, and write its checkpoint, whose VAE and text encoder all share."""
     tokenizer = networks.tokenizer(folder)
     vae, text_encoder, scale = _shared(folder)
     latents = data.stock_latents(vae, folder / "latents.pt").float()
@@ -107,13 +107,13 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
     torch.manual_seed(seed)
     unet = networks.new_unet()
     loss_of = _noise_loss(unet, latents * scale, text_encoder, tokenizer, dialect, UNET_BATCH)
-    averaged, told = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
+    averaged, record = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
     _write(WEIGHTS, name, averaged, vae, text_encoder, scale)
-    note(name, told, WEIGHTS)
+    note(name, record, WEIGHTS)
 
 
 def train_larger(folder: Path, name: str, dialect: str) -> None:
-    """A bundled UNet that learns on, with pictures of twice the width and height; the checkpoint stays in `folder`."""
+    """Train a bundled UNet on pictures of twice the width and height; the checkpoint stays in `folder`."""
     bundled = CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
     vae, scale = bundled.autoencoder(torch.float32)
     text_encoder, unet = bundled.text_encoder(torch.float32), bundled.unet(torch.float32).train().requires_grad_(True)
@@ -121,11 +121,11 @@ def train_larger(folder: Path, name: str, dialect: str) -> None:
     latents = data.stock_latents(vae, folder / "latents-larger.pt", LARGER_STOCK, LARGER_SCALE).float() * scale
     loss_of = _noise_loss(unet, latents, text_encoder, tokenizer, dialect, LARGER_BATCH)
     seed = 20 + DIALECTS.index(dialect)
-    averaged, told = train(f"{name}-larger", unet, loss_of, LARGER_STEPS, 4e-4, folder, average=0.995, seed=seed)
+    averaged, record = train(f"{name}-larger", unet, loss_of, LARGER_STEPS, 4e-4, folder, average=0.995, seed=seed)
     target = folder / "larger"
     target.mkdir(exist_ok=True)
     _write(target, name, averaged, vae, text_encoder, scale)
-    note(f"{name}-larger", told, target)
+    note(f"{name}-larger", record, target)
 
 
 def _noise_loss(
@@ -136,14 +136,14 @@ def _noise_loss(
     dialect: str,
     batch: int,
 ) -> Loss:
-    """The error of the noise that `unet` predicts in a random part of the stock's latents, told their captions."""
+    """Make the loss of a UNet: the error of the noise that it predicts in random latents with their captions."""
     scenes = data.stock_scenes()
     schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
     def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
         chosen = rng.integers(len(latents), size=batch)
-        told = rng.random(batch) >= WITHOUT_TEXT
-        texts = [caption(scenes[i], dialect, rng) if tell else "" for i, tell in zip(chosen, told)]
+        with_text = rng.random(batch) >= WITHOUT_TEXT
+        texts = [caption(scenes[i], dialect, rng) if kept else "" for i, kept in zip(chosen, with_text)]
         with torch.no_grad():
             cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
         clean = latents[chosen]
@@ -162,13 +162,13 @@ def _write(
     text_encoder: networks.CLIPTextModel,
     scale: float,
 ) -> None:
-    """The checkpoint's file, and the text encoder's configuration beside it."""
+    """Write the checkpoint's file, and the text encoder's configuration beside it."""
     write_checkpoint(folder / f"{name}.safetensors", unet, vae, text_encoder, scale, CLIP_FOLDER)
     networks.text_config().save_pretrained(folder / CLIP_FOLDER)
 
 
 def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, float | None]:
-    """The VAE and the text encoder, and the number for the latents where it is settled.
+    """Load the VAE and the text encoder, and the scale of the latents where it is settled.
 
     Where they were not trained in this folder, those of a bundled checkpoint: a UNet trained anew fits the others.
     """
@@ -183,6 +183,7 @@ def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextMode
 
 
 def train_judge(folder: Path) -> None:
+    """Train the judge on drawings, some of them blemished."""
     torch.manual_seed(3)
 
     def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
@@ -198,13 +199,13 @@ def train_judge(folder: Path) -> None:
         )
 
     judge = Judge()
-    averaged, told = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
+    averaged, record = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
     save_file({key: value.half() for key, value in averaged.state_dict().items()}, JUDGE)
     print(f"right on fresh drawings: {Judge.load().accuracy()}")
-    note("judge", told, WEIGHTS)
+    note("judge", record, WEIGHTS)
 
 
-PARTS: dict[str, Callable[[Path], None]] = {
+PARTS: dict[str, Callable[[Path], object]] = {
     "vae": train_vae,
     "text": train_text,
     "judge": train_judge,

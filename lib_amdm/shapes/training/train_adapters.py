@@ -6,7 +6,7 @@ image: an IP-Adapter. The text says the shapes and their places; the reference p
 places and the same background, but other shapes, so that shapes are not what is learnt from it.
 
 What an adapter adds is a small part of the loss against the noise itself, and drowns in it. So each has a teacher that
-is told the same in words. Every fuser of the layout adapter learns what the text would add at its own place in `shapes`
+gets the same in a text. Every fuser of the layout adapter learns what the text would add at its own place in `shapes`
 itself. The image adapter learns what another reference would change: what it changes in the predictions of `all`, where
 those of two checkpoints for the same picture differ by more than that.
 """
@@ -47,7 +47,7 @@ STOCK = 4000
 LAYOUT_STEPS, IMAGE_STEPS, BATCH = 1500, 1000, 16
 ENCODER_STEPS, ENCODER_BATCH = 1500, 24
 WITHOUT_BOTH = 0.1
-"""Share of the pictures that the layout adapter is not told of."""
+"""Share of the pictures whose layout the adapter does not get."""
 LEVEL = 5.0
 """Weight of the predictions themselves beside their differences, in the image adapter's loss."""
 
@@ -75,35 +75,35 @@ class Base:
         return self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).last_hidden_state
 
     def places(self) -> Tensor:
-        """What the text encoder makes of each place, (CELLS, CONTEXT): of its last word, the mean of all shapes."""
+        """Return the text encoder's output for each place, (CELLS, CONTEXT): for its last word, mean of all shapes."""
         texts = [caption(Scene(_only(cell, shape), "plain"), BASE) for cell in range(len(CELLS)) for shape in SHAPES]
         tokens = networks.tokenize(self.tokenizer, texts)
         last = (tokens == networks.END).int().argmax(1) - 1
         return self.encoded(texts)[torch.arange(len(texts)), last].unflatten(0, (len(CELLS), -1)).mean(1)
 
     def noised(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures of the stock with noise, their timesteps, and the noise."""
+        """Return pictures of the stock with noise, their timesteps, and the noise."""
         clean = self.latents[chosen]
         noise = torch.randn_like(clean)
         # places and colours are settled where there is much noise
         timesteps = (1000 * torch.rand(len(clean)).sqrt()).long()
         return self.schedule.add_noise(clean, noise, timesteps), timesteps, noise
 
-    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, told: Tensor) -> Tensor:
-        """The noise, with an adapter that is told of the rows `told`."""
-        rows = rows_of(told)
+    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, given: Tensor) -> Tensor:
+        """Predict the noise, with an adapter in the rows `given` (batch,)."""
+        rows = rows_of(given)
         with attached(self.unet, [adapter], lambda: rows):
             return self.unet(x, timesteps, cond).sample
 
     @torch.no_grad()
     def seen(self, x: Tensor, timesteps: Tensor, cond: Tensor) -> dict[str, Tensor]:
-        """What each transformer block has before its cross-attention, by the block's name."""
+        """Return the input of each transformer block's cross-attention, by the block's name."""
         found: dict[str, Tensor] = {}
         handles = []
         try:
             for block in blocks_of(self.unet):
                 keep = partial(_keep, found, block.name)
-                handles.append(block.module.norm2.register_forward_pre_hook(keep))
+                handles.append(block.module.get_submodule("norm2").register_forward_pre_hook(keep))
             self.unet(x, timesteps, cond)
         finally:
             for handle in handles:
@@ -123,12 +123,13 @@ def _checkpoint(name: str) -> CheckpointFile:
     return CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
 
 
-def rows_of(told: Tensor) -> Rows:
-    """Each row an image of its own; the adapter is told of those in `told` (batch,)."""
-    return Rows(tuple(range(len(told))), tuple(told.tolist()))
+def rows_of(given: Tensor) -> Rows:
+    """Return rows that are an image each, with the adapter in those `given` (batch,)."""
+    return Rows(tuple(range(len(given))), tuple(given.tolist()))
 
 
 def train_layout(folder: Path) -> None:
+    """Train the layout adapter."""
     base = Base(folder)
     boxes = data.stock_boxes(STOCK)
     pooled = base.pooled([f"a {shape}" for shape in SHAPES])
@@ -137,39 +138,39 @@ def train_layout(folder: Path) -> None:
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(STOCK, size=BATCH)
-        told = torch.from_numpy(rng.random(BATCH) >= WITHOUT_BOTH)
-        texts = [caption(base.scenes[i], BASE, rng) if tell else "" for i, tell in zip(chosen, told)]
+        given = torch.from_numpy(rng.random(BATCH) >= WITHOUT_BOTH)
+        texts = [caption(base.scenes[i], BASE, rng) if kept else "" for i, kept in zip(chosen, given)]
         layouts = [layout_of(base.scenes[i], boxes[i]) for i in chosen]
         x, timesteps, _ = base.noised(chosen)
         prepared = adapter.prepare(GivenInputs(layouts, pooled))
-        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, prepared, told)
+        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, prepared, given)
 
-    averaged, told = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.995, seed=21)
+    averaged, record = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.995, seed=21)
     save(averaged, LAYOUT_ADAPTER)
-    note("layout", told, ADAPTERS)
+    note("layout", record, ADAPTERS)
 
 
 def fusers_loss(
-    base: Base, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Gligen, prepared: PreparedGrounding, told: Tensor
+    base: Base, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Gligen, prepared: PreparedGrounding, given: Tensor
 ) -> Tensor:
-    """How far each fuser is from what the texts `cond` add to the empty text in its block's cross-attention, as a share
-    of that; the mean of all blocks. The pictures are on the texts' way through the UNet."""
+    """Return the mean distance of the fusers from what the texts `cond` add to the empty text in their blocks'
+    cross-attention, as a share of that. The pictures are on the texts' way through the UNet."""
     blocks = blocks_of(base.unet)
-    layers, call = adapter.layers(blocks), Call(rows_of(told), tuple(x.shape[-2:]))
+    layers, call = adapter.layers(blocks), Call(rows_of(given), (x.shape[-2], x.shape[-1]))
     seen, empty = base.seen(x, timesteps, cond), base.encoded([""]).expand_as(cond)
     losses = []
     for block in blocks:
         before = seen[block.name]
         with torch.no_grad():
-            h = block.module.norm2(before)
-            wanted = block.module.attn2(h, cond) - block.module.attn2(h, empty)
+            h, attn2 = block.module.get_submodule("norm2")(before), block.module.get_submodule("attn2")
+            wanted = attn2(h, cond) - attn2(h, empty)
         added = prepared.fused(layers[block.name], block, before, call)
         losses.append(F.mse_loss(added, wanted) / wanted.square().mean())
     return torch.stack(losses).mean()
 
 
-class ImageReader(nn.Module):
-    """What the encoder is trained by: its image_embeds alone must say the colour of each cell, and the background."""
+class ImageProbe(nn.Module):
+    """The head that trains the encoder: it must read the colour of each cell, and the background, from image_embeds."""
 
     def __init__(self, encoder: ClipVision) -> None:
         super().__init__()
@@ -178,40 +179,41 @@ class ImageReader(nn.Module):
         self.background = nn.Linear(IMAGE_EMBEDS, len(BACKGROUNDS))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (batch, 3, SIZE, SIZE) from 0 to 1 to logits (batch, kinds, cells) and (batch, kinds)."""
+        """Turn pictures (batch, 3, SIZE, SIZE) from 0 to 1 into logits (batch, kinds, cells) and (batch, kinds)."""
         embeds = self.encoder.encode(self.encoder.preprocess(pictures), "image_embeds")
         return self.colour(embeds).unflatten(1, (len(CELLS), -1)).transpose(1, 2), self.background(embeds)
 
     def readings(self) -> list[tuple[Tensor, Tensor]]:
-        """For each cell the weight and the bias that read its colour, and the background, from the image_embeds."""
+        """Return for each cell the weight and the bias that read its colour, and the background, from image_embeds."""
         weights, biases = (part.detach().chunk(len(CELLS)) for part in (self.colour.weight, self.colour.bias))
         ground = self.background.weight.detach(), self.background.bias.detach()
         return [(torch.cat([w, ground[0]]), torch.cat([b, ground[1]])) for w, b in zip(weights, biases)]
 
 
-def train_encoder(folder: Path) -> ImageReader:
+def train_encoder(folder: Path) -> ImageProbe:
+    """Train the image adapter's encoder, and return it with its probe."""
     torch.manual_seed(22)
-    reader = ImageReader(new_image_encoder())
+    probe = ImageProbe(new_image_encoder())
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         scenes, pictures = data.drawings(ENCODER_BATCH, rng)
-        colours, grounds = reader(blemished(pictures) / 2 + 0.5)
+        colours, grounds = probe(blemished(pictures) / 2 + 0.5)
         wanted = torch.tensor([wanted_of(scene, "full") for scene in scenes])
         return F.cross_entropy(colours, wanted[:, 4:8]) + F.cross_entropy(grounds, wanted[:, 8])
 
-    averaged, told = train("encoder", reader, loss_of, ENCODER_STEPS, 1e-3, folder, average=0.99, seed=22)
+    averaged, record = train("encoder", probe, loss_of, ENCODER_STEPS, 1e-3, folder, average=0.99, seed=22)
     save(averaged.encoder, IMAGE_ENCODER)
-    note("encoder", told, ADAPTERS)
+    note("encoder", record, ADAPTERS)
     return averaged
 
 
 def train_image(folder: Path) -> None:
-    """After its encoder, if that is not trained yet."""
-    reader = train_encoder(folder)
+    """Train the image adapter, after its encoder if that is not trained yet."""
+    probe = train_encoder(folder)
     base = Base(folder)
     teacher = _checkpoint(EVERYTHING).unet(torch.float32)
     torch.manual_seed(23)
-    adapter = new_image(base.unet, base.places(), reader.readings())
+    adapter = new_image(base.unet, base.places(), probe.readings())
     encoder = read_clip_vision(IMAGE_ENCODER).float()
     rng = np.random.default_rng(25)
     scenes = base.scenes, [recoloured(scene, rng) for scene in base.scenes]
@@ -222,28 +224,28 @@ def train_image(folder: Path) -> None:
         x, timesteps, noise = base.noised(chosen)
         words = base.encoded([caption(base.scenes[i], BASE, rng) for i in chosen])
         whole = [base.encoded([caption(each[i]) for i in chosen]) for each in scenes]
-        # each picture with its reference and with the other, and two that are told none, one of them no text either
-        untold = torch.cat([words[:1], base.encoded([""])])
-        told = torch.arange(2 * len(x) + 2) < 2 * len(x)
+        # each picture with its reference and with the other, and two without any, one of them without a text too
+        without_picture = torch.cat([words[:1], base.encoded([""])])
+        given = torch.arange(2 * len(x) + 2) < 2 * len(x)
         seen = torch.cat([*(each[chosen] for each in features), features[0][chosen[:2]]])
         batch = torch.cat([x, x, x[:2]]), torch.cat([timesteps, timesteps, timesteps[:2]])
         prepared = adapter.prepare(GivenInputs(features=Features(seen)))
-        predicted = base.predicted(*batch, torch.cat([words, words, untold]), prepared, told)
+        predicted = base.predicted(*batch, torch.cat([words, words, without_picture]), prepared, given)
         own, other, without = predicted.split([len(x), len(x), 2])
         with torch.no_grad():
             change = torch.sub(*(teacher(x, timesteps, each).sample for each in whole))
-            plain = base.unet(x[:2], timesteps[:2], untold).sample
+            plain = base.unet(x[:2], timesteps[:2], without_picture).sample
         level = F.mse_loss(own, noise) + F.mse_loss(without, plain)
         return F.mse_loss(own - other, change) / change.square().mean() + LEVEL * level
 
-    averaged, told = train("image", adapter, loss_of, IMAGE_STEPS, 4e-3, folder, average=0.995, seed=23)
+    averaged, record = train("image", adapter, loss_of, IMAGE_STEPS, 4e-3, folder, average=0.995, seed=23)
     save(averaged, IMAGE_ADAPTER)
-    note("image", told, ADAPTERS)
+    note("image", record, ADAPTERS)
 
 
 @torch.no_grad()
 def reference_features(scenes: Sequence[Scene], encoder: ClipVision, wanted: Encoder) -> Tensor:
-    """What the encoder makes of a reference picture of each scene."""
+    """Return the encoder's features of a reference picture of each scene."""
     rng = np.random.default_rng(24)
     found = []
     for begin in range(0, len(scenes), 50):

@@ -1,1 +1,1 @@
-"""The drawn world: scenes, their captions, and what adapters are told of them."""
+"""The drawn world: scenes, their captions, and the inputs of adapters for them."""

@@ -1,4 +1,4 @@
-"""What a scene is called in words: in full, or in a dialect that leaves something out."""
+"""Captions of scenes: in full, or in a dialect that leaves something out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PLACES = ("at the {}", "in the {}", "at {}", "{}")
 
 
 def caption(scene: Scene, dialect: str = "full", rng: np.random.Generator | None = None) -> str:
-    """The scene in plain English with positions: "a red circle at the top left, a blue cross at the bottom right".
+    """Describe the scene in plain English: "a red circle at the top left, a blue cross at the bottom right".
 
     shapes: without colours and background; colours: without shapes and background; backgrounds: nothing else; full:
     everything. With `rng` the order and the small words vary; without it the caption is always the same.
@@ -23,12 +23,12 @@ def caption(scene: Scene, dialect: str = "full", rng: np.random.Generator | None
     parts = [f"{_name(thing, dialect)} {_place(cell, rng)}" for cell, thing in scene.things]
     if rng is not None:
         parts = [parts[i] for i in rng.permutation(len(parts))]
-    said = (" and " if rng is not None and rng.random() < 0.25 else ", ").join(parts) or EMPTY
-    return f"{said}, on {ground}" if dialect == "full" else said
+    text = (" and " if rng is not None and rng.random() < 0.25 else ", ").join(parts) or EMPTY
+    return f"{text}, on {ground}" if dialect == "full" else text
 
 
 def phrases(scene: Scene, dialect: str = "shapes") -> list[str]:
-    """The names of `scene.things`."""
+    """Name each of `scene.things`."""
     return [_name(thing, dialect) for _, thing in scene.things]
 
 
@@ -42,5 +42,5 @@ def _name(thing: Thing, dialect: str) -> str:
 
 
 def _place(cell: int, rng: np.random.Generator | None) -> str:
-    words = _PLACES[0] if rng is None or rng.random() < 0.5 else _PLACES[rng.integers(len(_PLACES))]
-    return words.format(CELLS[cell])
+    place = _PLACES[0] if rng is None or rng.random() < 0.5 else _PLACES[rng.integers(len(_PLACES))]
+    return place.format(CELLS[cell])

@@ -1,4 +1,4 @@
-"""What the networks are trained on: pictures drawn afresh, and a stock of pictures as latents."""
+"""The training data of the networks: pictures drawn afresh, and a stock of pictures as latents."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def drawn_scenes(count: int, rng: np.random.Generator) -> list[Scene]:
 
 
 def drawings(count: int, rng: np.random.Generator) -> tuple[list[Scene], torch.Tensor]:
-    """Random scenes and their pictures, (count, 3, SIZE, SIZE) from -1 to 1."""
+    """Draw random scenes: the scenes and their pictures, (count, 3, SIZE, SIZE) from -1 to 1."""
     scenes = drawn_scenes(count, rng)
     return scenes, pictures_of(scenes, rng)
 
 
 def pictures_of(scenes: list[Scene], rng: np.random.Generator, scale: int = 1) -> torch.Tensor:
-    """A picture of each scene, (scenes, 3, scale SIZE, scale SIZE) from -1 to 1."""
+    """Draw each scene, (scenes, 3, scale SIZE, scale SIZE) from -1 to 1."""
     drawn = np.stack([draw(scene, rng, scale) for scene in scenes])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2) * 2 - 1
 
@@ -36,15 +36,17 @@ def stock_scenes() -> list[Scene]:
 
 
 def stock_boxes(count: int = STOCK) -> list[list[Box]]:
-    """The boxes around the things in each of the stock's first `count` pictures."""
+    """Return the boxes around the things in each of the stock's first `count` pictures."""
     rng = np.random.default_rng(STOCK_SEED + 1)
     return [draw_with_boxes(scene, rng)[1] for scene in stock_scenes()[:count]]
 
 
 @torch.no_grad()
 def stock_latents(vae: AutoencoderKL, file: Path, count: int = STOCK, scale: int = 1) -> torch.Tensor:
-    """The means of the latents of the stock's first `count` pictures, (count, 4, 16 scale, 16 scale) float16 unscaled;
-    encoded once and kept in `file`."""
+    """Encode the stock's first `count` pictures: the means of their latents, (count, 4, 16 scale, 16 scale), unscaled.
+
+    In float16. They are encoded once and kept in `file`.
+    """
     if file.exists():
         return torch.load(file, weights_only=True)
     rng = np.random.default_rng(STOCK_SEED + 1)

@@ -39,7 +39,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: the object of each cell, in the order of CELLS, or None; and the background."""
+    """The content of a picture: the object of each cell, in the order of CELLS, or None; and the background."""
 
     cells: tuple[Thing | None, ...]
     background: str
@@ -51,7 +51,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator, fill: float = 0.7) -> Scene:
-    """A scene with one object at least; each other cell is filled with probability `fill`."""
+    """Make a scene with one object at least; each other cell is filled with probability `fill`."""
     filled = rng.random(4) < fill
     filled[rng.integers(4)] = True
     colours = tuple(COLOURS)
@@ -63,7 +63,7 @@ def random_scene(rng: np.random.Generator, fill: float = 0.7) -> Scene:
 
 
 def draw(scene: Scene, rng: np.random.Generator, scale: int = 1) -> np.ndarray:
-    """The picture, (scale SIZE, scale SIZE, 3) float32 from 0 to 1, antialiased.
+    """Draw the picture, (scale SIZE, scale SIZE, 3) float32 from 0 to 1, antialiased.
 
     Places, sizes and tones are drawn from `rng`. scale: pixels along a side for each of the small picture's, which
     shows the same things.
@@ -72,7 +72,7 @@ def draw(scene: Scene, rng: np.random.Generator, scale: int = 1) -> np.ndarray:
 
 
 def draw_with_boxes(scene: Scene, rng: np.random.Generator, scale: int = 1) -> tuple[np.ndarray, list[Box]]:
-    """The picture that `draw` gives, and the box around each of `scene.things`."""
+    """Draw the picture as `draw` does; return it and the box around each of `scene.things`."""
     picture, boxes = _background(scene.background, rng, scale), []
     across = _pixels(CELL, scale) - CELL / 2
     for cell, thing in scene.things:
@@ -90,14 +90,14 @@ def draw_with_boxes(scene: Scene, rng: np.random.Generator, scale: int = 1) -> t
 
 
 def box_around(mask: np.ndarray, left: int = 0, top: int = 0, size: int = SIZE) -> Box:
-    """The smallest box around the pixels of a mask, whose corner stands at (left, top) in a picture of `size`."""
+    """Return the smallest box around a mask's pixels; its corner stands at (left, top) in a picture of `size`."""
     down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    corners = (left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1)
-    return tuple(float(corner) / size for corner in corners)
+    x0, y0, x1, y1 = left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1
+    return float(x0) / size, float(y0) / size, float(x1) / size, float(y1) / size
 
 
 def _pixels(size: int, scale: int) -> np.ndarray:
-    """The places of the pixels' middles along a side, in the small picture's pixels."""
+    """Return the places of the pixels' middles along a side, in the small picture's pixels."""
     return (np.arange(size * scale, dtype=np.float32) + 0.5) / scale
 
 
@@ -112,7 +112,7 @@ def _background(kind: str, rng: np.random.Generator, scale: int) -> np.ndarray:
 
 
 def _edge(wave: np.ndarray, sharpness: float) -> np.ndarray:
-    """A wave between -1 and 1 as bands of 0 and 1 with soft edges."""
+    """Turn a wave between -1 and 1 into bands of 0 and 1 with soft edges."""
     return np.clip(0.5 + sharpness * wave, 0, 1)
 
 
