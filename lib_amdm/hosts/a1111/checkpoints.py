@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,10 +22,10 @@ from modules import (
 from modules.timer import Timer
 from omegaconf import OmegaConf
 
-from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
 from ...families import Family, inputs_of
 from ..common import refusals
+from .pickled import state_dict_of
 
 VAE_PREFIX = "first_stage_model."
 UNUSED = ("logit_scale", "text_projection", "position_ids")
@@ -110,17 +109,12 @@ def in_channels(model: Any) -> int:
 
 
 def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
-    """The file's tensors through the host's own readers (its safe unpickler among them); a copy that may be emptied."""
+    """The file's tensors, a copy that may be emptied."""
+    info.calculate_shorthash()  # the host then knows the file by a title with its hash
     try:
-        # the host's own check can be passed by: it looks for an archive at a file's end, and torch at its beginning
-        refuse_code(info.filename)
-        weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
+        weights = state_dict_of(info.filename, lambda: sd_models.get_checkpoint_state_dict(info, Timer()))
     except Exception as error:
-        reason = refusals.first_line(error)
-        # the safe loader does not raise: it prints why, and gives None to code that expects a dictionary
-        if Path(info.filename).suffix.lower() != ".safetensors" and isinstance(error, AttributeError):
-            reason = "the WebUI's safe loader refused it, see its log"
-        raise refusals.unreadable(slot, info.name, reason) from error
+        raise refusals.unreadable(slot, info.name, refusals.first_line(error)) from error
     if not any(key.startswith("model.diffusion_model.") for key in weights):
         raise refusals.without_unet(slot, info.name)
     return weights

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from modules import sd_models, shared
 
-from ...adapters.container import refuse_code
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change, added
 from ..common.lora import Named, NamedLoras
+from .pickled import state_dict_of
 
 _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
 
@@ -80,8 +80,7 @@ class Loras(NamedLoras):
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
         try:
-            refuse_code(on_disk.filename)
-            return dict(sd_models.read_state_dict(on_disk.filename))
+            return state_dict_of(on_disk.filename, lambda: sd_models.read_state_dict(on_disk.filename))
         except Exception as error:
             raise self.unreadable(on_disk.name, error) from error
 
