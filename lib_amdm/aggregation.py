@@ -50,6 +50,9 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     return (mixed if region is None else torch.where(region, mixed, start)).to(a.dtype)
 
 
+MIXES: dict[str, Mix] = {"slerp": slerp}
+
+
 def relative(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
     """m - eta (m - mu): a share of the way back to the model's posterior mean, eta in [0, 1]."""
     return torch.lerp(m, mu, eta)

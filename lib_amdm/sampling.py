@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .aggregation import CORRECTIONS, Mix, Share, aggregate, slerp
+from .aggregation import CORRECTIONS, MIXES, Mix, Share, aggregate
 from .levels import Level, euler_step, posterior_mean, prediction_change
 from .readings import Reading
 from .sampler_call import Call, Grid, grid_of, observed
@@ -100,7 +100,7 @@ def amdm(
     nominal_steps: int = 20,
     still_mixing: Callable[[], bool] | None = None,
     force: bool = False,
-    mix: Mix = slerp,
+    mix: str | Mix = "slerp",
 ) -> Callable[..., Any]:
     """Return a sampler like `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
@@ -114,13 +114,17 @@ def amdm(
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
     range of a sampler without a grid (DPM adaptive) is divided to count the first K steps. still_mixing: called before
     and after the co-models are run; once it returns False, the main model goes on alone. force: go through the
-    aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: used in slerp's place, for comparisons.
+    aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: one of `aggregation.MIXES`, or a rule of
+    the caller's own.
 
     With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
     arguments as they are.
     """
     if correction not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{correction}"')
+    if isinstance(mix, str) and mix not in MIXES:
+        raise ValueError(f'mix must be one of {", ".join(MIXES)}, not "{mix}"')
+    rule = MIXES[mix] if isinstance(mix, str) else mix
     running = [co for co in co_models if co.speaks or force]
 
     @functools.wraps(func)
@@ -139,7 +143,7 @@ def amdm(
             start,
             etas=[eta, *(co.eta for co in running)],
             correction=correction,
-            mix=mix,
+            mix=rule,
             plan=spread(grid.levels, mixed, count),
             shape=call.x.shape,
             offsets=[_offset(co, call.x, grid.levels[0], init) for co in running],

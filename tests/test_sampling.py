@@ -883,6 +883,8 @@ def test_unknown_words_are_refused_before_anything_runs() -> None:
         CoRun(Denoiser(), noise="private")
     with pytest.raises(ValueError, match=r'correction .* not "absolute"'):
         amdm(SAMPLERS["euler"].func, co_runs(), correction="absolute")
+    with pytest.raises(ValueError, match=r'mix .* not "blend"'):
+        amdm(SAMPLERS["euler"].func, co_runs(), mix="blend")
 
 
 @pytest.mark.parametrize("sampler", [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "heun", "ddim")])

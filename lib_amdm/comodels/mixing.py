@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from ..sampling import CoRun, amdm, private_seeds
 from ..settings import CoModel, Settings
 from .regions import region_map
+
+
+_KEYWORDS = tuple(signature(amdm).parameters)
 
 
 def co_run(
@@ -40,14 +44,9 @@ def co_run(
 
 
 def mixed(func: Callable[..., Any], settings: Settings, co_runs: Sequence[CoRun], **more: Any) -> Callable[..., Any]:
-    """The sampler `func` with these co-models in its first steps; `more`: what else `amdm` takes by name."""
-    return amdm(
-        func,
-        co_runs,
-        steps=settings.steps,
-        eta=settings.eta,
-        start=settings.start,
-        correction=settings.correction,
-        evaluations=settings.evaluations,
-        **more,
-    )
+    """The sampler `func` with these co-models in its first steps.
+
+    A setting goes to the keyword of `amdm` that it shares its name with. more: other keywords of `amdm`.
+    """
+    shared = {name: getattr(settings, name) for name in _KEYWORDS if hasattr(settings, name)}
+    return amdm(func, **{**shared, "co_models": co_runs}, **more)
