@@ -12,7 +12,6 @@ from ..sampling import CoRun, amdm, private_seeds
 from ..settings import CoModel, Settings
 from .regions import region_map
 
-
 _KEYWORDS = tuple(signature(amdm).parameters)
 
 
