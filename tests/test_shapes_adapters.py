@@ -220,14 +220,14 @@ def test_at_strength_0_the_denoiser_is_the_checkpoint_s_own_and_else_it_is_not(s
     def denoised(strength: float) -> torch.Tensor:
         prepared = told(studio, SCENES, SEEDS, strength=strength)
         with torch.no_grad():
-            return studio.told(studio.model(MAIN), texts, AtWork(prepared))(x, sigma)
+            return studio.prompted(studio.model(MAIN), texts, AtWork(prepared))(x, sigma)
 
     with torch.no_grad():
-        plain = studio.told(studio.model(MAIN), texts)(x, sigma)
+        plain = studio.prompted(studio.model(MAIN), texts)(x, sigma)
     assert torch.equal(denoised(0.0), plain)
     assert (denoised(1.0) - plain).abs().max() > 0.1
     with torch.no_grad():
-        assert torch.equal(studio.told(studio.model(MAIN), texts)(x, sigma), plain)
+        assert torch.equal(studio.prompted(studio.model(MAIN), texts)(x, sigma), plain)
 
 
 # the rows
