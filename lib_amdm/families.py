@@ -27,12 +27,12 @@ class Family:
 
     @property
     def runs_alone(self) -> bool:
-        """Whether no model of another file can be run beside it."""
+        """True where no model of another file can be run beside it."""
         return self.inputs in _ALONE
 
     @property
     def has_phrases(self) -> bool:
-        """Whether there are adapters for it that are given phrases, encoded by its one CLIP."""
+        """True where there are adapters for it that are given phrases, encoded by its one CLIP."""
         return self.name == "SD1"
 
 
