@@ -83,16 +83,19 @@ def test_the_settings_reach_amdm_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(mixing, "amdm", catch)
     assert mixed(zero, settings, ["run"], nominal_steps=30) == "sampler"
-    assert caught.items() >= {
-        "func": zero,
-        "co_models": ["run"],
-        "steps": 7,
-        "evaluations": 3,
-        "eta": 0.25,
-        "start": 2,
-        "correction": "paper",
-        "nominal_steps": 30,
-    }.items()
+    assert (
+        caught.items()
+        >= {
+            "func": zero,
+            "co_models": ["run"],
+            "steps": 7,
+            "evaluations": 3,
+            "eta": 0.25,
+            "start": 2,
+            "correction": "paper",
+            "nominal_steps": 30,
+        }.items()
+    )
 
 
 def euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:

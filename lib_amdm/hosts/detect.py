@@ -30,7 +30,7 @@ CAN: dict[str, dict[str, tuple[str, ...]]] = {
         **_HOOK,
     },
 }
-"""What each host's files need of a WebUI to work in it; the first whose needs are met is the one.
+"""The needs of each host's files in a WebUI; the first whose needs are met is the one.
 
 The hook is the last of them: where it alone is missing, the WebUI is one of an earlier time.
 """

@@ -1,4 +1,4 @@
-"""What AMDM needs of a WebUI: small protocols, which the hosts in this folder's folders fulfil."""
+"""The protocols of a WebUI as AMDM uses it; the hosts in this folder's folders fulfil them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Lists(Protocol):
 
 
 class Page(Lists, Protocol):
-    """What the panel needs: the lists, and the host's own controls."""
+    """The panel's needs: the lists, and the host's own controls."""
 
     def input_accordion(self, value: bool, label: str, elem_id: str) -> AbstractContextManager: ...
 
@@ -97,7 +97,7 @@ class Callbacks(Protocol):
     def on_infotext_pasted(self, callback: Callable) -> None: ...
 
     def has_api(self) -> bool:
-        """Whether it was started with its API; where it was not, AMDM has no routes either."""
+        """True where it was started with its API; where it was not, AMDM has no routes either."""
 
     def api_auth(self) -> list[Any]:
         """FastAPI dependencies that ask for the login of the host's API or, where it has none, of its page."""
@@ -112,7 +112,7 @@ class Runner(Protocol):
     def is_hires_pass(self, p: Any) -> bool: ...
 
     def is_inner(self, p: Any) -> bool:
-        """Whether another extension generates this picture inside a picture."""
+        """True where another extension generates this picture inside a picture."""
 
     def comment(self, p: Any, text: str) -> None:
         """Show `text` with the finished picture."""

@@ -198,7 +198,7 @@ class A1111Backend:
 
     @property
     def _shows_known_region(self) -> bool:
-        """Whether the known picture is blended into the latent that a model is shown, and not into its answer."""
+        """True where the known picture is blended into the latent that a model is shown, and not into its answer."""
         return self.run.denoiser.mask_before_denoising and self.run.denoiser.mask is not None
 
     def _with_known_region(self, x: torch.Tensor, sigma: torch.Tensor, host_sigma: torch.Tensor) -> torch.Tensor:

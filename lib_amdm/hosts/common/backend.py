@@ -1,4 +1,4 @@
-"""What a WebUI must answer about its models, so that the one slot and the one pass beside this file run them."""
+"""The questions that a WebUI must answer about its models, so that the one slot and the one pass beside this file run them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Backend(Protocol):
     nan_remedy: str
     """The remedy where a model gives NaN."""
     unet_is_final_in_pass: bool
-    """Whether the UNet's weights are what they are evaluated with only in the pass, and not when texts are encoded."""
+    """True where the UNet has the weights that it is evaluated with only in the pass, and not when texts are encoded."""
 
     # a checkpoint
 
@@ -101,7 +101,7 @@ class Backend(Protocol):
         """Everything but a text, its schedule and its LoRAs that decides how this model encodes it."""
 
     def needs_negative(self, cfg_scale: float) -> bool:
-        """Whether the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
+        """True where the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
 
     def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> SlotLoras:
         """The LoRAs that a prompt names, as the host's parser gives them; AmdmError where one cannot be used."""

@@ -1,4 +1,4 @@
-"""What A1111 and reForge have in common: text encoders that are wrapped by one process-wide object, the hijack."""
+"""The hijack: one process-wide object that wraps the text encoders of A1111 and reForge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modules import sd_hijack
 
 @contextmanager
 def notes_of_main_kept() -> Iterator[None]:
-    """What the hijack notes of an encoded text for the infotext is the main prompt's, not a co-model's."""
+    """Keep the hijack's notes on encoded texts, which go into the infotext, those of the main prompt."""
     hijack = sd_hijack.model_hijack
     kept = hijack.extra_generation_params.copy(), hijack.comments.copy()
     try:

@@ -1,4 +1,4 @@
-"""What the WebUIs have in common where a slot's prompt names LoRAs: the words of the prompt, and the list of files."""
+"""LoRAs that a slot's prompt names, on every WebUI: the words of the prompt, and the list of files."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from .phrases import Phrases
 logger = logging.getLogger(__name__)
 
 LORAS = ("lora", "lyco")
-"""What the WebUIs' prompts call LoRAs."""
+"""The WebUIs' names for LoRAs in prompts."""
 ALMOST_ALL = 0.999
 """Progress of evaluations beyond the last step: DPM adaptive takes as many as it likes."""
 

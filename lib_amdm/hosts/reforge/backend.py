@@ -87,7 +87,7 @@ class ReForgeBackend(PatcherBackend):
         return self.run.masked(denoised, sigma)
 
     def _skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
-        """Whether the host's rules leave out the negative prompt; they are not those of its relatives."""
+        """True where the host's rules leave out the negative prompt; they are not those of its relatives."""
         opts, least = shared.opts, shared.opts.s_min_uncond
         if least > 0 and (step % 2 == 0 or opts.s_min_uncond_all) and sigma[0] < least:
             return True

@@ -23,7 +23,7 @@ SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transfor
 """Text encoders that are in memory under the names they have in the file."""
 
 SD2_TEXTS = 1024
-"""The width of the texts that an SD2 is told."""
+"""The width of the encoded texts of an SD2."""
 
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
