@@ -43,7 +43,9 @@ if __name__ == "__main__" and len(sys.argv) > 1:
     def test(arguments: list[str]) -> int:
         """Run the tests; further arguments are pytest's."""
         set_up("test")
-        return subprocess.call([PYTHON, "-m", "pytest", *arguments], cwd=HERE)
+        # each process loads torch, so that more of them cost memory rather than save time
+        spread = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup"]
+        return subprocess.call([PYTHON, "-m", "pytest", *spread, *arguments], cwd=HERE)
 
     def demo(arguments: list[str]) -> int:
         """Draw with the bundled checkpoints, or open a page with --serve; --help tells of the other arguments."""
