@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from k_diffusion.sampling import get_sigmas_karras, sample_euler
 from torch import Tensor
 
+from lib_amdm.hosts.standalone.k_diffusion_parts import sampling
 from lib_amdm.sampling import CoRun, amdm
 
 STEPS, TURNS = 8, 15
@@ -46,14 +46,14 @@ def shortest(main: Denoise, others: Sequence[Denoise], x: Tensor, sigmas: Tensor
 
 
 def row(size: int, batch: int, count: int) -> str:
-    sigmas = get_sigmas_karras(STEPS, 0.03, 14.6)
+    sigmas = sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
     x = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(0)) * sigmas[0]
     main, others = denoiser(0), [denoiser(1 + n) for n in range(count)]
-    mixed = amdm(sample_euler, [CoRun(other, GAMMA, ETA) for other in others], STEPS, ETA)
+    mixed = amdm(sampling.sample_euler, [CoRun(other, GAMMA, ETA) for other in others], STEPS, ETA)
     ways: dict[str, Callable[[], Tensor]] = {
         "AMDM": lambda: mixed(main, x, sigmas, disable=True),
         "shortest": lambda: shortest(main, others, x, sigmas),
-        "main alone": lambda: sample_euler(main, x, sigmas, disable=True),
+        "main alone": lambda: sampling.sample_euler(main, x, sigmas, disable=True),
     }
     off = (ways["AMDM"]() - ways["shortest"]()).abs().max().item()
     times: dict[str, float] = dict.fromkeys(ways, float("inf"))

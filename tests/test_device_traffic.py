@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import k_diffusion.sampling
 import pytest
 import torch
 from adapter_files import migc_shapes, random_tensors
@@ -18,6 +17,7 @@ from lib_amdm.adapters.files import adapter_file
 from lib_amdm.adapters.make import adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.comodels.guidance import guided
+from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 from lib_amdm.layout import Layout
 from lib_amdm.sampling import CoRun, amdm
 

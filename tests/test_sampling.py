@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import k_diffusion.sampling
 import pytest
 import torch
 from denoisers import (
@@ -34,6 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 from lib_amdm.levels import variance_exploding
 from lib_amdm.sampling import AUTO, CoRun, amdm, automatic_steps, private_seeds, spread
 
