@@ -178,7 +178,7 @@ class Denoiser(nn.Module):
                     denoised[image] = row
         return torch.stack(denoised)
 
-    def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+    def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor | dict[str, Tensor], rows: list[int]) -> Tensor:
         return self.model.wrap(x, sigma, cond=cond)
 
 
