@@ -88,7 +88,7 @@ def refuse_code(path: str | Path) -> None:
     For readers that go by the file's suffix: what its bytes are must be what its name says.
     """
     suffix, inert = Path(path).suffix.lower(), is_safetensors(path)
-    if suffix == ".safetensors" and not inert or suffix == ".gguf" and not _is_gguf(path):
+    if (suffix == ".safetensors" and not inert) or (suffix == ".gguf" and not _is_gguf(path)):
         raise Refused(f"is no {suffix} file, whatever its name says", "download it again")
     if inert and suffix not in (".safetensors", ".sft"):
         raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
