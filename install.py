@@ -3,6 +3,8 @@
 The WebUI brings everything that the extension needs, so without a command there is nothing to do.
 """
 
+from __future__ import annotations
+
 import sys
 
 if __name__ == "__main__" and len(sys.argv) > 1:
@@ -18,8 +20,8 @@ if __name__ == "__main__" and len(sys.argv) > 1:
 
     def set_up(extra: str) -> None:
         """The virtual environment with what `extra` of pyproject.toml names; nothing to do where it has it already."""
-        if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-            sys.exit(f"This needs Python 3.10 to 3.12, but {sys.executable} is {sys.version.split()[0]}; use another.")
+        if sys.version_info < (3, 10):  # noqa: UP036 - pip's own words for it are of a package
+            sys.exit(f"This needs Python 3.10 or newer, but {sys.executable} is {sys.version.split()[0]}; use another.")
         wanted = hashlib.sha256((HERE / "pyproject.toml").read_bytes()).hexdigest()
         done = VENV / f"installed-{extra}"
         if done.exists() and done.read_text() == wanted:
@@ -27,9 +29,12 @@ if __name__ == "__main__" and len(sys.argv) > 1:
         print(f"Setting up {VENV} for `{extra}`; the first time it takes a few minutes.", flush=True)
         if not PYTHON.exists():
             make_venv()
-        pip = [PYTHON, "-m", "pip", "install", "-qq"]
-        # the pip that Python 3.10 brings gives up on these requirements
-        if subprocess.call([*pip, "--upgrade", "pip"]) or subprocess.call([*pip, "--editable", f"{HERE}[{extra}]"]):
+        steps = [
+            ["--upgrade", "pip"],  # older ones know no groups
+            ["--editable", f"{HERE}[{extra}]"],
+            ["--no-deps", "--group", f"{HERE / 'pyproject.toml'}:k-diffusion"],
+        ]
+        if any(subprocess.call([PYTHON, "-m", "pip", "install", "-qq", *step]) for step in steps):
             sys.exit(f"pip could not install what `{extra}` needs and says why above; mend that and run this again.")
         done.write_text(wanted)
 
@@ -43,7 +48,9 @@ if __name__ == "__main__" and len(sys.argv) > 1:
     def test(arguments: list[str]) -> int:
         """Run the tests; further arguments are pytest's."""
         set_up("test")
-        return subprocess.call([PYTHON, "-m", "pytest", *arguments], cwd=HERE)
+        # each process loads torch, so that more of them cost memory rather than save time
+        spread = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup"]
+        return subprocess.call([PYTHON, "-m", "pytest", *spread, *arguments], cwd=HERE)
 
     def demo(arguments: list[str]) -> int:
         """Draw with the bundled checkpoints, or open a page with --serve; --help tells of the other arguments."""

@@ -1,10 +1,15 @@
-"""What all tests share: the package from this checkout, and Hypothesis at a size that keeps the suite short."""
+"""Common to all tests: the package from this checkout, one thread, Hypothesis at a size that keeps the suite short."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+# the tests' tensors are small: threads cost them more than they gain, and more where pytest runs several processes
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -15,6 +20,22 @@ settings.register_profile(
     "short", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("short")
-
-# the tests' tensors are small: threads cost them more than they gain
 torch.set_num_threads(1)
+
+TOGETHER = (
+    "test_bench",
+    "test_demo",
+    "test_demo_page",
+    "test_shapes_adapters",
+    "test_standalone",
+    "test_standalone_adapters",
+    "webui",
+)
+"""Files and folders whose tests share what is costly to make; one process runs all of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that pytest-xdist must not spread."""
+    for item in items:
+        for place in {item.path.stem, item.path.parent.name} & set(TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(place))

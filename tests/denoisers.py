@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import k_diffusion.sampling
 import torch
 from torch import Tensor, nn
+
+from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 
 SIGMA_MAX, SIGMA_MIN = 14.6146, 0.0292
 STEPS = 7

@@ -15,10 +15,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from k_diffusion.external import DiscreteEpsDDPMDenoiser
-from k_diffusion.sampling import get_sigmas_karras, sample_dpmpp_2m, sample_euler
 from torch import Tensor, nn
 
+from lib_amdm.hosts.standalone.k_diffusion_parts import external, sampling
 from lib_amdm.sampling import CoRun, amdm
 
 STEPS, TURNS = 8, 15
@@ -71,14 +70,14 @@ def _finish(device: str) -> None:
 
 def arithmetic(size: int, batch: int, count: int, device: str) -> str:
     """A line about a mixed step of `count` co-models in a latent of this size."""
-    sigmas = get_sigmas_karras(STEPS, 0.03, 14.6, device=device)
+    sigmas = sampling.get_sigmas_karras(STEPS, 0.03, 14.6, device=device)
     x = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(0)).to(device) * sigmas[0]
     main, others = denoiser(0, device), [denoiser(1 + n, device) for n in range(count)]
-    mixed = amdm(sample_euler, [CoRun(other, GAMMA, ETA) for other in others], STEPS, ETA)
+    mixed = amdm(sampling.sample_euler, [CoRun(other, GAMMA, ETA) for other in others], STEPS, ETA)
     ways: dict[str, Callable[[], Tensor]] = {
         "AMDM": lambda: mixed(main, x, sigmas, disable=True),
         "shortest": lambda: shortest(main, others, x, sigmas),
-        "main alone": lambda: sample_euler(main, x, sigmas, disable=True),
+        "main alone": lambda: sampling.sample_euler(main, x, sigmas, disable=True),
     }
     off = (ways["AMDM"]() - ways["shortest"]()).abs().max().item()
     times = {name: seconds / STEPS * 1e6 for name, seconds in fastest(ways, TURNS, device).items()}
@@ -104,7 +103,7 @@ class Guided(nn.Module):
                 pooled, times = torch.randn(2, 1280, dtype=dtype), torch.ones(2, 6, dtype=dtype)
                 self.more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": times}}
             alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
-        self.wrap = DiscreteEpsDDPMDenoiser(self._predict, alphas, quantize=False).to(device)
+        self.wrap = external.DiscreteEpsDDPMDenoiser(self._predict, alphas, quantize=False).to(device)
         self.evaluations = 0
 
     def _predict(self, x: Tensor, timestep: Tensor) -> Tensor:
@@ -142,7 +141,7 @@ def pictures(kind: str, device: str) -> list[str]:
     sigmas = main.wrap.get_sigmas(PICTURE_STEPS)
     x = torch.randn(1, 4, size, size, device=device) * sigmas[0]
     lines = []
-    for sampler in (sample_euler, sample_dpmpp_2m):
+    for sampler in (sampling.sample_euler, sampling.sample_dpmpp_2m):
         for evaluations in (4, 0):
             mixed = amdm(sampler, [CoRun(other, 0.5, on_nan=lambda: None)], -1, evaluations=evaluations)
             main.evaluations = other.evaluations = 0

@@ -125,7 +125,7 @@ def test_gligen_tokens() -> None:
     tensors, meta = golden("gligen")
     adapter = seeded_adapter(meta["shapes"])
     ours = torch.stack([adapter.tokens(Layout(), {}), adapter.tokens(Layout(regions(tensors)), words(tensors))])
-    assert difference(ours, tensors["tokens"]) < 1e-6
+    assert difference(ours, tensors["tokens"]) < EXACT
 
 
 def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_interactdiffusion_tokens() -> None:
         adapter.tokens(Layout(), {}),
         adapter.tokens(interaction_layout(tensors, meta), interaction_words(tensors)),
     ]
-    assert difference(torch.stack(ours), tensors["tokens"]) < 1e-6
+    assert difference(torch.stack(ours), tensors["tokens"]) < EXACT
 
 
 @pytest.mark.parametrize("mistake", [{"SUBJECT": 1, "OBJECT": 0}, {"ACTION": 1, "OBJECT": 2}])

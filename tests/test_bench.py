@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("diffusers")
-pytest.importorskip("k_diffusion")
+pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
 from safetensors.torch import save_file
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("diffusers")
-pytest.importorskip("k_diffusion")
+pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.methods import EVERYTHING, MAIN

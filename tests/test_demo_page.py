@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("selenium")
 pytest.importorskip("gradio")
 pytest.importorskip("diffusers")
-pytest.importorskip("k_diffusion")
+pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
 from chromium import chromium
 from selenium.common.exceptions import StaleElementReferenceException

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import k_diffusion.sampling
 import pytest
 import torch
 from adapter_files import migc_shapes, random_tensors
@@ -20,6 +19,7 @@ from lib_amdm.adapters.inputs import GivenInputs
 from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.comodels.guidance import guided
+from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 from lib_amdm.layout import Layout
 from lib_amdm.sampling import CoRun, amdm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import k_diffusion.sampling
 import pytest
 import reference
 import torch
@@ -10,6 +9,7 @@ from denoisers import SIGMA_MAX, Denoiser, randn, sigmas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 from lib_amdm.sampling import CoRun, amdm
 
 shares = st.floats(0, 1)

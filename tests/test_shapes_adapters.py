@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers")
-pytest.importorskip("k_diffusion")
+pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.inputs import Features, GivenInputs

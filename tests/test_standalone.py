@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -20,7 +21,6 @@ pytest.importorskip("transformers")
 
 import torch
 import yaml
-from clip.simple_tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -327,8 +327,17 @@ def test_the_largest_seeds_are_drawn_with(host: Standalone, sampler: str) -> Non
 # texts
 
 
+def _clips_own_tokenizer() -> Any:
+    """The `clip` package's, without the package: the rest of it needs an old setuptools."""
+    file = Path(importlib.util.find_spec("clip").origin).with_name("simple_tokenizer.py")
+    spec = importlib.util.spec_from_file_location("simple_tokenizer", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SimpleTokenizer()
+
+
 def test_the_tokenizer_is_clips() -> None:
-    tokenizer, own = read_tokenizer(None), SimpleTokenizer()
+    tokenizer, own = read_tokenizer(None), _clips_own_tokenizer()
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     texts = (
         "A  RED circle, at the top-left; it's 3 o'clock!",
@@ -478,10 +487,12 @@ def test_a_share_that_ends_elsewhere_changes_the_picture_and_one_that_ends_where
 
 
 # DPM adaptive chooses its steps by the error of the whole batch
-@pytest.mark.parametrize("sampler", sorted(set(sampler_names()) - {"dpm_adaptive"}))
-@pytest.mark.parametrize("noise", ["shared", "independent"])
+@pytest.mark.parametrize(
+    ("sampler", "noise"),
+    [*((name, "independent") for name in sampler_names() if name != "dpm_adaptive"), ("euler", "shared")],
+)
 def test_a_batch_is_its_single_pictures(host: Standalone, sampler: str, noise: str) -> None:
-    batch = job(sampler=sampler, prompts=["a red cross", "a AND b:0.5", LONG], seeds=[3, 4, 5])
+    batch = job(sampler=sampler, prompts=["a red cross", "a AND b:0.5", LONG], seeds=[3, 4, 5], steps=K + 1)
     mixing = settings({"noise": noise}, {"checkpoint": "main", "prompt": "x", "gamma": 0.2})
     together = host.generate(batch, mixing).latents
     for number, (prompt, seed) in enumerate(zip(batch.prompts, batch.seeds)):
@@ -491,7 +502,7 @@ def test_a_batch_is_its_single_pictures(host: Standalone, sampler: str, noise: s
 
 @pytest.mark.parametrize("sampler", sampler_names())
 def test_the_same_seed_gives_the_same_picture_and_moves_no_other_stream(host: Standalone, sampler: str) -> None:
-    drawing, mixing = job(sampler=sampler), settings({"noise": "independent"})
+    drawing, mixing = job(sampler=sampler, steps=K + 1), settings({"noise": "independent"})
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = host.generate(drawing, mixing)
@@ -741,9 +752,15 @@ def refused(host: Standalone, drawing: Job, mixing: Settings | None = None) -> s
     return told
 
 
+@pytest.fixture(scope="module")
+def untroubled(folder: Path) -> Result:
+    """What is drawn where no file is broken."""
+    return Standalone(folder).generate(job(), settings())
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_file_that_cannot_be_used_is_named_with_its_slot_and_a_remedy(
-    folder: Path, tmp_path: Path, kind: str
+    folder: Path, tmp_path: Path, untroubled: Result, kind: str
 ) -> None:
     _broken(kind, folder / "alpha.safetensors", tmp_path / "broken.safetensors")
     host = Standalone([folder, tmp_path])
@@ -751,7 +768,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_slot_and_a_remedy(
         host.generate(job(checkpoint="broken"))
     told = refused(host, job(), settings({}, {"checkpoint": "broken"}))
     assert told.startswith('AMDM slot 2: "broken.safetensors" ')
-    equal(host.generate(job(), settings()), Standalone(folder).generate(job(), settings()))
+    equal(host.generate(job(), settings()), untroubled)
 
 
 def test_a_main_checkpoint_needs_a_vae_and_a_co_model_none(folder: Path, tmp_path: Path) -> None:

@@ -75,12 +75,18 @@ def alone(host: Standalone) -> Result:
     return host.generate(JOB)
 
 
+@pytest.fixture(scope="module")
+def without_adapter(host: Standalone) -> dict[str, Result]:
+    """With one slot and no adapter, by the slot's checkpoint."""
+    return {checkpoint: draw(host, slot(checkpoint)) for checkpoint in ("main", OTHER)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("checkpoint", ["main", OTHER])
 def test_each_kind_acts_as_a_co_model_and_leaves_nothing(
-    host: Standalone, alone: Result, kind: str, checkpoint: str
+    host: Standalone, alone: Result, without_adapter: dict[str, Result], kind: str, checkpoint: str
 ) -> None:
-    plain, adapted = draw(host, slot(checkpoint)), draw(host, slot(checkpoint, **adapter(kind)))
+    plain, adapted = without_adapter[checkpoint], draw(host, slot(checkpoint, **adapter(kind)))
     assert (plain.latents - adapted.latents).abs().max() > 1e-3
     assert torch.isfinite(adapted.latents).all()
     assert (adapted.evaluations, adapted.co_evaluations) == (STEPS, [K])
@@ -108,8 +114,10 @@ def test_each_kind_acts_on_the_main_model_in_its_share_of_the_steps(host: Standa
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("idle", [{"strength": 0}, {"until": 0}])
-def test_an_idle_adapter_on_a_slot_is_none(host: Standalone, kind: str, idle: dict[str, float]) -> None:
-    assert equal(draw(host, slot(**adapter(kind, **idle))), draw(host, slot()))
+def test_an_idle_adapter_on_a_slot_is_none(
+    host: Standalone, without_adapter: dict[str, Result], kind: str, idle: dict[str, float]
+) -> None:
+    assert equal(draw(host, slot(**adapter(kind, **idle))), without_adapter["main"])
 
 
 def test_the_main_models_adapter_does_not_reach_a_co_model_on_its_unet(host: Standalone) -> None:
@@ -218,6 +226,18 @@ def test_what_is_loaded_is_listed_and_forgotten(folder: Path) -> None:
 MANY = "\n".join(f"thing {n}: 0 0 0.5 1" for n in range(31))
 
 
+@pytest.fixture(scope="module")
+def refusing(folder: Path) -> Standalone:
+    """A host with files that cannot be used beside those that can."""
+    shape = adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors")
+    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, folder / "checkpoint.safetensors")
+    save_file({"lora_unet_mid.lora_up.weight": torch.zeros(1)}, folder / "lora.safetensors")
+    wide = replace(shape, blocks={name: 2 * width for name, width in shape.blocks.items()})
+    save_file(adapter_files.gligen(wide), folder / "large.safetensors")
+    save_file(adapter_files.ip_adapter(replace(shape, context=2048)), folder / "xl.safetensors")
+    return Standalone(WEIGHTS, adapter_folders=[folder])
+
+
 @pytest.mark.parametrize(
     ("told", "words"),
     [
@@ -236,19 +256,14 @@ MANY = "\n".join(f"thing {n}: 0 0 0.5 1" for n in range(31))
         ({"adapter": "xl.safetensors", "image": PICTURE}, "is for SDXL, but the checkpoint it is put on is SD1"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_slots_name(folder: Path, told: dict[str, str], words: str) -> None:
-    shape = adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors")
-    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, folder / "checkpoint.safetensors")
-    save_file({"lora_unet_mid.lora_up.weight": torch.zeros(1)}, folder / "lora.safetensors")
-    wide = replace(shape, blocks={name: 2 * width for name, width in shape.blocks.items()})
-    save_file(adapter_files.gligen(wide), folder / "large.safetensors")
-    save_file(adapter_files.ip_adapter(replace(shape, context=2048)), folder / "xl.safetensors")
-    host = Standalone(WEIGHTS, adapter_folders=[folder])
+def test_what_cannot_be_used_is_refused_with_the_slots_name(
+    refusing: Standalone, told: dict[str, str], words: str
+) -> None:
     with pytest.raises(AmdmError, match=words) as caught:
-        draw(host, slot(), slot(**told))
+        draw(refusing, slot(), slot(**told))
     assert str(caught.value).startswith("AMDM slot 2: ") or "phrase" in words or "75" in words
     with pytest.raises(AmdmError, match=words):
-        draw(host, main_adapter=told)
+        draw(refusing, main_adapter=told)
 
 
 def test_an_encoder_that_is_missing_is_named(tmp_path: Path) -> None:

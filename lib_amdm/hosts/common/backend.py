@@ -1,4 +1,4 @@
-"""The questions that a WebUI must answer about its models, so that the one slot and the one pass beside this file run them."""
+"""The questions that a WebUI must answer about its models: the one slot and the one pass beside this file ask them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Backend(Protocol):
     nan_remedy: str
     """The remedy where a model gives NaN."""
     unet_is_final_in_pass: bool
-    """True where the UNet has the weights that it is evaluated with only in the pass, and not when texts are encoded."""
+    """True where the UNet has the weights that it is evaluated with only in the pass, not when texts are encoded."""
 
     # a checkpoint
 

@@ -164,8 +164,8 @@ class PassRun:
         return (p.hr_second_pass_steps or p.steps) if p.is_hr_pass else p.steps
 
     def skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
-        """True where the host's rules leave out the negative prompt: "skip early CFG" and NGMS. sigma: (batch,), read from
-        the GPU only where a rule goes by it."""
+        """True where the host's rules leave out the negative prompt: "skip early CFG" and NGMS. sigma: (batch,), read
+        from the GPU only where a rule goes by it."""
         opts, denoiser = shared.opts, self.denoiser
         if opts.skip_early_cond != 0 and step / denoiser.total_steps <= opts.skip_early_cond:
             return True

@@ -222,7 +222,7 @@ class CheckpointFile:
     ) -> Any:
         """`network` with these weights; AmdmError where one is missing or left over. given: how many the file has."""
         wanted = network.state_dict()
-        found = {name: weights[name] for name in wanted if weights.get(name) is not None}
+        found = {name: value for name in wanted if (value := weights.get(name)) is not None}
         odd = next((name for name, value in found.items() if value.shape != wanted[name].shape), None)
         if odd or len(found) < given:
             raise self._unfit(part, f"the size of {odd}" if odd else f"{given - len(found)} of its tensors")

@@ -203,6 +203,12 @@ class Standalone:
 
         return self.pool.get(str(file.path), self._variant(file, self.dtype), read)
 
+    def model(self, name: str, error_prefix: str = "AMDM") -> StandaloneModel:
+        """`load`, of which the name and the size do not matter."""
+        model = self.load(name, error_prefix).model
+        assert isinstance(model, StandaloneModel)
+        return model
+
     def autoencoder(self, name: str) -> Autoencoder:
         """The checkpoint's VAE, in float32: in half precision some overflow."""
         file = self._file(name, "AMDM")
@@ -210,7 +216,9 @@ class Standalone:
         def read() -> Loaded:
             return Loaded(file.title, Autoencoder(*file.autoencoder(torch.float32)).to(self.device))
 
-        return self.autoencoders.get(str(file.path), self._variant(file, torch.float32), read).model
+        autoencoder = self.autoencoders.get(str(file.path), self._variant(file, torch.float32), read).model
+        assert isinstance(autoencoder, Autoencoder)
+        return autoencoder
 
     def _variant(self, file: CheckpointFile, dtype: torch.dtype) -> tuple[Any, ...]:
         described = FileState.of(str(file.yaml)) if file.yaml.is_file() else None
@@ -275,7 +283,7 @@ class Standalone:
         if slots and settings.which_pass == "hires":
             comments.append('AMDM: "pass" is set to hires, but there is one pass here, so no co-model was run.')
             slots = ()
-        model = self.load(job.checkpoint).model
+        model = self.model(job.checkpoint)
         autoencoder = self.autoencoder(job.checkpoint)
         sigmas = sampling.noise_levels(model, job.sampler, job.schedule, job.steps)
         main_adapter = self.adapter_on(model, settings.main_adapter, job.seeds, 0) if settings.enabled else None
@@ -328,13 +336,13 @@ class _SlotModel:
         self, host: Standalone, job: Job, number: int, slot: CoModel, progress: Callable[[float], float]
     ) -> None:
         self.number, self.slot, self.progress = number, slot, progress
-        self.main = host.load(job.checkpoint).model
+        self.main = host.model(job.checkpoint)
         error_prefix = f"AMDM slot {number}"
-        loaded = host.load(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
-        self.title = loaded.name
+        model = host.model(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
+        self.title = model.title
         count = len(job.prompts)
-        self.adapter = host.adapter_on(loaded.model, slot.adapter_settings, job.seeds, number)
-        self.denoiser: Denoiser = loaded.model.denoiser(
+        self.adapter = host.adapter_on(model, slot.adapter_settings, job.seeds, number)
+        self.denoiser: Denoiser = model.denoiser(
             [slot.prompt] * count if slot.prompt else job.prompts,
             [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
             slot.cfg_scale or job.cfg_scale,

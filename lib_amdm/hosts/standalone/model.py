@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
 from torch import Tensor, nn
 
 from ...comodels.adapter_use import AtWork, pooled_at_end
@@ -17,6 +16,7 @@ from ...comodels.cache import Recent
 from ...comodels.guidance import guided, taken
 from . import prompts as prompt_syntax
 from .checkpoint_file import CheckpointFile
+from .k_diffusion_parts import external
 from .tokenizer import read_tokenizer
 
 LATENT_CHANNELS = 4
@@ -43,7 +43,7 @@ class StandaloneModel(nn.Module):
         """Reads the file; AmdmError in words where it cannot be used."""
         super().__init__()
         self.title = file.title
-        kind = DiscreteVDDPMDenoiser if file.predicts_v else DiscreteEpsDDPMDenoiser
+        kind = external.DiscreteVDDPMDenoiser if file.predicts_v else external.DiscreteEpsDDPMDenoiser
         self.wrap = kind(_Network(file.unet(dtype)), file.alphas_cumprod(), quantize=False)
         self.text_encoder = file.text_encoder(dtype)
         self.tokenizer = read_tokenizer(file.clip_folder)
@@ -178,7 +178,7 @@ class Denoiser(nn.Module):
                     denoised[image] = row
         return torch.stack(denoised)
 
-    def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+    def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor | dict[str, Tensor], rows: list[int]) -> Tensor:
         return self.model.wrap(x, sigma, cond=cond)
 
 

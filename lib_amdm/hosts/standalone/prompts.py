@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import ftfy
 import torch
-from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...errors import AmdmError
 
@@ -25,8 +25,8 @@ _EXTRA_NETWORK = re.compile(r"<(\w+):[^>]+>")
 
 def weighted_parts(prompt: str) -> list[tuple[str, float]]:
     """The texts that AND joins, with their weights: "a AND b :0.5" gives ("a ", 1.0) and (" b", 0.5)."""
-    found = (_WEIGHT.fullmatch(part).groups() for part in re.split(r"\bAND\b", prompt))
-    return [(text, float(weight or 1)) for text, weight in found]
+    found = (_WEIGHT.fullmatch(part) for part in re.split(r"\bAND\b", prompt))
+    return [(match[1], float(match[2] or 1)) for match in found if match]
 
 
 def refuse_extra_networks(text: str, error_prefix: str) -> None:
@@ -77,7 +77,7 @@ def phrase_tokens(phrases: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Ten
     return torch.tensor([each[0] for each in cut])
 
 
-def encode(texts: Sequence[str], tokenizer: CLIPTokenizer, text_encoder: nn.Module) -> list[Tensor]:
+def encode(texts: Sequence[str], tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> list[Tensor]:
     """Each text as (77 times its pieces, width), after the encoder's last layer and its norm ("clip skip 1")."""
     cut = [pieces(text, tokenizer) for text in texts]
     numbers = torch.tensor([piece for each in cut for piece in each], device=text_encoder.device)

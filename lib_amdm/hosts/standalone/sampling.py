@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import k_diffusion.sampling
 import torch
 from torch import Tensor, nn
 
 from ...errors import AmdmError
+from .k_diffusion_parts import sampling as k_sampling
 from .model import StandaloneModel
 
 PREFIX = "sample_"
@@ -35,14 +35,14 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error
 
 def sampler_names() -> list[str]:
     """The names of k-diffusion's samplers: "euler", "dpmpp_2m"."""
-    return sorted(name.removeprefix(PREFIX) for name in vars(k_diffusion.sampling) if name.startswith(PREFIX))
+    return sorted(name.removeprefix(PREFIX) for name in vars(k_sampling) if name.startswith(PREFIX))
 
 
 def find_sampler(name: str) -> Callable[..., Any]:
     """k-diffusion's function for a sampler's name; AmdmError lists the names where there is none."""
     if name not in sampler_names():
         raise AmdmError(f'AMDM: "{name}" is not a sampler of k-diffusion; choose one of {", ".join(sampler_names())}.')
-    return getattr(k_diffusion.sampling, PREFIX + name)
+    return getattr(k_sampling, PREFIX + name)
 
 
 def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int) -> Tensor:
@@ -54,7 +54,7 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
     if chosen is None:
         sigmas = model.sigmas(steps + skips)
     else:
-        spread = getattr(k_diffusion.sampling, f"get_sigmas_{chosen}")
+        spread = getattr(k_sampling, f"get_sigmas_{chosen}")
         lowest, highest = model.wrap.sigmas[0].item(), model.wrap.sigmas[-1].item()
         sigmas = spread(steps + skips, lowest, highest, device=model.wrap.sigmas.device)
     return torch.cat([sigmas[:-2], sigmas[-1:]]) if skips else sigmas
@@ -97,7 +97,7 @@ class ImageNoise:
         """What `func` takes as its noise_sampler: Brownian paths where it would grow its own, or this stream."""
         name = "BrownianTreeNoiseSampler"
         if name in inspect.unwrap(func).__code__.co_names:
-            paths = getattr(k_diffusion.sampling, name)
+            paths = getattr(k_sampling, name)
             return paths(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=self.seeds)
         return lambda sigma, sigma_next: self.draw().to(x)
 
