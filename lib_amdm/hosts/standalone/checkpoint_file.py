@@ -184,8 +184,8 @@ class CheckpointFile:
         file = self.clip_folder / "config.json" if self.clip_folder else None
         if file is None or not file.is_file():
             return CLIPTextConfig(**CLIP_L)
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return CLIPTextConfig(**told.get("text_config", told))
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return CLIPTextConfig(**config.get("text_config", config))
 
     def _weights(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of one network, by their names in the file."""
