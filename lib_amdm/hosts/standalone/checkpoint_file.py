@@ -79,7 +79,7 @@ SD1 = {
 }
 """What Stable Diffusion 1's own v1-inference.yaml says, for files that have none beside them."""
 
-CLIP_L = {
+CLIP_L: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 768,
     "intermediate_size": 3072,
