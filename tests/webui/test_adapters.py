@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +32,9 @@ def picture(seed: int = 0) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def adapter(kind: str, **told: Any) -> dict[str, Any]:
+def adapter(kind: str, **more: Any) -> dict[str, Any]:
     needs = {"layout": LAYOUTS[kind]} if kind in LAYOUTS else {"image": picture()}
-    return {"adapter": kind, **needs, **told}
+    return {"adapter": kind, **needs, **more}
 
 
 def with_main(kind: str, **told: Any) -> dict[str, Any]:
@@ -53,6 +54,24 @@ def files(probed: Probed) -> Iterator[None]:
     (models / "amdm" / IP_ADAPTER).rename(models / "ControlNet" / IP_ADAPTER)
     yield
     probed.unload()
+
+
+def test_a_file_whose_name_is_no_utf8_is_listed_and_used(probed: Probed) -> None:
+    folder = probed.server.data / "models" / "amdm"
+    odd = folder / os.fsdecode(b"caf\xe9.safetensors")
+    odd.write_bytes((folder / GLIGEN).read_bytes())
+    try:
+        # a name that is not in the list has the folders looked through again
+        probed.fail(settings(slot("main", **adapter("lost.safetensors"))))
+        listed = [name for name in probed.server.call("/amdm/v1/models")["adapters"] if name.startswith("caf")]
+        assert len(listed) == 1
+        drawn, twin = (
+            probed.draw(settings(slot("main", **{**adapter(GLIGEN), "adapter": name})), prompt=PROMPT)
+            for name in (listed[0], GLIGEN)
+        )
+        assert distance(drawn.latent, twin.latent) == 0
+    finally:
+        odd.unlink()
 
 
 @pytest.fixture(scope="module")

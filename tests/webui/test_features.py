@@ -6,7 +6,6 @@ the main model gives alone. It does so only where the co-model is treated exactl
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -250,23 +249,6 @@ def test_two_checkpoints_of_one_family(probed: Probed, main: str, co: str) -> No
 def test_a_pickled_co_model_is_its_safetensors_twin(probed: Probed) -> None:
     pickled, twin = (probed.draw(settings(slot(name))) for name in (f"{checkpoints.PICKLED}.ckpt", "beta.safetensors"))
     assert distance(pickled.latent, twin.latent) == 0
-
-
-def test_a_checkpoint_whose_name_is_no_utf8(probed: Probed) -> None:
-    beta = probed.server.checkpoint_folder / "beta.safetensors"
-    odd = beta.with_name(os.fsdecode(b"caf\xe9.safetensors"))
-    twin = probed.draw(settings(slot("beta.safetensors")))
-    for suffix in (".safetensors", ".yaml"):
-        odd.with_suffix(suffix).write_bytes(beta.with_suffix(suffix).read_bytes())
-    probed.server.refresh_checkpoints()
-    try:
-        listed = [name for name in probed.server.call("/amdm/v1/models")["checkpoints"] if name.startswith("caf")]
-        assert len(listed) == 1 and listed[0].isprintable()
-        assert distance(probed.draw(settings(slot(listed[0]))).latent, twin.latent) == 0
-    finally:
-        for suffix in (".safetensors", ".yaml"):
-            odd.with_suffix(suffix).unlink()
-        probed.server.refresh_checkpoints()
 
 
 # ---- AMDM's own settings ----
