@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check"])
+@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", "mypy"])
 def test_the_code_has_nothing_to_complain_of(tool: str) -> None:
     done = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
