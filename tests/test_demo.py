@@ -24,7 +24,7 @@ from lib_amdm.shapes.demo.example import MIX, SCENES
 from lib_amdm.shapes.world import scenes as world
 
 INSTALL = Path(__file__).resolve().parents[1] / "install.py"
-PICTURES = 2
+PICTURES = 1
 NAMES = [MAIN, *(slot.checkpoint for slot in MIX.co_models), EVERYTHING]
 bundled = pytest.mark.skipif(
     not all((WEIGHTS / f"{name}.safetensors").is_file() for name in NAMES), reason="the bundled checkpoints are missing"
