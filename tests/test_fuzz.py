@@ -6,7 +6,7 @@ import fuzz
 import pytest
 
 CASES = 500
-SEEDS = (0, 1, 2, 4)
+SEEDS = (0, 1, 2, 3)
 """Each for a part of a target's cases: the parts are tests of their own, so that they can run beside each other."""
 
 

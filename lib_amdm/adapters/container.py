@@ -14,6 +14,8 @@ from torch import Tensor
 from ..errors import AdapterError
 from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
 
+NEVER_UNPICKLED = (".safetensors", ".gguf")
+"""Suffixes by which every reader knows a file that is no pickle, whatever is in it."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 CONVERTER = "python -m lib_amdm.adapters.convert"
 _MOST_LEVELS = 32
@@ -90,20 +92,16 @@ def is_safetensors(path: str | Path) -> bool:
 def refuse_code(path: str | Path) -> None:
     """Raise Refused where a reader that unpickles whatever it is given would run something, or could be made to.
 
-    For readers that go by the file's suffix: what its bytes are must be what its name says.
+    For readers that go by the file's suffix, which unpickle nothing that is called safetensors or GGUF.
     """
-    suffix, inert = Path(path).suffix.lower(), is_safetensors(path)
-    if (suffix == ".safetensors" and not inert) or (suffix == ".gguf" and not _is_gguf(path)):
-        raise Refused(f"is no {suffix} file, whatever its name says", "download it again")
-    if inert and suffix not in (".safetensors", ".sft"):
-        raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
-    if suffix != ".gguf" and not inert:
-        look_at_weights(path)
-
-
-def _is_gguf(path: str | Path) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(4) == b"GGUF"
+    suffix = Path(path).suffix.lower()
+    if suffix in NEVER_UNPICKLED:
+        return
+    if is_safetensors(path):
+        if suffix != ".sft":
+            raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
+        return
+    look_at_weights(path)
 
 
 def _safetensors(path: Path) -> File:

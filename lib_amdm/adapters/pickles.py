@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 import tarfile
 import zipfile
@@ -60,6 +61,8 @@ _HARMLESS = {
     "torch.serialization": {"_get_layout"},
 }
 """The names in files of weights, beside storages and dtypes, and names that do nothing but hold values when called."""
+_KEEPING = ("PUT", "BINPUT", "LONG_BINPUT")
+"""The opcodes that say themselves under which number an object is kept."""
 GET_SAFETENSORS = "get it as a .safetensors file"
 
 
@@ -140,7 +143,7 @@ def look(path: str | Path) -> Contents:
                 archive = torch._C.PyTorchFileReader(file)
                 _check_archive(path, archive.get_all_records(), room)
                 reader = _Outliner(io.BytesIO(archive.get_record("data.pkl")), room)
-                return Contents(reader.load(), tuple(sorted(reader.foreign)))
+                return Contents(reader.read(), tuple(sorted(reader.foreign)))
             return _look_at_old_format(file, room)
     except Refused:
         raise
@@ -207,9 +210,9 @@ def _look_at_old_format(file: BinaryIO, room: int) -> Contents:
     else:
         raise Refused("is a tar archive")
     readers = [_Outliner(file, room) for _ in range(5)]
-    if readers[0].load() != _OLD_FORMAT:
+    if readers[0].read() != _OLD_FORMAT:
         raise Refused("is no file of weights that torch has written")
-    value = [reader.load() for reader in readers[1:]][2]
+    value = [reader.read() for reader in readers[1:]][2]
     return Contents(value, tuple(sorted({name for reader in readers for name in reader.foreign})))
 
 
@@ -223,9 +226,24 @@ class _Outliner(pickle.Unpickler):
 
     def __init__(self, file: BinaryIO, room: int) -> None:
         super().__init__(file)
-        self.room = room
+        self.file, self.room = file, room
         self.foreign: set[str] = set()
         self.sizes: dict[str, int] = {}
+
+    def read(self) -> Any:
+        """Return what the pickle at the file's place holds, and leave the file behind it.
+
+        Refused for one that keeps an object under a number far beyond those before: Python makes room for all between.
+        """
+        begin = self.file.tell()
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
+            if opcode.name in _KEEPING and int(argument) > count:
+                raise Refused("asks for more room than its contents need")
+        end = self.file.tell()
+        self.file.seek(begin)
+        value = self.load()
+        self.file.seek(end)
+        return value
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name in _REBUILT:

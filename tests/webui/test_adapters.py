@@ -144,8 +144,9 @@ def test_it_acts_on_the_main_model_in_its_share_of_the_steps(probed: Probed, pla
 def test_that_of_the_main_model_does_not_reach_a_co_model_on_it(probed: Probed, kind: str) -> None:
     alone = {"gamma": 1, "eta": 0}
     bare = probed.draw(settings(slot("main", **alone), eta=0, steps=STEPS), prompt=PROMPT)
-    told = settings(slot("main", **alone), eta=0, steps=STEPS, main_adapter=adapter(kind))
-    assert distance(probed.draw(told, prompt=PROMPT).latent, bare.latent) == 0
+    adapted = settings(slot("main", **alone), eta=0, steps=STEPS, main_adapter=adapter(kind))
+    # the co-model's prediction is the main model's own and a difference, which rounds it
+    assert distance(probed.draw(adapted, prompt=PROMPT).latent, bare.latent) < SUMS
 
 
 def test_the_main_models_and_a_co_models_are_two(probed: Probed) -> None:
@@ -153,7 +154,7 @@ def test_the_main_models_and_a_co_models_are_two(probed: Probed) -> None:
     co = slot("main", **alone, **adapter(IP_ADAPTER))
     bare = probed.draw(settings(co, eta=0, steps=STEPS), prompt=PROMPT)
     both = probed.draw(settings(co, eta=0, steps=STEPS, main_adapter=adapter(GLIGEN)), prompt=PROMPT)
-    assert distance(both.latent, bare.latent) == 0
+    assert distance(both.latent, bare.latent) < SUMS
 
 
 def test_k_0_leaves_the_main_models(probed: Probed) -> None:

@@ -7,11 +7,12 @@ a file's end, and torch at its beginning.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from modules import sd_models
 
-from ...adapters.container import is_safetensors, refuse_code
+from ...adapters.container import NEVER_UNPICKLED, refuse_code
 from ...adapters.pickles import load_inert
 
 
@@ -22,6 +23,6 @@ def state_dict_of(filename: str, read_safetensors: Callable[[], Mapping[str, tor
     and the readers' exceptions for a damaged one.
     """
     refuse_code(filename)
-    if is_safetensors(filename):
+    if Path(filename).suffix.lower() in NEVER_UNPICKLED:
         return dict(read_safetensors())
     return dict(sd_models.get_state_dict_from_checkpoint(load_inert(filename)))
