@@ -256,7 +256,8 @@ def hijack_snapshot() -> dict[str, Any]:
 def opened(path: Any) -> None:
     name = str(path)
     if name.endswith(CHECKPOINT_SUFFIXES):
-        record.opened.append(Path(name).name)
+        # a name may be in another encoding than that of an answer
+        record.opened.append(Path(name).name.encode(errors="replace").decode())
 
 
 def watch_files() -> None:
