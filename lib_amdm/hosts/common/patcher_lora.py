@@ -6,7 +6,9 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +41,35 @@ class HostLoras(Protocol):
 
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         """A merged weight in its layer's dtype."""
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def warnings_of_host(*names: str) -> Iterator[list[str]]:
+    """Collect what is logged under these names in the meantime, "" being the root's: some hosts say so where they leave
+    a patch out, and go on."""
+    collector = _Collector()
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(collector)
+        if logger.getEffectiveLevel() > logging.WARNING:
+            # the user wants to see less than that
+            logger.setLevel(logging.WARNING)
+    try:
+        yield collector.messages
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.removeHandler(collector)
+            logger.setLevel(level)
 
 
 class PatcherLoras(NamedLoras):

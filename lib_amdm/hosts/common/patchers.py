@@ -75,10 +75,16 @@ class PatcherBackend(ABC):
     @abstractmethod
     def sigma_max(self, model: Any) -> float: ...
 
+    def main_has_other_weights(self) -> bool:
+        return False
+
     # its texts
 
     @abstractmethod
     def encoding(self, model: Any) -> AbstractContextManager[None]: ...
+
+    def parser_options(self) -> tuple[Any, ...]:
+        return (shared.opts.use_old_scheduling,)
 
     @abstractmethod
     def host_text_options(self) -> tuple[Any, ...]:
