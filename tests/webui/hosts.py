@@ -48,6 +48,12 @@ class Host:
     plot: tuple[Any, ...] = ()
     """What its X/Y/Z plot takes after the legend that the others' does not."""
 
+    flags: tuple[str, ...] = ("--no-download-sd-model",)
+    """Further arguments that not every WebUI knows."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What its file of options must hold besides the tests' own."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -142,6 +148,37 @@ REFORGE = Host(
         **dict.fromkeys(PADDINGS, "reForge's padding does not reach its models"),
     },
 )
-HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE)}
+NEO = Host(
+    name="neo",
+    cpu_flags=("--cpu",),
+    flags=(),
+    # without it, the launcher takes the file for an old version's and asks what to do
+    options={"VERSION_UID": "PY313"},
+    samplers=(
+        *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "LMS", "Heun", "DPM2"),
+        *("Restart", "DDIM", "PLMS", "UniPC", "LCM", "ER SDE", "Res Multistep", "Kohaku LoNyu Yog"),
+        *("DPM++ 2M CFG++", "Euler a CFG++", "Euler CFG++"),
+    ),
+    # "DPM++ 2s a RF" draws nothing but NaN with models that predict eps or v
+    more_samplers=True,
+    schedulers=(
+        *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
+        *("align_your_steps", "simple", "normal", "ddim", "beta", "turbo"),
+        *("linear_quadratic", "bong_tangent", "flow_match", "flux2"),
+    ),
+    sizes="guessed",
+    low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
+    request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
+    lacks={
+        **BY_ITSELF,
+        **TOGETHER,
+        **dict.fromkeys(PADDINGS, "Forge Neo repeats texts of different length instead"),
+        "quantized sigmas": "Forge Neo always uses whole timesteps",
+        "old schedule": "Forge Neo has no such option",
+        "IA3": "Forge Neo's LoRA loader does not know it",
+        **dict.fromkeys(("SD2", "SD2, long and weighted"), "Forge Neo does not know SD2"),
+    },
+)
+HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE, NEO)}
 ALL_SAMPLERS = tuple(dict.fromkeys(sampler for host in HOSTS.values() for sampler in host.samplers))
 ALL_SCHEDULERS = tuple(dict.fromkeys(scheduler for host in HOSTS.values() for scheduler in host.schedulers))

@@ -224,8 +224,11 @@ def engine_snapshot() -> dict[str, Any]:
     from backend.text_processing import classic_engine
 
     told["schedule"] = checksum(unet.model.predictor.sigmas)
-    told["loading"] = [repr(dynamic_args), repr(sd_models.model_data.forge_loading_parameters)]
-    told["noted"] = dict(classic_engine.last_extra_generation_params)
+    # a dictionary, or on Forge Neo a class
+    args = dynamic_args if isinstance(dynamic_args, dict) else vars(dynamic_args)
+    told["loading"] = [repr(args), repr(sd_models.model_data.forge_loading_parameters)]
+    noted = classic_engine if isinstance(dynamic_args, dict) else dynamic_args
+    told["noted"] = dict(noted.last_extra_generation_params)
     return told
 
 
