@@ -48,6 +48,9 @@ class Host:
     plot: tuple[Any, ...] = ()
     """What its X/Y/Z plot takes after the legend that the others' does not."""
 
+    refiner_script: bool = False
+    """Whether a request tells the refiner by its script's arguments, and not by fields of its own."""
+
     flags: tuple[str, ...] = ("--no-download-sd-model",)
     """Further arguments that not every WebUI knows."""
 
@@ -86,13 +89,17 @@ SCHEDULERS = (
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
 TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
+WHOLE_REFINER = {"refiner's weights alone": "it loads a refiner as another model"}
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
-    lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+    lacks={
+        **dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+        **WHOLE_REFINER,
+    },
     low_bits={
         "8 bits": {"options": {"fp8_storage": "Enable"}},
         "8 bits with 16 beside": {"options": {"fp8_storage": "Enable", "cache_fp16_weight": True}},
@@ -115,6 +122,7 @@ FORGE = Host(
     lacks={
         **BY_ITSELF,
         **TOGETHER,
+        **WHOLE_REFINER,
         "tiling": "it is switched off in Forge",
         **dict.fromkeys(PADDINGS, "Forge repeats texts of different length instead"),
         "quantized sigmas": "Forge always uses whole timesteps",
@@ -142,6 +150,7 @@ REFORGE = Host(
     lacks={
         **BY_ITSELF,
         **TOGETHER,
+        **WHOLE_REFINER,
         "quantized sigmas": "reForge always uses whole timesteps",
         "errors on the page": "whatever went wrong, its page shows a TypeError of its own",
         "IA3": "reForge's LoRA loader does not know it",
@@ -153,7 +162,8 @@ NEO = Host(
     cpu_flags=("--cpu",),
     flags=(),
     # without it, the launcher takes the file for an old version's and asks what to do
-    options={"VERSION_UID": "PY313"},
+    options={"VERSION_UID": "PY313", "show_refiner": True, "refiner_use_steps": True, "refiner_fast_sd": False},
+    refiner_script=True,
     samplers=(
         *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "LMS", "Heun", "DPM2"),
         *("Restart", "DDIM", "PLMS", "UniPC", "LCM", "ER SDE", "Res Multistep", "Kohaku LoNyu Yog"),

@@ -164,12 +164,13 @@ def test_a_file_that_is_gone(untouched: Untouched, checkpoint_dir: Path) -> None
         untouched.probed.server.refresh_checkpoints()
 
 
+SD2 = pytest.mark.needs("SD2")
 STRANGERS = (
     ("alpha", "xl-alpha", "SDXL"),
-    ("alpha", "sd2-alpha", "SD2"),
+    pytest.param("alpha", "sd2-alpha", "SD2", marks=SD2),
     ("alpha", "inpaint-alpha", "SD1 inpainting"),
     ("inpaint-alpha", "alpha", "SD1"),
-    ("sd2-alpha", "alpha", "SD1"),
+    pytest.param("sd2-alpha", "alpha", "SD1", marks=SD2),
     ("xl-alpha", "alpha", "SD1"),
 )
 
