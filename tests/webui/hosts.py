@@ -48,9 +48,6 @@ class Host:
     plot: tuple[Any, ...] = ()
     """What its X/Y/Z plot takes after the legend that the others' does not."""
 
-    refiner_script: bool = False
-    """Whether a request tells the refiner by its script's arguments, and not by fields of its own."""
-
     flags: tuple[str, ...] = ("--no-download-sd-model",)
     """Further arguments that not every WebUI knows."""
 
@@ -161,9 +158,9 @@ NEO = Host(
     name="neo",
     cpu_flags=("--cpu",),
     flags=(),
-    # without it, the launcher takes the file for an old version's and asks what to do
+    # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
+    # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels
     options={"VERSION_UID": "PY313", "show_refiner": True, "refiner_use_steps": True, "refiner_fast_sd": False},
-    refiner_script=True,
     samplers=(
         *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "LMS", "Heun", "DPM2"),
         *("Restart", "DDIM", "PLMS", "UniPC", "LCM", "ER SDE", "Res Multistep", "Kohaku LoNyu Yog"),

@@ -428,10 +428,7 @@ def test_the_mask_holds(probed: Probed, sampler: str) -> None:
 
 def refined(probed: Probed, at: float) -> dict[str, Any]:
     """A request for beta as the refiner, from this share of the steps on."""
-    title = probed.server.title("beta")
-    if probed.server.host.refiner_script:
-        return {"alwayson_scripts": {"Refiner": {"args": [True, title, at]}}}
-    return {"refiner_checkpoint": title, "refiner_switch_at": at}
+    return {"refiner_checkpoint": probed.server.title("beta"), "refiner_switch_at": at}
 
 
 def test_a_refiner_after_the_early_steps(probed: Probed) -> None:

@@ -18,6 +18,9 @@ from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change
 from .lora import NamedLoras
 
+PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
+"""Attributes of weights whose numbers are in low bits with scales beside them."""
+
 Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
 
@@ -125,10 +128,10 @@ class PatcherLoras(NamedLoras):
 
     def _merged(self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]]) -> torch.Tensor:
         name = named[0][0]
-        if not weight.is_floating_point() or hasattr(weight, "gguf_cls") or hasattr(weight, "bnb_quantized"):
+        if not weight.is_floating_point() or any(hasattr(weight, mark) for mark in PACKED):
             raise self.error(
                 name,
-                "cannot be put on weights in low bits; choose a checkpoint that is not GGUF or nf4, with "
+                "cannot be put on weights in low bits; choose a checkpoint that is not quantized (GGUF, nf4), with "
                 '"Diffusion in Low Bits" at Automatic, or remove it',
             )
         try:
