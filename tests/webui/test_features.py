@@ -432,9 +432,11 @@ def refined(probed: Probed, at: float) -> dict[str, Any]:
 
 
 def test_a_refiner_after_the_early_steps(probed: Probed) -> None:
-    request = refined(probed, 0.6)
+    request, bare = refined(probed, 0.6), probed.draw()
+    # Forge Neo gives the refiner other texts in the first picture of a row that it refines
+    probed.draw(**request)
     plain = probed.draw(**request)
-    assert distance(plain.latent, probed.draw().latent) > VISIBLE
+    assert distance(plain.latent, bare.latent) > VISIBLE
     mirror = probed.draw(mirrored(steps=2), **request)
     assert mirror.report["co_models"] == [2]
     assert distance(mirror.latent, plain.latent) < CLOSE
