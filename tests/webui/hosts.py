@@ -86,7 +86,7 @@ SCHEDULERS = (
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
 TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
-WHOLE_REFINER = {"refiner's weights alone": "it loads a refiner as another model"}
+OF_NEO = dict.fromkeys(("refiner's weights alone", "rectified flow", "epsilon scaling"), "only Forge Neo has it")
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
@@ -95,7 +95,7 @@ A1111 = Host(
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
     lacks={
         **dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
-        **WHOLE_REFINER,
+        **OF_NEO,
     },
     low_bits={
         "8 bits": {"options": {"fp8_storage": "Enable"}},
@@ -119,7 +119,7 @@ FORGE = Host(
     lacks={
         **BY_ITSELF,
         **TOGETHER,
-        **WHOLE_REFINER,
+        **OF_NEO,
         "tiling": "it is switched off in Forge",
         **dict.fromkeys(PADDINGS, "Forge repeats texts of different length instead"),
         "quantized sigmas": "Forge always uses whole timesteps",
@@ -147,7 +147,7 @@ REFORGE = Host(
     lacks={
         **BY_ITSELF,
         **TOGETHER,
-        **WHOLE_REFINER,
+        **OF_NEO,
         "quantized sigmas": "reForge always uses whole timesteps",
         "errors on the page": "whatever went wrong, its page shows a TypeError of its own",
         "IA3": "reForge's LoRA loader does not know it",
@@ -160,7 +160,13 @@ NEO = Host(
     flags=(),
     # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
     # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels
-    options={"VERSION_UID": "PY313", "show_refiner": True, "refiner_use_steps": True, "refiner_fast_sd": False},
+    options={
+        "VERSION_UID": "PY313",
+        "show_refiner": True,
+        "refiner_use_steps": True,
+        "refiner_fast_sd": False,
+        "scaling_factor": 1.0,
+    },
     samplers=(
         *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "LMS", "Heun", "DPM2"),
         *("Restart", "DDIM", "PLMS", "UniPC", "LCM", "ER SDE", "Res Multistep", "Kohaku LoNyu Yog"),

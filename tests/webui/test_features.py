@@ -112,6 +112,7 @@ MIRRORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "noise of sgm": (options(sgm_noise_multiplier=True), {}),
     "penultimate sigma": (options(always_discard_next_to_last_sigma=True), {}),
     "zero terminal SNR": (options(sd_noise_schedule="Zero Terminal SNR"), {}),
+    "epsilon scaling": (options(scaling_factor=1.05), {}),
     "token merging": (options(token_merging_ratio=0.5), {}),
     "v-prediction": ({"checkpoint": "vpred"}, {}),
     "SD2": ({"checkpoint": "sd2-alpha"}, {}),

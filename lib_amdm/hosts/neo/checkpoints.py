@@ -19,7 +19,16 @@ from ...families import Family, inputs_of
 from ..common.engines import EngineLoader, LoadedEngine, additional_modules, predicts
 
 FAMILIES = {"StableDiffusion": "SD1", "StableDiffusionXL": "SDXL", "StableDiffusionXLRefiner": "SDXL"}
-"""Kinds of engines whose networks predict eps or v, in a user's words; the others are called so already."""
+"""Kinds of engines whose networks predict eps or v, in a user's words."""
+OTHERS = {
+    "ErnieImage": "Ernie-Image",
+    "Flux2": "Flux.2",
+    "Krea2": "Krea 2",
+    "Lumina2": "Lumina 2",
+    "QwenImage": "Qwen-Image",
+    "ZImage": "Z-Image",
+}
+"""Other kinds; those that are not here (Flux, Chroma, Anima, Mugen, Wan) are called so already."""
 RECTIFIED = "rectified flow"
 
 
@@ -32,7 +41,7 @@ def family(kind: type | None, unet_config: Mapping[str, Any], is_flow: bool) -> 
     """The family of a kind of engine."""
     engine = kind.__name__ if kind else "of an unknown kind"
     if engine not in FAMILIES:
-        return Family(engine, has_sigmas=not is_flow)
+        return Family(OTHERS.get(engine, engine), has_sigmas=not is_flow)
     inputs = RECTIFIED if is_flow else inputs_of(unet_config["in_channels"])
     return Family(FAMILIES[engine], inputs, has_sigmas=not is_flow)
 
