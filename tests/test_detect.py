@@ -71,6 +71,25 @@ def test_a_folder_that_is_merely_called_the_same(tmp_path: Path, monkeypatch: py
         here.host()
 
 
+@pytest.mark.parametrize("module", ["backend.args", "backend.loader"])
+def test_forge_neo_in_another_form_is_not_taken_for_forge(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their parts have the same names, and what is done with Forge's would fail in the middle of a picture."""
+    offers = here.CAN["neo"]
+    others = {**offers, module: tuple(name for name in offers[module] if name not in ("HF", offers["backend.args"][0]))}
+    made_up(tmp_path, others, monkeypatch)
+    with pytest.raises(here.UnknownHostError, match="none that it knows"):
+        here.host()
+
+
+def test_forge_is_not_taken_for_forge_neo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # its arguments are a dictionary
+    made_up(tmp_path, {**here.CAN["forge"], "backend.args": ("dynamic_args",)}, monkeypatch)
+    with pytest.raises(here.UnknownHostError, match="like forge, but lacks something"):
+        here.host()
+
+
 @pytest.mark.parametrize("name", here.CAN)
 def test_a_webui_that_never_calls_the_hook_is_too_old(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

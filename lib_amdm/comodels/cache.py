@@ -146,8 +146,9 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _plain(t: torch.Tensor) -> bool:
-    """Return True if a weight means something by itself; those packed into bytes have scales that belong to them."""
-    return t.is_floating_point() and t.element_size() > 1
+    """Return True if a weight means something by itself; those packed into bytes have scales that belong to them, and
+    some are tensors of a class of their own."""
+    return t.is_floating_point() and t.element_size() > 1 and type(t) in (torch.Tensor, torch.nn.Parameter)
 
 
 def _tensors(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -12,9 +12,16 @@ _HOOK = {_SCRIPTS: ("Script.process_before_every_sampling",)}
 """A method that a WebUI does not have is one that it never calls: the panel would be there, and do nothing."""
 
 CAN: dict[str, dict[str, tuple[str, ...]]] = {
+    "neo": {
+        "modules.sd_models": ("forge_model_reload",),
+        "backend.args": ("dynamic_args.last_extra_generation_params",),
+        "backend.loader": ("HF", "split_state_dict", "load_huggingface_component"),
+        "backend.sampling.sampling_function": ("sampling_function",),
+        **_HOOK,
+    },
     "forge": {
         "modules.sd_models": ("forge_model_reload",),
-        "backend.loader": ("split_state_dict", "load_huggingface_component"),
+        "backend.loader": ("dir_path", "split_state_dict", "load_huggingface_component"),
         "backend.sampling.sampling_function": ("sampling_function",),
         **_HOOK,
     },

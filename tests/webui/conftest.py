@@ -1,8 +1,8 @@
 """Fixtures for the tests on a real WebUI.
 
-AMDM_A1111_DIR, AMDM_FORGE_DIR and AMDM_REFORGE_DIR name the checkouts of WebUIs, their pinned repositories included;
-AMDM_A1111_PYTHON and so on their interpreters, where these are not ``venv/bin/python`` in the checkout. Every test runs
-on every WebUI that is named, and is skipped where none is.
+AMDM_A1111_DIR, AMDM_FORGE_DIR, AMDM_REFORGE_DIR and AMDM_NEO_DIR name the checkouts of WebUIs, their pinned
+repositories included; AMDM_A1111_PYTHON and so on their interpreters, where these are not ``venv/bin/python`` in the
+checkout. Every test runs on every WebUI that is named, and is skipped where none is.
 """
 
 from __future__ import annotations

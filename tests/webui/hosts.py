@@ -48,6 +48,12 @@ class Host:
     plot: tuple[Any, ...] = ()
     """What its X/Y/Z plot takes after the legend that the others' does not."""
 
+    flags: tuple[str, ...] = ("--no-download-sd-model",)
+    """Further arguments that not every WebUI knows."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What its file of options must hold besides the tests' own."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -80,13 +86,17 @@ SCHEDULERS = (
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
 TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
+OF_NEO = dict.fromkeys(("refiner's weights alone", "rectified flow", "epsilon scaling"), "only Forge Neo has it")
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
-    lacks=dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+    lacks={
+        **dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+        **OF_NEO,
+    },
     low_bits={
         "8 bits": {"options": {"fp8_storage": "Enable"}},
         "8 bits with 16 beside": {"options": {"fp8_storage": "Enable", "cache_fp16_weight": True}},
@@ -109,6 +119,7 @@ FORGE = Host(
     lacks={
         **BY_ITSELF,
         **TOGETHER,
+        **OF_NEO,
         "tiling": "it is switched off in Forge",
         **dict.fromkeys(PADDINGS, "Forge repeats texts of different length instead"),
         "quantized sigmas": "Forge always uses whole timesteps",
@@ -136,12 +147,51 @@ REFORGE = Host(
     lacks={
         **BY_ITSELF,
         **TOGETHER,
+        **OF_NEO,
         "quantized sigmas": "reForge always uses whole timesteps",
         "errors on the page": "whatever went wrong, its page shows a TypeError of its own",
         "IA3": "reForge's LoRA loader does not know it",
         **dict.fromkeys(PADDINGS, "reForge's padding does not reach its models"),
     },
 )
-HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE)}
+NEO = Host(
+    name="neo",
+    cpu_flags=("--cpu",),
+    flags=(),
+    # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
+    # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels
+    options={
+        "VERSION_UID": "PY313",
+        "show_refiner": True,
+        "refiner_use_steps": True,
+        "refiner_fast_sd": False,
+        "scaling_factor": 1.0,
+    },
+    samplers=(
+        *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "LMS", "Heun", "DPM2"),
+        *("Restart", "DDIM", "PLMS", "UniPC", "LCM", "ER SDE", "Res Multistep", "Kohaku LoNyu Yog"),
+        *("DPM++ 2M CFG++", "Euler a CFG++", "Euler CFG++"),
+    ),
+    # "DPM++ 2s a RF" draws nothing but NaN with models that predict eps or v
+    more_samplers=True,
+    schedulers=(
+        *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
+        *("align_your_steps", "simple", "normal", "ddim", "beta", "turbo"),
+        *("linear_quadratic", "bong_tangent", "flow_match", "flux2"),
+    ),
+    sizes="guessed",
+    low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
+    request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
+    lacks={
+        **BY_ITSELF,
+        **TOGETHER,
+        **dict.fromkeys(PADDINGS, "Forge Neo repeats texts of different length instead"),
+        "quantized sigmas": "Forge Neo always uses whole timesteps",
+        "old schedule": "Forge Neo has no such option",
+        "IA3": "Forge Neo's LoRA loader does not know it",
+        **dict.fromkeys(("SD2", "SD2, long and weighted"), "Forge Neo does not know SD2"),
+    },
+)
+HOSTS = {host.name: host for host in (A1111, FORGE, REFORGE, NEO)}
 ALL_SAMPLERS = tuple(dict.fromkeys(sampler for host in HOSTS.values() for sampler in host.samplers))
 ALL_SCHEDULERS = tuple(dict.fromkeys(scheduler for host in HOSTS.values() for scheduler in host.schedulers))

@@ -351,7 +351,7 @@ def test_what_cannot_be_used_is_named_before_anything_is_evaluated(
     assert distance(probed.draw(prompt=PROMPT).latent, plain) == 0
 
 
-@pytest.mark.parametrize("family", ["xl-alpha", "sd2-alpha"])
+@pytest.mark.parametrize("family", ["xl-alpha", pytest.param("sd2-alpha", marks=pytest.mark.needs("SD2"))])
 def test_a_checkpoint_of_another_family_is_refused(probed: Probed, family: str) -> None:
     failed = probed.fail(with_main(GLIGEN), prompt=PROMPT, checkpoint=family)
     assert GLIGEN in failed.message and "is for SD1" in failed.message

@@ -164,12 +164,13 @@ def test_a_file_that_is_gone(untouched: Untouched, checkpoint_dir: Path) -> None
         untouched.probed.server.refresh_checkpoints()
 
 
+SD2 = pytest.mark.needs("SD2")
 STRANGERS = (
     ("alpha", "xl-alpha", "SDXL"),
-    ("alpha", "sd2-alpha", "SD2"),
+    pytest.param("alpha", "sd2-alpha", "SD2", marks=SD2),
     ("alpha", "inpaint-alpha", "SD1 inpainting"),
     ("inpaint-alpha", "alpha", "SD1"),
-    ("sd2-alpha", "alpha", "SD1"),
+    pytest.param("sd2-alpha", "alpha", "SD1", marks=SD2),
     ("xl-alpha", "alpha", "SD1"),
 )
 
@@ -187,6 +188,32 @@ def test_another_family(untouched: Untouched, main: str, co: str, kind: str) -> 
     if main != "alpha":
         probed.draw()
         untouched.snapshot.update({key: value for key, value in probed.snapshot().items() if key in LOADED_ANEW})
+
+
+@pytest.mark.needs("rectified flow")
+def test_a_flow_model_is_refused_and_drawn_as_ever(probed: Probed, checkpoint_dir: Path) -> None:
+    """The host knows it by nothing but its name; its networks and latents are those of another kind."""
+    path, euler = probed.server.checkpoint_folder / "rectified-xl.safetensors", {"scheduler": "Simple"}
+    path.symlink_to(checkpoint_dir / "xl-alpha.safetensors")
+    probed.server.refresh_checkpoints()
+    try:
+        for main, co, told in (
+            ("xl-beta", "rectified-xl", '"rectified-xl.safetensors" is SDXL rectified flow, but the main checkpoint'),
+            ("alpha", "rectified-xl", '"rectified-xl.safetensors" is SDXL rectified flow, but the main checkpoint'),
+            ("rectified-xl", "xl-beta", '"rectified-xl.safetensors" is SDXL rectified flow, but the method needs'),
+            ("rectified-xl", "main", '"rectified-xl.safetensors" is SDXL rectified flow, but the method needs'),
+        ):
+            plain = probed.draw(checkpoint=main, **euler)
+            assert np.isfinite(plain.latent).all()
+            failed = probed.fail(settings(slot(co)), checkpoint=main, **euler)
+            assert is_a_sentence(failed.message), failed.message
+            assert told in failed.message
+            assert failed.report["denoiser"] == 0
+            assert distance(probed.draw(checkpoint=main, **euler).latent, plain.latent) == 0
+    finally:
+        path.unlink()
+        probed.server.refresh_checkpoints()
+        probed.draw()
 
 
 LOADED_ANEW = ("model", "hijack", "loaded", "vae", "unet", "lowvram", "patchers", "loading")

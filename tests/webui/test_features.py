@@ -111,6 +111,7 @@ MIRRORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "noise of sgm": (options(sgm_noise_multiplier=True), {}),
     "penultimate sigma": (options(always_discard_next_to_last_sigma=True), {}),
     "zero terminal SNR": (options(sd_noise_schedule="Zero Terminal SNR"), {}),
+    "epsilon scaling": (options(scaling_factor=1.05), {}),
     "token merging": (options(token_merging_ratio=0.5), {}),
     "v-prediction": ({"checkpoint": "vpred"}, {}),
     "SD2": ({"checkpoint": "sd2-alpha"}, {}),
@@ -235,9 +236,10 @@ def test_a_slots_schedule_switches_at_its_step(probed: Probed) -> None:
     assert distance(draw("[a:b:0.5]", 5), draw("a", 5)) > VISIBLE
 
 
-@pytest.mark.parametrize(
-    ("main", "co"), [("alpha", "vpred"), ("vpred", "alpha"), ("sd2-alpha", "sd2-beta"), ("xl-alpha", "xl-beta")]
-)
+SD2 = pytest.param("sd2-alpha", "sd2-beta", marks=pytest.mark.needs("SD2"))
+
+
+@pytest.mark.parametrize(("main", "co"), [("alpha", "vpred"), ("vpred", "alpha"), SD2, ("xl-alpha", "xl-beta")])
 def test_two_checkpoints_of_one_family(probed: Probed, main: str, co: str) -> None:
     alone = [probed.draw(checkpoint=name) for name in (main, co)]
     only_co = probed.draw(settings(slot(co, gamma=1, eta=0), eta=0, steps=STEPS), checkpoint=main)
@@ -407,10 +409,17 @@ def test_the_mask_holds(probed: Probed, sampler: str) -> None:
     assert distance(drawn[:, 32:], plain[:, 32:]) > 5
 
 
+def refined(probed: Probed, at: float) -> dict[str, Any]:
+    """A request for beta as the refiner, from this share of the steps on."""
+    return {"refiner_checkpoint": probed.server.title("beta"), "refiner_switch_at": at}
+
+
 def test_a_refiner_after_the_early_steps(probed: Probed) -> None:
-    request = {"refiner_checkpoint": probed.server.title("beta"), "refiner_switch_at": 0.6}
+    request, bare = refined(probed, 0.6), probed.draw()
+    # Forge Neo gives the refiner other texts in the first picture of a row that it refines
+    probed.draw(**request)
     plain = probed.draw(**request)
-    assert distance(plain.latent, probed.draw().latent) > VISIBLE
+    assert distance(plain.latent, bare.latent) > VISIBLE
     mirror = probed.draw(mirrored(steps=2), **request)
     assert mirror.report["co_models"] == [2]
     assert distance(mirror.latent, plain.latent) < CLOSE
@@ -419,7 +428,7 @@ def test_a_refiner_after_the_early_steps(probed: Probed) -> None:
 
 
 def test_a_refiner_within_the_early_steps(probed: Probed) -> None:
-    request = {"refiner_checkpoint": probed.server.title("beta"), "refiner_switch_at": 0.4}
+    request = refined(probed, 0.4)
     plain = probed.draw(**request)
     mirror = probed.draw(mirrored(), **request)
     assert 0 < sum(mirror.report["co_models"]) < STEPS
@@ -427,6 +436,23 @@ def test_a_refiner_within_the_early_steps(probed: Probed) -> None:
     assert "refiner" in mirror.comments
     # the next picture has its own main model and its own co-models
     assert distance(probed.draw(mirrored()).latent, probed.draw().latent) < CLOSE
+
+
+@pytest.mark.needs("refiner's weights alone")
+@pytest.mark.parametrize("co", ["alpha", "main"])
+def test_a_refiner_whose_weights_are_put_into_the_main_model(probed: Probed, co: str) -> None:
+    """The host takes the first UNet in its list for the main one, and the main model keeps its name."""
+    bare, own = probed.draw().latent, settings(slot("gamma", gamma=1, eta=0), eta=0, steps=STEPS)
+    alone = probed.draw(own).latent
+    request = {**refined(probed, 0.4), **options(refiner_fast_sd=True)}
+    plain = probed.draw(**request)
+    assert distance(plain.latent, bare) > VISIBLE
+    mirror = probed.draw(mirrored(co), **request)
+    assert distance(mirror.latent, plain.latent) < CLOSE
+    assert "refiner" in mirror.comments
+    for _ in range(2):
+        assert distance(probed.draw().latent, bare) == 0
+        assert distance(probed.draw(own).latent, alone) == 0
 
 
 # ---- other ways in ----

@@ -18,9 +18,9 @@ from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, 
 from .webui_server import WebUI
 
 # these evaluate more than once in a step, and only the first evaluation is the co-model's own
-SEVERAL = {"DPM++ SDE", "DPM++ 2S a", "Heun", "DPM2", "DPM2 a", "Restart", "PLMS", "HeunPP2"}
+SEVERAL = {"DPM++ SDE", "DPM++ 2S a", "Heun", "DPM2", "DPM2 a", "Restart", "PLMS", "HeunPP2", "Kohaku LoNyu Yog"}
 # the direction of its steps is the main model's negative prompt's
-OF_THE_NEGATIVE_PROMPT = {"DDIM CFG++"}
+OF_THE_NEGATIVE_PROMPT = {"DDIM CFG++", "DPM++ 2M CFG++", "Euler a CFG++", "Euler CFG++"}
 # chooses its steps by what the models say, to the last bit
 BY_THE_PREDICTION = {"DPM adaptive"}
 ONCE_A_STEP = [

@@ -10,6 +10,7 @@ import pytest
 import random_adapters as adapter_files
 
 from .probed import STEPS, Probed, distance, mirrored, settings, slot
+from .test_features import options, refined
 
 WITH_LORA = "a red square <lora:strong:1>"
 WITHOUT = "a red square"
@@ -210,6 +211,19 @@ def test_main_with_an_adapter_keeps_the_main_prompts(probed: Probed, lora: None)
     co, main = (probed.draw(amdm, prompt=WITH_LORA).latent for amdm in (adapted, on_main))
     assert distance(co, main) < 1e-3
     assert distance(co, probed.draw(adapted, prompt=WITHOUT).latent) > 0.01
+
+
+@pytest.mark.needs("refiner's weights alone")
+def test_a_refiner_whose_weights_are_put_into_a_main_model_with_one(probed: Probed, lora: None) -> None:
+    """Its own weights are kept aside while the LoRA is in them; a co-model's must not be taken for them."""
+    bare, with_lora = (probed.draw(prompt=prompt).latent for prompt in (WITHOUT, WITH_LORA))
+    request = {**refined(probed, 0.4), **options(refiner_fast_sd=True), "prompt": WITH_LORA}
+    plain = probed.draw(**request).latent
+    mixed = [probed.draw(settings(slot("beta"), slot("gamma")), **request).latent for _ in range(2)]
+    assert distance(*mixed) == 0
+    assert distance(probed.draw(mirrored("main"), **request).latent, plain) < 1e-4
+    assert distance(probed.draw(prompt=WITH_LORA).latent, with_lora) == 0
+    assert distance(probed.draw(prompt=WITHOUT).latent, bare) == 0
 
 
 def test_weights_and_several_in_one_prompt(probed: Probed, lora: None) -> None:

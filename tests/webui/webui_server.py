@@ -33,7 +33,6 @@ COMMON_FLAGS = (
     "--skip-torch-cuda-test",
     "--skip-version-check",
     "--no-hashing",
-    "--no-download-sd-model",
     "--disable-console-progressbars",
 )
 
@@ -135,7 +134,8 @@ class WebUI:
         self.page, self.api = page, api
         self.arguments = tuple(arguments)
         self.environment = dict(environment or {})
-        self.options = {**OPTIONS, "sd_model_checkpoint": first_checkpoint, **(options or {})}
+        own = {"sd_model_checkpoint": first_checkpoint, **(options or {})}
+        self.options = {**OPTIONS, **host.options, **own}
         self.port = 0
         self.start_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -184,7 +184,7 @@ class WebUI:
         page = ["--gradio-allowed-path", str(self.directory)] if self.page else ["--nowebui"]
         api = ["--api"] if self.api else []
         start = [self.host.python(), self.host.script]
-        return [*start, *COMMON_FLAGS, *self.host.cpu_flags, *page, *api, *place, *self.arguments]
+        return [*start, *COMMON_FLAGS, *self.host.flags, *self.host.cpu_flags, *page, *api, *place, *self.arguments]
 
     def start(self) -> WebUI:
         """Start the process and wait until it answers."""

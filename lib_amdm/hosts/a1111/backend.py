@@ -70,12 +70,18 @@ class A1111Backend:
     def sigma_max(self, model: Any) -> float:
         return variance_preserving(model.alphas_cumprod[-1].item()).ratio
 
+    def main_has_other_weights(self) -> bool:
+        return False
+
     # its texts
 
     @contextmanager
     def encoding(self, model: Any) -> Iterator[None]:
         with notes_of_main_kept(), self._on_device(model), torch.no_grad(), devices.autocast():
             yield
+
+    def parser_options(self) -> tuple[Any, ...]:
+        return (shared.opts.use_old_scheduling,)
 
     def text_options(self, model: Any) -> tuple[Any, ...]:
         p, opts = self.run.p, shared.opts

@@ -92,10 +92,16 @@ class Backend(Protocol):
     def sigma_max(self, model: Any) -> float:
         """The highest noise level that a model knows."""
 
+    def main_has_other_weights(self) -> bool:
+        """True once the main model has another checkpoint's weights, and is the same model by its name."""
+
     # its texts
 
     def encoding(self, model: Any) -> AbstractContextManager[None]:
         """A context in which the model encodes texts, and the host's notes on texts stay the main prompt's."""
+
+    def parser_options(self) -> tuple[Any, ...]:
+        """The arguments that the host gives to its prompt parser after the numbers of steps."""
 
     def text_options(self, model: Any) -> tuple[Any, ...]:
         """Everything but a text, its schedule and its LoRAs that decides how this model encodes it."""

@@ -40,7 +40,8 @@ class WebUIHost:
         p.comment(text)
 
     def checkpoint_titles(self) -> list[str]:
-        return [readable(title) for title in sd_models.checkpoint_tiles()]
+        # the host's own function for this gives names without hashes on Forge and Forge Neo
+        return [readable(info.title) for info in sd_models.checkpoints_list.values()]
 
     def checkpoint_title(self, name: str) -> str | None:
         info = find_checkpoint(name)

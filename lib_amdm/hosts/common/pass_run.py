@@ -66,6 +66,8 @@ class PassRun:
         backend.register([model.model for model in self.models if not model.is_main])
         size, highest = self.hook["noise"].shape[-2:], backend.sigma_max(self.main)
         own = {model.number: backend.sigma_max(model.model) for model in self.models}
+        # Forge Neo has no such flag
+        allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
         return [
             co_run(
                 model.number,
@@ -76,7 +78,7 @@ class PassRun:
                 # above what the main model knows itself, both are shown what neither does
                 sigma_max=own[model.number] if own[model.number] < highest else None,
                 state_key=model.state_key,
-                on_nan=None if shared.cmd_opts.disable_nan_check else model.gave_nan,
+                on_nan=None if allows_nan else model.gave_nan,
             )
             for model in self.models
         ]
@@ -109,7 +111,7 @@ class PassRun:
 
     @property
     def _is_refined(self) -> bool:
-        return shared.sd_model.sd_checkpoint_info.filename != self.main_file
+        return shared.sd_model.sd_checkpoint_info.filename != self.main_file or self.backend.main_has_other_weights()
 
     def stop(self, why: str) -> None:
         self.stopped = True

@@ -6,7 +6,9 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +17,9 @@ from ...adapters.container import refuse_code
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change
 from .lora import NamedLoras
+
+PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
+"""Attributes of weights whose numbers are in low bits with scales beside them."""
 
 Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
@@ -39,6 +44,35 @@ class HostLoras(Protocol):
 
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         """A merged weight in its layer's dtype."""
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def warnings_of_host(*names: str) -> Iterator[list[str]]:
+    """Collect what is logged under these names in the meantime, "" being the root's: some hosts say so where they leave
+    a patch out, and go on."""
+    collector = _Collector()
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(collector)
+        if logger.getEffectiveLevel() > logging.WARNING:
+            # the user wants to see less than that
+            logger.setLevel(logging.WARNING)
+    try:
+        yield collector.messages
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.removeHandler(collector)
+            logger.setLevel(level)
 
 
 class PatcherLoras(NamedLoras):
@@ -94,10 +128,10 @@ class PatcherLoras(NamedLoras):
 
     def _merged(self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]]) -> torch.Tensor:
         name = named[0][0]
-        if not weight.is_floating_point() or hasattr(weight, "gguf_cls") or hasattr(weight, "bnb_quantized"):
+        if not weight.is_floating_point() or any(hasattr(weight, mark) for mark in PACKED):
             raise self.error(
                 name,
-                "cannot be put on weights in low bits; choose a checkpoint that is not GGUF or nf4, with "
+                "cannot be put on weights in low bits; choose a checkpoint that is not quantized (GGUF, nf4), with "
                 '"Diffusion in Low Bits" at Automatic, or remove it',
             )
         try:

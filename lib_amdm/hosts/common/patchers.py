@@ -1,4 +1,4 @@
-"""The answers that Forge and reForge have in common: their models are in patchers, which a memory manager moves.
+"""The answers that Forge and its kin have in common: their models are in patchers, which a memory manager moves.
 
 The manager knows the co-models: a copy of the main UNet's patcher names them as what is needed beside it, so that it
 plans the GPU's memory for all of them before the pass, and takes from them what it needs afterwards.
@@ -36,7 +36,7 @@ class MemoryManager(Protocol):
 
 
 class PatcherBackend(ABC):
-    """`backend.Backend` for one pass, but for what Forge and reForge answer in ways of their own."""
+    """`backend.Backend` for one pass, but for what each of them answers in ways of its own."""
 
     memory: MemoryManager
     memory_remedy: str
@@ -75,10 +75,16 @@ class PatcherBackend(ABC):
     @abstractmethod
     def sigma_max(self, model: Any) -> float: ...
 
+    def main_has_other_weights(self) -> bool:
+        return False
+
     # its texts
 
     @abstractmethod
     def encoding(self, model: Any) -> AbstractContextManager[None]: ...
+
+    def parser_options(self) -> tuple[Any, ...]:
+        return (shared.opts.use_old_scheduling,)
 
     @abstractmethod
     def host_text_options(self) -> tuple[Any, ...]:

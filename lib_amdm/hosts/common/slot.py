@@ -142,11 +142,11 @@ class SlotModel:
         if hires:
             config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
             hires_steps = config.total_steps(self.run.pass_steps) if config else self.run.pass_steps
-        old = shared.opts.use_old_scheduling
+        further = self.backend.parser_options()
 
         def encode() -> Any:
             with self._encoding():
-                return encoder(self.model, conditioning, steps, hires_steps, old)
+                return encoder(self.model, conditioning, steps, hires_steps, *further)
 
         key = (tuple(conditioning), negative, width, height, steps, hires_steps, *self._text_key())
         logger.debug(

@@ -28,13 +28,13 @@ class ForgeBackend(PatcherBackend):
     nan_remedy = "start the WebUI with --all-in-fp32"
 
     def family(self, model: Any) -> Family:
-        return checkpoints.family_of(model)
+        return checkpoints.LOADER.family_of(model)
 
     def variant(self) -> tuple[Any, ...]:
         return checkpoints.variant()
 
     def load(self, info: Any, slot: int) -> Loaded:
-        return checkpoints.load(info, self.run.main, slot)
+        return checkpoints.LOADER.load(info, self.run.main, slot)
 
     def sigma_max(self, model: Any) -> float:
         return float(model.forge_objects.unet.model.predictor.sigma_max)

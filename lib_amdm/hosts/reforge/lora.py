@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from ldm_patched.modules.lora_convert import convert_lora
 from ldm_patched.modules.model_patcher import string_to_seed
 from ldm_patched.modules.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, Patches
+from ..common.patcher_lora import Keys, Patches, warnings_of_host
 
 
 class HostLoras:
@@ -33,7 +31,7 @@ class HostLoras:
         return lora.load_lora(weights, keys, log_missing=False)
 
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        with warnings_of_host() as warnings:
+        with warnings_of_host("") as warnings:
             # it adds to what it is given
             merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
         return merged, " ".join(warnings)
@@ -41,23 +39,3 @@ class HostLoras:
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         # to 8 bits by lot, but by the same one for a layer every time
         return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-@contextmanager
-def warnings_of_host() -> Iterator[list[str]]:
-    """Collect what is logged in the meantime: the host says so where it leaves a patch out, and goes on."""
-    collector, root = _Collector(), logging.getLogger()
-    root.addHandler(collector)
-    try:
-        yield collector.messages
-    finally:
-        root.removeHandler(collector)

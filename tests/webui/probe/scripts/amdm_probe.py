@@ -28,6 +28,7 @@ from modules import script_callbacks, scripts, sd_models, shared
 
 TEXT_ENCODERS = ("WithCustomWords", "CLIPTextModel")
 UNETS = ("UNetModel", "IntegratedUNet2DConditionModel")
+UNUSED = "transformer.text_projection.weight"
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".bin")
 
 
@@ -168,7 +169,8 @@ def picture_random(p: Any) -> str:
 
 
 def weights(model: torch.nn.Module) -> str:
-    state = model.state_dict()
+    # Forge Neo makes this one for files that have none, uses it for nothing, and never gives it a value
+    state = {key: value for key, value in model.state_dict().items() if not key.endswith("clip_l." + UNUSED)}
     return digest(*((key, *checksum(state[key])) for key in sorted(state)))
 
 
@@ -224,8 +226,11 @@ def engine_snapshot() -> dict[str, Any]:
     from backend.text_processing import classic_engine
 
     told["schedule"] = checksum(unet.model.predictor.sigmas)
-    told["loading"] = [repr(dynamic_args), repr(sd_models.model_data.forge_loading_parameters)]
-    told["noted"] = dict(classic_engine.last_extra_generation_params)
+    # a dictionary, or on Forge Neo a class
+    args = dynamic_args if isinstance(dynamic_args, dict) else vars(dynamic_args)
+    told["loading"] = [repr(args), repr(sd_models.model_data.forge_loading_parameters)]
+    noted = classic_engine if isinstance(dynamic_args, dict) else dynamic_args
+    told["noted"] = dict(noted.last_extra_generation_params)
     return told
 
 

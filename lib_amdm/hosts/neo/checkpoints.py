@@ -1,0 +1,113 @@
+"""Forge Neo: loading a checkpoint beside the main one, with the parts of Forge Neo's own loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from backend import loader, memory_management
+from backend.args import dynamic_args
+from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
+from backend.nn.vae import IntegratedAutoencoderKL
+from backend.operations import using_forge_operations
+from modules_forge.utils import apply_circular_forge
+
+from ...families import Family, inputs_of
+from ..common.engines import EngineLoader, LoadedEngine, additional_modules, predicts
+
+FAMILIES = {"StableDiffusion": "SD1", "StableDiffusionXL": "SDXL", "StableDiffusionXLRefiner": "SDXL"}
+"""Kinds of engines whose networks predict eps or v, in a user's words."""
+OTHERS = {
+    "ErnieImage": "Ernie-Image",
+    "Flux2": "Flux.2",
+    "Krea2": "Krea 2",
+    "Lumina2": "Lumina 2",
+    "QwenImage": "Qwen-Image",
+    "ZImage": "Z-Image",
+}
+"""Other kinds; those that are not here (Flux, Chroma, Anima, Mugen, Wan) are called so already."""
+RECTIFIED = "rectified flow"
+
+
+def variant() -> tuple[Any, ...]:
+    """The options that decide, beside the file, how a checkpoint is loaded."""
+    return (*additional_modules(), str(dynamic_args.forge_unet_storage_dtype), str(dynamic_args.embedding_dir))
+
+
+def family(kind: type | None, unet_config: Mapping[str, Any], is_flow: bool) -> Family:
+    """The family of a kind of engine."""
+    engine = kind.__name__ if kind else "of an unknown kind"
+    if engine not in FAMILIES:
+        return Family(OTHERS.get(engine, engine), has_sigmas=not is_flow)
+    inputs = RECTIFIED if is_flow else inputs_of(unet_config["in_channels"])
+    return Family(FAMILIES[engine], inputs, has_sigmas=not is_flow)
+
+
+class NeoEngine(LoadedEngine):
+    """An engine as Forge Neo makes it ready for a pass."""
+
+    def prepare(self, p: Any, main: Any) -> None:
+        super().prepare(p, main)
+        apply_circular_forge(self.engine, p.tiling)
+
+
+class NeoLoader(EngineLoader):
+    """`common.engines.EngineLoader` with Forge Neo's rules."""
+
+    host = loader
+    configurations = Path(loader.HF)
+    unknown_kind = ModuleNotFoundError
+
+    def kind_of(self, guess: Any) -> type | None:
+        # a guess's class is often another one's child, whose engine is not the one for it
+        return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
+
+    def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family:
+        # the host, too, knows a rectified SDXL by nothing but its path
+        rectified = "xl" in guess.huggingface_repo and "rectified" in filename.lower()
+        return family(kind, guess.unet_config, rectified or guess.model_type.name not in ("EPS", "V_PREDICTION"))
+
+    def family_of(self, engine: Any) -> Family:
+        return family(type(engine), engine.model_config.unet_config, predicts(engine) == "const")
+
+    def vae_without_weights(self, folder: Path) -> torch.nn.Module:
+        config = IntegratedAutoencoderKL.load_config(str(folder))
+        with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype(), bnb_dtype="vae"):
+            return IntegratedAutoencoderKL.from_config(config)
+
+    def loaded(self, engine: Any) -> LoadedEngine:
+        return NeoEngine(engine, rescale_zero_terminal_snr_sigmas)
+
+    def globals_kept(self) -> AbstractContextManager[None]:
+        return globals_kept()
+
+
+LOADER = NeoLoader()
+
+
+@contextmanager
+def globals_kept() -> Iterator[None]:
+    """Keep the host's notes on its main model and its prompt, which loading and encoding write into, as they are."""
+    notes = {name: value for name, value in vars(dynamic_args).items() if _is_note(name, value)}
+    contents = {name: value.copy() for name, value in notes.items() if isinstance(value, (list, dict))}
+    try:
+        yield
+    finally:
+        for name in [name for name, value in vars(dynamic_args).items() if _is_note(name, value)]:
+            if name not in notes:
+                delattr(dynamic_args, name)
+        for name, value in notes.items():
+            # the same objects with the same contents, for the host clears them in place, and others may hold them
+            if isinstance(value, list):
+                value[:] = contents[name]
+            elif isinstance(value, dict):
+                value.clear()
+                value.update(contents[name])
+            setattr(dynamic_args, name, value)
+
+
+def _is_note(name: str, value: Any) -> bool:
+    return not name.startswith("__") and not isinstance(value, (classmethod, staticmethod))

@@ -1,0 +1,43 @@
+"""Forge Neo: the LoRAs of a slot's own prompt, with Forge Neo's functions for reading and merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from backend.float import stochastic_rounding
+from backend.patcher import lora
+from backend.state_dict import state_dict_prefix_replace
+from backend.utils import load_torch_file
+
+from ..common.patcher_lora import Keys, Patches, warnings_of_host
+
+
+class HostLoras:
+    """`common.patcher_lora.HostLoras`."""
+
+    def unet_keys(self, unet: torch.nn.Module) -> Keys:
+        return lora.model_lora_keys_unet(unet, {})
+
+    def text_keys(self, texts: torch.nn.Module) -> Keys:
+        return lora.model_lora_keys_clip(texts, {})
+
+    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
+        tensors = load_torch_file(filename, safe_load=True)
+        if any(key.startswith("lora_unet__") for key in tensors):
+            tensors = state_dict_prefix_replace(tensors, {"lora_unet__": "lora_unet_"})
+        return tensors
+
+    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+        return lora.load_lora(weights, keys)[0]
+
+    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+        with warnings_of_host(lora.logger.name, "") as warnings:
+            # it adds to what it is given
+            merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32, copy=True), key, torch.float32)
+        return merged, " ".join(warnings)
+
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        # to 8 bits by lot, but by the same one for a layer every time
+        return stochastic_rounding(merged, dtype, seed=lora.string_to_seed(key))
