@@ -171,7 +171,8 @@ class EngineLoader(ABC):
             raise refusals.without_unet(slot, info.name)
         # the host may empty what it is given
         given = set(weights or {})
-        made = self.host.load_huggingface_component(guess, name, *entry, str(repository), weights)
+        library, class_name = entry
+        made = self.host.load_huggingface_component(guess, name, library, class_name, str(repository), weights)
         if isinstance(made, torch.nn.Module):
             missing = [key for key in _needed(made) if key not in given and not key.endswith(UNUSED)]
             refusals.refuse_missing_tensors(slot, info.name, missing)
