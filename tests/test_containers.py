@@ -165,6 +165,13 @@ def test_a_pickle_by_the_name_of_a_safetensors_file_is_never_unpickled(name: str
     assert without_a_trace(marker)
 
 
+def test_a_name_that_is_no_utf8_is_told_from_damage(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    path.write_bytes(safetensors.torch.save({"a": WEIGHTS["a"]}))
+    with pytest.raises(AdapterError, match=r'^"caf\?\.safetensors" has a name that is no UTF-8, .*; rename it\.$'):
+        opened(path)
+
+
 def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
     """An archive with one tensor that is told to be of this size, on a storage that is told to be of that."""
 

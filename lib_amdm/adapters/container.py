@@ -105,6 +105,10 @@ def refuse_code(path: str | Path) -> None:
 
 
 def _safetensors(path: Path) -> File:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise Refused("has a name that is no UTF-8, which safetensors cannot open", "rename it") from error
     with safetensors.safe_open(path, "pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
