@@ -30,6 +30,9 @@ class Host:
     request: Mapping[str, Any] = field(default_factory=dict)
     """What every request says here: with the WebUI's own defaults it fails, or does something of its own."""
 
+    upscalers: Mapping[str, str] = field(default_factory=dict)
+    """Its upscalers in the place of those that it does not have; they are all of pictures, and round to bytes."""
+
     lacks: Mapping[str, str] = field(default_factory=dict)
     """Features that this WebUI does not have or that do nothing in it, and why."""
 
@@ -182,6 +185,7 @@ NEO = Host(
     sizes="guessed",
     low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
+    upscalers={"Latent": "None", "Lanczos": "None"},
     lacks={
         **BY_ITSELF,
         **TOGETHER,

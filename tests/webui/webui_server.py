@@ -311,6 +311,8 @@ class WebUI:
     ) -> dict[str, Any]:
         """The body of a request for a picture, or of one from a picture."""
         request = {**DRAWING, **self.host.request, **parameters}
+        if "hr_upscaler" in request:
+            request["hr_upscaler"] = self.host.upscalers.get(request["hr_upscaler"], request["hr_upscaler"])
         if picture is not None:
             request["init_images"] = [encode_picture(picture)]
         if isinstance(request.get("mask"), np.ndarray):
