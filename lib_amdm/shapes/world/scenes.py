@@ -92,8 +92,9 @@ def draw_with_boxes(scene: Scene, rng: np.random.Generator, scale: int = 1) -> t
 def box_around(mask: np.ndarray, left: int = 0, top: int = 0, size: int = SIZE) -> Box:
     """Return the smallest box around a mask's pixels; its corner stands at (left, top) in a picture of `size`."""
     down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x0, y0, x1, y1 = left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1
-    return float(x0) / size, float(y0) / size, float(x1) / size, float(y1) / size
+    x0, x1 = left + int(across[0]), left + int(across[-1]) + 1
+    y0, y1 = top + int(down[0]), top + int(down[-1]) + 1
+    return x0 / size, y0 / size, x1 / size, y1 / size
 
 
 def _pixels(size: int, scale: int) -> np.ndarray:
