@@ -35,6 +35,11 @@ def one_sentence(text: str, limit: int = LONGEST) -> str:
     return clipped(line.encode("utf-8", "replace").decode("utf-8"), limit)
 
 
+def cause(error: Exception) -> str:
+    """Give a library's error as a part of a sentence."""
+    return clipped(one_sentence(f"{type(error).__name__}: {error}"), 200)
+
+
 def clipped(text: str, limit: int = SHORT) -> str:
     """Cut `text` to at most `limit` characters: its beginning and its end."""
     if len(text) <= limit:

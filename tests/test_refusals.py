@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib_amdm.errors import AmdmError
+from lib_amdm.errors import AmdmError, cause
 from lib_amdm.families import Family, inputs_of
 from lib_amdm.hosts.common import refusals
 
@@ -62,8 +62,8 @@ def test_a_file_with_missing_tensors_says_how_many_and_which() -> None:
 
 
 def test_a_librarys_text_becomes_a_part_of_a_sentence() -> None:
-    assert refusals.one_line(ValueError("two\n  lines")) == "ValueError: two lines"
-    assert len(refusals.one_line(ValueError("x" * 1000))) == 300
+    assert cause(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert len(cause(ValueError("x" * 1000))) == 200
 
 
 def test_every_message_is_one_line_with_a_remedy() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import safetensors
 from torch import Tensor
 
-from ..errors import AdapterError
+from ..errors import AdapterError, cause
 from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
 
 NEVER_UNPICKLED = (".safetensors", ".gguf")
@@ -63,7 +63,7 @@ def _as_adapter_error(name: str) -> Iterator[None]:
         remedy = f"make a .safetensors file of it with `{CONVERTER}`" if error.convertible else error.remedy
         raise AdapterError(f'"{name}" {error.what}; {remedy}.') from error
     except Exception as error:
-        raise AdapterError(f'"{name}" cannot be read ({first_line(error)}); download it again.') from error
+        raise AdapterError(f'"{name}" cannot be read ({cause(error)}); download it again.') from error
 
 
 def open_tensors(path: Path, inert: bool = False) -> File:
@@ -137,8 +137,3 @@ def flat(value: Any, kind: type[T], levels: int = _MOST_LEVELS) -> dict[str, T]:
         elif isinstance(inner, Mapping):
             found.update({f"{key}.{name}": each for name, each in flat(inner, kind, levels - 1).items()})
     return found
-
-
-def first_line(error: Exception) -> str:
-    """Return a library's error as a part of a sentence."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

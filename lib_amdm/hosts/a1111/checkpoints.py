@@ -114,7 +114,7 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     try:
         weights = state_dict_of(info.filename, lambda: sd_models.get_checkpoint_state_dict(info, Timer()))
     except Exception as error:
-        raise refusals.unreadable(slot, info.name, refusals.first_line(error)) from error
+        raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
     if not any(key.startswith("model.diffusion_model.") for key in weights):
         raise refusals.without_unet(slot, info.name)
     return weights

@@ -90,6 +90,10 @@ class EngineLoader(ABC):
     """The host's error for a file of a kind that it does not know."""
 
     @abstractmethod
+    def variant(self) -> tuple[Any, ...]:
+        """The options that decide, beside the file, how a checkpoint is loaded."""
+
+    @abstractmethod
     def kind_of(self, guess: Any) -> type | None:
         """The engine's class for what the host takes a file for."""
 
@@ -153,7 +157,7 @@ class EngineLoader(ABC):
         except self.unknown_kind as error:
             raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
-            raise refusals.unreadable(slot, info.name, refusals.first_line(error)) from error
+            raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
 
     def _component(
         self,

@@ -7,6 +7,7 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -25,23 +26,32 @@ Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
 
 
-class HostLoras(Protocol):
-    """The host's own functions for LoRAs: which layers they mean, what they are for these, and how they are merged."""
+class LayerNames(Protocol):
+    """The host's module that knows a model's layers by the names that LoRA files have for them."""
 
-    def unet_keys(self, unet: torch.nn.Module) -> Keys:
-        """The layers of a UNet by the names that LoRA files have for them."""
+    def model_lora_keys_unet(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
-    def text_keys(self, texts: torch.nn.Module) -> Keys: ...
+    def model_lora_keys_clip(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
+
+class LoraFunctions(ABC):
+    """The host's own functions for LoRAs: how a file is read, which layers its tensors are for, how they are merged."""
+
+    layers: LayerNames
+
+    @abstractmethod
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         """The tensors of a file."""
 
+    @abstractmethod
     def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
         """A LoRA's tensors as patches of these layers."""
 
+    @abstractmethod
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
         """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
 
+    @abstractmethod
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         """A merged weight in its layer's dtype."""
 
@@ -79,14 +89,15 @@ class PatcherLoras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
 
     def __init__(
-        self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: HostLoras
+        self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: LoraFunctions
     ) -> None:
         """Read the files; AmdmError in words where one cannot be used."""
         super().__init__(named, error_prefix)
         self.files, self.functions = files, functions
         self.unet = model.forge_objects.unet.model
         self.texts = model.forge_objects.clip.cond_stage_model
-        keys = functions.unet_keys(self.unet), functions.text_keys(self.texts)
+        layers = functions.layers
+        keys = layers.model_lora_keys_unet(self.unet, {}), layers.model_lora_keys_clip(self.texts, {})
         weights = [self._read(entry) for entry in self.on_disk]
         self.patches = [tuple(functions.patches_of(each, of) for of in keys) for each in weights]
         for lora, (unet, texts) in zip(self.named, self.patches):

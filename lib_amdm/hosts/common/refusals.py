@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...adapters.pickles import Refused
-from ...errors import AmdmError
+from ...errors import AmdmError, cause
 from ...families import Family
 
 
@@ -57,11 +57,6 @@ def without_unet(slot: int, name: str) -> AmdmError:
     return AmdmError(f'AMDM slot {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
 
 
-def first_line(error: Exception) -> str:
-    """A library's first line about an error, as a part of a sentence."""
-    return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def one_line(error: Exception) -> str:
-    """A library's whole text about an error, as a part of a sentence."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, as a part of a sentence."""
+    return str(error) if isinstance(error, Refused) else cause(error)

@@ -18,7 +18,7 @@ from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
 from ...comodels.weight_swap import Change, changed
-from ...errors import AdapterError, AmdmError
+from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, CoModel
 from . import refusals
 from .backend import Evaluation, SlotLoras
@@ -263,7 +263,7 @@ class SlotModel:
             ) from error
         except Exception as error:
             raise AmdmError(
-                f'{self.error_prefix}: {doing} "{self.info.name}" failed ({refusals.one_line(error)}); '
+                f'{self.error_prefix}: {doing} "{self.info.name}" failed ({cause(error)}); '
                 "choose another checkpoint or empty the slot."
             ) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,34 +10,20 @@ import torch
 from backend import memory_management
 from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
-from modules import devices, prompt_parser, shared
+from modules import devices, shared
 
-from ...comodels.cache import Loaded
-from ...families import Family
-from ..common.backend import Evaluation
-from ..common.patcher_lora import PatcherLoras
-from ..common.patchers import PatcherBackend
+from ..common.engine_backend import EngineBackend
 from . import checkpoints, lora
 
 
-class ForgeBackend(PatcherBackend):
+class ForgeBackend(EngineBackend):
     """Models are Forge's engines."""
 
     memory = memory_management
-    memory_remedy = 'lower "GPU Weights" at the top of the page'
     nan_remedy = "start the WebUI with --all-in-fp32"
-
-    def family(self, model: Any) -> Family:
-        return checkpoints.LOADER.family_of(model)
-
-    def variant(self) -> tuple[Any, ...]:
-        return checkpoints.variant()
-
-    def load(self, info: Any, slot: int) -> Loaded:
-        return checkpoints.LOADER.load(info, self.run.main, slot)
-
-    def sigma_max(self, model: Any) -> float:
-        return float(model.forge_objects.unet.model.predictor.sigma_max)
+    loader = checkpoints.LOADER
+    lora_functions = lora.ForgeLoras()
+    guided = staticmethod(sampling_function)
 
     @contextmanager
     def encoding(self, model: Any) -> Iterator[None]:
@@ -63,39 +49,3 @@ class ForgeBackend(PatcherBackend):
             opts.sdxl_refiner_low_aesthetic_score,
             opts.sdxl_refiner_high_aesthetic_score,
         )
-
-    def needs_negative(self, cfg_scale: float) -> bool:
-        return self.cond_scale(cfg_scale) != 1
-
-    def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
-        return PatcherLoras(model, named, error_prefix, self.run.kept.lora_files, lora.HostLoras())
-
-    def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None:
-        # an engine with one text encoder is an SD1's
-        engine = getattr(model, "text_processing_engine", None)
-        return (engine, engine.text_encoder.transformer) if engine else None
-
-    def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
-        return memory_management.get_torch_device(), model.forge_objects.unet.model.computation_dtype
-
-    def denoised(self, evaluation: Evaluation) -> torch.Tensor:
-        run, x, sigma, step = self.run, evaluation.x, evaluation.sigma, evaluation.step
-        parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
-        negative = evaluation.uncond
-        uncond = None if negative is None else prompt_parser.reconstruct_cond_batch(negative, step)
-        cond_scale = 1.0 if run.skips_uncond(step, sigma) else evaluation.cond_scale
-        with self.at_work(evaluation):
-            shown = self._with_known_region(x, sigma)
-            inputs = self.guidance_inputs(evaluation, shown, cond, uncond)
-            denoised, _, _ = sampling_function(*inputs, cond_scale, parts)
-        denoised = run.masked(denoised, sigma)
-        # timestep samplers are answered with the noise in what the model was shown
-        return x + denoised - shown if run.on_timesteps else denoised
-
-    def _with_known_region(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """The latent that a model is shown: outside the mask of an inpainting, the known picture with noise."""
-        d = self.run.denoiser
-        if d.mask is None:
-            return x
-        known = d.init_latent + sigma.view(-1, *[1] * (x.ndim - 1)) * torch.randn_like(d.init_latent)
-        return x * d.nmask + known * d.mask

@@ -27,11 +27,6 @@ FAMILIES = {
 """Kinds of engines in a user's words; those of other models (Flux, Chroma) are called so already."""
 
 
-def variant() -> tuple[Any, ...]:
-    """The options that decide, beside the file, how a checkpoint is loaded."""
-    return (*additional_modules(), str(dynamic_args.get("forge_unet_storage_dtype")), dynamic_args["embedding_dir"])
-
-
 def family(kind: type | None, unet_config: Mapping[str, Any], has_sigmas: bool = True) -> Family:
     """The family of a kind of engine. has_sigmas: see `Family`."""
     engine = kind.__name__ if kind else "of an unknown kind"
@@ -49,6 +44,9 @@ class ForgeLoader(EngineLoader):
     host = loader
     configurations = Path(loader.dir_path) / "huggingface"
     unknown_kind = AttributeError
+
+    def variant(self) -> tuple[Any, ...]:
+        return (*additional_modules(), str(dynamic_args.get("forge_unet_storage_dtype")), dynamic_args["embedding_dir"])
 
     def kind_of(self, guess: Any) -> type | None:
         return next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)

@@ -11,17 +11,13 @@ import torch
 from backend.patcher import lora
 from backend.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, Patches
+from ..common.patcher_lora import Keys, LoraFunctions, Patches
 
 
-class HostLoras:
-    """`common.patcher_lora.HostLoras`."""
+class ForgeLoras(LoraFunctions):
+    """Forge's functions."""
 
-    def unet_keys(self, unet: torch.nn.Module) -> Keys:
-        return lora.model_lora_keys_unet(unet, {})
-
-    def text_keys(self, texts: torch.nn.Module) -> Keys:
-        return lora.model_lora_keys_clip(texts, {})
+    layers = lora
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         return load_torch_file(filename, safe_load=True)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from backend import memory_management
 from backend.sampling.sampling_function import sampling_function
-from modules import devices, prompt_parser, sd_samplers_common, shared
+from modules import devices, sd_samplers_common, shared
 from torch.utils.hooks import RemovableHandle
 
-from ...comodels.cache import Loaded
-from ...families import Family
-from ..common.backend import Evaluation
+from ..common.engine_backend import EngineBackend
 from ..common.pass_run import PassRun
-from ..common.patcher_lora import PatcherLoras
-from ..common.patchers import PatcherBackend
 from . import checkpoints, lora
 
 
-class NeoBackend(PatcherBackend):
+class NeoBackend(EngineBackend):
     """Models are Forge Neo's engines."""
 
     memory = memory_management
-    memory_remedy = 'lower "GPU Weights" at the top of the page'
     nan_remedy = "start the WebUI with --force-fp32"
+    loader = checkpoints.LOADER
+    lora_functions = lora.NeoLoras()
+    guided = staticmethod(sampling_function)
 
     def __init__(self, run: PassRun) -> None:
         super().__init__(run)
@@ -35,18 +33,6 @@ class NeoBackend(PatcherBackend):
         self.order: RemovableHandle | None = None
 
     # a checkpoint
-
-    def family(self, model: Any) -> Family:
-        return checkpoints.LOADER.family_of(model)
-
-    def variant(self) -> tuple[Any, ...]:
-        return checkpoints.variant()
-
-    def load(self, info: Any, slot: int) -> Loaded:
-        return checkpoints.LOADER.load(info, self.run.main, slot)
-
-    def sigma_max(self, model: Any) -> float:
-        return float(model.forge_objects.unet.model.predictor.sigma_max)
 
     def main_has_other_weights(self) -> bool:
         return bool(self.replaced != sd_samplers_common.ORIGINAL_CHECKPOINT)
@@ -76,21 +62,6 @@ class NeoBackend(PatcherBackend):
             opts.sdxl_zero_neg,
         )
 
-    def needs_negative(self, cfg_scale: float) -> bool:
-        return self.cond_scale(cfg_scale) != 1
-
-    def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
-        return PatcherLoras(model, named, error_prefix, self.run.kept.lora_files, lora.HostLoras())
-
-    def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None:
-        if not self.family(model).has_phrases:
-            return None
-        engine = model.text_processing_engine
-        return engine, engine.text_encoder.transformer
-
-    def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
-        return memory_management.get_torch_device(), model.forge_objects.unet.model.computation_dtype
-
     # the pass
 
     def start(self) -> None:
@@ -112,31 +83,6 @@ class NeoBackend(PatcherBackend):
         # a stable order: False comes before True
         listed.sort(key=lambda entry: id(entry.model) in ours)
 
-    def denoised(self, evaluation: Evaluation) -> torch.Tensor:
-        run, x, sigma, step = self.run, evaluation.x, evaluation.sigma, evaluation.step
-        parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
-        negative = evaluation.uncond
-        uncond = None if negative is None else prompt_parser.reconstruct_cond_batch(negative, step)
-        cond_scale = 1.0 if self._skips_uncond(step, sigma) else evaluation.cond_scale
-        with self.at_work(evaluation):
-            shown = self._with_known_region(x, sigma)
-            inputs = self.guidance_inputs(evaluation, shown, cond, uncond)
-            denoised, _, _ = sampling_function(*inputs, cond_scale, parts)
-        denoised = run.masked(denoised, sigma)
-        # timestep samplers are answered with the noise in what the model was shown
-        return x + denoised - shown if run.on_timesteps else denoised
-
-    def _with_known_region(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """The latent that a model is shown: outside the mask of an inpainting, the known picture with noise."""
-        d = self.run.denoiser
-        if d.mask is None:
-            return x
-        predictor = self.run.main.forge_objects.unet.model.predictor
-        levels = sigma.view(-1, *[1] * (x.ndim - 1))
-        noise = torch.randn_like(d.init_latent)
-        known = predictor.noise_scaling(levels, noise, d.init_latent, max_denoise=False)
-        return x * d.nmask + known * d.mask
-
-    def _skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
+    def skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
         """True where the host's rules leave out the negative prompt; unlike Forge's, never in the first step."""
         return step > 0 and self.run.skips_uncond(step, sigma)

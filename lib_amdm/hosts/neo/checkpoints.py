@@ -32,11 +32,6 @@ OTHERS = {
 RECTIFIED = "rectified flow"
 
 
-def variant() -> tuple[Any, ...]:
-    """The options that decide, beside the file, how a checkpoint is loaded."""
-    return (*additional_modules(), str(dynamic_args.forge_unet_storage_dtype), str(dynamic_args.embedding_dir))
-
-
 def family(kind: type | None, unet_config: Mapping[str, Any], is_flow: bool) -> Family:
     """The family of a kind of engine."""
     engine = kind.__name__ if kind else "of an unknown kind"
@@ -60,6 +55,9 @@ class NeoLoader(EngineLoader):
     host = loader
     configurations = Path(loader.HF)
     unknown_kind = ModuleNotFoundError
+
+    def variant(self) -> tuple[Any, ...]:
+        return (*additional_modules(), str(dynamic_args.forge_unet_storage_dtype), str(dynamic_args.embedding_dir))
 
     def kind_of(self, guess: Any) -> type | None:
         # a guess's class is often another one's child, whose engine is not the one for it

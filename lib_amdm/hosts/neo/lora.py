@@ -11,17 +11,13 @@ from backend.patcher import lora
 from backend.state_dict import state_dict_prefix_replace
 from backend.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, Patches, warnings_of_host
+from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
 
 
-class HostLoras:
-    """`common.patcher_lora.HostLoras`."""
+class NeoLoras(LoraFunctions):
+    """Forge Neo's functions."""
 
-    def unet_keys(self, unet: torch.nn.Module) -> Keys:
-        return lora.model_lora_keys_unet(unet, {})
-
-    def text_keys(self, texts: torch.nn.Module) -> Keys:
-        return lora.model_lora_keys_clip(texts, {})
+    layers = lora
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         tensors = load_torch_file(filename, safe_load=True)

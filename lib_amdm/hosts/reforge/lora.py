@@ -12,17 +12,13 @@ from ldm_patched.modules.lora_convert import convert_lora
 from ldm_patched.modules.model_patcher import string_to_seed
 from ldm_patched.modules.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, Patches, warnings_of_host
+from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
 
 
-class HostLoras:
-    """`common.patcher_lora.HostLoras`."""
+class ReForgeLoras(LoraFunctions):
+    """reForge's functions."""
 
-    def unet_keys(self, unet: torch.nn.Module) -> Keys:
-        return lora.model_lora_keys_unet(unet, {})
-
-    def text_keys(self, texts: torch.nn.Module) -> Keys:
-        return lora.model_lora_keys_clip(texts, {})
+    layers = lora
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
         return convert_lora(load_torch_file(filename, safe_load=True))

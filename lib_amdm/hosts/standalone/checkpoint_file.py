@@ -23,9 +23,9 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...adapters.container import first_line, open_tensors
+from ...adapters.container import open_tensors
 from ...adapters.pickles import Refused
-from ...errors import AmdmError
+from ...errors import AmdmError, cause
 from .tokenizer import TOKENS, VOCABULARY
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
@@ -114,7 +114,7 @@ class CheckpointFile:
             return dict(yaml.safe_load(self.yaml.read_text(encoding="utf-8"))["model"]["params"])
         except Exception as error:
             raise self._error(
-                f'has a description, "{self.yaml.name}", that cannot be read ({first_line(error)}); '
+                f'has a description, "{self.yaml.name}", that cannot be read ({cause(error)}); '
                 "correct it, or remove it if this is a plain SD1 checkpoint"
             ) from error
 
@@ -214,7 +214,7 @@ class CheckpointFile:
             raise self._error(f"{error.what}; {error.remedy}") from error
         except Exception as error:
             raise self._error(
-                f"cannot be read ({first_line(error)}); download it again or choose another checkpoint"
+                f"cannot be read ({cause(error)}); download it again or choose another checkpoint"
             ) from error
 
     def _filled(
@@ -242,7 +242,7 @@ class CheckpointFile:
         try:
             yield
         except Exception as error:
-            raise self._unfit(part, first_line(error)) from error
+            raise self._unfit(part, cause(error)) from error
 
     def _unfit(self, part: str, reason: str) -> AmdmError:
         if self.yaml.is_file():
