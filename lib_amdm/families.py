@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainting"}
 """By the UNet's input channels."""
 _ALONE = ("InstructPix2Pix", "unCLIP")
 """Kinds whose models have inputs of their own, which no other model shares."""
+_NO_PICTURES = ("PiD", "Wan")
+"""Families that upscale, or draw videos."""
+_OF_BOTH_KINDS = ("SDXL",)
+"""Families of which some models are flow models and most are not."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models, which share their latents and the inputs of their networks. `str` gives it in a user's words.
+    """A family of models. `str` gives it in a user's words.
 
     name: "SD1", "SDXL", "Flux". inputs: what the network is given beside the latent and the text, "inpainting", or "".
-    has_sigmas: it predicts eps or v, so that its latents are x0 + sigma * noise; not a part of which family it is.
+    latents: the name of its latent space, where other families have the same. is_flow: latents are
+    (1 - t) x0 + t noise; the networks of all others predict eps or v.
     """
 
     name: str
     inputs: str = ""
-    has_sigmas: bool = field(default=True, compare=False)
+    latents: str = ""
+    is_flow: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name} {self.inputs}".rstrip()
+        kind = "rectified flow" if self.is_flow and self.name in _OF_BOTH_KINDS else ""
+        return " ".join(part for part in (self.name, self.inputs, kind) if part)
+
+    def fits(self, other: Family) -> bool:
+        """Return True where models of both can be run together: they share the latents, and the other inputs."""
+        space, others = self.latents or self.name, other.latents or other.name
+        return space == others and self.inputs == other.inputs
 
     @property
     def runs_alone(self) -> bool:
         """True where no model of another file can be run beside it."""
-        return self.inputs in _ALONE
+        return self.inputs in _ALONE or self.name in _NO_PICTURES
 
     @property
     def has_phrases(self) -> bool:

@@ -8,6 +8,7 @@ flow's first level too, where it is 0. Latents are computed in their own dtype.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,14 +43,30 @@ def variance_preserving(alpha_cumprod: float) -> Level:
     return Level(math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod))
 
 
+def as_exploding(level: Level) -> Level:
+    """Return the variance-exploding level of the same noise to signal; infinite for pure noise."""
+    return variance_exploding(level.ratio)
+
+
+def as_flow(level: Level) -> Level:
+    """Return flow matching's level of the same noise to signal."""
+    total = level.alpha + level.sigma
+    return Level(level.alpha / total, level.sigma / total)
+
+
+Form = Callable[[Level], Level]
+"""`as_exploding` or `as_flow`. From one level to another of the same noise to signal, latents are scaled by the ratio
+of their sigmas."""
+
+
 def preserving_scale(sigma: Tensor) -> Tensor:
     """Return the factor from the variance-preserving latent of each sigma to the variance-exploding one."""
     return (1 + sigma**2).sqrt()
 
 
 def flow(t: float) -> Level:
-    """Return the level at flow matching's time t, from 1 (noise) to 0."""
-    return Level(1 - t, t)
+    """Return the level at flow matching's time t, from 1 (noise) to 0; beyond 1, more noise and nothing else."""
+    return Level(max(1 - t, 0.0), t)
 
 
 def euler_step(denoised: Tensor, x: Tensor, level: Level, level_next: Level) -> Tensor:

@@ -108,8 +108,11 @@ class Call:
         return self.func(**{**self.kwargs, "model": model})
 
 
-def grid_of(call: Call, nominal_steps: int) -> Grid:
-    """Read the noise levels of a call; TypeError where it is of no known kind."""
+def grid_of(call: Call, nominal_steps: int, level_of: Callable[[float], Level] = variance_exploding) -> Grid:
+    """Read the noise levels of a call; TypeError where it is of no known kind.
+
+    level_of: the level that one of its sigmas means.
+    """
     sigmas, timesteps = call.levels()
     if timesteps is not None:
         logs = call.model.inner_model.inner_model.alphas_cumprod.double().log().tolist()
@@ -127,16 +130,16 @@ def grid_of(call: Call, nominal_steps: int) -> Grid:
         # churn raises a step's level before it is evaluated
         churn = 1 + min(call.get("s_churn", 0.0) / max(len(values) - 1, 1), math.sqrt(2) - 1)
         low, high = call.get("s_tmin", 0.0), call.get("s_tmax", math.inf)
-        starts = [value * churn if low <= value <= high else value for value in values[:-1]]
-        return Grid([*map(variance_exploding, values)], starts=starts)
+        starts = [level_of(value * churn if low <= value <= high else value).ratio for value in values[:-1]]
+        return Grid([*map(level_of, values)], level_of, starts=starts)
     if call.get("sigma_min") is None or call.get("sigma_max") is None:
         name = getattr(call.func, "__name__", repr(call.func))
         raise TypeError(f"{name} is given no sigmas, timesteps, or sigma_min and sigma_max, so AMDM cannot follow it")
     top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
     parts = call.get("n", nominal_steps)
-    levels = [variance_exploding(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
+    levels = [level_of(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
     # DPM fast makes as many evaluations as it is given steps, at levels of its own
-    return Grid(levels, counter=itertools.count() if "n" in call.named else None)
+    return Grid(levels, level_of, counter=itertools.count() if "n" in call.named else None)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .aggregation import CORRECTIONS, MIXES, Mix, Share, aggregate
-from .levels import Level, euler_step, posterior_mean, prediction_change
+from .levels import Form, Level, as_exploding, euler_step, posterior_mean, prediction_change, variance_exploding
 from .readings import Reading
 from .sampler_call import Call, Grid, grid_of, observed
 
@@ -43,17 +43,18 @@ EVALUATIONS, NOISY_EVALUATIONS = 4, 7
 class CoRun:
     """A model that is run beside the main one.
 
-    denoise(x, sigma): x is a latent x0 + sigma * noise of shape (batch, ...), sigma has shape (batch,); returns the
-    denoised latent after the model's own guidance. gamma: its share in the aggregation, 0 to 1; gamma_end: the share
-    that it has come to, linearly, by the last early step (None: it stays). region: a map of 0 to 1 that broadcasts to
-    the latent, by which the share is multiplied. eta: its correction. noise: "shared" starts from the main model's
-    noisy latent, "independent" from noise of its own. seed: for independent noise, one number for the batch or one for
-    each sample; None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it
-    is shown this one, and the latent scaled along. state_key(sigma): identifies the inputs of this model and the main
-    one at a level, such as the part of a prompt that a schedule has reached; once it changes, the model is evaluated
-    again whatever the plan is. on_nan: called when the model has answered with anything but finite numbers; the answer
-    counts as the main model's own, since on a GPU this may be known only a step later. None: its answers are taken as
-    they are.
+    denoise(x, sigma): x is a latent of shape (batch, ...) and sigma its noise level of shape (batch,), in the model's
+    own `form`: x0 + sigma * noise, or (1 - sigma) x0 + sigma * noise for flow matching; returns the denoised latent
+    after the model's own guidance. gamma: its share in the aggregation, 0 to 1; gamma_end: the share that it has come
+    to, linearly, by the last early step (None: it stays). region: a map of 0 to 1 that broadcasts to the latent, by
+    which the share is multiplied. eta: its correction. noise: "shared" starts from the main model's noisy latent,
+    "independent" from noise of its own. seed: for independent noise, one number for the batch or one for each sample;
+    None draws a new one each run. sigma_max: the highest noise level that the model knows; above it, it is shown this
+    one, and the latent scaled along. A variance-exploding model beside a flow model needs it. state_key(sigma):
+    identifies the inputs of this model and the main one at a level, such as the part of a prompt that a schedule has
+    reached; once it changes, the model is evaluated again whatever the plan is. on_nan: called when the model has
+    answered with anything but finite numbers where the main one has not; the answer counts as the main model's own,
+    since on a GPU this may be known only a step later. None: its answers are taken as they are.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -66,6 +67,7 @@ class CoRun:
     sigma_max: float | None = None
     state_key: Callable[[float], Hashable] | None = None
     on_nan: Callable[[], None] | None = None
+    form: Form = as_exploding
 
     def __post_init__(self) -> None:
         for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
@@ -101,6 +103,7 @@ def amdm(
     still_mixing: Callable[[], bool] | None = None,
     force: bool = False,
     mix: str | Mix = "slerp",
+    level_of: Callable[[float], Level] = variance_exploding,
 ) -> Callable[..., Any]:
     """Return a sampler like `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
@@ -115,7 +118,8 @@ def amdm(
     range of a sampler without a grid (DPM adaptive) is divided to count the first K steps. still_mixing: called before
     and after the co-models are run; once it returns False, the main model goes on alone. force: go through the
     aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: one of `aggregation.MIXES`, or a rule of
-    the caller's own.
+    the caller's own. level_of: the noise level that a number in the sampler's `sigmas` means: `levels.flow` where the
+    main model is a flow model.
 
     With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
     arguments as they are.
@@ -133,7 +137,9 @@ def amdm(
         if not running or AUTO != steps <= start:
             return func(*args, **kwargs)
         call = Call(func, args, kwargs)
-        grid = grid_of(call, nominal_steps)
+        grid = grid_of(call, nominal_steps, level_of)
+        if any(co.sigma_max is None and math.isinf(co.form(grid.levels[0]).sigma) for co in running):
+            raise ValueError("a co-model of variance-exploding latents beside a flow model needs its sigma_max")
         mixed = min(steps, grid.steps) if steps != AUTO else automatic_steps(grid.levels, call.x.shape[-2:])
         count = evaluations if evaluations != AUTO else NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
         early = _EarlySteps(
@@ -296,19 +302,22 @@ class _EarlySteps:
         try:
             for index, (co, latent) in enumerate(zip(self.co_models, latents)):
                 if due or state_keys[index] != self.state_keys[index]:
-                    difference = _denoised(co, latent, level).to(denoised) - denoised
-                    self.differences[index : index + 1] = [self._finite(co, difference)]
+                    own = _denoised(co, latent, level).to(denoised)
+                    self.differences[index : index + 1] = [self._difference(co, own, denoised)]
         finally:
             self.busy = False
         self.state_keys = state_keys
 
-    def _finite(self, co: CoRun, difference: Tensor) -> Tensor:
-        """Return a co-model's difference, (batch, ...), with zeros for what is not finite where it has an `on_nan`."""
+    def _difference(self, co: CoRun, own: Tensor, denoised: Tensor) -> Tensor:
+        """Return a co-model's prediction minus the main one's, (batch, ...), with zeros for what is not finite where it
+        has an `on_nan`."""
+        difference = own - denoised
         if co.on_nan is None:
             return difference
-        finite = difference.isfinite().all()
-        self.finite.append((co, Reading(finite)))
-        return torch.where(finite, difference, 0)
+        # where the main model itself has NaN, the co-model was shown some, and is not to blame
+        at_fault = ~own.isfinite().all() & denoised.isfinite().all()
+        self.finite.append((co, Reading(~at_fault)))
+        return torch.where(difference.isfinite().all(), difference, 0)
 
     def report_nan(self, wait: bool = False) -> None:
         """Call `on_nan` for answers that were not finite, as far as this is known by now; wait: for all of them."""
@@ -322,9 +331,10 @@ class _EarlySteps:
 
 def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
     """Return a co-model's denoised latent, (batch, ...), for its latent at a level."""
-    sigma, shown = level.ratio, latent / level.alpha
+    sigma = co.form(level).sigma
     if co.sigma_max is not None and sigma > co.sigma_max * ROUNDING:
-        sigma, shown = co.sigma_max, shown * (co.sigma_max / sigma)
+        sigma = co.sigma_max
+    shown = latent / (level.sigma / sigma)
     return co.denoise(shown, shown.new_full((len(shown),), sigma))
 
 

@@ -27,9 +27,21 @@ def test_a_family_is_called_by_its_name_and_its_inputs() -> None:
     assert {channels: str(Family("SD1", inputs_of(channels))) for channels in names} == names
 
 
-def test_v_and_eps_models_are_of_one_family_and_an_inpainting_model_of_another() -> None:
-    assert Family("SDXL", has_sigmas=False) == SDXL
-    assert Family("SDXL", "inpainting") != SDXL != SD1
+def test_models_go_together_by_their_latents_and_inputs() -> None:
+    rectified, inpainting = Family("SDXL", is_flow=True), Family("SDXL", "inpainting")
+    flux, chroma = Family("Flux", latents="Flux", is_flow=True), Family("Chroma", latents="Flux", is_flow=True)
+    anima = Family("Anima", latents="Wan21", is_flow=True)
+    together = {(SDXL, SDXL), (SDXL, rectified), (flux, chroma), (inpainting, inpainting)}
+    everything = (SD1, SDXL, rectified, inpainting, flux, chroma, anima)
+    for one in everything:
+        for other in everything:
+            expected = one == other or (one, other) in together or (other, one) in together
+            assert one.fits(other) == expected, (one, other)
+
+
+def test_only_a_family_of_both_kinds_says_which_one_it_is() -> None:
+    assert str(Family("SDXL", is_flow=True)) == "SDXL rectified flow"
+    assert str(Family("Z-Image", latents="Flux", is_flow=True)) == "Z-Image"
 
 
 @pytest.mark.parametrize("name", ["SD1", "SD2", "SDXL"])
@@ -39,12 +51,15 @@ def test_a_main_checkpoint_of_an_eps_or_v_family_is_taken(name: str, inputs: str
 
 
 @pytest.mark.parametrize("name", ["SD3", "Flux", "Chroma", "of an unknown kind"])
-def test_a_main_checkpoint_of_another_family_is_refused(name: str) -> None:
-    said = message(lambda: refusals.refuse_main(Family(name, has_sigmas=False), "main.safetensors"))
-    assert f'"main.safetensors" is {name}, but the method needs an eps or v model' in said
+def test_a_flow_model_is_refused_where_none_can_be_run(name: str) -> None:
+    said = message(lambda: refusals.refuse_flow(Family(name, is_flow=True), "main.safetensors"))
+    assert f'"main.safetensors" is {name}, but in this WebUI the method needs an eps or v model' in said
+    refusals.refuse_flow(SDXL, "main.safetensors")
 
 
-@pytest.mark.parametrize("family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP")], ids=str)
+@pytest.mark.parametrize(
+    "family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")], ids=str
+)
 def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> None:
     assert str(family) in message(lambda: refusals.refuse_main(family, "main.safetensors"))
 
@@ -68,11 +83,12 @@ def test_a_librarys_text_becomes_a_part_of_a_sentence() -> None:
 
 def test_every_message_is_one_line_with_a_remedy() -> None:
     messages = [
-        message(lambda: refusals.refuse_main(Family("SD3", has_sigmas=False), "m")),
+        message(lambda: refusals.refuse_flow(Family("SD3", is_flow=True), "m")),
         message(lambda: refusals.refuse_main(Family("SD2", "unCLIP"), "m")),
         message(lambda: refusals.refuse_other_family(1, CO, SD1, MAIN, SDXL)),
         message(lambda: refusals.refuse_missing_tensors(1, "c", ["a"])),
         str(refusals.unreadable(1, "c", "EOFError: cut off")),
+        str(refusals.without_text_encoder(1, "c")),
         str(refusals.without_unet(1, "c")),
     ]
     for text in messages:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..levels import Form, as_exploding
 from ..sampling import CoRun, amdm, private_seeds
 from ..settings import CoModel, Settings
 from .regions import region_map
@@ -25,8 +26,9 @@ def co_run(
     sigma_max: float | None = None,
     state_key: Callable[[float], Hashable] | None = None,
     on_nan: Callable[[], None] | None = None,
+    form: Form = as_exploding,
 ) -> CoRun:
-    """The model of a slot, by its number from 1. denoise, sigma_max, state_key, on_nan: see `CoRun`. seeds:
+    """The model of a slot, by its number from 1. denoise, sigma_max, state_key, on_nan, form: see `CoRun`. seeds:
     those of the images. size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
     return CoRun(
         denoise,
@@ -39,6 +41,7 @@ def co_run(
         sigma_max=sigma_max,
         state_key=state_key,
         on_nan=on_nan,
+        form=form,
     )
 
 

@@ -41,7 +41,9 @@ class A1111Backend:
     # a checkpoint
 
     def refuse_main(self) -> None:
-        refusals.refuse_main(self.family(self.run.main), self.run.main.sd_checkpoint_info.name)
+        family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
+        refusals.refuse_flow(family, name)
+        refusals.refuse_main(family, name)
 
     def family(self, model: Any) -> Family:
         return checkpoints.family(model)
@@ -79,6 +81,9 @@ class A1111Backend:
     def encoding(self, model: Any) -> Iterator[None]:
         with notes_of_main_kept(), self._on_device(model), torch.no_grad(), devices.autocast():
             yield
+
+    def text_arguments(self) -> dict[str, Any]:
+        return {}
 
     def parser_options(self) -> tuple[Any, ...]:
         return (shared.opts.use_old_scheduling,)

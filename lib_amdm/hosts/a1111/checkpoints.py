@@ -99,7 +99,7 @@ def family(model: Any) -> Family:
         return Family(name, "unCLIP")
     # the one kind of 8 channels that the host knows
     inputs = "InstructPix2Pix" if model.cond_stage_key == "edit" else inputs_of(in_channels(model))
-    return Family(name, inputs, has_sigmas=name != "SD3")
+    return Family(name, inputs, is_flow=name == "SD3")
 
 
 def in_channels(model: Any) -> int:

@@ -39,7 +39,8 @@ class MainAdapter(Protocol):
 class Evaluation:
     """One evaluation of a slot's model.
 
-    x: a latent x0 + sigma * noise, (batch, channels, height, width). sigma: (batch,). step: the host's own count, from
+    x: a latent, (batch, channels, ..., height, width), and sigma: its noise level, (batch,), in the model's own form
+    (`sampling.CoRun`). step: the host's own count, from
     0. cond, uncond: scheduled texts, as the host's prompt parser gives them; uncond None where it is not needed. texts:
     what this model has encoded. with_loras: a context in which the slot's LoRAs are in the UNet, once it is where it is
     evaluated. adapter: at work on the UNet in this evaluation.
@@ -90,7 +91,7 @@ class Backend(Protocol):
         """Make a loaded model ready for this pass, as the host does with its main one."""
 
     def sigma_max(self, model: Any) -> float:
-        """The highest noise level that a model knows."""
+        """The highest noise level that a model knows; not asked of flow models, which know pure noise."""
 
     def main_has_other_weights(self) -> bool:
         """True once the main model has another checkpoint's weights, and is the same model by its name."""
@@ -99,6 +100,9 @@ class Backend(Protocol):
 
     def encoding(self, model: Any) -> AbstractContextManager[None]:
         """A context in which the model encodes texts, and the host's notes on texts stay the main prompt's."""
+
+    def text_arguments(self) -> dict[str, Any]:
+        """What the host's prompts for a text encoder (`SdConditioning`) say beside the texts and the picture's size."""
 
     def parser_options(self) -> tuple[Any, ...]:
         """The arguments that the host gives to its prompt parser after the numbers of steps."""

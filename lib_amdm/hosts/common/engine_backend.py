@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from modules import prompt_parser
+from modules import prompt_parser, shared
 
-from ...comodels.cache import Loaded
+from ...comodels.cache import FileState, Loaded
+from ...errors import AmdmError
 from ...families import Family
 from .backend import Evaluation
-from .engines import EngineLoader
+from .engines import EngineLoader, borrows_texts, is_flow, with_texts_of
 from .patcher_lora import LoraFunctions, PatcherLoras
 from .patchers import MemoryManager, PatcherBackend
 
 
 class EngineMemory(MemoryManager, Protocol):
     """The host's module of this job, as far as engines need it."""
+
+    def load_model_gpu(self, model: Any) -> None: ...
 
     def get_torch_device(self) -> torch.device: ...
 
@@ -44,12 +48,22 @@ class EngineBackend(PatcherBackend):
 
     memory: EngineMemory
     memory_remedy = 'lower "GPU Weights" at the top of the page'
+    runs_flow_models = True
     loader: EngineLoader
     lora_functions: LoraFunctions
     guided: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
     """The host's own function for guidance; a static method."""
 
     # a checkpoint
+
+    def refuse_main(self) -> None:
+        super().refuse_main()
+        family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
+        if self.run.on_timesteps and family.is_flow:
+            raise AmdmError(
+                f'AMDM: the sampler "{self.run.p.sampler_name}" goes by timesteps, which the main checkpoint "{name}", '
+                f"{family}, does not have; choose Euler or another sampler."
+            )
 
     def family(self, model: Any) -> Family:
         return self.loader.family_of(model)
@@ -65,11 +79,31 @@ class EngineBackend(PatcherBackend):
 
     # its texts
 
+    @contextmanager
+    def text_encoder_of(self, model: Any) -> Iterator[None]:
+        """A context in which a model has its text encoder, or the main model's where it has none, on the device."""
+        with with_texts_of(self.run.main, model) if borrows_texts(model) else nullcontext():
+            model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+            # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
+            self.memory.load_model_gpu(model.forge_objects.clip.patcher)
+            yield
+
+    def text_arguments(self) -> dict[str, Any]:
+        p = self.run.p
+        return {"distilled_cfg_scale": p.hr_distilled_cfg if p.is_hr_pass else p.distilled_cfg_scale}
+
+    def text_options(self, model: Any) -> tuple[Any, ...]:
+        options = super().text_options(model)
+        if model is self.run.main or not borrows_texts(model):
+            return options
+        return (*options, *self.variant(), FileState.of(self.run.main.sd_checkpoint_info.filename))
+
     def needs_negative(self, cfg_scale: float) -> bool:
         return self.cond_scale(cfg_scale) != 1
 
     def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
-        return PatcherLoras(model, named, error_prefix, self.run.kept.lora_files, self.lora_functions)
+        texts = self.run.main if borrows_texts(model) else model
+        return PatcherLoras(model, texts, named, error_prefix, self.run.kept.lora_files, self.lora_functions)
 
     # adapters
 
@@ -85,7 +119,8 @@ class EngineBackend(PatcherBackend):
     # the pass
 
     def denoised(self, evaluation: Evaluation) -> torch.Tensor:
-        run, x, sigma, step = self.run, evaluation.x, evaluation.sigma, evaluation.step
+        run, x, step = self.run, evaluation.x, evaluation.step
+        sigma = self._sigma_of_main(evaluation)
         parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
         negative = evaluation.uncond
         uncond = None if negative is None else prompt_parser.reconstruct_cond_batch(negative, step)
@@ -95,22 +130,36 @@ class EngineBackend(PatcherBackend):
             inputs = self.guidance_inputs(evaluation, shown, cond, uncond)
             denoised, _, _ = self.guided(*inputs, cond_scale, parts)
         denoised = run.masked(denoised, sigma)
+        if not run.on_timesteps:
+            return denoised
         # timestep samplers are answered with the noise in what the model was shown
-        return x + denoised - shown if run.on_timesteps else denoised
+        alpha = 1 - _over(evaluation.sigma, x) if is_flow(evaluation.model) else 1
+        return denoised + (x - shown) / alpha
 
     def skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
         """True where the host's rules leave out the negative prompt."""
         return self.run.skips_uncond(step, sigma)
+
+    def _sigma_of_main(self, evaluation: Evaluation) -> torch.Tensor:
+        """The noise level of an evaluation as the main model calls it, (batch,)."""
+        own, main, sigma = is_flow(evaluation.model), is_flow(self.run.main), evaluation.sigma
+        if own == main:
+            return sigma
+        return sigma / (1 - sigma) if own else sigma / (1 + sigma)
 
     def _with_known_region(self, evaluation: Evaluation) -> torch.Tensor:
         """The latent that a model is shown: outside the mask of an inpainting, the known picture with noise."""
         d, x = self.run.denoiser, evaluation.x
         if d.mask is None:
             return x
-        sigma = evaluation.sigma.view(-1, *[1] * (x.ndim - 1))
-        noise = torch.randn_like(d.init_latent)
+        noise, sigma = torch.randn_like(d.init_latent), _over(evaluation.sigma, x)
         known = _predictor(evaluation.model).noise_scaling(sigma, noise, d.init_latent, max_denoise=False)
         return x * d.nmask + known * d.mask
+
+
+def _over(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Noise levels (batch,), as they are multiplied with latents like `x`."""
+    return sigma.view(-1, *[1] * (x.ndim - 1))
 
 
 def _predictor(engine: Any) -> Any:

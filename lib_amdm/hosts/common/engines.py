@@ -3,21 +3,24 @@
 The hosts' own `forge_loader` loads the VAE too, fills what a file lacks with whatever was in memory, and on Forge Neo
 sets globals that the running main model reads. So its parts are called here in the same order: state dicts and their
 kind, components, prediction type, engine.
+
+A file of a large model seldom brings its text encoder; that of the main model then serves for one of its kind too.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import safetensors
 import torch
 import yaml
 from modules import sd_models, shared
 
-from ...adapters.container import refuse_code
+from ...adapters.container import is_safetensors, refuse_code
 from ...comodels.cache import Loaded
 from ...families import Family
 from . import refusals
@@ -25,6 +28,11 @@ from . import refusals
 UNUSED = ("logit_scale", "text_projection.weight")
 """Ends of names that some files leave out and that no prediction needs."""
 
+NETWORKS = ("unet", "transformer")
+TEXT_ENCODER = "text_encoder"
+"""The hosts' names of components."""
+TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
+"""Beginnings of the names of text encoders' weights in a checkpoint."""
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
@@ -41,6 +49,41 @@ class HostLoader(Protocol):
     ) -> Any: ...
 
 
+class NoTextEncoder(torch.nn.Module):
+    """What an engine has in the place of a text encoder that it borrows for each text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # as much of one as the hosts' engines look at when they are made
+        self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
+        self.transformer.text_model = torch.nn.Module()
+        self.transformer.text_model.embeddings = embeddings
+        embeddings.token_embedding = torch.nn.Embedding(1, 1)
+
+
+def borrows_texts(engine: Any) -> bool:
+    """True where the main model's text encoder is this engine's too."""
+    return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
+
+
+@contextmanager
+def with_texts_of(main: Any, engine: Any) -> Iterator[None]:
+    """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
+
+    It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
+    prompt's LoRAs.
+    """
+    names = [name for name in vars(engine) if name.startswith("text_processing_engine")]
+    own, clip = {name: getattr(engine, name) for name in names}, engine.forge_objects.clip
+    try:
+        vars(engine).update({name: getattr(main, name) for name in names})
+        engine.forge_objects.clip = main.forge_objects_original.clip
+        yield
+    finally:
+        vars(engine).update(own)
+        engine.forge_objects.clip = clip
+
+
 class LoadedEngine(torch.nn.Module):
     """The parts of an engine that are kept, as one module: its UNet, its text encoders, and the engine itself."""
 
@@ -53,13 +96,17 @@ class LoadedEngine(torch.nn.Module):
         self.engine, self.rescaled = engine, rescaled
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
-        self.schedule = self.unet.predictor.sigmas, self.unet.predictor.log_sigmas
+        predictor = self.unet.predictor
+        self.schedule = None if is_flow(engine) else (predictor.sigmas, predictor.log_sigmas)
 
     def prepare(self, p: Any, main: Any) -> None:
         """Make the engine ready for a pass beside the `main` one, as the host does with that."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
         sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+        if self.schedule is None:
+            # a flow model's is the sampler's, and the pass has the main model's
+            return
         predictor = self.unet.predictor
         # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
         predictor.sigmas, predictor.log_sigmas = (kept.to(predictor.sigmas.device) for kept in self.schedule)
@@ -78,6 +125,11 @@ def predicts(engine: Any) -> str:
     """The network's prediction type: "epsilon", "v_prediction" or another."""
     prediction: str = engine.forge_objects.unet.model.predictor.prediction_type
     return prediction
+
+
+def is_flow(engine: Any) -> bool:
+    """True for a flow model."""
+    return predicts(engine) == "const"
 
 
 class EngineLoader(ABC):
@@ -114,6 +166,10 @@ class EngineLoader(ABC):
     def globals_kept(self) -> AbstractContextManager[None]:
         """A context after which the globals that the host's loader sets are those of the main model."""
 
+    def chosen(self, guess: Any, filename: str) -> None:
+        """Note in the host's guess what it knows by the file's name alone."""
+        return
+
     @torch.inference_mode()
     def load(self, info: Any, main: Any, slot: int) -> Loaded:
         """The checkpoint's engine without a VAE, in the dtypes the host has for a main one; AmdmError where it cannot
@@ -121,17 +177,20 @@ class EngineLoader(ABC):
         with self.globals_kept():
             engine = self._engine(info, main, slot)
         for encoder in engine.forge_objects.clip.cond_stage_model.children():
-            # as the host does when it first encodes; done now, co-models with equal embeddings can share them
-            encoder.transformer.text_model.embeddings.to(torch.float32)
+            text_model = getattr(getattr(encoder, "transformer", None), "text_model", None)
+            if text_model is not None:
+                # as the host does when it first encodes; done now, co-models with equal embeddings can share them
+                text_model.embeddings.to(torch.float32)
         engine.sd_checkpoint_info = info
         engine.filename = info.filename
         return Loaded(info.title, self.loaded(engine))
 
     def _engine(self, info: Any, main: Any, slot: int) -> Any:
-        parts, guess = self._read(info, slot)
+        parts, guess, borrows = self._read(info, main, slot)
         kind = self.kind_of(guess)
         own = self.family_of_file(kind, guess, info.filename)
         refusals.refuse_other_family(slot, info, own, main.sd_checkpoint_info, self.family_of(main))
+        self.chosen(guess, info.filename)
         repository = self.configurations / guess.huggingface_repo
         # here, for it is slow to import, and no picture without co-models needs it
         from diffusers import DiffusionPipeline
@@ -140,24 +199,41 @@ class EngineLoader(ABC):
         # some modules draw numbers, from the generator that the host encodes pictures with
         with torch.random.fork_rng(devices=[]):
             for name, entry in DiffusionPipeline.load_config(str(repository)).items():
-                if isinstance(entry, (list, tuple)) and len(entry) == 2:
+                if not isinstance(entry, (list, tuple)) or len(entry) != 2:
+                    continue
+                if borrows and name.startswith(TEXT_ENCODER):
+                    components[name] = NoTextEncoder()
+                else:
                     components[name] = self._component(guess, name, entry, repository, parts.get(name), info, slot)
-            scheduler = components["scheduler"].config
-            scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
+            scheduler: Any = getattr(components.get("scheduler"), "config", ())
+            if "prediction_type" in scheduler:
+                scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
             assert kind is not None  # or it would be of another family than the main model
             return kind(estimated_config=guess, huggingface_components=components)
 
-    def _read(self, info: Any, slot: int) -> tuple[dict[str, Any], Any]:
-        """The file's tensors by component, and the kind of model that the host takes it for."""
+    def _read(self, info: Any, main: Any, slot: int) -> tuple[dict[str, Any], Any, bool]:
+        """The file's tensors by component, the kind of model that the host takes it for, and True where it is to use
+        the main model's text encoder.
+
+        The user's choice of text encoders is the main model's, and decides for a file as it does for a main model.
+        """
         try:
             additional = additional_modules()
             for filename in (info.filename, *additional):
                 refuse_code(filename)
-            return self.host.split_state_dict(info.filename, additional_state_dicts=additional)
+            if _may_bring_texts(info.filename):
+                return (*self._split(info.filename, additional), False)
+            parts, guess = self._split(info.filename, [])
+            if self.kind_of(guess) is type(main):
+                return parts, guess, True
+            return (*self._split(info.filename, additional), False)
         except self.unknown_kind as error:
             raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
+
+    def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
+        return self.host.split_state_dict(filename, additional_state_dicts=additional)
 
     def _component(
         self,
@@ -171,8 +247,10 @@ class EngineLoader(ABC):
     ) -> Any:
         if name == "vae":
             return self.vae_without_weights(repository / "vae")
-        if name == "unet" and not weights:
+        if name in NETWORKS and not weights:
             raise refusals.without_unet(slot, info.name)
+        if name.startswith(TEXT_ENCODER) and not weights:
+            raise refusals.without_text_encoder(slot, info.name)
         # the host may empty what it is given
         given = set(weights or {})
         library, class_name = entry
@@ -181,6 +259,16 @@ class EngineLoader(ABC):
             missing = [key for key in _needed(made) if key not in given and not key.endswith(UNUSED)]
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made
+
+
+def _may_bring_texts(filename: str) -> bool:
+    """True unless the file is known to have no text encoder in it."""
+    if filename.lower().endswith(".gguf"):
+        return False
+    if not is_safetensors(filename):
+        return True
+    with safetensors.safe_open(filename, "pt") as file:
+        return any(name.startswith(TEXTS) for name in file.keys())  # noqa: SIM118
 
 
 def _needed(model: torch.nn.Module) -> Iterator[str]:

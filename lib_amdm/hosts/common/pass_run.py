@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from modules import scripts, shared
 
 from ...comodels.mixing import co_run
 from ...errors import AmdmError
+from ...levels import as_exploding, as_flow, flow, variance_exploding
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from .backend import Backend, MainAdapter
@@ -64,8 +66,8 @@ class PassRun:
         finally:
             shared.state.textinfo = None
         backend.register([model.model for model in self.models if not model.is_main])
-        size, highest = self.hook["noise"].shape[-2:], backend.sigma_max(self.main)
-        own = {model.number: backend.sigma_max(model.model) for model in self.models}
+        size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
+        own = {model.number: self._highest(model.model) for model in self.models}
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
         return [
@@ -79,9 +81,14 @@ class PassRun:
                 sigma_max=own[model.number] if own[model.number] < highest else None,
                 state_key=model.state_key,
                 on_nan=None if allows_nan else model.gave_nan,
+                form=as_flow if backend.family(model.model).is_flow else as_exploding,
             )
             for model in self.models
         ]
+
+    def _highest(self, model: Any) -> float:
+        """The highest noise to signal that a model knows."""
+        return math.inf if self.backend.family(model).is_flow else self.backend.sigma_max(model)
 
     def sampler_options(self) -> dict[str, Any]:
         x, noise = self.hook["x"], self.hook["noise"]
@@ -90,6 +97,7 @@ class PassRun:
             "within": self.within,
             "nominal_steps": self.pass_steps,
             "still_mixing": self.still_mixing,
+            "level_of": flow if self.backend.family(self.main).is_flow else variance_exploding,
         }
 
     # in it

@@ -89,13 +89,13 @@ class PatcherLoras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
 
     def __init__(
-        self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: LoraFunctions
+        self, model: Any, texts: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: LoraFunctions
     ) -> None:
-        """Read the files; AmdmError in words where one cannot be used."""
+        """Read the files; AmdmError in words where one cannot be used. texts: the model whose text encoder it uses."""
         super().__init__(named, error_prefix)
         self.files, self.functions = files, functions
         self.unet = model.forge_objects.unet.model
-        self.texts = model.forge_objects.clip.cond_stage_model
+        self.texts = texts.forge_objects.clip.cond_stage_model
         layers = functions.layers
         keys = layers.model_lora_keys_unet(self.unet, {}), layers.model_lora_keys_clip(self.texts, {})
         weights = [self._read(entry) for entry in self.on_disk]

@@ -43,6 +43,7 @@ class PatcherBackend(ABC):
     nan_remedy: str
     unet_is_final_in_pass = True
     """Only in the pass have the UNet's weights the main prompt's LoRAs in them, and are where they are used."""
+    runs_flow_models = False
 
     def __init__(self, run: PassRun) -> None:
         self.run = run
@@ -55,7 +56,10 @@ class PatcherBackend(ABC):
     # a checkpoint
 
     def refuse_main(self) -> None:
-        refusals.refuse_main(self.family(self.run.main), self.run.main.sd_checkpoint_info.name)
+        family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
+        if not self.runs_flow_models:
+            refusals.refuse_flow(family, name)
+        refusals.refuse_main(family, name)
 
     @abstractmethod
     def family(self, model: Any) -> Family: ...
@@ -82,6 +86,9 @@ class PatcherBackend(ABC):
 
     @abstractmethod
     def encoding(self, model: Any) -> AbstractContextManager[None]: ...
+
+    def text_arguments(self) -> dict[str, Any]:
+        return {}
 
     def parser_options(self) -> tuple[Any, ...]:
         return (shared.opts.use_old_scheduling,)

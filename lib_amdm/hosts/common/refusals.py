@@ -11,12 +11,7 @@ from ...families import Family
 
 
 def refuse_main(family: Family, name: str) -> None:
-    """AmdmError where the method is not made for the main checkpoint's family."""
-    if not family.has_sigmas:
-        raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {family}, but the method needs an eps or v model; '
-            "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint."
-        )
+    """AmdmError where no other model can be run beside the main checkpoint."""
     if family.runs_alone:
         raise AmdmError(
             f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with others; '
@@ -24,12 +19,21 @@ def refuse_main(family: Family, name: str) -> None:
         )
 
 
+def refuse_flow(family: Family, name: str) -> None:
+    """AmdmError for a flow model, on a WebUI where AMDM runs none."""
+    if family.is_flow:
+        raise AmdmError(
+            f'AMDM: the main checkpoint "{name}" is {family}, but in this WebUI the method needs an eps or v model; '
+            "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint."
+        )
+
+
 def refuse_other_family(slot: int, info: Any, family: Family, main_info: Any, main_family: Family) -> None:
-    """AmdmError where the two models are not of one family, and so do not share latents or inputs.
+    """AmdmError where the two models do not share latents or inputs.
 
     info, main_info: the host's entries for the files.
     """
-    if family != main_family:
+    if family.runs_alone or not family.fits(main_family):
         raise AmdmError(
             f'AMDM slot {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
             f"{main_family}; choose a checkpoint of the same kind."
@@ -55,6 +59,14 @@ def unreadable(slot: int, name: str, reason: str) -> AmdmError:
 def without_unet(slot: int, name: str) -> AmdmError:
     """The error for a file that holds something else than a checkpoint."""
     return AmdmError(f'AMDM slot {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
+
+
+def without_text_encoder(slot: int, name: str) -> AmdmError:
+    """The error for a file whose text encoder is neither in it nor among the user's modules."""
+    return AmdmError(
+        f'AMDM slot {slot}: "{name}" has no text encoder in it, and the main checkpoint has another kind; choose its '
+        'text encoder in "VAE / Text Encoder" too.'
+    )
 
 
 def reason(error: Exception) -> str:

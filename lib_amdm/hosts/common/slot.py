@@ -135,7 +135,10 @@ class SlotModel:
         p = self.run.p
         hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
         width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
-        conditioning = prompt_parser.SdConditioning(texts, is_negative_prompt=negative, width=width, height=height)
+        beside = self.backend.text_arguments()
+        conditioning = prompt_parser.SdConditioning(
+            texts, is_negative_prompt=negative, width=width, height=height, **beside
+        )
         config = sd_samplers.find_sampler_config(p.sampler_name)
         steps = config.total_steps(p.steps) if config else p.steps
         hires_steps = None
@@ -148,7 +151,7 @@ class SlotModel:
             with self._encoding():
                 return encoder(self.model, conditioning, steps, hires_steps, *further)
 
-        key = (tuple(conditioning), negative, width, height, steps, hires_steps, *self._text_key())
+        key = (tuple(conditioning), negative, width, height, steps, hires_steps, *beside.values(), *self._text_key())
         logger.debug(
             "%s: %s %s: %s, LoRAs %s",
             self.error_prefix,

@@ -29,11 +29,8 @@ class ForgeBackend(EngineBackend):
     def encoding(self, model: Any) -> Iterator[None]:
         kept = classic_engine.last_extra_generation_params
         classic_engine.last_extra_generation_params = {}
-        model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
         try:
-            with torch.inference_mode(), devices.autocast():
-                # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
-                memory_management.load_model_gpu(model.forge_objects.clip.patcher)
+            with torch.inference_mode(), devices.autocast(), self.text_encoder_of(model):
                 yield
         finally:
             classic_engine.last_extra_generation_params = kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,26 @@ from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 
 from ...families import Family, inputs_of
-from ..common.engines import EngineLoader, LoadedEngine, additional_modules, predicts
+from ..common.engines import EngineLoader, LoadedEngine, additional_modules, is_flow
 
 FAMILIES = {
     "StableDiffusion": "SD1",
     "StableDiffusion2": "SD2",
     "StableDiffusionXL": "SDXL",
     "StableDiffusionXLRefiner": "SDXL",
-    "StableDiffusion3": "SD3",
 }
-"""Kinds of engines in a user's words; those of other models (Flux, Chroma) are called so already."""
+"""Kinds of engines in a user's words; those of others (Flux, Chroma) are called so already."""
 
 
-def family(kind: type | None, unet_config: Mapping[str, Any], has_sigmas: bool = True) -> Family:
-    """The family of a kind of engine. has_sigmas: see `Family`."""
+def family(kind: type | None, guess: Any, is_flow: bool) -> Family:
+    """The family of a kind of engine. guess: what the host takes a file for."""
     engine = kind.__name__ if kind else "of an unknown kind"
-    name = FAMILIES.get(engine, engine)
-    if engine not in FAMILIES or name == "SD3":
-        return Family(name, has_sigmas=has_sigmas)
-    if name == "SD2" and unet_config.get("adm_in_channels"):
-        return Family(name, "unCLIP", has_sigmas)
-    return Family(name, inputs_of(unet_config["in_channels"]), has_sigmas)
+    if engine not in FAMILIES:
+        return Family(engine, latents=type(guess.latent_format).__name__, is_flow=is_flow)
+    name, config = FAMILIES[engine], guess.unet_config
+    if name == "SD2" and config.get("adm_in_channels"):
+        return Family(name, "unCLIP")
+    return Family(name, inputs_of(config["in_channels"]), is_flow=is_flow)
 
 
 class ForgeLoader(EngineLoader):
@@ -52,10 +50,10 @@ class ForgeLoader(EngineLoader):
         return next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)
 
     def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family:
-        return family(kind, guess.unet_config)
+        return family(kind, guess, guess.model_type.name in ("FLOW", "FLUX"))
 
     def family_of(self, engine: Any) -> Family:
-        return family(type(engine), engine.model_config.unet_config, predicts(engine) in ("epsilon", "v_prediction"))
+        return family(type(engine), engine.model_config, is_flow(engine))
 
     def vae_without_weights(self, folder: Path) -> torch.nn.Module:
         config = IntegratedAutoencoderKL.load_config(str(folder))

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from backend import memory_management
+from backend.args import dynamic_args
 from backend.sampling.sampling_function import sampling_function
 from modules import devices, sd_samplers_common, shared
 from torch.utils.hooks import RemovableHandle
 
+from ...errors import AmdmError
 from ..common.engine_backend import EngineBackend
 from ..common.pass_run import PassRun
 from . import checkpoints, lora
@@ -34,6 +36,14 @@ class NeoBackend(EngineBackend):
 
     # a checkpoint
 
+    def refuse_main(self) -> None:
+        super().refuse_main()
+        if dynamic_args.ref_latents:
+            raise AmdmError(
+                f'AMDM: the main checkpoint "{self.run.main.sd_checkpoint_info.name}" draws by reference pictures, '
+                "which no co-model knows; switch AMDM off or draw without them."
+            )
+
     def main_has_other_weights(self) -> bool:
         return bool(self.replaced != sd_samplers_common.ORIGINAL_CHECKPOINT)
 
@@ -41,10 +51,7 @@ class NeoBackend(EngineBackend):
 
     @contextmanager
     def encoding(self, model: Any) -> Iterator[None]:
-        model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
-        with checkpoints.globals_kept(), torch.inference_mode(), devices.autocast():
-            # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
-            memory_management.load_model_gpu(model.forge_objects.clip.patcher)
+        with checkpoints.globals_kept(), torch.inference_mode(), devices.autocast(), self.text_encoder_of(model):
             yield
 
     def parser_options(self) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from backend.operations import using_forge_operations
 from modules_forge.utils import apply_circular_forge
 
 from ...families import Family, inputs_of
-from ..common.engines import EngineLoader, LoadedEngine, additional_modules, predicts
+from ..common.engines import EngineLoader, LoadedEngine, additional_modules, is_flow
 
 FAMILIES = {"StableDiffusion": "SD1", "StableDiffusionXL": "SDXL", "StableDiffusionXLRefiner": "SDXL"}
 """Kinds of engines whose networks predict eps or v, in a user's words."""
@@ -29,16 +29,14 @@ OTHERS = {
     "ZImage": "Z-Image",
 }
 """Other kinds; those that are not here (Flux, Chroma, Anima, Mugen, Wan) are called so already."""
-RECTIFIED = "rectified flow"
 
 
-def family(kind: type | None, unet_config: Mapping[str, Any], is_flow: bool) -> Family:
-    """The family of a kind of engine."""
+def family(kind: type | None, guess: Any, is_flow: bool) -> Family:
+    """The family of a kind of engine. guess: what the host takes a file for."""
     engine = kind.__name__ if kind else "of an unknown kind"
-    if engine not in FAMILIES:
-        return Family(OTHERS.get(engine, engine), has_sigmas=not is_flow)
-    inputs = RECTIFIED if is_flow else inputs_of(unet_config["in_channels"])
-    return Family(FAMILIES[engine], inputs, has_sigmas=not is_flow)
+    if engine in FAMILIES:
+        return Family(FAMILIES[engine], inputs_of(guess.unet_config["in_channels"]), is_flow=is_flow)
+    return Family(OTHERS.get(engine, engine), latents=type(guess.latent_format).__name__, is_flow=is_flow)
 
 
 class NeoEngine(LoadedEngine):
@@ -64,12 +62,15 @@ class NeoLoader(EngineLoader):
         return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
 
     def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family:
-        # the host, too, knows a rectified SDXL by nothing but its path
-        rectified = "xl" in guess.huggingface_repo and "rectified" in filename.lower()
-        return family(kind, guess.unet_config, rectified or guess.model_type.name not in ("EPS", "V_PREDICTION"))
+        of_flow = guess.model_type.name not in ("EPS", "V_PREDICTION")
+        return family(kind, guess, of_flow or _is_rectified(guess, filename))
 
     def family_of(self, engine: Any) -> Family:
-        return family(type(engine), engine.model_config.unet_config, predicts(engine) == "const")
+        return family(type(engine), engine.model_config, is_flow(engine))
+
+    def chosen(self, guess: Any, filename: str) -> None:
+        if _is_rectified(guess, filename):
+            guess.sampling_settings["RF"] = True
 
     def vae_without_weights(self, folder: Path) -> torch.nn.Module:
         config = IntegratedAutoencoderKL.load_config(str(folder))
@@ -84,6 +85,11 @@ class NeoLoader(EngineLoader):
 
 
 LOADER = NeoLoader()
+
+
+def _is_rectified(guess: Any, filename: str) -> bool:
+    """True for a rectified SDXL, which the host, too, knows by nothing but its path."""
+    return "xl" in guess.huggingface_repo and "rectified" in filename.lower()
 
 
 @contextmanager

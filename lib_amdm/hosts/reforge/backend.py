@@ -61,7 +61,7 @@ class ReForgeBackend(PatcherBackend):
         )
 
     def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
-        return PatcherLoras(model, named, error_prefix, self.run.kept.lora_files, lora.ReForgeLoras())
+        return PatcherLoras(model, model, named, error_prefix, self.run.kept.lora_files, lora.ReForgeLoras())
 
     def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None:
         encoder = getattr(model, "cond_stage_model", None) if self.family(model).has_phrases else None

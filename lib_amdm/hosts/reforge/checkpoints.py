@@ -68,7 +68,7 @@ def family_of(model: Any) -> Family:
     unet = model.forge_objects.unet.model
     config = unet.model_config.unet_config
     if not _has_sigmas(model):
-        return Family(name if name == "SD3" else type(unet).__name__, has_sigmas=False)
+        return Family(name if name == "SD3" else type(unet).__name__, is_flow=True)
     if name == "SD1" and config.get("context_dim") == SD2_TEXTS:
         name = "SD2"  # the host's own flag never says so
     if name == "SD2" and config.get("adm_in_channels"):
