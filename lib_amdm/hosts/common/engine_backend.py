@@ -24,6 +24,8 @@ class EngineMemory(MemoryManager, Protocol):
 
     def load_model_gpu(self, model: Any) -> None: ...
 
+    def text_encoder_device(self) -> torch.device: ...
+
     def get_torch_device(self) -> torch.device: ...
 
     def cleanup_models(self) -> None: ...
@@ -82,7 +84,8 @@ class EngineBackend(PatcherBackend):
     @contextmanager
     def text_encoder_of(self, model: Any) -> Iterator[None]:
         """A context in which a model has its text encoder, or the main model's where it has none, on the device."""
-        with with_texts_of(self.run.main, model) if borrows_texts(model) else nullcontext():
+        borrowed = with_texts_of(self.run.main, model, self.memory.text_encoder_device())
+        with borrowed if borrows_texts(model) else nullcontext():
             model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
             # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
             self.memory.load_model_gpu(model.forge_objects.clip.patcher)
@@ -110,7 +113,7 @@ class EngineBackend(PatcherBackend):
     def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None:
         if not self.family(model).has_phrases:
             return None
-        engine = model.text_processing_engine
+        engine = (self.run.main if borrows_texts(model) else model).text_processing_engine
         return engine, engine.text_encoder.transformer
 
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:

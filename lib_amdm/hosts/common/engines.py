@@ -52,8 +52,10 @@ class HostLoader(Protocol):
 class NoTextEncoder(torch.nn.Module):
     """What an engine has in the place of a text encoder that it borrows for each text."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
+        """own: the parts of the encoder that its checkpoint brings."""
         super().__init__()
+        self.own = torch.nn.ModuleDict(own)
         # as much of one as the hosts' engines look at when they are made
         self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
         self.transformer.text_model = torch.nn.Module()
@@ -67,21 +69,27 @@ def borrows_texts(engine: Any) -> bool:
 
 
 @contextmanager
-def with_texts_of(main: Any, engine: Any) -> Iterator[None]:
+def with_texts_of(main: Any, engine: Any, device: torch.device) -> Iterator[None]:
     """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
 
     It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
-    prompt's LoRAs.
+    prompt's LoRAs. device: where it encodes.
     """
+    clip, borrowed = engine.forge_objects.clip, main.forge_objects_original.clip
     names = [name for name in vars(engine) if name.startswith("text_processing_engine")]
-    own, clip = {name: getattr(engine, name) for name in names}, engine.forge_objects.clip
+    changes = [(engine, name, getattr(main, name)) for name in names]
+    changes.append((engine.forge_objects, "clip", borrowed))
+    for name, empty in clip.cond_stage_model.named_children():
+        encoder = getattr(borrowed.cond_stage_model, name)
+        changes += [(encoder, part, own.to(device)) for part, own in empty.own.items()]
+    before = [(of, name, getattr(of, name)) for of, name, _ in changes]
     try:
-        vars(engine).update({name: getattr(main, name) for name in names})
-        engine.forge_objects.clip = main.forge_objects_original.clip
+        for of, name, value in changes:
+            setattr(of, name, value)
         yield
     finally:
-        vars(engine).update(own)
-        engine.forge_objects.clip = clip
+        for of, name, value in before:
+            setattr(of, name, value)
 
 
 class LoadedEngine(torch.nn.Module):
@@ -166,6 +174,10 @@ class EngineLoader(ABC):
     def globals_kept(self) -> AbstractContextManager[None]:
         """A context after which the globals that the host's loader sets are those of the main model."""
 
+    def text_parts(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
+        """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
+        return {}
+
     def chosen(self, guess: Any, filename: str) -> None:
         """Note in the host's guess what it knows by the file's name alone."""
         return
@@ -202,7 +214,7 @@ class EngineLoader(ABC):
                 if not isinstance(entry, (list, tuple)) or len(entry) != 2:
                     continue
                 if borrows and name.startswith(TEXT_ENCODER):
-                    components[name] = NoTextEncoder()
+                    components[name] = NoTextEncoder(self.text_parts(parts.get(name) or {}))
                 else:
                     components[name] = self._component(guess, name, entry, repository, parts.get(name), info, slot)
             scheduler: Any = getattr(components.get("scheduler"), "config", ())

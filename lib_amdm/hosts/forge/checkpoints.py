@@ -22,14 +22,16 @@ FAMILIES = {
     "StableDiffusionXL": "SDXL",
     "StableDiffusionXLRefiner": "SDXL",
 }
-"""Kinds of engines in a user's words; those of others (Flux, Chroma) are called so already."""
+"""Kinds of engines whose networks predict eps or v, in a user's words."""
+OTHERS = {"StableDiffusion3": "SD3"}
+"""Other kinds; those that are not here (Flux, Chroma) are called so already."""
 
 
 def family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     """The family of a kind of engine. guess: what the host takes a file for."""
     engine = kind.__name__ if kind else "of an unknown kind"
     if engine not in FAMILIES:
-        return Family(engine, latents=type(guess.latent_format).__name__, is_flow=is_flow)
+        return Family(OTHERS.get(engine, engine), latents=type(guess.latent_format).__name__, is_flow=is_flow)
     name, config = FAMILIES[engine], guess.unet_config
     if name == "SD2" and config.get("adm_in_channels"):
         return Family(name, "unCLIP")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ def family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     return Family(OTHERS.get(engine, engine), latents=type(guess.latent_format).__name__, is_flow=is_flow)
 
 
+ANIMAS_OWN = "llm_adapter."
+"""The part of Anima's text encoder that is trained with its network, and comes with that."""
+
+
 class NeoEngine(LoadedEngine):
     """An engine as Forge Neo makes it ready for a pass."""
 
@@ -67,6 +71,18 @@ class NeoLoader(EngineLoader):
 
     def family_of(self, engine: Any) -> Family:
         return family(type(engine), engine.model_config, is_flow(engine))
+
+    def text_parts(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
+        adapter = {key.removeprefix(ANIMAS_OWN): value for key, value in weights.items() if key.startswith(ANIMAS_OWN)}
+        if not adapter:
+            return {}
+        from backend.nn.anima import LLMAdapter
+
+        dtype = memory_management.text_encoder_dtype()
+        with using_forge_operations(device=memory_management.cpu, dtype=dtype, manual_cast_enabled=True):
+            made = LLMAdapter()
+        made.load_state_dict(adapter)
+        return {ANIMAS_OWN.rstrip("."): made}
 
     def chosen(self, guess: Any, filename: str) -> None:
         if _is_rectified(guess, filename):
