@@ -33,6 +33,8 @@ TEXT_ENCODER = "text_encoder"
 """The hosts' names of components."""
 TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
 """Beginnings of the names of text encoders' weights in a checkpoint."""
+WITH_BIASES = ("UNet", "CLIP")
+"""Classes of models whose linear layers have biases, but for these:"""
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
@@ -268,7 +270,10 @@ class EngineLoader(ABC):
         library, class_name = entry
         made = self.host.load_huggingface_component(guess, name, library, class_name, str(repository), weights)
         if isinstance(made, torch.nn.Module):
-            missing = [key for key in _needed(made) if key not in given and not key.endswith(UNUSED)]
+            # Flux's files call the weights of some norms so, and not the hosts
+            given |= {f"{key.removesuffix('.scale')}.weight" for key in given if key.endswith(".scale")}
+            needed = _needed(made, class_name.startswith(WITH_BIASES))
+            missing = [key for key in needed if key not in given and not key.endswith(UNUSED)]
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made
 
@@ -283,14 +288,14 @@ def _may_bring_texts(filename: str) -> bool:
         return any(name.startswith(TEXTS) for name in file.keys())  # noqa: SIM118
 
 
-def _needed(model: torch.nn.Module) -> Iterator[str]:
-    """The names of all weights of a model; Forge's linear layers have none of those that were not loaded."""
+def _needed(model: torch.nn.Module, with_biases: bool) -> Iterator[str]:
+    """The names of all weights of a model; where a host's own linear layers have none of those that were not loaded,
+    all of its layers' biases too, if the model's have some."""
     yield from (name for name, _ in model.named_parameters())
     for name, layer in model.named_modules():
-        # those of packed weights (GGUF) do not say how wide they are
-        if hasattr(layer, "in_features") or getattr(layer, "weight", layer) is None:
+        if type(layer).__name__ == "Linear" and not isinstance(layer, torch.nn.Linear):
             yield f"{name}.weight"
-            if not name.endswith(WITHOUT_BIAS):
+            if with_biases and not name.endswith(WITHOUT_BIAS):
                 yield f"{name}.bias"
 
 
