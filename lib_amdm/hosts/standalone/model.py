@@ -22,6 +22,8 @@ from .tokenizer import read_tokenizer
 LATENT_CHANNELS = 4
 LATENT_SCALE = 8
 """Pixels of a picture for each number of its latent, along either side."""
+TIMESTEPS = 1000
+"""Of a flow model's training: its network is told 1000 t."""
 
 
 class _Network(nn.Module):
@@ -36,6 +38,33 @@ class _Network(nn.Module):
         return predicted.to(x.dtype)
 
 
+class FlowDenoiser(nn.Module):
+    """D(x, t) of a rectified flow's network, in the manner of k-diffusion's wrappers.
+
+    A latent is (1 - t) x0 + t noise, its noise level t itself, from 1 (noise) to 0, and the network says noise - x0.
+    `sigmas`: the levels at the training's timesteps, rising to 1.
+    """
+
+    sigmas: Tensor
+
+    def __init__(self, inner_model: nn.Module, shift: float = 1.0, timesteps: int = TIMESTEPS) -> None:
+        super().__init__()
+        self.inner_model, self.shift, self.timesteps = inner_model, shift, timesteps
+        self.register_buffer("sigmas", torch.arange(1, timesteps + 1) / timesteps)
+
+    def forward(self, x: Tensor, sigma: Tensor, **further: Any) -> Tensor:
+        velocity = self.inner_model(x, self.sigma_to_t(sigma), **further)
+        return x - sigma.view(-1, *[1] * (x.ndim - 1)) * velocity
+
+    def sigma_to_t(self, sigma: Tensor) -> Tensor:
+        return self.timesteps * sigma
+
+    def get_sigmas(self, steps: int) -> Tensor:
+        """`steps` levels evenly spread from 1 down, but for the shift, and 0."""
+        even = torch.linspace(1, 0, steps + 1, device=self.sigmas.device)
+        return self.shift * even / (1 + (self.shift - 1) * even)
+
+
 class StandaloneModel(nn.Module):
     """The UNet and the text encoder of one file. `wrap(x, sigma, cond=...)` gives the denoised latent for one text."""
 
@@ -43,8 +72,8 @@ class StandaloneModel(nn.Module):
         """Reads the file; AmdmError in words where it cannot be used."""
         super().__init__()
         self.title = file.title
-        kind = external.DiscreteVDDPMDenoiser if file.predicts_v else external.DiscreteEpsDDPMDenoiser
-        self.wrap = kind(_Network(file.unet(dtype)), file.alphas_cumprod(), quantize=False)
+        self.is_flow = file.is_flow
+        self.wrap = _wrapped(file, dtype)
         self.text_encoder = file.text_encoder(dtype)
         self.tokenizer = read_tokenizer(file.clip_folder)
         self.texts = Recent()
@@ -55,7 +84,10 @@ class StandaloneModel(nn.Module):
         return self.wrap.inner_model.unet
 
     def sigmas(self, steps: int) -> Tensor:
-        """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0."""
+        """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0.
+
+        Those of a flow model are shifted as its file says.
+        """
         return self.wrap.get_sigmas(steps)
 
     def denoiser(
@@ -104,6 +136,14 @@ class StandaloneModel(nn.Module):
             return dict(zip(texts, zip(pooled_at_end(hidden, tokens, self.tokenizer.eos_token_id), hidden)))
 
         return self.texts.get(("phrases", *texts), encode)
+
+
+def _wrapped(file: CheckpointFile, dtype: torch.dtype) -> Any:
+    network = _Network(file.unet(dtype))
+    if file.is_flow:
+        return FlowDenoiser(network, file.shift)
+    kind = external.DiscreteVDDPMDenoiser if file.predicts_v else external.DiscreteEpsDDPMDenoiser
+    return kind(network, file.alphas_cumprod(), quantize=False)
 
 
 @dataclass

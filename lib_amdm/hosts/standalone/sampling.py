@@ -50,7 +50,11 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
     if schedule not in SCHEDULES:
         raise AmdmError(f'AMDM: "{schedule}" is not a schedule; choose one of {", ".join(SCHEDULES)}.')
     skips = sampler in _SKIPS_NEXT_TO_LAST
-    chosen = _AUTOMATIC.get(sampler) if schedule == "automatic" else schedule
+    if model.is_flow:
+        _refuse_on_flow(model.title, sampler, schedule)
+        chosen = None
+    else:
+        chosen = _AUTOMATIC.get(sampler) if schedule == "automatic" else schedule
     if chosen is None:
         sigmas = model.sigmas(steps + skips)
     else:
@@ -58,6 +62,26 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
         lowest, highest = model.wrap.sigmas[0].item(), model.wrap.sigmas[-1].item()
         sigmas = spread(steps + skips, lowest, highest, device=model.wrap.sigmas.device)
     return torch.cat([sigmas[:-2], sigmas[-1:]]) if skips else sigmas
+
+
+def _refuse_on_flow(title: str, sampler: str, schedule: str) -> None:
+    """AmdmError where a sampler or a schedule says nothing sensible of a flow model's noise levels."""
+    if _adds_noise(sampler):
+        others = ", ".join(name for name in sampler_names() if not _adds_noise(name))
+        raise AmdmError(
+            f'AMDM: "{sampler}" adds noise as models that predict noise want it, and "{title}" is a flow model; '
+            f"choose one of {others}."
+        )
+    if schedule != "automatic":
+        raise AmdmError(
+            f'AMDM: the schedule "{schedule}" is for models that predict noise, and "{title}" is a flow model; '
+            'choose "automatic".'
+        )
+
+
+def _adds_noise(sampler: str) -> bool:
+    """Whether a sampler is ancestral or stochastic: x0 + sigma * noise is what it takes a latent for."""
+    return "noise_sampler" in inspect.signature(find_sampler(sampler)).parameters
 
 
 def progress(sigmas: Tensor) -> Callable[[float], float]:
