@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...comodels.adapter_use import AtWork, pooled_at_end
 from ...comodels.cache import Recent
 from ...comodels.guidance import guided, taken
+from ...levels import Form, Level, as_exploding, as_flow, flow, variance_exploding
 from . import prompts as prompt_syntax
 from .checkpoint_file import CheckpointFile
 from .k_diffusion_parts import external
@@ -83,6 +84,20 @@ class StandaloneModel(nn.Module):
     def unet(self) -> UNet2DConditionModel:
         return self.wrap.inner_model.unet
 
+    @property
+    def form(self) -> Form:
+        """The form of its latents."""
+        return as_flow if self.is_flow else as_exploding
+
+    def level(self, sigma: float) -> Level:
+        """What it calls a noise level."""
+        return flow(sigma) if self.is_flow else variance_exploding(sigma)
+
+    @property
+    def highest(self) -> float:
+        """The highest noise to signal that it knows."""
+        return self.level(self.wrap.sigmas[-1].item()).ratio
+
     def sigmas(self, steps: int) -> Tensor:
         """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0.
 
@@ -97,12 +112,12 @@ class StandaloneModel(nn.Module):
         cfg_scale: float,
         error_prefix: str = "AMDM",
         adapter: AtWork | None = None,
-        progress: Callable[[float], float] = lambda sigma: 0.0,
+        progress: Callable[[float], float] = lambda ratio: 0.0,
     ) -> Denoiser:
         """One prompt and one negative prompt for each image; `error_prefix` opens a complaint about them.
 
         adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
-        noise level.
+        noise to signal.
         """
         for text in (*prompts, *negative_prompts):
             prompt_syntax.refuse_extra_networks(text, error_prefix)
@@ -200,7 +215,7 @@ class Denoiser(nn.Module):
         self.groups = [_Group(numbers, [images[n] for n in numbers]) for numbers in alike.values()]
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        progress = self.progress(sigma[0].item()) if self.adapter else 0.0
+        progress = self.progress(self.model.level(sigma[0].item()).ratio) if self.adapter else 0.0
         self.evaluations += 1
         denoised: list[Tensor] = [x] * len(x)
         # attached for this evaluation alone: another denoiser may be of the same UNet

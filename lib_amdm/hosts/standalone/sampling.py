@@ -80,20 +80,20 @@ def _refuse_on_flow(title: str, sampler: str, schedule: str) -> None:
 
 
 def _adds_noise(sampler: str) -> bool:
-    """Whether a sampler is ancestral or stochastic: x0 + sigma * noise is what it takes a latent for."""
+    """True for an ancestral or stochastic sampler: it takes a latent for x0 + sigma * noise."""
     return "noise_sampler" in inspect.signature(find_sampler(sampler)).parameters
 
 
-def progress(sigmas: Tensor) -> Callable[[float], float]:
-    """Which share of the steps is done at a noise level: 0 at the highest, and below 1 at the last that is shown.
+def progress(ratios: Sequence[float]) -> Callable[[float], float]:
+    """Which share of the steps is done at a noise to signal: 0 at the highest, and below 1 at the last that is shown.
 
-    A second evaluation of a step at the next step's level counts as that step's.
+    ratios: those of the sampler's levels. A second evaluation of a step at the next step's level counts as that step's.
     """
-    levels = sigmas[:-1].tolist()
+    levels = ratios[:-1]
 
-    def done(sigma: float) -> float:
+    def done(ratio: float) -> float:
         # a level must not count as passed for its last binary digit
-        return sum(level > sigma * (1 + 1e-4) for level in levels) / len(levels)
+        return sum(level > ratio * (1 + 1e-4) for level in levels) / len(levels)
 
     return done
 

@@ -265,9 +265,11 @@ def aggregated(
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
     co_runs = [
-        co_run(number, slot, other, seeds, studio.latent[1:]) for other, (number, slot) in zip(others, settings.active)
+        co_run(number, slot, other, seeds, studio.latent[1:], form=other.model.form)
+        for other, (number, slot) in zip(others, settings.active)
     ]
-    latents = studio.sample(mixed(studio.func, settings, co_runs, mix=mix), denoiser, seeds)
+    func = mixed(studio.func, settings, co_runs, mix=mix, level_of=denoiser.model.level)
+    latents = studio.sample(func, denoiser, seeds)
     return Sampled(latents, denoiser.evaluations, sum(other.evaluations for other in others))
 
 
