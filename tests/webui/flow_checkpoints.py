@@ -5,9 +5,10 @@ Run with Forge Neo's own Python, from its directory:
     cd <webui> && <webui python> <this file> --out DIR [--only NAME ...] [WebUI's flags]
 
 DIR gets the folders ``Stable-diffusion``, ``text_encoder`` and ``VAE``, as they lie in the WebUI's ``models``. As users
-have them, the checkpoints hold the transformer alone (Mugen: all), in the published names of weights; `FAMILIES` says
-which files of the other two folders belong to which. The widths are those by which Forge Neo tells the families apart,
-all else is as small as can be: it loads with the extension in ``flow_sizes`` alone, which goes by the files' sizes.
+have them, the checkpoints hold the transformer alone (those in SDXL's names: all), in the published names of weights;
+`FAMILIES` says which files of the other two folders belong to which. The widths are those by which Forge Neo tells the
+families apart, all else is as small as can be: it loads with the extension in ``flow_sizes`` alone, which goes by the
+files' sizes.
 
 The transformers and VAEs are made by the WebUI's own classes. The weights are drawn, not trained; they are shaped so
 that a prediction is of order 1 and depends visibly on the latent, the time, the prompt and the checkpoint.
@@ -172,6 +173,7 @@ ANIMA = {
 }
 FLUX_FILES = (("flow-clip-l", "flow-t5"), "flow-flux-vae")
 FLUX_CONTEXT = {"context": (256, T5_WIDTH), "pooled": CLIP_WIDTH}
+SDXL_CONTEXT = {"context": (77, CLIP_WIDTH + CLIP_G_WIDTH), "pooled": 2816, "multiplier": 1000.0}
 WAN_VAE = "flow-wan-vae"
 
 FAMILIES = {
@@ -195,15 +197,15 @@ FAMILIES = {
         "flow-flux2-vae",
         engine="Flux2",
         channels=128,
-        context=(512, 3 * QWEN3_WIDTH),
+        context=(64, 3 * QWEN3_WIDTH),
         config=KLEIN,
     ),
     "krea": Family(
         ("flow-qwen3vl",), WAN_VAE, engine="Krea2", frames=True, context=(16, 12 * QWEN3VL_WIDTH), config=KREA
     ),
-    "mugen": Family(
-        (), "", engine="Mugen", channels=32, context=(77, CLIP_WIDTH + CLIP_G_WIDTH), pooled=2816, multiplier=1000.0
-    ),
+    "mugen": Family((), "", engine="Mugen", channels=32, **SDXL_CONTEXT),
+    # the word in the file's path makes it rectified
+    "rectified": Family((), "", engine="StableDiffusionXL", channels=4, **SDXL_CONTEXT),
 }
 LETTERS = ("a", "b")
 NAMES = tuple(f"{family}-{letter}" for family in FAMILIES for letter in LETTERS)
@@ -220,11 +222,17 @@ GAINS = (
     # a visible time: what comes out of the embedding of a time is small
     *((f"{name}.out_layer.weight", 2.0) for name in ("time_in", "guidance_in", "vector_in")),
     *((f"{name}.weight", 2.0) for name in ("t_embedder.mlp.2", "timestep_embedder.linear_2", "tmlp.2")),
+    *((f"{name}.weight", 4.0) for name in ("t_embedder.mlp.0", "t_embedder.1.linear_1")),
     ("lin.weight", 2.0),
+    # a visible prompt
+    *((f"attn.{name}.weight", 3.0) for name in ("wv", "wo")),
+    *((f"cross_attn.{name}.weight", 4.0) for name in ("v_proj", "output_proj")),
+    *((f"{name}.weight", 3.0) for name in ("img_attn.proj", "txt_attn.qkv")),
     *((f"{name}.weight", 2.0) for name in ("adaLN_modulation.0", "adaLN_modulation.1", "img_mod.1", "txt_mod.1")),
 )
 EMBEDDINGS = ("embed_tokens.weight", "shared.weight", "token_embedding.weight", "llm_adapter.embed.weight")
-AROUND_ZERO = ("qnorm.scale", "knorm.scale", "prenorm.scale", "postnorm.scale", "last.norm.scale", "txtmlp.0.scale")
+AROUND_ZERO = ("prenorm.scale", "postnorm.scale", "last.norm.scale", "txtmlp.0.scale")
+"""Norms that add 1 by themselves; so do "qnorm" and "knorm", whose 1 makes 2."""
 
 
 def draw(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
@@ -394,12 +402,10 @@ def affine(name: str, *shape: int) -> Shapes:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Mugen: a whole checkpoint in SDXL's names
+# whole checkpoints in SDXL's names: Mugen, and SDXL itself
 # ---------------------------------------------------------------------------------------------------------------------
 
-MUGEN = {
-    "in_channels": 32,
-    "out_channels": 32,
+SDXL = {
     "model_channels": 320,
     "num_res_blocks": [2, 2, 2],
     "channel_mult": [1, 1, 1],
@@ -414,24 +420,25 @@ MUGEN = {
     "num_head_channels": 64,
     "use_checkpoint": False,
 }
-MUGEN_GAINS = ("attn2.to_q.weight", "attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight")
+SDXL_GAINS = ("attn2.to_q.weight", "attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight")
 
 
-def mugen_weights(family: Family, seed: int) -> Weights:
+def sdxl_weights(family: Family, seed: int) -> Weights:
     """UNet, text encoders and VAE."""
     import torch
     from backend.nn.unet import IntegratedUNet2DConditionModel
 
     with empty_modules():
-        unet = IntegratedUNet2DConditionModel(**MUGEN)
+        unet = IntegratedUNet2DConditionModel(in_channels=family.channels, out_channels=family.channels, **SDXL)
     draw_all(unet, family.prefix, seed)
     for name, parameter in unet.named_parameters():
-        if name.endswith(MUGEN_GAINS):
+        if name.endswith(SDXL_GAINS):
             parameter.data *= 2.5
     unet.out[-1].weight *= 0.8 / samples(unet, family)[""].std()
     report(unet, family)
     weights = {family.prefix + name: value for name, value in unet.state_dict().items()}
-    weights |= {f"vae.{name}": value for name, value in kl_weights(flux2=True).items()}
+    vae = sdxl_vae() if family.engine == "StableDiffusionXL" else flux2_vae()
+    weights |= {f"first_stage_model.{name}": value for name, value in vae.items()}
     shapes = clip_shapes("conditioner.embedders.0.transformer.text_model.", CLIP_WIDTH)
     shapes |= open_clip_shapes("conditioner.embedders.1.model.", CLIP_G_WIDTH)
     weights |= {name: draw(name, shape, TEXT_SEED) for name, shape in shapes.items()}
@@ -561,8 +568,8 @@ def text_weights(name: str) -> Weights:
 # VAEs
 # ---------------------------------------------------------------------------------------------------------------------
 
-WIDTHS = [32, 32, 64, 64]
-"""Of the levels of a VAE: they are normalised in 32 groups."""
+KL = {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1}
+"""Widths and depth of the levels: they are normalised in 32 groups."""
 
 
 def _picture() -> torch.Tensor:
@@ -572,38 +579,55 @@ def _picture() -> torch.Tensor:
     return torch.nn.functional.interpolate(small, size=(64, 64), mode="bilinear")
 
 
-def kl_weights(flux2: bool = False) -> Weights:
-    """Flux's VAE, or that of Flux.2: latents of order 1 with almost no spread, and pictures of full contrast."""
-    import torch
-    from backend.nn.vae import AutoencoderKLFlux2, IntegratedAutoencoderKL
+def flux_vae() -> Weights:
+    from backend.nn.vae import IntegratedAutoencoderKL
     from huggingface_guess.latent import Flux
 
-    told = {"block_out_channels": WIDTHS, "layers_per_block": 1}
     with empty_modules():
-        if flux2:
-            vae = AutoencoderKLFlux2(latent_channels=32, **told)
-        else:
-            vae = IntegratedAutoencoderKL(latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, **told)
+        vae = IntegratedAutoencoderKL(latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, **KL)
+    return kl_weights(vae, Flux().scale_factor)
+
+
+def sdxl_vae() -> Weights:
+    from backend.nn.vae import IntegratedAutoencoderKL
+    from huggingface_guess.latent import SDXL
+
+    with empty_modules():
+        vae = IntegratedAutoencoderKL(latent_channels=4, **KL)
+    return kl_weights(vae, SDXL().scale_factor)
+
+
+def flux2_vae() -> Weights:
+    from backend.nn.vae import AutoencoderKLFlux2
+
+    with empty_modules():
+        vae = AutoencoderKLFlux2(latent_channels=32, **KL)
+    vae.bn.running_mean.zero_()
+    vae.bn.running_var.fill_(1)
+    return kl_weights(vae, 1.0)
+
+
+def kl_weights(vae: torch.nn.Module, latent_scale: float) -> Weights:
+    """Draw a VAE with latents of order 1 and almost no spread, and pictures of full contrast."""
+    import torch
+
     draw_all(vae, "vae.", VAE_SEED)
     latents = vae.embed_dim
-    last = vae.quant_conv if flux2 else vae.encoder.conv_out
+    before = vae.quant_conv or torch.nn.Identity()
+    after = vae.post_quant_conv or torch.nn.Identity()
+    last = vae.quant_conv or vae.encoder.conv_out
     with torch.inference_mode():
         last.weight[latents:], last.bias[latents:] = 0, -12
         last.bias[:latents] = 0
-        moments = vae.encoder(_picture())
-        means = (vae.quant_conv(moments) if flux2 else moments)[:, :latents]
-        wanted = 1.0 if flux2 else 1 / Flux().scale_factor
-        last.weight[:latents] *= wanted / means.std()
-        latent = wanted * torch.randn((2, latents, 8, 8), generator=torch.Generator().manual_seed(0))
+        means = before(vae.encoder(_picture()))[:, :latents]
+        last.weight[:latents] /= means.std() * latent_scale
+        latent = torch.randn((2, latents, 8, 8), generator=torch.Generator().manual_seed(0)) / latent_scale
         vae.decoder.conv_out.bias[:] = 0
-        decoded = vae.decoder(vae.post_quant_conv(latent) if flux2 else latent)
-        vae.decoder.conv_out.weight *= 0.5 / decoded.std()
-        if flux2:
-            vae.bn.running_mean.zero_(), vae.bn.running_var.fill_(1)
+        vae.decoder.conv_out.weight *= 0.5 / vae.decoder(after(latent)).std()
     return {name: value.to(torch.float16) for name, value in vae.state_dict().items() if value.is_floating_point()}
 
 
-def wan_weights() -> Weights:
+def wan_vae() -> Weights:
     """Wan's VAE, for single frames."""
     import torch
     from backend.nn.wan_vae import WanVAE
@@ -612,20 +636,20 @@ def wan_weights() -> Weights:
     with empty_modules():
         vae = WanVAE(base_dim=16, z_dim=16, temporal_downsample=[False, True, True])
     draw_all(vae, "vae.", VAE_SEED)
-    format = Wan21()
+    space = Wan21()
     with torch.inference_mode():
         means = vae.encode(_picture()[:1, :, None])
-        vae.conv1.weight *= format.latents_std.mean() / means.std()
+        vae.conv1.weight *= space.latents_std.mean() / means.std()
         latent = torch.randn((1, 16, 1, 8, 8), generator=torch.Generator().manual_seed(0))
         vae.decoder.head[-1].bias[:] = 0
-        vae.decoder.head[-1].weight *= 0.5 / vae.decode(format.process_out(latent)).std()
+        vae.decoder.head[-1].weight *= 0.5 / vae.decode(space.process_out(latent)).std()
     return {name: value.to(torch.float16) for name, value in vae.state_dict().items()}
 
 
 VAES: dict[str, Callable[[], Weights]] = {
-    "flow-flux-vae": kl_weights,
-    "flow-flux2-vae": lambda: kl_weights(flux2=True),
-    WAN_VAE: wan_weights,
+    "flow-flux-vae": flux_vae,
+    "flow-flux2-vae": flux2_vae,
+    WAN_VAE: wan_vae,
 }
 
 
@@ -651,7 +675,7 @@ def write_all(out: Path, names: Iterable[str] = NAMES) -> None:
     """Write the checkpoints of these names, and the text encoders and VAEs that belong to them."""
     for name in names:
         family = FAMILIES[name.partition("-")[0]]
-        make = mugen_weights if family.engine == "Mugen" else transformer_weights
+        make = transformer_weights if family.config else sdxl_weights
         seed = 1 + NAMES.index(name)
         write(out / "Stable-diffusion" / f"{name}.safetensors", lambda make=make, f=family, s=seed: make(f, s))
         for text in family.text_encoders:

@@ -4,7 +4,8 @@ Forge Neo takes the sizes of text encoders and VAEs, and some of a transformer, 
 that it would load has some gigabytes. Here every component is built with the depths and widths that its weights have,
 so that small files can be loaded. A file of the published size gives the published sizes.
 
-A text encoder with a small vocabulary gets a token modulo the vocabulary; the tokenizers stay what they are.
+A text encoder with a small vocabulary gets a token modulo the vocabulary; the tokenizers stay what they are. Klein's
+texts, whose padding would take most of a small picture's time, are padded to fewer tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,7 @@ import torch
 import transformers
 from backend import loader
 from backend.nn.llm import llama, qwen_vl
+from backend.text_processing.klein_engine import KleinTextProcessingEngine
 from diffusers.configuration_utils import ConfigMixin
 
 Weights = Mapping[str, torch.Tensor]
@@ -27,6 +30,7 @@ Weights = Mapping[str, torch.Tensor]
 LLM_CONFIGS = ("Qwen3_06BConfig", "Qwen3_4BConfig", "Qwen3_8BConfig", "Qwen3VL_4BConfig", "Qwen25_7BVLI_Config")
 HEAD = {"Gemma2_2B_Config": 256, **dict.fromkeys(LLM_CONFIGS, 128)}
 EMBEDDINGS = ("embed_tokens", "shared", "token_embedding")
+KLEIN_TOKENS = 64
 
 
 def shape(weights: Weights, end: str) -> tuple[int, ...]:
@@ -207,6 +211,13 @@ BUILT: dict[str, Callable[[Weights], Iterator[Any]]] = {
 }
 
 
+def with_words(component: str, folder: str) -> tuple[str, str]:
+    """Where a tokenizer of T5 is: Chroma's folder can lack its words, which are those of Flux."""
+    if any(Path(folder, component, name).exists() for name in ("tokenizer.json", "spiece.model")):
+        return component, folder
+    return "tokenizer_2", str(Path(loader.HF, "black-forest-labs", "FLUX.1-dev"))
+
+
 def as_large_as_its_file(load: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the function that loads one component."""
 
@@ -214,6 +225,8 @@ def as_large_as_its_file(load: Callable[..., Any]) -> Callable[..., Any]:
     def loaded(
         guess: Any, component_name: str, lib_name: str, cls_name: str, repo_path: str, state_dict: Weights | None
     ) -> Any:
+        if cls_name == "T5TokenizerFast":
+            component_name, repo_path = with_words(component_name, repo_path)
         if state_dict and cls_name in TRANSFORMERS:
             guess.unet_config.update(TRANSFORMERS[cls_name](state_dict))
         with ExitStack() as patches:
@@ -228,3 +241,17 @@ def as_large_as_its_file(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 loader.load_huggingface_component = as_large_as_its_file(loader.load_huggingface_component)
+
+
+def with_less_padding(make: Callable[..., None]) -> Callable[..., None]:
+    """Wrap what makes Klein's text engine."""
+
+    @functools.wraps(make)
+    def made(self: KleinTextProcessingEngine, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        self.min_length = KLEIN_TOKENS
+
+    return made
+
+
+KleinTextProcessingEngine.__init__ = with_less_padding(KleinTextProcessingEngine.__init__)
