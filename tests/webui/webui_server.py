@@ -106,9 +106,10 @@ def encode_picture(pixels: np.ndarray) -> str:
 class WebUI:
     """One WebUI process, with a data directory of its own.
 
-    `checkpoints` is a folder whose files are linked into the model folder, and `folders` are others of models; the parts of `extension` are linked into a
-    folder of the extension folder, which is absent if None; `probe` adds the tests' own, `more` others by their names. `page` serves the page besides
-    the API, and `api` the API besides the page.
+    `checkpoints` is a folder whose files are linked into the model folder, and `folders` are others of models; the
+    parts of `extension` are linked into a folder of the extension folder, which is absent if None; `probe` adds the
+    tests' own, `more` others by their names. `page` serves the page besides the API, and `api` the API besides the
+    page.
     """
 
     def __init__(
