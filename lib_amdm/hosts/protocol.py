@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
 from ..comodels.cache import InMemory
 from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a pass ran beside the main model.
+
+    steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
+    co-models took of `pass_seconds`.
+    """
+
+    steps: int
+    pass_steps: int
+    evaluations: Sequence[tuple[str, int]]
+    seconds: float
+    pass_seconds: float
 
 
 class HostRun(Protocol):
@@ -30,8 +46,8 @@ class HostRun(Protocol):
     def titles(self) -> Mapping[int, str]:
         """The checkpoint that each slot ran, as the host's list names it."""
 
-    def finish(self, pool_limit: int) -> bool:
-        """After the pass, however it ended; returns whether a co-model or the main adapter was run."""
+    def finish(self, pool_limit: int) -> Ran | None:
+        """After the pass, however it ended; None where neither a co-model nor the main adapter was run."""
 
 
 class Lists(Protocol):

@@ -237,7 +237,7 @@ class EngineLoader(ABC):
                 refuse_code(filename)
             if _may_bring_texts(info.filename):
                 return (*self._split(info.filename, additional), False)
-            parts, guess = self._split(info.filename, [])
+            parts, guess = self._without_texts(info.filename, additional)
             if self.kind_of(guess) is type(main):
                 return parts, guess, True
             return (*self._split(info.filename, additional), False)
@@ -245,6 +245,14 @@ class EngineLoader(ABC):
             raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
+
+    def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
+        """What a file is, if possible without reading the user's text encoders too, the larger part of most models."""
+        try:
+            return self._split(filename, [])
+        except (AttributeError, KeyError, TypeError):
+            # of some kinds the hosts look for the text encoder's weights (Chroma)
+            return self._split(filename, additional)
 
     def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
         return self.host.split_state_dict(filename, additional_state_dicts=additional)
