@@ -134,5 +134,41 @@ class Runner(Protocol):
         """Show `text` with the finished picture."""
 
 
-class Host(Page, Callbacks, Runner, Protocol):
+Pictures = list[tuple[Any, str]]
+"""Pictures, as PIL has them, with their infotexts."""
+
+
+class Drawing(Protocol):
+    """Pictures drawn again beside those that were asked for."""
+
+    def checkpoint_title(self, name: str) -> str | None: ...
+
+    def is_inner(self, p: Any) -> bool: ...
+
+    def runs_a_script(self, p: Any) -> bool:
+        """True where a script chosen below the panels draws these pictures, such as a plot."""
+
+    def kept(self, p: Any) -> Any:
+        """A copy of a processing object from before its start."""
+
+    def drawn_again(
+        self, before: Any, p: Any, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
+    ) -> Any:
+        """A processing object for the pictures of `p` with these; "" and 0 for those of `p`. before: see `kept`."""
+
+    def draw(self, p: Any) -> Pictures: ...
+
+    def pictures_of(self, processed: Any) -> Pictures:
+        """A result's single pictures."""
+
+    def grid(self, p: Any, columns: Sequence[tuple[str, Sequence[Any]]]) -> Any:
+        """Pictures in columns with captions."""
+
+    def expect_rounds(self, p: Any, rounds: int) -> None:
+        """Let the progress count so many rounds of the request's pictures."""
+
+    def is_interrupted(self) -> bool: ...
+
+
+class Host(Page, Callbacks, Runner, Drawing, Protocol):
     """A WebUI."""

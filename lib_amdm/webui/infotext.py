@@ -49,7 +49,8 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
     entries = {}
     for number, spec in flat(len(settings.co_models)):
         adapter = named.co_models[number - 1].adapter_settings if number else named.main_adapter
-        if (number and number not in ran) or (spec.part is Part.ADAPTER and not adapter.used):
+        beside = not spec.shapes_picture or (number and number not in ran)
+        if beside or (spec.part is Part.ADAPTER and not adapter.used):
             continue
         value = named.value(number, spec)
         if isinstance(spec, PictureSpec):
@@ -101,7 +102,7 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
     _warn_of_lost_slots(params, slots)
     for slot, spec in flat(slots):
         label = infotext_label(slot, spec)
-        if label not in skipped:
+        if label not in skipped and spec.shapes_picture:
             params.setdefault(label, as_text(spec.shown(spec.default)))
             if isinstance(spec, ListedSpec) and params[label] not in ("", *spec.words):
                 # an unknown name stays, so that the run can name it
