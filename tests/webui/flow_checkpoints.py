@@ -69,8 +69,9 @@ class Family:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """What the user chooses as "VAE / Text Encoder"."""
-        return tuple(f"{name}.safetensors" for name in (*self.text_encoders, *((self.vae,) if self.vae else ())))
+        """What the user chooses as "VAE / Text Encoder": paths in the WebUI's folder of models."""
+        texts = tuple(f"text_encoder/{name}.safetensors" for name in self.text_encoders)
+        return (*texts, f"VAE/{self.vae}.safetensors") if self.vae else texts
 
 
 # what each is told about itself, in the words of the class; the rest is in the WebUI's own detection
