@@ -69,8 +69,9 @@ class Family:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """What the user chooses as "VAE / Text Encoder"."""
-        return tuple(f"{name}.safetensors" for name in (*self.text_encoders, *((self.vae,) if self.vae else ())))
+        """What the user chooses as "VAE / Text Encoder": paths in the WebUI's folder of models."""
+        texts = tuple(f"text_encoder/{name}.safetensors" for name in self.text_encoders)
+        return (*texts, f"VAE/{self.vae}.safetensors") if self.vae else texts
 
 
 # what each is told about itself, in the words of the class; the rest is in the WebUI's own detection
@@ -351,6 +352,7 @@ def transformer_weights(family: Family, seed: int) -> Weights:
     with empty_modules():
         model, last = _transformer(family)
     draw_all(model, family.prefix, seed)
+    slow_down(model, family)
     scale = 0.8 / samples(model, family)[""].std()
     layer = model.get_submodule(last)
     layer.weight *= scale
@@ -363,6 +365,29 @@ def transformer_weights(family: Family, seed: int) -> Weights:
             name: draw(name, shape, seed) for name, shape in adapter_shapes(f"{family.prefix}llm_adapter.").items()
         }
     return {name: value.to(torch.bfloat16) for name, value in weights.items()}
+
+
+TIMES = {
+    **dict.fromkeys(("Flux", "Flux2"), "time_in.in_layer"),
+    "Chroma": "distilled_guidance_layer.in_proj",
+    "ZImage": "t_embedder.mlp.0",
+    "QwenImage": "time_text_embed.timestep_embedder.linear_1",
+    "Krea2": "tmlp.0",
+    **dict.fromkeys(("Mugen", "StableDiffusionXL"), "time_embed.0"),
+}
+"""The first layer after the waves of a time that is counted in thousands."""
+
+
+def slow_down(model: torch.nn.Module, family: Family) -> None:
+    """Let a model see of the time's waves the slow ones: a trained one does not change all with every thousandth."""
+    import torch
+
+    if family.engine not in TIMES:
+        return
+    weight = model.get_submodule(TIMES[family.engine]).weight
+    half = 8 if family.engine == "Chroma" else weight.shape[1] // 2
+    share = 1 / (1 + (100 * 10000 ** (-torch.arange(half) / half)) ** 2)
+    weight[:, : 2 * half] *= (share / share.square().mean().sqrt()).repeat(2)
 
 
 def published(name: str) -> str:
@@ -420,7 +445,12 @@ SDXL = {
     "num_head_channels": 64,
     "use_checkpoint": False,
 }
-SDXL_GAINS = ("attn2.to_q.weight", "attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight")
+SDXL_GAINS = (
+    # its many blocks would let a difference in the last bit grow to another picture
+    *((f"{name}.weight", 0.3) for name in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2", "proj_out", "out_layers.3")),
+    *((f"attn2.{name}.weight", 2.0) for name in ("to_q", "to_k", "to_v")),
+    *((f"{name}.weight", 2.0) for name in ("time_embed.0", "time_embed.2", "emb_layers.1")),
+)
 
 
 def sdxl_weights(family: Family, seed: int) -> Weights:
@@ -432,8 +462,8 @@ def sdxl_weights(family: Family, seed: int) -> Weights:
         unet = IntegratedUNet2DConditionModel(in_channels=family.channels, out_channels=family.channels, **SDXL)
     draw_all(unet, family.prefix, seed)
     for name, parameter in unet.named_parameters():
-        if name.endswith(SDXL_GAINS):
-            parameter.data *= 2.5
+        parameter.data *= next((gain for end, gain in SDXL_GAINS if name.endswith(end)), 1.0)
+    slow_down(unet, family)
     unet.out[-1].weight *= 0.8 / samples(unet, family)[""].std()
     report(unet, family)
     weights = {family.prefix + name: value for name, value in unet.state_dict().items()}
