@@ -56,17 +56,24 @@ class FlowWebUI(WebUI):
         self._link_extension(SIZES.name, SIZES)
 
     @staticmethod
-    def _modules(data: Path, checkpoint: str) -> list[str]:
-        """The whole paths of what belongs to a checkpoint, in the order that Forge Neo puts them into."""
-        family = FAMILIES[checkpoint.partition("-")[0]]
-        return sorted(str(data / "models" / module) for module in family.modules)
+    def _modules(data: Path, checkpoint: str, beside: str = "") -> list[str]:
+        """The whole paths of what belongs to a checkpoint, and of the text encoders of another, in the order that Forge
+        Neo puts them into."""
+        modules = set(FAMILIES[checkpoint.partition("-")[0]].modules)
+        if beside:
+            other = FAMILIES[beside.partition("-")[0]]
+            modules |= {module for module in other.modules if module.startswith("text_encoder/")}
+        return sorted(str(data / "models" / module) for module in modules)
 
     def request(
         self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
     ) -> dict[str, Any]:
-        """As of every WebUI; what belongs to the checkpoint is chosen with it."""
+        """As of every WebUI; what belongs to the checkpoint is chosen with it, and the text encoders of the one that a
+        parameter `beside` names."""
         # the automatic schedule ends twice at the level of no noise with those in SDXL's names, and draws black
-        request = super().request(checkpoint, {"scheduler": "Simple", **parameters}, picture)
+        told = {"scheduler": "Simple", **parameters}
+        beside = told.pop("beside", "")
+        request = super().request(checkpoint, told, picture)
         if checkpoint:
-            request["override_settings"]["forge_additional_modules"] = self._modules(self.data, checkpoint)
+            request["override_settings"]["forge_additional_modules"] = self._modules(self.data, checkpoint, beside)
         return request

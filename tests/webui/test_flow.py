@@ -6,26 +6,22 @@ loader, and with the extension `flow_sizes` that lets the host build models as s
 
 from __future__ import annotations
 
-import hashlib
 import math
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from . import flow_checkpoints
-from .conftest import HERE, Start, _locked
+from .conftest import REPOSITORY
 from .flow_checkpoints import FAMILIES
+from .flow_webui import FlowWebUI
 from .hosts import Host
 from .probed import OPTIONS, Drawn, Probed, distance, settings, slot
-from .webui_server import WebUI, offline_environment
 
 STEPS = 4
 CLOSE = 1e-4
-SIMPLE = {"scheduler": "Simple", "steps": STEPS}
 MEGABYTE = 2**20
 SHIFT_OF_FLUX = math.exp(1.15)
 ACROSS = (
@@ -42,60 +38,17 @@ ACROSS = (
 """Families of the same latents: a main model, a co-model, and the shift at which both have the same noise levels."""
 
 
-@pytest.fixture(scope="session")
-def flow_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models as the host has them; made once, until the recipe or the host changes."""
-    if not webui_host.flow_families:
-        pytest.skip(f"{webui_host.name} has no flow models that AMDM runs")
-    script = HERE / "flow_checkpoints.py"
-    key = f"{webui_host.directory()}\n{webui_host.python()}\n".encode() + script.read_bytes()
-    folder = tmp_path_factory.getbasetemp().parent / f"flow-{hashlib.sha256(key).hexdigest()[:12]}"
-    with _locked(folder.with_suffix(".lock")):
-        if not (folder / "complete").exists():
-            names = [name for name in flow_checkpoints.NAMES if name.split("-")[0] in webui_host.flow_families]
-            made = subprocess.run(
-                [webui_host.python(), str(script), "--out", str(folder), "--only", *names, *webui_host.cpu_flags],
-                cwd=webui_host.directory(),
-                env=offline_environment(folder / "hub"),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            assert made.returncode == 0, made.stdout[-4000:]
-            (folder / "complete").touch()
-    return folder
-
-
 class Flowing(Probed):
-    """Draws with flow checkpoints, named by family and letter, and the modules that these need."""
+    """Draws with flow checkpoints, named by family and letter."""
 
-    def __init__(self, server: WebUI) -> None:
+    def __init__(self, server: FlowWebUI) -> None:
         super().__init__(server)
         self.kept: dict[Any, Drawn] = {}
 
-    def modules(self, *names: str) -> list[str]:
-        files = [file for name in names for file in FAMILIES[name.partition("-")[0]].modules]
-        folders = {"vae": "VAE", "text": "text_encoder"}
-        paths = []
-        for file in dict.fromkeys(files):
-            folder = folders["vae" if file.endswith("vae.safetensors") else "text"]
-            paths.append(str(self.server.data / "models" / folder / file))
-        return paths
+    def of(self, main: str, amdm: Any = None, beside: str = "", **parameters: Any) -> Drawn:
+        return self.draw(amdm, **asked(main, beside, parameters))
 
-    def of(self, main: str, amdm: Any = None, beside: str | None = None, **parameters: Any) -> Drawn:
-        return self.draw(amdm, **self.asked(main, beside, parameters))
-
-    def asked(self, main: str, beside: str | None, parameters: dict[str, Any]) -> dict[str, Any]:
-        overridden = {"forge_additional_modules": self.modules(main, *([beside] if beside else []))}
-        return {
-            "checkpoint": main,
-            "override_settings": overridden,
-            "override_settings_restore_afterwards": False,
-            **SIMPLE,
-            **parameters,
-        }
-
-    def plain(self, main: str, beside: str | None = None, **parameters: Any) -> Drawn:
+    def plain(self, main: str, beside: str = "", **parameters: Any) -> Drawn:
         """The main model's own picture, drawn once."""
         key = (main, beside, *sorted(parameters.items()))
         if key not in self.kept:
@@ -103,24 +56,19 @@ class Flowing(Probed):
         return self.kept[key]
 
 
-def started(start_webui: Start, flow_dir: Path, **keywords: Any) -> Flowing:
-    server = start_webui(
-        checkpoints=flow_dir / "Stable-diffusion",
-        first_checkpoint="flux-a.safetensors",
-        probe=True,
-        options=OPTIONS,
-        more={"flow-sizes": HERE / "flow_sizes"},
-        folders={name: flow_dir / name for name in ("text_encoder", "VAE")},
-        **keywords,
-    )
-    return Flowing(server)
+def asked(main: str, beside: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's parameters. beside: a co-model whose text encoder is chosen too."""
+    kept = {"override_settings_restore_afterwards": False}
+    return {"checkpoint": main, "beside": beside, "steps": STEPS, **kept, **parameters}
 
 
 @pytest.fixture(scope="module")
-def flowing(start_webui: Start, flow_dir: Path) -> Iterator[Flowing]:
-    drawing = started(start_webui, flow_dir)
-    yield drawing
-    drawing.server.stop()
+def flowing(webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flowing]:
+    told = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
+    with FlowWebUI(
+        webui_host, tmp_path_factory.mktemp("flowing"), models=flow_models, first="flux-a", **told
+    ) as server:
+        yield Flowing(server)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -201,7 +149,7 @@ def test_families_of_the_same_latents_go_together(
 def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_host: Host) -> None:
     if "lumina" not in webui_host.flow_families:
         pytest.skip(f"{webui_host.name} has no lumina")
-    failed = flowing.fail(settings(slot("lumina-b")), **flowing.asked("flux-a", None, {}))
+    failed = flowing.fail(settings(slot("lumina-b")), **asked("flux-a", "", {}))
     assert 'AMDM slot 1: "lumina-b.safetensors" has no text encoder' in failed.message
     assert "VAE / Text Encoder" in failed.message
     assert np.array_equal(flowing.of("flux-a").picture, flowing.plain("flux-a").picture)
@@ -213,7 +161,7 @@ def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_h
 def test_other_latents_are_refused_by_name(flowing: Flowing, webui_host: Host, main: str, co: str) -> None:
     if not {main, co} <= set(webui_host.flow_families):
         pytest.skip(f"{webui_host.name} has not both {main} and {co}")
-    failed = flowing.fail(settings(slot(f"{co}-b")), **flowing.asked(f"{main}-a", f"{co}-b", {}))
+    failed = flowing.fail(settings(slot(f"{co}-b")), **asked(f"{main}-a", "", {}))
     assert f'"{co}-b.safetensors" is' in failed.message and f'"{main}-a.safetensors" is' in failed.message
     assert failed.report["denoiser"] == 0
 
@@ -244,16 +192,16 @@ def test_from_a_picture(flowing: Flowing, masked: bool) -> None:
         mask = np.zeros((64, 64, 3), dtype=np.uint8)
         mask[:, :32] = 255
         more |= {"mask": mask, "mask_blur": 0, "inpainting_fill": 1}
-    plain = flowing.draw(None, **flowing.asked("flux-a", None, more)).latent
-    mirror = flowing.draw(same("flux-a"), **flowing.asked("flux-a", None, more)).latent
+    plain = flowing.draw(None, **asked("flux-a", "", more)).latent
+    mirror = flowing.draw(same("flux-a"), **asked("flux-a", "", more)).latent
     assert distance(mirror, plain) < CLOSE * max(1, np.abs(plain).max())
-    own = flowing.draw(None, **flowing.asked("flux-b", None, more)).latent
-    drawn = flowing.draw(alone("flux-b"), **flowing.asked("flux-a", None, more)).latent
+    own = flowing.draw(None, **asked("flux-b", "", more)).latent
+    drawn = flowing.draw(alone("flux-b"), **asked("flux-a", "", more)).latent
     assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
 
 
 def test_samplers_by_timesteps_are_refused_by_name(flowing: Flowing, webui_host: Host) -> None:
-    failed = flowing.fail(settings(slot("flux-b")), **flowing.asked("flux-a", None, {"sampler_name": "DDIM"}))
+    failed = flowing.fail(settings(slot("flux-b")), **asked("flux-a", "", {"sampler_name": "DDIM"}))
     assert '"DDIM" goes by timesteps' in failed.message and "flux-a.safetensors" in failed.message
 
 
@@ -274,11 +222,12 @@ def test_the_main_checkpoint_as_its_own_co_model_with_every_sampler(
     assert distance(drawn, plain) < CLOSE * max(1, np.abs(plain).max())
 
 
-def test_off_is_the_bare_webui(start_webui: Start, flow_dir: Path, flowing: Flowing, webui_host: Host) -> None:
-    bare = started(start_webui, flow_dir, extension=None)
-    try:
+def test_off_is_the_bare_webui(
+    webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory, flowing: Flowing
+) -> None:
+    folder = tmp_path_factory.mktemp("bare")
+    with FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", probe=True, options=OPTIONS) as server:
+        bare = Flowing(server)
         for name in webui_host.flow_families:
             picture = flowing.of(f"{name}-a", settings(enabled=False)).picture
             assert np.array_equal(bare.of(f"{name}-a").picture, picture), name
-    finally:
-        bare.server.stop()

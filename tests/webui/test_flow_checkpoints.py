@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from . import flow_webui
 from .flow_checkpoints import FAMILIES
 from .flow_webui import FlowWebUI
 from .hosts import Host
 
 DRAWING = {"steps": 4, "cfg_scale": 1}
-
-
-@pytest.fixture(scope="module")
-def flow_models(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the checkpoints; they are made once, until the recipe or the WebUI changes."""
-    if webui_host.name != "neo":
-        pytest.skip("only Forge Neo knows these families")
-    key = f"{webui_host.directory()}\n{webui_host.python()}\n".encode() + flow_webui.SCRIPT.read_bytes()
-    folder = tmp_path_factory.getbasetemp().parent / f"flow-{hashlib.sha256(key).hexdigest()[:12]}"
-    folder.mkdir(exist_ok=True)
-    return flow_webui.make(webui_host, folder)
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,9 @@ def encode_picture(pixels: np.ndarray) -> str:
 class WebUI:
     """One WebUI process, with a data directory of its own.
 
-    `checkpoints` is a folder whose files are linked into the model folder, and `folders` are others of models; the
-    parts of `extension` are linked into a folder of the extension folder, which is absent if None; `probe` adds the
-    tests' own, `more` others by their names. `page` serves the page besides the API, and `api` the API besides the
-    page.
+    `checkpoints` is a folder whose files are linked into the model folder; the parts of `extension` are linked into a
+    folder of the extension folder, which is absent if None; `probe` adds the tests' own. `page` serves the page besides
+    the API, and `api` the API besides the page.
     """
 
     def __init__(
@@ -121,8 +120,6 @@ class WebUI:
         first_checkpoint: str = "alpha.safetensors",
         extension: Path | None = None,
         probe: bool = False,
-        more: Mapping[str, Path] | None = None,
-        folders: Mapping[str, Path] | None = None,
         page: bool = False,
         api: bool = True,
         arguments: Sequence[str] = (),
@@ -145,8 +142,7 @@ class WebUI:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.auth = login
-        extensions = {EXTENSION_NAME: extension, f"{EXTENSION_NAME}-probe": PROBE if probe else None, **(more or {})}
-        self._lay_out({"Stable-diffusion": checkpoints, **(folders or {})}, extensions)
+        self._lay_out(checkpoints, {EXTENSION_NAME: extension, f"{EXTENSION_NAME}-probe": PROBE if probe else None})
 
     # ---- files ----
 
@@ -160,14 +156,12 @@ class WebUI:
         """Everything the process has written."""
         return self.data / "server.log"
 
-    def _lay_out(self, models: Mapping[str, Path | None], extensions: Mapping[str, Path | None]) -> None:
+    def _lay_out(self, checkpoints: Path | None, extensions: Mapping[str, Path | None]) -> None:
+        self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
         (self.data / "extensions").mkdir(exist_ok=True)
-        for name, source in models.items():
-            folder = self.data / "models" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in sorted(source.iterdir()) if source else ():
-                if file.is_file():
-                    (folder / file.name).symlink_to(file)
+        for file in sorted(checkpoints.iterdir()) if checkpoints else ():
+            if file.is_file():
+                (self.checkpoint_folder / file.name).symlink_to(file)
         for name, extension in extensions.items():
             if extension:
                 self._link_extension(name, extension)
