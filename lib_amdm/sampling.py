@@ -35,6 +35,8 @@ LEAST_SHARE = 0.25
 """The share of the steps that is mixed by default where all of them lie lower (img2img)."""
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
+NOISE_ALONE = 20.0
+"""The noise to signal above which a latent shows nothing of its picture: all such levels are one for the spread."""
 EVALUATIONS, NOISY_EVALUATIONS = 4, 7
 """The defaults; a sampler that adds noise in every step makes a difference stale sooner."""
 
@@ -188,7 +190,7 @@ def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
     if not 0 < evaluations < steps:
         return list(range(steps))
     # pure noise and none have no logarithm: the first counts as a high level, the last as one more step
-    depths = [-math.log(min(level.ratio, 1e3)) for level in levels[: steps + 1] if level.sigma]
+    depths = [-math.log(min(level.ratio, NOISE_ALONE)) for level in levels[: steps + 1] if level.sigma]
     end = depths[steps] if len(depths) > steps else depths[-1] + (depths[-1] - depths[0]) / (steps - 1)
     chosen: list[int] = []
     for number in range(evaluations):

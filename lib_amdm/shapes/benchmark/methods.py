@@ -325,7 +325,22 @@ def alone_row(name: str) -> Method:
     return Method(f"`{name}` alone", "told its own dialect", partial(alone, name=name))
 
 
-FLOW_METHODS = {name: alone_row(name) for name in FLOW_OF}
+FLOW_MAIN, FLOW_OTHER = FLOW_OF
+FLOW_BEST = mixing(FLOW_OTHER, steps=AUTO, evaluations=4, gamma=0.5, co_eta=0.0)
+FLOW_METHODS: dict[str, Method] = {
+    **{name: alone_row(name) for name in FLOW_OF},
+    "flow-average": Method("two predictions averaged", "all steps", partial(average, names=tuple(FLOW_OF))),
+    **{
+        f"flow-amdm-e{count or 'all'}": amdm_row("AMDM", replace(FLOW_BEST, evaluations=count), FLOW_MAIN)
+        for count in (3, 4, 5, 0)
+    },
+    **{
+        f"flow-amdm-{rule}": amdm_row("AMDM with a pull", pulled(FLOW_BEST, rule), FLOW_MAIN)
+        for rule in ("relative", "norm", "own")
+    },
+    "flow-amdm-eps": amdm_row("AMDM, an eps co-model", BEST, FLOW_MAIN),
+    "eps-amdm-flow": amdm_row("AMDM, a flow co-model", FLOW_BEST),
+}
 """Rows that are not in the table: their checkpoints are not among the bundled ones."""
 METHODS: dict[str, Method] = {
     **{name: alone_row(name) for name in THREE},
