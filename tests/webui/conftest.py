@@ -84,13 +84,17 @@ def checkpoint_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def flow_models(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the checkpoints; they are made once, until the recipe or the WebUI changes."""
+    """A folder of the flow checkpoints; Forge Neo makes them once, until the recipe or the WebUI changes."""
     if not webui_host.flow_families:
         pytest.skip(f"{webui_host.name} has no flow models that AMDM runs")
-    key = f"{webui_host.directory()}\n{webui_host.python()}\n".encode() + flow_webui.SCRIPT.read_bytes()
+    maker = HOSTS["neo"]
+    if maker.directory() is None:
+        pytest.skip(f"the flow checkpoints are made by Forge Neo, and {maker.directory_variable} does not name one")
+    key = f"{maker.directory()}\n{maker.python()}\n".encode() + flow_webui.SCRIPT.read_bytes()
     folder = tmp_path_factory.getbasetemp().parent / f"flow-{hashlib.sha256(key).hexdigest()[:12]}"
     folder.mkdir(exist_ok=True)
-    return flow_webui.make(webui_host, folder)
+    with _locked(folder.with_suffix(".lock")):
+        return flow_webui.make(maker, folder, [f"{name}-{each}" for name in webui_host.flow_families for each in "ab"])
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,7 @@ FORGE = Host(
     sizes="guessed",
     low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
+    flow_families=("flux", "schnell", "chroma"),
     lacks={
         **BY_ITSELF,
         **TOGETHER,

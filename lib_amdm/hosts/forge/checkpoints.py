@@ -23,6 +23,8 @@ FAMILIES = {
     "StableDiffusionXLRefiner": "SDXL",
 }
 """Kinds of engines whose networks predict eps or v, in a user's words."""
+CHROMAS_OWN = "distilled_guidance_layer.layers.0.in_layer.bias"
+"""A weight that of these families only a Chroma has."""
 OTHERS = {"StableDiffusion3": "SD3"}
 """Other kinds; those that are not here (Flux, Chroma) are called so already."""
 
@@ -49,7 +51,21 @@ class ForgeLoader(EngineLoader):
         return (*additional_modules(), str(dynamic_args.get("forge_unet_storage_dtype")), dynamic_args["embedding_dir"])
 
     def kind_of(self, guess: Any) -> type | None:
+        if guess.huggingface_repo == "Chroma":
+            return loader.Chroma
         return next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)
+
+    def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
+        parts, guess = super()._split(filename, additional)
+        chroma = getattr(loader, "GuessChroma", None)
+        if chroma is not None and CHROMAS_OWN in (parts.get("transformer") or {}):
+            # where Forge's list of kinds has no Chroma, its loader makes one of what is taken for a Flux
+            guess.huggingface_repo = chroma.huggingface_repo
+            guess.unet_config.update(chroma.unet_extra_config)
+            for name in chroma.unet_remove_config:
+                guess.unet_config.pop(name, None)
+            parts["text_encoder"] = parts.pop("text_encoder_2", {})
+        return parts, guess
 
     def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family:
         return family(kind, guess, guess.model_type.name in ("FLOW", "FLUX"))

@@ -1,7 +1,7 @@
-"""A test-only extension for Forge Neo: models are as large as their files.
+"""A test-only extension for Forge Neo and Forge: models are as large as their files.
 
-Forge Neo takes the sizes of text encoders and VAEs, and some of a transformer, from the published models: the smallest
-that it would load has some gigabytes. Here every component is built with the depths and widths that its weights have,
+The hosts take the sizes of text encoders and VAEs, and some of a transformer, from the published models: the smallest
+that they would load has some gigabytes. Here every component is built with the depths and widths that its weights have,
 so that small files can be loaded. A file of the published size gives the published sizes.
 
 A text encoder with a small vocabulary gets a token modulo the vocabulary; the tokenizers stay what they are. Klein's
@@ -21,9 +21,14 @@ from unittest import mock
 import torch
 import transformers
 from backend import loader
-from backend.nn.llm import llama, qwen_vl
-from backend.text_processing.klein_engine import KleinTextProcessingEngine
 from diffusers.configuration_utils import ConfigMixin
+
+try:
+    from backend.nn.llm import llama, qwen_vl
+    from backend.text_processing.klein_engine import KleinTextProcessingEngine
+except ImportError:
+    # Forge has none of the families that need these
+    llama = qwen_vl = KleinTextProcessingEngine = None
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -164,6 +169,23 @@ def chroma(weights: Weights) -> dict[str, Any]:
     }
 
 
+def flux_of_forge(weights: Weights) -> dict[str, Any]:
+    width = shape(weights, "img_in.weight")[0]
+    return {
+        "hidden_size": width,
+        "num_heads": width // 128,
+        "depth": count(weights, "double_blocks"),
+        "depth_single_blocks": count(weights, "single_blocks"),
+        "context_in_dim": shape(weights, "txt_in.weight")[1],
+    }
+
+
+def chroma_of_forge(weights: Weights) -> dict[str, Any]:
+    found = chroma(weights)
+    names = {"hidden_dim": "guidance_hidden_dim", "out_dim": "guidance_out_dim", "n_layers": "guidance_n_layers"}
+    return {**flux_of_forge(weights), **{names[name]: size for name, size in found.items()}}
+
+
 def next_dit(weights: Weights) -> dict[str, Any]:
     inner, width = shape(weights, "layers.0.feed_forward.w1.weight")
     # the product is rounded up to a multiple of 256
@@ -201,6 +223,8 @@ TRANSFORMERS = {
     "Krea2Transformer2DModel": krea2,
     "CosmosTransformer3DModel": anima,
 }
+if llama is None:
+    TRANSFORMERS |= {"FluxTransformer2DModel": flux_of_forge, "ChromaTransformer2DModel": chroma_of_forge}
 BUILT: dict[str, Callable[[Weights], Iterator[Any]]] = {
     "T5EncoderModel": of_t5,
     **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection"), of_clip),
@@ -247,11 +271,12 @@ def with_less_padding(make: Callable[..., None]) -> Callable[..., None]:
     """Wrap what makes Klein's text engine."""
 
     @functools.wraps(make)
-    def made(self: KleinTextProcessingEngine, *args: Any, **kwargs: Any) -> None:
+    def made(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         self.min_length = KLEIN_TOKENS
 
     return made
 
 
-KleinTextProcessingEngine.__init__ = with_less_padding(KleinTextProcessingEngine.__init__)
+if KleinTextProcessingEngine is not None:
+    KleinTextProcessingEngine.__init__ = with_less_padding(KleinTextProcessingEngine.__init__)
