@@ -11,6 +11,7 @@ from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
+from ...adapters.base import AdapterInfo
 from ...comodels.cache import InMemory
 from ...comodels.file_list import readable
 from .backend import Backend
@@ -55,6 +56,9 @@ class WebUIHost:
 
     def adapter_title(self, name: str) -> str | None:
         return self.kept.adapters.files.title(name)
+
+    def adapter_info(self, name: str) -> AdapterInfo | None:
+        return self.kept.adapters.info(name)
 
     def refresh_adapters(self) -> None:
         self.kept.adapters.refresh()
