@@ -59,7 +59,7 @@
         return COLOURS[first % COLOURS.length];
     }
 
-    // The numbers of the boxes from the lowest to the topmost: a small one lies above a large one, so that none is hidden.
+    // The numbers of the boxes from the lowest to the topmost: a small one lies above a large one, never under it.
     function stacked(regions) {
         const drawn = regions.map((region, n) => n).filter(n => regions[n].box);
         return drawn.sort((a, b) => area(regions[b].box) - area(regions[a].box) || a - b);
@@ -112,7 +112,8 @@
             this.drawBoxes(regions, selected, from);
             const shown = actions.map((action, index) => ({...action, index}));
             if (pending) shown.push({...pending, action: "…", index: -1});
-            this.drawActions(shown.filter(each => regions[each.subject]?.box && regions[each.object]?.box), regions, selected);
+            const between = ({subject, object}) => regions[subject]?.box && regions[object]?.box;
+            this.drawActions(shown.filter(between), regions, selected);
             this.drawPointer(from === null ? null : regions[from]?.box, pointer);
             this.ghost.hidden = !ghost;
             if (ghost) place(this.ghost, ghost);
@@ -124,9 +125,11 @@
         drawBoxes(regions, selected, from) {
             const order = stacked(regions);
             const drawn = regions.map((region, n) => n).filter(n => regions[n].box);
-            count(this.boxes, drawn.length, this.element, () => make(
-                "div", {className: "amdm-box", tabIndex: 0, attributes: {role: "option"}}, make("span", {className: "amdm-label"})
-            ));
+            const another = {className: "amdm-box", tabIndex: 0, attributes: {role: "option"}};
+            count(
+                this.boxes, drawn.length, this.element,
+                () => make("div", another, make("span", {className: "amdm-label"}))
+            );
             drawn.forEach((n, i) => {
                 const [element, {phrase, box}] = [this.boxes[i], regions[n]];
                 const chosen = selected?.kind === "region" && selected.index === n;
@@ -145,10 +148,10 @@
         }
 
         drawActions(actions, regions, selected) {
-            count(this.arrows, actions.length, this.lines, () => makeSvg("line", {"marker-end": `url(#${this.arrowId})`}));
-            count(this.labels, actions.length, this.element, () => make(
-                "div", {className: "amdm-action", tabIndex: 0, attributes: {role: "option"}}
-            ));
+            const arrow = {"marker-end": `url(#${this.arrowId})`};
+            const another = {className: "amdm-action", tabIndex: 0, attributes: {role: "option"}};
+            count(this.arrows, actions.length, this.lines, () => makeSvg("line", arrow));
+            count(this.labels, actions.length, this.element, () => make("div", another));
             const between = {};
             actions.forEach(({subject, action, object, index}, i) => {
                 const [[x0, y0], [x1, y1]] = [centre(regions[subject].box), centre(regions[object].box)];
@@ -181,7 +184,8 @@
             this.dragged.style.display = shown ? "" : "none";
             if (!shown) return;
             const [x, y] = centre(box);
-            setAttributes(this.dragged, {x1: percent(x), y1: percent(y), x2: percent(pointer[0]), y2: percent(pointer[1])});
+            const [x1, y1, x2, y2] = [x, y, ...pointer].map(percent);
+            setAttributes(this.dragged, {x1, y1, x2, y2});
         }
 
         // Where an event is, as shares of the picture's width and height, held within the picture.

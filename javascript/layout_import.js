@@ -20,16 +20,19 @@
         }
         const things = [];
         const without = gather(found, "", things);
-        if (!things.length) return {problem: "No box was found in it: none is named box, bbox or box_2d, or has x, y, w and h."};
+        if (!things.length) {
+            return {problem: "It has no boxes: nothing is named box, bbox or box_2d, or has x, y, w and h."};
+        }
         const large = things.some(({list}) => list && list.some(value => value > 1));
         const rows = [];
         for (const [n, thing] of things.entries()) {
+            const phrase = thing.phrase || `thing ${n + 1}`;
             const box = boxOf(thing, large);
             if (!box) {
-                return {problem: `The box of ${JSON.stringify(thing.phrase || `thing ${n + 1}`)} cannot be used: it must be `
+                return {problem: `The box of "${amdm.sentences.clipped(phrase)}" cannot be used: it must be `
                     + "[y1, x1, y2, x2] of 0 to 1000, or x, y, w, h of 0 to 1 within the picture."};
             }
-            rows.push({kind: "region", phrase: thing.phrase || `thing ${n + 1}`, box});
+            rows.push({kind: "region", phrase, box});
         }
         return {text: amdm.text.write(rows, "lines"), left: without};
     }
@@ -53,10 +56,12 @@
         }
         if (Array.isArray(value)) {
             const [words, list] = value;
-            if (value.length === 2 && typeof words === "string" && isBox(list)) return gather(list, oneLine(words), things);
+            const named = value.length === 2 && typeof words === "string" && isBox(list);
+            if (named) return gather(list, oneLine(words), things);
             return value.reduce((count, each) => count + gather(each, "", things), 0);
         }
-        const words = oneLine(WORDS.map(name => value[name]).find(each => typeof each === "string" && each.trim()) || "");
+        const said = WORDS.map(name => value[name]).find(each => typeof each === "string" && each.trim());
+        const words = oneLine(said || "");
         const box = BOXES.map(name => value[name]).find(each => each && typeof each === "object") || value;
         const sides = sidesOf(box);
         if (isBox(box) || sides) {
@@ -82,7 +87,8 @@
         const [y1, x1, y2, x2] = list || [];
         const box = !sides && large ? [x1, y1, x2, y2].map(value => value / GRID) : [x, y, x + w, y + h];
         const round = box.map(value => Math.round(value * 1e4) / 1e4);
-        return round.every(value => value >= 0 && value <= 1) && round[0] < round[2] && round[1] < round[3] ? round : null;
+        const within = round.every(value => value >= 0 && value <= 1);
+        return within && round[0] < round[2] && round[1] < round[3] ? round : null;
     }
 
     function oneLine(words) {

@@ -11,8 +11,8 @@
         const name = `"${amdm.sentences.clipped(room.adapter || "")}"`;
         if (!room.adapter) {
             return many.boxes > PUBLISHED.boxes || many.actions > PUBLISHED.actions
-                ? [`The layout has ${many.boxes} boxes and ${many.actions} actions: GLIGEN takes 30 boxes, MIGC 28, MIGC++ 29, `
-                    + "InteractDiffusion 30 actions."] : [];
+                ? [`The layout has ${many.boxes} boxes and ${many.actions} actions: GLIGEN takes 30 boxes, MIGC 28, `
+                    + "MIGC++ 29, InteractDiffusion 30 actions."] : [];
         }
         const told = [];
         for (const [part, word] of [["boxes", "boxes"], ["actions", "interactions"]]) {
@@ -24,8 +24,8 @@
         if (!actions.length) told.push(`${name} draws actions alone; drag one from a box to another.`);
         const alone = regions.find((region, n) => !actions.some(each => each.subject === n || each.object === n));
         if (actions.length && alone) {
-            told.push(`${name} draws actions alone and "${amdm.sentences.clipped(alone.phrase)}" takes part in none; give it `
-                + "one or remove it.");
+            const phrase = amdm.sentences.clipped(alone.phrase || "");
+            told.push(`${name} draws actions alone and "${phrase}" takes part in none; give it one or remove it.`);
         }
         return told;
     }

@@ -1,5 +1,6 @@
-// Finds the layouts' fields on the page, puts an editor beside each, and keeps the two in step. The field's text is what
-// counts: it is looked at again and again, because a WebUI that fills it in (infotext, example, another tab) tells nobody.
+// Finds the layouts' fields on the page, puts an editor beside each, and keeps the two in step. The field's text is
+// what counts: it is looked at again and again, because a WebUI that fills it in (infotext, example, another tab)
+// tells nobody.
 (function() {
     "use strict";
 
@@ -7,14 +8,15 @@
     const OFTEN = 60;
     const PLACE = "amdm-layout";
     const TAB = /(?:^|_)(txt2img|img2img)_/;
-    const NEEDED = ["sentences", "text", "imports", "limits", "History", "boxes", "Canvas", "Pointer", "Editor"];
+    // the scripts come in any order
+    const NEEDED = ["sentences", "text", "imports", "limits", "boxes", "History", "Canvas", "Pointer", "View"];
     // a gallery's large picture is what the user looks at; without one its last small picture is the last one drawn
     const GALLERY = [".preview :is(.media-button, .image-button) img", ".preview > img", ".preview img", "img"];
     const editors = new Map();
     const failed = new WeakSet();
 
     function look() {
-        if (document.hidden || NEEDED.some(part => !amdm[part])) return;
+        if (document.hidden || !amdm.Editor || NEEDED.some(part => !amdm[part])) return;
         for (const mount of document.getElementsByClassName(PLACE)) {
             if (failed.has(mount)) continue;
             try {
@@ -35,7 +37,7 @@
         const one = editors.get(id);
         if (one.field !== field) listen(one, field);
         // gradio makes the place anew when the adapter changes
-        if (one.editor.root.parentNode !== mount) mount.replaceChildren(one.editor.root);
+        if (one.editor.view.root.parentNode !== mount) mount.replaceChildren(one.editor.view.root);
         if (one.text !== field.value) {
             one.text = field.value;
             // letters that are typed one after the other are undone together
@@ -46,8 +48,8 @@
         if (field.getAttribute("aria-invalid") !== wrong) field.setAttribute("aria-invalid", wrong);
         const {adapter, boxes, actions} = mount.dataset;
         one.editor.setRoom({adapter, boxes, actions});
-        one.editor.setAspect(aspectOf(one));
-        one.editor.update();
+        one.editor.view.setAspect(aspectOf(one));
+        one.editor.view.update();
     }
 
     function listen(one, field) {
@@ -68,7 +70,7 @@
                 one.field.dispatchEvent(new Event("input", {bubbles: true}));
             },
             mark(from, to) {
-                one.editor.dialog.close();
+                one.editor.view.dialog.close();
                 one.field.focus();
                 one.field.setSelectionRange(from, to);
             },

@@ -63,8 +63,9 @@
             editor.canvas.element.setPointerCapture(event.pointerId);
             const start = editor.canvas.at(event);
             this.drag = {
-                id: event.pointerId, start, pixels: [event.clientX, event.clientY], still: STILL[event.pointerType] || STILL.mouse,
-                pointerType: event.pointerType, tag: `drag ${drags += 1}`, moved: false, ...this.intention(event, start)
+                id: event.pointerId, start, pixels: [event.clientX, event.clientY], pointerType: event.pointerType,
+                still: STILL[event.pointerType] || STILL.mouse, moved: false, tag: `drag ${drags += 1}`,
+                ...this.intention(event, start)
             };
             editor.render();
         }
@@ -105,7 +106,8 @@
                 editor.pointer = point;
                 editor.render();
             } else if (drag.kind === "move") {
-                editor.setBox(drag.region, moved(drag.box, point[0] - drag.start[0], point[1] - drag.start[1]), drag.tag);
+                const [dx, dy] = [point[0] - drag.start[0], point[1] - drag.start[1]];
+                editor.setBox(drag.region, moved(drag.box, dx, dy), drag.tag);
             } else if (drag.kind === "resize") {
                 editor.setBox(drag.region, resized(drag.box, drag.handle, point), drag.tag);
             }
@@ -124,7 +126,7 @@
             editor.render();
             // the name of what was made is typed next; on a touch screen its keyboard would cover the drawing
             const named = drag.named && (editor.pending || drag.pointerType !== "touch");
-            if (named) editor.focusWords();
+            if (named) editor.view.focusWords();
             else editor.canvas.focus(editor.selected);
         }
 

@@ -1,4 +1,4 @@
-// The words in which lib_amdm/errors.py quotes what it was given: Python's blanks, numbers and quotation marks, cut short.
+// The words in which lib_amdm/errors.py quotes what it was given: Python's blanks, numbers and quotation marks, short.
 (function() {
     "use strict";
 
@@ -28,7 +28,8 @@
         const letters = Array.from(text);
         if (letters.length <= limit) return text;
         const tail = Math.floor((limit - CUT.length) * 3 / 5);
-        return letters.slice(0, limit - CUT.length - tail).join("") + CUT + letters.slice(letters.length - tail).join("");
+        const [start, end] = [letters.slice(0, limit - CUT.length - tail), letters.slice(letters.length - tail)];
+        return start.join("") + CUT + end.join("");
     }
 
     function sentence(text) {
@@ -73,7 +74,8 @@
         if (power < -4 || power >= 16) {
             return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
         }
-        const plain = Object.is(value, -0) ? "-0" : power < 0 ? value.toFixed(digits.replace(/[-.]/g, "").length - power - 1) : String(value);
+        const decimals = digits.replace(/[-.]/g, "").length - power - 1;
+        const plain = Object.is(value, -0) ? "-0" : value.toFixed(Math.max(decimals, 0));
         return plain.includes(".") ? plain : `${plain}.0`;
     }
 

@@ -1,5 +1,5 @@
-// The text of a layout, read as lib_amdm/layout.py reads it, but row by row: a row that cannot be read does not hide the
-// others. And written again, so that only those rows change that were changed.
+// The text of a layout, read as lib_amdm/layout.py reads it, but row by row: a row that cannot be read does not hide
+// the others. And written again, so that only those rows change that were changed.
 (function() {
     "use strict";
 
@@ -12,9 +12,9 @@
     const ACTION_NAMES = "action,object,subject";
 
     // Returns {form, rows, problems}. form: "lines" or "json". rows: in order, each with its source in the text (from,
-    // to), and as its kind "region" {phrase, box}, "action" {subject, action, object: numbers of regions} or "unknown";
-    // what cannot be used of it is null, and its problem says why. problems: all sentences {message, from, to}, those of
-    // rows included. locked: nothing can be made of the text, so that nothing can be drawn into it.
+    // to), and by its kind "region" {phrase, box}, "action" {subject, action, object: numbers of regions} or "unknown";
+    // what cannot be used of it is null, and its problem says why. problems: all sentences {message, from, to}, those
+    // of rows included. locked: nothing can be made of the text, so that nothing can be drawn into it.
     function read(text) {
         const bare = bareOf(text);
         const start = bare ? text.indexOf(bare) : text.length;

@@ -35,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "javascript").glob("*.js"))
 FIELDS = ("script_txt2img_amdm_layout", "script_txt2img_amdm_layout_1", "script_img2img_amdm_layout_2")
 OVERLAP = "a wall: 0 0 1 1\na boy: 0.1 0.2 0.6 0.9\na ball: 0.3 0.4 0.5 0.6"
-SOON = 0.1
-"""Seconds in which text and drawing must agree."""
+SOON = 100
+"""Milliseconds in which text and drawing must agree."""
 PATIENCE = 10
 FEW = settings(max_examples=12)
 """The browser is asked for many texts at once."""
@@ -125,22 +125,29 @@ class Editor:
     def fill(self, text: str) -> None:
         """Set the text as a WebUI does, which tells nobody, and wait until it is drawn."""
         self.driver.execute_script("arguments[0].value = arguments[1]", self.area, text)
-        time.sleep(2 * SOON)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait the page's own time for text and drawing to agree, however slow the machine is."""
+        self.driver.execute_async_script("setTimeout(arguments[1], arguments[0])", SOON)
+
+    def told(self, selector: str, script: str) -> list[Any]:
+        """What a script says of each of these elements, all at one moment."""
+        each = f"return [...document.querySelectorAll(arguments[0])].map(element => {script})"
+        return self.driver.execute_script(each, f"{self.place} {selector}")
 
     def boxes(self) -> dict[str, list[float]]:
         """The boxes that are drawn, in percent, by their labels."""
-        read = (
-            "const style = name => parseFloat(arguments[0].style[name]); const [x, y] = [style('left'), style('top')];"
-            "return [arguments[0].textContent, [x, y, x + style('width'), y + style('height')]]"
-        )
-        drawn = [self.driver.execute_script(read, box) for box in self.all(".amdm-box")]
-        return {label: [round(side, 3) for side in box] for label, box in drawn}
+        sides = "['left', 'top', 'width', 'height'].map(side => parseFloat(element.style[side]))"
+        drawn = self.told(".amdm-box", f"[element.textContent, {sides}]")
+        ends = {label: (x, y, x + width, y + height) for label, (x, y, width, height) in drawn}
+        return {label: [round(side, 3) for side in box] for label, box in ends.items()}
 
     def selected(self) -> str:
-        return "".join(box.text for box in self.all(".amdm-canvas > [aria-selected=true]"))
+        return "".join(self.told(".amdm-canvas > [aria-selected=true]", "element.textContent"))
 
     def messages(self) -> str:
-        return "\n".join(line.text for line in self.all(".amdm-messages > div"))
+        return "\n".join(self.told(".amdm-messages > div", "element.textContent"))
 
     def press(self, name: str) -> None:
         self.driver.execute_script("arguments[0].click()", self.all(f"[data-do={name}]")[0])
@@ -315,7 +322,7 @@ def test_json_is_refused_where_the_python_reader_refuses_it_and_its_other_rows_s
 def test_drawing_makes_a_row_with_these_numbers(page: Any) -> None:
     editor = Editor(page)
     editor.drag((0.1, 0.2), (0.3, 0.3), (0.502, 0.898))
-    time.sleep(SOON)
+    editor.settle()
     assert editor.text == "thing: 0.1 0.2 0.5 0.9"
     assert agrees(editor)
     editor.keys("a red ball ", "here", Keys.ENTER)
@@ -390,7 +397,7 @@ def test_an_action_is_dragged_from_box_to_box_and_its_verb_typed(page: Any) -> N
     editor.drag((0.2, 0.5), (0.4, 0.6), (0.7, 0.8))
     assert editor.text == EXAMPLE.rpartition("\n")[0], "without a verb it is none"
     editor.keys("kicking")
-    time.sleep(SOON)
+    editor.settle()
     assert editor.text == EXAMPLE
     [label], [line] = editor.all(".amdm-action"), editor.all(".amdm-lines line:not([style*=none])")
     assert label.text == "kicking"
@@ -432,7 +439,7 @@ def test_undo_restores_the_text_after_anything_and_redo_what_was_undone(page: An
     seen = [start]
     for change in changes:
         change()
-        time.sleep(SOON)
+        editor.settle()
         assert editor.text != seen[-1]
         seen.append(editor.text)
     for text in reversed(seen[:-1]):
@@ -450,7 +457,7 @@ def test_typing_is_drawn_at_once_and_a_wrong_row_is_marked_while_the_others_stay
     editor = Editor(page)
     wrong = "a dog: 0 0 2 1"
     editor.area.send_keys(f"{EXAMPLE}\n{wrong}")
-    time.sleep(SOON)
+    editor.settle()
     assert editor.boxes() == {"a boy": [5, 20, 45, 95], "a ball": [60, 70, 85, 95]}
     with pytest.raises(LayoutError) as caught:
         Layout.read(editor.text)
@@ -462,7 +469,7 @@ def test_typing_is_drawn_at_once_and_a_wrong_row_is_marked_while_the_others_stay
     assert editor.text == f"{EXAMPLE}\n{wrong}".replace("0.05 0.2 0.45", "0.15 0.2 0.55")
     # what only assigns the text, as the WebUI does, tells nobody
     page.execute_script("arguments[0].value = 'a cat: 0 0 0.5 0.5'", editor.area)
-    time.sleep(SOON)
+    editor.settle()
     assert editor.boxes() == {"a cat": [0, 0, 50, 50]} and editor.messages() == ""
     heard = "window.heard = []; arguments[0].addEventListener('input', event => window.heard.push(event.target.value))"
     page.execute_script(heard, editor.area)
@@ -515,7 +522,7 @@ def test_a_page_without_the_panel_and_the_scripts_twice_complain_of_nothing(brow
     opened(browser, tmp_path, f'{place}<div id="{FIELDS[0]}"><textarea></textarea></div>{scripts}')
     wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".amdm-canvas"), "the editor")
     opened(browser, tmp_path, place)
-    time.sleep(2 * SOON)
+    Editor(browser).settle()
     assert severe(browser) == []
 
 
