@@ -192,8 +192,10 @@ class _Builder:
                 mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
                 editor = gr.HTML(value=mount(self.value(slot, file)))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
-        # the editor says before a picture what the chosen file will not take
-        chosen.change(fn=mount, inputs=[chosen], outputs=[editor], queue=False, show_progress=False)
+        # the editor says before a picture what the chosen file will not take; a name that is typed to find it loses
+        # changes while one is under way
+        for listen in (chosen.change, chosen.select):
+            listen(fn=mount, inputs=[chosen], outputs=[editor], queue=False, show_progress=False)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 
