@@ -417,6 +417,28 @@ def test_an_action_is_dragged_from_box_to_box_and_its_verb_typed(page: Any) -> N
     assert Layout.read(editor.text).interactions == (Interaction(1, "near", 0),)
 
 
+def test_everything_is_drawn_with_keys_alone(page: Any) -> None:
+    editor = Editor(page)
+    for phrase, way in (("a boy", Keys.ARROW_LEFT), ("a ball", Keys.ARROW_RIGHT)):
+        editor.all("[data-do=add]")[0].send_keys(Keys.ENTER)
+        editor.keys(phrase, Keys.ENTER)
+        editor.with_key(Keys.SHIFT, way)
+    editor.all("[data-do=action]")[0].send_keys(Keys.ENTER)
+    boy, ball = editor.all(".amdm-box")
+    ball.send_keys(Keys.ENTER)
+    boy.send_keys(Keys.ENTER)
+    editor.keys("near", Keys.ENTER)
+    expected = "a boy: 0.25 0.35 0.55 0.65\na ball: 0.45 0.35 0.75 0.65\na ball > near > a boy"
+    assert editor.text == expected
+    # Tab goes from one to the next, and selects it; letters typed meanwhile change nothing
+    boy.send_keys("x")
+    editor.keys(Keys.TAB)
+    assert editor.selected() == "a ball"
+    assert editor.text == expected
+    editor.keys(Keys.ESCAPE)
+    assert editor.selected() == ""
+
+
 def test_undo_restores_the_text_after_anything_and_redo_what_was_undone(page: Any) -> None:
     editor = Editor(page)
     start = f"  {EXAMPLE}\n\na dog: 0 0 2 2\n"
