@@ -36,8 +36,9 @@ def one_sentence(text: str, limit: int = LONGEST) -> str:
 
 
 def cause(error: Exception) -> str:
-    """Give a library's error as a part of a sentence."""
-    return clipped(one_sentence(f"{type(error).__name__}: {error}"), 200)
+    """Give a library's error as a part of a sentence, without the path of a file."""
+    text = error.strerror if isinstance(error, OSError) and error.filename is not None else error
+    return clipped(one_sentence(f"{type(error).__name__}: {text}"), 200)
 
 
 def clipped(text: str, limit: int = SHORT) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,11 +34,40 @@ class Reading:
         return self.number.item()
 
 
-def _cuda_event(device: torch.device) -> torch.cuda.Event:
-    event = torch.cuda.Event()
+class Stopwatch:
+    """The seconds that a device is at some work. Nothing waits for the device until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.laps = device, list[tuple[Any, Any]]()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A context whose work is counted."""
+        begin = self._now()
+        try:
+            yield
+        finally:
+            self.laps.append((begin, self._now()))
+
+    @property
+    def seconds(self) -> float:
+        """All of them so far."""
+        if self.device.type not in _FOLLOWED:
+            return sum(end - begin for begin, end in self.laps)
+        for _, end in self.laps[-1:]:
+            end.synchronize()
+        return sum(begin.elapsed_time(end) for begin, end in self.laps) / 1000
+
+    def _now(self) -> Any:
+        follow = _FOLLOWED.get(self.device.type)
+        return time.perf_counter() if follow is None else follow(self.device, timed=True)
+
+
+def _cuda_event(device: torch.device, timed: bool = False) -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=timed)
     event.record(torch.cuda.current_stream(device))
     return event
 
 
-_FOLLOWED: dict[str, Callable[[torch.device], Any]] = {"cuda": _cuda_event}
+_FOLLOWED: dict[str, Callable[..., Any]] = {"cuda": _cuda_event}
 """By kind of device, an event behind what the device has been asked for so far."""

@@ -101,6 +101,7 @@ def amdm(
     within: Tensor | None = None,
     nominal_steps: int = 20,
     still_mixing: Callable[[], bool] | None = None,
+    on_mixed: Callable[[int, int], None] | None = None,
     force: bool = False,
     mix: str | Mix = "slerp",
     level_of: Callable[[float], Level] = variance_exploding,
@@ -116,7 +117,8 @@ def amdm(
     init: the clean latent that the sampler's input was noised from (img2img), for independent noise. within: where the
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
     range of a sampler without a grid (DPM adaptive) is divided to count the first K steps. still_mixing: called before
-    and after the co-models are run; once it returns False, the main model goes on alone. force: go through the
+    and after the co-models are run; once it returns False, the main model goes on alone. on_mixed: called with the
+    number of steps that were mixed, and that are to be, after each of them. force: go through the
     aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: one of `aggregation.MIXES`, or a rule of
     the caller's own. level_of: the noise level that a number in the sampler's `sigmas` means: `levels.flow` where the
     main model is a flow model.
@@ -154,6 +156,7 @@ def amdm(
             shape=call.x.shape,
             offsets=[_offset(co, call.x, grid.levels[0], init) for co in running],
             still_mixing=still_mixing or _always,
+            on_mixed=on_mixed or _nobody,
             within=within,
         )
         with observed(call.model, early.prediction) as model:
@@ -199,6 +202,10 @@ def _always() -> bool:
     return True
 
 
+def _nobody(done: int, steps: int) -> None:
+    return
+
+
 @dataclass(eq=False)
 class _EarlySteps:
     """The first K steps of one run. `prediction` is called behind each of the main model's evaluations.
@@ -220,6 +227,7 @@ class _EarlySteps:
     shape: torch.Size
     offsets: Sequence[Tensor | float]
     still_mixing: Callable[[], bool]
+    on_mixed: Callable[[int, int], None]
     within: Tensor | None
 
     changes: dict[int, Tensor] = field(default_factory=dict)
@@ -255,6 +263,7 @@ class _EarlySteps:
                 self.over = True
                 return None
             self.changes[k] = change
+            self.on_mixed(len(self.changes), self.steps)
         return self.grid.changed(output, self.changes[k], level)
 
     def _change(self, k: int, x: Tensor, output: Tensor, level: Level) -> Tensor | None:

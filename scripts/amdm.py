@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from modules import scripts
 
 from lib_amdm.hosts import detect
-from lib_amdm.webui import api, infotext, options, panel, refusal, sampler_hook, xyz
+from lib_amdm.settings import Settings
+from lib_amdm.webui import api, compare, infotext, options, panel, refusal, sampler_hook, xyz
 
 try:
     HOST, REASON = detect.host(), ""
@@ -47,24 +49,38 @@ class Script(scripts.Script):
             return
         # a plot's cells and a folder's pictures share these entries, and must not tell of each other
         p.extra_generation_params = infotext.without(p.extra_generation_params)
+        if not _is_off(p, args):
+            compare.plan(HOST, p, lambda: _settings(p, args))
 
     def process_before_every_sampling(self, p: Any, *args: Any, **hook: Any) -> None:
         if HOST is None:
             return
-        cell = getattr(p, "amdm_xyz", {})
-        # some WebUIs give no arguments while they start
-        off = not cell and (not args or args[0] is False)
         chosen = None
-        if not off and not HOST.is_inner(p):
+        if not _is_off(p, args) and not HOST.is_inner(p):
             chosen = sampler_hook.prepare(
                 HOST,
                 p,
-                lambda: xyz.overlay(api.read_args(args), cell),
+                lambda: _settings(p, args),
                 options.continue_on_error(HOST),
                 options.pool_limit(HOST),
                 hook,
             )
         sampler_hook.attach(p.sampler, chosen)
+
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        if HOST is not None:
+            compare.finish(HOST, p, processed)
+
+
+def _is_off(p: Any, args: Sequence[Any]) -> bool:
+    # some WebUIs give no arguments while they start
+    chosen_elsewhere = getattr(p, xyz.HELD_IN, None) or hasattr(p, compare.SETTINGS)
+    return not chosen_elsewhere and (not args or args[0] is False)
+
+
+def _settings(p: Any, args: Sequence[Any]) -> Settings:
+    given = getattr(p, compare.SETTINGS, None)
+    return given if given is not None else xyz.overlay(api.read_args(args), getattr(p, xyz.HELD_IN, {}))
 
 
 def _expand_infotext(text: str, params: dict[str, object]) -> None:

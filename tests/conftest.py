@@ -26,6 +26,7 @@ TOGETHER = (
     "test_bench",
     "test_demo",
     "test_demo_page",
+    "test_flow",
     "test_layout_editor",
     "test_shapes_adapters",
     "test_standalone",

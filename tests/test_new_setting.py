@@ -168,7 +168,8 @@ def test_pasting_sets_it_and_leaves_a_picture_alone() -> None:
     params: dict[str, object] = {"AMDM": "True"}
     infotext.expand(params, 1, FakeHost())
     for index, slot, spec in new(1):
-        label, field = infotext_label(slot, spec), built.infotext_fields[index][1]
+        label = infotext_label(slot, spec)
+        field = next(field for control, field in built.infotext_fields if control is built.components[index])
         assert params[label] == infotext.as_text(spec.shown(spec.default))
         if isinstance(spec, PictureSpec):
             assert field({}) is None

@@ -18,6 +18,7 @@ from lib_amdm.webui.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md")}
 
 
 @pytest.mark.parametrize("spec", [*specs(Settings), *specs(CoModel)], ids=lambda spec: spec.name)
@@ -33,7 +34,7 @@ def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
 
 
 def test_the_papers_runs_are_the_panels_examples():
-    bodies = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.S)]
+    bodies = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGES["paper.md"], re.S)]
     told = [Settings.from_dict(body) for body in bodies]
     assert [_without_images(settings) for settings in told] == [preset.settings for preset in PRESETS]
 
@@ -43,9 +44,10 @@ def _without_images(settings):
 
 
 def test_the_layout_of_the_readme_is_the_panels_example():
-    (text,) = re.findall(r"```\n(a boy: .*?)\n```", README, re.S)
+    page = PAGES["adapters.md"]
+    (text,) = re.findall(r"```\n(a boy: .*?)\n```", page, re.S)
     assert text == EXAMPLE
-    (rows,) = re.findall(r"or a list: `(\[.*?\])`", README, re.S)
+    (rows,) = re.findall(r"or a list: `(\[.*?\])`", page, re.S)
     assert Layout.read(rows) == Layout.read(EXAMPLE)
 
 
@@ -56,7 +58,8 @@ def test_tables_have_no_row_beyond_the_settings():
 
 def test_k_diffusion_example_runs_as_written_and_mixes(tmp_path):
     pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
-    example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "k_diffusion" in block)
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["standalone.md"], re.S)
+    example = next(block for block in blocks if "k_diffusion" in block)
     file = tmp_path / "example.py"
     file.write_text(example)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -72,6 +75,17 @@ def test_k_diffusion_example_runs_as_written_and_mixes(tmp_path):
     assert alone < together < -alone
 
 
-def test_files_and_headings_that_the_readme_links_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}" for name in PAGES)])
+def test_files_and_headings_that_are_linked_exist(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
+        file, _, heading = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
+            assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, target

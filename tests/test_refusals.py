@@ -81,6 +81,12 @@ def test_a_librarys_text_becomes_a_part_of_a_sentence() -> None:
     assert len(cause(ValueError("x" * 1000))) == 200
 
 
+def test_a_librarys_text_about_a_file_has_no_path() -> None:
+    with pytest.raises(OSError) as raised:
+        open("/no/such/folder/x.safetensors")  # noqa: PTH123, SIM115
+    assert cause(raised.value) == "FileNotFoundError: No such file or directory"
+
+
 def test_every_message_is_one_line_with_a_remedy() -> None:
     messages = [
         message(lambda: refusals.refuse_flow(Family("SD3", is_flow=True), "m")),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lib_amdm.errors import AdapterError, AmdmError
+from lib_amdm.hosts.protocol import Ran
 from lib_amdm.sampling import CoRun
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import sampler_hook
@@ -84,7 +85,7 @@ class FakeRun:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.finished, self.evaluations = error, 0, 0
-        self.adapted, self.slots = None, []
+        self.adapted, self.slots, self.steps = None, [], 0
 
     def adapt_main(self, adapted):
         self.adapted = adapted
@@ -101,7 +102,10 @@ class FakeRun:
         return [CoRun(denoise, gamma=slot.gamma, eta=slot.eta) for _, slot in slots]
 
     def sampler_options(self):
-        return {}
+        def note(done, steps):
+            self.steps = done
+
+        return {"on_mixed": note}
 
     def start(self):
         pass
@@ -111,7 +115,8 @@ class FakeRun:
 
     def finish(self, pool_limit):
         self.finished += 1
-        return self.evaluations > 0
+        ran = Ran(self.steps, 4, [("other.safetensors [abc]", self.evaluations)], 0.25, 1.5)
+        return ran if self.evaluations else None
 
 
 def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
@@ -149,6 +154,8 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     draw(sampler)
     assert (host_run.evaluations, host_run.finished) == (ran, 1)
     told = {"AMDM steps": "auto" if steps == AUTO else str(steps), "AMDM 1 checkpoint": "other.safetensors [abc]"}
+    mixed = 4 if steps == AUTO else min(steps, 4)
+    told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {ran} evaluations of other, +0.2 s of 1.5 s"
     assert told.items() <= p.extra_generation_params.items()
 
 
@@ -269,3 +276,18 @@ def test_what_an_adapter_complains_of_in_the_middle_is_told_as_ours():
 
     with pytest.raises(AmdmError, match="AMDM: something replaced the attention"):
         draw(sampler, breaks)
+
+
+def test_a_hires_pass_writes_behind_what_the_first_pass_wrote():
+    sampler, host_run = SimpleNamespace(func=euler), FakeRun()
+    p, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, which_pass="both"))
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    first = p.extra_generation_params["AMDM ran"]
+    for hires in (True, False):
+        again = host_with(FakeRun(), hires=hires)
+        chosen = sampler_hook.prepare(again, p, lambda: replace(SETTINGS, which_pass="both"), False, 2, {})
+        sampler_hook.attach(sampler, chosen)
+        draw(sampler)
+        now = p.extra_generation_params["AMDM ran"]
+        assert now == (f"{first}; hires fix: {first}" if hires else first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -11,6 +12,21 @@ from ..adapters.base import AdapterInfo
 from ..comodels.cache import InMemory
 from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a pass ran beside the main model.
+
+    steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
+    co-models took of `pass_seconds`.
+    """
+
+    steps: int
+    pass_steps: int
+    evaluations: Sequence[tuple[str, int]]
+    seconds: float
+    pass_seconds: float
 
 
 class HostRun(Protocol):
@@ -31,8 +47,8 @@ class HostRun(Protocol):
     def titles(self) -> Mapping[int, str]:
         """The checkpoint that each slot ran, as the host's list names it."""
 
-    def finish(self, pool_limit: int) -> bool:
-        """After the pass, however it ended; returns whether a co-model or the main adapter was run."""
+    def finish(self, pool_limit: int) -> Ran | None:
+        """After the pass, however it ended; None where neither a co-model nor the main adapter was run."""
 
 
 class Lists(Protocol):
@@ -122,5 +138,41 @@ class Runner(Protocol):
         """Show `text` with the finished picture."""
 
 
-class Host(Page, Callbacks, Runner, Protocol):
+Pictures = list[tuple[Any, str]]
+"""Pictures, as PIL has them, with their infotexts."""
+
+
+class Drawing(Protocol):
+    """Pictures drawn again beside those that were asked for."""
+
+    def checkpoint_title(self, name: str) -> str | None: ...
+
+    def is_inner(self, p: Any) -> bool: ...
+
+    def runs_a_script(self, p: Any) -> bool:
+        """True where a script chosen below the panels draws these pictures, such as a plot."""
+
+    def kept(self, p: Any) -> Any:
+        """A copy of a processing object from before its start."""
+
+    def drawn_again(
+        self, before: Any, p: Any, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
+    ) -> Any:
+        """A processing object for the pictures of `p` with these; "" and 0 for those of `p`. before: see `kept`."""
+
+    def draw(self, p: Any) -> Pictures: ...
+
+    def pictures_of(self, processed: Any) -> Pictures:
+        """A result's single pictures."""
+
+    def grid(self, p: Any, columns: Sequence[tuple[str, Sequence[Any]]]) -> Any:
+        """Pictures in columns with captions."""
+
+    def expect_rounds(self, p: Any, rounds: int) -> None:
+        """Let the progress count so many rounds of the request's pictures."""
+
+    def is_interrupted(self) -> bool: ...
+
+
+class Host(Page, Callbacks, Runner, Drawing, Protocol):
     """A WebUI."""

@@ -235,6 +235,11 @@ class Settings:
         choices=("relative", "own", "paper"),
         part=Part.SELDOM,
     )
+    compare: bool = setting(
+        False,
+        "Also draw each model alone with the same seeds, and a grid of all beside each other.",
+        shapes_picture=False,
+    )
     main_adapter: AdapterSettings = AdapterSettings()
     co_models: tuple[CoModel, ...] = ()
 

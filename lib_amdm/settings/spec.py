@@ -48,7 +48,8 @@ class Spec:
 
     name: in the API. label: the caption in the panel and, after "AMDM", in the infotext. attribute: the dataclass's
     own name for it. These three are derived from the field where they are empty. terse: left out of the infotext while
-    it stands at its default. hires_fix: of use only in txt2img, which alone has a hires pass.
+    it stands at its default. hires_fix: of use only in txt2img, which alone has a hires pass. shapes_picture: False for
+    what is done beside the picture, which no infotext and no plot says.
     """
 
     default: Any
@@ -65,6 +66,7 @@ class Spec:
     part: Part = Part.FRONT
     terse: bool = True
     hires_fix: bool = False
+    shapes_picture: bool = True
 
     def check(self, value: Any, path: str) -> Any:
         """Return `value` as this setting's own type; SettingsError names `path` and says what would do.

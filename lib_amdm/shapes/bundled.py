@@ -5,6 +5,8 @@ from pathlib import Path
 WEIGHTS = Path(__file__).with_name("weights")
 DIALECT_OF = {"shapes": "shapes", "colours": "colours", "backgrounds": "backgrounds", "all": "full"}
 """The dialect of captions (see `captions.caption`) that each checkpoint knows."""
+FLOW_OF = {"shapes-flow": "shapes", "colours-flow": "colours"}
+"""The flow models that are made of them; they are not bundled."""
 CLIP_FOLDER = "clip"
 """The text encoder's folder, as the bundled yamls name it; it lies beside them."""
 JUDGE = Path(__file__).with_name("judge.safetensors")

@@ -78,9 +78,11 @@ def build_panel(
         partial(infotext.pasted_image, label) if isinstance(spec, PictureSpec) else label
         for label, (_, spec) in zip(labels, keys)
     ]
-    pasted = [pair for pair, (_, spec) in zip(zip(components, fields), keys) if builder.has_meaning(spec)]
+    said = [spec.shapes_picture and builder.has_meaning(spec) for _, spec in keys]
+    pasted = [pair for pair, is_said in zip(zip(components, fields), said) if is_said]
     # the WebUI pairs the fields of two tabs by their order, so only what both tabs have can be sent between them
-    sent = [label for label, (_, spec) in zip(labels, keys) if not (spec.hires_fix or isinstance(spec, PictureSpec))]
+    both = [not (spec.hires_fix or isinstance(spec, PictureSpec)) and spec.shapes_picture for _, spec in keys]
+    sent = [label for label, is_sent in zip(labels, both) if is_sent]
     return Panel(components, pasted, sent)
 
 

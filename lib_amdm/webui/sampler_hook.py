@@ -26,13 +26,17 @@ class StandIn(Protocol):
 
 @dataclass
 class MixedSampling:
-    """Samples with the co-models of the settings, and writes into the picture's infotext that they ran."""
+    """Samples with the co-models of the settings, and writes into the picture's infotext what ran.
+
+    before: what the picture's first pass has written of itself.
+    """
 
     p: Any
     settings: Settings
     pool_limit: int
     host_run: HostRun
     co_models: list[CoRun]
+    before: str = ""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         mixing = mixed(func, self.settings, self.co_models, **self.host_run.sampler_options())
@@ -43,8 +47,13 @@ class MixedSampling:
         except AdapterError as error:
             raise AmdmError(f"AMDM: {error}") from error
         finally:
-            if self.host_run.finish(self.pool_limit):
-                self.p.extra_generation_params.update(infotext.written(self.settings, titles))
+            ran = self.host_run.finish(self.pool_limit)
+            if ran is not None:
+                entries = infotext.written(self.settings, titles)
+                if ran.steps:
+                    line = infotext.ran_line(ran)
+                    entries[infotext.RAN] = f"{self.before}; hires fix: {line}" if self.before else line
+                self.p.extra_generation_params.update(entries)
 
 
 @dataclass
@@ -122,7 +131,8 @@ def prepare(
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
         co_models = host_run.load_co_models(settings.active) if settings.mixes else []
-        return MixedSampling(p, settings, pool_limit, host_run, co_models)
+        before = p.extra_generation_params.get(infotext.RAN, "") if host.is_hires_pass(p) else ""
+        return MixedSampling(p, settings, pool_limit, host_run, co_models, before)
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
     except Exception as error:

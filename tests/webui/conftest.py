@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from . import checkpoints
+from . import checkpoints, flow_webui
 from .hosts import HOSTS, Host
 from .probed import OPTIONS, Probed
 from .webui_server import WebUI, offline_environment
@@ -80,6 +80,17 @@ def checkpoint_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -
             _make_checkpoints(webui_host, script, folder)
             complete.touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def flow_models(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the checkpoints; they are made once, until the recipe or the WebUI changes."""
+    if not webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no flow models that AMDM runs")
+    key = f"{webui_host.directory()}\n{webui_host.python()}\n".encode() + flow_webui.SCRIPT.read_bytes()
+    folder = tmp_path_factory.getbasetemp().parent / f"flow-{hashlib.sha256(key).hexdigest()[:12]}"
+    folder.mkdir(exist_ok=True)
+    return flow_webui.make(webui_host, folder)
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,9 @@ class Host:
     options: Mapping[str, Any] = field(default_factory=dict)
     """What its file of options must hold besides the tests' own."""
 
+    flow_families: tuple[str, ...] = ()
+    """The families of `flow_checkpoints.py` that AMDM runs on it."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -186,6 +189,19 @@ NEO = Host(
     low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     upscalers={"Latent": "None", "Lanczos": "None"},
+    flow_families=(
+        "flux",
+        "schnell",
+        "chroma",
+        "zimage",
+        "lumina",
+        "anima",
+        "qwen",
+        "klein",
+        "krea",
+        "mugen",
+        "rectified",
+    ),
     lacks={
         **BY_ITSELF,
         **TOGETHER,

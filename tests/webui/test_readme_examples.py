@@ -1,4 +1,4 @@
-"""The README's API and X/Y/Z examples, run as written but for the address."""
+"""The documentation's API and X/Y/Z examples, run as written but for the address."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from lib_amdm.shapes.world.scenes import Scene, Thing
 
 from .webui_server import WebUI
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-EXAMPLES = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "requests" in code]
+PAGES = sorted((Path(__file__).resolve().parents[2] / "docs").glob("*.md"))
+BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
+EXAMPLES = [code for code in BLOCKS if "requests" in code]
 CELL = 128
 
 
@@ -36,7 +37,7 @@ def run(server: WebUI, code: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(folder)
     address = "http://127.0.0.1:7860"
     assert address in code
-    exec(compile(code.replace(address, server.url("")), "README.md", "exec"), {})
+    exec(compile(code.replace(address, server.url("")), "docs", "exec"), {})
 
 
 def example(word: str) -> str:

@@ -33,6 +33,8 @@ TEXT_ENCODER = "text_encoder"
 """The hosts' names of components."""
 TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
 """Beginnings of the names of text encoders' weights in a checkpoint."""
+WITH_BIASES = ("UNet", "CLIP")
+"""Classes of models whose linear layers have biases, but for these:"""
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
@@ -235,7 +237,7 @@ class EngineLoader(ABC):
                 refuse_code(filename)
             if _may_bring_texts(info.filename):
                 return (*self._split(info.filename, additional), False)
-            parts, guess = self._split(info.filename, [])
+            parts, guess = self._without_texts(info.filename, additional)
             if self.kind_of(guess) is type(main):
                 return parts, guess, True
             return (*self._split(info.filename, additional), False)
@@ -243,6 +245,14 @@ class EngineLoader(ABC):
             raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
+
+    def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
+        """What a file is, if possible without reading the user's text encoders too, the larger part of most models."""
+        try:
+            return self._split(filename, [])
+        except (AttributeError, KeyError, TypeError):
+            # of some kinds the hosts look for the text encoder's weights (Chroma)
+            return self._split(filename, additional)
 
     def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
         return self.host.split_state_dict(filename, additional_state_dicts=additional)
@@ -268,7 +278,7 @@ class EngineLoader(ABC):
         library, class_name = entry
         made = self.host.load_huggingface_component(guess, name, library, class_name, str(repository), weights)
         if isinstance(made, torch.nn.Module):
-            missing = [key for key in _needed(made) if key not in given and not key.endswith(UNUSED)]
+            missing = _missing(made, given, class_name)
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made
 
@@ -283,14 +293,26 @@ def _may_bring_texts(filename: str) -> bool:
         return any(name.startswith(TEXTS) for name in file.keys())  # noqa: SIM118
 
 
-def _needed(model: torch.nn.Module) -> Iterator[str]:
-    """The names of all weights of a model; Forge's linear layers have none of those that were not loaded."""
+def _missing(model: torch.nn.Module, given: set[str], class_name: str) -> list[str]:
+    """The names of weights that a file does not have."""
+    needed = [key for key in _needed(model, class_name.startswith(WITH_BIASES)) if not key.endswith(UNUSED)]
+    # Flux's files call the weights of some norms so, and not the hosts
+    known = given | {f"{key.removesuffix('.scale')}.weight" for key in given if key.endswith(".scale")}
+    missing = [key for key in needed if key not in known]
+    if not class_name.startswith(WITH_BIASES) and len(given) >= len(needed):
+        # the hosts read the weights of large text encoders by several sets of names
+        return []
+    return missing
+
+
+def _needed(model: torch.nn.Module, with_biases: bool) -> Iterator[str]:
+    """The names of all weights of a model; where a host's own linear layers have none of those that were not loaded,
+    all of its layers' biases too, if the model's have some."""
     yield from (name for name, _ in model.named_parameters())
     for name, layer in model.named_modules():
-        # those of packed weights (GGUF) do not say how wide they are
-        if hasattr(layer, "in_features") or getattr(layer, "weight", layer) is None:
+        if type(layer).__name__ == "Linear" and not isinstance(layer, torch.nn.Linear):
             yield f"{name}.weight"
-            if not name.endswith(WITHOUT_BIAS):
+            if with_biases and not name.endswith(WITHOUT_BIAS):
                 yield f"{name}.bias"
 
 

@@ -14,6 +14,7 @@ from modules.ui_components import InputAccordion, ToolButton
 from ...adapters.base import AdapterInfo
 from ...comodels.cache import InMemory
 from ...comodels.file_list import readable
+from . import drawing
 from .backend import Backend
 from .checkpoint_list import find_checkpoint
 from .kept import Kept
@@ -26,10 +27,10 @@ class WebUIHost:
 
     def __init__(self, name: str, backend: Callable[[PassRun], Backend], free: Callable[[], None]) -> None:
         """backend: makes this host's answers for one pass. free: see `Kept`."""
-        self.name, self.backend, self.kept = name, backend, Kept(free)
+        self.name, self.backend, self.memory = name, backend, Kept(free)
 
     def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
-        return PassRun(self.kept, self.backend, p, continue_on_error, hook, sampler)
+        return PassRun(self.memory, self.backend, p, continue_on_error, hook, sampler)
 
     def is_hires_pass(self, p: Any) -> bool:
         return bool(p.is_hr_pass)
@@ -39,6 +40,15 @@ class WebUIHost:
 
     def comment(self, p: Any, text: str) -> None:
         p.comment(text)
+
+    runs_a_script = staticmethod(drawing.runs_a_script)
+    kept = staticmethod(drawing.kept)
+    drawn_again = staticmethod(drawing.drawn_again)
+    draw = staticmethod(drawing.draw)
+    pictures_of = staticmethod(drawing.pictures_of)
+    grid = staticmethod(drawing.grid)
+    expect_rounds = staticmethod(drawing.expect_rounds)
+    is_interrupted = staticmethod(drawing.is_interrupted)
 
     def checkpoint_titles(self) -> list[str]:
         # the host's own function for this gives names without hashes on Forge and Forge Neo
@@ -52,22 +62,22 @@ class WebUIHost:
         sd_models.list_models()
 
     def adapter_titles(self) -> list[str]:
-        return self.kept.adapters.files.titles()
+        return self.memory.adapters.files.titles()
 
     def adapter_title(self, name: str) -> str | None:
-        return self.kept.adapters.files.title(name)
+        return self.memory.adapters.files.title(name)
 
     def adapter_info(self, name: str) -> AdapterInfo | None:
-        return self.kept.adapters.info(name)
+        return self.memory.adapters.info(name)
 
     def refresh_adapters(self) -> None:
-        self.kept.adapters.refresh()
+        self.memory.adapters.refresh()
 
     def loaded(self) -> list[InMemory]:
-        return self.kept.listing()
+        return self.memory.listing()
 
     def unload(self) -> list[InMemory]:
-        return self.kept.unload()
+        return self.memory.unload()
 
     def input_accordion(self, value: bool, label: str, elem_id: str) -> Any:
         return InputAccordion(value, label=label, elem_id=elem_id)

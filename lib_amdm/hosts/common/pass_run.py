@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from modules import scripts, shared
 from ...comodels.mixing import co_run
 from ...errors import AmdmError
 from ...levels import as_exploding, as_flow, flow, variance_exploding
+from ...readings import Stopwatch
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
+from ..protocol import Ran
 from .backend import Backend, MainAdapter
 from .kept import Kept
 from .slot import SlotModel
@@ -44,10 +47,12 @@ class PassRun:
         self.main = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = False
+        self.mixed_steps, self.began = 0, time.perf_counter()
         self.models: list[SlotModel] = []
         self.main_model: SlotModel | None = None
         self.main_adapter: MainAdapter | None = None
         self.backend = backend(self)
+        self.stopwatch = Stopwatch(self.backend.adapter_numbers(self.main)[0])
 
     # before it
 
@@ -97,16 +102,21 @@ class PassRun:
             "within": self.within,
             "nominal_steps": self.pass_steps,
             "still_mixing": self.still_mixing,
+            "on_mixed": self.note_mixed,
             "level_of": flow if self.backend.family(self.main).is_flow else variance_exploding,
         }
 
     # in it
 
     def start(self) -> None:
+        self.began = time.perf_counter()
         self.backend.start()
         main = self.main_model
         if main is not None and main.adapter is not None:
             self.main_adapter = self.backend.main_adapter(main.adapter, main.count_evaluation)
+
+    def note_mixed(self, done: int, steps: int) -> None:
+        self.mixed_steps = done
 
     def titles(self) -> dict[int, str]:
         return {model.number: model.title for model in self.models}
@@ -133,7 +143,7 @@ class PassRun:
 
     # after it
 
-    def finish(self, pool_limit: int) -> bool:
+    def finish(self, pool_limit: int) -> Ran | None:
         shared.state.textinfo = None
         if self.main_adapter is not None:
             self.main_adapter.remove()
@@ -142,7 +152,11 @@ class PassRun:
                 self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
         self.backend.finish()
         models = [*self.models, *([self.main_model] if self.main_model else [])]
-        ran = any(model.evaluations for model in models)
+        evaluations = [(model.title, model.evaluations) for model in self.models]
+        taken = self.stopwatch.seconds
+        whole = time.perf_counter() - self.began
+        ran = Ran(self.mixed_steps, self.pass_steps, evaluations, taken, whole)
+        has_run = any(model.evaluations for model in models)
         adapters = {model.adapter.name for model in models if model.adapter}
         counts = ", ".join(f"slot {model.number} ({model.title}) {model.evaluations} times" for model in self.models)
         logger.debug("AMDM: the pass of %d steps evaluated %s", self.pass_steps, counts or "no co-model")
@@ -150,7 +164,7 @@ class PassRun:
             model.release()
         self.models, self.main_model = [], None
         self.kept.trim(pool_limit, len(adapters))
-        return ran
+        return ran if has_run else None
 
     # what the backends ask about it
 

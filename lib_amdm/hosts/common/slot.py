@@ -223,12 +223,14 @@ class SlotModel:
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
         texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
         try:
-            with self._in_words("running"):
+            with self._in_words("running"), run.stopwatch.running():
                 evaluation = Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
                 denoised = self.backend.denoised(evaluation)
         except AmdmError as error:
             run.failed(error)
             return x
+        finally:
+            state.textinfo = None
         self.count_evaluation()
         return denoised
 

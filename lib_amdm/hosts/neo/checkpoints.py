@@ -78,9 +78,10 @@ class NeoLoader(EngineLoader):
             return {}
         from backend.nn.anima import LLMAdapter
 
+        blocks = {key.split(".")[1] for key in adapter if key.startswith("blocks.")}
         dtype = memory_management.text_encoder_dtype()
         with using_forge_operations(device=memory_management.cpu, dtype=dtype, manual_cast_enabled=True):
-            made = LLMAdapter()
+            made = LLMAdapter(num_layers=len(blocks))
         made.load_state_dict(adapter)
         return {ANIMAS_OWN.rstrip("."): made}
 

@@ -135,7 +135,22 @@ class CheckpointFile:
 
     @property
     def predicts_v(self) -> bool:
-        return _V in self._marks or self.params.get("parameterization", "eps") == "v"
+        return _V in self._marks or self._parameterization == "v"
+
+    @property
+    def is_flow(self) -> bool:
+        """It predicts the velocity of a rectified flow, and has no noise schedule."""
+        return self._parameterization == "flow"
+
+    @property
+    def shift(self) -> float:
+        """How a flow model's noise levels are shifted: 1 for evenly spread ones, more for more of the high ones."""
+        with self._fitting("shift"):
+            return float(self.params.get("shift", 1.0))
+
+    @property
+    def _parameterization(self) -> str:
+        return self.params.get("parameterization", "eps")
 
     @cached_property
     def _marks(self) -> frozenset[str]:

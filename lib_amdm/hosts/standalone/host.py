@@ -291,12 +291,12 @@ class Standalone:
         autoencoder = self.autoencoder(job.checkpoint)
         sigmas = sampling.noise_levels(model, job.sampler, job.schedule, job.steps)
         main_adapter = self.adapter_on(model, settings.main_adapter, job.seeds, 0) if settings.enabled else None
-        progress = sampling.progress(sigmas)
+        progress = sampling.progress([model.level(sigma).ratio for sigma in sigmas.tolist()])
         denoiser = model.denoiser(job.prompts, job.negatives, job.cfg_scale, adapter=main_adapter, progress=progress)
         co_models = {number: _SlotModel(self, job, number, slot, progress) for number, slot in slots}
         if co_models:
             co_runs = [co_model.co_run(job) for co_model in co_models.values()]
-            func = mixed(func, settings, co_runs, nominal_steps=job.steps)
+            func = mixed(func, settings, co_runs, nominal_steps=job.steps, level_of=model.level)
         stream = ImageNoise(job.seeds, (LATENT_CHANNELS, *job.latent_size))
         latents = sampling.sample(func, denoiser, stream, sigmas, report)
         pictures = _bytes(autoencoder.decode(latents))
@@ -356,9 +356,9 @@ class _SlotModel:
         )
 
     def co_run(self, job: Job) -> CoRun:
-        own, main = (model.wrap.sigmas[-1].item() for model in (self.denoiser.model, self.main))
+        model = self.denoiser.model
         # above what the main model knows itself, both are shown what neither does
-        highest = own if own < main else None
+        highest = model.highest if model.highest < self.main.highest else None
         return co_run(
             self.number,
             self.slot,
@@ -368,11 +368,12 @@ class _SlotModel:
             sigma_max=highest,
             state_key=self.state_key if self.adapter else None,
             on_nan=self.gave_nan,
+            form=model.form,
         )
 
-    def state_key(self, sigma: float) -> bool:
-        """Whether the slot's adapter works at a noise level."""
-        return self.progress(sigma) < self.slot.until
+    def state_key(self, ratio: float) -> bool:
+        """True where the slot's adapter works at a noise to signal."""
+        return self.progress(ratio) < self.slot.until
 
     def gave_nan(self) -> None:
         """Fail the picture: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""

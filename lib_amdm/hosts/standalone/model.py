@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...comodels.adapter_use import AtWork, pooled_at_end
 from ...comodels.cache import Recent
 from ...comodels.guidance import guided, taken
+from ...levels import Form, Level, as_exploding, as_flow, flow, variance_exploding
 from . import prompts as prompt_syntax
 from .checkpoint_file import CheckpointFile
 from .k_diffusion_parts import external
@@ -22,6 +23,8 @@ from .tokenizer import read_tokenizer
 LATENT_CHANNELS = 4
 LATENT_SCALE = 8
 """Pixels of a picture for each number of its latent, along either side."""
+TIMESTEPS = 1000
+"""Of a flow model's training: its network is told 1000 t."""
 
 
 class _Network(nn.Module):
@@ -36,6 +39,33 @@ class _Network(nn.Module):
         return predicted.to(x.dtype)
 
 
+class FlowDenoiser(nn.Module):
+    """D(x, t) of a rectified flow's network, in the manner of k-diffusion's wrappers.
+
+    A latent is (1 - t) x0 + t noise, its noise level t itself, from 1 (noise) to 0, and the network says noise - x0.
+    `sigmas`: the levels at the training's timesteps, rising to 1.
+    """
+
+    sigmas: Tensor
+
+    def __init__(self, inner_model: nn.Module, shift: float = 1.0, timesteps: int = TIMESTEPS) -> None:
+        super().__init__()
+        self.inner_model, self.shift, self.timesteps = inner_model, shift, timesteps
+        self.register_buffer("sigmas", torch.arange(1, timesteps + 1) / timesteps)
+
+    def forward(self, x: Tensor, sigma: Tensor, **further: Any) -> Tensor:
+        velocity = self.inner_model(x, self.sigma_to_t(sigma), **further)
+        return x - sigma.view(-1, *[1] * (x.ndim - 1)) * velocity
+
+    def sigma_to_t(self, sigma: Tensor) -> Tensor:
+        return self.timesteps * sigma
+
+    def get_sigmas(self, steps: int) -> Tensor:
+        """`steps` levels evenly spread from 1 down, but for the shift, and 0."""
+        even = torch.linspace(1, 0, steps + 1, device=self.sigmas.device)
+        return self.shift * even / (1 + (self.shift - 1) * even)
+
+
 class StandaloneModel(nn.Module):
     """The UNet and the text encoder of one file. `wrap(x, sigma, cond=...)` gives the denoised latent for one text."""
 
@@ -43,8 +73,8 @@ class StandaloneModel(nn.Module):
         """Reads the file; AmdmError in words where it cannot be used."""
         super().__init__()
         self.title = file.title
-        kind = external.DiscreteVDDPMDenoiser if file.predicts_v else external.DiscreteEpsDDPMDenoiser
-        self.wrap = kind(_Network(file.unet(dtype)), file.alphas_cumprod(), quantize=False)
+        self.is_flow = file.is_flow
+        self.wrap = _wrapped(file, dtype)
         self.text_encoder = file.text_encoder(dtype)
         self.tokenizer = read_tokenizer(file.clip_folder)
         self.texts = Recent()
@@ -54,8 +84,25 @@ class StandaloneModel(nn.Module):
     def unet(self) -> UNet2DConditionModel:
         return self.wrap.inner_model.unet
 
+    @property
+    def form(self) -> Form:
+        """The form of its latents."""
+        return as_flow if self.is_flow else as_exploding
+
+    def level(self, sigma: float) -> Level:
+        """What it calls a noise level."""
+        return flow(sigma) if self.is_flow else variance_exploding(sigma)
+
+    @property
+    def highest(self) -> float:
+        """The highest noise to signal that it knows."""
+        return self.level(self.wrap.sigmas[-1].item()).ratio
+
     def sigmas(self, steps: int) -> Tensor:
-        """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0."""
+        """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0.
+
+        Those of a flow model are shifted as its file says.
+        """
         return self.wrap.get_sigmas(steps)
 
     def denoiser(
@@ -65,12 +112,12 @@ class StandaloneModel(nn.Module):
         cfg_scale: float,
         error_prefix: str = "AMDM",
         adapter: AtWork | None = None,
-        progress: Callable[[float], float] = lambda sigma: 0.0,
+        progress: Callable[[float], float] = lambda ratio: 0.0,
     ) -> Denoiser:
         """One prompt and one negative prompt for each image; `error_prefix` opens a complaint about them.
 
         adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
-        noise level.
+        noise to signal.
         """
         for text in (*prompts, *negative_prompts):
             prompt_syntax.refuse_extra_networks(text, error_prefix)
@@ -104,6 +151,14 @@ class StandaloneModel(nn.Module):
             return dict(zip(texts, zip(pooled_at_end(hidden, tokens, self.tokenizer.eos_token_id), hidden)))
 
         return self.texts.get(("phrases", *texts), encode)
+
+
+def _wrapped(file: CheckpointFile, dtype: torch.dtype) -> Any:
+    network = _Network(file.unet(dtype))
+    if file.is_flow:
+        return FlowDenoiser(network, file.shift)
+    kind = external.DiscreteVDDPMDenoiser if file.predicts_v else external.DiscreteEpsDDPMDenoiser
+    return kind(network, file.alphas_cumprod(), quantize=False)
 
 
 @dataclass
@@ -160,7 +215,7 @@ class Denoiser(nn.Module):
         self.groups = [_Group(numbers, [images[n] for n in numbers]) for numbers in alike.values()]
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        progress = self.progress(sigma[0].item()) if self.adapter else 0.0
+        progress = self.progress(self.model.level(sigma[0].item()).ratio) if self.adapter else 0.0
         self.evaluations += 1
         denoised: list[Tensor] = [x] * len(x)
         # attached for this evaluation alone: another denoiser may be of the same UNet

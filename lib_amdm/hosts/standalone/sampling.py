@@ -50,7 +50,11 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
     if schedule not in SCHEDULES:
         raise AmdmError(f'AMDM: "{schedule}" is not a schedule; choose one of {", ".join(SCHEDULES)}.')
     skips = sampler in _SKIPS_NEXT_TO_LAST
-    chosen = _AUTOMATIC.get(sampler) if schedule == "automatic" else schedule
+    if model.is_flow:
+        _refuse_on_flow(model.title, sampler, schedule)
+        chosen = None
+    else:
+        chosen = _AUTOMATIC.get(sampler) if schedule == "automatic" else schedule
     if chosen is None:
         sigmas = model.sigmas(steps + skips)
     else:
@@ -60,16 +64,36 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
     return torch.cat([sigmas[:-2], sigmas[-1:]]) if skips else sigmas
 
 
-def progress(sigmas: Tensor) -> Callable[[float], float]:
-    """Which share of the steps is done at a noise level: 0 at the highest, and below 1 at the last that is shown.
+def _refuse_on_flow(title: str, sampler: str, schedule: str) -> None:
+    """AmdmError where a sampler or a schedule says nothing sensible of a flow model's noise levels."""
+    if _adds_noise(sampler):
+        others = ", ".join(name for name in sampler_names() if not _adds_noise(name))
+        raise AmdmError(
+            f'AMDM: "{sampler}" adds noise as models that predict noise want it, and "{title}" is a flow model; '
+            f"choose one of {others}."
+        )
+    if schedule != "automatic":
+        raise AmdmError(
+            f'AMDM: the schedule "{schedule}" is for models that predict noise, and "{title}" is a flow model; '
+            'choose "automatic".'
+        )
 
-    A second evaluation of a step at the next step's level counts as that step's.
+
+def _adds_noise(sampler: str) -> bool:
+    """True for an ancestral or stochastic sampler: it takes a latent for x0 + sigma * noise."""
+    return "noise_sampler" in inspect.signature(find_sampler(sampler)).parameters
+
+
+def progress(ratios: Sequence[float]) -> Callable[[float], float]:
+    """Which share of the steps is done at a noise to signal: 0 at the highest, and below 1 at the last that is shown.
+
+    ratios: those of the sampler's levels. A second evaluation of a step at the next step's level counts as that step's.
     """
-    levels = sigmas[:-1].tolist()
+    levels = ratios[:-1]
 
-    def done(sigma: float) -> float:
+    def done(ratio: float) -> float:
         # a level must not count as passed for its last binary digit
-        return sum(level > sigma * (1 + 1e-4) for level in levels) / len(levels)
+        return sum(level > ratio * (1 + 1e-4) for level in levels) / len(levels)
 
     return done
 

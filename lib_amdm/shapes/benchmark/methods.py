@@ -25,7 +25,7 @@ from ...hosts.standalone.host import Denoiser, Standalone, StandaloneModel
 from ...hosts.standalone.sampling import ImageNoise, find_sampler, noise_levels, sample
 from ...sampling import private_seeds
 from ...settings import AUTO, CoModel, Settings
-from ..bundled import DIALECT_OF
+from ..bundled import DIALECT_OF, FLOW_OF
 from ..training.networks import LATENT
 from ..world.captions import caption
 from ..world.scenes import Scene
@@ -107,16 +107,19 @@ class Studio:
         return find_sampler(self.sampler)
 
     def sample(self, func: Callable[..., Any], denoiser: nn.Module, seeds: Sequence[int]) -> Tensor:
-        return sample(func, denoiser, ImageNoise(seeds, self.latent), self.sigmas())
+        """Draw with `func` from the noise levels of the denoiser's own model."""
+        sigmas = noise_levels(cast(StandaloneModel, denoiser.model), self.sampler, "automatic", self.steps)
+        return sample(func, denoiser, ImageNoise(seeds, self.latent), sigmas)
 
     def pictures(self, latents: Tensor) -> Tensor:
         """Decode latents in the small size, (pictures, 3, SIZE, SIZE) from -1 to 1; the checkpoints share one VAE."""
-        return F.avg_pool2d(self.host.autoencoder(MAIN).decode(latents) * 2 - 1, self.scale)
+        any_of_them = self.host.checkpoint_titles()[0]
+        return F.avg_pool2d(self.host.autoencoder(any_of_them).decode(latents) * 2 - 1, self.scale)
 
 
 def captions(name: str, scenes: Sequence[Scene]) -> list[str]:
     """Describe the scenes in the dialect that a checkpoint was taught."""
-    return [caption(scene, DIALECT_OF[name]) for scene in scenes]
+    return [caption(scene, DIALECT_OF[FLOW_OF.get(name, name)]) for scene in scenes]
 
 
 def alone(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], name: str) -> Sampled:
@@ -265,9 +268,11 @@ def aggregated(
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
     co_runs = [
-        co_run(number, slot, other, seeds, studio.latent[1:]) for other, (number, slot) in zip(others, settings.active)
+        co_run(number, slot, other, seeds, studio.latent[1:], form=other.model.form)
+        for other, (number, slot) in zip(others, settings.active)
     ]
-    latents = studio.sample(mixed(studio.func, settings, co_runs, mix=mix), denoiser, seeds)
+    func = mixed(studio.func, settings, co_runs, mix=mix, level_of=denoiser.model.level)
+    latents = studio.sample(func, denoiser, seeds)
     return Sampled(latents, denoiser.evaluations, sum(other.evaluations for other in others))
 
 
@@ -316,8 +321,14 @@ def _shown(number: int) -> str:
     return {AUTO: "auto", 0: "all"}.get(number, str(number))
 
 
+def alone_row(name: str) -> Method:
+    return Method(f"`{name}` alone", "told its own dialect", partial(alone, name=name))
+
+
+FLOW_METHODS = {name: alone_row(name) for name in FLOW_OF}
+"""Rows that are not in the table: their checkpoints are not among the bundled ones."""
 METHODS: dict[str, Method] = {
-    **{name: Method(f"`{name}` alone", "told its own dialect", partial(alone, name=name)) for name in THREE},
+    **{name: alone_row(name) for name in THREE},
     EVERYTHING: Method(f"`{EVERYTHING}`: the ceiling", "told everything", partial(alone, name=EVERYTHING)),
     "average": Method("two predictions averaged", "all steps", average),
     "average-early": Method(

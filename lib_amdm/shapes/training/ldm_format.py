@@ -57,15 +57,19 @@ def write_checkpoint(
     text_encoder: CLIPTextModel,
     scale_factor: float,
     clip_folder: str,
+    params: Mapping[str, Any] | None = None,
 ) -> None:
     """The three networks as one float16 safetensors file, and the yaml that describes them beside it.
 
     scale_factor: what the VAE's latents are multiplied by. clip_folder: where the yaml says that the text encoder's
-    configuration and the tokenizer are: the WebUI needs a path that is right on its machine.
+    configuration and the tokenizer are: the WebUI needs a path that is right on its machine. params: what the yaml says
+    beside that of the model.
     """
     weights = {**unet_weights(unet), **vae_weights(vae), **text_weights(text_encoder)}
     save_file({key: value.detach().half().contiguous() for key, value in weights.items()}, file)
-    write_yaml(file.with_suffix(".yaml"), config_of(unet, vae, scale_factor, clip_folder))
+    config = config_of(unet, vae, scale_factor, clip_folder)
+    config["model"]["params"] |= params or {}
+    write_yaml(file.with_suffix(".yaml"), config)
 
 
 def write_yaml(file: Path, config: Mapping[str, Any]) -> None:

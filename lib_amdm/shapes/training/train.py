@@ -1,26 +1,29 @@
 """Train one part of the shapes world: `python -m lib_amdm.shapes.training vae` (then text, judge, each checkpoint).
 
 The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
-time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. The adapters layout and
-image (after its encoder) are for the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
+time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and
+colours-flow make flow models of the bundled ones. The adapters layout and image (after its encoder) are for the
+bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ...hosts.standalone.checkpoint_file import CheckpointFile
 from ..benchmark.judge import Judge, blemished
-from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
+from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, JUDGE, WEIGHTS
 from ..world import data
 from ..world.captions import DIALECTS, caption
 from . import networks
@@ -38,8 +41,13 @@ UNET_BATCH = 32
 LARGER_STEPS, LARGER_BATCH, LARGER_STOCK, LARGER_SCALE = 600, 16, 6000, 2
 LARGER = ("shapes", "colours")
 """The checkpoints that are also made for pictures of 256x256."""
+FLOW_STEPS = 600
 WITHOUT_TEXT = 0.1
 """Share of the pictures that are learned without their caption, for guidance."""
+TIMESTEPS = 1000
+SCHEDULE = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+FLOW_PARAMS = {"parameterization": "flow", "shift": 1.0}
+"""What a flow model's yaml says of it."""
 
 
 def train_vae(folder: Path) -> None:
@@ -47,7 +55,7 @@ def train_vae(folder: Path) -> None:
     torch.manual_seed(1)
     vae = networks.new_vae()
 
-    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+    def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         pictures = data.drawings(VAE_BATCH, rng)[1]
         # half precision is twice as fast, and exact enough until the last details
         with torch.autocast("cpu", torch.bfloat16, enabled=part < 0.75):
@@ -69,7 +77,7 @@ def train_text(folder: Path) -> None:
     tokenizer = networks.tokenizer(folder)
     probe = CaptionProbe(networks.new_text_encoder())
 
-    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+    def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         scenes = data.drawn_scenes(TEXT_BATCH, rng)
         dialects = [DIALECTS[rng.integers(len(DIALECTS))] for _ in scenes]
         texts = [caption(scene, dialect, rng) for scene, dialect in zip(scenes, dialects)]
@@ -94,7 +102,7 @@ def _forget_unread(text_encoder: networks.CLIPTextModel, tokenizer: networks.CLI
     table[read] = kept
 
 
-Loss = Callable[[np.random.Generator, float], torch.Tensor]
+Loss = Callable[[np.random.Generator, float], Tensor]
 
 
 def train_unet(folder: Path, name: str, dialect: str) -> None:
@@ -106,7 +114,7 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
     seed = 10 + DIALECTS.index(dialect)
     torch.manual_seed(seed)
     unet = networks.new_unet()
-    loss_of = _noise_loss(unet, latents * scale, text_encoder, tokenizer, dialect, UNET_BATCH)
+    loss_of = _loss(unet, latents * scale, text_encoder, tokenizer, dialect, UNET_BATCH)
     averaged, record = train(name, unet, loss_of, UNET_STEPS[dialect], 1e-3, folder, average=0.998, seed=seed)
     _write(WEIGHTS, name, averaged, vae, text_encoder, scale)
     note(name, record, WEIGHTS)
@@ -114,42 +122,80 @@ def train_unet(folder: Path, name: str, dialect: str) -> None:
 
 def train_larger(folder: Path, name: str, dialect: str) -> None:
     """Train a bundled UNet on pictures of twice the width and height; the checkpoint stays in `folder`."""
-    bundled = CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
-    vae, scale = bundled.autoencoder(torch.float32)
-    text_encoder, unet = bundled.text_encoder(torch.float32), bundled.unet(torch.float32).train().requires_grad_(True)
-    tokenizer = networks.tokenizer(folder)
+    unet, vae, text_encoder, scale = _networks(name)
     latents = data.stock_latents(vae, folder / "latents-larger.pt", LARGER_STOCK, LARGER_SCALE).float() * scale
-    loss_of = _noise_loss(unet, latents, text_encoder, tokenizer, dialect, LARGER_BATCH)
+    loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, LARGER_BATCH)
     seed = 20 + DIALECTS.index(dialect)
     averaged, record = train(f"{name}-larger", unet, loss_of, LARGER_STEPS, 4e-4, folder, average=0.995, seed=seed)
-    target = folder / "larger"
-    target.mkdir(exist_ok=True)
-    _write(target, name, averaged, vae, text_encoder, scale)
-    note(f"{name}-larger", record, target)
+    _write(folder / "larger", name, averaged, vae, text_encoder, scale)
+    note(f"{name}-larger", record, folder / "larger")
 
 
-def _noise_loss(
+def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
+    """Train a bundled UNet on to say the velocity of a rectified flow; the checkpoint stays in `folder`."""
+    unet, vae, text_encoder, scale = _networks(name)
+    latents = data.stock_latents(vae, folder / "latents.pt").float() * scale
+    loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH, flowing)
+    seed = 30 + DIALECTS.index(dialect)
+    averaged, record = train(part, unet, loss_of, FLOW_STEPS, 1e-3, folder, average=0.99, seed=seed)
+    _write(folder / "flow", part, averaged, vae, text_encoder, scale, FLOW_PARAMS)
+    note(part, record, folder / "flow")
+
+
+def _networks(name: str) -> tuple[networks.UNet2DConditionModel, networks.AutoencoderKL, networks.CLIPTextModel, float]:
+    """Load a bundled checkpoint, whose UNet is to be trained on, and the scale of its latents."""
+    bundled = _bundled(name)
+    unet = bundled.unet(torch.float32).train().requires_grad_(True)
+    vae, scale = bundled.autoencoder(torch.float32)
+    return unet, vae, bundled.text_encoder(torch.float32), scale
+
+
+def _bundled(name: str) -> CheckpointFile:
+    return CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
+
+
+Noised = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""From clean latents: the same with noise, their timesteps, and what a UNet must say of them."""
+
+
+def noised(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Add noise at Stable Diffusion's levels; the noise is wanted."""
+    noise = torch.randn_like(clean)
+    timesteps = torch.randint(0, TIMESTEPS, (len(clean),))
+    return SCHEDULE.add_noise(clean, noise, timesteps), timesteps, noise
+
+
+def flowing(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Go a part of the way to the noise; the velocity is wanted.
+
+    All parts alike: what is where is settled near the noise, which a logit-normal t hardly shows.
+    """
+    noise = torch.randn_like(clean)
+    t = torch.rand(len(clean))
+    part = t.view(-1, 1, 1, 1)
+    return torch.lerp(clean, noise, part), TIMESTEPS * t, noise - clean
+
+
+def _loss(
     unet: torch.nn.Module,
-    latents: torch.Tensor,
+    latents: Tensor,
     text_encoder: networks.CLIPTextModel,
     tokenizer: networks.CLIPTokenizer,
     dialect: str,
     batch: int,
+    with_noise: Noised = noised,
 ) -> Loss:
-    """Make the loss of a UNet: the error of the noise that it predicts in random latents with their captions."""
+    """Make the loss of a UNet: the error of what it predicts in random latents with their captions."""
     scenes = data.stock_scenes()
-    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
-    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+    def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(len(latents), size=batch)
         with_text = rng.random(batch) >= WITHOUT_TEXT
         texts = [caption(scenes[i], dialect, rng) if kept else "" for i, kept in zip(chosen, with_text)]
         with torch.no_grad():
             cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
-        clean = latents[chosen]
-        noise = torch.randn_like(clean)
-        timesteps = torch.randint(0, 1000, (batch,))
-        return F.mse_loss(unet(schedule.add_noise(clean, noise, timesteps), timesteps, cond).sample, noise)
+        x, timesteps, wanted = with_noise(latents[chosen])
+        return F.mse_loss(unet(x, timesteps, cond).sample, wanted)
 
     return loss_of
 
@@ -161,9 +207,11 @@ def _write(
     vae: networks.AutoencoderKL,
     text_encoder: networks.CLIPTextModel,
     scale: float,
+    params: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the checkpoint's file, and the text encoder's configuration beside it."""
-    write_checkpoint(folder / f"{name}.safetensors", unet, vae, text_encoder, scale, CLIP_FOLDER)
+    folder.mkdir(exist_ok=True)
+    write_checkpoint(folder / f"{name}.safetensors", unet, vae, text_encoder, scale, CLIP_FOLDER, params)
     networks.text_config().save_pretrained(folder / CLIP_FOLDER)
 
 
@@ -173,7 +221,7 @@ def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextMode
     Where they were not trained in this folder, those of a bundled checkpoint: a UNet trained anew fits the others.
     """
     if not (folder / "vae.pt").exists():
-        bundled = CheckpointFile(WEIGHTS / "shapes.safetensors", "shapes.safetensors")
+        bundled = _bundled("shapes")
         vae, scale = bundled.autoencoder(torch.float32)
         return vae, bundled.text_encoder(torch.float32), scale
     vae, text_encoder = networks.new_vae(), networks.new_text_encoder()
@@ -186,7 +234,7 @@ def train_judge(folder: Path) -> None:
     """Train the judge on drawings, some of them blemished."""
     torch.manual_seed(3)
 
-    def loss_of(rng: np.random.Generator, part: float) -> torch.Tensor:
+    def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         scenes, pictures = data.drawings(JUDGE_BATCH, rng)
         wanted = torch.tensor([wanted_of(scene, "full") for scene in scenes])
         shapes, colours, grounds = judge.logits(blemished(pictures))
@@ -211,6 +259,7 @@ PARTS: dict[str, Callable[[Path], object]] = {
     "judge": train_judge,
     **{name: partial(train_unet, name=name, dialect=dialect) for name, dialect in DIALECT_OF.items()},
     **{f"{name}-larger": partial(train_larger, name=name, dialect=DIALECT_OF[name]) for name in LARGER},
+    **{part: partial(train_flow, part=part, name=name, dialect=DIALECT_OF[name]) for part, name in FLOW_OF.items()},
     "layout": train_layout,
     "encoder": train_encoder,
     "image": train_image,

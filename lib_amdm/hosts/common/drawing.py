@@ -1,0 +1,93 @@
+"""Pictures that are drawn again with other models, beside those that were asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from modules import images, processing, shared
+from PIL import Image
+
+from ..protocol import Pictures
+
+MARGIN = 4
+"""Pixels between a grid's pictures."""
+
+
+def kept(p: Any) -> Any:
+    """A copy of a picture's processing object, taken before it is started: what it starts with, it uses up."""
+    copied = copy.copy(p)
+    copied.extra_generation_params = dict(p.extra_generation_params)
+    copied.override_settings = dict(p.override_settings)
+    return copied
+
+
+def drawn_again(before: Any, p: Any, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float) -> Any:
+    """The processing object for the pictures of `p` with another checkpoint, prompt, negative prompt and guidance
+    scale; "" and 0 for those of `p`. before: what `kept` gave."""
+    again = kept(before)
+    # as other scripts have made them, with the styles in them
+    again.prompt = [prompt] * len(p.all_prompts) if prompt else list(p.all_prompts)
+    again.negative_prompt = [negative_prompt] * len(p.all_prompts) if negative_prompt else list(p.all_negative_prompts)
+    again.styles = []
+    if getattr(p, "enable_hr", False):
+        again.hr_prompt = again.prompt if prompt else list(p.all_hr_prompts)
+        again.hr_negative_prompt = again.negative_prompt if negative_prompt else list(p.all_hr_negative_prompts)
+    again.seed, again.subseed = list(p.all_seeds), list(p.all_subseeds)
+    again.cfg_scale = cfg_scale or again.cfg_scale
+    again.do_not_save_grid = True
+    if checkpoint:
+        again.override_settings["sd_model_checkpoint"] = checkpoint
+    return again
+
+
+def pictures_of(processed: Any) -> Pictures:
+    """The single pictures of a result with their infotexts, without grids and masks."""
+    first = processed.index_of_first_image
+    drawn, texts = processed.images[first:], processed.infotexts[first:]
+    # masks follow their pictures, and have no infotext
+    apart = max(len(drawn) // max(len(texts), 1), 1)
+    return list(zip(drawn[::apart], texts))
+
+
+def draw(p: Any) -> Pictures:
+    """Draw in the middle of another picture's end."""
+    return pictures_of(processing.process_images(p))
+
+
+def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+    """A grid with a caption above each column, and with the seeds at the left where it has several rows; saved as the
+    user has it for grids."""
+    width = max(picture.width for _, column in columns for picture in column)
+    height = max(picture.height for _, column in columns for picture in column)
+    rows = max(len(column) for _, column in columns)
+    across, down = width + MARGIN, height + MARGIN
+    joined = Image.new("RGB", (len(columns) * across - MARGIN, rows * down - MARGIN), "white")
+    for x, (_, column) in enumerate(columns):
+        for y, picture in enumerate(column):
+            joined.paste(picture.convert("RGB"), (x * across, y * down))
+    captions = [[images.GridAnnotation(caption)] for caption, _ in columns]
+    seeds = [[images.GridAnnotation(f"seed {seed}" if rows > 1 else "")] for seed in p.all_seeds[:rows]]
+    labelled = images.draw_grid_annotations(joined, width, height, captions, seeds, MARGIN)
+    if shared.opts.grid_save:
+        place = (p.outpath_grids, "amdm-compare", p.all_seeds[0], p.all_prompts[0], shared.opts.grid_format)
+        images.save_image(labelled, *place, p=p, grid=True)
+    return labelled
+
+
+def expect_rounds(p: Any, rounds: int) -> None:
+    """Let the progress bar count so many rounds of a request's pictures."""
+    if shared.state.job_count == -1:
+        shared.state.job_count = p.n_iter * rounds
+
+
+def is_interrupted() -> bool:
+    """True where the user wants no more pictures."""
+    return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
+
+
+def runs_a_script(p: Any) -> bool:
+    """True where a script chosen below the panels draws these pictures, such as a plot."""
+    chosen = p.script_args[0] if p.script_args else 0
+    return isinstance(chosen, int) and not isinstance(chosen, bool) and chosen > 0

@@ -1,0 +1,99 @@
+"""With and without: the same seeds drawn by each model alone, and all beside each other in one labelled grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import AdapterError, AmdmError, cause
+from ..hosts.protocol import Drawing
+from ..settings import MAIN_CHECKPOINT, Settings, SettingsError
+
+SETTINGS = "amdm_settings"
+"""The attribute of a WebUI's processing object with the settings of a picture that is drawn for comparison."""
+_PLAN = "amdm_compare"
+TOGETHER = "together"
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One model alone: its caption, its checkpoint ("" for the main one), and what its slot says otherwise."""
+
+    caption: str
+    settings: Settings
+    checkpoint: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
+    cfg_scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    before: Any
+    alone: tuple[Alone, ...]
+
+
+def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alone, ...]:
+    """Each model of the settings alone: the main one first, with its adapter; a slot's adapter is on its own model."""
+    nothing_beside = replace(settings, co_models=(), compare=False)
+    found = [Alone("main model alone", nothing_beside)]
+    for number, slot in settings.active:
+        is_main = slot.checkpoint == MAIN_CHECKPOINT
+        found.append(
+            Alone(
+                f"co-model {number} alone: {slot.checkpoint.partition(' [')[0]}",
+                replace(nothing_beside, main_adapter=slot.adapter_settings),
+                "" if is_main else title(slot.checkpoint) or slot.checkpoint,
+                slot.prompt,
+                slot.negative_prompt,
+                slot.cfg_scale,
+            )
+        )
+    return tuple(found)
+
+
+def plan(host: Drawing, p: Any, read_settings: Callable[[], Settings]) -> None:
+    """Note, before a picture starts, what shall be drawn after it; wrong settings are spoken of elsewhere."""
+    vars(p).pop(_PLAN, None)
+    if hasattr(p, SETTINGS) or host.is_inner(p):
+        return
+    try:
+        settings = read_settings()
+    except (SettingsError, AmdmError, AdapterError):
+        return
+    if not settings.compare or not settings.mixes or host.runs_a_script(p):
+        return
+    alone = models(settings, host.checkpoint_title)
+    setattr(p, _PLAN, _Plan(host.kept(p), alone))
+    host.expect_rounds(p, 1 + len(alone))
+
+
+def finish(host: Drawing, p: Any, processed: Any) -> None:
+    """Draw what was planned, and put it behind the picture's own result: the grid, then the single pictures."""
+    planned = vars(p).pop(_PLAN, None)
+    if planned is None:
+        return
+    together = host.pictures_of(processed)
+    drawn: dict[str, Any] = {}
+    # the main one last: it is the one that stays loaded
+    for model in (*planned.alone[1:], planned.alone[0]):
+        if host.is_interrupted():
+            break
+        words = (model.checkpoint, model.prompt, model.negative_prompt, model.cfg_scale)
+        again = host.drawn_again(planned.before, p, *words)
+        setattr(again, SETTINGS, model.settings)
+        try:
+            drawn[model.caption] = host.draw(again)
+        except Exception as error:
+            reason = str(error) if isinstance(error, (AmdmError, SettingsError)) else cause(error)
+            processed.comments += f"AMDM: comparing ended at {model.caption} ({reason}).\n"
+            break
+    singles = [pair for model in planned.alone for pair in drawn.get(model.caption, ())]
+    if len(drawn) == len(planned.alone) and together:
+        columns = [(model.caption, [picture for picture, _ in drawn[model.caption]]) for model in planned.alone]
+        columns.append((TOGETHER, [picture for picture, _ in together]))
+        singles.insert(0, (host.grid(p, columns), together[0][1]))
+    for picture, text in singles:
+        processed.images.append(picture)
+        processed.infotexts.append(text)

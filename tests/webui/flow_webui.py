@@ -1,0 +1,79 @@
+"""Forge Neo with the small checkpoints of flow families."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .flow_checkpoints import FAMILIES, NAMES
+from .hosts import Host
+from .webui_server import WebUI, offline_environment
+
+HERE = Path(__file__).resolve().parent
+SCRIPT = HERE / "flow_checkpoints.py"
+SIZES = HERE / "flow_sizes"
+
+
+def make(host: Host, folder: Path, names: Iterable[str] = NAMES) -> Path:
+    """Write the checkpoints of these names that are missing, and what belongs to them."""
+    missing = [name for name in names if not (folder / "Stable-diffusion" / f"{name}.safetensors").exists()]
+    if missing:
+        result = subprocess.run(
+            [host.python(), str(SCRIPT), "--out", str(folder), "--only", *missing, *host.cpu_flags],
+            cwd=host.directory(),
+            env=offline_environment(folder / "hub"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert result.returncode == 0, f"making the checkpoints failed:\n{result.stdout[-4000:]}"
+    return folder
+
+
+class FlowWebUI(WebUI):
+    """A server that has the checkpoints in `models`, starts with `first`, and loads them in their own sizes."""
+
+    def __init__(
+        self, host: Host, data: Path, *, models: Path, first: str, options: Mapping[str, Any] | None = None, **told: Any
+    ):
+        super().__init__(
+            host,
+            data,
+            checkpoints=models / "Stable-diffusion",
+            first_checkpoint=f"{first}.safetensors",
+            options={"forge_additional_modules": self._modules(data, first), **(options or {})},
+            **told,
+        )
+        for kind in ("text_encoder", "VAE"):
+            folder = data / "models" / kind
+            folder.mkdir()
+            for file in sorted((models / kind).glob("*.safetensors")):
+                (folder / file.name).symlink_to(file)
+        self._link_extension(SIZES.name, SIZES)
+
+    @staticmethod
+    def _modules(data: Path, checkpoint: str, beside: str = "") -> list[str]:
+        """The whole paths of what belongs to a checkpoint, and of the text encoders of another, in the order that Forge
+        Neo puts them into."""
+        modules = set(FAMILIES[checkpoint.partition("-")[0]].modules)
+        if beside:
+            other = FAMILIES[beside.partition("-")[0]]
+            modules |= {module for module in other.modules if module.startswith("text_encoder/")}
+        return sorted(str(data / "models" / module) for module in modules)
+
+    def request(
+        self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """As of every WebUI; what belongs to the checkpoint is chosen with it, and the text encoders of the one that a
+        parameter `beside` names."""
+        # the automatic schedule ends twice at the level of no noise with those in SDXL's names, and draws black
+        told = {"scheduler": "Simple", **parameters}
+        beside = told.pop("beside", "")
+        request = super().request(checkpoint, told, picture)
+        if checkpoint:
+            request["override_settings"]["forge_additional_modules"] = self._modules(self.data, checkpoint, beside)
+        return request

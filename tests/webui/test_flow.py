@@ -1,0 +1,233 @@
+"""Flow models: every family that the README names, beside itself, beside its like, and beside another of its latents.
+
+The checkpoints are random ones in the published formats (`flow_checkpoints.py`); each is drawn with the host's own
+loader, and with the extension `flow_sizes` that lets the host build models as small as these files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .conftest import REPOSITORY
+from .flow_checkpoints import FAMILIES
+from .flow_webui import FlowWebUI
+from .hosts import Host
+from .probed import OPTIONS, Drawn, Probed, distance, settings, slot
+
+STEPS = 4
+CLOSE = 1e-4
+MEGABYTE = 2**20
+SHIFT_OF_FLUX = math.exp(1.15)
+ACROSS = (
+    ("schnell", "chroma", 1.0),
+    ("schnell", "lumina", 1.0),
+    ("schnell", "zimage", 1.0),
+    ("flux", "lumina", SHIFT_OF_FLUX),
+    ("zimage", "flux", SHIFT_OF_FLUX),
+    ("lumina", "zimage", 3.0),
+    ("qwen", "anima", SHIFT_OF_FLUX),
+    ("qwen", "krea", 1.0),
+    ("anima", "krea", SHIFT_OF_FLUX),
+)
+"""Families of the same latents: a main model, a co-model, and the shift at which both have the same noise levels."""
+
+
+class Flowing(Probed):
+    """Draws with flow checkpoints, named by family and letter."""
+
+    def __init__(self, server: FlowWebUI) -> None:
+        super().__init__(server)
+        self.kept: dict[Any, Drawn] = {}
+
+    def of(self, main: str, amdm: Any = None, beside: str = "", **parameters: Any) -> Drawn:
+        return self.draw(amdm, **asked(main, beside, parameters))
+
+    def plain(self, main: str, beside: str = "", **parameters: Any) -> Drawn:
+        """The main model's own picture, drawn once."""
+        key = (main, beside, *sorted(parameters.items()))
+        if key not in self.kept:
+            self.kept[key] = self.of(main, beside=beside, **parameters)
+        return self.kept[key]
+
+
+def asked(main: str, beside: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's parameters. beside: a co-model whose text encoder is chosen too."""
+    kept = {"override_settings_restore_afterwards": False}
+    return {"checkpoint": main, "beside": beside, "steps": STEPS, **kept, **parameters}
+
+
+@pytest.fixture(scope="module")
+def flowing(webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flowing]:
+    told = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
+    with FlowWebUI(
+        webui_host, tmp_path_factory.mktemp("flowing"), models=flow_models, first="flux-a", **told
+    ) as server:
+        yield Flowing(server)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, webui_host: Host) -> str:
+    if request.param not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no {request.param}")
+    return request.param
+
+
+def alone(co: str, **main: Any) -> dict[str, Any]:
+    return settings(slot(co, gamma=1, eta=0), **{"eta": 0, "steps": STEPS, **main})
+
+
+def same(checkpoint: str, **main: Any) -> dict[str, Any]:
+    return settings(slot(checkpoint, gamma=0.5, eta=0), **{"eta": 0, "steps": STEPS, **main})
+
+
+@pytest.mark.parametrize("cfg", [1, 3])
+def test_the_main_checkpoint_as_its_own_co_model(flowing: Flowing, family: str, cfg: int) -> None:
+    main = f"{family}-a"
+    plain = flowing.plain(main, cfg_scale=cfg).latent
+    assert np.isfinite(plain).all() and plain.std() > 0.1
+    for checkpoint in ("main", main):
+        for evaluations in (0, 2):
+            drawn = flowing.of(main, same(checkpoint, evaluations=evaluations), cfg_scale=cfg)
+            assert distance(drawn.latent, plain) < CLOSE * max(1, np.abs(plain).max()), (checkpoint, evaluations)
+
+
+def test_a_co_model_alone_is_its_own_picture(flowing: Flowing, family: str) -> None:
+    main, co = f"{family}-a", f"{family}-b"
+    own, plain = flowing.plain(co).latent, flowing.plain(main).latent
+    drawn = flowing.of(main, alone(co)).latent
+    assert distance(own, plain) > 0.05
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+
+
+def test_by_default_it_is_another_picture_and_twice_the_same(flowing: Flowing, family: str) -> None:
+    main, defaults = f"{family}-a", {"enabled": True, "co_models": [slot(f"{family}-b")]}
+    first, second = flowing.of(main, defaults), flowing.of(main, defaults)
+    assert np.isfinite(first.latent).all()
+    assert distance(first.latent, flowing.plain(main).latent) > 0.01
+    assert distance(first.latent, second.latent) == 0
+    assert f"{family}-b" in first.infotext
+
+
+def test_afterwards_the_main_model_draws_as_before(flowing: Flowing, family: str) -> None:
+    main = f"{family}-a"
+    plain = flowing.plain(main)
+    flowing.of(main, settings(slot(f"{family}-b", prompt="a blue circle"), eta=0.2))
+    assert np.array_equal(flowing.of(main).picture, plain.picture)
+
+
+def test_only_the_network_of_a_co_model_is_kept(flowing: Flowing, family: str) -> None:
+    """The text encoder, the larger part of most, is the main model's."""
+    flowing.unload()
+    flowing.of(f"{family}-a", settings(slot(f"{family}-b")))
+    loaded = flowing.server.call("/amdm/v1/models")["loaded"]
+    kept = {entry["checkpoint"]: entry["bytes"] for entry in loaded}
+    file = flowing.server.checkpoint_folder / f"{family}-b.safetensors"
+    # the host computes in float32 on a CPU, and files are of half precision
+    assert 0 < kept[file.name] <= 2.1 * file.resolve().stat().st_size + MEGABYTE
+
+
+@pytest.mark.parametrize(("main", "co", "shift"), ACROSS)
+def test_families_of_the_same_latents_go_together(
+    flowing: Flowing, webui_host: Host, main: str, co: str, shift: float
+) -> None:
+    if not {main, co} <= set(webui_host.flow_families):
+        pytest.skip(f"{webui_host.name} has not both {main} and {co}")
+    main, co = f"{main}-a", f"{co}-b"
+    both = {"distilled_cfg_scale": shift}
+    own = flowing.plain(co, main, **both).latent
+    drawn = flowing.of(main, alone(co), beside=co, **both).latent
+    assert distance(own, flowing.plain(main, co, **both).latent) > 0.05
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+
+
+def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_host: Host) -> None:
+    if "lumina" not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no lumina")
+    failed = flowing.fail(settings(slot("lumina-b")), **asked("flux-a", "", {}))
+    assert 'AMDM slot 1: "lumina-b.safetensors" has no text encoder' in failed.message
+    assert "VAE / Text Encoder" in failed.message
+    assert np.array_equal(flowing.of("flux-a").picture, flowing.plain("flux-a").picture)
+
+
+@pytest.mark.parametrize(
+    ("main", "co"), [("flux", "qwen"), ("qwen", "flux"), ("klein", "flux"), ("mugen", "rectified")]
+)
+def test_other_latents_are_refused_by_name(flowing: Flowing, webui_host: Host, main: str, co: str) -> None:
+    if not {main, co} <= set(webui_host.flow_families):
+        pytest.skip(f"{webui_host.name} has not both {main} and {co}")
+    failed = flowing.fail(settings(slot(f"{co}-b")), **asked(f"{main}-a", "", {}))
+    assert f'"{co}-b.safetensors" is' in failed.message and f'"{main}-a.safetensors" is' in failed.message
+    assert failed.report["denoiser"] == 0
+
+
+def test_a_co_model_with_a_scale_of_its_own_beside_a_main_model_without_guidance(flowing: Flowing) -> None:
+    """At CFG 1 the host encodes no negative prompt; the slot's is its own."""
+    own = flowing.of("flux-b", negative_prompt="red", cfg_scale=3).latent
+    co = slot("flux-b", gamma=1, eta=0, cfg_scale=3, negative_prompt="red")
+    drawn = flowing.of("flux-a", settings(co, eta=0, steps=STEPS), cfg_scale=1).latent
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+
+
+def test_a_slots_prompt_and_distilled_guidance_reach_its_model(flowing: Flowing) -> None:
+    words = {"prompt": "a blue circle on a hill", "distilled_cfg_scale": 6}
+    own = flowing.of("flux-b", **words).latent
+    co = slot("flux-b", gamma=1, eta=0, prompt=words["prompt"])
+    drawn = flowing.of("flux-a", settings(co, eta=0, steps=STEPS), distilled_cfg_scale=6).latent
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+    other = flowing.of("flux-a", settings(co, eta=0, steps=STEPS), distilled_cfg_scale=2).latent
+    assert distance(drawn, other) > 0.01
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["img2img", "inpainting"])
+def test_from_a_picture(flowing: Flowing, masked: bool) -> None:
+    init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    more: dict[str, Any] = {"denoising_strength": 0.7, "init": init}
+    if masked:
+        mask = np.zeros((64, 64, 3), dtype=np.uint8)
+        mask[:, :32] = 255
+        more |= {"mask": mask, "mask_blur": 0, "inpainting_fill": 1}
+    plain = flowing.draw(None, **asked("flux-a", "", more)).latent
+    mirror = flowing.draw(same("flux-a"), **asked("flux-a", "", more)).latent
+    assert distance(mirror, plain) < CLOSE * max(1, np.abs(plain).max())
+    own = flowing.draw(None, **asked("flux-b", "", more)).latent
+    drawn = flowing.draw(alone("flux-b"), **asked("flux-a", "", more)).latent
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+
+
+def test_samplers_by_timesteps_are_refused_by_name(flowing: Flowing, webui_host: Host) -> None:
+    failed = flowing.fail(settings(slot("flux-b")), **asked("flux-a", "", {"sampler_name": "DDIM"}))
+    assert '"DDIM" goes by timesteps' in failed.message and "flux-a.safetensors" in failed.message
+
+
+SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "Heun", "DPM2", "LMS", "LCM")
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "DPM++ 3M SDE", "ER SDE", "Res Multistep", "UniPC", "DPM++ 2s a RF"])
+def test_the_main_checkpoint_as_its_own_co_model_with_every_sampler(
+    flowing: Flowing, webui_host: Host, sampler: str
+) -> None:
+    if sampler not in {each["name"] for each in flowing.server.call("/sdapi/v1/samplers")}:
+        pytest.skip(f"{webui_host.name} has no {sampler}")
+    more = {"sampler_name": sampler, "steps": 6}
+    plain = flowing.of("schnell-a", **more).latent
+    drawn = flowing.of("schnell-a", same("schnell-a", steps=6), **more).latent
+    if not np.isfinite(plain).all():
+        pytest.skip("the host draws nothing but NaN")
+    assert distance(drawn, plain) < CLOSE * max(1, np.abs(plain).max())
+
+
+def test_off_is_the_bare_webui(
+    webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory, flowing: Flowing
+) -> None:
+    folder = tmp_path_factory.mktemp("bare")
+    with FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", probe=True, options=OPTIONS) as server:
+        bare = Flowing(server)
+        for name in webui_host.flow_families:
+            picture = flowing.of(f"{name}-a", settings(enabled=False)).picture
+            assert np.array_equal(bare.of(f"{name}-a").picture, picture), name
