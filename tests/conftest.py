@@ -27,6 +27,7 @@ TOGETHER = (
     "test_demo",
     "test_demo_page",
     "test_flow",
+    "test_layout_editor",
     "test_shapes_adapters",
     "test_standalone",
     "test_standalone_adapters",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.comodels.cache import InMemory
 
 TITLES = ("alpha.safetensors [1111111111]", "styles/beta.safetensors [2222222222]", "gamma, the third.ckpt")
@@ -62,6 +63,9 @@ class FakeHost:
 
     def adapter_title(self, name: str) -> str | None:
         return name if name in self.adapters else None
+
+    def adapter_info(self, name: str) -> AdapterInfo | None:
+        return AdapterInfo("gligen", "SD1", "text", name) if name in self.adapters else None
 
     def refresh_adapters(self) -> None:
         self.refreshed += 1

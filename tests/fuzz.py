@@ -44,7 +44,7 @@ from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
 from lib_amdm.webui import infotext
 from lib_amdm.webui.api import read_args
-from lib_amdm.webui.layout_preview import preview, region_preview
+from lib_amdm.webui.region_preview import region_preview
 
 CASES = 20_000
 BATCH = 500
@@ -156,8 +156,7 @@ def layout_holds(told: Any) -> None:
         assert boxes_of([list(box) for box in boxes_of(told)]) == boxes_of(told)
     except LayoutError as error:
         refused(error)
-    for drawn in (preview(told), region_preview(told, None, told, told, told)):
-        drawn.encode()
+    region_preview(told, None, told, told, told).encode()
 
 
 # --- settings ---

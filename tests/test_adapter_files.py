@@ -18,6 +18,7 @@ from torch import Tensor
 from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.adapters.base import Adapter
 from lib_amdm.adapters.convert import convert, main
+from lib_amdm.adapters.gligen import SLOTS
 from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.kinds import adapter_file, adapter_of, describe, read_adapter
 from lib_amdm.errors import AdapterError
@@ -206,6 +207,8 @@ def test_published_layout_adapters_fit_sd1_alone(shapes: Callable) -> None:
     unet = sd1_unet()
     adapter = on_meta(shapes(widths_of(unet)))
     assert len(adapter.layers(blocks_of(unet))) in (4, 16)
+    room = adapter.room(adapter.variant)
+    assert (room.boxes or room.actions) == getattr(adapter, "slots", SLOTS), "what a page says before a picture"
     with pytest.raises(AdapterError, match="does not fit the checkpoint"):
         adapter.layers(blocks_of(sdxl_unet()))
 

@@ -24,6 +24,7 @@ pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
 from chromium import chromium
 from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -223,3 +224,31 @@ def test_an_impossible_setting_is_said_in_a_sentence(page: Page) -> None:
     page.click("#generate")
     page.wait(lambda: "<lora:...>" in page.errors(), "the other error")
     assert page.pictures("without") == page.pictures("with") == []
+
+
+def test_a_layout_is_drawn_in_the_editor_and_gradio_is_told(page: Page) -> None:
+    page.type("count", "1")
+    page.type("sampling_steps", "1")
+    page.click("#amdm_main_adapter > button")
+    place = '[data-field="amdm_layout"]'
+    canvas = page.wait(lambda: page.all(f"{place} .amdm-canvas"), "the editor")[0]
+    page.wait(canvas.is_displayed, "the fold to open")
+    page.type("amdm_layout", "a cross: 0 0 2")
+    page.wait(lambda: "row 1" in " ".join(line.text for line in page.all(f"{place} .amdm-messages")), "what is wrong")
+    page.click("#generate")
+    page.wait(lambda: "row 1" in page.errors(), "the error")
+    page.click(f"{place} [data-do=undo]")
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    corner = (-canvas.rect["width"] // 4, -canvas.rect["height"] // 4)
+    drag = ActionChains(page.driver, duration=50).move_to_element_with_offset(canvas, *corner).click_and_hold()
+    drag.move_by_offset(canvas.rect["width"] // 2, canvas.rect["height"] // 2).release().perform()
+    assert page.value("amdm_layout") == "thing: 0.25 0.25 0.75 0.75"
+    before = page.errors()
+    page.click("#generate")
+    page.wait(lambda: page.line().startswith("Seed"), "the pictures", DRAWN)
+    assert page.errors() in (before, ""), "gradio has the text that was drawn, and not the wrong one"
+    # the last picture may lie behind the boxes
+    page.all(f"{place} option[value=gallery]")[0].click()
+    behind = page.all(f"{place} .amdm-behind")[0]
+    page.wait(lambda: behind.get_attribute("src") and behind.is_displayed(), "the picture behind")
+    assert severe(page.driver) == []

@@ -1,4 +1,4 @@
-"""Layouts: what is read from JSON and from lines, what is refused and in which words, and what is drawn of them."""
+"""Layouts: what is read from JSON and from lines, what is refused and in which words; what is drawn of a region."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from lib_amdm.adapters.interactdiffusion import between
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region, boxes_of
-from lib_amdm.webui.layout_preview import EMPTY, EVERYWHERE, GRID, SIZE, drawing, preview, region_preview
+from lib_amdm.webui.region_preview import EVERYWHERE, GRID, SIZE, region_preview
 
 BALL = {"phrase": "a ball", "box": [0.5, 0.5, 1, 1]}
 BOY = {"phrase": "a boy", "box": [0, 0, 0.5, 1]}
@@ -102,7 +102,6 @@ def test_the_rows_of_a_layout_give_it_back(boxes: list, data: st.DataObject) -> 
     number = st.integers(0, len(placed) - 1)
     layout = Layout(placed, tuple(data.draw(st.lists(st.builds(Interaction, number, words, number), max_size=3))))
     assert Layout.of_rows(layout.rows()) == Layout.read(json.dumps(layout.rows())) == layout
-    ElementTree.fromstring(re.sub(r"[\x00-\x08\x0b-\x1f]", "", drawing(layout, 1.5)))
 
 
 @pytest.mark.parametrize(
@@ -135,26 +134,7 @@ def test_the_rows_of_a_layout_give_it_back(boxes: list, data: st.DataObject) -> 
 def test_what_cannot_be_used_is_named_by_its_row(rows: Any, told: str) -> None:
     with pytest.raises(LayoutError, match=told) as caught:
         Layout.read(rows)
-    assert "<p" in preview(rows if isinstance(rows, str) else json.dumps(rows))
     assert not re.search(r"\.\s|\n", str(caught.value))
-
-
-def test_the_drawing_has_every_box_where_it_stands_and_every_word() -> None:
-    drawn = ElementTree.fromstring(drawing(LAYOUT, 2.0))
-    space = "{http://www.w3.org/2000/svg}"
-    _, *boxes = drawn.findall(f"{space}rect")
-    size = (float(drawn.get("width")), float(drawn.get("height")))
-    assert size == (256, 128)
-    found = [tuple(float(box.get(name)) for name in ("x", "y", "width", "height")) for box in boxes]
-    assert found == [(0, 0, 128, 128), (128, 64, 128, 64)]
-    assert {text.text for text in drawn.findall(f"{space}text")} == {"a boy", "a ball", "kicking"}
-
-
-def test_words_cannot_leave_the_drawing() -> None:
-    assert len(preview(f"{'x' * 3_000_000}\ud800: 0 0 1 1").encode()) < 1000
-    assert "<b>" not in preview('[{"phrase": "<b>", "box": [0, 0, 1, 1]}]')
-    assert "<b>" not in preview("<b>")
-    assert preview("") == EMPTY
 
 
 # --- regions: boxes alone ---
@@ -284,9 +264,9 @@ def told_of(read: Any, given: Any) -> str:
 def test_whatever_is_given_is_read_or_refused_in_a_sentence(given: Any) -> None:
     assert told_of(Layout.read, given)
     told_of(boxes_of, given)
-    for drawn in (preview(given), region_preview(given, None, 0.0)):
-        assert drawn in (EMPTY, EVERYWHERE) or drawn.startswith(('<p class="error">', "<svg"))
-        assert len(drawn.encode()) < 4000
+    drawn = region_preview(given, None, 0.0)
+    assert drawn == EVERYWHERE or drawn.startswith(('<p class="error">', "<svg"))
+    assert len(drawn.encode()) < 4000
 
 
 @pytest.mark.parametrize("given", [{"box": [0, 0, 1, 1]}, {}, 5, True, None, b"", [0, 0, 1, 1], [None], ["0 0 1 1"]])

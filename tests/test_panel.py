@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ from PIL import Image
 
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
-from lib_amdm.settings import CoModel, PictureSpec, Settings, WordSpec, flat, infotext_label
+from lib_amdm.settings import CoModel, LayoutSpec, PictureSpec, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import panel, presets  # noqa: E402
+from lib_amdm.webui import layout_mount, panel, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -222,10 +223,17 @@ def test_an_adapter_is_meant_for_the_main_checkpoint_where_none_is_chosen(
     assert clicked(demo, "choose")(adapter, checkpoint) == chosen
 
 
-def test_a_layout_is_drawn_where_it_is_written(page: Page) -> None:
+def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_file_takes(page: Page) -> None:
     with gr.Blocks() as demo:
-        build(page, slots=1)
-    assert "<svg" in clicked(demo, "preview")("a ball: 0 0 0.5 1")
+        built = build(page)
+    places = [block.value for block in demo.blocks.values() if "amdm-layout" in str(getattr(block, "value", ""))]
+    fields = [c.elem_id for c, (_, spec) in zip(built.components, flat(3)) if isinstance(spec, LayoutSpec)]
+    assert [re.findall(r'data-(\w+)="(.*?)"', place) for place in places] == [[("field", field)] for field in fields]
+    told = layout_mount.mount(page, "field", ADAPTERS[1])
+    assert dict(re.findall(r'data-(\w+)="(.*?)"', told)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
+    for nothing in ("lost.safetensors", "None", None):
+        assert "adapter" not in layout_mount.mount(page, "field", nothing)
+    assert "<b>" not in layout_mount.mount(page, '"><b>', None)
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS, ids=lambda preset: preset.name)

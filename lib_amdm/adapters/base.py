@@ -164,6 +164,17 @@ class AdapterInfo:
 
 
 @dataclass(frozen=True)
+class Room:
+    """How much of a layout a kind takes. None: it is not counted.
+
+    Where actions are counted, a layout without any and a phrase that takes part in none are refused.
+    """
+
+    boxes: int | None = None
+    actions: int | None = None
+
+
+@dataclass(frozen=True)
 class AdapterFile(AdapterInfo):
     """A file's description with its tensors, by the names that its kind expects."""
 
@@ -219,6 +230,11 @@ class Adapter(Weights, ABC):
     def adjust(cls, name: str, tensor: Tensor) -> Tensor:
         """Return a file's tensor in the shape that the kind expects for this (expected) name."""
         return tensor
+
+    @classmethod
+    def room(cls, variant: str) -> Room:
+        """Return how much of a layout the published files of this variant take, to be said before a picture."""
+        return Room()
 
     @abstractmethod
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..layout import Layout
-from .base import FAMILIES, Adapter, AdapterInfo, Block, Call, Prepared, Shapes, refused
+from .base import FAMILIES, Adapter, AdapterInfo, Block, Call, Prepared, Room, Shapes, refused
 from .inputs import Inputs
 from .names import ldm_names, without_prefix
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
@@ -151,6 +151,10 @@ class Gligen(Grounding):
     @classmethod
     def variant_of(cls, name: str) -> str:
         return "text"
+
+    @classmethod
+    def room(cls, variant: str) -> Room:
+        return Room(boxes=SLOTS)
 
     def texts(self, layout: Layout) -> Sequence[str]:
         return layout.phrases

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..layout import Box, Layout
+from .base import Room
 from .gligen import MLP, Grounding, PreparedGrounding
 from .inputs import Inputs
 from .weights import box_embedding, silu_mlp
@@ -38,6 +39,10 @@ class InteractDiffusion(Grounding):
     def variant_of(cls, name: str) -> str:
         version = re.search(r"v[-_.]?1(?:[-_.]([012]))?(?![0-9])", name, re.IGNORECASE)
         return f"1.{version[1] or 0}" if version else ""
+
+    @classmethod
+    def room(cls, variant: str) -> Room:
+        return Room(actions=30)
 
     @property
     def slots(self) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import AdapterError
-from .base import Adapter, AdapterFile, AdapterInfo, Shapes, refused
+from .base import Adapter, AdapterFile, AdapterInfo, Room, Shapes, refused
 from .container import Read, opened
 from .gligen import Gligen
 from .interactdiffusion import InteractDiffusion
@@ -53,6 +53,11 @@ def adapter_file(tensors: Mapping[str, Tensor], name: str) -> AdapterFile:
 def adapter_of(file: AdapterFile) -> Adapter:
     """Return the adapter in the file's own dtype, on the CPU; `.to(...)` moves it to the UNet's."""
     return _kind(file)(file)
+
+
+def room(info: AdapterInfo) -> Room:
+    """Return how much of a layout a file takes."""
+    return _kind(info).room(info.variant)
 
 
 def identify(shapes: Shapes, name: str) -> AdapterInfo:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..layout import Box, Layout
-from .base import Adapter, AdapterFile, AdapterInfo, Attend, Block, Call, Prepared, Shapes
+from .base import Adapter, AdapterFile, AdapterInfo, Attend, Block, Call, Prepared, Room, Shapes
 from .gligen import MLP
 from .inputs import Inputs
 from .names import ldm_names
@@ -94,6 +94,10 @@ class Migc(Adapter):
     def required(cls, variant: str, names: Collection[str]) -> Iterable[str]:
         blocks = {name.split(".migc.")[0] for name in names}
         return [f"{block}.migc.{part}" for block in blocks for part in (*_LAYER, *_LAYER_OF_VARIANT[variant])]
+
+    @classmethod
+    def room(cls, variant: str) -> Room:
+        return Room(boxes=29 if variant == "migc++" else 28)
 
     @property
     def slots(self) -> int:

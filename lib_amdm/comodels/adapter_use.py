@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.attach import attached, blocks_of
-from ..adapters.base import Adapter, Prepared, Rows
+from ..adapters.base import Adapter, AdapterInfo, Prepared, Rows
 from ..adapters.inputs import Encoder, Features
-from ..adapters.kinds import adapter_of, read_adapter
+from ..adapters.kinds import adapter_of, describe, read_adapter
 from ..errors import AdapterError, AmdmError
 from ..families import Family
 from ..layout import Layout
@@ -73,6 +73,14 @@ class Adapters:
             adapter = self._adapter(settings.adapter, place)
             _refuse_wrong_family(adapter, place)
             return AtWork(adapter.prepare(SlotInputs(adapter.name, settings, place, self.images)))
+
+    def info(self, name: str) -> AdapterInfo | None:
+        """Return the description of the file of this name; None where the list has none, or it cannot be used."""
+        path = self.files.path(name)
+        try:
+            return describe(path) if path else None
+        except AdapterError:
+            return None
 
     def refresh(self) -> None:
         self.files.refresh()

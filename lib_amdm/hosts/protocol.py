@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
+from ..adapters.base import AdapterInfo
 from ..comodels.cache import InMemory
 from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
@@ -64,6 +65,9 @@ class Lists(Protocol):
 
     def adapter_title(self, name: str) -> str | None:
         """The present title of the adapter file that a name or earlier title means."""
+
+    def adapter_info(self, name: str) -> AdapterInfo | None:
+        """What the adapter file of this name is; None where there is none, or it cannot be used."""
 
     def refresh_adapters(self) -> None: ...
 

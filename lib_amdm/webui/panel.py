@@ -35,7 +35,7 @@ from ..settings import (
     only,
     specs,
 )
-from . import infotext, layout_preview, listed, presets
+from . import infotext, layout_mount, listed, presets, region_preview
 
 EXAMPLE_REGION = "0 0 0.5 1"
 SIDES = ("width", "height")
@@ -179,7 +179,7 @@ class _Builder:
         self.fill.click(fn=fill, inputs=[self.chosen], outputs=outputs)
 
     def adapter(self, slot: int, wanted: list[Spec]) -> None:
-        """Build an adapter's controls, with a drawing of its layout."""
+        """Build an adapter's controls, with the place of its layout's editor."""
         file, layout = only(AdapterSpec, wanted), only(LayoutSpec, wanted)
         with gr.Row():
             self.add(slot, [file])
@@ -191,10 +191,13 @@ class _Builder:
             with gr.Column():
                 self.add(slot, [layout])
                 example = gr.Button("Example layout", elem_id=self.elem_id(f"example_{slot}"))
-                drawn = gr.HTML(value=layout_preview.EMPTY)
-        boxes = self.controls[slot, layout.name]
-        for listen in (boxes.change, boxes.blur):
-            listen(fn=layout_preview.preview, inputs=[boxes], outputs=[drawn], queue=False, show_progress=False)
+                mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
+                editor = gr.HTML(value=mount(self.value(slot, file)))
+        boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
+        # the editor says before a picture what the chosen file will not take; a name that is typed to find it loses
+        # changes while one is under way
+        for listen in (chosen.change, chosen.select):
+            listen(fn=mount, inputs=[chosen], outputs=[editor], queue=False, show_progress=False)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 
@@ -220,14 +223,14 @@ class _Builder:
         with gr.Row():
             self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
             with gr.Column():
-                drawn = gr.HTML(value=layout_preview.EVERYWHERE)
-        inputs = [self.controls[slot, name] for name in layout_preview.REGION_INPUTS]
+                drawn = gr.HTML(value=region_preview.EVERYWHERE)
+        inputs = [self.controls[slot, name] for name in region_preview.REGION_INPUTS]
         if len(self.sides) == len(SIDES):
             inputs += [self.sides[side] for side in SIDES]
         boxes = self.controls[slot, only(BoxesSpec, wanted).name]
         # fast typing loses changes while one is under way, so the text is looked at again once it is left
         for listen in (boxes.blur, *(control.change for control in inputs)):
-            listen(fn=layout_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
+            listen(fn=region_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """Choose the main checkpoint once an adapter is: without any it runs nothing, and most are meant for that."""
@@ -261,11 +264,15 @@ class _Builder:
                 spec,
                 value=self.value(slot, spec),
                 label=control_label(slot, spec),
-                elem_id=self.elem_id(f"{spec.name}_{slot}" if slot else spec.name),
+                elem_id=self.elem_id_of(slot, spec),
                 visible=self.has_meaning(spec),
             )
             control.webui_tooltip = spec.help  # the WebUI's page shows it where the pointer rests on the control
             self.controls[slot, spec.name] = control
+
+    def elem_id_of(self, slot: int, spec: Spec) -> str:
+        """Return the id of a setting's control."""
+        return self.elem_id(f"{spec.name}_{slot}" if slot else spec.name)
 
     def control(self, spec: Spec, **common: Any) -> Any:
         """Build the control that suits a kind of setting."""

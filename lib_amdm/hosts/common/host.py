@@ -11,6 +11,7 @@ from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
+from ...adapters.base import AdapterInfo
 from ...comodels.cache import InMemory
 from ...comodels.file_list import readable
 from . import drawing
@@ -65,6 +66,9 @@ class WebUIHost:
 
     def adapter_title(self, name: str) -> str | None:
         return self.memory.adapters.files.title(name)
+
+    def adapter_info(self, name: str) -> AdapterInfo | None:
+        return self.memory.adapters.info(name)
 
     def refresh_adapters(self) -> None:
         self.memory.adapters.refresh()

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...adapters.base import AdapterInfo
 from ...comodels.adapter_use import Adapters, AtWork, Place
 from ...comodels.cache import FileState, InMemory, Loaded, Pool
 from ...comodels.file_list import Folder, files_in, find_title, lists, readable
@@ -174,6 +175,9 @@ class Standalone:
 
     def adapter_title(self, name: str) -> str | None:
         return self.adapters.files.title(name)
+
+    def adapter_info(self, name: str) -> AdapterInfo | None:
+        return self.adapters.info(name)
 
     def refresh_adapters(self) -> None:
         self.adapters.refresh()

@@ -22,6 +22,7 @@ from ..bundled import WEIGHTS
 from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
 
 ADDRESS = "127.0.0.1"
+EXTENSION = Path(__file__).resolve().parents[3]
 SLOTS = 3
 MOST_PICTURES = 8
 MOST_SEED = 2**32 - 1
@@ -121,10 +122,20 @@ def _summary(seed: int, alone: Result, together: Result | None) -> str:
     return " ".join([line, f"With AMDM: {evaluations} evaluations, {together.seconds:.1f} s.", *together.comments])
 
 
+def _head() -> str:
+    """Return what a WebUI's page takes from an extension by itself: its scripts and its style sheet.
+
+    They stand beside the package; where it was installed without them, there is the text field alone.
+    """
+    style = "".join(file.read_text(encoding="utf-8") for file in EXTENSION.glob("style.css"))
+    scripts = [file.read_text(encoding="utf-8") for file in sorted(EXTENSION.glob("javascript/*.js"))]
+    return f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts)
+
+
 def serve(port: int, folder: Path = WEIGHTS) -> None:
     """Show the page on this machine alone until it is interrupted; AmdmError where the port is taken."""
     page = build(Standalone(folder))
-    bare = {"footer_links": [], "run_history": False, "share": False, "quiet": True}
+    bare = {"footer_links": [], "run_history": False, "share": False, "quiet": True, "head": _head()}
     try:
         page.launch(server_name=ADDRESS, server_port=port, show_error=True, prevent_thread_lock=True, **bare)
     except OSError as error:

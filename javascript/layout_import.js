@@ -1,0 +1,99 @@
+// Layouts of other tools: JSON in which things have boxes, as language models and prompt builders write it.
+(function() {
+    "use strict";
+
+    const amdm = window.amdmLayout = window.amdmLayout || {};
+    const BOXES = ["box", "bbox", "box_2d", "bounding_box", "boundingBox"];
+    const WORDS = ["phrase", "label", "desc", "description", "caption", "prompt", "text", "name"];
+    const GRID = 1000;
+
+    // Returns {text, left}: the layout's own text, and how many things had no box; or {problem}: a sentence.
+    // A list of four numbers is [y1, x1, y2, x2] of 0 to 1000, or x, y, w, h where no number of the file is above 1.
+    function read(given) {
+        const own = amdm.text.read(given);
+        // its own boxes are x0, y0, x1, y1: one row that is wrong does not make them another tool's
+        if (own.rows.some(row => row.kind === "region" && !row.problem)) return {text: given, left: 0};
+        const found = parsed(given);
+        if (found === undefined) {
+            return {problem: own.form === "lines" && own.problems.length
+                ? `The text ${own.problems[0].message}.` : "This is neither a layout nor JSON with boxes."};
+        }
+        const things = [];
+        const without = gather(found, "", things);
+        if (!things.length) {
+            return {problem: "It has no boxes: nothing is named box, bbox or box_2d, or has x, y, w and h."};
+        }
+        const large = things.some(({list}) => list && list.some(value => value > 1));
+        const rows = [];
+        for (const [n, thing] of things.entries()) {
+            const phrase = thing.phrase || `thing ${n + 1}`;
+            const box = boxOf(thing, large);
+            if (!box) {
+                return {problem: `The box of "${amdm.sentences.clipped(phrase)}" cannot be used: it must be `
+                    + "[y1, x1, y2, x2] of 0 to 1000, or x, y, w, h of 0 to 1 within the picture."};
+            }
+            rows.push({kind: "region", phrase, box});
+        }
+        return {text: amdm.text.write(rows, "lines"), left: without};
+    }
+
+    // JSON in the text, also between words or marks of code.
+    function parsed(text) {
+        const [from, to] = [text.search(/[[{]/), Math.max(text.lastIndexOf("]"), text.lastIndexOf("}"))];
+        try {
+            return from >= 0 ? JSON.parse(text.slice(from, to + 1)) : undefined;
+        } catch {
+            return undefined;
+        }
+    }
+
+    // Adds all things with a box to `things`; returns how many there are with words alone.
+    function gather(value, phrase, things) {
+        if (!value || typeof value !== "object") return 0;
+        if (isBox(value)) {
+            things.push({phrase, list: value});
+            return 0;
+        }
+        if (Array.isArray(value)) {
+            const [words, list] = value;
+            const named = value.length === 2 && typeof words === "string" && isBox(list);
+            if (named) return gather(list, oneLine(words), things);
+            return value.reduce((count, each) => count + gather(each, "", things), 0);
+        }
+        const said = WORDS.map(name => value[name]).find(each => typeof each === "string" && each.trim());
+        const words = oneLine(said || "");
+        const box = BOXES.map(name => value[name]).find(each => each && typeof each === "object") || value;
+        const sides = sidesOf(box);
+        if (isBox(box) || sides) {
+            things.push({phrase: words, list: sides ? null : box, sides});
+            return 0;
+        }
+        const before = things.length;
+        const count = Object.values(value).reduce((sum, each) => sum + gather(each, "", things), 0);
+        return count + (words && things.length === before && "type" in value ? 1 : 0);
+    }
+
+    function isBox(value) {
+        return Array.isArray(value) && value.length === 4 && value.every(each => typeof each === "number");
+    }
+
+    function sidesOf({x, y, w, h, width, height}) {
+        const sides = [x, y, w ?? width, h ?? height];
+        return isBox(sides) ? sides : null;
+    }
+
+    function boxOf({list, sides}, large) {
+        const [x, y, w, h] = sides || list;
+        const [y1, x1, y2, x2] = list || [];
+        const box = !sides && large ? [x1, y1, x2, y2].map(value => value / GRID) : [x, y, x + w, y + h];
+        const round = box.map(value => Math.round(value * 1e4) / 1e4);
+        const within = round.every(value => value >= 0 && value <= 1);
+        return within && round[0] < round[2] && round[1] < round[3] ? round : null;
+    }
+
+    function oneLine(words) {
+        return amdm.sentences.oneLine(words);
+    }
+
+    amdm.imports = {read};
+})();

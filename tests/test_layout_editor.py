@@ -1,0 +1,672 @@
+"""The layout editor of javascript/: it reads what the Python reader reads, and its drawing and the text say the same.
+
+In a real browser with real pointer and key events, on a bare page; skipped where there is no Chromium or no selenium.
+What it does on gradio's own pages is tried by test_demo_page.py and webui/test_page.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+pytest.importorskip("selenium")
+
+from chromium import chromium
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.interaction import POINTER_MOUSE, POINTER_TOUCH
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "javascript").glob("*.js"))
+FIELDS = ("script_txt2img_amdm_layout", "script_txt2img_amdm_layout_1", "script_img2img_amdm_layout_2")
+OVERLAP = "a wall: 0 0 1 1\na boy: 0.1 0.2 0.6 0.9\na ball: 0.3 0.4 0.5 0.6"
+SOON = 100
+"""Milliseconds in which text and drawing must agree."""
+PATIENCE = 10
+FEW = settings(max_examples=12)
+"""The browser is asked for many texts at once."""
+
+
+def document(body: str) -> str:
+    scripts = "".join(f"<script>{file.read_text()}</script>" for file in SCRIPTS)
+    style = f"<style>{(ROOT / 'style.css').read_text()}</style>"
+    view = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    return f"<!doctype html>{view}{style}<body>{body}{scripts}"
+
+
+def picture(colour: str) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), colour).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def panel() -> str:
+    """What a WebUI's page has that the editor looks for."""
+    slider = '<div id="txt2img_{}"><input type="number" value="512"></div>'
+    sliders = slider.format("width") + slider.format("height")
+    gallery = f'<div id="txt2img_gallery"><img src="{picture("red")}"><img src="{picture("blue")}"></div>'
+    image = f'<div id="img2img_image"><img src="{picture("green")}"></div>'
+    fields = "".join(
+        f'<div id="{field}"><textarea rows="3"></textarea></div><div class="amdm-layout" data-field="{field}"></div>'
+        for field in FIELDS
+    )
+    return f"{sliders}{fields}{gallery}{image}<div style='height: 3000px'></div>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+def opened(browser: Any, folder: Path, body: str) -> None:
+    file = folder / "page.html"
+    file.write_text(document(body), encoding="utf-8")
+    browser.get(file.as_uri())
+
+
+def severe(browser: Any) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """The bare page, whose scripts must not have complained in the end."""
+    severe(browser)
+    browser.set_window_size(1400, 1800)
+    opened(browser, tmp_path, panel())
+    wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".amdm-canvas")) == len(FIELDS), "the editors")
+    yield browser
+    assert severe(browser) == []
+
+
+def wait(ready: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := ready():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+class Editor:
+    """One of the page's editors. Places are shares of the picture's width and height."""
+
+    def __init__(self, driver: Any, field: str = FIELDS[0]) -> None:
+        self.driver, self.field = driver, field
+        self.place = f'[data-field="{field}"]'
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements(By.CSS_SELECTOR, f"{self.place} {selector}")
+
+    @property
+    def area(self) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, f"#{self.field} textarea")
+
+    @property
+    def text(self) -> str:
+        return self.area.get_property("value")
+
+    def fill(self, text: str) -> None:
+        """Set the text as a WebUI does, which tells nobody, and wait until it is drawn."""
+        self.driver.execute_script("arguments[0].value = arguments[1]", self.area, text)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait the page's own time for text and drawing to agree, however slow the machine is."""
+        self.driver.execute_async_script("setTimeout(arguments[1], arguments[0])", SOON)
+
+    def told(self, selector: str, script: str) -> list[Any]:
+        """What a script says of each of these elements, all at one moment."""
+        each = f"return [...document.querySelectorAll(arguments[0])].map(element => {script})"
+        return self.driver.execute_script(each, f"{self.place} {selector}")
+
+    def boxes(self) -> dict[str, list[float]]:
+        """The boxes that are drawn, in percent, by their labels."""
+        sides = "['left', 'top', 'width', 'height'].map(side => parseFloat(element.style[side]))"
+        drawn = self.told(".amdm-box", f"[element.textContent, {sides}]")
+        ends = {label: (x, y, x + width, y + height) for label, (x, y, width, height) in drawn}
+        return {label: [round(side, 3) for side in box] for label, box in ends.items()}
+
+    def selected(self) -> str:
+        return "".join(self.told(".amdm-canvas > [aria-selected=true]", "element.textContent"))
+
+    def messages(self) -> str:
+        return "\n".join(self.told(".amdm-messages > div", "element.textContent"))
+
+    def press(self, name: str) -> None:
+        self.driver.execute_script("arguments[0].click()", self.all(f"[data-do={name}]")[0])
+
+    def point(self, at: tuple[float, float]) -> tuple[float, float]:
+        read = (
+            "arguments[0].scrollIntoView({block: 'center'}); const {left, top, width, height} = "
+            "arguments[0].getBoundingClientRect(); return [left + arguments[1] * width, top + arguments[2] * height]"
+        )
+        return self.driver.execute_script(read, self.all(".amdm-canvas")[0], *at)
+
+    def drag(self, *places: tuple[float, float] | Any, kind: str = POINTER_MOUSE) -> None:
+        """Press at the first place, move over the others, and release; an element stands for its middle."""
+        points = [self.point(place) if isinstance(place, tuple) else self.middle(place) for place in places]
+        actions = ActionBuilder(self.driver, mouse=PointerInput(kind, kind), duration=20)
+        pointer = actions.pointer_action
+        pointer.move_to_location(*map(round, points[0]))
+        pointer.pointer_down()
+        for point in points[1:]:
+            pointer.move_to_location(*map(round, point))
+        pointer.pointer_up()
+        actions.perform()
+
+    def middle(self, element: Any) -> tuple[float, float]:
+        read = "const box = arguments[0].getBoundingClientRect(); return [box.x, box.y, box.width, box.height]"
+        x, y, width, height = self.driver.execute_script(read, element)
+        return x + width / 2, y + height / 2
+
+    def keys(self, *keys: str) -> None:
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def with_key(self, modifier: str, key: str) -> None:
+        ActionChains(self.driver).key_down(modifier).send_keys(key).key_up(modifier).perform()
+
+
+def told(box: list[float]) -> list[float]:
+    return [round(side * 100, 3) for side in box]
+
+
+def agrees(editor: Editor) -> bool:
+    """Whether what is drawn is what the text says."""
+    return editor.boxes() == {region.phrase: told(list(region.box)) for region in Layout.read(editor.text).regions}
+
+
+# ---- reading and writing ----
+
+READ = """
+return arguments[0].map(text => {
+    const {rows, problems} = window.amdmLayout.text.read(text);
+    const places = problems.map(problem => text.slice(problem.from, problem.to));
+    return [rows, problems.map(problem => problem.message), places];
+})
+"""
+WRITE = "return arguments[0].map(([rows, form]) => window.amdmLayout.text.write(rows, form))"
+
+
+def regions_and_actions(rows: list[dict[str, Any]]) -> Layout:
+    regions = [Region(row["phrase"], tuple(map(float, row["box"]))) for row in rows if row["kind"] == "region"]
+    actions = [row for row in rows if row["kind"] == "action"]
+    return Layout(tuple(regions), tuple(Interaction(row["subject"], row["action"], row["object"]) for row in actions))
+
+
+# browser and Python know the letters of different years
+letters = st.characters(codec="utf-8", exclude_categories=["Cn"])
+words = st.text(letters, min_size=1, max_size=8).map(str.strip).filter(bool)
+phrases = words | st.sampled_from(["a boy", "a ball", "0", "1", "a > b > c", '"a"', "a: b", "[a", "{", "٣"])
+sides = st.lists(st.floats(0, 1) | st.integers(0, 100).map(lambda n: n / 100), min_size=2, max_size=2, unique=True)
+boxes = st.tuples(sides.map(sorted), sides.map(sorted)).map(lambda two: [two[0][0], two[1][0], two[0][1], two[1][1]])
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    placed = draw(st.lists(st.builds(Region, phrases, boxes.map(tuple)), min_size=1, max_size=4))
+    number = st.integers(0, len(placed) - 1)
+    return Layout(tuple(placed), tuple(draw(st.lists(st.builds(Interaction, number, phrases, number), max_size=3))))
+
+
+def test_what_is_written_is_read_as_it_was_meant_here_and_in_python(page: Any) -> None:
+    @FEW
+    @given(st.lists(layouts(), min_size=10, max_size=20), st.sampled_from(["lines", "json"]))
+    def holds(each: list[Layout], form: str) -> None:
+        rows = [[{"kind": "region" if "box" in row else "action", **row} for row in one.rows()] for one in each]
+        texts = page.execute_script(WRITE, [[row, form] for row in rows])
+        assert [Layout.read(text) for text in texts] == each
+        read = page.execute_script(READ, [*texts, *(json.dumps(one.rows()) for one in each)])
+        assert [regions_and_actions(one) for one, _, _ in read] == each * 2
+        assert [problems for _, problems, _ in read] == [[]] * 2 * len(each)
+
+    holds()
+
+
+ends = st.sampled_from(["a boy", "a ball", "0", "1", "9", "", "a dog", "١", "9" * 12])
+NUMBERS = r"""0 1 .5 0.25 1e-3 -0.1 +.5 2 nan inf 1_0 here ٠.٥ 1e-9 -0 0x1 1. ' " \ 1e16 0.00012"""
+numbers = st.sampled_from(NUMBERS.split(" "))
+lines = st.one_of(
+    st.builds("{}: {}".format, ends | words, st.lists(numbers, min_size=3, max_size=5).map(" ".join)),
+    st.builds("{} > {} > {}".format, ends, st.sampled_from(["kicking", "", "'on'"]), ends),
+    st.builds("{}:{}".format, words, boxes.map(str)),
+    words,
+    st.text(letters, max_size=100),
+)
+texts = st.lists(lines, max_size=4).flatmap(
+    lambda each: st.sampled_from(["\n", "\r\n", "\x85", "\n\n", " \n\t"]).map(lambda between: between.join(each))
+)
+
+
+def test_lines_are_refused_in_the_words_of_the_python_reader(page: Any) -> None:
+    @FEW
+    @given(st.lists(texts.filter(lambda text: not text.strip("\ufeff \n\t").startswith(("[", "{"))), min_size=20))
+    def holds(each: list[str]) -> None:
+        for text, (rows, problems, places) in zip(each, page.execute_script(READ, each)):
+            try:
+                layout = Layout.read(text)
+            except LayoutError as error:
+                assert str(error) in problems, text
+            else:
+                assert (problems, regions_and_actions(rows)) == ([], layout), text
+            assert all(place in text for place in places)
+
+    holds()
+
+
+ROW = {"phrase": "a boy", "box": [0, 0, 0.5, 1]}
+JSON_TEXTS = [
+    "[]",
+    " [ ] ",
+    "[",
+    "[]]",
+    '{"phrase": "a", "box": [0, 0, 1, 1]}',
+    json.dumps([ROW])[:-1],
+    json.dumps([ROW]) + " and more",
+    *(
+        json.dumps([ROW, row])
+        for row in (
+            5,
+            None,
+            [],
+            {},
+            {**ROW, "colour": "red"},
+            {**ROW, "box": [0, 0, True, 1]},
+            {**ROW, "box": "0 0 1 1"},
+            {**ROW, "box": [0.5, 0, 0.5, 1]},
+            {**ROW, "phrase": " "},
+            {**ROW, "phrase": 7},
+            {"subject": 0, "action": "on", "object": 0},
+            {"subject": 0.0, "action": "on", "object": 0},
+            {"subject": 0, "action": "on", "object": 1},
+            {"subject": "a boy", "action": "", "object": 0},
+            {"subject": "a boy", "action": "[],{\\", "object": "0"},
+            {"subject": True, "action": "on", "object": 0},
+        )
+    ),
+]
+
+
+def test_json_is_refused_where_the_python_reader_refuses_it_and_its_other_rows_stay(page: Any) -> None:
+    for text, (rows, problems, _) in zip(JSON_TEXTS, page.execute_script(READ, JSON_TEXTS)):
+        try:
+            layout = Layout.read(text)
+        except LayoutError:
+            assert problems, text
+        else:
+            assert (problems, regions_and_actions(rows)) == ([], layout), text
+        if text.startswith(json.dumps(ROW)[:-1], 1) and "more" not in text and text.endswith("]"):
+            assert rows[0]["box"] == ROW["box"], text
+    assert "has a row 2 whose box is empty" in page.execute_script(READ, [JSON_TEXTS[14]])[0][1][0]
+
+
+# ---- drawing ----
+
+
+def test_drawing_makes_a_row_with_these_numbers(page: Any) -> None:
+    editor = Editor(page)
+    editor.drag((0.1, 0.2), (0.3, 0.3), (0.502, 0.898))
+    editor.settle()
+    assert editor.text == "thing: 0.1 0.2 0.5 0.9"
+    assert agrees(editor)
+    editor.keys("a red ball ", "here", Keys.ENTER)
+    assert editor.text == "a red ball here: 0.1 0.2 0.5 0.9"
+    editor.drag((0.9, 0.9), (0.6, 0.1))
+    assert editor.text.split("\n")[1] == "thing: 0.6 0.1 0.9 0.9"
+    # over boxes one draws by the button
+    editor.press("draw")
+    editor.drag((0.2, 0.3), (0.4, 0.5))
+    assert editor.text.split("\n")[2] == "thing 2: 0.2 0.3 0.4 0.5"
+    assert agrees(editor)
+
+
+def test_each_handle_moves_its_own_edges(page: Any) -> None:
+    editor = Editor(page)
+    for handle, expected in {
+        "nw": (0.3, 0.3, 0.6, 0.6),
+        "n": (0.4, 0.3, 0.6, 0.6),
+        "ne": (0.4, 0.3, 0.7, 0.6),
+        "e": (0.4, 0.4, 0.7, 0.6),
+        "se": (0.4, 0.4, 0.7, 0.7),
+        "s": (0.4, 0.4, 0.6, 0.7),
+        "sw": (0.3, 0.4, 0.6, 0.7),
+        "w": (0.3, 0.4, 0.6, 0.6),
+    }.items():
+        editor.fill("a boy: 0.4 0.4 0.6 0.6")
+        editor.drag((0.5, 0.5))
+        place = (expected[0 if "w" in handle else 2], expected[1 if "n" in handle else 3])
+        editor.drag(editor.all(f"[data-handle={handle}]")[0], place)
+        assert editor.text == f"a boy: {' '.join(map(str, expected))}", handle
+    # an edge stops before the opposite one
+    editor.drag(editor.all("[data-handle=w]")[0], (0.9, 0.5))
+    assert editor.text == "a boy: 0.59 0.4 0.6 0.6"
+
+
+def test_a_press_again_reaches_the_box_below_and_a_drag_moves_it(page: Any) -> None:
+    editor = Editor(page)
+    editor.fill(OVERLAP)
+    reached = []
+    for _ in range(4):
+        editor.drag((0.4, 0.5))
+        reached.append(editor.selected())
+    assert reached == ["a ball", "a boy", "a wall", "a ball"]
+    editor.drag((0.4, 0.5))
+    editor.drag((0.4, 0.5), (0.5, 0.6))
+    assert editor.text.split("\n")[1:] == ["a boy: 0.2 0.3 0.7 1", "a ball: 0.3 0.4 0.5 0.6"]
+    editor.drag((0.65, 0.8), (0.99, 0.8))
+    assert editor.text.split("\n")[1] == "a boy: 0.5 0.3 1 1", "a box stays within the picture"
+
+
+def test_keys_nudge_resize_delete_and_duplicate(page: Any) -> None:
+    editor = Editor(page)
+    editor.fill("a boy: 0.1 0.2 0.3 0.4\na boy > kicking > a ball\na ball: 0.5 0.5 0.7 0.7\n1 > above > 0")
+    editor.drag((0.2, 0.3))
+    editor.keys(Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    editor.with_key(Keys.SHIFT, Keys.ARROW_DOWN)
+    editor.with_key(Keys.CONTROL, Keys.ARROW_RIGHT)
+    assert editor.text.split("\n")[0] == "a boy: 0.11 0.29 0.32 0.49"
+    editor.with_key(Keys.CONTROL, "d")
+    assert editor.text.split("\n")[3] == "a boy: 0.14 0.32 0.35 0.52"
+    assert Layout.read(editor.text).interactions == (Interaction(0, "kicking", 1), Interaction(1, "above", 0))
+    editor.drag((0.6, 0.6))
+    editor.keys(Keys.DELETE)
+    assert Layout.read(editor.text).phrases == ["a boy", "a boy"]
+    assert Layout.read(editor.text).interactions == ()
+
+
+def test_an_action_is_dragged_from_box_to_box_and_its_verb_typed(page: Any) -> None:
+    editor = Editor(page)
+    editor.fill(EXAMPLE.rpartition("\n")[0])
+    editor.press("action")
+    editor.drag((0.2, 0.5), (0.4, 0.6), (0.7, 0.8))
+    assert editor.text == EXAMPLE.rpartition("\n")[0], "without a verb it is none"
+    editor.keys("kicking")
+    editor.settle()
+    assert editor.text == EXAMPLE
+    [label], [line] = editor.all(".amdm-action"), editor.all(".amdm-lines line:not([style*=none])")
+    assert label.text == "kicking"
+    assert [line.get_attribute(end) for end in ("x1", "y1", "x2", "y2")] == ["25%", "57.5%", "72.5%", "82.5%"]
+    # or one end after the other; the action follows its boxes' words
+    editor.press("action")
+    editor.drag((0.7, 0.8))
+    editor.drag((0.2, 0.5))
+    editor.keys("near", Keys.ENTER)
+    editor.drag((0.2, 0.5))
+    editor.keys(Keys.ENTER)
+    editor.with_key(Keys.CONTROL, "a")
+    editor.keys("a girl")
+    assert editor.text == EXAMPLE.replace("a boy", "a girl") + "\na ball > near > a girl"
+    editor.drag(editor.all(".amdm-action")[0])
+    editor.keys(Keys.DELETE)
+    assert Layout.read(editor.text).interactions == (Interaction(1, "near", 0),)
+
+
+def test_everything_is_drawn_with_keys_alone(page: Any) -> None:
+    editor = Editor(page)
+    for phrase, way in (("a boy", Keys.ARROW_LEFT), ("a ball", Keys.ARROW_RIGHT)):
+        editor.all("[data-do=add]")[0].send_keys(Keys.ENTER)
+        editor.keys(phrase, Keys.ENTER)
+        editor.with_key(Keys.SHIFT, way)
+    editor.all("[data-do=action]")[0].send_keys(Keys.ENTER)
+    boy, ball = editor.all(".amdm-box")
+    ball.send_keys(Keys.ENTER)
+    boy.send_keys(Keys.ENTER)
+    editor.keys("near", Keys.ENTER)
+    expected = "a boy: 0.25 0.35 0.55 0.65\na ball: 0.45 0.35 0.75 0.65\na ball > near > a boy"
+    assert editor.text == expected
+    # Tab goes from one to the next, and selects it; letters typed meanwhile change nothing
+    boy.send_keys("x")
+    editor.keys(Keys.TAB)
+    assert editor.selected() == "a ball"
+    assert editor.text == expected
+    editor.keys(Keys.ESCAPE)
+    assert editor.selected() == ""
+
+
+def test_undo_restores_the_text_after_anything_and_redo_what_was_undone(page: Any) -> None:
+    editor = Editor(page)
+    start = f"  {EXAMPLE}\n\na dog: 0 0 2 2\n"
+    editor.fill(start)
+    changes: list[Callable[[], None]] = [
+        lambda: editor.drag((0.2, 0.5), (0.3, 0.5), (0.3, 0.4)),
+        lambda: editor.drag(editor.all("[data-handle=se]")[0], (0.6, 0.9)),
+        lambda: editor.keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT),
+        lambda: editor.press("duplicate"),
+        lambda: editor.press("remove"),
+        lambda: editor.press("add"),
+        lambda: editor.keys("a cat"),
+        lambda: editor.area.send_keys("x"),
+        lambda: editor.fill("a bird: 0 0 1 1"),
+        lambda: editor.fill(""),
+        lambda: editor.area.send_keys("\n"),
+        lambda: editor.fill("  "),
+        lambda: editor.drag((0.1, 0.1), (0.2, 0.2)),
+    ]
+    seen = [start]
+    for change in changes:
+        change()
+        editor.settle()
+        assert editor.text != seen[-1]
+        seen.append(editor.text)
+    for text in reversed(seen[:-1]):
+        editor.press("undo")
+        assert editor.text == text
+    for text in seen[1:]:
+        editor.press("redo")
+        assert editor.text == text
+    assert agrees(editor)
+    editor.all(".amdm-canvas")[0].send_keys(Keys.CONTROL, "z")
+    assert editor.text == seen[-2]
+
+
+def test_typing_is_drawn_at_once_and_a_wrong_row_is_marked_while_the_others_stay(page: Any) -> None:
+    editor = Editor(page)
+    wrong = "a dog: 0 0 2 1"
+    editor.area.send_keys(f"{EXAMPLE}\n{wrong}")
+    editor.settle()
+    assert editor.boxes() == {"a boy": [5, 20, 45, 95], "a ball": [60, 70, 85, 95]}
+    with pytest.raises(LayoutError) as caught:
+        Layout.read(editor.text)
+    assert editor.messages() == f"The layout {caught.value}."
+    assert editor.area.get_attribute("aria-invalid") == "true"
+    editor.all(".amdm-messages button")[0].click()
+    assert page.execute_script("return window.getSelection().toString()") == wrong
+    editor.drag((0.2, 0.5), (0.3, 0.5))
+    assert editor.text == f"{EXAMPLE}\n{wrong}".replace("0.05 0.2 0.45", "0.15 0.2 0.55")
+    # what only assigns the text, as the WebUI does, tells nobody
+    page.execute_script("arguments[0].value = 'a cat: 0 0 0.5 0.5'", editor.area)
+    editor.settle()
+    assert editor.boxes() == {"a cat": [0, 0, 50, 50]} and editor.messages() == ""
+    heard = "window.heard = []; arguments[0].addEventListener('input', event => window.heard.push(event.target.value))"
+    page.execute_script(heard, editor.area)
+    editor.drag((0.25, 0.25), (0.35, 0.25))
+    assert page.execute_script("return window.heard")[-1] == editor.text == "a cat: 0.1 0 0.6 0.5"
+
+
+def test_a_finger_draws_and_the_page_does_not_scroll(page: Any) -> None:
+    editor = Editor(page)
+    editor.point((0.5, 0.5))
+    before = page.execute_script("return window.scrollY")
+    editor.drag((0.2, 0.9), (0.2, 0.5), (0.6, 0.1), kind=POINTER_TOUCH)
+    assert editor.text == "thing: 0.2 0.1 0.6 0.9"
+    assert page.execute_script("return window.scrollY") == before
+
+
+def test_several_editors_do_not_disturb_each_other(page: Any) -> None:
+    first, second, third = (Editor(page, field) for field in FIELDS)
+    first.fill("a boy: 0 0 0.5 0.5")
+    second.fill(OVERLAP)
+    third.drag((0.1, 0.1), (0.4, 0.4))
+    second.press("action")
+    first.drag((0.2, 0.2), (0.3, 0.2))
+    first.press("undo")
+    texts = ["a boy: 0 0 0.5 0.5", OVERLAP, "thing: 0.1 0.1 0.4 0.4"]
+    assert [each.text for each in (first, second, third)] == texts
+    assert all(agrees(each) for each in (first, second, third))
+    # gradio may make an editor's place anew
+    again = "const old = document.querySelector(arguments[0]); old.outerHTML = old.cloneNode().outerHTML"
+    page.execute_script(again, first.place)
+    wait(lambda: first.all(".amdm-box"), "the editor in its new place")
+    first.press("redo")
+    assert first.text == "a boy: 0.1 0 0.6 0.5"
+
+
+# ---- the page around it ----
+
+
+def test_a_page_without_the_panel_and_the_scripts_twice_complain_of_nothing(browser: Any, tmp_path: Path) -> None:
+    severe(browser)
+    opened(browser, tmp_path, "<p>another page</p>")
+    names = browser.execute_script(
+        "const bare = document.body.appendChild(document.createElement('iframe')).contentWindow;"
+        "const own = new Set(Object.getOwnPropertyNames(bare));"
+        "return Object.getOwnPropertyNames(window).filter(name => !own.has(name) && isNaN(name))"
+    )
+    assert [name for name in names if not name.startswith(("cdc_", "ret_"))] == ["amdmLayout"], "the driver's own aside"
+    place = f'<div class="amdm-layout" data-field="{FIELDS[0]}"></div>'
+    scripts = "".join(f"<script>{file.read_text()}</script>" for file in SCRIPTS)
+    opened(browser, tmp_path, f'{place}<div id="{FIELDS[0]}"><textarea></textarea></div>{scripts}')
+    wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".amdm-canvas"), "the editor")
+    opened(browser, tmp_path, place)
+    Editor(browser).settle()
+    assert severe(browser) == []
+
+
+def test_its_shape_follows_the_sliders_and_its_picture_the_gallery(page: Any) -> None:
+    editor = Editor(page)
+
+    def shape() -> float:
+        size = editor.all(".amdm-canvas")[0].rect
+        return size["width"] / size["height"]
+
+    for width, height in ((512, 512), (1024, 512), (512, 2048), (2048, 64)):
+        for side, value in (("width", width), ("height", height)):
+            page.execute_script(f"document.querySelector('#txt2img_{side} input').value = {value}")
+        wait(lambda wanted=width / height: shape() == pytest.approx(wanted, rel=0.03), "the shape")
+        editor.fill("a boy: 0.2 0.2 0.4 0.4")
+        editor.drag((0.3, 0.3), (0.5, 0.3))
+        [boy] = Layout.read(editor.text).regions
+        # a pixel of a slim picture is more than one percent
+        assert boy.box == pytest.approx((0.4, 0.2, 0.6, 0.4), abs=0.03), (width, height)
+    assert not editor.all(".amdm-behind")[0].is_displayed()
+    for kind, colour in (("gallery", "blue"), ("img2img", "green")):
+        editor.all("select option")[["", "gallery", "img2img"].index(kind)].click()
+        assert editor.all(".amdm-behind")[0].get_attribute("src") == picture(colour)
+    opacity = editor.all("input[type=range]")[0]
+    opacity.send_keys(Keys.END)
+    assert editor.all(".amdm-behind")[0].value_of_css_property("opacity") == "1"
+
+
+def test_it_opens_large_over_the_page_and_draws_there(page: Any) -> None:
+    page.set_window_size(1400, 1300)
+    editor = Editor(page)
+    small = editor.all(".amdm-canvas")[0].rect["width"]
+    editor.press("large")
+    assert editor.all(".amdm-canvas")[0].rect["width"] > 1.2 * small
+    editor.drag((0.1, 0.1), (0.9, 0.9))
+    assert editor.text == "thing: 0.1 0.1 0.9 0.9"
+    editor.keys(Keys.ESCAPE, Keys.ESCAPE)
+    wait(lambda: editor.all(".amdm-canvas")[0].rect["width"] == small, "the editor in its place")
+
+
+def test_on_a_narrow_page_it_fits_and_each_button_says_what_it_does(page: Any) -> None:
+    page.execute_script("document.body.style.width = '344px'")
+    editor = Editor(page)
+    editor.fill(OVERLAP)
+    editor.drag((0.4, 0.5))
+    assert page.execute_script("return document.querySelector(arguments[0]).scrollWidth", editor.place) <= 344
+    editor.press("import")
+    controls = editor.all(":is(button, select, .amdm-body input)")
+    assert len(controls) > 10
+    for control in controls:
+        assert control.get_attribute("title") and control.accessible_name, control.get_attribute("outerHTML")
+    named = [box.accessible_name for box in editor.all(".amdm-box")]
+    assert named[1] == "a boy: left 10 %, top 20 %, right 60 %, bottom 90 %"
+
+
+# ---- other tools' layouts, and what an adapter takes ----
+
+IDEOGRAM = {
+    "high_level_description": "a park",
+    "compositional_deconstruction": {
+        "background": "grass",
+        "elements": [
+            {"type": "obj", "bbox": [200, 50, 950, 450], "desc": "a boy"},
+            {"type": "text", "bbox": [0, 0, 100, 1000], "text": "PARK", "desc": "a sign: PARK"},
+            {"type": "obj", "desc": "a tree"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("imported", "expected"),
+    [
+        (EXAMPLE, EXAMPLE),
+        (json.dumps(Layout.read(EXAMPLE).rows()), json.dumps(Layout.read(EXAMPLE).rows())),
+        (json.dumps(IDEOGRAM), "a boy: 0.05 0.2 0.45 0.95\na sign: PARK: 0 0 1 0.1"),
+        (f"Here it is:\n```json\n{json.dumps(IDEOGRAM)}\n```", "a boy: 0.05 0.2 0.45 0.95\na sign: PARK: 0 0 1 0.1"),
+        ('[{"box_2d": [100, 200, 300, 400], "label": "a cat"}]', "a cat: 0.2 0.1 0.4 0.3"),
+        ("[[0, 0, 1000, 500], [0, 500, 1000, 1000]]", "thing 1: 0 0 0.5 1\nthing 2: 0.5 0 1 1"),
+        ('[{"label": "a cat", "x": 0.1, "y": 0.2, "w": 0.3, "h": 0.4}]', "a cat: 0.1 0.2 0.4 0.6"),
+        ('{"boxes": [{"label": "a cat", "bbox": [0.1, 0.2, 0.3, 0.4]}]}', "a cat: 0.1 0.2 0.4 0.6"),
+        ('[["a cat", [0.1, 0.2, 0.3, 0.4]]]', "a cat: 0.1 0.2 0.4 0.6"),
+        ("nothing", None),
+        ('[{"label": "a cat", "bbox": [0.5, 0.5, 0.7, 0.7]}]', None),
+        ('[{"label": "a cat", "bbox": [0, 0, 2000, 100]}]', None),
+    ],
+)
+def test_layouts_of_other_tools_are_imported(page: Any, imported: str, expected: str | None) -> None:
+    editor = Editor(page)
+    editor.fill("a dog: 0 0 1 1")
+    editor.press("import")
+    page.execute_script("arguments[0].value = arguments[1]", editor.all(".amdm-import textarea")[0], imported)
+    editor.press("take")
+    assert editor.text == (expected or "a dog: 0 0 1 1")
+    assert ("no box and were left out" in editor.messages()) is ("a tree" in imported)
+    assert bool(editor.messages()) is (expected is None or "a tree" in imported)
+    if expected:
+        editor.press("undo")
+        assert editor.text == "a dog: 0 0 1 1"
+
+
+def test_a_layout_of_another_tool_in_the_field_is_converted_by_one_press(page: Any) -> None:
+    editor = Editor(page)
+    editor.fill(json.dumps(IDEOGRAM))
+    editor.all(".amdm-messages button")[-1].click()
+    assert editor.text == "a boy: 0.05 0.2 0.45 0.95\na sign: PARK: 0 0 1 0.1"
+
+
+def test_more_than_an_adapter_takes_is_said_before_a_picture(page: Any) -> None:
+    editor = Editor(page)
+    set_room = "Object.assign(document.querySelector(arguments[0]).dataset, arguments[1])"
+    many = "\n".join(f"a {n}: 0 0 0.5 1" for n in range(29))
+    editor.fill(many)
+    assert "MIGC 28" in editor.messages()
+    page.execute_script(set_room, editor.place, {"adapter": "MIGC_SD14.ckpt", "boxes": "28"})
+    told = '"MIGC_SD14.ckpt" takes 28 boxes and the layout has 29; remove some.'
+    wait(lambda: editor.messages() == told, "the limit")
+    editor.fill(many.rpartition("\n")[0])
+    assert editor.messages() == ""
+    page.execute_script("delete document.querySelector(arguments[0]).dataset.boxes", editor.place)
+    page.execute_script(set_room, editor.place, {"adapter": "interact.pth", "actions": "2"})
+    wait(lambda: "draws actions alone; drag one" in editor.messages(), "what it needs")
+    editor.fill(f"{EXAMPLE}\na boy > near > a ball\n1 > below > 0\na dog: 0 0 1 1")
+    assert '"interact.pth" takes 2 interactions and the layout has 3; remove some.' in editor.messages()
+    assert '"a dog" takes part in none' in editor.messages()
