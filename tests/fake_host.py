@@ -65,7 +65,9 @@ class FakeHost:
         return name if name in self.adapters else None
 
     def adapter_info(self, name: str) -> AdapterInfo | None:
-        return AdapterInfo("gligen", "SD1", "text", name) if name in self.adapters else None
+        kinds = {True: ("ip-adapter", "plain"), False: ("gligen", "text")}
+        kind, variant = kinds["ip-adapter" in name]
+        return AdapterInfo(kind, "SD1", variant, name) if name in self.adapters else None
 
     def refresh_adapters(self) -> None:
         self.refreshed += 1

@@ -75,7 +75,7 @@ class Page:
     def __init__(self, driver: Any, url: str) -> None:
         self.driver = driver
         driver.get(url)
-        self.wait(lambda: self.all("#generate") and self.all("#amdm_unload"), "the page")
+        self.wait(lambda: self.all("#generate") and self.all("#amdm_co_models"), "the page")
 
     def all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
@@ -108,7 +108,7 @@ class Page:
         self.driver.execute_script("arguments[0].click()", self.all(selector)[0])
 
     def type(self, control: str, text: str) -> None:
-        box = self.all(f"#{control} :is(textarea, input[type=number], input[type=text])")[0]
+        box = self.all(f"#{control} :is(textarea, input:not([type=range]))")[0]
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(text, Keys.TAB)

@@ -121,7 +121,8 @@ def a_value(spec: defined.Spec) -> object:
 
 def suitable(spec: defined.Spec) -> type:
     """The control for a setting."""
-    kinds = {PictureSpec: gr.Image, WordSpec: gr.Textbox, WideNumberSpec: gr.Number}
+    word = gr.Dropdown if spec.type is int else gr.Textbox
+    kinds = {PictureSpec: gr.Image, WordSpec: word, WideNumberSpec: gr.Number}
     types = {bool: gr.Checkbox, float: gr.Slider, str: gr.Dropdown if spec.choices else gr.Textbox}
     return kinds.get(type(spec)) or types[spec.type]
 

@@ -67,7 +67,8 @@ def names(component: Any) -> list[str]:
 
 
 def by_label(built: panel.Panel) -> dict[str, Any]:
-    return {component.label: component for component in built.components}
+    """The controls by the names under which the WebUI keeps their defaults."""
+    return {f"{component.label}": component for component in built.components}
 
 
 @pytest.mark.parametrize("slots", [1, 3, 10])
@@ -86,9 +87,11 @@ def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None
 def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:
     for component, (_, spec) in zip(built.components, flat(3)):
         if isinstance(spec, WordSpec):  # no slider has a place for a word
-            assert isinstance(component, gr.Textbox), spec.name
             assert component.value == spec.word
-            assert component.placeholder
+            if spec.type is int:
+                assert component.allow_custom_value and names(component)[0] == spec.word, spec.name
+            else:
+                assert isinstance(component, gr.Textbox) and component.placeholder, spec.name
         elif spec.minimum is not None:
             span = (component.minimum, component.maximum, component.step)
             assert span == (spec.minimum, spec.maximum, spec.step), spec.name
@@ -96,8 +99,11 @@ def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> Non
             assert names(component) == list(spec.choices)
 
 
-def test_labels_are_unique_and_say_which_co_model(built: panel.Panel) -> None:
-    labels = [component.label for component in built.components]
+def test_captions_are_short_and_saved_under_unique_names(built: panel.Panel) -> None:
+    shown = json.loads(json.dumps([component.label for component in built.components]))
+    assert shown[:4] == ["AMDM", "steps", "evaluations", "eta"]
+    assert max(map(len, shown)) < 22 and not any("co-model" in caption for caption in shown)
+    labels = [f"{component.label}" for component in built.components]
     assert len(set(labels)) == len(labels)
     assert labels[:4] == ["AMDM", "AMDM steps", "AMDM evaluations", "AMDM eta"]
     told = {"Gamma of co-model 1", "Gamma end of co-model 2", "CFG scale of co-model 2", "Use co-model 3"}
@@ -228,7 +234,8 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
         built = build(page)
     places = [block.value for block in demo.blocks.values() if "amdm-layout" in str(getattr(block, "value", ""))]
     fields = [c.elem_id for c, (_, spec) in zip(built.components, flat(3)) if isinstance(spec, LayoutSpec)]
-    assert [re.findall(r'data-(\w+)="(.*?)"', place) for place in places] == [[("field", field)] for field in fields]
+    named = [re.findall(r'data-(\w+)="(.*?)"', place) for place in places]
+    assert sorted(named) == sorted([("field", field)] for field in fields)
     told = layout_mount.mount(page, "field", ADAPTERS[1])
     assert dict(re.findall(r'data-(\w+)="(.*?)"', told)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
     for nothing in ("lost.safetensors", "None", None):
@@ -240,7 +247,9 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
 def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets.Preset) -> None:
     with gr.Blocks() as demo:
         build(page)
-    said, *updates = clicked(demo, "fill")(preset.name)
+    before = [f"old {number}" for number, _ in enumerate(flat(3))]
+    said, kept, *updates = clicked(demo, "filled")(preset.name, *before)
+    assert kept == before
     keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
     values = {key: update["value"] for key, update in zip(keys, updates)}
     assert {type(value) for (_, spec), value in values.items() if isinstance(spec, WordSpec)} == {str}
@@ -251,15 +260,28 @@ def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets
     assert told.main_adapter.adapter == ADAPTERS[1], "the user's own file stands in for the published name"
     assert (told.enabled, told.steps, told.evaluations, told.eta) == (True, 3, 0, expected.eta)
     assert str(preset.sampling_steps) in said
+    for name in ("MIGC_SD14.ckpt", "ip-adapter_sd15.safetensors"):
+        used = any(slot.adapter == name for slot in expected.co_models)
+        assert (f"{name} is missing: put it into models/amdm" in said) == (used and name not in ADAPTERS)
+
+
+def test_an_example_can_be_taken_back(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page)
+    count = sum(not isinstance(spec, PictureSpec) for _, spec in flat(3))
+    said, kept, *updates = clicked(demo, "taken_back")([f"old {number}" for number in range(count)])
+    assert (said, kept) == ("", None)
+    assert [update["value"] for update in updates] == [f"old {number}" for number in range(count)]
+    assert "nothing to take back" in clicked(demo, "taken_back")(None)[0]
 
 
 def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page, slots=1)
-    said, *updates = clicked(demo, "fill")(presets.PRESETS[-1].name)
-    assert "more slots" in said
+    said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name)
+    assert "more slots" in said and kept is None
     assert not any("value" in update for update in updates)
-    assert "Choose" in clicked(demo, "fill")(None)[0]
+    assert "Choose" in clicked(demo, "filled")(None)[0]
 
 
 # --- what is told in words, and regions ---
@@ -270,7 +292,7 @@ def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
 )
 def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int, end: float | None) -> None:
     with gr.Blocks():
-        values = {component.label: component.value for component in build(page, slots=1).components}
+        values = {f"{component.label}": component.value for component in build(page, slots=1).components}
     typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}
     settings = read_args(list((values | typed).values()))
     assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
@@ -304,3 +326,13 @@ def test_a_masks_transparency_is_kept_by_its_control(built: panel.Panel) -> None
         values[built.components.index(control)] = picture.convert(control.image_mode)
         mask = read_args(values).co_models[0].mask
         assert list(mask_of(mask, "AMDM").tobytes()) == [0, 255]
+
+
+def test_only_what_an_adapter_takes_is_shown(page: Page) -> None:
+    with gr.Blocks() as demo:
+        build(page)
+    chose = clicked(demo, "chose")
+    image, layout = ([update["visible"] for update in chose(name)[1:]] for name in ADAPTERS)
+    assert image == [True, False] and layout == [False, True]
+    for nothing in ("None", None, "lost.safetensors"):
+        assert [update["visible"] for update in chose(nothing)[1:]] == [True, True]

@@ -195,6 +195,8 @@ class Adapter(Weights, ABC):
 
     kind: ClassVar[str]
     title: ClassVar[str]
+    takes_image: ClassVar[bool] = False
+    """True for a kind that looks at a picture; all others are given a layout."""
     """The kind's name in a user's words."""
     folders: ClassVar[str]
     """A regular expression found, whatever its case, in the names of folders in which other programs keep its files."""

@@ -46,6 +46,7 @@ class IPAdapter(Adapter):
 
     kind = "ip-adapter"
     title = "IP-Adapter"
+    takes_image = True
     folders = "ip[-_ ]?adapter"
 
     @classmethod

@@ -60,6 +60,11 @@ def room(info: AdapterInfo) -> Room:
     return _kind(info).room(info.variant)
 
 
+def takes_image(info: AdapterInfo) -> bool:
+    """Return True for a file that looks at a picture; all others are given a layout."""
+    return _kind(info).takes_image
+
+
 def identify(shapes: Shapes, name: str) -> AdapterInfo:
     """Return the description of a file with tensors of these names and shapes.
 

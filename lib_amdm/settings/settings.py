@@ -137,7 +137,8 @@ class _ModelFields:
     )
     eta: float = setting(
         0.0,
-        "After each mix, how far this model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
+        "After each mix, how far this model is pulled back to what it would have drawn: 0 = not at all, 1 = fully; "
+        "with the paper's correction a distance, such as 45.",
         WideNumberSpec,
         span=(0.0, 1000.0, 0.01),
         part=Part.SELDOM,
@@ -209,7 +210,8 @@ class Settings:
     )
     eta: float = setting(
         0.0,
-        "After each mix, how far the main model is pulled back to what it would have drawn: 0 = not at all, 1 = fully.",
+        "After each mix, how far the main model is pulled back to what it would have drawn: 0 = not at all, 1 = fully; "
+        "with the paper's correction a distance, such as 45.",
         WideNumberSpec,
         span=(0.0, 1000.0, 0.01),
         terse=False,

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..adapters import kinds
 from ..hosts.protocol import Page
 from ..layout import EXAMPLE
 from ..settings import (
@@ -35,13 +36,17 @@ from ..settings import (
     only,
     specs,
 )
-from . import infotext, layout_mount, listed, presets, region_preview
+from . import infotext, layout_mount, listed, plan_line, presets, region_preview
 
 EXAMPLE_REGION = "0 0 0.5 1"
 SIDES = ("width", "height")
 """The WebUI's sliders that a region's drawing follows."""
 IMAGE_HEIGHT = 240
-LOOK = "\U0001f50d"
+LOOK, UNLOAD, FILL, UNDO = "\U0001f50d", "\u23cf\ufe0f", "\u2199\ufe0f", "\u21a9\ufe0f"
+COUNTS = (*range(9), 10, 12, 15, 20, 25, 30, 50)
+"""Numbers of steps that can be chosen by mouse; any other can be typed."""
+RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
+"""Where javascript/run_line.js says what the last picture ran."""
 MEMORY = "After a picture its co-models stay in memory, as many as the settings allow."
 
 
@@ -86,13 +91,34 @@ def build_panel(
     return Panel(components, pasted, sent)
 
 
-def control_label(slot: int, spec: Spec) -> str:
-    """Return a control's caption. The WebUI saves a user's defaults under it, so it is unique and does not change."""
+class Caption(str):
+    """A control's caption, such as "gamma": the tab around it says of which co-model.
+
+    The WebUI keeps a user's defaults under what an f-string makes of it: a name that is unique, and does not change.
+    """
+
+    saved: str
+
+    def __new__(cls, shown: str, saved: str) -> Caption:
+        caption = super().__new__(cls, shown)
+        caption.saved = saved
+        return caption
+
+    def __format__(self, spec: str) -> str:
+        return format(self.saved, spec)
+
+    def __reduce__(self) -> tuple[type[Caption], tuple[str, str]]:
+        # gradio copies what its controls are made of
+        return Caption, (str(self), self.saved)
+
+
+def caption(slot: int, spec: Spec) -> Caption:
+    """Return a control's caption."""
     if not slot:
-        return infotext_label(slot, spec)
+        return Caption(spec.label, infotext_label(slot, spec))
     if isinstance(spec, SwitchSpec):
-        return f"Use co-model {slot}"
-    return f"{spec.label[0].upper()}{spec.label[1:]} of co-model {slot}"
+        return Caption("use it", f"Use co-model {slot}")
+    return Caption(spec.label, f"{spec.label[0].upper()}{spec.label[1:]} of co-model {slot}")
 
 
 def _part(part: Part, of: type) -> list[Spec]:
@@ -133,50 +159,75 @@ class _Builder:
         switch = only(SwitchSpec, specs(Settings))
         with self.host.input_accordion(self.value(0, switch), switch.label, self.elem_id(switch.name)) as enabled:
             self.controls[0, switch.name] = enabled
-            self.presets()
-            with gr.Row():
-                self.add(0, _without((SwitchSpec,), _part(Part.FRONT, Settings)))
-            with gr.Accordion("Adapter of the main model", open=False, elem_id=self.elem_id("main_adapter")):
-                self.adapter(0, _part(Part.ADAPTER, AdapterSettings))
             with gr.Tabs(elem_id=self.elem_id("co_models")):
                 for slot in range(1, self.slots + 1):
                     with gr.Tab(f"Co-model {slot}", id=slot, elem_id=self.elem_id(f"co_model_{slot}")):
                         self.slot(slot)
+            with gr.Row():
+                self.add(0, _without((SwitchSpec,), _part(Part.FRONT, Settings)))
+            self.plan()
+            with gr.Accordion("Adapter of the main model", open=False, elem_id=self.elem_id("main_adapter")):
+                self.adapter(0, _part(Part.ADAPTER, AdapterSettings))
             with gr.Accordion("Advanced", open=False, elem_id=self.elem_id("advanced")), gr.Row():
                 self.add(0, _part(Part.SELDOM, Settings))
-            self.memory()
-            self.let_presets_fill()
+            with gr.Accordion("Examples", open=False, elem_id=self.elem_id("examples")):
+                self.presets()
+            with gr.Accordion("Memory", open=False, elem_id=self.elem_id("memory_fold")):
+                self.memory()
+
+    def plan(self) -> None:
+        """Build a line that says before a picture what will be drawn, and the place of one that says what was."""
+        line = gr.HTML(value=plan_line.say(self.start))
+        gr.HTML(value=RAN_PLACE.format(tab=self.tabname))
+        keys = list(flat(self.slots))
+        names = ("enabled", "checkpoint", "gamma", "compare")
+        inputs = [self.controls[slot, spec.name] for slot, spec in keys if spec.name in names]
+
+        def say(*values: Any) -> str:
+            given = iter(values)
+            told = [next(given) if spec.name in names else spec.shown(spec.default) for _, spec in keys]
+            return plan_line.of_controls(told)
+
+        for control in inputs:
+            control.change(fn=say, inputs=inputs, outputs=[line], queue=False, show_progress=False)
 
     def presets(self) -> None:
-        """Build a list of examples, and a button that fills the controls from the chosen one."""
+        """Build a list of examples, with buttons that fill the controls from one, and take it back."""
         with gr.Row():
-            self.chosen = gr.Dropdown(
+            chosen = gr.Dropdown(
                 [preset.name for preset in presets.PRESETS], label="AMDM example", elem_id=self.elem_id("preset")
             )
-            self.fill = gr.Button("Fill in the example", elem_id=self.elem_id("fill"))
-        self.message = gr.HTML(value="")
-        self.transient(self.chosen)
-        self.transient(self.fill)
-
-    def let_presets_fill(self) -> None:
-        """Connect the button to the controls, which are its outputs and had to be there first."""
+            fill = self.host.tool_button(FILL, self.elem_id("fill"), "Fill the controls from the example.")
+            undo = self.host.tool_button(UNDO, self.elem_id("undo"), "Take the example back.")
+        message, before = gr.HTML(value=""), gr.State(None)
+        for control in (chosen, fill, undo):
+            self.transient(control)
         keys = [(slot, spec) for slot, spec in flat(self.slots) if not isinstance(spec, PictureSpec)]
-        outputs = [self.message, *(self.controls[slot, spec.name] for slot, spec in keys)]
+        controls = [self.controls[slot, spec.name] for slot, spec in keys]
+        untouched = [gr.update() for _ in keys]
 
-        def fill(name: str | None) -> list[Any]:
+        def filled(name: str | None, *values: Any) -> list[Any]:
             preset = next((preset for preset in presets.PRESETS if preset.name == name), None)
             if preset is None:
-                return ["Choose an example first.", *(gr.update() for _ in keys)]
-            example = preset.with_files(self.host.adapter_titles())
+                return ["Choose an example first.", None, *untouched]
+            listed_files = self.host.adapter_titles()
+            example = preset.with_files(listed_files)
             missing = len(example.co_models) - self.slots
             if missing > 0:
                 message = "This example needs more slots: raise their number in the settings and reload the page."
-                return [message, *(gr.update() for _ in keys)]
+                return [message, None, *untouched]
             example = replace(example, co_models=(*example.co_models, *(CoModel(),) * -missing))
             updates = (gr.update(value=spec.shown(example.value(slot, spec))) for slot, spec in keys)
-            return [escape(preset.advice), *updates]
+            advice = " ".join((preset.advice, *presets.missing_files(example, listed_files)))
+            return [escape(advice), list(values), *updates]
 
-        self.fill.click(fn=fill, inputs=[self.chosen], outputs=outputs)
+        def taken_back(values: list[Any] | None) -> list[Any]:
+            if values is None:
+                return ["There is nothing to take back.", None, *untouched]
+            return ["", None, *(gr.update(value=value) for value in values)]
+
+        fill.click(fn=filled, inputs=[chosen, *controls], outputs=[message, before, *controls])
+        undo.click(fn=taken_back, inputs=[before], outputs=[message, before, *controls])
 
     def adapter(self, slot: int, wanted: list[Spec]) -> None:
         """Build an adapter's controls, with the place of its layout's editor."""
@@ -184,22 +235,36 @@ class _Builder:
         with gr.Row():
             self.add(slot, [file])
             self.refresh_button(slot, file, f"refresh_adapters_{slot}")
+        with_image, with_layout = self.inputs_of(self.value(slot, file))
         with gr.Row():
             self.add(slot, _without((AdapterSpec, LayoutSpec, PictureSpec), wanted))
         with gr.Row():
-            self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
-            with gr.Column():
+            with gr.Column(visible=with_image) as of_image:
+                self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
+            with gr.Column(visible=with_layout) as of_layout:
                 self.add(slot, [layout])
                 example = gr.Button("Example layout", elem_id=self.elem_id(f"example_{slot}"))
                 mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
                 editor = gr.HTML(value=mount(self.value(slot, file)))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
+
         # the editor says before a picture what the chosen file will not take; a name that is typed to find it loses
         # changes while one is under way
+        def chose(name: str | None) -> list[Any]:
+            return [mount(name), *(gr.update(visible=shown) for shown in self.inputs_of(name))]
+
         for listen in (chosen.change, chosen.select):
-            listen(fn=mount, inputs=[chosen], outputs=[editor], queue=False, show_progress=False)
+            listen(fn=chose, inputs=[chosen], outputs=[editor, of_image, of_layout], queue=False, show_progress=False)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
+
+    def inputs_of(self, adapter: str | None) -> tuple[bool, bool]:
+        """Return True for each of the inputs that an adapter of this name may take: a picture, a layout."""
+        info = self.host.adapter_info(adapter or "")
+        if info is None:
+            return True, True
+        image = kinds.takes_image(info)
+        return image, not image
 
     def slot(self, slot: int) -> None:
         """Build the tab of one co-model."""
@@ -251,7 +316,7 @@ class _Builder:
             look = self.host.tool_button(
                 LOOK, self.elem_id("look"), "Show which co-models are in memory, and their size."
             )
-            unload = gr.Button("Unload co-models", elem_id=self.elem_id("unload"))
+            unload = self.host.tool_button(UNLOAD, self.elem_id("unload"), "Take all co-models out of memory.")
         look.click(fn=self.loaded, inputs=[], outputs=[line])
         unload.click(fn=self.unload, inputs=[], outputs=[line])
         self.transient(look)
@@ -263,7 +328,7 @@ class _Builder:
             control = self.control(
                 spec,
                 value=self.value(slot, spec),
-                label=control_label(slot, spec),
+                label=caption(slot, spec),
                 elem_id=self.elem_id_of(slot, spec),
                 visible=self.has_meaning(spec),
             )
@@ -287,6 +352,10 @@ class _Builder:
                 return gr.Image(type="pil", image_mode=mode, height=IMAGE_HEIGHT, **common)
             case LayoutSpec():
                 return gr.Textbox(lines=spec.lines, placeholder=EXAMPLE, **common)
+            case WordSpec() if spec.type is int:
+                # by mouse as well as by keys
+                choices = [spec.word, *(str(n) for n in COUNTS if (spec.minimum or 0) <= n <= (spec.maximum or n))]
+                return gr.Dropdown(choices=choices, allow_custom_value=True, **common)
             case WordSpec():
                 return gr.Textbox(max_lines=1, placeholder=spec.word or "empty", **common)
             case BoxesSpec():

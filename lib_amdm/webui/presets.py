@@ -43,6 +43,13 @@ class Preset:
         )
 
 
+def missing_files(settings: Settings, listed: Iterable[str]) -> list[str]:
+    """Sentences that say which adapter files of these settings are not in the list, and where they go."""
+    wanted = [settings.main_adapter.adapter, *(slot.adapter for slot in settings.co_models)]
+    known = {NO_ADAPTER, *listed}
+    return [f"{name} is missing: put it into models/amdm and refresh the list." for name in wanted if name not in known]
+
+
 def _needs_image(slot: CoModel) -> bool:
     return slot.adapter == IP_ADAPTER
 

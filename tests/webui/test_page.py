@@ -263,7 +263,12 @@ def test_a_picture_through_the_page(page: Page) -> None:
     ) in said
     [with_beta] = page.pictures()
     assert not np.array_equal(with_beta, without)
+    line = page.one('.amdm-ran[data-tab="txt2img"]')
+    ran = page.wait(lambda: line.text, "the line that says what ran")
+    assert re.fullmatch(r"2 models, \d+ of \d+ steps, \d+ evaluations of beta, \+\d+\.\d s of \d+\.\d s", ran)
+    assert f'AMDM ran: "{ran}"' in said
 
+    page.toggle("script_txt2img_amdm_memory_fold")
     page.click("#script_txt2img_amdm_look")
     line = page.one("#script_txt2img_amdm_memory .prose")
     told = page.wait(lambda: line.text if "In memory" in line.text else "", "what is in memory")
@@ -518,6 +523,7 @@ def test_each_cell_of_a_plot_tells_of_itself_alone(server: WebUI) -> None:
 
 def test_an_example_is_filled_in_and_its_boxes_are_drawn(page: Page) -> None:
     page.toggle("script_txt2img_amdm_enabled")
+    page.toggle("script_txt2img_amdm_examples")
     page.choose("script_txt2img_amdm_preset", presets.PRESETS[-1].name)
     page.click("#script_txt2img_amdm_fill")
     expected = presets.PRESETS[-1].settings.to_dict()

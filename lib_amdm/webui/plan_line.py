@@ -1,0 +1,46 @@
+"""A line under the panel that says, before a picture, what will be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from ..errors import SHORT, one_sentence
+from ..settings import NO_CHECKPOINT, CoModel, Settings, SettingsError
+
+
+def of_controls(values: Sequence[Any]) -> str:
+    """Return the line for the controls' values, in the order of the API's plain list; a field that is just being
+    changed may hold anything."""
+    try:
+        return say(Settings.from_list(values))
+    except SettingsError:
+        return ""
+
+
+def say(settings: Settings) -> str:
+    """Return the line as HTML; empty where AMDM is off."""
+    if not settings.enabled:
+        return ""
+    idle = [
+        f"Co-model {number} {reason}."
+        for number, slot in enumerate(settings.co_models, 1)
+        if (reason := _why_idle(number, slot))
+    ]
+    if not settings.active:
+        idle.insert(0, "No co-model is run: choose a checkpoint." if not settings.main_adapter.used else "")
+    elif settings.compare:
+        count = len(settings.active) + 2
+        idle.append(f"Compare: {count} pictures for each, and a grid.")
+    return escape(one_sentence(" ".join(filter(None, idle)), 4 * SHORT))
+
+
+def _why_idle(number: int, slot: CoModel) -> str:
+    if slot.checkpoint in ("", NO_CHECKPOINT):
+        # an empty slot is said of the first alone: the others are empty as a rule
+        chosen_otherwise = slot.prompt or slot.adapter_settings.used
+        return "has no checkpoint, so it is not run" if chosen_otherwise else ""
+    if not slot.enabled:
+        return "is switched off"
+    return "" if slot.speaks else "has gamma 0, so it is not run"
