@@ -169,6 +169,8 @@ class WebUI:
             if extension:
                 self._link_extension(name, extension)
         (self.data / "config.json").write_text(json.dumps(self.options))
+        if self.host.controls:
+            (self.data / "ui-config.json").write_text(json.dumps(dict(self.host.controls)))
 
     def _link_extension(self, name: str, extension: Path) -> None:
         """Link the parts, not the whole: the WebUI reports an error for a Git checkout without a remote."""
