@@ -51,6 +51,9 @@ class Host:
     plot: tuple[Any, ...] = ()
     """What its X/Y/Z plot takes after the legend that the others' does not."""
 
+    plot_rows: tuple[Any, ...] = ()
+    """The same, before the margin."""
+
     flags: tuple[str, ...] = ("--no-download-sd-model",)
     """Further arguments that not every WebUI knows."""
 
@@ -59,6 +62,8 @@ class Host:
 
     flow_families: tuple[str, ...] = ()
     """The families of `flow_checkpoints.py` that AMDM runs on it."""
+    controls: Mapping[str, Any] = field(default_factory=dict)
+    """What its file of the page's defaults must hold, as it does after a first start."""
 
     script: str = "launch.py"
     ready_text: str = "Startup time:"
@@ -166,14 +171,18 @@ NEO = Host(
     cpu_flags=("--cpu",),
     flags=(),
     # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
-    # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels
+    # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels; the folder for
+    # pictures that are not saved is one of its own otherwise, which it does not make
     options={
         "VERSION_UID": "PY313",
         "show_refiner": True,
         "refiner_use_steps": True,
         "refiner_fast_sd": False,
         "scaling_factor": 1.0,
+        "temp_dir": "",
     },
+    # in a first start the boxes have no type yet, and the arrow button puts no text into them
+    controls={f"{tab}/{box}/value": "" for tab in ("txt2img", "img2img") for box in ("Prompt", "Negative Prompt")},
     samplers=(
         *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "LMS", "Heun", "DPM2"),
         *("Restart", "DDIM", "PLMS", "UniPC", "LCM", "ER SDE", "Res Multistep", "Kohaku LoNyu Yog"),
@@ -203,6 +212,8 @@ NEO = Host(
         "mugen",
         "rectified",
     ),
+    # as many rows as it takes
+    plot_rows=(0,),
     lacks={
         **BY_ITSELF,
         **TOGETHER,

@@ -509,7 +509,7 @@ def test_each_cell_of_a_plot_tells_of_itself_alone(server: WebUI) -> None:
             *(gamma, "0.6, 0, 0.4", []),
             *(steps, "2, 0, 1", []),
             *(0, "", []),
-            *(True, *server.host.plot, True, False, True, False, False, False, 0, False),
+            *(True, *server.host.plot, True, False, True, False, False, False, *server.host.plot_rows, 0, False),
         ],
         **amdm(enabled=False, co_models=[{"checkpoint": "beta"}]),
     )

@@ -42,7 +42,7 @@ def test_by_default_models_are_mixed_and_the_infotext_says_so(probed: Probed) ->
     drawn = probed.draw({"enabled": True, "co_models": [slot()]}, steps=20)
     assert drawn.report["co_models"] == [4]
     assert "AMDM steps: auto" in drawn.infotext
-    assert distance(probed.draw(None, infotext=drawn.infotext, steps=20, styles=[]).latent, drawn.latent) == 0
+    assert distance(probed.draw(None, infotext=drawn.infotext, steps=20).latent, drawn.latent) == 0
 
 
 @pytest.mark.parametrize("whose", ["slot", "main"])
@@ -116,7 +116,7 @@ def test_an_inpaintings_known_part_stays_known(probed: Probed) -> None:
 def test_the_infotext_restores_shares_and_regions(probed: Probed) -> None:
     told = slot(gamma=0.3, gamma_end=0.7, region="0 0 0.5 1\n0.5 0.5 1 1", feather=0.1)
     drawn = probed.draw(settings(told, steps=STEPS, evaluations=2))
-    assert distance(probed.draw(None, infotext=drawn.infotext, styles=[]).latent, drawn.latent) == 0
+    assert distance(probed.draw(None, infotext=drawn.infotext).latent, drawn.latent) == 0
 
 
 # levels that a model does not know

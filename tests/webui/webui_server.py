@@ -63,6 +63,9 @@ DRAWING: dict[str, Any] = {
 }
 """The request :meth:`WebUI.txt2img` and :meth:`WebUI.img2img` send where the test says nothing else."""
 
+UNREADABLE: dict[str, Any] = {"styles": []}
+"""What a request with an infotext gives beside it: Forge cannot read fields from one that are lists."""
+
 PRIVATE_VARIABLES = ("COMMANDLINE_ARGS", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SD_WEBUI_RESTARTING")
 
 
@@ -166,6 +169,8 @@ class WebUI:
             if extension:
                 self._link_extension(name, extension)
         (self.data / "config.json").write_text(json.dumps(self.options))
+        if self.host.controls:
+            (self.data / "ui-config.json").write_text(json.dumps(dict(self.host.controls)))
 
     def _link_extension(self, name: str, extension: Path) -> None:
         """Link the parts, not the whole: the WebUI reports an error for a Git checkout without a remote."""
@@ -303,14 +308,16 @@ class WebUI:
         return self.call(f"/sdapi/v1/{mode}", request)
 
     def from_infotext(self, infotext: str) -> dict[str, Any]:
-        """Draw what an infotext says. Forge cannot read the fields from it that are lists; they are given."""
-        return self.call("/sdapi/v1/txt2img", {**self.host.request, "styles": [], "infotext": infotext})
+        """Draw what an infotext says."""
+        return self.call("/sdapi/v1/txt2img", {**self.host.request, **UNREADABLE, "infotext": infotext})
 
     def request(
         self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
     ) -> dict[str, Any]:
         """The body of a request for a picture, or of one from a picture."""
         request = {**DRAWING, **self.host.request, **parameters}
+        if "infotext" in request:
+            request = {**UNREADABLE, **request}
         if "hr_upscaler" in request:
             request["hr_upscaler"] = self.host.upscalers.get(request["hr_upscaler"], request["hr_upscaler"])
         if picture is not None:
