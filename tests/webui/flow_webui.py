@@ -74,6 +74,6 @@ class FlowWebUI(WebUI):
         told = {"scheduler": "Simple", **parameters}
         beside = told.pop("beside", "")
         request = super().request(checkpoint, told, picture)
-        if checkpoint:
+        if checkpoint and checkpoint.partition("-")[0] in FAMILIES:
             request["override_settings"]["forge_additional_modules"] = self._modules(self.data, checkpoint, beside)
         return request

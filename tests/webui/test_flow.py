@@ -166,6 +166,47 @@ def test_other_latents_are_refused_by_name(flowing: Flowing, webui_host: Host, m
     assert failed.report["denoiser"] == 0
 
 
+@pytest.fixture
+def plain_sdxl(flowing: Flowing, webui_host: Host) -> Iterator[str]:
+    """A checkpoint that the host takes for an eps model: the same weights without the word in its name."""
+    if "rectified" not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no rectified SDXL")
+    folder = flowing.server.checkpoint_folder
+    path = folder / "rectified-b.safetensors"
+    eps = folder / "plain-b.safetensors"
+    eps.symlink_to(path.resolve())
+    flowing.server.refresh_checkpoints()
+    yield eps.stem
+    eps.unlink()
+    flowing.server.refresh_checkpoints()
+
+
+@pytest.mark.parametrize("main_is_flow", [True, False])
+def test_eps_and_rectified_sdxl_go_together(flowing: Flowing, plain_sdxl: str, main_is_flow: bool) -> None:
+    main, co = ("rectified-a", plain_sdxl) if main_is_flow else (plain_sdxl, "rectified-a")
+    told = {"checkpoint": main, "steps": STEPS, "scheduler": "Simple"}
+    plain = flowing.draw(None, **told)
+    mixed = settings(slot(co), evaluations=2, steps=3)
+    first, second = flowing.draw(mixed, **told), flowing.draw(mixed, **told)
+    assert np.isfinite(first.latent).all()
+    assert 0.01 < distance(first.latent, plain.latent) < 10 * np.abs(plain.latent).max()
+    assert distance(first.latent, second.latent) == 0
+    assert distance(flowing.draw(None, **told).latent, plain.latent) == 0
+
+
+def test_a_picture_after_references_is_refused(flowing: Flowing, webui_host: Host) -> None:
+    """Klein draws img2img after the picture itself, as a reference."""
+    if "klein" not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no klein")
+    init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    from_picture = asked("klein-a", "", {"init": init, "denoising_strength": 0.7})
+    plain = flowing.draw(None, **from_picture).picture
+    failed = flowing.fail(settings(slot("klein-b")), **from_picture)
+    assert '"klein-a.safetensors" draws by reference pictures' in failed.message
+    assert failed.report["denoiser"] == 0
+    assert np.array_equal(flowing.draw(None, **from_picture).picture, plain)
+
+
 def test_a_co_model_with_a_scale_of_its_own_beside_a_main_model_without_guidance(flowing: Flowing) -> None:
     """At CFG 1 the host encodes no negative prompt; the slot's is its own."""
     own = flowing.of("flux-b", negative_prompt="red", cfg_scale=3).latent
