@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_amdm import __version__
 from lib_amdm.layout import EXAMPLE, Layout
 from lib_amdm.settings import CoModel, Settings, WordSpec, specs
 from lib_amdm.webui.presets import PRESETS
@@ -89,3 +90,7 @@ def test_files_and_headings_that_are_linked_exist(name):
         if heading:
             titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
             assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_the_changelog_begins_with_this_version():
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == __version__
