@@ -16,7 +16,7 @@ from ..settings import AdapterSettings, CoModel
 
 @dataclass(frozen=True)
 class Ran:
-    """What a pass ran beside the main model.
+    """The part of a pass that ran beside the main model.
 
     steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
     co-models took of `pass_seconds`.
@@ -67,7 +67,7 @@ class Lists(Protocol):
         """The present title of the adapter file that a name or earlier title means."""
 
     def adapter_info(self, name: str) -> AdapterInfo | None:
-        """What the adapter file of this name is; None where there is none, or it cannot be used."""
+        """The description of the adapter file of this name; None where there is none, or it cannot be used."""
 
     def refresh_adapters(self) -> None: ...
 

@@ -102,7 +102,7 @@ class Backend(Protocol):
         """A context in which the model encodes texts, and the host's notes on texts stay the main prompt's."""
 
     def text_arguments(self) -> dict[str, Any]:
-        """What the host's prompts for a text encoder (`SdConditioning`) say beside the texts and the picture's size."""
+        """The arguments of the host's prompts for a text encoder (`SdConditioning`) beside texts and picture size."""
 
     def parser_options(self) -> tuple[Any, ...]:
         """The arguments that the host gives to its prompt parser after the numbers of steps."""

@@ -52,7 +52,7 @@ class HostLoader(Protocol):
 
 
 class NoTextEncoder(torch.nn.Module):
-    """What an engine has in the place of a text encoder that it borrows for each text."""
+    """A stand-in for a text encoder that an engine borrows for each text."""
 
     def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
         """own: the parts of the encoder that its checkpoint brings."""
@@ -247,7 +247,7 @@ class EngineLoader(ABC):
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
 
     def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
-        """What a file is, if possible without reading the user's text encoders too, the larger part of most models."""
+        """Split a file, if possible without reading the user's text encoders too, the larger part of most models."""
         try:
             return self._split(filename, [])
         except (AttributeError, KeyError, TypeError):
