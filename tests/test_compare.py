@@ -74,7 +74,7 @@ def compared(host: Host, settings: Settings = SETTINGS, **attributes: Any) -> An
 def test_the_grid_comes_first_then_each_model_alone() -> None:
     host = Host()
     processed = compared(host)
-    captions = ["main model alone", "co-model 1 alone: beta.safetensors", "co-model 2 alone: main", "together"]
+    captions = ["main model alone", "co-model 1 alone: beta", "co-model 2 alone: main", "together"]
     assert processed.images == ["it", captions, "picture 3", "picture 1", "picture 2"]
     assert processed.infotexts == ["its", "its", "text 3", "text 1", "text 2"]
     assert host.rounds == 4
@@ -103,7 +103,7 @@ def test_an_interrupt_ends_all(after: int) -> None:
 def test_what_cannot_be_drawn_is_said_and_the_picture_stays() -> None:
     processed = compared(Host(fails_at="beta.safetensors [2222]"))
     assert processed.images == ["it"]
-    assert "comparing ended at co-model 1 alone: beta.safetensors (RuntimeError: no room)" in processed.comments
+    assert "comparing ended at co-model 1 alone: beta (RuntimeError: no room)" in processed.comments
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import AdapterError, AmdmError, cause
 from ..hosts.protocol import Drawing
 from ..settings import MAIN_CHECKPOINT, Settings, SettingsError
+from . import infotext
 
 SETTINGS = "amdm_settings"
 """The attribute of a WebUI's processing object with the settings of a picture that is drawn for comparison."""
@@ -42,7 +43,7 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
         is_main = slot.checkpoint == MAIN_CHECKPOINT
         found.append(
             Alone(
-                f"co-model {number} alone: {slot.checkpoint.partition(' [')[0]}",
+                f"co-model {number} alone: {infotext.short_title(slot.checkpoint)}",
                 replace(nothing_beside, main_adapter=slot.adapter_settings),
                 "" if is_main else title(slot.checkpoint) or slot.checkpoint,
                 slot.prompt,

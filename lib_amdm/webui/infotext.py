@@ -63,7 +63,7 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 def ran_line(ran: Ran) -> str:
     """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s"."""
-    counts = " and ".join(f"{count} evaluations of {_short(title)}" for title, count in ran.evaluations)
+    counts = " and ".join(f"{count} evaluations of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
     return (
         f"{models} models, {ran.steps} of {ran.pass_steps} steps, {counts}, "
@@ -71,7 +71,7 @@ def ran_line(ran: Ran) -> str:
     )
 
 
-def _short(title: str) -> str:
+def short_title(title: str) -> str:
     """A checkpoint's title without its folder, suffix and hash."""
     return re.sub(r"(\.\w+)?( \[\w+\])?$", "", title.rpartition("/")[2])
 

@@ -62,11 +62,11 @@ def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.
     width = max(picture.width for _, column in columns for picture in column)
     height = max(picture.height for _, column in columns for picture in column)
     rows = max(len(column) for _, column in columns)
-    across, down = width + MARGIN, height + MARGIN
-    joined = Image.new("RGB", (len(columns) * across - MARGIN, rows * down - MARGIN), "white")
+    # the host takes it apart again, and puts the margin between the pictures
+    joined = Image.new("RGB", (len(columns) * width, rows * height), "white")
     for x, (_, column) in enumerate(columns):
         for y, picture in enumerate(column):
-            joined.paste(picture.convert("RGB"), (x * across, y * down))
+            joined.paste(picture.convert("RGB"), (x * width, y * height))
     captions = [[images.GridAnnotation(caption)] for caption, _ in columns]
     seeds = [[images.GridAnnotation(f"seed {seed}" if rows > 1 else "")] for seed in p.all_seeds[:rows]]
     labelled = images.draw_grid_annotations(joined, width, height, captions, seeds, MARGIN)
