@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,11 @@ class Drawn:
     @property
     def infotext(self) -> str:
         return self.info["infotexts"][0]
+
+    @property
+    def untimed(self) -> str:
+        """The infotext without how long it took."""
+        return re.sub(r", \+[\d.]+ s of [\d.]+ s", "", self.infotext)
 
     @property
     def comments(self) -> str:

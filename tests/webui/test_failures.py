@@ -64,7 +64,7 @@ class Untouched:
         assert differences(self.probed.snapshot(), self.snapshot) == {}
         again = self.probed.draw(AMDM)
         assert distance(again.latent, self.mixed.latent) == 0
-        assert again.infotext == self.mixed.infotext
+        assert again.untimed == self.mixed.untimed
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
