@@ -838,7 +838,10 @@ def test_the_panel_takes_its_controls_from_the_host(folder: Path, tmp_path: Path
         built = panel.build_panel(host, options.slots(host), "txt2img", lambda name: f"amdm_{name}")
     told = api.read_args([component.value for component in built.components])
     assert (told.enabled, len(told.co_models)) == (False, options.DEFAULT_SLOTS)
-    switch, checkpoint = built.components[0], next(c for c in built.components if c.label == "Checkpoint of co-model 1")
+    switch, checkpoint = (
+        built.components[0],
+        next(c for c in built.components if f"{c.label}" == "Checkpoint of co-model 1"),
+    )
     folds = {event: fn for fn in page.fns.values() for _, event in fn.targets if fn.outputs == [switch]}
     assert {event: fn.fn() for event, fn in folds.items()} == {"expand": True, "collapse": False}
     (tmp_path / "new.safetensors").touch()
