@@ -25,6 +25,7 @@ from lib_amdm.hosts.standalone import prompts, sampling
 from lib_amdm.hosts.standalone.checkpoint_file import CheckpointFile
 from lib_amdm.hosts.standalone.host import Job, Standalone, noise, sampler_names
 from lib_amdm.hosts.standalone.model import FlowDenoiser, StandaloneModel
+from lib_amdm.settings import CoModel, Settings
 from lib_amdm.shapes.benchmark import methods
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.scores import shares
@@ -268,3 +269,15 @@ def test_the_pair_draws_what_it_is_told(name: str, quantity: str) -> None:
     studio = methods.Studio(Standalone(WEIGHTS), steps=8)
     drawn = methods.alone(studio, scenes, seeds, name).latents
     assert shares(scenes, Judge.load()(studio.pictures(drawn)))[quantity].value > 0.8
+
+
+@pytest.mark.parametrize(
+    ("main", "co"), [("shapes-flow", "shapes-flow"), ("shapes-flow", "eps"), ("eps", "shapes-flow")]
+)
+def test_flow_and_eps_models_run_beside_each_other(host: Standalone, main: str, co: str) -> None:
+    job = Job(f"{main}.safetensors", ["a cross"], [1], steps=4, width=64, height=64)
+    settings = Settings(enabled=True, steps=3, evaluations=2, co_models=(CoModel(checkpoint=f"{co}.safetensors"),))
+    alone, mixed = host.generate(job), host.generate(job, settings)
+    assert mixed.co_evaluations == [2] and mixed.latents.isfinite().all()
+    difference = (mixed.latents - alone.latents).abs().max()
+    assert (difference < 1e-4) if main == co else (difference > 1e-3)

@@ -267,8 +267,17 @@ def aggregated(
     """Draw with AMDM, each co-model with captions in its own dialect."""
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
+    highest = denoiser.model.highest
     co_runs = [
-        co_run(number, slot, other, seeds, studio.latent[1:], form=other.model.form)
+        co_run(
+            number,
+            slot,
+            other,
+            seeds,
+            studio.latent[1:],
+            sigma_max=other.model.highest if other.model.highest < highest else None,
+            form=other.model.form,
+        )
         for other, (number, slot) in zip(others, settings.active)
     ]
     func = mixed(studio.func, settings, co_runs, mix=mix, level_of=denoiser.model.level)
