@@ -20,7 +20,7 @@ import torch
 import yaml
 from modules import sd_models, shared
 
-from ...adapters.container import is_safetensors, refuse_code
+from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
 from ...families import Family
 from . import refusals
@@ -235,6 +235,10 @@ class EngineLoader(ABC):
             additional = additional_modules()
             for filename in (info.filename, *additional):
                 refuse_code(filename)
+            if not additional:
+                parts, guess = self._split(info.filename, [])
+                has_texts = any(weights for name, weights in parts.items() if name.startswith(TEXT_ENCODER))
+                return parts, guess, not has_texts and self.kind_of(guess) is type(main)
             if _may_bring_texts(info.filename):
                 return (*self._split(info.filename, additional), False)
             parts, guess = self._without_texts(info.filename, additional)
@@ -285,10 +289,9 @@ class EngineLoader(ABC):
 
 def _may_bring_texts(filename: str) -> bool:
     """True unless the file is known to have no text encoder in it."""
-    if filename.lower().endswith(".gguf"):
-        return False
-    if not is_safetensors(filename):
-        return True
+    suffix = Path(filename).suffix.lower()
+    if suffix != ".safetensors":
+        return suffix != ".gguf"
     with safetensors.safe_open(filename, "pt") as file:
         return any(name.startswith(TEXTS) for name in file.keys())  # noqa: SIM118
 
