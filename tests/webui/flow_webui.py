@@ -59,7 +59,8 @@ class FlowWebUI(WebUI):
     def _modules(data: Path, checkpoint: str, beside: str = "") -> list[str]:
         """The whole paths of what belongs to a checkpoint, and of the text encoders of another, in the order that Forge
         Neo puts them into."""
-        modules = set(FAMILIES[checkpoint.partition("-")[0]].modules)
+        family = FAMILIES.get(checkpoint.partition("-")[0])
+        modules = set(family.modules if family else ())
         if beside:
             other = FAMILIES[beside.partition("-")[0]]
             modules |= {module for module in other.modules if module.startswith("text_encoder/")}
@@ -74,6 +75,6 @@ class FlowWebUI(WebUI):
         told = {"scheduler": "Simple", **parameters}
         beside = told.pop("beside", "")
         request = super().request(checkpoint, told, picture)
-        if checkpoint and checkpoint.partition("-")[0] in FAMILIES:
+        if checkpoint:
             request["override_settings"]["forge_additional_modules"] = self._modules(self.data, checkpoint, beside)
         return request
