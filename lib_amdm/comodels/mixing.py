@@ -45,6 +45,15 @@ def co_run(
     )
 
 
+def highest_shown(own: float, main: float) -> float | None:
+    """The highest level that a co-model is shown (`CoRun.sigma_max`).
+
+    own, main: the highest noise to signal that it and the main model know; above what the main model knows itself, both
+    are shown what neither does.
+    """
+    return own if own < main else None
+
+
 def mixed(func: Callable[..., Any], settings: Settings, co_runs: Sequence[CoRun], **more: Any) -> Callable[..., Any]:
     """The sampler `func` with these co-models in its first steps.
 

@@ -8,7 +8,6 @@ checkout. Every test runs on every WebUI that is named, and is skipped where non
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from . import checkpoints, flow_webui
 from .hosts import HOSTS, Host
 from .probed import OPTIONS, Probed
-from .webui_server import WebUI, offline_environment
+from .webui_server import WebUI, make_checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -114,15 +113,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _make_checkpoints(host: Host, script: Path, folder: Path) -> None:
-    result = subprocess.run(
-        [host.python(), str(script), "--out", str(folder), "--sizes", host.sizes, *host.cpu_flags],
-        cwd=host.directory(),
-        env=offline_environment(folder / "hub"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, f"making the checkpoints failed:\n{result.stdout[-4000:]}"
+    make_checkpoints(host, script, folder, "--sizes", host.sizes)
     assert (folder / f"{checkpoints.NAMES[0]}.safetensors").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from .flow_checkpoints import FAMILIES, NAMES
 from .hosts import Host
-from .webui_server import WebUI, offline_environment
+from .webui_server import WebUI, make_checkpoints
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "flow_checkpoints.py"
@@ -22,15 +21,7 @@ def make(host: Host, folder: Path, names: Iterable[str] = NAMES) -> Path:
     """Write the checkpoints of these names that are missing, and what belongs to them."""
     missing = [name for name in names if not (folder / "Stable-diffusion" / f"{name}.safetensors").exists()]
     if missing:
-        result = subprocess.run(
-            [host.python(), str(SCRIPT), "--out", str(folder), "--only", *missing, *host.cpu_flags],
-            cwd=host.directory(),
-            env=offline_environment(folder / "hub"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert result.returncode == 0, f"making the checkpoints failed:\n{result.stdout[-4000:]}"
+        make_checkpoints(host, SCRIPT, folder, "--only", *missing)
     return folder
 
 

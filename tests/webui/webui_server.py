@@ -92,6 +92,19 @@ def offline_environment(home: Path) -> dict[str, str]:
     return environment
 
 
+def make_checkpoints(host: Host, script: Path, folder: Path, *arguments: str) -> None:
+    """Run a script that writes checkpoints into a folder, with the WebUI's own Python and from its directory."""
+    result = subprocess.run(
+        [host.python(), str(script), "--out", str(folder), *arguments, *host.cpu_flags],
+        cwd=host.directory(),
+        env=offline_environment(folder / "hub"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, f"making the checkpoints failed:\n{result.stdout[-4000:]}"
+
+
 def free_port() -> int:
     """A port nobody listens on at this moment."""
     with socket.socket() as probe:

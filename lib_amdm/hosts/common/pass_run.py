@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from modules import scripts, shared
 
-from ...comodels.mixing import co_run
+from ...comodels.mixing import co_run, highest_shown
 from ...errors import AmdmError
 from ...levels import as_exploding, as_flow, flow, variance_exploding
 from ...readings import Stopwatch
@@ -72,7 +72,6 @@ class PassRun:
             shared.state.textinfo = None
         backend.register([model.model for model in self.models if not model.is_main])
         size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
-        own = {model.number: self._highest(model.model) for model in self.models}
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
         return [
@@ -82,8 +81,7 @@ class PassRun:
                 model.denoise,
                 self.seeds,
                 size,
-                # above what the main model knows itself, both are shown what neither does
-                sigma_max=own[model.number] if own[model.number] < highest else None,
+                sigma_max=highest_shown(self._highest(model.model), highest),
                 state_key=model.state_key,
                 on_nan=None if allows_nan else model.gave_nan,
                 form=as_flow if backend.family(model.model).is_flow else as_exploding,

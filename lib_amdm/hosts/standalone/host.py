@@ -27,7 +27,7 @@ from ...adapters.base import AdapterInfo
 from ...comodels.adapter_use import Adapters, AtWork, Place
 from ...comodels.cache import FileState, InMemory, Loaded, Pool
 from ...comodels.file_list import Folder, files_in, find_title, lists, readable
-from ...comodels.mixing import co_run, mixed
+from ...comodels.mixing import co_run, highest_shown, mixed
 from ...errors import AmdmError
 from ...families import Family
 from ...sampling import CoRun
@@ -357,15 +357,13 @@ class _SlotModel:
 
     def co_run(self, job: Job) -> CoRun:
         model = self.denoiser.model
-        # above what the main model knows itself, both are shown what neither does
-        highest = model.highest if model.highest < self.main.highest else None
         return co_run(
             self.number,
             self.slot,
             self.denoiser,
             job.seeds,
             job.latent_size,
-            sigma_max=highest,
+            sigma_max=highest_shown(model.highest, self.main.highest),
             state_key=self.state_key if self.adapter else None,
             on_nan=self.gave_nan,
             form=model.form,

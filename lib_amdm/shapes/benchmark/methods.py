@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ...aggregation import Mix, slerp
 from ...comodels.adapter_use import AtWork
-from ...comodels.mixing import co_run, mixed
+from ...comodels.mixing import co_run, highest_shown, mixed
 from ...hosts.standalone.host import Denoiser, Standalone, StandaloneModel
 from ...hosts.standalone.sampling import ImageNoise, find_sampler, noise_levels, sample
 from ...sampling import private_seeds
@@ -267,7 +267,6 @@ def aggregated(
     """Draw with AMDM, each co-model with captions in its own dialect."""
     denoiser = studio.denoiser(main, scenes)
     others = [studio.denoiser(slot.checkpoint, scenes) for _, slot in settings.active]
-    highest = denoiser.model.highest
     co_runs = [
         co_run(
             number,
@@ -275,7 +274,7 @@ def aggregated(
             other,
             seeds,
             studio.latent[1:],
-            sigma_max=other.model.highest if other.model.highest < highest else None,
+            sigma_max=highest_shown(other.model.highest, denoiser.model.highest),
             form=other.model.form,
         )
         for other, (number, slot) in zip(others, settings.active)
