@@ -30,6 +30,7 @@ BELOW = {
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},
     "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
     "shapes": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "evaluate": {"shapes", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
 }
 DEMO_PAGE = "lib_amdm.shapes.demo.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""

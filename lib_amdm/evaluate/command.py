@@ -1,0 +1,31 @@
+"""Evidence by command: `python -m lib_amdm.evaluate COMMAND`; each has its own --help."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ..errors import AdapterError, AmdmError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "coco-mig": ("coco_mig.command", "the paper's Table 1: instances in the right place with the right colour"),
+    "pair": ("pair.command", "two checkpoints of yours on your prompts, as one HTML page"),
+    "gpu": ("gpu.command", "evaluations, memory and waiting on a machine with CUDA"),
+}
+"""The commands: the module with a `main(arguments)`, and what it is for. A module is imported when it is asked for."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; return the exit code."""
+    name = arguments[0] if arguments else ""
+    if name not in COMMANDS:
+        listed = "\n".join(f"  {command:10} {summary}" for command, (_, summary) in COMMANDS.items())
+        print(f"{__doc__}\n\n{listed}", file=sys.stdout if name in ("-h", "--help") else sys.stderr)
+        return 0 if name in ("-h", "--help") else 2
+    module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
+    try:
+        return int(module.main(list(arguments[1:])))
+    except (AmdmError, AdapterError) as error:
+        print(error, file=sys.stderr)
+        return 1
