@@ -225,6 +225,48 @@ def test_a_slots_prompt_and_distilled_guidance_reach_its_model(flowing: Flowing)
     assert distance(drawn, other) > 0.01
 
 
+@pytest.fixture(scope="module")
+def lora(flowing: Flowing, family: str) -> str:
+    """The name of a LoRA on every attention of a family's network, strong enough to change a picture."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    name, random = f"lora-{family}", np.random.default_rng(1)
+    folder = Path(flowing.server.data) / "models" / "Lora"
+    folder.mkdir(exist_ok=True)
+    tensors = {}
+    with safe_open(flowing.server.checkpoint_folder / f"{family}-b.safetensors", "pt") as weights:
+        for key in weights.keys():  # noqa: SIM118 -- this is no dictionary
+            prefix = FAMILIES[family].prefix
+            shape = weights.get_slice(key).get_shape()
+            if key.startswith(prefix) and "att" in key and key.endswith(".weight") and len(shape) == 2:
+                layer = f"diffusion_model.{key.removeprefix(prefix).removesuffix('.weight')}"
+                rows, columns = shape
+                tensors[f"{layer}.lora_A.weight"] = random.normal(0, columns**-0.5, (2, columns)).astype(np.float32)
+                tensors[f"{layer}.lora_B.weight"] = random.normal(0, 0.7, (rows, 2)).astype(np.float32)
+    save_file(tensors, folder / f"{name}.safetensors")
+    flowing.server.call("/sdapi/v1/refresh-loras", {})
+    return name
+
+
+def test_a_slots_lora_is_what_the_webui_makes_of_it_and_stays_there(flowing: Flowing, family: str, lora: str) -> None:
+    main, co = f"{family}-a", f"{family}-b"
+    words = f"a red square <lora:{lora}:0.8>"
+    own, bare, plain = flowing.of(co, prompt=words).latent, flowing.plain(co).latent, flowing.plain(main)
+    assert distance(own, bare) > 0.01
+    drawn = flowing.of(main, settings(slot(co, gamma=1, eta=0, prompt=words), eta=0, steps=STEPS)).latent
+    assert distance(drawn, own) < 1e-3 * max(1, np.abs(own).max())
+    assert np.array_equal(flowing.of(main).picture, plain.picture)
+
+
+def test_the_main_prompts_lora_never_reaches_a_co_model(flowing: Flowing, family: str, lora: str) -> None:
+    main, co = f"{family}-a", f"{family}-b"
+    bare = flowing.plain(co).latent
+    only = settings(slot(co, gamma=1, eta=0, prompt="a red square"), eta=0, steps=STEPS)
+    drawn = flowing.of(main, only, prompt=f"a red square <lora:{lora}:0.8>").latent
+    assert distance(drawn, bare) < 1e-3 * max(1, np.abs(bare).max())
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["img2img", "inpainting"])
 def test_from_a_picture(flowing: Flowing, masked: bool) -> None:
     init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)

@@ -84,11 +84,14 @@ class EngineBackend(PatcherBackend):
     @contextmanager
     def text_encoder_of(self, model: Any) -> Iterator[None]:
         """A context in which a model has its text encoder, or the main model's where it has none, on the device."""
-        borrowed = with_texts_of(self.run.main, model, self.memory.text_encoder_device())
-        with borrowed if borrows_texts(model) else nullcontext():
+        borrows = borrows_texts(model)
+        clip = (self.run.main.forge_objects_original if borrows else model.forge_objects).clip
+        # while it has its own parts: the main prompt's LoRAs are taken out of those. And a layout's phrases are asked
+        # of the encoder itself, and not of the engine, which would bring it
+        self.memory.load_model_gpu(clip.patcher)
+        device = self.memory.text_encoder_device()
+        with with_texts_of(self.run.main, model, device) if borrows else nullcontext():
             model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
-            # a layout's phrases are asked of the encoder itself, and not of the engine, which would bring it
-            self.memory.load_model_gpu(model.forge_objects.clip.patcher)
             yield
 
     def text_arguments(self) -> dict[str, Any]:

@@ -14,16 +14,22 @@ from backend.utils import load_torch_file
 from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
 
 
+OTHER_NAMES = {
+    "lora_unet__": "lora_unet_",
+    # trained as a part of Anima's network, which the host has with its text encoder
+    "diffusion_model.llm_adapter.": "text_encoders.qwen3_06b.llm_adapter.",
+    "lora_unet_llm_adapter_": "lora_te_llm_adapter_",
+}
+"""How the names of some layers begin in files, and how the host's lists have them."""
+
+
 class NeoLoras(LoraFunctions):
     """Forge Neo's functions."""
 
     layers = lora
 
     def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        tensors = load_torch_file(filename, safe_load=True)
-        if any(key.startswith("lora_unet__") for key in tensors):
-            tensors = state_dict_prefix_replace(tensors, {"lora_unet__": "lora_unet_"})
-        return tensors
+        return state_dict_prefix_replace(load_torch_file(filename, safe_load=True), OTHER_NAMES)
 
     def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
         return lora.load_lora(weights, keys)[0]
