@@ -267,6 +267,58 @@ def test_the_main_prompts_lora_never_reaches_a_co_model(flowing: Flowing, family
     assert distance(drawn, bare) < 1e-3 * max(1, np.abs(bare).max())
 
 
+@pytest.fixture(scope="module", params=["fp8", "gguf"])
+def in_low_bits(request: pytest.FixtureRequest, flowing: Flowing) -> str:
+    """The name of a file with flux-b's weights in low bits."""
+    folder = flowing.server.checkpoint_folder
+    name = LOW_BITS[request.param](folder / "flux-b.safetensors", folder)
+    flowing.server.call("/sdapi/v1/refresh-checkpoints", {})
+    return name
+
+
+def as_fp8(source: Path, folder: Path) -> str:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(source)
+    eight = {key: value.to(torch.float8_e4m3fn) if value.ndim == 2 else value for key, value in weights.items()}
+    save_file(eight, folder / "flux-fp8.safetensors")
+    return "flux-fp8.safetensors"
+
+
+def as_gguf(source: Path, folder: Path) -> str:
+    import gguf
+    from safetensors.torch import load_file
+
+    writer = gguf.GGUFWriter(folder / "flux-q8.gguf", "flux")
+    for key, value in load_file(source).items():
+        packs = value.ndim == 2 and value.shape[1] % 32 == 0
+        kind = gguf.GGMLQuantizationType.Q8_0 if packs else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(
+            key.removeprefix(FAMILIES["flux"].prefix), gguf.quantize(value.float().numpy(), kind), raw_dtype=kind
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return "flux-q8.gguf"
+
+
+LOW_BITS = {"fp8": as_fp8, "gguf": as_gguf}
+
+
+def test_files_in_low_bits(flowing: Flowing, in_low_bits: str) -> None:
+    main = in_low_bits.partition(".")[0]
+    own, full = flowing.plain(main).latent, flowing.plain("flux-b").latent
+    assert 0 < distance(own, full)
+    drawn = flowing.of("flux-a", alone(in_low_bits)).latent
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+    mirror = flowing.of(main, same(in_low_bits)).latent
+    assert distance(mirror, own) < CLOSE * max(1, np.abs(own).max())
+    other = flowing.of(main, alone("flux-b")).latent
+    assert distance(other, full) < CLOSE * max(1, np.abs(full).max())
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["img2img", "inpainting"])
 def test_from_a_picture(flowing: Flowing, masked: bool) -> None:
     init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)

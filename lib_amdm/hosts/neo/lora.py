@@ -13,7 +13,6 @@ from backend.utils import load_torch_file
 
 from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
 
-
 OTHER_NAMES = {
     "lora_unet__": "lora_unet_",
     # trained as a part of Anima's network, which the host has with its text encoder
