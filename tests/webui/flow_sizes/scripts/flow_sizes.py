@@ -40,7 +40,8 @@ KLEIN_TOKENS = 64
 
 def shape(weights: Weights, end: str) -> tuple[int, ...]:
     """The shape of the one weight whose name ends so."""
-    return next(tuple(weights[name].shape) for name in weights if name.endswith(end))
+    # the numbers of a GGUF file are numpy's
+    return next(tuple(map(int, weights[name].shape)) for name in weights if name.endswith(end))
 
 
 def has(weights: Weights, end: str) -> bool:
