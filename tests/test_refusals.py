@@ -47,7 +47,7 @@ def test_only_a_family_of_both_kinds_says_which_one_it_is() -> None:
 @pytest.mark.parametrize("name", ["SD1", "SD2", "SDXL"])
 @pytest.mark.parametrize("inputs", ["", "inpainting", "depth", "with 6 input channels"])
 def test_a_main_checkpoint_of_an_eps_or_v_family_is_taken(name: str, inputs: str) -> None:
-    refusals.refuse_main(Family(name, inputs), "main.safetensors")
+    refusals.refuse_main(Family(name, inputs), "main.safetensors", "beside")
 
 
 @pytest.mark.parametrize("name", ["SD3", "Flux", "Chroma", "of an unknown kind"])
@@ -61,7 +61,8 @@ def test_a_flow_model_is_refused_where_none_can_be_run(name: str) -> None:
     "family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")], ids=str
 )
 def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> None:
-    assert str(family) in message(lambda: refusals.refuse_main(family, "main.safetensors"))
+    said = message(lambda: refusals.refuse_main(family, "main.safetensors", '"other.safetensors"'))
+    assert str(family) in said and "main.safetensors" in said and "other.safetensors" in said
 
 
 def test_only_checkpoints_of_one_family_go_together() -> None:
@@ -90,7 +91,7 @@ def test_a_librarys_text_about_a_file_has_no_path() -> None:
 def test_every_message_is_one_line_with_a_remedy() -> None:
     messages = [
         message(lambda: refusals.refuse_flow(Family("SD3", is_flow=True), "m")),
-        message(lambda: refusals.refuse_main(Family("SD2", "unCLIP"), "m")),
+        message(lambda: refusals.refuse_main(Family("SD2", "unCLIP"), "m", "c")),
         message(lambda: refusals.refuse_other_family(1, CO, SD1, MAIN, SDXL)),
         message(lambda: refusals.refuse_missing_tensors(1, "c", ["a"])),
         str(refusals.unreadable(1, "c", "EOFError: cut off")),

@@ -203,6 +203,7 @@ def test_a_picture_after_references_is_refused(flowing: Flowing, webui_host: Hos
     plain = flowing.draw(None, **from_picture).picture
     failed = flowing.fail(settings(slot("klein-b")), **from_picture)
     assert '"klein-a.safetensors" draws by reference pictures' in failed.message
+    assert '"klein-b.safetensors"' in failed.message
     assert failed.report["denoiser"] == 0
     assert np.array_equal(flowing.draw(None, **from_picture).picture, plain)
 

@@ -40,10 +40,10 @@ class A1111Backend:
 
     # a checkpoint
 
-    def refuse_main(self) -> None:
+    def refuse_main(self, others: str) -> None:
         family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
         refusals.refuse_flow(family, name)
-        refusals.refuse_main(family, name)
+        refusals.refuse_main(family, name, others)
 
     def family(self, model: Any) -> Family:
         return checkpoints.family(model)

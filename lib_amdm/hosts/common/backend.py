@@ -73,8 +73,8 @@ class Backend(Protocol):
 
     # a checkpoint
 
-    def refuse_main(self) -> None:
-        """AmdmError where the method is not made for the main model's kind."""
+    def refuse_main(self, others: str) -> None:
+        """AmdmError where the method is not made for the main model's kind. others: the co-models' names."""
 
     def family(self, model: Any) -> Family: ...
 

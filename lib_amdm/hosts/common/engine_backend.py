@@ -58,8 +58,8 @@ class EngineBackend(PatcherBackend):
 
     # a checkpoint
 
-    def refuse_main(self) -> None:
-        super().refuse_main()
+    def refuse_main(self, others: str) -> None:
+        super().refuse_main(others)
         family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
         if self.run.on_timesteps and family.is_flow:
             raise AmdmError(

@@ -64,7 +64,7 @@ class PassRun:
 
     def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         backend = self.backend
-        backend.refuse_main()
+        backend.refuse_main(" and ".join(f'"{slot.checkpoint}"' for _, slot in slots))
         try:
             for number, slot in slots:
                 self.models.append(SlotModel(self, number, slot))

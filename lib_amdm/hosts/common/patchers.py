@@ -55,11 +55,11 @@ class PatcherBackend(ABC):
 
     # a checkpoint
 
-    def refuse_main(self) -> None:
+    def refuse_main(self, others: str) -> None:
         family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
         if not self.runs_flow_models:
             refusals.refuse_flow(family, name)
-        refusals.refuse_main(family, name)
+        refusals.refuse_main(family, name, others)
 
     @abstractmethod
     def family(self, model: Any) -> Family: ...

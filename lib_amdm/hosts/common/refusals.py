@@ -10,11 +10,11 @@ from ...errors import AmdmError, cause
 from ...families import Family
 
 
-def refuse_main(family: Family, name: str) -> None:
-    """AmdmError where no other model can be run beside the main checkpoint."""
+def refuse_main(family: Family, name: str, others: str) -> None:
+    """AmdmError where no other model can be run beside the main checkpoint. others: the co-models' names."""
     if family.runs_alone:
         raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with others; '
+            f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with {others}; '
             "switch AMDM off or choose another checkpoint."
         )
 

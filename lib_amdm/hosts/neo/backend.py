@@ -36,12 +36,12 @@ class NeoBackend(EngineBackend):
 
     # a checkpoint
 
-    def refuse_main(self) -> None:
-        super().refuse_main()
+    def refuse_main(self, others: str) -> None:
+        super().refuse_main(others)
         if dynamic_args.ref_latents:
             raise AmdmError(
                 f'AMDM: the main checkpoint "{self.run.main.sd_checkpoint_info.name}" draws by reference pictures, '
-                "which no co-model knows; switch AMDM off or draw without them."
+                f"which a co-model ({others}) does not know; switch AMDM off or draw without them."
             )
 
     def main_has_other_weights(self) -> bool:
