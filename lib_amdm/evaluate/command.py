@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import AdapterError, AmdmError
+from ..settings import SettingsError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "coco-mig": ("coco_mig.command", "the paper's Table 1: instances in the right place with the right colour"),
@@ -26,6 +27,6 @@ def main(arguments: Sequence[str]) -> int:
     module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
     try:
         return int(module.main(list(arguments[1:])))
-    except (AmdmError, AdapterError) as error:
+    except (AmdmError, AdapterError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
