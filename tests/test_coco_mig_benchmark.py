@@ -249,7 +249,7 @@ def test_adapters_are_found_by_their_names_or_as_they_are_given() -> None:
 
     both = [*ADAPTERS, "my/interact.safetensors"]
     assert used(both) == ADAPTERS[1] and used(both, interact="my/interact.safetensors") == "my/interact.safetensors"
-    with pytest.raises(AmdmError, match=r'no adapter with "interact" in its name .* name one with --interact\.$'):
+    with pytest.raises(AmdmError, match=r'no adapter with "interact" in its name .* or name it with --interact\.$'):
         used([ADAPTERS[0]])
     with pytest.raises(AmdmError, match=re.escape('no adapter "lost.pth" is in the list (empty)')):
         used([], interact="lost.pth")

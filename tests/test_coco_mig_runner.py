@@ -58,7 +58,7 @@ class Draws:
         return Drawn(picture, float(len(self.orders)), f"{order.prompt}\nSteps: 4", {"alpha": order.steps})
 
     def checkpoints(self) -> list[str]:
-        return ["alpha"]
+        return ["alpha.safetensors [0123456789]"]
 
     def adapters(self) -> list[str]:
         return ["MIGC.ckpt", "ext_interactdiff.pth"]
@@ -288,6 +288,8 @@ def test_the_command_builds_draws_judges_and_reports(
     drawing = ("--entries", "10", "--url", "x", "--checkpoint", "alpha", "--methods", "interact,paper", "--size", "64")
     assert run(out, "--annotations", str(coco), *drawing) == 0
     assert len(draws.orders) == 20 and "Nothing was judged" in capsys.readouterr().out
+    # the list's own entry: a WebUI draws with another checkpoint where it does not know the name
+    assert {order.checkpoint for order in draws.orders} == {"alpha.safetensors [0123456789]"}
     assert draws.orders[0].steps == 50 and "lowres" in draws.orders[0].negative_prompt
     # what was built and drawn is found in the folder
     assert run(out, "--entries", "10", "--detector", "dino") == 0
@@ -311,35 +313,23 @@ def test_an_interrupted_command_says_how_it_goes_on(
     assert run(out, *drawing) == 0 and len(draws.orders) == 50
 
 
+BUILT = ("--annotations", "{coco}", "--entries", "10")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "There is no benchmark; name the paper's mig_bench.json with --bench, or COCO's"),
         (("--bench", "lost.json"), '"lost.json" cannot be read as JSON .* name a benchmark'),
         (("--annotations", "lost.json"), '"lost.json" cannot be read as JSON .* name COCO\'s annotations'),
-        (("--annotations", "{coco}", "--entries", "4"), "--entries"),
+        (("--annotations", "{coco}", "--entries", "4"), "--entries is 4, but there are 5 levels"),
         (("--annotations", "{coco}", "--entries", "1000"), "too few layouts for 1000 entries"),
-        (("--annotations", "{coco}", "--entries", "10"), "Nothing draws, and .* has no pictures"),
-        (("--annotations", "{coco}", "--entries", "10", "--url", "x"), r"choose one with --checkpoint \(alpha\)"),
-        (
-            ("--annotations", "{coco}", "--entries", "10", "--url", "x", "--checkpoint", "alpha", "--migc", "mine"),
-            'no adapter "mine" is in the list .* name one with --migc',
-        ),
-        (
-            (
-                "--annotations",
-                "{coco}",
-                "--entries",
-                "10",
-                "--url",
-                "x",
-                "--checkpoint",
-                "a",
-                "--settings",
-                "lost.json",
-            ),
-            '"lost.json" cannot be read as JSON .* settings',
-        ),
+        (BUILT, "Nothing draws, and .* has no pictures"),
+        ((*BUILT, "--url", "x"), r"No checkpoint is named; choose one with --checkpoint \(alpha\.safetensors\)"),
+        ((*BUILT, "--url", "x", "--checkpoint", "lost"), '"lost" is not in the list; choose one with --checkpoint'),
+        ((*BUILT, "--url", "x", "--migc", "mine"), 'no adapter "mine" is in the list .* or name it with --migc'),
+        ((*BUILT, "--url", "x", "--methods", "mine"), '"mine" is not a method; choose among'),
+        ((*BUILT, "--url", "x", "--settings", "lost.json"), '"lost.json" cannot be read as JSON .* settings'),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(

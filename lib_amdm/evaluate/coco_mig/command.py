@@ -7,6 +7,7 @@ Nothing is downloaded. docs/evaluate.md says which files are needed, and from wh
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,10 +63,10 @@ def evaluated(chosen: argparse.Namespace) -> str:
     if chosen.detector:
         _judge(chosen, folder, entries, methods)
     text, figures = report(folder, entries, methods)
+    if not figures:
+        return f"{text}Nothing was judged; name the folder of a Grounding DINO with --detector."
     (chosen.out / "report.md").write_text(text, encoding="utf-8")
     write_whole(chosen.out / "report.json", figures)
-    if not figures:
-        text += "\nNothing was judged; name the folder of a Grounding DINO with --detector.\n"
     return text
 
 
@@ -141,12 +142,16 @@ def methods_drawn(chosen: argparse.Namespace) -> list[Method]:
 
 
 def _checkpoint(chosen: argparse.Namespace, drawer: Drawer) -> str:
+    """Return the list's own entry for the checkpoint that is named: a WebUI draws with another where it knows none."""
+    from ...comodels.file_list import find_title
+
     listed = drawer.checkpoints()
-    if not chosen.checkpoint:
-        raise AmdmError(
-            f"No checkpoint is named; choose one with --checkpoint ({', '.join(listed) or 'none is there'})."
-        )
-    return str(chosen.checkpoint)
+    titles = {re.sub(r" \[\w+\]$", "", title): title for title in listed}
+    found = find_title(chosen.checkpoint, titles)
+    if found is None:
+        asked = f'"{chosen.checkpoint}" is not in the list' if chosen.checkpoint else "No checkpoint is named"
+        raise AmdmError(f"{asked}; choose one with --checkpoint ({', '.join(titles) or 'none is there'}).")
+    return titles[found]
 
 
 def _judge(chosen: argparse.Namespace, folder: Folder, entries: list[Entry], methods: list[Method]) -> None:

@@ -117,5 +117,8 @@ def _found(which: str, listed: Sequence[str], given: str) -> str:
     if given or not alike:
         asked = f'"{given}"' if given else f'with "{PATTERNS[which]}" in its name'
         told = ", ".join(listed) or "empty"
-        raise AmdmError(f"{_TITLES[which]}: no adapter {asked} is in the list ({told}); name one with --{which}.")
+        raise AmdmError(
+            f"{_TITLES[which]}: no adapter {asked} is in the list ({told}); put it there and refresh the list, or "
+            f"name it with --{which}."
+        )
     return alike[0]

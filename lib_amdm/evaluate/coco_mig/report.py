@@ -80,15 +80,20 @@ def report(folder: Folder, entries: Sequence[Entry], methods: Sequence[Method]) 
     """Write the tables in Markdown, and what they are made of."""
     rows = [row for method in methods if (row := judged(folder, entries, method))]
     published = [*PAPER, *([MIGC_PAGE] if any(row.method.name == MIGC_ROW for row in rows) else [])]
-    parts = [
-        _circumstances(folder, entries, methods),
+    parts = [_circumstances(folder, entries, methods)]
+    if rows:
+        parts += _tables(rows, published)
+    return "\n\n".join(parts) + "\n", {row.method.name: _figures(row) for row in rows}
+
+
+def _tables(rows: Sequence[Judged], published: Sequence[PublishedRow]) -> list[str]:
+    return [
         "Instance success in %, with 95 % intervals:",
         _table([*_HEAD, "pictures"], [_cells(row, 0) for row in rows] + [_published(each, 0) for each in published]),
         "mIoU in %, and the mean time of a picture:",
         _table([*_HEAD, "seconds"], [_cells(row, 1) for row in rows] + [_published(each, 1) for each in published]),
         *_differences(rows),
     ]
-    return "\n\n".join(parts) + "\n", {row.method.name: _figures(row) for row in rows}
 
 
 def _cells(row: Judged, which: int) -> list[str]:
