@@ -1,70 +1,21 @@
-"""COCO-MIG's command: pictures drawn, interrupted and gone on with, judged, and the table that comes of them."""
+"""COCO-MIG's command: pictures drawn, interrupted and gone on with, and what is missing."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from coco_form import random_pictures, write
+from coco_stand_ins import DRAWING, METHODS, Draws, Sees, entries, method
 from PIL import Image
 
 from lib_amdm.errors import AmdmError
-from lib_amdm.evaluate.coco_mig import benchmark, command, judge, report
-from lib_amdm.evaluate.coco_mig.benchmark import Entry, Instance, prompt_of
-from lib_amdm.evaluate.coco_mig.detector import Detections
-from lib_amdm.evaluate.coco_mig.methods import Method
-from lib_amdm.evaluate.coco_mig.published import LEVELS, SIZE
-from lib_amdm.evaluate.coco_mig.runner import Drawing, Folder, Record, draw_all
+from lib_amdm.evaluate.coco_mig import benchmark, command, judge
+from lib_amdm.evaluate.coco_mig.runner import Drawing, Folder, draw_all
 from lib_amdm.evaluate.coco_mig.segmenter import WholeBox
-from lib_amdm.evaluate.drawing import Drawn, Order
-
-DRAWING = Drawing("alpha", steps=4, size=64, seed=100)
-BOXES = [(0.25 * (n % 3), 0.5 * (n // 3), 0.25 * (n % 3) + 0.25, 0.5 * (n // 3) + 0.5) for n in range(6)]
-
-
-def method(name: str, adapter: str = "MIGC.ckpt") -> Method:
-    return Method(name, name.title(), {"enabled": True, "main_adapter": {"adapter": adapter}})
-
-
-METHODS = [method("one"), method("two", "ext_interactdiff.pth")]
-
-
-def entries(levels: Sequence[int] = LEVELS) -> list[Entry]:
-    made = []
-    for number, level in enumerate(levels):
-        instances = tuple(Instance(f"a red {'cat' if n % 2 else 'dog'}", BOXES[n]) for n in range(level))
-        made.append(Entry(number, str(number), prompt_of([i.label for i in instances]), instances))
-    return made
-
-
-class Draws:
-    """Draws pictures whose pixels say what was ordered; stops before a number of them."""
-
-    def __init__(self, stop_before: int | None = None, stopped: type[BaseException] = KeyboardInterrupt) -> None:
-        self.orders: list[Order] = []
-        self.stop_before, self.stopped = stop_before, stopped
-
-    def draw(self, order: Order) -> Drawn:
-        if len(self.orders) == self.stop_before:
-            raise self.stopped
-        self.orders.append(order)
-        tone = (order.seed * 7 + 100 * ("interact" in str(order.settings))) % 256
-        picture = Image.new("RGB", (order.width, order.height), (tone, 0, 0))
-        return Drawn(picture, float(len(self.orders)), f"{order.prompt}\nSteps: 4", {"alpha": order.steps})
-
-    def checkpoints(self) -> list[str]:
-        return ["alpha.safetensors [0123456789]"]
-
-    def adapters(self) -> list[str]:
-        return ["MIGC.ckpt", "ext_interactdiff.pth"]
-
-    def description(self) -> str:
-        return "a test"
 
 
 @pytest.fixture
@@ -156,105 +107,6 @@ def test_a_new_picture_has_nothing_judged_of_an_old_one(folder: Folder) -> None:
     draw_all(folder, Draws(), DRAWING, entries(), METHODS)
     assert judge.verdicts_of(folder, "one", entries()[3]) is None
     assert judge.verdicts_of(folder, "two", entries()[3]) is not None
-
-
-# --- judging ---
-
-
-class Sees:
-    """Finds everything in its box in the pictures whose red is brighter than a bar."""
-
-    def __init__(self, bar: int, name: str = "sees") -> None:
-        self.bar, self.name, self.asked = bar, name, 0
-
-    def __call__(self, picture: Image.Image, phrase: str) -> Detections:
-        self.asked += 1
-        found = BOXES if picture.getpixel((0, 0))[0] >= self.bar else []
-        return Detections(np.array(found, float).reshape(-1, 4), np.ones(len(found)))
-
-
-def record(folder: Folder, name: str, entry: Entry, tone: int, seconds: float = 2.0, fresh: bool = False) -> None:
-    """Keep a picture of one red, all of whose things are right where the judge finds them."""
-    order = {"checkpoint": "alpha", "steps": 4, "cfg_scale": 7.5, "width": SIZE, "height": SIZE}
-    picture = Image.new("RGB", (SIZE, SIZE), (tone, 0, 0))
-    folder.keep(name, entry.key, Record(order, seconds, fresh, "a test"), Drawn(picture, seconds))
-
-
-def test_what_is_judged_is_not_judged_again_but_by_another_judge(folder: Folder) -> None:
-    for entry in entries():
-        record(folder, "one", entry, 200)
-    ordered, one = entries(), [METHODS[0]]
-    first = Sees(100)
-    assert judge.judge_all(folder, ordered[:2], one, first, WholeBox()) == 2
-    assert judge.judge_all(folder, ordered, one, first, WholeBox()) == 3
-    # each entry has cats and dogs
-    assert first.asked == 10
-    assert judge.judge_all(folder, ordered, one, first, WholeBox()) == 0
-    assert judge.judge_all(folder, ordered, one, Sees(100, "another"), WholeBox()) == 5
-    assert judge.judge_all(folder, ordered, METHODS, Sees(100, "another"), WholeBox()) == 0
-
-
-def test_the_table_has_levels_and_the_average_over_instances(folder: Folder) -> None:
-    """All things are right in half of L2's pictures and in all of L6's; no other level is there."""
-    ordered = entries([2] * 4 + [6] * 2)
-    for entry in ordered:
-        bright = entry.level == 6 or entry.number % 2
-        record(
-            folder, "one", entry, 200 if bright else 50, seconds=3.0 if entry.number else 99.0, fresh=not entry.number
-        )
-    judge.judge_all(folder, ordered, [METHODS[0]], Sees(100), WholeBox())
-    text, figures = report.report(folder, ordered, METHODS)
-    told = figures["one"]
-    for quantity in ("success", "mIoU"):
-        values = {level: share["value"] for level, share in told[quantity].items()}
-        assert values == {"2": 0.5, "6": 1.0, "all": pytest.approx(16 / 20)}
-        assert all(share["low"] <= share["value"] <= share["high"] for share in told[quantity].values())
-    assert (told["pictures"], told["seconds"]) == (6, 3.0) and set(figures) == {"one"}
-    [row] = re.findall(r"^\| One \| (50\.0 .*) \| 6 \|$", text, re.M)
-    assert [cell.split(" ")[0] for cell in row.split(" | ")] == ["50.0", "", "", "", "100.0", "80.0"]
-    assert "| paper: InteractDiffusion(+MIGC) | 57.18 | 52.91 | 52.65 | 49.62 | 47.39 | 50.81 |" in text
-    assert "| paper: InteractDiffusion(+MIGC) | 50.73 | 45.54 | 44.66 | 43.54 | 43.23 | 44.69 | 19.45 |" in text
-    assert "6 pictures of 12" in text and "judged by sees with boxes" in text and "--segmenter" in text
-    assert "Two" not in text
-
-
-def test_methods_are_compared_with_interactdiffusion_alone_on_the_same_entries(folder: Folder) -> None:
-    ordered = entries([2] * 20)
-    both = [method("interact"), method("paper")]
-    for entry in ordered:
-        record(folder, "interact", entry, 200 if entry.number % 2 else 50)
-        if entry.number < 10:
-            record(folder, "paper", entry, 200)
-    judge.judge_all(folder, ordered, both, Sees(100), WholeBox())
-    text, _ = report.report(folder, ordered, both)
-    [told] = re.findall(r"Paper has ([+-][\d.]+) points \(([+-][\d.]+) to ([+-][\d.]+)\).*on the same 10 entries", text)
-    value, low, high = map(float, told)
-    assert value == 50 and 10 < low < 50 < high < 90
-
-
-def test_the_overlaps_interval_takes_a_pictures_instances_together() -> None:
-    """The same overlaps, spread over all pictures or the same within each: the second says less."""
-    of = np.full(50, 6)
-    alike = report.mean_overlap(np.where(np.arange(50) % 2, 6 * 0.9, 0.0), of)
-    mixed = report.mean_overlap(np.full(50, 6 * 0.45) + np.where(np.arange(50) % 2, 0.1, -0.1), of)
-    assert alike.value == pytest.approx(0.45) == mixed.value
-    assert alike.high - alike.low > 10 * (mixed.high - mixed.low) > 0
-    none = report.mean_overlap(np.zeros(50), of)
-    assert (none.value, none.low) == (0.0, 0.0) and 0 < none.high < 0.1
-    one = report.mean_overlap(np.array([1.5]), np.array([2]))
-    assert one.low < 0.5 and one.high > 0.9
-
-
-def test_the_overlaps_interval_covers_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    of = rng.integers(2, 7, 150)
-    hits = 0
-    for _ in range(400):
-        rate = rng.beta(1, 1, len(of))
-        overlap = np.array([(rng.uniform(0.5, 1, n) * (rng.random(n) < p)).sum() for n, p in zip(of, rate)])
-        told = report.mean_overlap(overlap, of)
-        hits += told.low <= 0.75 * 0.5 <= told.high
-    assert 0.92 <= hits / 400 <= 0.98
 
 
 # --- the command ---

@@ -82,7 +82,7 @@ BUILT_IN = {
     "interact": ("InteractDiffusion", _interact_alone, (INTERACT,)),
     "migc": ("MIGC", _migc_alone, (MIGC,)),
     "paper": ("InteractDiffusion(+MIGC), the paper's settings", _paper, (INTERACT, MIGC)),
-    "released": ("InteractDiffusion(+MIGC), the released code's", _released, (INTERACT, MIGC)),
+    "released": ("InteractDiffusion(+MIGC), the released code's settings", _released, (INTERACT, MIGC)),
     "defaults": ("InteractDiffusion(+MIGC), this project's defaults", _defaults, (INTERACT, MIGC)),
 }
 """The methods by their names on the command line: label, settings, and the adapters that they need."""

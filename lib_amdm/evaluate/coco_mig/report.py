@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...shapes.benchmark.scores import Z95, Share, compared, share
+from ...shapes.benchmark.scores import Z95, Share, share
 from .benchmark import Entry
 from .judge import Verdict, judges_of, verdicts_of
 from .methods import Method
@@ -20,6 +20,8 @@ from .segmenter import WholeBox
 
 BASE, MIGC_ROW = "interact", "migc"
 ALL = "all"
+_NO_SPREAD = 1e-18
+"""A variance below it is rounding."""
 _HEAD = ["method", *(f"L{level}" for level in LEVELS), ALL]
 
 
@@ -50,13 +52,38 @@ def mean_overlap(overlap: np.ndarray, of: np.ndarray) -> Share:
 
     The interval is the linearised ratio's; where all pictures are alike, it is that of as many yes-or-no answers.
     """
-    pictures, total = len(of), of.sum()
-    mean = overlap.sum() / total
-    spread = ((overlap - mean * of) ** 2).sum() / total**2 * pictures / max(1, pictures - 1)
-    if spread <= 0:
+    mean = float(overlap.sum() / of.sum())
+    spread = _spread(_influences(overlap, of))
+    if spread < _NO_SPREAD:
         return share(overlap, of)
     half = Z95 * math.sqrt(spread)
-    return Share(float(mean), max(0.0, float(mean - half)), min(1.0, float(mean + half)))
+    return Share(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def difference(one: np.ndarray, other: np.ndarray, of: np.ndarray) -> tuple[float, float, float]:
+    """Return the difference of two shares of the same pictures' instances, and its 95 % interval.
+
+    The interval is the linearised difference's; where no picture shows one, it is Newcombe's, of the two shares' own.
+    """
+    first, second = share(one, of), share(other, of)
+    value = first.value - second.value
+    spread = _spread(_influences(one, of) - _influences(other, of))
+    if spread < _NO_SPREAD:
+        below = math.hypot(first.value - first.low, second.high - second.value)
+        above = math.hypot(first.high - first.value, second.value - second.low)
+    else:
+        below = above = Z95 * math.sqrt(spread)
+    return value, value - below, value + above
+
+
+def _influences(right: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Return how far each picture takes sum(right) / sum(of) from its mean."""
+    return (right - right.sum() / of.sum() * of) / of.sum()
+
+
+def _spread(influences: np.ndarray) -> float:
+    pictures = len(influences)
+    return float((influences**2).sum()) * pictures / max(1, pictures - 1)
 
 
 def judged(folder: Folder, entries: Sequence[Entry], method: Method) -> Judged | None:
@@ -121,10 +148,10 @@ def _differences(rows: Sequence[Judged]) -> list[str]:
         common = {entry.key for entry in base.entries} & {entry.key for entry in row.entries}
         if row is base or not common:
             continue
-        one, other = (_success(each, common) for each in (row, base))
-        value, low, high = (100 * each for each in compared(one, other)["difference"])
+        (one, of), (other, _) = (_success(each, common) for each in (row, base))
+        value, low, high = (100 * each for each in difference(one, other, of))
         lines.append(
-            f"{row.method.label} has {value:+.1f} points ({low:+.1f} to {high:+.1f}) of instance success beside "
+            f"{row.method.label}: {value:+.1f} points of instance success ({low:+.1f} to {high:+.1f}) against "
             f"{base.method.label} alone, on the same {len(common)} entries."
         )
     return lines
