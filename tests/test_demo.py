@@ -153,4 +153,4 @@ def test_the_webuis_call_of_install_does_nothing() -> None:
 def test_an_unknown_command_is_refused_and_the_known_ones_are_named() -> None:
     done = install("destroy")
     assert done.returncode == 1
-    assert "destroy" in done.stderr and "demo, test" in done.stderr
+    assert "destroy" in done.stderr and "demo, evaluate, test" in done.stderr

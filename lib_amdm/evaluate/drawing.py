@@ -55,6 +55,10 @@ class Drawer(Protocol):
         """The names that an order may have."""
         ...
 
+    def adapters(self) -> list[str]:
+        """The adapters' names that an order's settings may have."""
+        ...
+
     def description(self) -> str:
         """Name the place in a few words for a table: the WebUI and its version, or the library and its device."""
         ...

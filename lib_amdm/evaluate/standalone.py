@@ -24,6 +24,9 @@ class StandaloneDrawer:
     def checkpoints(self) -> list[str]:
         return self.host.checkpoint_titles()
 
+    def adapters(self) -> list[str]:
+        return self.host.adapter_titles()
+
     def description(self) -> str:
         return f"no WebUI (AMDM {__version__}, diffusers) on {self.host.device}, {self.host.dtype}"
 

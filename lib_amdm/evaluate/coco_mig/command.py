@@ -1,0 +1,210 @@
+"""The paper's Table 1 on your files: InteractDiffusion, MIGC, and both together by AMDM, on COCO-MIG.
+
+Draws what is not drawn yet, judges what is not judged yet, and prints the table; interrupted, the same command goes on.
+Nothing is downloaded. docs/evaluate.md says which files are needed, and from where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import AmdmError
+from ..drawing import Drawer
+from .benchmark import Entry, first_of_each_level, read, write
+from .build import build
+from .methods import BUILT_IN, INTERACT, MIGC, Method, built_in, from_file
+from .published import ENTRIES, LEVELS
+from .report import report
+from .runner import Drawing, Folder, draw_all, write_whole
+
+BENCH = "mig_bench.json"
+NEGATIVE_PROMPT = (
+    "longbody, lowres, bad anatomy, bad hands, missing fingers, extra digit, fewer digits, cropped, worst quality, "
+    "low quality"
+)
+"""The negative prompt of the paper's benchmark script."""
+INTERRUPTED = 130
+"""The exit code of a command that was interrupted from the keyboard."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        print(evaluated(chosen))
+    except KeyboardInterrupt:
+        print(f"Interrupted; the same command goes on, with what is in {chosen.out}.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def evaluated(chosen: argparse.Namespace) -> str:
+    """Draw, judge and report, as far as the arguments name what is needed."""
+    entries = entries_of(chosen)
+    folder = Folder(chosen.out)
+    drawer = drawer_of(chosen)
+    methods = methods_to_draw(chosen, drawer.adapters()) if drawer else methods_drawn(chosen)
+    if drawer:
+        drawing = Drawing(
+            _checkpoint(chosen, drawer),
+            chosen.negative_prompt,
+            chosen.sampler,
+            chosen.schedule,
+            chosen.steps,
+            chosen.cfg_scale,
+            chosen.size,
+            chosen.seed,
+        )
+        draw_all(folder, drawer, drawing, entries, methods)
+    if chosen.detector:
+        _judge(chosen, folder, entries, methods)
+    text, figures = report(folder, entries, methods)
+    if not figures:
+        return f"{text}Nothing was judged; name the folder of a Grounding DINO with --detector."
+    (chosen.out / "report.md").write_text(text, encoding="utf-8")
+    write_whole(chosen.out / "report.json", figures)
+    return text
+
+
+def entries_of(chosen: argparse.Namespace) -> list[Entry]:
+    """Read the benchmark that is named, or build it, and keep it beside the pictures; else read what is kept there."""
+    if chosen.entries < len(LEVELS):
+        raise AmdmError(
+            f"--entries is {chosen.entries}, but there are {len(LEVELS)} levels; raise it to as many or more."
+        )
+    kept = chosen.out / BENCH
+    if chosen.bench:
+        entries = read(chosen.bench)
+    elif chosen.annotations:
+        entries = build(chosen.annotations, chosen.entries, chosen.bench_seed)
+    elif kept.is_file():
+        entries = read(kept)
+    else:
+        raise AmdmError(
+            f"There is no benchmark; name the paper's {BENCH} with --bench, or COCO's instances_val2014.json with "
+            "--annotations, from which one is built."
+        )
+    if not kept.is_file():
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        write(entries, kept)
+    elif read(kept) != entries:
+        raise AmdmError(f'"{kept}" is another benchmark than the one that is named; choose another --out.')
+    return first_of_each_level(entries, chosen.entries)
+
+
+def drawer_of(chosen: argparse.Namespace) -> Drawer | None:
+    """Make what draws: a WebUI's API or the standalone host; None where neither is named."""
+    if chosen.url:
+        from ..webui_api import WebUIDrawer
+
+        return WebUIDrawer(chosen.url, chosen.login)
+    if not chosen.models:
+        return None
+    if not chosen.models.is_dir():
+        raise AmdmError(f'--models: "{chosen.models}" is no folder; name one with a checkpoint in it.')
+    try:
+        import torch
+
+        from ...hosts.standalone.host import Standalone
+        from ..standalone import StandaloneDrawer
+    except ImportError as error:
+        raise AmdmError(
+            f'Drawing without a WebUI needs the Python package {error.name}; run "python install.py demo" once and use '
+            "its .venv, or name a WebUI with --url."
+        ) from error
+    folders = [chosen.adapters] if chosen.adapters else [chosen.models]
+    dtype = getattr(torch, chosen.dtype)
+    return StandaloneDrawer(Standalone(chosen.models, chosen.device, dtype, adapter_folders=folders))
+
+
+def methods_to_draw(chosen: argparse.Namespace, listed: list[str]) -> list[Method]:
+    """Make the methods that are named, with adapters of the list; without any, all that are built in."""
+    given = {INTERACT: chosen.interact, MIGC: chosen.migc}
+    names = chosen.methods.split(",") if chosen.methods else ([] if chosen.settings else list(BUILT_IN))
+    methods = [built_in(name.strip(), listed, given) for name in names]
+    return methods + [from_file(file) for file in chosen.settings]
+
+
+def methods_drawn(chosen: argparse.Namespace) -> list[Method]:
+    """Return the methods that the folder has pictures of, the built-in ones first."""
+    folders = sorted(folder.name for folder in chosen.out.iterdir() if folder.is_dir())
+    names = [name for name in BUILT_IN if name in folders] + [name for name in folders if name not in BUILT_IN]
+    if not names:
+        raise AmdmError(
+            f'Nothing draws, and "{chosen.out}" has no pictures; name a running WebUI with --url, or a folder of '
+            "checkpoints with --models."
+        )
+    return [Method(name, BUILT_IN[name][0] if name in BUILT_IN else name, {}) for name in names]
+
+
+def _checkpoint(chosen: argparse.Namespace, drawer: Drawer) -> str:
+    """Return the list's own entry for the checkpoint that is named: a WebUI draws with another where it knows none."""
+    from ...comodels.file_list import find_title
+
+    listed = drawer.checkpoints()
+    titles = {re.sub(r" \[\w+\]$", "", title): title for title in listed}
+    found = find_title(chosen.checkpoint, titles)
+    if found is None:
+        asked = f'"{chosen.checkpoint}" is not in the list' if chosen.checkpoint else "No checkpoint is named"
+        raise AmdmError(f"{asked}; choose one with --checkpoint ({', '.join(titles) or 'none is there'}).")
+    return titles[found]
+
+
+def _judge(chosen: argparse.Namespace, folder: Folder, entries: list[Entry], methods: list[Method]) -> None:
+    from .detector import GroundingDino
+    from .judge import judge_all
+    from .segmenter import SegmentAnything, WholeBox
+
+    detector = GroundingDino(chosen.detector, chosen.judge_device)
+    segmenter = SegmentAnything(chosen.segmenter, chosen.judge_device) if chosen.segmenter else WholeBox()
+    judge_all(folder, entries, methods, detector, segmenter)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib_amdm.evaluate coco-mig",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("coco-mig"), help="the folder of pictures, records and report (%(default)s)")
+    what = parser.add_argument_group("the benchmark")
+    what.add_argument("--bench", type=Path, help="a mig_bench.json of the published form")
+    what.add_argument("--annotations", type=Path, help="COCO's instances_val2014.json, to build a benchmark from")
+    what.add_argument("--bench-seed", type=int, default=0, help="the seed of the benchmark that is built (%(default)s)")
+    what.add_argument(
+        "--entries", type=int, default=ENTRIES, help="how many entries, a fifth of each level (%(default)s)"
+    )
+    where = parser.add_argument_group("what draws; without one, what is drawn is judged")
+    where.add_argument("--url", default="", help="a running WebUI's address, started with --api")
+    where.add_argument("--login", default="", help="user:password, where the WebUI asks for one")
+    where.add_argument("--models", type=Path, help="a folder of checkpoints, to draw without a WebUI")
+    where.add_argument("--adapters", type=Path, help="a folder of adapters for it; else that of the checkpoints")
+    where.add_argument("--device", default="cpu", help="for it: cpu, cuda (%(default)s)")
+    where.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="for it (%(default)s)"
+    )
+    how = parser.add_argument_group("how it draws")
+    how.add_argument("--checkpoint", default="", help="an SD1.5 checkpoint, by its name in the list")
+    how.add_argument("--interact", default="", help="InteractDiffusion's adapter, by its name in the list")
+    how.add_argument("--migc", default="", help="MIGC's adapter, by its name in the list")
+    how.add_argument("--methods", default="", help=f"of {', '.join(BUILT_IN)}; separated by commas")
+    how.add_argument("--settings", type=Path, action="append", default=[], help="a further method: a file of settings")
+    how.add_argument("--steps", type=int, default=50, help="sampling steps (%(default)s)")
+    how.add_argument("--cfg-scale", type=float, default=7.5, help="(%(default)s)")
+    how.add_argument("--sampler", default="", help="in the words of what draws; else Euler, which is DDIM with eta 0")
+    how.add_argument("--schedule", default="", help="in its words; else its automatic one")
+    how.add_argument("--size", type=int, default=512, help="width and height in pixels (%(default)s)")
+    how.add_argument(
+        "--seed", type=int, default=0, help="of the first entry; each further one has the next (%(default)s)"
+    )
+    how.add_argument("--negative-prompt", default=NEGATIVE_PROMPT, help="else that of the paper's benchmark script")
+    who = parser.add_argument_group("what judges; without one, pictures are drawn")
+    who.add_argument("--detector", type=Path, help="a folder with a Grounding DINO for transformers")
+    who.add_argument("--segmenter", type=Path, help="a folder with a Segment Anything for transformers")
+    who.add_argument("--judge-device", default="cpu", help="cpu, cuda (%(default)s)")
+    return parser
