@@ -1,4 +1,4 @@
-"""What the WebUI runs at its start; and `python install.py demo` and `test`, which set up and run on a bare machine.
+"""What the WebUI runs at its start; and `python install.py demo`, `evaluate` and `test`, for a bare machine.
 
 The WebUI brings everything that the extension needs, so without a command there is nothing to do.
 """
@@ -54,13 +54,20 @@ if __name__ == "__main__" and len(sys.argv) > 1:
 
     def demo(arguments: list[str]) -> int:
         """Draw with the bundled checkpoints, or open a page with --serve; --help tells of the other arguments."""
+        return run("lib_amdm.shapes.demo", arguments)
+
+    def evaluate(arguments: list[str]) -> int:
+        """Measure on models of yours; without arguments it lists its commands."""
+        return run("lib_amdm.evaluate", arguments)
+
+    def run(module: str, arguments: list[str]) -> int:
         set_up("demo")
         try:
-            return subprocess.call([PYTHON, "-m", "lib_amdm.shapes.demo", *arguments])
-        except KeyboardInterrupt:  # how the page is ended
+            return subprocess.call([PYTHON, "-m", module, *arguments])
+        except KeyboardInterrupt:  # how a page is ended, and a long drawing
             return 130
 
-    COMMANDS = {"demo": demo, "test": test}
+    COMMANDS = {"demo": demo, "evaluate": evaluate, "test": test}
     command = COMMANDS.get(sys.argv[1])
     if command is None:
         sys.exit(f'install.py has no command "{sys.argv[1]}"; use one of: {", ".join(COMMANDS)}.')

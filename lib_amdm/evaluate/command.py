@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import AdapterError, AmdmError
+from ..settings import SettingsError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "coco-mig": ("coco_mig.command", "the paper's Table 1: instances in the right place with the right colour"),
@@ -23,9 +24,18 @@ def main(arguments: Sequence[str]) -> int:
         listed = "\n".join(f"  {command:10} {summary}" for command, (_, summary) in COMMANDS.items())
         print(f"{__doc__}\n\n{listed}", file=sys.stdout if name in ("-h", "--help") else sys.stderr)
         return 0 if name in ("-h", "--help") else 2
-    module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
     try:
+        module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
         return int(module.main(list(arguments[1:])))
-    except (AmdmError, AdapterError) as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("lib_amdm"):
+            raise
+        print(
+            f'This needs the Python package {error.name}; run "python install.py evaluate {name}", which installs what '
+            "is needed into .venv.",
+            file=sys.stderr,
+        )
+        return 1
+    except (AmdmError, AdapterError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
