@@ -411,7 +411,7 @@ def test_beside_a_webui_no_library_is_needed_that_its_python_may_lack(tmp_path: 
     done = subprocess.run([sys.executable, "-c", lacking + run + codes], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["1", "1"], done.stderr
     assert "does not answer as a WebUI's API does" in done.stderr
-    assert "is not installed for this Python; `python install.py demo`" in done.stderr
+    assert "This needs the Python package diffusers; run" in done.stderr
 
 
 def test_the_bundled_checkpoints_are_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Evaluations, memory and waiting on a machine with CUDA: `python -m lib_amdm.evaluate gpu`.
+"""Evaluations, memory and waiting on a machine with CUDA: `python install.py evaluate gpu`.
 
     ... gpu                                       # SD1.5 and SDXL, random weights in float16; without a WebUI
     ... gpu --folder WEBUI/models/Stable-diffusion --url http://127.0.0.1:7860     # SD1.5 through its API, too
@@ -68,8 +68,6 @@ def _parts(told: argparse.Namespace) -> Sequence[str]:
             "A WebUI needs checkpoints: name its own with --main and --co, or have some of random weights written into "
             "its folder of checkpoints with --folder."
         )
-    if set(parts) - {"webui"} or not told.main:
-        _need("diffusers", "transformers", "k_diffusion", "clip")
     return parts
 
 
@@ -131,17 +129,6 @@ def _device(name: str) -> torch.device:
         )
     # a tensor's device has its number
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def _need(*modules: str) -> None:
-    from importlib.util import find_spec
-
-    missing = next((name for name in modules if find_spec(name) is None), None)
-    if missing:
-        raise AmdmError(
-            f"This needs {missing}, which is not installed for this Python; `python install.py demo` installs it into "
-            ".venv, whose Python runs this command too."
-        )
 
 
 def _machine(device: torch.device) -> str:

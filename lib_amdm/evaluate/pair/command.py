@@ -1,4 +1,4 @@
-"""Two checkpoints of yours on your prompts, as one page: `python -m lib_amdm.evaluate pair`.
+"""Two checkpoints of yours on your prompts, as one page: `python install.py evaluate pair`.
 
     ... pair --url http://127.0.0.1:7860 --main A --co B --prompts prompts.txt
     ... pair --models FOLDER --main A --co B --prompts prompts.txt
@@ -17,7 +17,7 @@ from typing import Any
 
 from ...comodels.file_list import find_title
 from ...errors import AmdmError
-from ...settings import MAIN_CHECKPOINT, SettingsError
+from ...settings import MAIN_CHECKPOINT
 from ..drawing import Drawer
 from ..webui_api import WebUIDrawer
 from .figures import figures, rows
@@ -39,13 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     told = _parser().parse_args(arguments)
     clip = Clip(told.clip) if told.clip else None
     refiners, drawer = _refiners(told), _drawer(told)
-    try:
-        pair, subjects = _asked(told, drawer)
-        steps = pair.common.get("steps", STEPS)
-        changes = usual_changes(steps) if told.tries is None else told.tries
-        all_ways = ways(pair, changes, refiners, "as it was drawn" if told.pictures else "defaults")
-    except SettingsError as error:
-        raise AmdmError(str(error)) from error
+    pair, subjects = _asked(told, drawer)
+    changes = usual_changes(pair.common.get("steps", STEPS)) if told.tries is None else told.tries
+    all_ways = ways(pair, changes, refiners, "as it was drawn" if told.pictures else "defaults")
     place = drawer.description()
     kept = draw_all(drawer, pair, all_ways, subjects, Pictures(told.out, f"{told.url or 'standalone'}: {place}"))
     of_subjects = [figures(of_subject, subject, clip) for of_subject, subject in zip(kept, subjects)]
@@ -113,16 +109,11 @@ def _drawer(told: argparse.Namespace) -> Drawer:
         return WebUIDrawer(told.url, told.login)
     if not told.models.is_dir():
         raise AmdmError(f'--models "{told.models}" is not a folder; name one with checkpoints in it.')
-    try:
-        import torch
+    import torch
 
-        from ...hosts.standalone.host import Standalone
-        from ..standalone import StandaloneDrawer
-    except ImportError as error:
-        raise AmdmError(
-            f"--models needs {error.name}, which is not installed for this Python; `python install.py demo` installs "
-            "it into .venv, whose Python runs this command too."
-        ) from error
+    from ...hosts.standalone.host import Standalone
+    from ..standalone import StandaloneDrawer
+
     gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
     return StandaloneDrawer(Standalone(told.models, device, dtype))

@@ -20,9 +20,9 @@ class Clip:
     """A CLIP with its processor in a folder of transformers' layout; nothing is downloaded."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from transformers import CLIPModel, CLIPProcessor
+        from transformers import CLIPModel, CLIPProcessor
 
+        try:
             if not folder.is_dir():
                 raise NotADirectoryError("no such folder")
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
