@@ -12,17 +12,17 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lib_amdm.hosts.standalone.k_diffusion_parts import external, sampling
+from lib_amdm.evaluate.gpu.random_unets import LATENT, UNETS, Guided
+from lib_amdm.hosts.standalone.k_diffusion_parts import sampling
 from lib_amdm.sampling import CoRun, amdm
 
 STEPS, TURNS = 8, 15
 GAMMA, ETA = 0.4, 0.2
-PICTURE_STEPS, PICTURE_TURNS, CFG = 20, 5, 7.0
+PICTURE_STEPS, PICTURE_TURNS = 20, 5
 Denoise = Callable[..., Tensor]
 
 
@@ -86,58 +86,11 @@ def arithmetic(size: int, batch: int, count: int, device: str) -> str:
     return f"{size}x{size}, batch {batch}, {count} co-models: microseconds a step {each}; {ratio:.2f}; {off:.0e} apart"
 
 
-class Guided(nn.Module):
-    """A UNet of a published size with random weights, guided, as k-diffusion's samplers call it."""
-
-    def __init__(self, kind: str, seed: int, device: str) -> None:
-        from diffusers import UNet2DConditionModel
-
-        super().__init__()
-        torch.manual_seed(seed)
-        dtype = torch.float16 if device == "cuda" else torch.float32
-        with torch.device(device):
-            self.unet = UNet2DConditionModel(**UNETS[kind]).to(dtype).eval()
-            self.texts = torch.randn(2, 77, self.unet.config["cross_attention_dim"], dtype=dtype)
-            self.more: dict[str, Any] = {}
-            if kind == "sdxl":
-                pooled, times = torch.randn(2, 1280, dtype=dtype), torch.ones(2, 6, dtype=dtype)
-                self.more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": times}}
-            alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
-        self.wrap = external.DiscreteEpsDDPMDenoiser(self._predict, alphas, quantize=False).to(device)
-        self.evaluations = 0
-
-    def _predict(self, x: Tensor, timestep: Tensor) -> Tensor:
-        given = {"encoder_hidden_states": self.texts, **self.more}
-        return self.unet(x.to(self.unet.dtype), timestep, **given, return_dict=False)[0].to(x.dtype)
-
-    def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        self.evaluations += 1
-        cond, uncond = self.wrap(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
-        return uncond + CFG * (cond - uncond)
-
-
-UNETS: dict[str, dict[str, Any]] = {
-    "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8},
-    "sdxl": {
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (320, 640, 1280),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
-"""The sizes that SD1.5 and SDXL are published in; what is not said is diffusers' default, which is SD1's."""
-
-
 def pictures(kind: str, device: str) -> list[str]:
     """Lines about whole pictures: the main model alone, with one co-model, and as many evaluations of the main one."""
-    main, other = Guided(kind, 0, device), Guided(kind, 1, device)
-    size = 64 if kind == "sd15" else 128
+    place, dtype = torch.device(device), torch.float16 if device == "cuda" else torch.float32
+    main, other = (Guided(kind, seed, place, dtype) for seed in (0, 1))
+    size = LATENT[kind]
     sigmas = main.wrap.get_sigmas(PICTURE_STEPS)
     x = torch.randn(1, 4, size, size, device=device) * sigmas[0]
     lines = []

@@ -4,8 +4,8 @@
         there = torch.ones(2).to(DEVICE)
 
 What mixes them with the CPU's own tensors raises MixedError, as a GPU would. By name the device is torch's "meta", the
-one that is there without a driver; `torch.tensor(..., device=DEVICE)` has no numbers, and cannot be used. What would
-make a GPU wait is counted: numbers that are read from it, and tensors that move.
+one that is there without a driver. What would make a GPU wait is counted: numbers that are read from it, and tensors
+that move.
 
     with pretended() as traffic:
         there.sum().item()
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -91,10 +92,20 @@ class _Devices(TorchDispatchMode):
         return _run(func, args, kwargs or {}, self.traffic)
 
 
+class _MadeThere(TorchFunctionMode):
+    """A tensor that is made of Python's numbers on the device goes there from the CPU, as to a GPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and kwargs.get("device") is not None and torch.device(kwargs["device"]) == DEVICE:
+            return func(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def pretended() -> Iterator[Counter[str]]:
     """The device is there; what is read from it and moved is counted as "read" and "move"."""
-    with _Devices() as devices:
+    with _Devices() as devices, _MadeThere():
         yield devices.traffic
 
 

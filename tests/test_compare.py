@@ -28,6 +28,7 @@ class Host:
         self.fails_at, self.interrupted_after, self.script = fails_at, interrupted_after, script
         self.asked: list[Any] = []
         self.rounds = 0
+        self.grid_text = ""
 
     def checkpoint_title(self, name: str) -> str:
         return name
@@ -53,7 +54,8 @@ class Host:
     def pictures_of(self, processed: Any) -> list[tuple[Any, str]]:
         return list(zip(processed.images, processed.infotexts))
 
-    def grid(self, p: Any, columns: Any) -> Any:
+    def grid(self, p: Any, columns: Any, text: str) -> Any:
+        self.grid_text = text
         return [caption for caption, _ in columns]
 
     def expect_rounds(self, p: Any, rounds: int) -> None:
@@ -77,6 +79,7 @@ def test_the_grid_comes_first_then_each_model_alone() -> None:
     captions = ["main model alone", "co-model 1 alone: beta", "co-model 2 alone: main", "together"]
     assert processed.images == ["it", captions, "picture 3", "picture 1", "picture 2"]
     assert processed.infotexts == ["its", "its", "text 3", "text 1", "text 2"]
+    assert host.grid_text == "its"
     assert host.rounds == 4
 
 

@@ -48,6 +48,17 @@ def test_what_was_read_on_the_cpu_works_on_a_layer_elsewhere(bias: bool) -> None
     torch.testing.assert_close(drawn, nn.functional.linear(x, weight, offset))
 
 
+def test_what_is_there_already_is_not_moved_again() -> None:
+    with pretended() as traffic:
+        layer = nn.Linear(3, 2).to(DEVICE)
+        changes = [Change(layer, "weight", torch.randn(2, 3).to(DEVICE))]
+        before = dict(traffic)
+        for _ in range(2):
+            with changed(changes):
+                layer(layer.weight)
+        assert traffic == before
+
+
 def test_what_fails_within_leaves_nothing_either() -> None:
     layer = nn.Linear(3, 2)
     kept = layer.weight.clone()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import AdapterError
-from .base import Block, Call, Prepared, Rows
+from .base import Block, Call, Places, Prepared, Rows
 from .weights import Weights
 
 _BLOCK = re.compile(
@@ -83,13 +83,19 @@ def _inputs(layer: Any) -> int:
 
 
 @contextmanager
-def attached(unet: nn.Module, adapters: Sequence[Prepared], rows_of_call: Callable[[], Rows | None]) -> Iterator[None]:
+def attached(
+    unet: nn.Module,
+    adapters: Sequence[Prepared],
+    rows_of_call: Callable[[], Rows | None],
+    places: Places | None = None,
+) -> Iterator[None]:
     """Attach the adapters to every call of `unet` while the context lasts.
 
     rows_of_call: called once at the beginning of each call, after torch forward pre-hooks that were registered on the
     UNet before. It returns the rows of the call's batch, or None for a call that is another's, in which no adapter
-    acts. Adapters of strength 0, and those past their `until`, do nothing at all. Raises AdapterError at once where a
-    file does not fit the UNet, and from within the call where something else keeps an adapter from acting.
+    acts. places: what earlier attachments of these adapters brought to the device. Adapters of strength 0, and those
+    past their `until`, do nothing at all. Raises AdapterError at once where a file does not fit the UNet, and from
+    within the call where something else keeps an adapter from acting.
     """
     working = [adapter for adapter in adapters if adapter.works]
     if not working:
@@ -97,7 +103,7 @@ def attached(unet: nn.Module, adapters: Sequence[Prepared], rows_of_call: Callab
         return
     blocks = blocks_of(unet)
     layers = [adapter.adapter.layers(blocks) for adapter in working]
-    attachment = _Attachment(working, layers, rows_of_call)
+    attachment = _Attachment(working, layers, rows_of_call, {} if places is None else places)
     handles: list[RemovableHandle] = []
     try:
         handles.append(unet.register_forward_pre_hook(attachment.begin, with_kwargs=True))
@@ -121,12 +127,12 @@ class _Attachment:
         adapters: Sequence[Prepared],
         layers: Sequence[Mapping[str, Weights]],
         rows_of_call: Callable[[], Rows | None],
+        places: Places,
     ) -> None:
-        self.rows_of_call = rows_of_call
+        self.rows_of_call, self.places = rows_of_call, places
         self.all = list(zip(adapters, layers))
         self.acting: list[tuple[Prepared, Mapping[str, Weights]]] = []
         self.call: Call | None = None
-        self.places: dict[tuple[object, ...], Tensor] = {}
         self.pending: dict[str, Tensor | None] = {}
         """The blocks whose cross-attention has still to be called, with a fuser's addition there."""
         self.within = False

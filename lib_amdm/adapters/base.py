@@ -55,14 +55,17 @@ class Block:
     heads: int
 
 
+Places = dict[tuple[object, ...], Tensor]
+"""Index tensors that earlier calls of the UNet brought to the device, for use in later ones."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """One call of the UNet: its rows, and the height and width of its latents. places: index tensors that earlier calls
-    brought to the device, for use in later ones."""
+    """One call of the UNet: its rows, and the height and width of its latents."""
 
     rows: Rows
     latent: tuple[int, int]
-    places: dict[tuple[object, ...], Tensor] = field(default_factory=dict, repr=False)
+    places: Places = field(default_factory=dict, repr=False)
 
     def index(self, adapter: Adapter, conds: int, unconds: int, device: torch.device) -> Tensor:
         """Return the place (rows,) of each row in a table of `conds` rows for prompts, then `unconds` for negatives.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.attach import attached, blocks_of
-from ..adapters.base import Adapter, AdapterInfo, Prepared, Rows
+from ..adapters.base import Adapter, AdapterInfo, Places, Prepared, Rows
 from ..adapters.inputs import Encoder, Features
 from ..adapters.kinds import adapter_of, describe, read_adapter
 from ..errors import AdapterError, AmdmError
@@ -179,6 +179,7 @@ class AtWork:
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.rows: Rows | None = None
+        self.places: Places = {}
 
     @property
     def name(self) -> str:
@@ -199,7 +200,7 @@ class AtWork:
     @contextmanager
     def on(self, unet: nn.Module) -> Iterator[None]:
         """Attach the adapter to the UNet while the context lasts."""
-        with attached(unet, [self.prepared], lambda: self.rows):
+        with attached(unet, [self.prepared], lambda: self.rows, self.places):
             try:
                 yield
             finally:

@@ -165,8 +165,8 @@ class Drawing(Protocol):
     def pictures_of(self, processed: Any) -> Pictures:
         """A result's single pictures."""
 
-    def grid(self, p: Any, columns: Sequence[tuple[str, Sequence[Any]]]) -> Any:
-        """Pictures in columns with captions."""
+    def grid(self, p: Any, columns: Sequence[tuple[str, Sequence[Any]]], text: str) -> Any:
+        """Pictures in columns with captions, and this infotext."""
 
     def expect_rounds(self, p: Any, rounds: int) -> None:
         """Let the progress count so many rounds of the request's pictures."""

@@ -94,7 +94,8 @@ def finish(host: Drawing, p: Any, processed: Any) -> None:
     if len(drawn) == len(planned.alone) and together:
         columns = [(model.caption, [picture for picture, _ in drawn[model.caption]]) for model in planned.alone]
         columns.append((TOGETHER, [picture for picture, _ in together]))
-        singles.insert(0, (host.grid(p, columns), together[0][1]))
+        text = together[0][1]
+        singles.insert(0, (host.grid(p, columns, text), text))
     for picture, text in singles:
         processed.images.append(picture)
         processed.infotexts.append(text)

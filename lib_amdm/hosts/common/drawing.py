@@ -56,9 +56,9 @@ def draw(p: Any) -> Pictures:
     return pictures_of(processing.process_images(p))
 
 
-def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]], text: str) -> Image.Image:
     """A grid with a caption above each column, and with the seeds at the left where it has several rows; saved as the
-    user has it for grids."""
+    user has it for grids, with an infotext."""
     width = max(picture.width for _, column in columns for picture in column)
     height = max(picture.height for _, column in columns for picture in column)
     rows = max(len(column) for _, column in columns)
@@ -70,9 +70,11 @@ def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.
     captions = [[images.GridAnnotation(caption)] for caption, _ in columns]
     seeds = [[images.GridAnnotation(f"seed {seed}" if rows > 1 else "")] for seed in p.all_seeds[:rows]]
     labelled = images.draw_grid_annotations(joined, width, height, captions, seeds, MARGIN)
+    if shared.opts.enable_pnginfo:
+        labelled.info["parameters"] = text
     if shared.opts.grid_save:
         place = (p.outpath_grids, "amdm-compare", p.all_seeds[0], p.all_prompts[0], shared.opts.grid_format)
-        images.save_image(labelled, *place, p=p, grid=True)
+        images.save_image(labelled, *place, info=text, p=p, grid=True)
     return labelled
 
 

@@ -1,0 +1,1 @@
+"""A user's own pair of checkpoints on the user's prompts, as one page."""

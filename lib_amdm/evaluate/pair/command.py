@@ -1,0 +1,159 @@
+"""Two checkpoints of yours on your prompts, as one page: `python install.py evaluate pair`.
+
+    ... pair --url http://127.0.0.1:7860 --main A --co B --prompts prompts.txt
+    ... pair --models FOLDER --main A --co B --prompts prompts.txt
+    ... pair --url http://127.0.0.1:7860 --from outputs/txt2img-images/2026-01-01/00001-1.png
+
+Each prompt is drawn by A alone, by B alone, by AMDM with a few settings, and, in a WebUI, by A with B as its refiner.
+The page says how far each way moved the picture away from A's own, and for how much time.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...comodels.file_list import find_title
+from ...errors import AmdmError
+from ...settings import MAIN_CHECKPOINT
+from ..drawing import Drawer
+from ..webui_api import WebUIDrawer
+from .figures import figures, rows
+from .from_pictures import read_pictures
+from .kept import Pictures
+from .page import Found, page, verdict
+from .run import draw_all
+from .similarity import Clip
+from .subjects import Subject, read_subjects
+from .ways import Pair, new_pair, usual_changes, ways
+
+PAGE = "index.html"
+STEPS, REFINER = 20, 0.5
+_COMMON = ("negative_prompt", "sampler", "schedule", "steps", "cfg_scale", "width", "height")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw what is missing, write the page, and print what it found."""
+    told = _parser().parse_args(arguments)
+    clip = Clip(told.clip) if told.clip else None
+    refiners, drawer = _refiners(told), _drawer(told)
+    pair, subjects = _asked(told, drawer)
+    changes = usual_changes(pair.common.get("steps", STEPS)) if told.tries is None else told.tries
+    all_ways = ways(pair, changes, refiners, "as it was drawn" if told.pictures else "defaults")
+    place = drawer.description()
+    kept = draw_all(drawer, pair, all_ways, subjects, Pictures(told.out, f"{told.url or 'standalone'}: {place}"))
+    of_subjects = [figures(of_subject, subject, clip) for of_subject, subject in zip(kept, subjects)]
+    found = Found(pair, place, subjects, rows(all_ways, of_subjects), of_subjects)
+    file = told.out / PAGE
+    file.write_text(page(found), encoding="utf-8")
+    print("", *verdict(found), f"The page: {file}", sep="\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    head, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m lib_amdm.evaluate pair",
+        description=head,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--url", default="", help="a running WebUI, started with --api")
+    place.add_argument("--models", type=Path, help="a folder of SD1 checkpoints, which are drawn without a WebUI")
+    parser.add_argument("--login", default="", help="user:password, where the WebUI has --api-auth")
+    parser.add_argument("--main", help="the main checkpoint")
+    parser.add_argument("--co", help='the co-model\'s checkpoint, or "main"')
+    parser.add_argument("--prompts", type=Path, help="a prompt on each line, and the co-model's own behind a tab")
+    parser.add_argument("--co-prompts", type=Path, help="the co-model's prompts, if they are in a file of their own")
+    parser.add_argument(
+        "--from",
+        dest="pictures",
+        type=Path,
+        nargs="+",
+        metavar="PICTURE",
+        help='pictures that the WebUI drew with AMDM, by "compare" for instance: their models, prompts and settings',
+    )
+    parser.add_argument(
+        "--try",
+        dest="tries",
+        action="append",
+        metavar="SETTINGS",
+        help='settings to try in the place of the usual ones, such as "gamma=0.7, steps=5"; may be repeated',
+    )
+    parser.add_argument(
+        "--refiner",
+        type=float,
+        action="append",
+        metavar="SHARE",
+        help=f"from which share of the steps on B takes over ({REFINER} in a WebUI; 0: no refiner); may be repeated",
+    )
+    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="a CLIP in transformers' layout; no download")
+    parser.add_argument("--out", type=Path, default=Path("amdm-pair"), help="the page's folder (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first picture; the others count up (%(default)s)")
+    drawing = parser.add_argument_group("what is drawn", "where a picture of --from does not say it")
+    drawing.add_argument("--negative-prompt")
+    drawing.add_argument("--sampler", help="in the words of the WebUI, or of k-diffusion without one")
+    drawing.add_argument("--schedule")
+    drawing.add_argument("--steps", type=int, help=str(STEPS))
+    drawing.add_argument("--cfg-scale", type=float)
+    drawing.add_argument("--width", type=int)
+    drawing.add_argument("--height", type=int)
+    return parser
+
+
+def _drawer(told: argparse.Namespace) -> Drawer:
+    if told.url:
+        return WebUIDrawer(told.url, told.login)
+    if not told.models.is_dir():
+        raise AmdmError(f'--models "{told.models}" is not a folder; name one with checkpoints in it.')
+    import torch
+
+    from ...hosts.standalone.host import Standalone
+    from ..standalone import StandaloneDrawer
+
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
+    return StandaloneDrawer(Standalone(told.models, device, dtype))
+
+
+def _asked(told: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subject]]:
+    """Return the pair and its subjects, from pictures or from names and prompts."""
+    common: dict[str, Any] = {name: getattr(told, name) for name in _COMMON if getattr(told, name) is not None}
+    if told.pictures:
+        if not isinstance(drawer, WebUIDrawer):
+            raise AmdmError("--from needs the WebUI that drew the picture, to read its infotext; name it with --url.")
+        if told.main or told.co or told.prompts or told.co_prompts:
+            raise AmdmError("--from takes models and prompts out of a picture; leave out --main, --co and --prompts.")
+        pair, subjects = read_pictures(drawer, told.pictures)
+        return Pair(pair.main, pair.co, pair.settings, {**pair.common, **common}), subjects
+    if not (told.main and told.co and told.prompts):
+        raise AmdmError("Name two checkpoints and a file of prompts, with --main, --co and --prompts, or use --from.")
+    subjects = read_subjects(told.prompts, told.co_prompts, told.seed)
+    titles = drawer.checkpoints()
+    co = MAIN_CHECKPOINT if told.co == MAIN_CHECKPOINT else _listed(told.co, titles)
+    if co == MAIN_CHECKPOINT and not any(subject.co_prompt for subject in subjects):
+        raise AmdmError(
+            "With --co main the second model needs prompts of its own; write them in --prompts behind tabs."
+        )
+    return new_pair(_listed(told.main, titles), co, {"steps": STEPS, **common}), subjects
+
+
+def _listed(name: str, titles: Sequence[str]) -> str:
+    title = find_title(name, titles)
+    if title is None:
+        raise AmdmError(f'"{name}" is not in the list of checkpoints ({", ".join(titles) or "empty"}); choose from it.')
+    return title
+
+
+def _refiners(told: argparse.Namespace) -> Sequence[float]:
+    if told.refiner is None:
+        return [REFINER] if told.url and told.co != MAIN_CHECKPOINT else []
+    if not told.url and any(told.refiner):
+        raise AmdmError("--refiner needs a WebUI, as there is none without one; name a WebUI with --url.")
+    odd = next((share for share in told.refiner if not 0 <= share < 1), None)
+    if odd is not None:
+        raise AmdmError(f"--refiner must be from 0 to below 1, not {odd:g}; it is a share of the steps.")
+    return [share for share in told.refiner if share]

@@ -1,0 +1,127 @@
+"""A pair and its subjects out of pictures that a WebUI drew with AMDM, "compare" among them, by their infotexts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...comodels.file_list import find_title
+from ...errors import AmdmError, cause, clipped
+from ...settings import (
+    MAIN_CHECKPOINT,
+    MAX_SLOTS,
+    AdapterSettings,
+    PictureSpec,
+    Settings,
+    Spec,
+    flat,
+    infotext_label,
+    specs,
+)
+from ..webui_api import WebUIDrawer
+from .subjects import Subject
+from .ways import Pair
+
+_NUMBERS = {
+    "Steps": ("steps", int),
+    "CFG scale": ("cfg_scale", float),
+    "Size-1": ("width", int),
+    "Size-2": ("height", int),
+}
+_WORDS = {"Sampler": "sampler", "Schedule type": "schedule", "Negative prompt": "negative_prompt"}
+_OTHERWISE = ("Denoising strength", "Refiner")
+"""Keys of what a prompt and a seed alone do not draw again."""
+
+
+def read_pictures(drawer: WebUIDrawer, files: Sequence[Path]) -> tuple[Pair, list[Subject]]:
+    """Return the pair that drew these pictures, and a subject for each.
+
+    AmdmError where one was not drawn with AMDM and one co-model, or otherwise than the first.
+    """
+    titles = drawer.checkpoints()
+    read = [_read(file.name, _parameters(drawer, file), titles) for file in files]
+    pair, _ = read[0]
+    for file, (other, _) in zip(files, read):
+        if other != pair:
+            raise AmdmError(
+                f'"{file.name}" was drawn with other models or settings than "{files[0].name}"; name pictures that '
+                "differ in prompts and seeds alone."
+            )
+    return pair, [subject for _, subject in read]
+
+
+def _parameters(drawer: WebUIDrawer, file: Path) -> Mapping[str, Any]:
+    """Return what the WebUI itself reads in a picture's infotext."""
+    try:
+        data = base64.b64encode(file.read_bytes()).decode()
+    except OSError as error:
+        raise AmdmError(
+            f'"{file.name}" cannot be read ({cause(error)}); name a picture that the WebUI drew.'
+        ) from error
+    found = drawer.asked("/sdapi/v1/png-info", {"image": f"data:image/png;base64,{data}"})
+    return dict(found.get("parameters") or {})
+
+
+def _read(name: str, told: Mapping[str, Any], titles: Sequence[str]) -> tuple[Pair, Subject]:
+    settings = _settings(name, told)
+    odd = next((key for key in _OTHERWISE if told.get(key)), None)
+    if odd:
+        raise AmdmError(
+            f'"{name}" was not drawn from a prompt alone ("{clipped(odd)}" is in its infotext); name one that was.'
+        )
+    main = find_title(str(told.get("Model", "")), titles)
+    slot = settings.co_models[0]
+    is_main = slot.checkpoint == MAIN_CHECKPOINT
+    co = MAIN_CHECKPOINT if is_main else find_title(slot.checkpoint, titles)
+    if main is None or co is None:
+        missing = told.get("Model", "?") if main is None else slot.checkpoint
+        raise AmdmError(
+            f'"{name}" was drawn with "{clipped(str(missing))}", which the WebUI does not list; put it back.'
+        )
+    try:
+        common = {field: kind(told[key]) for key, (field, kind) in _NUMBERS.items() if key in told}
+        seed = int(told["Seed"])
+    except (KeyError, ValueError) as error:
+        raise AmdmError(
+            f'"{name}" has an infotext that cannot be read ({cause(error)}); name another picture.'
+        ) from error
+    common |= {field: str(told[key]) for key, field in _WORDS.items() if told.get(key)}
+    subject = Subject(str(told.get("Prompt", "")), seed, slot.prompt)
+    slot = replace(slot, checkpoint=co, prompt="")
+    return Pair(main, co, replace(settings, co_models=(slot,)), common), subject
+
+
+def _settings(name: str, told: Mapping[str, Any]) -> Settings:
+    """Return AMDM's settings of an infotext, with its one co-model as the first slot."""
+    given: dict[str, Any] = {"main_adapter": {}}
+    slots: dict[int, dict[str, Any]] = {}
+    for number, spec in flat(MAX_SLOTS):
+        text = told.get(infotext_label(number, spec), "")
+        if text in ("", None):
+            continue
+        if isinstance(spec, PictureSpec):
+            raise AmdmError(
+                f'"{name}" was drawn with a picture ({infotext_label(number, spec)}), which an infotext does not hold; '
+                "name one that was drawn without."
+            )
+        of_main = given["main_adapter"] if spec in specs(AdapterSettings) else given
+        holder = slots.setdefault(number, {}) if number else of_main
+        holder[spec.name] = _value(spec, str(text))
+    settings = Settings.from_dict({**given, "compare": False, "co_models": list(slots.values())})
+    active = [slot for _, slot in settings.active]
+    if not settings.mixes or len(active) != 1:
+        raise AmdmError(f'"{name}" was drawn with {len(active)} co-models of AMDM; name one that was drawn with one.')
+    return replace(settings, co_models=tuple(active))
+
+
+def _value(spec: Spec, text: str) -> Any:
+    """Return a setting as the API has it."""
+    if spec.type is bool:
+        return text == "True"
+    try:
+        return text if spec.type is str else float(text)
+    except ValueError:
+        return text

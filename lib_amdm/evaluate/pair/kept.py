@@ -1,0 +1,75 @@
+"""Pictures that are kept with what they took, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..drawing import Drawn, Order
+from .memory import Memory
+
+FOLDER = "pictures"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A picture's file, and what it took."""
+
+    file: Path
+    seconds: float
+    evaluations: Mapping[str, int]
+    memory: Memory
+
+    def picture(self) -> Image.Image:
+        with Image.open(self.file) as opened:
+            return opened.convert("RGB")
+
+
+class Pictures:
+    """The pictures of a folder, by all that was asked for and the place that drew them.
+
+    A picture counts once its description beside it is whole.
+    """
+
+    def __init__(self, folder: Path, place: str) -> None:
+        self.folder, self.place = folder / FOLDER, place
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, order: Order) -> Kept | None:
+        """Return the order's picture, where it has been drawn."""
+        described = self._file(order).with_suffix(".json")
+        try:
+            told = json.loads(described.read_text(encoding="utf-8"))
+            memory = Memory(**told["memory"])
+            found = Kept(described.with_suffix(".png"), told["seconds"], told["evaluations"], memory)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if found.file.is_file() else None
+
+    def keep(self, order: Order, drawn: Drawn, memory: Memory) -> Kept:
+        """Write a picture, and then its description."""
+        file = self._file(order)
+        drawn.picture.save(file)
+        told = {
+            "place": self.place,
+            "order": asdict(order),
+            "seconds": drawn.seconds,
+            "evaluations": dict(drawn.evaluations),
+            "memory": asdict(memory),
+            "infotext": drawn.infotext,
+        }
+        unfinished = file.with_suffix(".part")
+        unfinished.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+        unfinished.replace(file.with_suffix(".json"))
+        return Kept(file, drawn.seconds, drawn.evaluations, memory)
+
+    def _file(self, order: Order) -> Path:
+        everything: dict[str, Any] = {"place": self.place, **asdict(order)}
+        key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{key[:16]}.png"

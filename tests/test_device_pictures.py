@@ -1,0 +1,109 @@
+"""Whole pictures on a pretended device, without a WebUI: nothing is mixed with the CPU's, and a mixed step is quiet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import random_adapters as adapter_files
+from PIL import Image
+from pretend_device import DEVICE, Arrival, Elsewhere, pretended
+from random_adapters import GLIGEN, IP_ADAPTER, LAYOUTS, MIGC
+
+from lib_amdm import readings
+from lib_amdm.comodels.pictures import as_text
+from lib_amdm.hosts.standalone.host import Job, Result, Standalone
+from lib_amdm.settings import Settings
+from lib_amdm.shapes.bundled import WEIGHTS
+
+MAIN, OTHER = "all", "shapes"
+STEPS = 2
+JOB = Job(MAIN, ["a red circle"], [3], steps=STEPS, cfg_scale=3, width=32, height=32)
+PICTURE = as_text(Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 20))
+TWO = ({"checkpoint": "main", "prompt": "a blue cross"}, {"checkpoint": OTHER})
+
+pytestmark = pytest.mark.skipif(not (WEIGHTS / f"{MAIN}.safetensors").is_file(), reason="no bundled checkpoints")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    adapter_files.write(folder, adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here(folder: Path) -> Standalone:
+    return Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=8)
+
+
+@pytest.fixture(scope="module")
+def there(folder: Path) -> Standalone:
+    """A host of the pretended device; its pictures are drawn within `pretended`."""
+    return Standalone(WEIGHTS, device=DEVICE, adapter_folders=[folder], most_loaded=8)
+
+
+def told(steps: int, *slots: dict[str, Any], **main: Any) -> Settings:
+    """Settings with these co-models, evaluated in each of so many steps."""
+    co_models = [{"gamma": 0.4, "eta": 0.2, **slot} for slot in slots]
+    return Settings.from_dict({"enabled": True, "steps": steps, "evaluations": 0, "co_models": co_models, **main})
+
+
+def traffic_of(host: Standalone, settings: Settings, traffic: Counter[str]) -> Counter[str]:
+    """What a picture makes wait once all of it has been drawn before."""
+    host.generate(JOB, settings)
+    before = Counter(traffic)
+    host.generate(JOB, settings)
+    return traffic - before
+
+
+def same(one: Result, other: Result) -> bool:
+    return (one.latents - other.latents).abs().max().item() < 1e-4
+
+
+def test_two_co_models_are_there_with_all_their_weights(here: Standalone, there: Standalone) -> None:
+    settings = told(1, *TWO)
+    with pretended():
+        drawn = there.generate(JOB, settings)
+        models = [there.load(name).model for name in (MAIN, OTHER)]
+        tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
+        assert {type(tensor.data) for tensor in tensors} == {Elsewhere}
+        assert there.unload() and not there.loaded()
+    assert drawn.evaluations == STEPS and drawn.co_evaluations == [1, 1]
+    assert same(drawn, here.generate(JOB, settings))
+    assert not same(drawn, here.generate(JOB))
+
+
+def test_a_further_mixed_step_reads_and_moves_nothing(there: Standalone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended() as traffic:
+        monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
+        one, two = (traffic_of(there, told(steps, *TWO), traffic) for steps in (1, 2))
+    assert all(two[waiting] == one[waiting] for waiting in ("read", "move", "wait")), (one, two)
+    # a flag of each co-model's answer
+    assert two["sent"] - one["sent"] == len(TWO)
+
+
+@pytest.mark.parametrize("kind", [IP_ADAPTER, GLIGEN, MIGC])
+def test_an_adapter_draws_there_what_it_draws_here_and_moves_nothing_once_it_is_prepared(
+    here: Standalone, there: Standalone, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a co-model and on the main model, with a picture that is encoded there, or a layout's phrases."""
+    needs = {"layout": LAYOUTS[kind]} if kind in LAYOUTS else {"image": PICTURE}
+    adapter = {"adapter": kind, **needs}
+    one, two = (told(steps, {"checkpoint": "main", **adapter}, main_adapter=adapter) for steps in (1, 2))
+    with pretended() as traffic:
+        monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
+        first = traffic_of(there, one, traffic)
+        before = Counter(traffic)
+        drawn = there.generate(JOB, two)
+        second = traffic - before
+    assert same(drawn, here.generate(JOB, two))
+    assert second["move"] == first["move"] and second["wait"] == first["wait"]
+    # this host asks for the level of each evaluation of a model with an adapter, to know whether it still works
+    assert second["read"] - first["read"] == 1

@@ -1,0 +1,430 @@
+"""A pair of one's own: what is asked for, what is kept, what the page says. Drawn by a stand-in and without a WebUI."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from lib_amdm.errors import AmdmError
+from lib_amdm.evaluate.command import main
+from lib_amdm.evaluate.drawing import Drawn, Order
+from lib_amdm.evaluate.pair.figures import efficient, figures, rows
+from lib_amdm.evaluate.pair.from_pictures import read_pictures
+from lib_amdm.evaluate.pair.kept import FOLDER, Kept, Pictures
+from lib_amdm.evaluate.pair.memory import Memory
+from lib_amdm.evaluate.pair.page import Found, page, verdict
+from lib_amdm.evaluate.pair.run import draw_all
+from lib_amdm.evaluate.pair.similarity import Clip
+from lib_amdm.evaluate.pair.subjects import Subject, read_subjects
+from lib_amdm.evaluate.pair.ways import Pair, new_pair, usual_changes, ways
+from lib_amdm.hosts.standalone.tokenizer import write_tokenizer
+from lib_amdm.settings import Settings, SettingsError
+from lib_amdm.shapes.bundled import WEIGHTS
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = {"steps": 20, "width": 8, "height": 8}
+PAIR = new_pair("a/alpha.safetensors", "beta.safetensors", COMMON)
+SUBJECTS = [Subject("a red square", 1, "a blue circle"), Subject('<b>"nasty"</b> & odd', 2)]
+WAYS = ways(PAIR, ["gamma=0.7", "evaluations=8"], [0.5], "defaults")
+
+
+class Painter:
+    """Paints a picture in a grey that goes by what it is asked; counts what it paints, and breaks off after some."""
+
+    def __init__(self, after: int = 99) -> None:
+        self.asked: list[Order] = []
+        self.after = after
+
+    def draw(self, order: Order) -> Drawn:
+        if len(self.asked) >= self.after:
+            raise AmdmError("The painter is tired; ask again.")
+        self.asked.append(order)
+        grey = 10 * order.seed + (0 if order.settings is None else int(100 * order.settings["co_models"][0]["gamma"]))
+        picture = Image.new("RGB", (order.width, order.height), (grey + 5 * bool(order.refiner),) * 3)
+        return Drawn(picture, 0.5, evaluations={order.checkpoint: order.steps})
+
+    def checkpoints(self) -> list[str]:
+        return [PAIR.main, PAIR.co]
+
+    def description(self) -> str:
+        return "a painter"
+
+
+def silent(_: str) -> None:
+    return
+
+
+# what is asked for
+
+
+def test_each_model_is_asked_with_its_own_prompt_and_amdm_with_both() -> None:
+    orders = {way.caption: way.order(PAIR, SUBJECTS[0]) for way in WAYS}
+    alone, co, both = orders["alpha alone"], orders["beta alone"], orders["AMDM, defaults"]
+    assert (alone.checkpoint, alone.prompt, alone.settings) == (PAIR.main, "a red square", None)
+    assert (co.checkpoint, co.prompt, co.settings) == (PAIR.co, "a blue circle", None)
+    assert both.settings is not None
+    assert (both.checkpoint, both.prompt) == (PAIR.main, "a red square")
+    assert both.settings["co_models"][0]["prompt"] == "a blue circle"
+    changed = orders["AMDM, gamma 0.7"].settings
+    assert changed == {**both.settings, "co_models": [{**both.settings["co_models"][0], "gamma": 0.7}]}
+    refiner = orders["refiner: beta from 0.5 of the steps on"]
+    assert refiner == replace(alone, refiner=(PAIR.co, 0.5))
+    assert {order.seed for order in orders.values()} == {1}
+
+
+def test_adapters_stay_on_the_model_that_has_them() -> None:
+    told = {
+        "main_adapter": {"adapter": "on-main"},
+        "co_models": [{"checkpoint": "b", "adapter": "on-co", "cfg_scale": 3}],
+    }
+    pair = Pair("a", "b", Settings.from_dict({"enabled": True, **told}))
+    alone, co = (way.order(pair, SUBJECTS[0]) for way in ways(pair, [], [], "defaults")[:2])
+    adapters = [(each.settings or {})["main_adapter"]["adapter"] for each in (alone, co)]
+    assert adapters == ["on-main", "on-co"]
+    assert (alone.cfg_scale, co.cfg_scale) == (7.0, 3.0)
+
+
+def test_the_usual_settings_can_be_tried_at_any_number_of_steps() -> None:
+    for steps in (1, 8, 20, 50):
+        assert len(ways(PAIR, usual_changes(steps), [0.5], "defaults")) == (9 if steps == 1 else 10)
+
+
+@pytest.mark.parametrize(
+    "change", ["gama=0.7", "gamma", "checkpoint=other", "enabled=false", "co_models[1].gamma=1", ""]
+)
+def test_what_cannot_be_tried_is_named_with_what_can(change: str) -> None:
+    with pytest.raises(AmdmError, match=r"--try .* takes settings and their values.*gamma"):
+        ways(PAIR, [change], [], "defaults")
+
+
+def test_a_value_out_of_range_is_the_settings_own_sentence() -> None:
+    with pytest.raises(SettingsError, match=r'"co_models\[0\].gamma" must be from 0 to 1'):
+        ways(PAIR, ["gamma=2"], [], "defaults")
+
+
+def test_two_etas_can_be_told_apart() -> None:
+    settings = ways(PAIR, ["eta=0.1, co_models[0].eta=0.3"], [], "defaults")[-1].settings
+    assert settings is not None
+    assert (settings.eta, settings.co_models[0].eta) == (0.1, 0.3)
+
+
+def test_a_share_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["pair", "--url", "http://127.0.0.1:1", "--main", "a", "--co", "b", "--refiner", "2"]) == 1
+    assert "--refiner must be from 0 to below 1, not 2" in capsys.readouterr().err
+
+
+def test_what_is_asked_for_twice_is_refused() -> None:
+    with pytest.raises(AmdmError, match="asked for twice"):
+        ways(PAIR, ["gamma=0.7", "gamma=0.7"], [], "defaults")
+
+
+# prompts
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_prompts_come_from_lines_with_the_co_models_behind_a_tab_or_in_a_file(tmp_path: Path) -> None:
+    tabbed = written(tmp_path, "tabbed.txt", "\ufeffone\ttwo\n\n  three  \n")
+    assert read_subjects(tabbed, None, 7) == [Subject("one", 7, "two"), Subject("three", 8)]
+    plain, others = written(tmp_path, "plain.txt", "one\n\nthree\n"), written(tmp_path, "others.txt", "two\n\nfour")
+    assert read_subjects(plain, others, 7) == [Subject("one", 7, "two"), Subject("three", 8, "four")]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "others", "said"),
+    [
+        ("", None, "no prompt in it"),
+        ("one\n\ttwo", None, "Line 2 .* no prompt for the main model"),
+        ("one\ttwo", "three", "Line 1 .* behind a tab"),
+        ("one\ntwo", "three", "1 lines, but .* has 2"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_named(tmp_path: Path, prompts: str, others: str | None, said: str) -> None:
+    file = written(tmp_path, "p.txt", prompts)
+    with pytest.raises(AmdmError, match=said):
+        read_subjects(file, None if others is None else written(tmp_path, "o.txt", others), 1)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AmdmError, match=r'"gone\.txt" cannot be read'):
+        read_subjects(tmp_path / "gone.txt", None, 1)
+
+
+# drawing
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path, "a painter")
+    tired = Painter(after=7)
+    with pytest.raises(AmdmError, match="tired"):
+        draw_all(tired, PAIR, WAYS, SUBJECTS, pictures, silent)
+    kept_before = len(list((tmp_path / FOLDER).glob("*.json")))
+    rested = Painter()
+    found = draw_all(rested, PAIR, WAYS, SUBJECTS, pictures, silent)
+    full = [order for order in rested.asked if order.steps == 20]
+    assert kept_before > 0 and len(full) + kept_before == len(WAYS) * len(SUBJECTS)
+    idle = Painter()
+    assert draw_all(idle, PAIR, WAYS, SUBJECTS, pictures, silent) == found
+    assert not idle.asked, "not even to warm up"
+    other = draw_all(Painter(), PAIR, WAYS, SUBJECTS, Pictures(tmp_path, "another painter"), silent)
+    assert not {kept.file for of in other for kept in of} & {kept.file for of in found for kept in of}
+
+
+def test_a_picture_without_its_whole_description_is_drawn_again(tmp_path: Path) -> None:
+    pictures, order = Pictures(tmp_path, ""), WAYS[0].order(PAIR, SUBJECTS[0])
+    kept = pictures.keep(order, Painter().draw(order), Memory(1, 2, "gpu"))
+    assert pictures.find(order) == kept
+    described = kept.file.with_suffix(".json")
+    for text in ("", described.read_text()[:-9], "{}", "[]"):
+        described.write_text(text)
+        assert pictures.find(order) is None
+
+
+# figures
+
+
+def kept_pictures(folder: Path, *told: tuple[int, float]) -> list[Kept]:
+    found = []
+    for grey, seconds in told:
+        file = folder / f"{grey}-{seconds}.png"
+        Image.new("RGB", (4, 4), (grey,) * 3).save(file)
+        found.append(Kept(file, seconds, {}, Memory()))
+    return found
+
+
+def found_with(folder: Path, clip: Clip | None = None) -> Found:
+    """The main model alone, and ways of 30, 20, 10 and 25 grey levels for 4, 1, 2 and 1 seconds more."""
+    all_ways = [WAYS[0], *(replace(WAYS[2], caption=name) for name in ("thirty", "twenty", "ten", "more"))]
+    told = [(0, 10.0), (30, 14.0), (20, 11.0), (10, 12.0), (25, 11.2)]
+    of_subjects = [figures(kept_pictures(folder, *told), subject, clip) for subject in SUBJECTS]
+    return Found(PAIR, "a <painter>", SUBJECTS, rows(all_ways, of_subjects), of_subjects)
+
+
+def test_what_moved_farthest_for_its_time_is_found(tmp_path: Path) -> None:
+    found = found_with(tmp_path)
+    assert [row.moved for row in found.rows] == [0, 30, 20, 10, 25]
+    assert [row.extra for row in found.rows] == pytest.approx([0, 4, 1, 2, 1.2])
+    # 1 and 1.2 seconds of 10 count as the same time
+    assert [row.way.caption for row in efficient(found.rows[1:])] == ["more", "thirty"]
+    said = verdict(found)
+    assert said[0] == "Farthest from alpha alone: thirty, 30.0 grey levels for +4.0 s a picture."
+    assert "more: 25.0 grey levels for +1.2 s a picture; thirty: 30.0" in said[1]
+
+
+def test_a_time_below_the_main_models_is_none(tmp_path: Path) -> None:
+    of_subject = figures(kept_pictures(tmp_path, (0, 10.0), (30, 9.0)), SUBJECTS[0], None)
+    found = Found(PAIR, "", SUBJECTS[:1], rows([WAYS[0], WAYS[2]], [of_subject]), [of_subject])
+    assert "30.0 grey levels for no more time." in verdict(found)[0]
+
+
+class Reader(HTMLParser):
+    """Collects a page's tags, and what they would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.alts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        self.tags.append(tag)
+        self.loads += [told[name] or "" for name in ("src", "href") if name in told]
+        self.alts += [told["alt"] or ""] if "alt" in told else []
+
+
+def test_the_page_escapes_every_text_and_loads_nothing_but_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    text = page(found_with(tmp_path / FOLDER))
+    read = Reader(text)
+    assert "b" not in read.tags and "painter" not in read.tags and "script" not in read.tags
+    assert f"thirty: {SUBJECTS[1].prompt}" in read.alts
+    assert read.loads and all((tmp_path / loaded).is_file() for loaded in read.loads)
+    assert not re.search(r"https?:|url\(|@import", text)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of two small layers and random weights, in transformers' layout."""
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**small, "eos_token_id": 49407}, vision_config={**small, "image_size": 32, "patch_size": 8}
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(write_tokenizer(folder))
+    tokenizer.save_pretrained(folder)
+    size = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}
+    CLIPImageProcessor(**size).save_pretrained(folder)
+    return folder
+
+
+def test_clip_tells_prompts_and_pictures_apart(clip_folder: Path, tmp_path: Path) -> None:
+    clip = Clip(clip_folder)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    features, (one, other, tagged) = clip.seen(noise, ["a red square", "blue", "a red square<lora:x:1>"])
+    assert features.norm().item() == pytest.approx(1, abs=1e-5)
+    assert -1 <= one <= 1 and one != other and one == pytest.approx(tagged, abs=1e-6)
+    found = found_with(tmp_path, clip)
+    assert found.rows[0].features_moved == pytest.approx(0, abs=1e-6)
+    assert all(row.to_main is not None and row.to_co is not None for row in found.rows)
+    text = page(found)
+    assert "to the main prompt" in text and "Nearest to both prompts" in text
+    assert clip.seen(noise, ["long " * 200, "x"])[1], "longer than CLIP reads"
+
+
+def test_a_folder_without_a_clip_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    told = ["pair", "--models", str(WEIGHTS), "--clip", str(tmp_path / "no-clip")]
+    assert main(told) == 1
+    assert '--clip "no-clip" has no CLIP in it' in capsys.readouterr().err
+
+
+# out of a picture
+
+
+INFOTEXT = {
+    "Prompt": "a red square",
+    "Negative prompt": "",
+    "Steps": "6",
+    "Sampler": "Euler",
+    "Schedule type": "Automatic",
+    "CFG scale": "3",
+    "Seed": "5",
+    "Size-1": "64",
+    "Size-2": "48",
+    "Model": "alpha",
+    "AMDM": "True",
+    "AMDM steps": "auto",
+    "AMDM eta": "0.1",
+    "AMDM 1 checkpoint": "beta [1234]",
+    "AMDM 1 gamma": "0.4",
+    "AMDM 1 gamma end": "",
+    "AMDM 1 prompt": "a blue circle",
+    "AMDM 2 checkpoint": "None",
+}
+
+
+class Png:
+    """A WebUI that reads these infotexts, one for each picture in turn."""
+
+    def __init__(self, *infotexts: dict[str, str]) -> None:
+        self.infotexts = iter(infotexts)
+
+    def checkpoints(self) -> list[str]:
+        return [PAIR.main, PAIR.co]
+
+    def asked(self, path: str, body: object) -> dict[str, object]:
+        assert path == "/sdapi/v1/png-info"
+        return {"info": "", "parameters": next(self.infotexts)}
+
+
+def from_pictures(folder: Path, *infotexts: dict[str, str]) -> tuple[Pair, list[Subject]]:
+    files = [written(folder, f"{number}.png", "") for number in range(len(infotexts))]
+    return read_pictures(Png(*infotexts), files)  # type: ignore[arg-type]
+
+
+def test_a_picture_says_its_models_its_settings_and_its_subject(tmp_path: Path) -> None:
+    another = {**INFOTEXT, "Prompt": "a cross", "Seed": "6", "AMDM 1 prompt": ""}
+    pair, subjects = from_pictures(tmp_path, INFOTEXT, another)
+    assert (pair.main, pair.co) == (PAIR.main, PAIR.co)
+    assert subjects == [Subject("a red square", 5, "a blue circle"), Subject("a cross", 6)]
+    assert (pair.settings.eta, pair.slot.gamma, pair.slot.gamma_end) == (0.1, 0.4, None)
+    drawn = {"steps": 6, "cfg_scale": 3.0, "width": 64, "height": 48, "sampler": "Euler", "schedule": "Automatic"}
+    assert pair.common == drawn
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"AMDM": "False"}, "was drawn with . co-models of AMDM"),
+        ({"AMDM 2 checkpoint": "alpha", "AMDM 2 gamma": "0.5"}, "was drawn with 2 co-models"),
+        ({"AMDM 1 checkpoint": "gone"}, 'with "gone", which the WebUI does not list'),
+        ({"Model": "gone"}, 'with "gone", which the WebUI does not list'),
+        ({"Denoising strength": "0.5"}, "not drawn from a prompt alone"),
+        ({"AMDM 1 adapter": "ip", "AMDM 1 adapter image": "1234abcd"}, "drawn with a picture"),
+        ({"Seed": "five"}, "infotext that cannot be read"),
+    ],
+)
+def test_a_picture_that_is_no_pair_is_named(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    with pytest.raises(AmdmError, match=f'"0.png".*{said}'):
+        from_pictures(tmp_path, {**INFOTEXT, **changes})
+
+
+def test_pictures_of_two_pairs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AmdmError, match=r'"1\.png" was drawn with other models or settings than "0\.png"'):
+        from_pictures(tmp_path, INFOTEXT, {**INFOTEXT, "AMDM 1 gamma": "0.9"})
+
+
+# the command
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (["--main", "shapes", "--prompts", "P"], "Name two checkpoints and a file of prompts"),
+        (["--main", "shapes", "--co", "nobody", "--prompts", "P"], '"nobody" is not in the list'),
+        (["--main", "shapes", "--co", "main", "--prompts", "P"], "the second model needs prompts of its own"),
+        (["--main", "shapes", "--co", "colours", "--prompts", "P", "--try", "gamma=9"], "must be from 0 to 1"),
+        (["--main", "shapes", "--co", "colours", "--prompts", "P", "--refiner", "0.5"], "--refiner needs a WebUI"),
+        (["--from", "P"], "--from needs the WebUI"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, told: list[str], said: str
+) -> None:
+    prompts = written(tmp_path, "p.txt", "a red square\n")
+    given = [str(prompts) if word == "P" else word for word in told]
+    small = ["--width", "16", "--height", "16", "--steps", "2"]
+    assert main(["pair", "--models", str(WEIGHTS), "--out", str(tmp_path), *given, *small]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_beside_a_webui_no_library_is_needed_that_its_python_may_lack(tmp_path: Path) -> None:
+    """The command comes as far as its first request, and without a WebUI it names what it lacks."""
+    lacking = "import sys; sys.modules |= dict.fromkeys(['diffusers', 'transformers']); "
+    run = "from lib_amdm.evaluate.command import main; "
+    prompts = str(written(tmp_path, "p.txt", "a red square\n"))
+    names = ["--main", "a", "--co", "b", "--prompts", prompts]
+    places = [["--url", "http://127.0.0.1:1"], ["--models", str(tmp_path)]]
+    codes = f"print(*[main(['pair', *place, *{names!r}]) for place in {places!r}])"
+    done = subprocess.run([sys.executable, "-c", lacking + run + codes], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "1"], done.stderr
+    assert "does not answer as a WebUI's API does" in done.stderr
+    assert "This needs the Python package diffusers; run" in done.stderr
+
+
+def test_the_bundled_checkpoints_are_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    prompts = written(tmp_path, "p.txt", "a red square\ta blue circle\n")
+    small = ["--width", "64", "--height", "64", "--steps", "4", "--try", "evaluations=1"]
+    told = ["--models", str(WEIGHTS), "--main", "shapes", "--co", "colours", "--prompts", str(prompts), *small]
+    assert main(["pair", "--out", str(tmp_path), *told]) == 0
+    assert "Farthest from shapes alone" in capsys.readouterr().out
+    records = [json.loads(file.read_text()) for file in (tmp_path / FOLDER).glob("*.json")]
+    told_apart = {(record["order"]["checkpoint"], *sorted(record["evaluations"].values())) for record in records}
+    main_file, co_file = "shapes.safetensors", "colours.safetensors"
+    assert told_apart == {(main_file, 4), (co_file, 4), (main_file, 1, 4), (main_file, 3, 4)} and len(records) == 4
+    memory = {len(record["evaluations"]): record["memory"] for record in records}
+    assert memory[1]["co_models"] == 0 < memory[2]["co_models"] < memory[2]["total"]
+    assert memory[1]["total"] == memory[2]["total"] - memory[2]["co_models"]
+    assert len(Reader((tmp_path / "index.html").read_text(encoding="utf-8")).alts) == 4
