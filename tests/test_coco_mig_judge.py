@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -278,6 +279,14 @@ def test_the_whole_judge_runs_with_them(models: dict[str, Path]) -> None:
     verdicts = judge(noise(), entry(("a red cat", tuple(found)), ("a blue dog", LEFT)), detector, segmenter)
     assert verdicts[0].found == pytest.approx(1) and verdicts[0].colour is not None
     assert all(0 <= verdict.overlap <= 1 for verdict in verdicts)
+
+
+def test_without_transformers_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        AmdmError, match=r"^--detector needs the Python package transformers; install it with: pip install"
+    ):
+        GroundingDino(tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "other"), [(GroundingDino, "segmenter"), (SegmentAnything, "detector")])

@@ -134,7 +134,12 @@ def run(out: Path, *arguments: str) -> int:
 
 
 def test_the_command_builds_draws_judges_and_reports(
-    out: Path, coco: Path, draws: Draws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out: Path,
+    coco: Path,
+    tmp_path: Path,
+    draws: Draws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("lib_amdm.evaluate.coco_mig.detector.GroundingDino", lambda folder, device: Sees(0))
     drawing = ("--entries", "10", "--url", "x", "--checkpoint", "alpha", "--methods", "interact,paper", "--size", "64")
@@ -144,7 +149,10 @@ def test_the_command_builds_draws_judges_and_reports(
     assert {order.checkpoint for order in draws.orders} == {"alpha.safetensors [0123456789]"}
     assert draws.orders[0].steps == 50 and "lowres" in draws.orders[0].negative_prompt
     # what was built and drawn is found in the folder
-    assert run(out, "--entries", "10", "--detector", "dino") == 0
+    dino = tmp_path / "dino"
+    dino.mkdir()
+    (dino / "config.json").write_text('{"model_type": "grounding-dino"}')
+    assert run(out, "--entries", "10", "--detector", str(dino)) == 0
     told = capsys.readouterr().out
     assert len(draws.orders) == 20 and "20 pictures of 20" in told
     assert (out / "report.md").read_text() in told
@@ -181,6 +189,8 @@ BUILT = ("--annotations", "{coco}", "--entries", "10")
         ((*BUILT, "--url", "x", "--checkpoint", "lost"), '"lost" is not in the list; choose one with --checkpoint'),
         ((*BUILT, "--url", "x", "--migc", "mine"), 'no adapter "mine" is in the list .* or name it with --migc'),
         ((*BUILT, "--url", "x", "--methods", "mine"), '"mine" is not a method; choose among'),
+        ((*BUILT, "--url", "x", "--detector", "lost"), '--detector: "lost" is no folder of a model'),
+        ((*BUILT, "--url", "x", "--segmenter", "lost"), '--segmenter: "lost" is no folder of a model'),
         ((*BUILT, "--url", "x", "--settings", "lost.json"), '"lost.json" cannot be read as JSON .* settings'),
     ],
 )

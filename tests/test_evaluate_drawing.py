@@ -119,6 +119,7 @@ def test_lists_and_description_are_the_webuis(server: Server) -> None:
     ("answer", "said"),
     [
         ((500, {"error": "OutOfMemoryError", "errors": "no room"}), "answered 500: no room"),
+        ((500, {"error": "AmdmError", "message": "slot 1"}), "answered 500: slot 1"),
         ((401, {"detail": "Not authenticated"}), "answered 401: Not authenticated"),
         ((422, {"detail": [{"loc": ["body"], "msg": "bad"}]}), "answered 422: .*bad"),
         ((502, b"<html>"), "answered 502: Bad Gateway"),

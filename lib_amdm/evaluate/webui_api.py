@@ -118,5 +118,5 @@ def _reason(error: HTTPError) -> str:
         body = json.load(error)
     except ValueError:
         return str(error.reason)
-    said = [body.get(key) for key in ("errors", "detail", "error")] if isinstance(body, dict) else [body]
+    said = [body.get(key) for key in ("errors", "message", "detail", "error")] if isinstance(body, dict) else [body]
     return str(next((each for each in said if each), short(body)))

@@ -46,6 +46,7 @@ def evaluated(chosen: argparse.Namespace) -> str:
     """Draw, judge and report, as far as the arguments name what is needed."""
     entries = entries_of(chosen)
     folder = Folder(chosen.out)
+    _check_judges(chosen)
     drawer = drawer_of(chosen)
     methods = methods_to_draw(chosen, drawer.adapters()) if drawer else methods_drawn(chosen)
     if drawer:
@@ -106,16 +107,11 @@ def drawer_of(chosen: argparse.Namespace) -> Drawer | None:
         return None
     if not chosen.models.is_dir():
         raise AmdmError(f'--models: "{chosen.models}" is no folder; name one with a checkpoint in it.')
-    try:
-        import torch
+    import torch
 
-        from ...hosts.standalone.host import Standalone
-        from ..standalone import StandaloneDrawer
-    except ImportError as error:
-        raise AmdmError(
-            f'Drawing without a WebUI needs the Python package {error.name}; run "python install.py demo" once and use '
-            "its .venv, or name a WebUI with --url."
-        ) from error
+    from ...hosts.standalone.host import Standalone
+    from ..standalone import StandaloneDrawer
+
     folders = [chosen.adapters] if chosen.adapters else [chosen.models]
     dtype = getattr(torch, chosen.dtype)
     return StandaloneDrawer(Standalone(chosen.models, chosen.device, dtype, adapter_folders=folders))
@@ -152,6 +148,18 @@ def _checkpoint(chosen: argparse.Namespace, drawer: Drawer) -> str:
         asked = f'"{chosen.checkpoint}" is not in the list' if chosen.checkpoint else "No checkpoint is named"
         raise AmdmError(f"{asked}; choose one with --checkpoint ({', '.join(titles) or 'none is there'}).")
     return titles[found]
+
+
+def _check_judges(chosen: argparse.Namespace) -> None:
+    """AmdmError where the judges cannot be loaded, before hours are spent on drawing."""
+    from . import detector, segmenter
+
+    for folder, kind, argument in (
+        (chosen.detector, detector.DINO, detector.DETECTOR),
+        (chosen.segmenter, segmenter.SAM, segmenter.SEGMENTER),
+    ):
+        if folder:
+            detector.check(folder, kind, argument)
 
 
 def _judge(chosen: argparse.Namespace, folder: Folder, entries: list[Entry], methods: list[Method]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,9 @@ from PIL import Image
 from ...errors import AmdmError, cause
 from .benchmark import read_json
 from .published import LEAST_SCORE, SUPPRESSED_OVERLAP
+
+DINO, DETECTOR = "grounding-dino", "--detector"
+"""The model_type of a Grounding DINO, and the argument that names its folder."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class GroundingDino:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.name, self.device = folder.resolve().name, device
-        self.processor, model = loaded(folder, "grounding-dino", "GroundingDinoForObjectDetection", "--detector")
+        self.processor, model = loaded(folder, DINO, "GroundingDinoForObjectDetection", DETECTOR)
         self.model = model.to(device).eval()
 
     @torch.no_grad()
@@ -66,18 +70,15 @@ def _not_suppressed(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     return nms(boxes, scores, SUPPRESSED_OVERLAP)
 
 
-def loaded(folder: Path, kind: str, model: str, argument: str) -> tuple[Any, Any]:
-    """Load a processor and a model of transformers from a folder; AmdmError says what is missing.
+def check(folder: Path, kind: str, argument: str) -> None:
+    """AmdmError where a model cannot come from a folder, as far as can be told without loading it.
 
-    kind: the model_type in its config.json. model: the name of transformers' class. argument: the folder's on the
-    command line.
+    kind: the model_type in its config.json. argument: the folder's on the command line.
     """
-    try:
-        import transformers
-    except ImportError as error:
+    if importlib.util.find_spec("transformers") is None:
         raise AmdmError(
             f'{argument} needs the Python package transformers; install it with: pip install "transformers>=4.50,<6".'
-        ) from error
+        )
     config = folder / "config.json"
     if not config.is_file():
         raise AmdmError(
@@ -87,6 +88,13 @@ def loaded(folder: Path, kind: str, model: str, argument: str) -> tuple[Any, Any
     found = read_json(config, "a model's folder").get("model_type")
     if found != kind:
         raise AmdmError(f'{argument}: "{folder}" is a model of another kind ({found}); name one of {kind}.')
+
+
+def loaded(folder: Path, kind: str, model: str, argument: str) -> tuple[Any, Any]:
+    """Load a processor and a model from a folder, of which `check` says what is missing. model: transformers' class."""
+    check(folder, kind, argument)
+    import transformers
+
     try:
         processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         return processor, getattr(transformers, model).from_pretrained(folder, local_files_only=True)

@@ -13,6 +13,9 @@ from PIL import Image
 from ...layout import Box
 from .detector import loaded
 
+SAM, SEGMENTER = "sam", "--segmenter"
+"""The model_type of a Segment Anything, and the argument that names its folder."""
+
 
 class Segmenter(Protocol):
     """Cuts out things by their boxes."""
@@ -47,7 +50,7 @@ class SegmentAnything:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.name, self.device = folder.resolve().name, device
-        self.processor, model = loaded(folder, "sam", "SamModel", "--segmenter")
+        self.processor, model = loaded(folder, SAM, "SamModel", SEGMENTER)
         self.model = model.to(device).eval()
 
     @torch.no_grad()
