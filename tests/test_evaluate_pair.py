@@ -227,7 +227,10 @@ def test_what_moved_farthest_for_its_time_is_found(tmp_path: Path) -> None:
     assert [row.way.caption for row in efficient(found.rows[1:])] == ["more", "thirty"]
     said = verdict(found)
     assert said[0] == "Farthest from alpha alone: thirty, 30.0 grey levels for +4.0 s a picture."
-    assert "more: 25.0 grey levels for +1.2 s a picture; thirty: 30.0" in said[1]
+    assert said[2:4] == [
+        "- more: 25.0 grey levels for +1.2 s a picture",
+        "- thirty: 30.0 grey levels for +4.0 s a picture",
+    ]
 
 
 def test_a_time_below_the_main_models_is_none(tmp_path: Path) -> None:

@@ -120,12 +120,10 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def _evaluations(way: Way, kept: Kept) -> str:
-    """Write the evaluations that the place told: "20 + 4", "4 of the co-model", or nothing."""
+    """Write the evaluations that the place told: "20 + 4", "main + 4" where it told only the co-model's, or nothing."""
     main = kept.evaluations.get(way.checkpoint)
     others = [count for name, count in kept.evaluations.items() if name != way.checkpoint]
-    if main is None:
-        return f"{sum(others)} of the co-model" if others else ""
-    return " + ".join(map(str, [main, *others]))
+    return " + ".join(map(str, ["main" if main is None else main, *others])) if kept.evaluations else ""
 
 
 def efficient(candidates: Sequence[Row]) -> list[Row]:

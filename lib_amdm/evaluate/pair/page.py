@@ -15,6 +15,8 @@ from .ways import Pair, short_name
 
 STYLE = Path(__file__).with_name("page.css")
 MEGABYTE = 1e6
+ITEM = "- "
+"""The beginning of a line that is one of a list."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,15 @@ def _shown(value: Any) -> str:
 
 
 def verdict(found: Found) -> list[str]:
-    """Say in sentences which settings moved the picture most, and which for the least time."""
+    """Say in a few lines which settings moved the picture most, and which for the least time."""
     mixed = [row for row in found.rows if not row.way.alone]
     most = max(mixed, key=lambda row: row.distance)
     main = found.rows[0].way.caption
     path = efficient(mixed)
-    steps = "; ".join(f"{row.way.caption}: {_distance(row)} for {_for_time(row)}" for row in path)
     sentences = [
         f"Farthest from {main}: {most.way.caption}, {_distance(most)} for {_for_time(most)}.",
-        f"Farthest for its time, from the quickest on (no other moved as far in less): {steps}.",
+        "Farthest for its time, from the quickest on; no other moved as far in less:",
+        *(f"{ITEM}{row.way.caption}: {_distance(row)} for {_for_time(row)}" for row in path),
     ]
     if found.with_clip and found.tells_apart:
         gained = max(mixed, key=lambda row: (row.to_main or 0) + (row.to_co or 0))
@@ -91,7 +93,11 @@ def verdict(found: Found) -> list[str]:
 
 
 def _verdict(found: Found) -> str:
-    return f'<div class="found">{"".join(f"<p>{escape(sentence)}</p>" for sentence in verdict(found))}</div>'
+    lines = (
+        f'<p class="item">{escape(line.removeprefix(ITEM))}</p>' if line.startswith(ITEM) else f"<p>{escape(line)}</p>"
+        for line in verdict(found)
+    )
+    return f'<div class="found">{"".join(lines)}</div>'
 
 
 def _distance(row: Row) -> str:
