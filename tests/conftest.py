@@ -26,6 +26,8 @@ TOGETHER = (
     "test_bench",
     "test_demo",
     "test_demo_page",
+    "test_device_pictures",
+    "test_evaluate_gpu",
     "test_flow",
     "test_layout_editor",
     "test_shapes_adapters",

@@ -55,12 +55,20 @@ def told(steps: int, *slots: dict[str, Any], **main: Any) -> Settings:
     return Settings.from_dict({"enabled": True, "steps": steps, "evaluations": 0, "co_models": co_models, **main})
 
 
-def traffic_of(host: Standalone, settings: Settings, traffic: Counter[str]) -> Counter[str]:
-    """What a picture makes wait once all of it has been drawn before."""
-    host.generate(JOB, settings)
-    before = Counter(traffic)
-    host.generate(JOB, settings)
-    return traffic - before
+def in_one_and_in_two_steps(
+    host: Standalone, monkeypatch: pytest.MonkeyPatch, *slots: dict[str, Any], **main: Any
+) -> tuple[Counter[str], Counter[str], Result]:
+    """What a picture makes wait with co-models in one step, and in two, once all of it has been drawn before; the
+    second picture."""
+    found = []
+    with pretended() as traffic:
+        monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
+        host.generate(JOB, told(1, *slots, **main))
+        for steps in (1, 2):
+            before = Counter(traffic)
+            drawn = host.generate(JOB, told(steps, *slots, **main))
+            found.append(traffic - before)
+    return found[0], found[1], drawn
 
 
 def same(one: Result, other: Result) -> bool:
@@ -74,16 +82,13 @@ def test_two_co_models_are_there_with_all_their_weights(here: Standalone, there:
         models = [there.load(name).model for name in (MAIN, OTHER)]
         tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
         assert {type(tensor.data) for tensor in tensors} == {Elsewhere}
-        assert there.unload() and not there.loaded()
     assert drawn.evaluations == STEPS and drawn.co_evaluations == [1, 1]
     assert same(drawn, here.generate(JOB, settings))
     assert not same(drawn, here.generate(JOB))
 
 
 def test_a_further_mixed_step_reads_and_moves_nothing(there: Standalone, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pretended() as traffic:
-        monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
-        one, two = (traffic_of(there, told(steps, *TWO), traffic) for steps in (1, 2))
+    one, two, _ = in_one_and_in_two_steps(there, monkeypatch, *TWO)
     assert all(two[waiting] == one[waiting] for waiting in ("read", "move", "wait")), (one, two)
     # a flag of each co-model's answer
     assert two["sent"] - one["sent"] == len(TWO)
@@ -96,14 +101,15 @@ def test_an_adapter_draws_there_what_it_draws_here_and_moves_nothing_once_it_is_
     """On a co-model and on the main model, with a picture that is encoded there, or a layout's phrases."""
     needs = {"layout": LAYOUTS[kind]} if kind in LAYOUTS else {"image": PICTURE}
     adapter = {"adapter": kind, **needs}
-    one, two = (told(steps, {"checkpoint": "main", **adapter}, main_adapter=adapter) for steps in (1, 2))
-    with pretended() as traffic:
-        monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
-        first = traffic_of(there, one, traffic)
-        before = Counter(traffic)
-        drawn = there.generate(JOB, two)
-        second = traffic - before
-    assert same(drawn, here.generate(JOB, two))
-    assert second["move"] == first["move"] and second["wait"] == first["wait"]
+    slot = {"checkpoint": "main", **adapter}
+    one, two, drawn = in_one_and_in_two_steps(there, monkeypatch, slot, main_adapter=adapter)
+    assert two["move"] == one["move"] and two["wait"] == one["wait"]
     # this host asks for the level of each evaluation of a model with an adapter, to know whether it still works
-    assert second["read"] - first["read"] == 1
+    assert two["read"] - one["read"] == 1
+    assert same(drawn, here.generate(JOB, told(2, slot, main_adapter=adapter)))
+
+
+def test_all_of_it_can_leave(there: Standalone) -> None:
+    with pretended():
+        there.load(MAIN)
+        assert there.unload() and not there.loaded()

@@ -23,7 +23,7 @@ from lib_amdm import readings
 from lib_amdm.errors import AmdmError
 from lib_amdm.evaluate.command import main
 from lib_amdm.evaluate.gpu import loop, on_standalone, random_checkpoints
-from lib_amdm.evaluate.gpu.loop import EVALUATIONS, MIXED, STEPS, Bench
+from lib_amdm.evaluate.gpu.loop import Bench
 from lib_amdm.evaluate.gpu.opened import opened
 from lib_amdm.evaluate.gpu.random_unets import UNETS, Guided
 from lib_amdm.evaluate.gpu.table import HEADS, Row, table
@@ -34,19 +34,27 @@ from lib_amdm.hosts.standalone.host import Standalone
 from lib_amdm.sampling import CoRun, amdm
 
 CPU = torch.device("cpu")
-BOTH = f"{STEPS} + {EVALUATIONS}"
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Fewer steps; what the evaluations of a picture with one co-model are then."""
+    for module in (loop, on_standalone):
+        for name, count in (("STEPS", 6), ("MIXED", 4), ("EVALUATIONS", 2)):
+            monkeypatch.setattr(module, name, count)
+    return "6 + 2"
 
 
 # the sampler alone
 
 
-def test_the_sampler_alone_has_a_row_for_each_number_of_co_models() -> None:
+def test_the_sampler_alone_has_a_row_for_each_number_of_co_models(short: str) -> None:
     alone, both = loop.rows("sd15", 1, CPU, torch.float32, tiny=True)
-    assert (alone.co_models, alone.evaluations, alone.placed) == (0, str(STEPS), "cpu float32")
-    assert (both.co_models, both.evaluations, both.placed) == (1, BOTH, "cpu float32")
-    assert both.outside is not None and both.seconds > both.outside * MIXED
-    assert both.leaving == f"after step {MIXED}: the same picture"
+    assert (alone.co_models, alone.evaluations, alone.placed) == (0, "6", "cpu float32")
+    assert (both.co_models, both.evaluations, both.placed) == (1, short, "cpu float32")
+    assert both.outside is not None and both.seconds > both.outside * 4
+    assert both.leaving == "after step 4: the same picture"
     # of CUDA alone
     assert both.waits is None and both.peak is None
 
@@ -94,10 +102,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_whole_pictures_have_a_row_and_a_second_picture_opens_no_file(folder: Path) -> None:
+def test_whole_pictures_have_a_row_and_a_second_picture_opens_no_file(folder: Path, short: str) -> None:
     names = random_checkpoints.names(2, True)
     alone, both = on_standalone.rows(folder, names, CPU, torch.float32, tiny=True)
-    assert (alone.evaluations, both.evaluations) == (str(STEPS), BOTH)
+    assert (alone.evaluations, both.evaluations) == ("6", short)
     for row in (alone, both):
         assert row.placed == "cpu float32"
         first, _, second = row.second.partition(" files opened, then ")

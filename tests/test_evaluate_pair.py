@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,6 @@ from lib_amdm.hosts.standalone.tokenizer import write_tokenizer
 from lib_amdm.settings import Settings, SettingsError
 from lib_amdm.shapes.bundled import WEIGHTS
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMON = {"steps": 20, "width": 8, "height": 8}
 PAIR = new_pair("a/alpha.safetensors", "beta.safetensors", COMMON)
 SUBJECTS = [Subject("a red square", 1, "a blue circle"), Subject('<b>"nasty"</b> & odd', 2)]
@@ -403,18 +402,20 @@ def test_what_is_wrong_is_said_in_a_sentence(
     assert said in capsys.readouterr().err
 
 
-def test_beside_a_webui_no_library_is_needed_that_its_python_may_lack(tmp_path: Path) -> None:
+def test_beside_a_webui_no_library_is_needed_that_its_python_may_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """The command comes as far as its first request, and without a WebUI it names what it lacks."""
-    lacking = "import sys; sys.modules |= dict.fromkeys(['diffusers', 'transformers']); "
-    run = "from lib_amdm.evaluate.command import main; "
-    prompts = str(written(tmp_path, "p.txt", "a red square\n"))
-    names = ["--main", "a", "--co", "b", "--prompts", prompts]
-    places = [["--url", "http://127.0.0.1:1"], ["--models", str(tmp_path)]]
-    codes = f"print(*[main(['pair', *place, *{names!r}]) for place in {places!r}])"
-    done = subprocess.run([sys.executable, "-c", lacking + run + codes], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == ["1", "1"], done.stderr
-    assert "does not answer as a WebUI's API does" in done.stderr
-    assert "This needs the Python package diffusers; run" in done.stderr
+    for name in [each for each in sys.modules if each.startswith(("lib_amdm.evaluate", "lib_amdm.hosts.standalone"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("diffusers", "transformers", "k_diffusion"):
+        monkeypatch.setitem(sys.modules, name, None)
+    fresh = importlib.import_module("lib_amdm.evaluate.command")
+    names = ["--main", "a", "--co", "b", "--prompts", str(written(tmp_path, "p.txt", "a red square\n"))]
+    assert fresh.main(["pair", "--url", "http://127.0.0.1:1", *names]) == 1
+    assert "does not answer as a WebUI's API does" in capsys.readouterr().err
+    assert fresh.main(["pair", "--models", str(tmp_path), *names]) == 1
+    assert "This needs the Python package k_diffusion; run" in capsys.readouterr().err
 
 
 def test_the_bundled_checkpoints_are_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

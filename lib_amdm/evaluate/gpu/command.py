@@ -28,6 +28,7 @@ from .table import Row, table
 PARTS = ("loop", "standalone", "webui")
 KINDS = ("sd15", "sdxl")
 MOST = 3
+_SD1_ALONE = "Whole pictures without a WebUI are of SD1.5 alone, as nothing else runs there."
 _SAMPLING = "20 steps of Euler, 10 of them mixed, 4 evaluations of each co-model, guidance in one batch"
 
 
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
             ended = str(error)
     if rows:
         print(f"{_machine(device)}, {str(dtype).removeprefix('torch.')}; {_SAMPLING}.\n\n{table(rows)}")
+        if "standalone" in parts:
+            print(f"\n{_SD1_ALONE}")
     if ended:
         _say(ended)
     return 1 if ended else 0
