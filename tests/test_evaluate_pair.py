@@ -1,4 +1,4 @@
-"""A pair of one's own: what is asked for, what is kept, what the page says. Drawn by a stand-in and without a WebUI."""
+"""A pair of one's own: what is asked for, what is kept, what the command says. Drawn by a stand-in and without a WebUI."""
 
 from __future__ import annotations
 
