@@ -1,4 +1,4 @@
-"""A pair of one's own: what is asked for, what is kept, what the command says. Drawn by a stand-in and without a WebUI."""
+"""A pair of one's own: what is asked for and kept, what the command says. Drawn by a stand-in and without a WebUI."""
 
 from __future__ import annotations
 
@@ -235,12 +235,13 @@ class Png:
 
     def asked(self, path: str, body: object) -> dict[str, object]:
         assert path == "/sdapi/v1/png-info"
-        return {"info": "", "parameters": next(self.infotexts)}
+        parameters = next(self.infotexts)
+        return {"info": parameters.pop("info", ""), "parameters": parameters}
 
 
 def from_pictures(folder: Path, *infotexts: dict[str, str]) -> tuple[Pair, list[Subject]]:
     files = [written(folder, f"{number}.png", "") for number in range(len(infotexts))]
-    return read_pictures(Png(*infotexts), files)  # type: ignore[arg-type]
+    return read_pictures(Png(*map(dict, infotexts)), files)  # type: ignore[arg-type]
 
 
 def test_a_picture_says_its_models_its_settings_and_its_subject(tmp_path: Path) -> None:
@@ -251,6 +252,14 @@ def test_a_picture_says_its_models_its_settings_and_its_subject(tmp_path: Path) 
     assert (pair.settings.eta, pair.slot.gamma, pair.slot.gamma_end) == (0.1, 0.4, None)
     drawn = {"steps": 6, "cfg_scale": 3.0, "width": 64, "height": 48, "sampler": "Euler", "schedule": "Automatic"}
     assert pair.common == drawn
+
+
+@pytest.mark.parametrize("name", ["alpha", '"alpha"'])
+def test_the_loaded_checkpoint_is_read_where_a_webui_leaves_it_out(tmp_path: Path, name: str) -> None:
+    left_out = {key: value for key, value in INFOTEXT.items() if key != "Model"}
+    info = f"a red Model: of, Model: other\nSteps: 6, Seed: 5, Model hash: 12, Model: {name}, AMDM: True"
+    pair, _ = from_pictures(tmp_path, {**left_out, "info": info})
+    assert pair.main == PAIR.main
 
 
 @pytest.mark.parametrize(
