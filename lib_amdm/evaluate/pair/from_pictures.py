@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ _NUMBERS = {
     "Size-2": ("height", int),
 }
 _WORDS = {"Sampler": "sampler", "Schedule type": "schedule", "Negative prompt": "negative_prompt"}
+_MODEL = re.compile(r'(?:^|, )Model: ("(?:\\.|[^"\\])*"|[^,]+)')
 _OTHERWISE = ("Denoising strength", "Refiner")
 """Keys of what a prompt and a seed alone do not draw again."""
 
@@ -62,7 +65,12 @@ def _parameters(drawer: WebUIDrawer, file: Path) -> Mapping[str, Any]:
             f'"{file.name}" cannot be read ({cause(error)}); name a picture that the WebUI drew.'
         ) from error
     found = drawer.asked("/sdapi/v1/png-info", {"image": f"data:image/png;base64,{data}"})
-    return dict(found.get("parameters") or {})
+    parameters = dict(found.get("parameters") or {})
+    # Forge and Forge Neo leave out the checkpoint that is loaded just then
+    model = _MODEL.search(str(found.get("info") or "").rpartition("\n")[2])
+    if model and not parameters.get("Model"):
+        parameters["Model"] = json.loads(model[1]) if model[1].startswith('"') else model[1]
+    return parameters
 
 
 def _read(name: str, told: Mapping[str, Any], titles: Sequence[str]) -> tuple[Pair, Subject]:

@@ -11,7 +11,7 @@ from typing import Any
 from .figures import Figure, Row, efficient
 from .memory import MEANINGS
 from .subjects import Subject
-from .ways import Pair, short_name
+from .ways import Pair, names_of
 
 STYLE = Path(__file__).with_name("page.css")
 MEGABYTE = 1e6
@@ -42,7 +42,7 @@ class Found:
 def page(found: Found) -> str:
     """Write the whole page."""
     pair = found.pair
-    title = f"{short_name(pair.main)} and {short_name(pair.co)}"
+    title = " and ".join(names_of(pair.main, pair.co))
     common = ", ".join(
         f"{name.replace('_', ' ')} {_shown(value)}" for name, value in pair.common.items() if value != ""
     )

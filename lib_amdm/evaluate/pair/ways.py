@@ -88,25 +88,20 @@ def ways(pair: Pair, changes: Sequence[str], refiners: Sequence[float], unchange
     """
     both = (pair.main, pair.co_alone)
     settings = pair.settings
+    main, co = names_of(*both)
+    co_alone = f"{co} alone, told the second prompt" if pair.co == MAIN_CHECKPOINT else f"{co} alone"
+    with_its_adapter = replace(settings, main_adapter=pair.slot.adapter_settings)
     found = [
-        Way(f"{short_name(pair.main)} alone", pair.main, both[:1], _adapter_alone(settings)),
-        Way(
-            f"{short_name(pair.co_alone)} alone",
-            pair.co_alone,
-            both[1:],
-            _adapter_alone(replace(settings, main_adapter=pair.slot.adapter_settings)),
-            as_co_model=True,
-        ),
+        Way(f"{main} alone", pair.main, both[:1], _without_co_models(settings)),
+        Way(co_alone, pair.co_alone, both[1:], _without_co_models(with_its_adapter), as_co_model=True),
         Way(f"AMDM, {unchanged}", pair.main, both, settings),
     ]
-    if pair.co == MAIN_CHECKPOINT:
-        found[1] = replace(found[1], caption=f"{short_name(pair.main)} alone, told the second prompt")
     for change in changes:
         changed, caption = _changed(settings, change)
         found.append(Way(f"AMDM, {caption}", pair.main, both, changed))
     for share in refiners:
-        caption = f"refiner: {short_name(pair.co_alone)} from {share:g} of the steps on"
-        found.append(Way(caption, pair.main, both, _adapter_alone(settings), (pair.co_alone, share)))
+        caption = f"refiner: {co} from {share:g} of the steps on"
+        found.append(Way(caption, pair.main, both, _without_co_models(settings), (pair.co_alone, share)))
     captions = [way.caption for way in found]
     twice = next((caption for caption in captions if captions.count(caption) > 1), None)
     if twice:
@@ -114,7 +109,7 @@ def ways(pair: Pair, changes: Sequence[str], refiners: Sequence[float], unchange
     return found
 
 
-def _adapter_alone(settings: Settings) -> Settings | None:
+def _without_co_models(settings: Settings) -> Settings | None:
     """Return the settings without co-models; None where nothing is left of them."""
     left = replace(settings, co_models=())
     return left if left.runs else None
@@ -123,21 +118,23 @@ def _adapter_alone(settings: Settings) -> Settings | None:
 def _changed(settings: Settings, change: str) -> tuple[Settings, str]:
     """Return the settings after a change such as "gamma=0.7, steps=5", and the page's words for it."""
     told = settings.to_dict()
-    of_slot = {spec.name for spec in specs(CoModel)} - {"enabled", "checkpoint", "prompt"}
-    of_all = {spec.name for spec in specs(Settings)} - {"enabled", "compare"}
+    of_all = [spec.name for spec in specs(Settings) if spec.name not in ("enabled", "compare")]
+    of_slot = [spec.name for spec in specs(CoModel) if spec.name not in ("enabled", "checkpoint", "prompt")]
+    slot = told["co_models"][0]
+    # a name that both have is that of all
+    places = {name: (slot, name) for name in of_slot} | {name: (told, name) for name in of_all}
+    places |= {f"co_models[0].{name}": (slot, name) for name in of_slot}
     words = []
     for part in change.split(","):
         name, equals, text = (piece.strip() for piece in part.partition("="))
-        short, _, inner = name.rpartition(".")
-        in_slot = (short == "co_models[0]" or not short) and inner in of_slot and name not in of_all
-        if not equals or not (in_slot or name in of_all):
+        if not equals or name not in places:
             raise AmdmError(
                 f'--try "{change}" has "{part.strip()}" in it, but it takes settings and their values, such as '
-                f'"gamma=0.7, steps=5"; the settings are {", ".join([*sorted(of_all), *sorted(of_slot - of_all)])}, '
-                "and co_models[0].eta."
+                f'"gamma=0.7, steps=5"; the settings are {", ".join(dict.fromkeys([*of_all, *of_slot]))}, and '
+                "co_models[0].eta."
             )
-        holder = told["co_models"][0] if in_slot else told
-        holder[inner if in_slot else name] = _value(text)
+        holder, key = places[name]
+        holder[key] = _value(text)
         words.append(f"{SHORT_NAMES.get(name, name)} {text}")
     return Settings.from_dict(told), ", ".join(words)
 
@@ -150,7 +147,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def short_name(checkpoint: str) -> str:
-    """Return a checkpoint's name without its folder, suffix and hash."""
+def names_of(main: str, co: str) -> tuple[str, str]:
+    """Return two checkpoints' names without folder, suffix and hash, or the whole ones where these are the same."""
+    one, other = _short_name(main), _short_name(co)
+    return (main, co) if one == other and main != co else (one, other)
+
+
+def _short_name(checkpoint: str) -> str:
     name = checkpoint.rpartition("/")[2].rpartition("\\")[2].partition(" [")[0]
     return name.removesuffix(".safetensors").removesuffix(".ckpt")
