@@ -15,11 +15,12 @@ from PIL import Image
 
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
+from lib_amdm.families import Family
 from lib_amdm.settings import CoModel, LayoutSpec, PictureSpec, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import layout_mount, panel, presets  # noqa: E402
+from lib_amdm.webui import hints, layout_mount, panel, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -164,6 +165,31 @@ def test_img2img_has_no_hires_pass(page: Page) -> None:
 
 
 # --- checkpoints and memory ---
+
+
+def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page) -> None:
+    alpha, beta, _ = TITLES
+    page.families, page.main = {alpha: Family("SD1"), beta: Family("SDXL")}, alpha
+    with gr.Blocks() as demo:
+        built = build(page, slots=1)
+        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": "another"})
+        before = len(demo.fns)
+        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": hints.MAIN_CHECKPOINT_CONTROL})
+    assert len(demo.fns) == before + 1
+    given = {
+        (0, "enabled"): True,
+        (1, "enabled"): True,
+        (1, "checkpoint"): beta,
+        (1, "gamma"): 0.5,
+        (0, "compare"): False,
+    }
+    told = [given[slot, spec.name] for slot, spec in flat(1) if (slot, spec.name) in given]
+    line, marks = clicked(demo, "chose_main")(alpha, *told)
+    assert "is SDXL, and that is SD1" in line and "beta" in marks
+    assert clicked(demo, "opened")(*told) == (line, marks)
+    line, marks = clicked(demo, "chose_main")(beta, *told)
+    assert line == "" and "alpha" in marks
+    assert clicked(demo, "opened")(False, *told[1:])[0] == ""
 
 
 def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel) -> None:
