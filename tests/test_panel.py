@@ -51,6 +51,13 @@ def build(host: FakeHost, slots: int = 3, tab: str = "txt2img") -> panel.Panel:
     return panel.build_panel(host, slots, tab, lambda name: f"script_{tab}_amdm_{name}")
 
 
+MAIN_CONTROLS = (
+    {"elem_id": hints.MAIN_CHECKPOINT_CONTROL, "label": "Stable Diffusion checkpoint"},
+    {"label": "Checkpoint", "elem_classes": ["model_selection"]},
+)
+"""How WebUIs make their list of checkpoints."""
+
+
 @pytest.fixture
 def page() -> Page:
     return Page()
@@ -167,14 +174,17 @@ def test_img2img_has_no_hires_pass(page: Page) -> None:
 # --- checkpoints and memory ---
 
 
-def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page) -> None:
+@pytest.mark.parametrize("made", MAIN_CONTROLS)
+def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page, made: dict[str, Any]) -> None:
     alpha, beta, _ = TITLES
     page.families, page.main = {alpha: Family("SD1"), beta: Family("SDXL")}, alpha
+    lost = gr.Dropdown([*TITLES])
     with gr.Blocks() as demo:
         built = build(page, slots=1)
-        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": "another"})
+        hints.follow_main([built], lost, made)
+        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": "another", "label": "Checkpoint"})
         before = len(demo.fns)
-        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": hints.MAIN_CHECKPOINT_CONTROL})
+        hints.follow_main([built], gr.Dropdown([*TITLES]), made)
     assert len(demo.fns) == before + 1
     given = {
         (0, "enabled"): True,
@@ -185,7 +195,7 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page)
     }
     told = [given[slot, spec.name] for slot, spec in flat(1) if (slot, spec.name) in given]
     line, marks = clicked(demo, "chose_main")(alpha, *told)
-    assert "is SDXL, and that is SD1" in line and "beta" in marks
+    assert "is SDXL, but the main checkpoint" in line and "beta" in marks
     assert clicked(demo, "opened")(*told) == (line, marks)
     line, marks = clicked(demo, "chose_main")(beta, *told)
     assert line == "" and "alpha" in marks

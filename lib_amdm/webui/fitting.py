@@ -42,15 +42,16 @@ def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
     return f"<style>{''.join(rules)}</style>" if rules else ""
 
 
-def told(slot: int, name: str, families: tuple[Family, Family]) -> str:
+def told(slot: int, name: str, main: str, families: tuple[Family, Family]) -> str:
     """Return the sentence for a slot's checkpoint that does not go with the main one."""
     family, of_main = families
-    return f'Co-model {slot} does not go with the main checkpoint: "{name}" is {family}, and that is {of_main}.'
+    return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}.'
 
 
 def _rule(family: str, titles: list[str]) -> str:
     entries = f".{CLASS} li:is({','.join(f'[aria-label={_quoted(title)}]' for title in titles)})"
-    return f"{entries}{{opacity:.5}}{entries}::after{{content:{_quoted(f' · {family}')}}}"
+    behind = f"content:{_quoted(f'· {family}')};margin-inline-start:.4em"
+    return f"{entries}{{opacity:.5}}{entries}::after{{{behind}}}"
 
 
 def _quoted(text: str) -> str:

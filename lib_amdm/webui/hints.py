@@ -12,7 +12,7 @@ import gradio as gr
 
 from ..hosts.protocol import Lists
 from ..settings import CheckpointSpec, Settings, flat
-from . import fitting, plan_line
+from . import fitting, listen, plan_line
 
 MAIN_CHECKPOINT_CONTROL = "setting_sd_model_checkpoint"
 """The id of a WebUI's own list of checkpoints."""
@@ -31,7 +31,11 @@ class Follower(Protocol):
 
 def follow_main(panels: Iterable[Follower], control: Any, made: Mapping[str, Any]) -> None:
     """Let panels follow a control that the page has just made, if it is the main checkpoint's. made: its arguments."""
-    if made.get("elem_id") == MAIN_CHECKPOINT_CONTROL and hasattr(control, "change"):
+    # Forge's has no id
+    of_forge = made.get("label") == "Checkpoint" and "model_selection" in made.get("elem_classes", ())
+    is_ours = of_forge or made.get("elem_id") == MAIN_CHECKPOINT_CONTROL
+    # Forge Neo makes one that is not on the page, too
+    if is_ours and isinstance(control, gr.Dropdown) and control.parent is not None:
         for panel in panels:
             panel.follow(control)
 
@@ -44,7 +48,7 @@ class Hints:
     ) -> None:
         """Build them on the page that is being built. controls: under slot and name. start: what these show."""
         self.host, self.keys = host, list(flat(slots))
-        self.line = gr.HTML(value=plan_line.say(start, self.host))
+        self.line = gr.HTML(value=plan_line.say(start, self.host), elem_classes=["amdm-plan"])
         gr.HTML(value=RAN_PLACE.format(tab=tabname))
         self.marks = gr.HTML(value="", elem_classes=["amdm-unseen"])
         self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _TOLD]
@@ -54,17 +58,13 @@ class Hints:
             return self._say(is_on, *values), self._mark() if is_on else gr.update()
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": False}
+        switch.change(fn=opened, inputs=self.inputs, outputs=[self.line, self.marks], **quiet)
         for control in self.inputs[1:]:
             control.change(fn=self._say, inputs=self.inputs, outputs=[self.line], **quiet)
-        switch.change(fn=opened, inputs=self.inputs, outputs=[self.line, self.marks], **quiet)
-        for slot, spec in self.keys:
-            if isinstance(spec, CheckpointSpec):
-                listed = controls[slot, spec.name]
-                # the list may have been read again since
-                listed.focus(fn=self._mark, inputs=[], outputs=[self.marks], **quiet)
-                # a name that is typed to find it loses changes while one is under way
-                for listen in (listed.select, listed.blur):
-                    listen(fn=self._say, inputs=self.inputs, outputs=[self.line], **quiet)
+        for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
+            # the list may have been read again since
+            control.focus(fn=self._mark, inputs=[], outputs=[self.marks], **quiet)
+            listen.after_choice(control, fn=self._say, inputs=self.inputs, outputs=[self.line])
 
     def follow(self, main: Any) -> None:
         """Follow the page's control of the main checkpoint, too."""

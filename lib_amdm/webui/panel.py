@@ -36,7 +36,7 @@ from ..settings import (
     only,
     specs,
 )
-from . import fitting, infotext, layout_mount, listed, presets, region_preview, tooltips
+from . import fitting, infotext, layout_mount, listed, listen, presets, region_preview, tooltips
 from .hints import Hints
 
 EXAMPLE_TOOLTIP = "Write an example into the layout: two phrases in boxes, and an action."
@@ -249,19 +249,19 @@ class _Builder:
                 self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
             with gr.Column(visible=with_layout) as of_layout:
                 self.add(slot, [layout])
-                example = gr.Button("Example layout", elem_id=self.elem_id(f"example_{slot}"))
+                example = gr.Button("Example layout", size="sm", elem_id=self.elem_id(f"example_{slot}"))
                 self.tooltips[f"#{self.elem_id(f'example_{slot}')}"] = EXAMPLE_TOOLTIP
                 mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
                 editor = gr.HTML(value=mount(self.value(slot, file)))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
 
-        # the editor says before a picture what the chosen file will not take; a name that is typed to find it loses
-        # changes while one is under way
+        # the editor says before a picture what the chosen file will not take
         def chose(name: str | None) -> list[Any]:
             return [mount(name), *(gr.update(visible=shown) for shown in self.inputs_of(name))]
 
-        for listen in (chosen.change, chosen.select):
-            listen(fn=chose, inputs=[chosen], outputs=[editor, of_image, of_layout], queue=False, show_progress=False)
+        told: dict[str, Any] = {"fn": chose, "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
+        chosen.change(**told, queue=False, show_progress=False)
+        listen.after_choice(chosen, **told)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 
@@ -301,8 +301,8 @@ class _Builder:
             inputs += [self.sides[side] for side in SIDES]
         boxes = self.controls[slot, only(BoxesSpec, wanted).name]
         # fast typing loses changes while one is under way, so the text is looked at again once it is left
-        for listen in (boxes.blur, *(control.change for control in inputs)):
-            listen(fn=region_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
+        for event in (boxes.blur, *(control.change for control in inputs)):
+            event(fn=region_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """Choose the main checkpoint once an adapter is: without any it runs nothing, and most are meant for that."""

@@ -37,6 +37,8 @@ from selenium.webdriver.remote.webelement import WebElement
 PATIENCE = 60
 DRAWN = 300
 BETA = "beta.safetensors"
+MAIN_CHECKPOINT = ":is(#setting_sd_model_checkpoint, .model_selection:has(input[aria-label=Checkpoint]))"
+"""The WebUI's own list of checkpoints."""
 PLAIN = (
     "a cat\nNegative prompt: a dog\n"
     "Steps: 4, Sampler: Euler, Schedule type: Automatic, CFG scale: 3, Seed: 7, Size: 64x64"
@@ -101,14 +103,18 @@ class Page:
         box.send_keys(text, Keys.TAB)
 
     def choose(self, control: str, choice: str) -> None:
-        box = self.one(f"#{control} input")
+        self.choose_in(f"#{control}", choice)
+
+    def choose_in(self, dropdown: str, choice: str) -> None:
+        """Choose from a dropdown that has no id."""
+        box = self.one(f"{dropdown} input")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.click()
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(choice)
-        items = self.wait(lambda: self.all(f"#{control} ul.options li"), f"the choices of {control}")
+        items = self.wait(lambda: self.all(f"{dropdown} ul.options li"), f"the choices of {dropdown}")
         next(item for item in items if item.get_attribute("aria-label") == choice).click()
-        assert self.value(control) == choice
+        assert box.get_property("value") == choice
 
     def choices(self, control: str) -> list[str]:
         """What a dropdown offers."""
@@ -380,20 +386,68 @@ def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(pag
         page.driver.execute_script("arguments[0].blur()", page.one("#script_txt2img_amdm_checkpoint_1 input"))
         return {name: words.strip('"') for name, is_grey, words in found if is_grey}
 
-    wanted = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), " · SDXL")
+    wanted = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), "· SDXL")
     page.wait(lambda: wanted.items() <= greyed().items(), "the entries to be marked")
     assert not {"None", "main", "alpha.safetensors", BETA} & greyed().keys()
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
-    told = 'Co-model 1 does not go with the main checkpoint: "xl-beta.safetensors" is SDXL, and that is SD1.'
+    told = 'Co-model 1: "xl-beta.safetensors" is SDXL, but the main checkpoint "alpha.safetensors" is SD1.'
     page.wait(lambda: told in panel.text, "the line to say so")
     page.shot("misfit")
-    page.choose("setting_sd_model_checkpoint", "xl-alpha.safetensors")
+    page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
     try:
-        page.wait(lambda: "does not go with" not in panel.text, "the line to follow the main checkpoint", DRAWN)
-        page.wait(lambda: " · SD1" in greyed().values(), "the marks to follow it")
+        page.wait(lambda: "but the main checkpoint" not in panel.text, "the line to follow the main checkpoint", DRAWN)
+        page.wait(lambda: "· SD1" in greyed().values(), "the marks to follow it")
         assert not wanted.keys() & greyed().keys()
     finally:
         server.use_checkpoint("alpha")
+
+
+@pytest.mark.needs("presets")
+def test_the_line_and_the_list_follow_the_preset(page: Page, server: WebUI) -> None:
+    """A preset brings the main checkpoint that was chosen in it."""
+    titles = {"sd": "alpha.safetensors", "xl": "xl-alpha.safetensors"}
+    server.call("/sdapi/v1/options", {f"forge_checkpoint_{preset}": title for preset, title in titles.items()})
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
+    panel = page.one("#script_txt2img_amdm_enabled")
+    page.wait(lambda: "but the main checkpoint" in panel.text, "the line for what is loaded")
+    marks = "#script_txt2img_amdm_enabled .amdm-unseen style"
+
+    def marked() -> str:
+        return "".join(each.get_property("textContent") for each in page.all(marks))
+
+    try:
+        for preset, told, grey in (("xl", False, '"alpha.'), ("sd", True, '"xl-alpha.'), ("xl", False, '"alpha.')):
+            page.choose("forge_ui_preset", preset)
+            page.wait(
+                lambda told=told: ("but the main checkpoint" in panel.text) is told, f"the line for {preset}", DRAWN
+            )
+            page.wait(lambda grey=grey: grey in marked(), f"the list for {preset}")
+    finally:
+        page.choose("forge_ui_preset", "sd")
+        server.use_checkpoint("alpha")
+
+
+def test_compare_at_one_click(page: Page) -> None:
+    page.paste(PLAIN)
+    page.generate()
+    [without] = page.pictures()
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    page.click("#script_txt2img_amdm_compare input")
+    panel = page.one("#script_txt2img_amdm_enabled")
+    page.wait(lambda: "Compare: 3 pictures for each, and a grid." in panel.text, "what it costs")
+    page.generate()
+    page.shot("compared")
+    together, grid, main, co_model = page.pictures()
+    assert np.array_equal(main, without)
+    assert not np.array_equal(together, main) and not np.array_equal(co_model, main)
+    assert grid.shape[1] >= 3 * main.shape[1]
+    page.all("#txt2img_gallery .thumbnails button")[-1].click()
+    info = page.wait(
+        lambda: text if "Model: beta" in (text := page.one("#html_info_txt2img").text) else "", "its words"
+    )
+    assert "AMDM" not in info, "it can be drawn again without AMDM"
 
 
 def refusal(page: Page, said: str) -> str:
