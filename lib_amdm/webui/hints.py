@@ -18,6 +18,8 @@ MAIN_CHECKPOINT_CONTROL = "setting_sd_model_checkpoint"
 """The id of a WebUI's own list of checkpoints."""
 RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
 """Where javascript/run_line.js says what the last picture ran."""
+LINE = "amdm-line"
+"""The class of a line that takes no place while it is empty."""
 _TOLD = ("enabled", "checkpoint", "gamma", "compare")
 """The settings that the line speaks of."""
 
@@ -48,18 +50,19 @@ class Hints:
     ) -> None:
         """Build them on the page that is being built. controls: under slot and name. start: what these show."""
         self.host, self.keys = host, list(flat(slots))
-        self.line = gr.HTML(value=plan_line.say(start, self.host), elem_classes=["amdm-plan"])
-        gr.HTML(value=RAN_PLACE.format(tab=tabname))
+        self.line = gr.HTML(value=_shown(plan_line.say(start, self.host)), elem_classes=[LINE])
+        gr.HTML(value=RAN_PLACE.format(tab=tabname), elem_classes=[LINE])
         self.marks = gr.HTML(value="", elem_classes=["amdm-unseen"])
         self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _TOLD]
         switch = self.inputs[0]
 
-        def opened(is_on: bool, *values: Any) -> tuple[str, Any]:
-            return self._say(is_on, *values), self._mark() if is_on else gr.update()
+        def opened(is_on: bool) -> Any:
+            return self._mark() if is_on else gr.update()
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": False}
-        switch.change(fn=opened, inputs=self.inputs, outputs=[self.line, self.marks], **quiet)
-        for control in self.inputs[1:]:
+        # by itself, for with hundreds of files it takes seconds the first time
+        switch.change(fn=opened, inputs=[switch], outputs=[self.marks], **quiet)
+        for control in self.inputs:
             control.change(fn=self._say, inputs=self.inputs, outputs=[self.line], **quiet)
         for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
             # the list may have been read again since
@@ -85,9 +88,13 @@ class Hints:
     def _say(self, *values: Any, main: str | None = None) -> str:
         given = iter(values)
         told = [next(given) if spec.name in _TOLD else spec.shown(spec.default) for _, spec in self.keys]
-        return plan_line.of_controls(told, self.host, main)
+        return _shown(plan_line.of_controls(told, self.host, main))
 
     def _mark(self, main: str | None = None) -> str:
         return fitting.marks(
             self.host, self.host.main_checkpoint() if main is None else main, self.host.checkpoint_titles()
         )
+
+
+def _shown(line: str) -> str:
+    return f'<p class="amdm-said">{line}</p>' if line else ""
