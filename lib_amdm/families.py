@@ -37,6 +37,10 @@ class Family:
         space, others = self.latents or self.name, other.latents or other.name
         return space == others and self.inputs == other.inputs
 
+    def goes_with(self, main: Family) -> bool:
+        """Return True where a model of this family can be run beside a main one of another."""
+        return not self.runs_alone and self.fits(main)
+
     @property
     def runs_alone(self) -> bool:
         """True where no model of another file can be run beside it."""

@@ -10,12 +10,15 @@ from modules import scripts
 
 from lib_amdm.hosts import detect
 from lib_amdm.settings import Settings
-from lib_amdm.webui import api, compare, infotext, options, panel, refusal, sampler_hook, xyz
+from lib_amdm.webui import api, compare, hints, infotext, options, panel, refusal, sampler_hook, xyz
 
 try:
     HOST, REASON = detect.host(), ""
 except detect.UnknownHostError as unknown:
     HOST, REASON = None, str(unknown)
+
+
+PANELS: dict[str, panel.Panel] = {}  # of the page that is being built, by their tabs
 
 
 class Script(scripts.Script):
@@ -34,6 +37,7 @@ class Script(scripts.Script):
         built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id, sides=getattr(self, "sides", {}))
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names
+        PANELS[tab] = built
         return built.components
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
@@ -91,4 +95,5 @@ if HOST is not None:
     options.register(HOST)
     xyz.register(HOST)
     api.register(HOST)
+    HOST.on_after_component(lambda control, **made: hints.follow_main(PANELS.values(), control, made))
     HOST.on_infotext_pasted(_expand_infotext)

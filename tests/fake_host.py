@@ -8,6 +8,7 @@ from typing import Any
 
 from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.comodels.cache import InMemory
+from lib_amdm.families import Family
 
 TITLES = ("alpha.safetensors [1111111111]", "styles/beta.safetensors [2222222222]", "gamma, the third.ckpt")
 
@@ -41,6 +42,8 @@ class FakeHost:
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.api, self.auth = True, []
         self.refreshed = 0
+        self.families: dict[str, Family] = {}
+        self.main = ""
 
     def fire(self, event: str, *args: Any) -> None:
         for callback in self.callbacks.get(event, []):
@@ -54,6 +57,13 @@ class FakeHost:
             return title.partition(" [")[0]
 
         return next((title for title in self.titles if plain(title) == plain(name)), None)
+
+    def checkpoint_family(self, name: str) -> Family | None:
+        title = self.checkpoint_title(name)
+        return self.families.get(title) if title else None
+
+    def main_checkpoint(self) -> str:
+        return self.main
 
     def refresh_checkpoints(self) -> None:
         self.refreshed += 1
@@ -107,6 +117,9 @@ class FakeHost:
 
     def on_before_ui(self, callback: Callable) -> None:
         self.callbacks.setdefault("before_ui", []).append(callback)
+
+    def on_after_component(self, callback: Callable) -> None:
+        self.callbacks.setdefault("after_component", []).append(callback)
 
     def on_ui_settings(self, callback: Callable) -> None:
         self.callbacks.setdefault("ui_settings", []).append(callback)

@@ -32,6 +32,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from lib_amdm.settings import Settings, specs
 from lib_amdm.shapes.bundled import WEIGHTS
 from lib_amdm.shapes.demo.example import MIX, SCENES, mix_for, prompt_for
+from lib_amdm.webui import tooltips
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60
@@ -179,6 +180,8 @@ def test_an_example_is_filled_in(page: Page) -> None:
     assert page.value("prompt") == prompt_for("shapes", SCENES[0])
     assert page.value("amdm_checkpoint_1") == f"{co_model.checkpoint}.safetensors"
     assert page.value("amdm_prompt_1") == co_model.prompt
+    # gradio's own buttons and tabs have no tooltips
+    page.wait(lambda: page.all("#amdm_co_model_1-button")[0].get_attribute("title") == tooltips.SLOT, "a tab's tooltip")
     assert float(page.value("amdm_gamma_1")) == co_model.gamma
     assert float(page.value("amdm_eta")) == MIX.eta
     shown = {spec.name: spec.shown(MIX.value(0, spec)) for spec in specs(Settings)}

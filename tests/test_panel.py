@@ -15,11 +15,12 @@ from PIL import Image
 
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
+from lib_amdm.families import Family
 from lib_amdm.settings import CoModel, LayoutSpec, PictureSpec, Settings, WordSpec, flat, infotext_label
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import layout_mount, panel, presets  # noqa: E402
+from lib_amdm.webui import hints, layout_mount, panel, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -48,6 +49,13 @@ class Page(FakeHost):
 
 def build(host: FakeHost, slots: int = 3, tab: str = "txt2img") -> panel.Panel:
     return panel.build_panel(host, slots, tab, lambda name: f"script_{tab}_amdm_{name}")
+
+
+MAIN_CONTROLS = (
+    {"elem_id": hints.MAIN_CHECKPOINT_CONTROL, "label": "Stable Diffusion checkpoint"},
+    {"label": "Checkpoint", "elem_classes": ["model_selection"]},
+)
+"""How WebUIs make their list of checkpoints."""
 
 
 @pytest.fixture
@@ -164,6 +172,34 @@ def test_img2img_has_no_hires_pass(page: Page) -> None:
 
 
 # --- checkpoints and memory ---
+
+
+@pytest.mark.parametrize("made", MAIN_CONTROLS)
+def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page, made: dict[str, Any]) -> None:
+    alpha, beta, _ = TITLES
+    page.families, page.main = {alpha: Family("SD1"), beta: Family("SDXL")}, alpha
+    lost = gr.Dropdown([*TITLES])
+    with gr.Blocks() as demo:
+        built = build(page, slots=1)
+        hints.follow_main([built], lost, made)
+        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": "another", "label": "Checkpoint"})
+        before = len(demo.fns)
+        hints.follow_main([built], gr.Dropdown([*TITLES]), made)
+    assert len(demo.fns) == before + 1
+    given = {
+        (0, "enabled"): True,
+        (1, "enabled"): True,
+        (1, "checkpoint"): beta,
+        (1, "gamma"): 0.5,
+        (0, "compare"): False,
+    }
+    told = [given[slot, spec.name] for slot, spec in flat(1) if (slot, spec.name) in given]
+    line, marks = clicked(demo, "chose_main")(alpha, *told)
+    assert "is SDXL, but the main checkpoint" in line and "beta" in marks
+    assert (clicked(demo, "_say")(*told), clicked(demo, "opened")(True)) == (line, marks)
+    line, marks = clicked(demo, "chose_main")(beta, *told)
+    assert line == "" and "alpha" in marks
+    assert clicked(demo, "_say")(False, *told[1:]) == ""
 
 
 def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel) -> None:

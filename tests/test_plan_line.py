@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fake_host import FakeHost
 
 from lib_amdm.settings import CoModel, Settings, flat
 from lib_amdm.webui import plan_line
@@ -30,13 +31,13 @@ BETA, EMPTY = CoModel(checkpoint="beta"), CoModel()
     ],
 )
 def test_what_it_says(settings: Settings, said: str) -> None:
-    told = plan_line.say(settings)
+    told = plan_line.say(settings, FakeHost())
     assert told.startswith(said) if said else told == ""
 
 
 def test_it_reads_the_controls_and_is_silent_while_one_is_being_changed() -> None:
     values = [spec.shown(spec.default) for _, spec in flat(2)]
     values[0] = True
-    assert plan_line.of_controls(values) == "No co-model is run: choose a checkpoint."
+    assert plan_line.of_controls(values, FakeHost()) == "No co-model is run: choose a checkpoint."
     values[1] = "1x"
-    assert plan_line.of_controls(values) == ""
+    assert plan_line.of_controls(values, FakeHost()) == ""

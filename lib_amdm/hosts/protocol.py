@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..adapters.base import AdapterInfo
 from ..comodels.cache import InMemory
+from ..families import Family
 from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
 
@@ -58,6 +59,12 @@ class Lists(Protocol):
 
     def checkpoint_title(self, name: str) -> str | None:
         """The present title of the checkpoint that a name, hash or earlier title means."""
+
+    def checkpoint_family(self, name: str) -> Family | None:
+        """The family of the checkpoint that a name means, as far as its file tells it unloaded."""
+
+    def main_checkpoint(self) -> str:
+        """The name of the main checkpoint that the user has chosen for all pictures; "" where there is none."""
 
     def refresh_checkpoints(self) -> None: ...
 
@@ -109,6 +116,8 @@ class Callbacks(Protocol):
     ) -> None: ...
 
     def on_before_ui(self, callback: Callable) -> None: ...
+
+    def on_after_component(self, callback: Callable) -> None: ...
 
     def on_ui_settings(self, callback: Callable) -> None: ...
 

@@ -36,8 +36,10 @@ from ..settings import (
     only,
     specs,
 )
-from . import infotext, layout_mount, listed, plan_line, presets, region_preview
+from . import fitting, infotext, layout_mount, listed, listen, presets, region_preview, tooltips
+from .hints import Hints
 
+EXAMPLE_TOOLTIP = "Write an example into the layout: two phrases in boxes, and an action."
 EXAMPLE_REGION = "0 0 0.5 1"
 SIDES = ("width", "height")
 """The WebUI's sliders that a region's drawing follows."""
@@ -45,18 +47,20 @@ IMAGE_HEIGHT = 240
 LOOK, UNLOAD, FILL, UNDO = "\U0001f50d", "\u23cf\ufe0f", "\u2199\ufe0f", "\u21a9\ufe0f"
 COUNTS = (*range(9), 10, 12, 15, 20, 25, 30, 50)
 """Numbers of steps that can be chosen by mouse; any other can be typed."""
-RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
-"""Where javascript/run_line.js says what the last picture ran."""
 MEMORY = "After a picture its co-models stay in memory, as many as the settings allow."
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The controls of one tab, in the order of the API's plain list, and the infotext keys that set them."""
+    """The controls of one tab, in the order of the API's plain list, and the infotext keys that set them.
+
+    follow: is given the page's control of the main checkpoint, which is made after this panel.
+    """
 
     components: list[Any]
     infotext_fields: list[tuple[Any, str | Callable[[dict], Any]]]
     paste_field_names: list[str]
+    follow: Callable[[Any], None]
 
 
 def build_panel(
@@ -88,7 +92,7 @@ def build_panel(
     # the WebUI pairs the fields of two tabs by their order, so only what both tabs have can be sent between them
     both = [not (spec.hires_fix or isinstance(spec, PictureSpec)) and spec.shapes_picture for _, spec in keys]
     sent = [label for label, is_sent in zip(labels, both) if is_sent]
-    return Panel(components, pasted, sent)
+    return Panel(components, pasted, sent, builder.hints.follow)
 
 
 class Caption(str):
@@ -145,6 +149,7 @@ class _Builder:
         self.host, self.tabname, self.elem_id, self.slots, self.sides = host, tabname, elem_id, slots, sides
         self.start = replace(start, co_models=(*start.co_models, *(CoModel(),) * slots))
         self.controls: dict[tuple[int, str], Any] = {}
+        self.tooltips: dict[str, str] = {}
 
     def has_meaning(self, spec: Spec) -> bool:
         """False for a setting that this tab cannot use; its control is hidden, and nothing is pasted there."""
@@ -159,37 +164,39 @@ class _Builder:
         switch = only(SwitchSpec, specs(Settings))
         with self.host.input_accordion(self.value(0, switch), switch.label, self.elem_id(switch.name)) as enabled:
             self.controls[0, switch.name] = enabled
-            with gr.Tabs(elem_id=self.elem_id("co_models")):
+            self.tooltips[tooltips.of_fold(self.elem_id(switch.name))] = tooltips.PANEL
+            tabs = self.elem_id("co_models")
+            with gr.Tabs(elem_id=tabs):
                 for slot in range(1, self.slots + 1):
-                    with gr.Tab(f"Co-model {slot}", id=slot, elem_id=self.elem_id(f"co_model_{slot}")):
+                    tab = self.elem_id(f"co_model_{slot}")
+                    self.tooltips[tooltips.of_tab(tabs, slot, tab)] = tooltips.SLOT
+                    with gr.Tab(f"Co-model {slot}", id=slot, elem_id=tab):
                         self.slot(slot)
             with gr.Row():
                 self.add(0, _without((SwitchSpec,), _part(Part.FRONT, Settings)))
-            self.plan()
-            with gr.Accordion("Adapter of the main model", open=False, elem_id=self.elem_id("main_adapter")):
+            self.hints = Hints(self.host, self.slots, self.tabname, self.controls, self.start)
+            with self.fold("main_adapter", "Adapter of the main model"):
                 self.adapter(0, _part(Part.ADAPTER, AdapterSettings))
-            with gr.Accordion("Advanced", open=False, elem_id=self.elem_id("advanced")), gr.Row():
+            with self.fold("advanced", "Advanced"), gr.Row():
                 self.add(0, _part(Part.SELDOM, Settings))
-            with gr.Accordion("Examples", open=False, elem_id=self.elem_id("examples")):
+            with self.fold("examples", "Examples"):
                 self.presets()
-            with gr.Accordion("Memory", open=False, elem_id=self.elem_id("memory_fold")):
+            with self.fold("memory_fold", "Memory"):
                 self.memory()
+            gr.HTML(value=tooltips.place(self.tooltips), elem_classes=["amdm-unseen"])
 
-    def plan(self) -> None:
-        """Build a line that says before a picture what will be drawn, and the place of one that says what was."""
-        line = gr.HTML(value=plan_line.say(self.start))
-        gr.HTML(value=RAN_PLACE.format(tab=self.tabname))
-        keys = list(flat(self.slots))
-        names = ("enabled", "checkpoint", "gamma", "compare")
-        inputs = [self.controls[slot, spec.name] for slot, spec in keys if spec.name in names]
+    def fold(self, name: str, said: str, slot: int = 0) -> Any:
+        """Build a closed fold."""
+        elem_id = self.elem_id(f"{name}_{slot}" if slot else name)
+        self.tooltips[tooltips.of_fold(elem_id)] = tooltips.FOLDS[name]
+        return gr.Accordion(said, open=False, elem_id=elem_id)
 
-        def say(*values: Any) -> str:
-            given = iter(values)
-            told = [next(given) if spec.name in names else spec.shown(spec.default) for _, spec in keys]
-            return plan_line.of_controls(told)
-
-        for control in inputs:
-            control.change(fn=say, inputs=inputs, outputs=[line], queue=False, show_progress=False)
+    def tool_button(self, symbol: str, name: str, tooltip: str) -> Any:
+        """Build a button with a symbol, which is nobody's default."""
+        button = self.host.tool_button(symbol, self.elem_id(name), tooltip)
+        self.tooltips[f"#{self.elem_id(name)}"] = tooltip
+        self.transient(button)
+        return button
 
     def presets(self) -> None:
         """Build a list of examples, with buttons that fill the controls from one, and take it back."""
@@ -197,11 +204,10 @@ class _Builder:
             chosen = gr.Dropdown(
                 [preset.name for preset in presets.PRESETS], label="AMDM example", elem_id=self.elem_id("preset")
             )
-            fill = self.host.tool_button(FILL, self.elem_id("fill"), "Fill the controls from the example.")
-            undo = self.host.tool_button(UNDO, self.elem_id("undo"), "Take the example back.")
+            fill = self.tool_button(FILL, "fill", "Fill the controls from the example.")
+            undo = self.tool_button(UNDO, "undo", "Take the example back.")
         message, before = gr.HTML(value=""), gr.State(None)
-        for control in (chosen, fill, undo):
-            self.transient(control)
+        self.transient(chosen)
         keys = [(slot, spec) for slot, spec in flat(self.slots) if not isinstance(spec, PictureSpec)]
         controls = [self.controls[slot, spec.name] for slot, spec in keys]
         untouched = [gr.update() for _ in keys]
@@ -243,18 +249,19 @@ class _Builder:
                 self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
             with gr.Column(visible=with_layout) as of_layout:
                 self.add(slot, [layout])
-                example = gr.Button("Example layout", elem_id=self.elem_id(f"example_{slot}"))
+                example = gr.Button("Example layout", size="sm", elem_id=self.elem_id(f"example_{slot}"))
+                self.tooltips[f"#{self.elem_id(f'example_{slot}')}"] = EXAMPLE_TOOLTIP
                 mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
                 editor = gr.HTML(value=mount(self.value(slot, file)))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
 
-        # the editor says before a picture what the chosen file will not take; a name that is typed to find it loses
-        # changes while one is under way
+        # the editor says before a picture what the chosen file will not take
         def chose(name: str | None) -> list[Any]:
             return [mount(name), *(gr.update(visible=shown) for shown in self.inputs_of(name))]
 
-        for listen in (chosen.change, chosen.select):
-            listen(fn=chose, inputs=[chosen], outputs=[editor, of_image, of_layout], queue=False, show_progress=False)
+        told: dict[str, Any] = {"fn": chose, "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
+        chosen.change(**told, queue=False, show_progress=False)
+        listen.after_choice(chosen, **told)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 
@@ -273,12 +280,12 @@ class _Builder:
             self.add(slot, (only(SwitchSpec, specs(CoModel)), checkpoint))
             self.refresh_button(slot, checkpoint, f"refresh_{slot}")
         self.add(slot, _without((SwitchSpec, CheckpointSpec), _part(Part.FRONT, CoModel)))
-        with gr.Accordion(f"Adapter of co-model {slot}", open=False, elem_id=self.elem_id(f"adapter_of_{slot}")):
+        with self.fold("adapter_of", f"Adapter of co-model {slot}", slot):
             self.adapter(slot, _part(Part.ADAPTER, CoModel))
         self.choose_main_for_adapter(slot)
-        with gr.Accordion(f"Region of co-model {slot}", open=False, elem_id=self.elem_id(f"region_of_{slot}")):
+        with self.fold("region_of", f"Region of co-model {slot}", slot):
             self.region(slot, _part(Part.REGION, CoModel))
-        with gr.Accordion(f"More of co-model {slot}", open=False, elem_id=self.elem_id(f"more_{slot}")):
+        with self.fold("more", f"More of co-model {slot}", slot):
             self.add(slot, _part(Part.SELDOM, CoModel))
 
     def region(self, slot: int, wanted: list[Spec]) -> None:
@@ -294,8 +301,8 @@ class _Builder:
             inputs += [self.sides[side] for side in SIDES]
         boxes = self.controls[slot, only(BoxesSpec, wanted).name]
         # fast typing loses changes while one is under way, so the text is looked at again once it is left
-        for listen in (boxes.blur, *(control.change for control in inputs)):
-            listen(fn=region_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
+        for event in (boxes.blur, *(control.change for control in inputs)):
+            event(fn=region_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """Choose the main checkpoint once an adapter is: without any it runs nothing, and most are meant for that."""
@@ -313,14 +320,10 @@ class _Builder:
         """Build a line that says what is in memory when asked, and a button that takes it out."""
         with gr.Row(elem_id=self.elem_id("memory")):
             line = gr.HTML(value=MEMORY)  # no id of its own: some versions of gradio put it on two elements
-            look = self.host.tool_button(
-                LOOK, self.elem_id("look"), "Show which co-models are in memory, and their size."
-            )
-            unload = self.host.tool_button(UNLOAD, self.elem_id("unload"), "Take all co-models out of memory.")
+            look = self.tool_button(LOOK, "look", "Show which co-models are in memory, and their size.")
+            unload = self.tool_button(UNLOAD, "unload", "Take all co-models out of memory.")
         look.click(fn=self.loaded, inputs=[], outputs=[line])
         unload.click(fn=self.unload, inputs=[], outputs=[line])
-        self.transient(look)
-        self.transient(unload)
 
     def add(self, slot: int, wanted: Iterable[Spec]) -> None:
         """Build the controls of some settings of a slot, or of the main settings (slot 0)."""
@@ -345,7 +348,9 @@ class _Builder:
         match spec:
             case ListedSpec():
                 # a picture may name a file that is gone: it is shown as it is, and the run says what is wrong
-                return gr.Dropdown(choices=listed.choices(self.host, spec), allow_custom_value=True, **common)
+                marked = [fitting.CLASS] if isinstance(spec, CheckpointSpec) else []
+                choices = listed.choices(self.host, spec)
+                return gr.Dropdown(choices=choices, allow_custom_value=True, elem_classes=marked, **common)
             case PictureSpec():
                 # gradio drops a picture's transparency unless it is asked for
                 mode = "RGBA" if spec.transparent else "RGB"
@@ -374,6 +379,7 @@ class _Builder:
 
     def refresh_button(self, slot: int, spec: ListedSpec, name: str) -> None:
         """Build the button that reads a control's list again."""
+        self.tooltips[f"#{self.elem_id(name)}"] = "Read the list again."
         self.transient(
             self.host.refresh_button(
                 self.controls[slot, spec.name],

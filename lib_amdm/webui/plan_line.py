@@ -7,26 +7,34 @@ from html import escape
 from typing import Any
 
 from ..errors import SHORT, one_sentence
+from ..hosts.protocol import Lists
 from ..settings import NO_CHECKPOINT, CoModel, Settings, SettingsError
+from . import fitting
 
 
-def of_controls(values: Sequence[Any]) -> str:
+def of_controls(values: Sequence[Any], host: Lists, main: str | None = None) -> str:
     """Return the line for the controls' values, in the order of the API's plain list; a field that is just being
     changed may hold anything."""
     try:
-        return say(Settings.from_list(values))
+        return say(Settings.from_list(values), host, main)
     except SettingsError:
         return ""
 
 
-def say(settings: Settings) -> str:
-    """Return the line as HTML; empty where AMDM is off."""
+def say(settings: Settings, host: Lists, main: str | None = None) -> str:
+    """Return the line as HTML; empty where AMDM is off. main: the main checkpoint, None for the one that `host` has."""
     if not settings.enabled:
         return ""
+    main = host.main_checkpoint() if main is None else main
     idle = [
         f"Co-model {number} {reason}."
         for number, slot in enumerate(settings.co_models, 1)
         if (reason := _why_idle(number, slot))
+    ]
+    idle += [
+        fitting.told(number, slot.checkpoint, main, families)
+        for number, slot in settings.active
+        if (families := fitting.misfit(host, main, slot.checkpoint))
     ]
     if not settings.active:
         idle.insert(0, "No co-model is run: choose a checkpoint." if not settings.main_adapter.used else "")

@@ -97,7 +97,9 @@ SCHEDULERS = (
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
 TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
-OF_NEO = dict.fromkeys(("refiner's weights alone", "rectified flow", "epsilon scaling"), "only Forge Neo has it")
+OF_NEO = dict.fromkeys(
+    ("refiner's weights alone", "rectified flow", "epsilon scaling", "presets"), "only Forge Neo has it"
+)
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),

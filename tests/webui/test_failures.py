@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib_amdm.comodels.checkpoint_family import CheckpointFamilies
+
 from . import checkpoints
 from .probed import STEPS, Drawn, Failed, Probed, distance, settings, slot
 from .webui_server import WebUI
@@ -176,7 +178,8 @@ STRANGERS = (
 
 
 @pytest.mark.parametrize(("main", "co", "kind"), STRANGERS)
-def test_another_family(untouched: Untouched, main: str, co: str, kind: str) -> None:
+def test_another_family(untouched: Untouched, checkpoint_dir: Path, main: str, co: str, kind: str) -> None:
+    assert str(CheckpointFamilies().of(checkpoint_dir / f"{co}.safetensors")) == kind, "the lists would say otherwise"
     probed = untouched.probed
     # once where it is not loaded, and once where it may be from another main model
     for _ in range(2):

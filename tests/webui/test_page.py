@@ -22,7 +22,7 @@ from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
-from lib_amdm.webui import presets
+from lib_amdm.webui import presets, tooltips
 
 from .webui_server import WebUI
 
@@ -37,6 +37,8 @@ from selenium.webdriver.remote.webelement import WebElement
 PATIENCE = 60
 DRAWN = 300
 BETA = "beta.safetensors"
+MAIN_CHECKPOINT = ":is(#setting_sd_model_checkpoint, .model_selection:has(input[aria-label=Checkpoint]))"
+"""The WebUI's own list of checkpoints."""
 PLAIN = (
     "a cat\nNegative prompt: a dog\n"
     "Steps: 4, Sampler: Euler, Schedule type: Automatic, CFG scale: 3, Seed: 7, Size: 64x64"
@@ -101,14 +103,18 @@ class Page:
         box.send_keys(text, Keys.TAB)
 
     def choose(self, control: str, choice: str) -> None:
-        box = self.one(f"#{control} input")
+        self.choose_in(f"#{control}", choice)
+
+    def choose_in(self, dropdown: str, choice: str) -> None:
+        """Choose from a dropdown that has no id."""
+        box = self.one(f"{dropdown} input")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.click()
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(choice)
-        items = self.wait(lambda: self.all(f"#{control} ul.options li"), f"the choices of {control}")
+        items = self.wait(lambda: self.all(f"{dropdown} ul.options li"), f"the choices of {dropdown}")
         next(item for item in items if item.get_attribute("aria-label") == choice).click()
-        assert self.value(control) == choice
+        assert box.get_property("value") == choice
 
     def choices(self, control: str) -> list[str]:
         """What a dropdown offers."""
@@ -221,6 +227,50 @@ def test_controls_are_explained(page: Page) -> None:
     assert placeholder == explained("prompt")
 
 
+def test_all_that_is_pressed_is_explained(page: Page) -> None:
+    page.toggle("script_txt2img_amdm_enabled")
+    pressed = "button, [role=tab], .label-wrap"
+    own = f":is({pressed}):is([id*=amdm], [id*=amdm] > *, .tab-nav *):not([id*=amdm_image] *, [id*=amdm_mask] *)"
+
+    def unexplained() -> list[str]:
+        found = page.all(f"#script_txt2img_amdm_enabled {own}, #script_txt2img_amdm_enabled .amdm-layout button")
+        assert len(found) > 40 and sum("Co-model" in each.text for each in found) == 3
+        return [each.get_attribute("outerHTML")[:200] for each in found if not each.get_attribute("title")]
+
+    page.wait(lambda: not unexplained(), "the tooltips")
+
+
+TRANSLATIONS = {
+    "gamma": "mu",
+    "Co-model 2": "Beimodell 2",
+    "Advanced": "Weiteres",
+    "Adapter of co-model 1": "Adapter des ersten",
+    "Example layout": "Beispiel",
+    "Undo": "Rückgängig",
+    tooltips.SLOT: "Was mitläuft",
+    explained("gamma"): "Wie viel",
+}
+
+
+def test_captions_can_be_translated(browser: Any, server: WebUI, tmp_path: Path) -> None:
+    """A localization file is a table of plain strings, which the WebUI puts on its page as this variable."""
+    table = f"Object.defineProperty(window, 'localization', {{value: {json.dumps(TRANSLATIONS)}, writable: false}})"
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": table})
+    try:
+        page = Page(browser, server, tmp_path)
+        page.toggle("script_txt2img_amdm_enabled")
+        panel = page.one("#script_txt2img_amdm_enabled")
+
+        def left() -> set[str]:
+            said = panel.get_property("textContent")
+            titles = {each.get_attribute("title") for each in page.all("#script_txt2img_amdm_enabled [title]")}
+            return {there for there in TRANSLATIONS.values() if there not in said and there not in titles}
+
+        page.wait(lambda: not left(), "the translations")
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
 def test_a_users_defaults_are_kept_under_unique_names(page: Page) -> None:
     saved = json.loads((page.webui.data / "ui-config.json").read_text())
     own = {key: value for key, value in saved.items() if "amdm.py/txt2img" in key}
@@ -318,6 +368,86 @@ def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
     finally:
         late.unlink()
         page.webui.refresh_checkpoints()
+
+
+def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(page: Page, server: WebUI) -> None:
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: page.one("#script_txt2img_amdm_checkpoint_1").is_displayed(), "the controls")
+    panel = page.one("#script_txt2img_amdm_enabled")
+
+    def greyed() -> dict[str, str]:
+        """The choices that are grey, with the words behind them."""
+        page.one("#script_txt2img_amdm_checkpoint_1 input").click()
+        read = """return [...arguments].map(e => [e.getAttribute("aria-label"), getComputedStyle(e).opacity < 0.9,
+            getComputedStyle(e, "::after").content])"""
+        items = page.all("#script_txt2img_amdm_checkpoint_1 ul.options li")
+        found = page.driver.execute_script(read, *items)
+        page.shot("greyed")
+        page.driver.execute_script("arguments[0].blur()", page.one("#script_txt2img_amdm_checkpoint_1 input"))
+        return {name: words.strip('"') for name, is_grey, words in found if is_grey}
+
+    wanted = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), "· SDXL")
+    page.wait(lambda: wanted.items() <= greyed().items(), "the entries to be marked")
+    assert not {"None", "main", "alpha.safetensors", BETA} & greyed().keys()
+    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
+    told = 'Co-model 1: "xl-beta.safetensors" is SDXL, but the main checkpoint "alpha.safetensors" is SD1.'
+    page.wait(lambda: told in panel.text, "the line to say so")
+    page.shot("misfit")
+    page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
+    try:
+        page.wait(lambda: "but the main checkpoint" not in panel.text, "the line to follow the main checkpoint", DRAWN)
+        page.wait(lambda: "· SD1" in greyed().values(), "the marks to follow it")
+        assert not wanted.keys() & greyed().keys()
+    finally:
+        server.use_checkpoint("alpha")
+
+
+@pytest.mark.needs("presets")
+def test_the_line_and_the_list_follow_the_preset(page: Page, server: WebUI) -> None:
+    """A preset brings the main checkpoint that was chosen in it."""
+    titles = {"sd": "alpha.safetensors", "xl": "xl-alpha.safetensors"}
+    server.call("/sdapi/v1/options", {f"forge_checkpoint_{preset}": title for preset, title in titles.items()})
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
+    panel = page.one("#script_txt2img_amdm_enabled")
+    page.wait(lambda: "but the main checkpoint" in panel.text, "the line for what is loaded")
+    marks = "#script_txt2img_amdm_enabled .amdm-unseen style"
+
+    def marked() -> str:
+        return "".join(each.get_property("textContent") for each in page.all(marks))
+
+    try:
+        for preset, told, grey in (("xl", False, '"alpha.'), ("sd", True, '"xl-alpha.'), ("xl", False, '"alpha.')):
+            page.choose("forge_ui_preset", preset)
+            page.wait(
+                lambda told=told: ("but the main checkpoint" in panel.text) is told, f"the line for {preset}", DRAWN
+            )
+            page.wait(lambda grey=grey: grey in marked(), f"the list for {preset}")
+    finally:
+        page.choose("forge_ui_preset", "sd")
+        server.use_checkpoint("alpha")
+
+
+def test_compare_at_one_click(page: Page) -> None:
+    page.paste(PLAIN)
+    page.generate()
+    [without] = page.pictures()
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    page.click("#script_txt2img_amdm_compare input")
+    panel = page.one("#script_txt2img_amdm_enabled")
+    page.wait(lambda: "Compare: 3 pictures for each, and a grid." in panel.text, "what it costs")
+    page.generate()
+    page.shot("compared")
+    together, grid, main, co_model = page.pictures()
+    assert np.array_equal(main, without)
+    assert not np.array_equal(together, main) and not np.array_equal(co_model, main)
+    assert grid.shape[1] >= 3 * main.shape[1]
+    page.all("#txt2img_gallery .thumbnails button")[-1].click()
+    info = page.wait(
+        lambda: text if "Model: beta" in (text := page.one("#html_info_txt2img").text) else "", "its words"
+    )
+    assert "AMDM" not in info, "it can be drawn again without AMDM"
 
 
 def refusal(page: Page, said: str) -> str:

@@ -14,6 +14,7 @@ from modules.ui_components import InputAccordion, ToolButton
 from ...adapters.base import AdapterInfo
 from ...comodels.cache import InMemory
 from ...comodels.file_list import readable
+from ...families import Family
 from . import drawing
 from .backend import Backend
 from .checkpoint_list import find_checkpoint
@@ -57,6 +58,13 @@ class WebUIHost:
     def checkpoint_title(self, name: str) -> str | None:
         info = find_checkpoint(name)
         return readable(info.title) if info else None
+
+    def checkpoint_family(self, name: str) -> Family | None:
+        info = find_checkpoint(name)
+        return self.memory.families.of(info.filename) if info else None
+
+    def main_checkpoint(self) -> str:
+        return shared.opts.sd_model_checkpoint or ""
 
     def refresh_checkpoints(self) -> None:
         sd_models.list_models()
@@ -110,6 +118,9 @@ class WebUIHost:
 
     def on_before_ui(self, callback: Callable) -> None:
         _register("before_ui", callback)
+
+    def on_after_component(self, callback: Callable) -> None:
+        _register("after_component", callback)
 
     def on_ui_settings(self, callback: Callable) -> None:
         _register("ui_settings", callback)

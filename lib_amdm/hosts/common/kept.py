@@ -9,13 +9,14 @@ from modules import paths_internal, shared
 
 from ...comodels.adapter_use import Adapters
 from ...comodels.cache import InMemory, Pool, Recent
+from ...comodels.checkpoint_family import CheckpointFamilies
 from ...comodels.file_list import Folder, lists, model_folders
 
 LORA_FILES_KEPT = 4
 
 
 class Kept:
-    """Loaded co-models and adapters, encoded texts of the main model, and LoRA files."""
+    """Loaded co-models and adapters, encoded texts of the main model, LoRA files, and what checkpoints' files say."""
 
     def __init__(self, free: Callable[[], None]) -> None:
         """free: gives back the memory of models that nothing refers to any more."""
@@ -23,6 +24,7 @@ class Kept:
         self.pool = Pool()
         self.main_texts = Recent()
         self.lora_files = Recent(LORA_FILES_KEPT)
+        self.families = CheckpointFamilies()
         self.adapters = Adapters(*lists(lambda: _folders()[0], lambda: _folders()[1]))
 
     def listing(self) -> list[InMemory]:

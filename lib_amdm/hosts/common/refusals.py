@@ -33,7 +33,7 @@ def refuse_other_family(slot: int, info: Any, family: Family, main_info: Any, ma
 
     info, main_info: the host's entries for the files.
     """
-    if family.runs_alone or not family.fits(main_family):
+    if not family.goes_with(main_family):
         raise AmdmError(
             f'AMDM slot {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
             f"{main_family}; choose a checkpoint of the same kind."

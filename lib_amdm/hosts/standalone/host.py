@@ -26,6 +26,7 @@ from torch import Tensor
 from ...adapters.base import AdapterInfo
 from ...comodels.adapter_use import Adapters, AtWork, Place
 from ...comodels.cache import FileState, InMemory, Loaded, Pool
+from ...comodels.checkpoint_family import CheckpointFamilies
 from ...comodels.file_list import Folder, files_in, find_title, lists, readable
 from ...comodels.mixing import co_run, highest_shown, mixed
 from ...errors import AmdmError
@@ -148,6 +149,7 @@ class Standalone:
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
         own = [Folder(folder, own=True) for folder in adapter_folders]
+        self.families = CheckpointFamilies()
         self.adapters = Adapters(*lists(lambda: own, lambda: own))
         self._drawing = threading.RLock()
         self._files: dict[str, Path] = {}
@@ -169,6 +171,14 @@ class Standalone:
     def checkpoint_title(self, name: str) -> str | None:
         """The list's own entry for a name (`find_title`); never a path."""
         return find_title(name, self._files)
+
+    def checkpoint_family(self, name: str) -> Family | None:
+        title = self.checkpoint_title(name)
+        return self.families.of(self._files[title]) if title else None
+
+    def main_checkpoint(self) -> str:
+        """Each batch of pictures names its own."""
+        return ""
 
     def adapter_titles(self) -> list[str]:
         return self.adapters.files.titles()

@@ -1,0 +1,59 @@
+"""Which checkpoints cannot be run beside the main one, told on the page before a picture by what their files say."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ..families import Family
+from ..hosts.protocol import Lists
+from ..settings import CheckpointSpec, CoModel, only, specs
+
+CLASS = "amdm-checkpoints"
+"""Of the lists in which they are marked."""
+_PLAIN = re.compile(r"[\w \-.,()\[\]/]")
+
+
+def misfit(host: Lists, main: str, name: str) -> tuple[Family, Family] | None:
+    """Return the families of a checkpoint and of the main one where they do not go together.
+
+    main: the main checkpoint's name. None too where one of the two files does not say what it is, as for the words
+    that stand for no file.
+    """
+    if name in only(CheckpointSpec, specs(CoModel)).words:
+        return None
+    family, of_main = host.checkpoint_family(name), host.checkpoint_family(main)
+    return None if family is None or of_main is None or family.goes_with(of_main) else (family, of_main)
+
+
+def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
+    """Return a style sheet that greys these checkpoints in the lists where they do not go with the main one, and names
+    their family.
+
+    A mark in the entries' own text would be saved with a user's choice, and looked for as a file's name.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for title in titles:
+        families = misfit(host, main, title)
+        if families is not None:
+            found[str(families[0])].append(title)
+    rules = [_rule(family, of_it) for family, of_it in found.items()]
+    return f"<style>{''.join(rules)}</style>" if rules else ""
+
+
+def told(slot: int, name: str, main: str, families: tuple[Family, Family]) -> str:
+    """Return the sentence for a slot's checkpoint that does not go with the main one."""
+    family, of_main = families
+    return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}.'
+
+
+def _rule(family: str, titles: list[str]) -> str:
+    entries = f".{CLASS} li:is({','.join(f'[aria-label={_quoted(title)}]' for title in titles)})"
+    behind = f"content:{_quoted(f'· {family}')};margin-inline-start:.4em"
+    return f"{entries}{{opacity:.5}}{entries}::after{{{behind}}}"
+
+
+def _quoted(text: str) -> str:
+    """Return a string of a style sheet that can end neither itself nor the sheet."""
+    return '"' + "".join(c if _PLAIN.fullmatch(c) else f"\\{ord(c):x} " for c in text) + '"'

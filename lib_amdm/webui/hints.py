@@ -1,0 +1,100 @@
+"""The panel's words on what it will draw: a line below the controls, and marks in the lists of checkpoints.
+
+Both follow the controls and the main checkpoint, and are there before Generate is pressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import gradio as gr
+
+from ..hosts.protocol import Lists
+from ..settings import CheckpointSpec, Settings, flat
+from . import fitting, listen, plan_line
+
+MAIN_CHECKPOINT_CONTROL = "setting_sd_model_checkpoint"
+"""The id of a WebUI's own list of checkpoints."""
+RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
+"""Where javascript/run_line.js says what the last picture ran."""
+LINE = "amdm-line"
+"""The class of a line that takes no place while it is empty."""
+_TOLD = ("enabled", "checkpoint", "gamma", "compare")
+"""The settings that the line speaks of."""
+
+
+class Follower(Protocol):
+    """A panel that follows the main checkpoint."""
+
+    @property
+    def follow(self) -> Callable[[Any], None]: ...
+
+
+def follow_main(panels: Iterable[Follower], control: Any, made: Mapping[str, Any]) -> None:
+    """Let panels follow a control that the page has just made, if it is the main checkpoint's. made: its arguments."""
+    # Forge's has no id
+    of_forge = made.get("label") == "Checkpoint" and "model_selection" in made.get("elem_classes", ())
+    is_ours = of_forge or made.get("elem_id") == MAIN_CHECKPOINT_CONTROL
+    # Forge Neo makes one that is not on the page, too
+    if is_ours and isinstance(control, gr.Dropdown) and control.parent is not None:
+        for panel in panels:
+            panel.follow(control)
+
+
+class Hints:
+    """The line and the marks of one tab."""
+
+    def __init__(
+        self, host: Lists, slots: int, tabname: str, controls: Mapping[tuple[int, str], Any], start: Settings
+    ) -> None:
+        """Build them on the page that is being built. controls: under slot and name. start: what these show."""
+        self.host, self.keys = host, list(flat(slots))
+        self.line = gr.HTML(value=_shown(plan_line.say(start, self.host)), elem_classes=[LINE])
+        gr.HTML(value=RAN_PLACE.format(tab=tabname), elem_classes=[LINE])
+        self.marks = gr.HTML(value="", elem_classes=["amdm-unseen"])
+        self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _TOLD]
+        switch = self.inputs[0]
+
+        def opened(is_on: bool) -> Any:
+            return self._mark() if is_on else gr.update()
+
+        quiet: dict[str, Any] = {"queue": False, "show_progress": False}
+        # by itself, for with hundreds of files it takes seconds the first time
+        switch.change(fn=opened, inputs=[switch], outputs=[self.marks], **quiet)
+        for control in self.inputs:
+            control.change(fn=self._say, inputs=self.inputs, outputs=[self.line], **quiet)
+        for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
+            # the list may have been read again since
+            control.focus(fn=self._mark, inputs=[], outputs=[self.marks], **quiet)
+            listen.after_choice(control, fn=self._say, inputs=self.inputs, outputs=[self.line])
+
+    def follow(self, main: Any) -> None:
+        """Follow the page's control of the main checkpoint, too."""
+
+        def chose_main(name: str | None, is_on: bool, *values: Any) -> list[Any]:
+            if not is_on:
+                return [gr.update(), gr.update()]
+            return [self._say(is_on, *values, main=name or None), self._mark(name or None)]
+
+        main.change(
+            fn=chose_main,
+            inputs=[main, *self.inputs],
+            outputs=[self.line, self.marks],
+            queue=False,
+            show_progress=False,
+        )
+
+    def _say(self, *values: Any, main: str | None = None) -> str:
+        given = iter(values)
+        told = [next(given) if spec.name in _TOLD else spec.shown(spec.default) for _, spec in self.keys]
+        return _shown(plan_line.of_controls(told, self.host, main))
+
+    def _mark(self, main: str | None = None) -> str:
+        return fitting.marks(
+            self.host, self.host.main_checkpoint() if main is None else main, self.host.checkpoint_titles()
+        )
+
+
+def _shown(line: str) -> str:
+    return f'<p class="amdm-said">{line}</p>' if line else ""
