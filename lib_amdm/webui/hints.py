@@ -60,14 +60,15 @@ class Hints:
             return self._mark() if is_on else gr.update()
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": False}
+        say, mark = listen.quick(self._say), listen.quick(self._mark)
         # by itself, for with hundreds of files it takes seconds the first time
-        switch.change(fn=opened, inputs=[switch], outputs=[self.marks], **quiet)
+        switch.change(fn=listen.quick(opened), inputs=[switch], outputs=[self.marks], **quiet)
         for control in self.inputs:
-            control.change(fn=self._say, inputs=self.inputs, outputs=[self.line], **quiet)
+            control.change(fn=say, inputs=self.inputs, outputs=[self.line], **quiet)
         for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
             # the list may have been read again since
-            control.focus(fn=self._mark, inputs=[], outputs=[self.marks], **quiet)
-            listen.after_choice(control, fn=self._say, inputs=self.inputs, outputs=[self.line])
+            control.focus(fn=mark, inputs=[], outputs=[self.marks], **quiet)
+            listen.after_choice(control, fn=say, inputs=self.inputs, outputs=[self.line])
 
     def follow(self, main: Any) -> None:
         """Follow the page's control of the main checkpoint, too."""
@@ -78,7 +79,7 @@ class Hints:
             return [self._say(is_on, *values, main=name or None), self._mark(name or None)]
 
         main.change(
-            fn=chose_main,
+            fn=listen.quick(chose_main),
             inputs=[main, *self.inputs],
             outputs=[self.line, self.marks],
             queue=False,

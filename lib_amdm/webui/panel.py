@@ -232,8 +232,8 @@ class _Builder:
                 return ["There is nothing to take back.", None, *untouched]
             return ["", None, *(gr.update(value=value) for value in values)]
 
-        fill.click(fn=filled, inputs=[chosen, *controls], outputs=[message, before, *controls])
-        undo.click(fn=taken_back, inputs=[before], outputs=[message, before, *controls])
+        fill.click(fn=listen.quick(filled), inputs=[chosen, *controls], outputs=[message, before, *controls])
+        undo.click(fn=listen.quick(taken_back), inputs=[before], outputs=[message, before, *controls])
 
     def adapter(self, slot: int, wanted: list[Spec]) -> None:
         """Build an adapter's controls, with the place of its layout's editor."""
@@ -259,7 +259,7 @@ class _Builder:
         def chose(name: str | None) -> list[Any]:
             return [mount(name), *(gr.update(visible=shown) for shown in self.inputs_of(name))]
 
-        told: dict[str, Any] = {"fn": chose, "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
+        told: dict[str, Any] = {"fn": listen.quick(chose), "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
         chosen.change(**told, queue=False, show_progress=False)
         listen.after_choice(chosen, **told)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
@@ -300,9 +300,10 @@ class _Builder:
         if len(self.sides) == len(SIDES):
             inputs += [self.sides[side] for side in SIDES]
         boxes = self.controls[slot, only(BoxesSpec, wanted).name]
+        draw = listen.quick(region_preview.region_preview)
         # fast typing loses changes while one is under way, so the text is looked at again once it is left
         for event in (boxes.blur, *(control.change for control in inputs)):
-            event(fn=region_preview.region_preview, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
+            event(fn=draw, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """Choose the main checkpoint once an adapter is: without any it runs nothing, and most are meant for that."""
@@ -314,7 +315,13 @@ class _Builder:
         adapter, checkpoint = (
             self.controls[slot, only(kind, specs(CoModel)).name] for kind in (AdapterSpec, CheckpointSpec)
         )
-        adapter.select(fn=choose, inputs=[adapter, checkpoint], outputs=[checkpoint], queue=False, show_progress=False)
+        adapter.select(
+            fn=listen.quick(choose),
+            inputs=[adapter, checkpoint],
+            outputs=[checkpoint],
+            queue=False,
+            show_progress=False,
+        )
 
     def memory(self) -> None:
         """Build a line that says what is in memory when asked, and a button that takes it out."""
@@ -322,8 +329,8 @@ class _Builder:
             line = gr.HTML(value=MEMORY)  # no id of its own: some versions of gradio put it on two elements
             look = self.tool_button(LOOK, "look", "Show which co-models are in memory, and their size.")
             unload = self.tool_button(UNLOAD, "unload", "Take all co-models out of memory.")
-        look.click(fn=self.loaded, inputs=[], outputs=[line])
-        unload.click(fn=self.unload, inputs=[], outputs=[line])
+        look.click(fn=listen.quick(self.loaded), inputs=[], outputs=[line])
+        unload.click(fn=listen.quick(self.unload), inputs=[], outputs=[line])
 
     def add(self, slot: int, wanted: Iterable[Spec]) -> None:
         """Build the controls of some settings of a slot, or of the main settings (slot 0)."""
