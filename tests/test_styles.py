@@ -13,6 +13,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
 from lib_amdm.errors import AmdmError
+from lib_amdm.hosts.standalone.checkpoint_file import CheckpointFile
 from lib_amdm.hosts.standalone.host import Standalone
 from lib_amdm.shapes.benchmark import styles
 from lib_amdm.shapes.benchmark.judge import Judge
@@ -20,11 +21,11 @@ from lib_amdm.shapes.benchmark.measuring import Bench, row_of, scene_of
 from lib_amdm.shapes.benchmark.methods import Studio
 from lib_amdm.shapes.benchmark.style_judge import StyleJudge, styled_scenes
 from lib_amdm.shapes.benchmark.style_methods import CONTENT, STYLE, STYLE_METHODS, handed
-from lib_amdm.shapes.bundled import CLIP_FOLDER, STYLE_JUDGE
-from lib_amdm.shapes.training import networks
+from lib_amdm.shapes.bundled import CLIP_FOLDER, STYLE_JUDGE, WEIGHTS
+from lib_amdm.shapes.training import networks, train
 from lib_amdm.shapes.training.ldm_format import write_checkpoint
 from lib_amdm.shapes.world.captions import caption
-from lib_amdm.shapes.world.data import pictures_of
+from lib_amdm.shapes.world.data import STOCK_SEED, pictures_of, stock_scenes
 from lib_amdm.shapes.world.scenes import CELL, HOLE, SHAPES, STYLES, Scene, Thing, draw
 
 judged = pytest.mark.skipif(not STYLE_JUDGE.is_file(), reason="the judge of styles is not there")
@@ -80,6 +81,25 @@ def test_the_judge_is_right_on_fresh_drawings_and_the_bundled_one_sees_no_style(
     assert STYLE_JUDGE.stat().st_size < 400_000
     scenes = [scene.in_style("filled") for scene in SCENES]
     assert Judge.load()(pictures_of(scenes, np.random.default_rng(2))) == scenes
+
+
+def test_a_training_learns_from_pierced_drawings_and_leaves_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (("UNET_BATCH", 2), ("STYLED_STEPS", 2), ("STYLED_STOCK", 4)):
+        monkeypatch.setattr(train, name, value)
+    train.PARTS[STYLE](tmp_path)
+    places = ((tmp_path / "styled", STYLE), (WEIGHTS, CONTENT))
+    file, bundled = (CheckpointFile(folder / f"{name}.safetensors", name) for folder, name in places)
+    for part in ("text_encoder", "unet"):
+        own, theirs = (getattr(each, part)(torch.float32).state_dict() for each in (file, bundled))
+        assert all(torch.equal(own[key], theirs[key]) for key in own) == (part == "text_encoder")
+    vae, _ = bundled.autoencoder(torch.float32)
+    learned = torch.load(tmp_path / "latents-pierced.pt", weights_only=True)
+    scenes = stock_scenes("pierced")[:4]
+    drawn = pictures_of(scenes, np.random.default_rng(STOCK_SEED + 1))
+    with torch.no_grad():
+        torch.testing.assert_close(learned.float(), vae.encode(drawn).latent_dist.mean, rtol=1e-2, atol=1e-2)
 
 
 # the rows

@@ -34,7 +34,8 @@ SCALES = (2.5, 5.0, 7.5)
 WANTED = "pierced"
 QUANTITIES = ("right", "style", "between", "both")
 AGAINST = "amdm"
-SHEET = "styles.png"
+SHEET, COLUMNS, DPI = "styles.png", 5, 64
+ON_SHEET = ("content", "style", "amdm", "average-20", "merge", "refiner")
 
 
 def counts(wanted: Sequence[Scene], seen: Sequence[Scene]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -91,11 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     judge = StyleJudge.load()
     bench = Bench.of((chosen.weights, WEIGHTS), judge, judge_file=STYLE_JUDGE, **fields)
     if chosen.plots:
-        from .plots import DPI, sheet
+        from .plots import sheet
 
-        sheet(bench, columns=6, methods=[STYLE_METHODS[name] for name in chosen.methods]).savefig(
-            chosen.docs / SHEET, dpi=DPI
-        )
+        figure = sheet(bench, COLUMNS, [STYLE_METHODS[name] for name in ON_SHEET])
+        figure.savefig(chosen.docs / SHEET, dpi=DPI)
         return 0
     said = judged_well(judge)
     print(said)
