@@ -27,6 +27,7 @@ from lib_amdm.shapes.benchmark import reference_rule as released
 from lib_amdm.shapes.benchmark.judge import Judge
 from lib_amdm.shapes.benchmark.measuring import Bench, row_of, scene_of
 from lib_amdm.shapes.benchmark.methods import METHODS, Method, Sampled, Studio, mixing
+from lib_amdm.shapes.benchmark.projected import Projected
 from lib_amdm.shapes.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
 from lib_amdm.shapes.training import networks
 from lib_amdm.shapes.training.ldm_format import write_checkpoint
@@ -256,6 +257,20 @@ def test_the_picked_prediction_is_at_each_place_one_models_own_and_the_stronger_
     # a model that is told nothing has no guidance, and so no say
     assert torch.equal(methods.Picked([none_a, b], [none_a, none_b])(x, sigma), other)
     assert torch.equal(methods.Picked([a, none_b], [none_a, none_b])(x, sigma), own)
+
+
+def test_projected_guidance_is_across_the_prediction_and_nothing_else_changes(studio: Studio) -> None:
+    x, sigma, (a, _), (none_a, _) = told_alone(studio)
+    base, own = none_a(x, sigma), a(x, sigma)
+    told = base + (own - base) / studio.cfg_scale
+    guidance = Projected(a, none_a)(x, sigma) - base
+    close((guidance * told).sum((1, 2, 3)), torch.zeros(3))
+    # what was left out is a multiple of the prediction in each picture
+    left = ((own - base - guidance) / told).flatten(1)
+    close(left, left[:, :1].expand_as(left))
+    named = replace(studio, projected=("shapes",))
+    assert isinstance(named.denoiser("shapes", SCENES), Projected)
+    assert not isinstance(named.denoiser("colours", SCENES), Projected)
 
 
 def test_lerp_is_slerp_where_one_model_counts_alone(studio: Studio) -> None:

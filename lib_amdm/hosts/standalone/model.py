@@ -187,6 +187,8 @@ class _Group:
         self.uncond = torch.stack([image.negative for image in images])
         rows = iter(range(len(self.cond)))
         self.parts = [[(next(rows), weight) for weight in image.weights] for image in images]
+        # every prompt is the negative prompt itself: there is nothing to guide with
+        self.is_unguided = self.cond.shape == self.uncond.shape and torch.equal(self.cond, self.uncond)
 
 
 def _lengthened(text: Tensor, length: int) -> Tensor:
@@ -228,7 +230,15 @@ class Denoiser(nn.Module):
                         self.adapter.announce([of[image] for image in images], prompts, progress)
 
                 of_group = (group.parts, group.cond, group.uncond, self.cfg_scale)
-                guidance = guided(self._predict, taken(x, of), taken(sigma, of), *of_group, announce=announce)
+                guidance = guided(
+                    self._predict,
+                    taken(x, of),
+                    taken(sigma, of),
+                    *of_group,
+                    # an adapter works on the prompts' rows alone, which makes them others than the negative ones
+                    skip_uncond=group.is_unguided and not self.adapter,
+                    announce=announce,
+                )
                 for image, row in zip(of, guidance):
                     denoised[image] = row
         return torch.stack(denoised)

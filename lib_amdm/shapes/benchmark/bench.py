@@ -27,6 +27,7 @@ from .adapter_methods import ADAPTER_METHODS
 from .judge import Judge
 from .measuring import Bench, Measured, machine
 from .methods import FLOW_METHODS, METHODS
+from .projected_methods import PROJECTED_METHODS
 from .scores import QUANTITIES, compared, counts
 from .sweep import GRIDS, markdown, sweep, tables
 
@@ -35,8 +36,9 @@ DOCS = Path("docs")
 PICTURES, SWEEP_PICTURES, FAST_PICTURES = 500, 48, 48
 JUDGE_BAR = 0.99
 
-ROWS = {**METHODS, **ADAPTER_METHODS, **FLOW_METHODS}
-"""All rows by their names on the command line; the last ones are not in the table."""
+UNLISTED = {**PROJECTED_METHODS, **FLOW_METHODS}
+"""Rows that are not in the table, by their names on the command line."""
+ROWS = {**METHODS, **ADAPTER_METHODS, **UNLISTED}
 SINGLE = ("shapes", "colours")
 TWO_MODELS = [name for name in METHODS if name not in ("backgrounds", "all", "amdm-three", "average-three")]
 FAST_METHODS = ("shapes", "colours", "amdm")
@@ -236,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif chosen.methods:
         measure_all(bench, chosen.methods)
     else:
-        names = [name for name in ROWS if name not in FLOW_METHODS]
+        names = [name for name in ROWS if name not in UNLISTED]
         write_table(bench, measure_all(bench, names), accuracy, chosen.out)
     return 0
 
@@ -246,9 +248,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m lib_amdm.shapes.benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--methods", type=_names(ROWS), help=f"of {', '.join(ROWS)}")
+    what.add_argument("--methods", type=names_of(ROWS), help=f"of {', '.join(ROWS)}")
     what.add_argument(
-        "--sweep", type=_names(GRIDS), nargs="?", const=list(GRIDS), help=f"all, or of {', '.join(GRIDS)}"
+        "--sweep", type=names_of(GRIDS), nargs="?", const=list(GRIDS), help=f"all, or of {', '.join(GRIDS)}"
     )
     what.add_argument("--fast", action="store_true")
     what.add_argument("--plots", action="store_true")
@@ -266,7 +268,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _names(known: dict[str, Any]) -> Any:
+def names_of(known: dict[str, Any]) -> Any:
     """Make argparse's type for comma-separated names."""
 
     def names(given: str) -> list[str]:

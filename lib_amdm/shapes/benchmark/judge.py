@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ..world.data import drawings
 from ..world.scenes import BACKGROUNDS, CELL, COLOURS, SHAPES, Scene, Thing
 
 _COLOUR_NAMES = tuple(COLOURS)
+Kind = TypeVar("Kind", bound="Judge")
 
 
 class Judge(nn.Module):
@@ -39,15 +41,14 @@ class Judge(nn.Module):
         self.background = nn.Linear(96, len(BACKGROUNDS))
 
     @classmethod
-    def load(cls, file: Path = JUDGE) -> Judge:
+    def load(cls) -> Judge:
         """Load the trained judge; AmdmError where its file is missing."""
-        if not file.is_file():
-            raise AmdmError(
-                f"{file} is missing; run `python -m lib_amdm.shapes.training judge`, or get the file again."
-            )
-        judge = cls()
-        judge.load_state_dict({key: value.float() for key, value in load_file(file).items()})
-        return judge.eval().requires_grad_(False)
+        return trained(cls(), JUDGE, "judge")
+
+    def thoughts(self, pictures: Tensor) -> Tensor:
+        """Turn pictures (batch, 3, 128, 128) from -1 to 1 into what the heads read of each cell, (batch, 4, 96)."""
+        cells = F.unfold(pictures, CELL, stride=CELL).transpose(1, 2).reshape(-1, 3, CELL, CELL)
+        return self.think(self.look(cells)).unflatten(0, (-1, 4))
 
     def logits(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Turn pictures (batch, 3, 128, 128) from -1 to 1 into logits.
@@ -55,8 +56,7 @@ class Judge(nn.Module):
         These are of each cell's shape (the last: empty) and colour, both (batch, 4, kinds), and of the background,
         (batch, kinds).
         """
-        cells = F.unfold(pictures, CELL, stride=CELL).transpose(1, 2).reshape(-1, 3, CELL, CELL)
-        thoughts = self.think(self.look(cells)).unflatten(0, (-1, 4))
+        thoughts = self.thoughts(pictures)
         return self.shape(thoughts), self.colour(thoughts), self.background(thoughts).mean(1)
 
     @torch.no_grad()
@@ -86,6 +86,14 @@ class Judge(nn.Module):
             "colour": right["colour"] / things,
             "background": right["background"] / count,
         }
+
+
+def trained(judge: Kind, file: Path, part: str) -> Kind:
+    """Read a judge's weights; AmdmError where there are none names the part whose training makes them."""
+    if not file.is_file():
+        raise AmdmError(f"{file} is missing; run `python -m lib_amdm.shapes.training {part}`, or get the file again.")
+    judge.load_state_dict({key: value.float() for key, value in load_file(file).items()})
+    return judge.eval().requires_grad_(False)
 
 
 def _thing(shape: int, colour: int) -> Thing | None:

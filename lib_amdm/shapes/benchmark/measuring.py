@@ -42,7 +42,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """Scenes and seeds that are the same for every method. folder: where what was seen is kept; None: nowhere."""
+    """Scenes and seeds that are the same for every method.
+
+    folder: where what was seen is kept; None: nowhere. judge_file: the judge's weights.
+    """
 
     studio: Studio
     judge: Judge
@@ -50,13 +53,14 @@ class Bench:
     seed: int = 1
     batch: int = 50
     folder: Path | None = None
+    judge_file: Path = JUDGE
 
     @classmethod
-    def of(cls, weights: Path, **further: Any) -> Bench:
-        """Make a benchmark of the checkpoints in a folder; `further`: fields of this class or of Studio."""
-        own = {name: further.pop(name) for name in ("seed", "batch", "folder") if name in further}
+    def of(cls, weights: Path | Sequence[Path], judge: Judge | None = None, **further: Any) -> Bench:
+        """Make a benchmark of the checkpoints in a folder or some; `further`: fields of this class or of Studio."""
+        own = {name: further.pop(name) for name in ("seed", "batch", "folder", "judge_file") if name in further}
         pictures = further.pop("pictures")
-        return cls(Studio(Standalone(weights), **further), Judge.load(), pictures, **own)
+        return cls(Studio(Standalone(weights), **further), judge or Judge.load(), pictures, **own)
 
     def scenes(self) -> list[Scene]:
         return drawn_scenes(self.pictures, np.random.default_rng(self.seed))
@@ -98,8 +102,8 @@ class Bench:
             "cfg_scale": studio.cfg_scale,
             "sampler": studio.sampler,
             "scale": studio.scale,
-            "weights": digest(studio.host.folders[0]),
-            "judge": digest(JUDGE.parent),
+            "weights": " ".join(digest(folder) for folder in studio.host.folders),
+            "judge": digest(self.judge_file.parent),
         }
 
     def _kept(self, name: str, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -150,8 +154,13 @@ def machine() -> str:
 
 
 def row_of(scene: Scene) -> list[str]:
-    """Write a scene: "red circle" or nothing for each cell, then the background."""
-    return [*(f"{thing.colour} {thing.shape}" if thing else "" for thing in scene.cells), scene.background]
+    """Write a scene: "red circle", "pierced red circle" or nothing for each cell, then the background."""
+    return [*(_words(thing) if thing else "" for thing in scene.cells), scene.background]
+
+
+def _words(thing: Thing) -> str:
+    plain = f"{thing.colour} {thing.shape}"
+    return plain if thing.style == "filled" else f"{thing.style} {plain}"
 
 
 def scene_of(row: Sequence[str]) -> Scene:

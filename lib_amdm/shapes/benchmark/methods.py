@@ -25,10 +25,11 @@ from ...hosts.standalone.host import Denoiser, Standalone, StandaloneModel
 from ...hosts.standalone.sampling import ImageNoise, find_sampler, noise_levels, sample
 from ...sampling import private_seeds
 from ...settings import AUTO, CoModel, Settings
-from ..bundled import DIALECT_OF, FLOW_OF
+from ..bundled import DIALECT_OF, FLOW_OF, MADE_OF
 from ..training.networks import LATENT
 from ..world.captions import caption
 from ..world.scenes import Scene
+from .projected import Projected
 from .reference_rule import sample_released
 
 MAIN = "shapes"
@@ -75,13 +76,19 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Studio:
-    """The host, and how all the methods sample on it. scale: a picture's side in that of the bundled checkpoints'."""
+    """The host, and how all the methods sample on it.
+
+    scale: a picture's side in that of the bundled checkpoints'. untold: the checkpoints whose prompt is empty.
+    projected: those whose guidance is.
+    """
 
     host: Standalone
     steps: int = 20
     cfg_scale: float = 5.0
     sampler: str = "euler"
     scale: int = 1
+    untold: tuple[str, ...] = ()
+    projected: tuple[str, ...] = ()
 
     @property
     def latent(self) -> tuple[int, int, int]:
@@ -91,9 +98,12 @@ class Studio:
     def model(self, name: str) -> StandaloneModel:
         return cast(StandaloneModel, self.host.load(name).model)
 
-    def denoiser(self, name: str, scenes: Sequence[Scene]) -> Denoiser:
+    def denoiser(self, name: str, scenes: Sequence[Scene]) -> Denoiser | Projected:
         """Return the checkpoint as a denoiser of the scenes, in its own dialect."""
-        return self.prompted(self.model(name), captions(name, scenes))
+        model = self.model(name)
+        prompts = [""] * len(scenes) if name in self.untold else captions(name, scenes)
+        denoiser = self.prompted(model, prompts)
+        return Projected(denoiser, unguided(model, len(scenes))) if name in self.projected else denoiser
 
     def prompted(self, model: StandaloneModel, prompts: Sequence[str], adapter: AtWork | None = None) -> Denoiser:
         return model.denoiser(prompts, [""] * len(prompts), self.cfg_scale, adapter=adapter)
@@ -119,7 +129,7 @@ class Studio:
 
 def captions(name: str, scenes: Sequence[Scene]) -> list[str]:
     """Describe the scenes in the dialect that a checkpoint was taught."""
-    return [caption(scene, DIALECT_OF[FLOW_OF.get(name, name)]) for scene in scenes]
+    return [caption(scene, DIALECT_OF[MADE_OF.get(name, name)]) for scene in scenes]
 
 
 def alone(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], name: str) -> Sampled:
@@ -132,10 +142,15 @@ def _sum(parts: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.add, parts)
 
 
+def unguided(model: StandaloneModel, pictures: int) -> Denoiser:
+    """Return the model's prediction without a prompt, as a denoiser."""
+    return model.denoiser([""] * pictures, [""] * pictures, 1.0)
+
+
 class Averaged(nn.Module):
     """The weighted mean of several guided predictions of one latent, as a denoiser."""
 
-    def __init__(self, denoisers: Sequence[Denoiser], weights: Sequence[float]) -> None:
+    def __init__(self, denoisers: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         self.denoisers, self.weights = nn.ModuleList(denoisers), list(weights)
 
@@ -169,7 +184,7 @@ def average(
 class Summed(nn.Module):
     """The first model's guided prediction and the whole guidance of the others: u_0 + sum of w_i (c_i - u_i)."""
 
-    def __init__(self, denoisers: Sequence[Denoiser], unguided: Sequence[Denoiser]) -> None:
+    def __init__(self, denoisers: Sequence[nn.Module], unguided: Sequence[nn.Module]) -> None:
         super().__init__()
         self.denoisers, self.unguided = nn.ModuleList(denoisers), nn.ModuleList(unguided)
 
@@ -203,8 +218,8 @@ def guidance(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], kind
     A model's prediction without a prompt costs one evaluation more, which is not counted.
     """
     denoisers = [studio.denoiser(name, scenes) for name in PAIR]
-    unguided = [denoiser.model.denoiser([""] * len(scenes), [""] * len(scenes), 1.0) for denoiser in denoisers]
-    latents = studio.sample(studio.func, kind(denoisers, unguided), seeds)
+    plain = [unguided(denoiser.model, len(scenes)) for denoiser in denoisers]
+    latents = studio.sample(studio.func, kind(denoisers, plain), seeds)
     return Sampled(latents, denoisers[0].evaluations, denoisers[1].evaluations)
 
 
@@ -294,6 +309,15 @@ def released(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], **ru
 
 
 Draw = Callable[[Studio, Sequence[Scene], Sequence[int]], Sampled]
+
+
+def on(draw: Draw, **fields: Any) -> Draw:
+    """Draw on a studio with other values of these fields."""
+
+    def drawn(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int]) -> Sampled:
+        return draw(replace(studio, **fields), scenes, seeds)
+
+    return drawn
 
 
 @dataclass(frozen=True)

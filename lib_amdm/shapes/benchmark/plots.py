@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ...errors import AmdmError
 from ..world.captions import caption
 from ..world.scenes import Scene
 from .measuring import Bench
-from .methods import METHODS
+from .methods import METHODS, Method
 
 SHEET, BARS, HEATMAPS = "shapes_pictures.png", "shapes_benchmark.png", "shapes_sweep.png"
 ON_SHEET = ("shapes", "colours", "average", "merge", "and-shapes", "released", "amdm", "amdm-three", "all")
@@ -38,19 +39,20 @@ def _read(file: Path, how: str) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def sheet(bench: Bench, columns: int = COLUMNS) -> Figure:
+def sheet(bench: Bench, columns: int = COLUMNS, methods: Sequence[Method] | None = None) -> Figure:
     """Draw a sheet: rows are methods, columns the benchmark's first scenes; a column has one seed."""
+    methods = methods or [METHODS[name] for name in ON_SHEET]
     scenes, seeds = bench.scenes()[:columns], bench.seeds()[:columns]
-    figure = Figure(figsize=(1.2 + 1.3 * columns, 1.0 + 1.3 * len(ON_SHEET)), layout="constrained")
-    axes = figure.subplots(len(ON_SHEET), len(scenes), squeeze=False)
-    for row, name in zip(axes, ON_SHEET):
-        drawn = bench.studio.pictures(METHODS[name].draw(bench.studio, scenes, seeds).latents)
+    figure = Figure(figsize=(1.2 + 1.3 * columns, 1.0 + 1.3 * len(methods)), layout="constrained")
+    axes = figure.subplots(len(methods), len(scenes), squeeze=False)
+    for row, method in zip(axes, methods):
+        drawn = bench.studio.pictures(method.draw(bench.studio, scenes, seeds).latents)
         for cell, picture in zip(row, drawn):
             cell.imshow((picture.permute(1, 2, 0).numpy() + 1) / 2)
             cell.set(xticks=[], yticks=[])
             for edge in cell.spines.values():
                 edge.set_visible(False)
-        row[0].set_ylabel(plain(METHODS[name].label), rotation=0, ha="right", va="center", fontsize=9)
+        row[0].set_ylabel(plain(method.label), rotation=0, ha="right", va="center", fontsize=9)
     for cell, scene in zip(axes[0], scenes):
         cell.set_title(_lines(scene), fontsize=7)
     return figure

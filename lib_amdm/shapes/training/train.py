@@ -2,8 +2,9 @@
 
 The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
 time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and
-colours-flow make flow models of the bundled ones. The adapters layout and image (after its encoder) are for the
-bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
+colours-flow make flow models of the bundled ones, and all-pierced a model of another style, which style-judge tells
+apart. The adapters layout and image (after its encoder) are for the bundled shapes. Each command goes on where it was
+stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ...hosts.standalone.checkpoint_file import CheckpointFile
-from ..benchmark.judge import Judge, blemished
-from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, JUDGE, WEIGHTS
+from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, STYLED_OF, WEIGHTS
 from ..world import data
 from ..world.captions import DIALECTS, caption
 from . import networks
@@ -31,17 +30,18 @@ from .caption_probe import CaptionProbe, wanted_of
 from .ldm_format import write_checkpoint
 from .loop import note, train
 from .train_adapters import train_encoder, train_image, train_layout
+from .train_judges import train_judge, train_style_judge
 
 FOLDER = Path("shapes-training")
 VAE_STEPS, VAE_BATCH = 2600, 8
 TEXT_STEPS, TEXT_BATCH = 1000, 128
-JUDGE_STEPS, JUDGE_BATCH = 1500, 48
 UNET_STEPS = {"shapes": 5000, "colours": 5000, "backgrounds": 5000, "full": 4000}
 UNET_BATCH = 32
 LARGER_STEPS, LARGER_BATCH, LARGER_STOCK, LARGER_SCALE = 600, 16, 6000, 2
 LARGER = ("shapes", "colours")
 """The checkpoints that are also made for pictures of 256x256."""
 FLOW_STEPS = 600
+STYLED_STEPS, STYLED_STOCK = 500, 4000
 WITHOUT_TEXT = 0.1
 """Share of the pictures that are learned without their caption, for guidance."""
 TIMESTEPS = 1000
@@ -142,6 +142,16 @@ def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
     note(part, record, folder / "flow")
 
 
+def train_styled(folder: Path, part: str, name: str, style: str, dialect: str) -> None:
+    """Train a bundled UNet on to draw in another style; the checkpoint stays in `folder`."""
+    unet, vae, text_encoder, scale = _networks(name)
+    latents = data.stock_latents(vae, folder / f"latents-{style}.pt", STYLED_STOCK, style=style).float() * scale
+    loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH)
+    averaged, record = train(part, unet, loss_of, STYLED_STEPS, 1e-3, folder, average=0.99, seed=40)
+    _write(folder / "styled", part, averaged, vae, text_encoder, scale)
+    note(part, record, folder / "styled")
+
+
 def _networks(name: str) -> tuple[networks.UNet2DConditionModel, networks.AutoencoderKL, networks.CLIPTextModel, float]:
     """Load a bundled checkpoint, whose UNet is to be trained on, and the scale of its latents."""
     bundled = _bundled(name)
@@ -230,36 +240,18 @@ def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextMode
     return vae.eval(), text_encoder.eval(), None
 
 
-def train_judge(folder: Path) -> None:
-    """Train the judge on drawings, some of them blemished."""
-    torch.manual_seed(3)
-
-    def loss_of(rng: np.random.Generator, part: float) -> Tensor:
-        scenes, pictures = data.drawings(JUDGE_BATCH, rng)
-        wanted = torch.tensor([wanted_of(scene, "full") for scene in scenes])
-        shapes, colours, grounds = judge.logits(blemished(pictures))
-        shape_is, colour_is, ground_is = wanted[:, :4].flatten(), wanted[:, 4:8].flatten(), wanted[:, 8]
-        there = colour_is < colours.shape[-1]
-        return (
-            F.cross_entropy(shapes.flatten(0, 1), shape_is)
-            + F.cross_entropy(colours.flatten(0, 1)[there], colour_is[there])
-            + F.cross_entropy(grounds, ground_is)
-        )
-
-    judge = Judge()
-    averaged, record = train("judge", judge, loss_of, JUDGE_STEPS, 2e-3, folder, average=0.995)
-    save_file({key: value.half() for key, value in averaged.state_dict().items()}, JUDGE)
-    print(f"right on fresh drawings: {Judge.load().accuracy()}")
-    note("judge", record, WEIGHTS)
-
-
 PARTS: dict[str, Callable[[Path], object]] = {
     "vae": train_vae,
     "text": train_text,
     "judge": train_judge,
+    "style-judge": train_style_judge,
     **{name: partial(train_unet, name=name, dialect=dialect) for name, dialect in DIALECT_OF.items()},
     **{f"{name}-larger": partial(train_larger, name=name, dialect=DIALECT_OF[name]) for name in LARGER},
     **{part: partial(train_flow, part=part, name=name, dialect=DIALECT_OF[name]) for part, name in FLOW_OF.items()},
+    **{
+        part: partial(train_styled, part=part, name=name, style=part.rpartition("-")[2], dialect=DIALECT_OF[name])
+        for part, name in STYLED_OF.items()
+    },
     "layout": train_layout,
     "encoder": train_encoder,
     "image": train_image,

@@ -31,8 +31,8 @@ def pictures_of(scenes: list[Scene], rng: np.random.Generator, scale: int = 1) -
     return torch.from_numpy(drawn).permute(0, 3, 1, 2) * 2 - 1
 
 
-def stock_scenes() -> list[Scene]:
-    return drawn_scenes(STOCK, np.random.default_rng(STOCK_SEED))
+def stock_scenes(style: str = "filled") -> list[Scene]:
+    return [scene.in_style(style) for scene in drawn_scenes(STOCK, np.random.default_rng(STOCK_SEED))]
 
 
 def stock_boxes(count: int = STOCK) -> list[list[Box]]:
@@ -42,15 +42,17 @@ def stock_boxes(count: int = STOCK) -> list[list[Box]]:
 
 
 @torch.no_grad()
-def stock_latents(vae: AutoencoderKL, file: Path, count: int = STOCK, scale: int = 1) -> torch.Tensor:
-    """Encode the stock's first `count` pictures: the means of their latents, (count, 4, 16 scale, 16 scale), unscaled.
+def stock_latents(
+    vae: AutoencoderKL, file: Path, count: int = STOCK, scale: int = 1, style: str = "filled"
+) -> torch.Tensor:
+    """Encode the stock's first `count` pictures in a style: the means of their latents, unscaled.
 
-    In float16. They are encoded once and kept in `file`.
+    They are (count, 4, 16 scale, 16 scale) in float16, encoded once and kept in `file`.
     """
     if file.exists():
         return torch.load(file, weights_only=True)
     rng = np.random.default_rng(STOCK_SEED + 1)
-    scenes = stock_scenes()[:count]
+    scenes = stock_scenes(style)[:count]
     encoded = []
     for begin in range(0, count, 16):
         pictures = pictures_of(scenes[begin : begin + 16], rng, scale)

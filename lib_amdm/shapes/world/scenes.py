@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,11 @@ COLOURS = {
 """The colours of COCO-MIG's prompts, as RGB from 0 to 1."""
 BACKGROUNDS = ("plain", "striped", "dotted", "checked", "wavy")
 CELLS = ("top left", "top right", "bottom left", "bottom right")
+STYLES = {"filled": (0.0, 0.0), "between": (0.3, 0.7), "pierced": (1.0, 1.0)}
+"""How much of the background shows through the middle of a thing: from, to. A checkpoint has one of the styles at the
+ends; what mixes two may end between them."""
+HOLE = 8
+"""The radius in pixels of the hole in the middle."""
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as shares of the picture's width and height, origin top left."""
@@ -35,6 +40,7 @@ class Thing:
 
     shape: str
     colour: str
+    style: str = "filled"
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Scene:
     def things(self) -> list[tuple[int, Thing]]:
         """The objects with the number of their cell."""
         return [(cell, thing) for cell, thing in enumerate(self.cells) if thing]
+
+    def in_style(self, style: str) -> Scene:
+        """Return the same scene with all its things in one style."""
+        return replace(self, cells=tuple(thing and replace(thing, style=style) for thing in self.cells))
 
 
 def random_scene(rng: np.random.Generator, fill: float = 0.7) -> Scene:
@@ -79,13 +89,17 @@ def draw_with_boxes(scene: Scene, rng: np.random.Generator, scale: int = 1) -> t
         shift_x, shift_y = rng.uniform(-5, 5, 2)
         radius = rng.uniform(18, 24)
         colour = np.asarray(COLOURS[thing.colour]) + rng.uniform(-0.05, 0.05) + rng.uniform(-0.03, 0.03, 3)
-        outside = _OUTLINES[thing.shape](across[None, :] - shift_x, across[:, None] - shift_y, radius)
-        cover = np.clip(0.5 - scale * outside, 0, 1)[..., None]
+        x, y = across[None, :] - shift_x, across[:, None] - shift_y
+        cover = _soft(-_OUTLINES[thing.shape](x, y, radius), scale)
         side = CELL * scale
         top, left = cell // 2 * side, cell % 2 * side
+        boxes.append(box_around(cover > 0.5, left, top, SIZE * scale))
+        least, most = STYLES[thing.style]
+        if most:
+            depth = rng.uniform(least, most) if least < most else most
+            cover = cover * (1 - depth * _soft(HOLE - np.hypot(x, y), scale))
         patch = picture[top : top + side, left : left + side]
-        patch += cover * (colour - patch)
-        boxes.append(box_around(cover[..., 0] > 0.5, left, top, SIZE * scale))
+        patch += cover[..., None] * (colour - patch)
     return np.clip(picture, 0, 1).astype(np.float32), boxes
 
 
@@ -95,6 +109,11 @@ def box_around(mask: np.ndarray, left: int = 0, top: int = 0, size: int = SIZE) 
     x0, x1 = left + int(across[0]), left + int(across[-1]) + 1
     y0, y1 = top + int(down[0]), top + int(down[-1]) + 1
     return x0 / size, y0 / size, x1 / size, y1 / size
+
+
+def _soft(depth: np.ndarray, scale: int) -> np.ndarray:
+    """Return how much of each pixel lies behind an edge, 0 to 1, from how deep its middle lies in the small picture."""
+    return np.clip(0.5 + scale * depth, 0, 1)
 
 
 def _pixels(size: int, scale: int) -> np.ndarray:
