@@ -403,10 +403,12 @@ def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(pag
 
 
 @pytest.mark.needs("presets")
-def test_the_line_and_the_list_follow_the_preset(page: Page, server: WebUI) -> None:
+def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tmp_path: Path) -> None:
     """A preset brings the main checkpoint that was chosen in it."""
     titles = {"sd": "alpha.safetensors", "xl": "xl-alpha.safetensors"}
     server.call("/sdapi/v1/options", {f"forge_checkpoint_{preset}": title for preset, title in titles.items()})
+    # what a page shows at first is the preset's checkpoint
+    page = Page(browser, server, tmp_path)
     page.toggle("script_txt2img_amdm_enabled")
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
     panel = page.one("#script_txt2img_amdm_enabled")
