@@ -87,5 +87,10 @@ STYLE_METHODS: dict[str, Method] = {
         f"`{STYLE}` told nothing",
         on(partial(aggregated, settings=BEST, main=CONTENT), untold=(STYLE,)),
     ),
+    "amdm-co-projected": Method(
+        "AMDM, best found",
+        f"`{STYLE}` projected",
+        on(partial(aggregated, settings=BEST, main=CONTENT), projected=(STYLE,)),
+    ),
 }
 """The rows of the table by their names on the command line."""
