@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from lib_amdm.evaluate.pair.subjects import Subject, read_subjects
 from lib_amdm.evaluate.pair.ways import Pair, new_pair, usual_changes, ways
 from lib_amdm.settings import Settings, SettingsError
 from lib_amdm.shapes.bundled import WEIGHTS
+
+ROOT = Path(__file__).resolve().parents[1]
 
 COMMON = {"steps": 20, "width": 8, "height": 8}
 PAIR = new_pair("a/alpha.safetensors", "beta.safetensors", COMMON)
@@ -308,20 +310,23 @@ def test_what_is_wrong_is_said_in_a_sentence(
     assert said in capsys.readouterr().err
 
 
-def test_beside_a_webui_no_library_is_needed_that_its_python_may_lack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_beside_a_webui_no_library_is_needed_that_its_python_may_lack(tmp_path: Path) -> None:
     """The command comes as far as its first request, and without a WebUI it names what it lacks."""
-    for name in [each for each in sys.modules if each.startswith(("lib_amdm.evaluate", "lib_amdm.hosts.standalone"))]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("diffusers", "transformers", "k_diffusion"):
-        monkeypatch.setitem(sys.modules, name, None)
-    fresh = importlib.import_module("lib_amdm.evaluate.command")
     names = ["--main", "a", "--co", "b", "--prompts", str(written(tmp_path, "p.txt", "a red square\n"))]
-    assert fresh.main(["pair", "--url", "http://127.0.0.1:1", *names]) == 1
-    assert "does not answer as a WebUI's API does" in capsys.readouterr().err
-    assert fresh.main(["pair", "--models", str(tmp_path), *names]) == 1
-    assert "This needs the Python package k_diffusion; run" in capsys.readouterr().err
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('diffusers', 'transformers', 'k_diffusion')); "
+        "from lib_amdm.evaluate.command import main; sys.exit(main(sys.argv[1:]))"
+    )
+
+    def said(*place: str) -> str:
+        # a process of its own: modules that are imported again stay in their packages
+        command = [sys.executable, "-c", code, "pair", *place, *names]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert ran.returncode == 1
+        return ran.stderr
+
+    assert "does not answer as a WebUI's API does" in said("--url", "http://127.0.0.1:1")
+    assert "This needs the Python package k_diffusion; run" in said("--models", str(tmp_path))
 
 
 def test_the_bundled_checkpoints_are_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
