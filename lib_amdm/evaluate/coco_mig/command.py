@@ -14,12 +14,14 @@ from pathlib import Path
 
 from ...errors import AmdmError
 from ..drawing import Drawer
+from ..places import drawer_at
+from ..records import write_whole
 from .benchmark import Entry, first_of_each_level, read, write
 from .build import build
 from .methods import BUILT_IN, INTERACT, MIGC, Method, built_in, from_file
 from .published import ENTRIES, LEVELS
 from .report import report
-from .runner import Drawing, Folder, draw_all, write_whole
+from .runner import Drawing, Folder, draw_all
 
 BENCH = "mig_bench.json"
 NEGATIVE_PROMPT = (
@@ -99,22 +101,10 @@ def entries_of(chosen: argparse.Namespace) -> list[Entry]:
 
 def drawer_of(chosen: argparse.Namespace) -> Drawer | None:
     """Make what draws: a WebUI's API or the standalone host; None where neither is named."""
-    if chosen.url:
-        from ..webui_api import WebUIDrawer
-
-        return WebUIDrawer(chosen.url, chosen.login)
-    if not chosen.models:
+    if not (chosen.url or chosen.models):
         return None
-    if not chosen.models.is_dir():
-        raise AmdmError(f'--models: "{chosen.models}" is no folder; name one with a checkpoint in it.')
-    import torch
-
-    from ...hosts.standalone.host import Standalone
-    from ..standalone import StandaloneDrawer
-
-    folders = [chosen.adapters] if chosen.adapters else [chosen.models]
-    dtype = getattr(torch, chosen.dtype)
-    return StandaloneDrawer(Standalone(chosen.models, chosen.device, dtype, adapter_folders=folders))
+    folders = [chosen.adapters or chosen.models] if chosen.models else []
+    return drawer_at(chosen.url, chosen.login, chosen.models, chosen.device, chosen.dtype, folders)
 
 
 def methods_to_draw(chosen: argparse.Namespace, listed: list[str]) -> list[Method]:

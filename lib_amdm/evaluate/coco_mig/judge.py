@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from ...errors import AmdmError
 from ...layout import Box
+from ..records import write_whole
 from .benchmark import Entry, read_json
 from .colours import colour_share
 from .detector import Detections, Detector
 from .methods import Method
 from .published import LEAST_COLOUR, LEAST_OVERLAP, SIZE
-from .runner import Folder, write_whole
+from .runner import Folder
 from .segmenter import Segmenter
 
 

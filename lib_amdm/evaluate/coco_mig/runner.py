@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ...errors import AmdmError
 from ..drawing import Drawer, Drawn, Order
+from ..records import write_whole
 from .benchmark import Entry, read_json
 from .methods import Method
 
@@ -99,13 +100,6 @@ class Folder:
         # what was judged of an earlier picture of this name does not hold for this one
         self.verdict_file(method, key).unlink(missing_ok=True)
         write_whole(self.record_file(method, key), asdict(record))
-
-
-def write_whole(file: Path, told: Any) -> None:
-    """Write JSON into a file that is there whole or not at all."""
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
-    unfinished.replace(file)
 
 
 def draw_all(

@@ -19,6 +19,7 @@ from ...comodels.file_list import find_title
 from ...errors import AmdmError
 from ...settings import MAIN_CHECKPOINT
 from ..drawing import Drawer
+from ..places import drawer_at
 from ..webui_api import WebUIDrawer
 from .figures import figures, rows
 from .from_pictures import read_pictures
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     """Draw what is missing, write the page, and print what it found."""
     told = _parser().parse_args(arguments)
     clip = Clip(told.clip) if told.clip else None
-    refiners, drawer = _refiners(told), _drawer(told)
+    refiners, drawer = _refiners(told), drawer_at(told.url, told.login, told.models)
     pair, subjects = _asked(told, drawer)
     changes = usual_changes(pair.common.get("steps", STEPS)) if told.tries is None else told.tries
     all_ways = ways(pair, changes, refiners, "as it was drawn" if told.pictures else "defaults")
@@ -102,21 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("--width", type=int)
     drawing.add_argument("--height", type=int)
     return parser
-
-
-def _drawer(told: argparse.Namespace) -> Drawer:
-    if told.url:
-        return WebUIDrawer(told.url, told.login)
-    if not told.models.is_dir():
-        raise AmdmError(f'--models "{told.models}" is not a folder; name one with checkpoints in it.')
-    import torch
-
-    from ...hosts.standalone.host import Standalone
-    from ..standalone import StandaloneDrawer
-
-    gpu = torch.cuda.is_available()
-    device, dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
-    return StandaloneDrawer(Standalone(told.models, device, dtype))
 
 
 def _asked(told: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subject]]:

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..drawing import Drawn, Order
+from ..records import write_whole
 from .memory import Memory
 
 FOLDER = "pictures"
@@ -64,9 +65,7 @@ class Pictures:
             "memory": asdict(memory),
             "infotext": drawn.infotext,
         }
-        unfinished = file.with_suffix(".part")
-        unfinished.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
-        unfinished.replace(file.with_suffix(".json"))
+        write_whole(file.with_suffix(".json"), told)
         return Kept(file, drawn.seconds, drawn.evaluations, memory)
 
     def _file(self, order: Order) -> Path:

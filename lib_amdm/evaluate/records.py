@@ -1,0 +1,14 @@
+"""What is kept beside pictures, as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(file: Path, told: Any) -> None:
+    """Write JSON into a file that is there whole or not at all."""
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+    unfinished.replace(file)
