@@ -34,6 +34,8 @@ class Script(scripts.Script):
         if HOST is None:
             return refusal.build(REASON, self.elem_id)
         tab = "img2img" if is_img2img else "txt2img"
+        if not panel.is_page():
+            return panel.bare_controls(HOST, options.slots(HOST), tab, self.elem_id)
         built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id, sides=getattr(self, "sides", {}))
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names

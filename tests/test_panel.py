@@ -92,6 +92,20 @@ def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None
     assert [type(value) for value, _ in pairs] == kinds
 
 
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+def test_where_only_the_defaults_are_asked_for_the_controls_alone_are_made(page: Page, tab: str) -> None:
+    """As the WebUI's API asks: with nothing around the panel."""
+    with gr.Blocks() as demo:
+        assert not panel.is_page()
+        bare = panel.bare_controls(page, 3, tab, "amdm_{}".format)
+    assert not demo.fns
+    with gr.Blocks(), gr.Group():
+        assert panel.is_page()
+        built = build(page, tab=tab).components
+    assert [component.value for component in bare] == [component.value for component in built]
+    assert [f"{component.label}" for component in bare[1:]] == [f"{component.label}" for component in built[1:]]
+
+
 def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:
     for component, (_, spec) in zip(built.components, flat(3)):
         if isinstance(spec, WordSpec):  # no slider has a place for a word
@@ -182,7 +196,9 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
     with gr.Blocks() as demo:
         built = build(page, slots=1)
         hints.follow_main([built], lost, made)
-        hints.follow_main([built], gr.Dropdown([*TITLES]), {"elem_id": "another", "label": "Checkpoint"})
+        # the WebUI's refiner has the same caption, and no classes
+        another = {"elem_id": "another", "label": "Checkpoint", "elem_classes": None}
+        hints.follow_main([built], gr.Dropdown([*TITLES]), another)
         before = len(demo.fns)
         hints.follow_main([built], gr.Dropdown([*TITLES]), made)
     assert len(demo.fns) == before + 1

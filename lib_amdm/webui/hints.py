@@ -33,8 +33,8 @@ class Follower(Protocol):
 
 def follow_main(panels: Iterable[Follower], control: Any, made: Mapping[str, Any]) -> None:
     """Let panels follow a control that the page has just made, if it is the main checkpoint's. made: its arguments."""
-    # Forge's has no id
-    of_forge = made.get("label") == "Checkpoint" and "model_selection" in made.get("elem_classes", ())
+    # Forge's has no id; and where a control has no classes, they are None
+    of_forge = made.get("label") == "Checkpoint" and "model_selection" in (made.get("elem_classes") or ())
     is_ours = of_forge or made.get("elem_id") == MAIN_CHECKPOINT_CONTROL
     # Forge Neo makes one that is not on the page, too
     if is_ours and isinstance(control, gr.Dropdown) and control.parent is not None:

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from ..adapters import kinds
 from ..hosts.protocol import Page
@@ -75,7 +76,6 @@ def build_panel(
 
     elem_id: makes ids of names. start: what the controls show at first, in place of the defaults; slots that it lacks
     have theirs. sides: the page's own controls of the picture's width and height, where it has them.
-    The WebUI also calls this outside a page, to learn the defaults, so nothing is registered or remembered here.
     """
     builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {})
     builder.accordion()
@@ -93,6 +93,22 @@ def build_panel(
     both = [not (spec.hires_fix or isinstance(spec, PictureSpec)) and spec.shapes_picture for _, spec in keys]
     sent = [label for label, is_sent in zip(labels, both) if is_sent]
     return Panel(components, pasted, sent, builder.hints.follow)
+
+
+def bare_controls(host: Page, slots: int, tabname: str, elem_id: Callable[[str], str]) -> list[Any]:
+    """Build a tab's controls alone, in the order of the API's plain list.
+
+    Where no page is being built, the WebUI asks for the defaults alone, four times in a start.
+    """
+    builder = _Builder(host, tabname, elem_id, Settings(), slots, {})
+    for slot, spec in flat(slots):
+        builder.add(slot, [spec])
+    return [builder.controls[slot, spec.name] for slot, spec in flat(slots)]
+
+
+def is_page() -> bool:
+    """Return True where a page is being built: there a panel stands within something else."""
+    return Context.block is not Context.root_block
 
 
 class Caption(str):

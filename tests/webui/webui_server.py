@@ -219,6 +219,7 @@ class WebUI:
             )
         try:
             self._wait(begin + START_SECONDS)
+            self._refuse_failed_extensions()
         except BaseException:
             self.stop()
             raise
@@ -234,6 +235,11 @@ class WebUI:
                 return
             time.sleep(0.1)
         raise WebUIError(f"the WebUI did not answer within {START_SECONDS} s:\n{self.log[-4000:]}")
+
+    def _refuse_failed_extensions(self) -> None:
+        """WebUIError where a traceback of the start goes through an extension: the WebUI writes it down and goes on."""
+        if f'File "{self.data / "extensions"}' in self.log:
+            raise WebUIError(f"an extension failed while the WebUI started:\n{self.log[-4000:]}")
 
     def _answers(self) -> bool:
         path = "/sdapi/v1/options" if self.api else "/internal/ping"
