@@ -213,6 +213,22 @@ def test_a_picture_after_references_is_refused(flowing: Flowing, webui_host: Hos
     assert np.array_equal(flowing.draw(None, **from_picture).picture, plain)
 
 
+@pytest.mark.parametrize(("family", "name"), [("flux", "flux-kontext"), ("qwen", "qwen-edit")])
+def test_an_edit_model_without_references_draws_its_text(
+    flowing: Flowing, webui_host: Host, family: str, name: str
+) -> None:
+    """The host knows such a model by its file's name alone."""
+    if webui_host.name != "neo":
+        pytest.skip(f"{webui_host.name} has no edit models")
+    folder = flowing.server.checkpoint_folder
+    (folder / f"{name}.safetensors").symlink_to((folder / f"{family}-b.safetensors").resolve())
+    flowing.server.refresh_checkpoints()
+    own, main = flowing.of(name).latent, f"{family}-a"
+    drawn = flowing.of(main, alone(name)).latent
+    assert distance(own, flowing.plain(main).latent) > 0.05
+    assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
+
+
 def test_a_co_model_with_a_scale_of_its_own_beside_a_main_model_without_guidance(flowing: Flowing) -> None:
     """At CFG 1 the host encodes no negative prompt; the slot's is its own."""
     own = flowing.of("flux-b", negative_prompt="red", cfg_scale=3).latent
