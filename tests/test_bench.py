@@ -596,6 +596,6 @@ def test_the_fast_run_neither_passes_nor_fails_by_luck(
 
 @trained
 def test_the_fast_run_passes_with_the_bundled_checkpoints(capsys) -> None:
-    # fewer steps than a user's, which leave the methods as far apart
-    told = ["--fast", "--steps", "8", "--threads", str(torch.get_num_threads())]
+    # fewer steps and pictures than a user's, which leave the methods as far apart
+    told = ["--fast", "--steps", "8", "--pictures", "32", "--threads", str(torch.get_num_threads())]
     assert bench.main(told) == 0, capsys.readouterr().out
