@@ -37,7 +37,8 @@ from ..settings import (
     only,
     specs,
 )
-from . import fitting, infotext, layout_mount, listed, listen, presets, region_preview, tooltips
+from . import examples, fitting, infotext, layout_mount, listed, listen, presets, region_preview, tooltips
+from .captions import caption
 from .hints import Hints
 
 EXAMPLE_TOOLTIP = "Write an example into the layout: two phrases in boxes, and an action."
@@ -109,36 +110,6 @@ def bare_controls(host: Page, slots: int, tabname: str, elem_id: Callable[[str],
 def is_page() -> bool:
     """Return True where a page is being built: there a panel stands within something else."""
     return Context.block is not Context.root_block
-
-
-class Caption(str):
-    """A control's caption, such as "gamma": the tab around it says of which co-model.
-
-    The WebUI keeps a user's defaults under what an f-string makes of it: a name that is unique, and does not change.
-    """
-
-    saved: str
-
-    def __new__(cls, shown: str, saved: str) -> Caption:
-        caption = super().__new__(cls, shown)
-        caption.saved = saved
-        return caption
-
-    def __format__(self, spec: str) -> str:
-        return format(self.saved, spec)
-
-    def __reduce__(self) -> tuple[type[Caption], tuple[str, str]]:
-        # gradio copies what its controls are made of
-        return Caption, (str(self), self.saved)
-
-
-def caption(slot: int, spec: Spec) -> Caption:
-    """Return a control's caption."""
-    if not slot:
-        return Caption(spec.label, infotext_label(slot, spec))
-    if isinstance(spec, SwitchSpec):
-        return Caption("use it", f"Use co-model {slot}")
-    return Caption(spec.label, f"{spec.label[0].upper()}{spec.label[1:]} of co-model {slot}")
 
 
 def _part(part: Part, of: type) -> list[Spec]:
@@ -222,34 +193,8 @@ class _Builder:
             )
             fill = self.tool_button(FILL, "fill", "Fill the controls from the example.")
             undo = self.tool_button(UNDO, "undo", "Take the example back.")
-        message, before = gr.HTML(value=""), gr.State(None)
         self.transient(chosen)
-        keys = [(slot, spec) for slot, spec in flat(self.slots) if not isinstance(spec, PictureSpec)]
-        controls = [self.controls[slot, spec.name] for slot, spec in keys]
-        untouched = [gr.update() for _ in keys]
-
-        def filled(name: str | None, *values: Any) -> list[Any]:
-            preset = next((preset for preset in presets.PRESETS if preset.name == name), None)
-            if preset is None:
-                return ["Choose an example first.", None, *untouched]
-            listed_files = self.host.adapter_titles()
-            example = preset.with_files(listed_files)
-            missing = len(example.co_models) - self.slots
-            if missing > 0:
-                message = "This example needs more slots: raise their number in the settings and reload the page."
-                return [message, None, *untouched]
-            example = replace(example, co_models=(*example.co_models, *(CoModel(),) * -missing))
-            updates = (gr.update(value=spec.shown(example.value(slot, spec))) for slot, spec in keys)
-            advice = " ".join((preset.advice, *presets.missing_files(example, listed_files)))
-            return [escape(advice), list(values), *updates]
-
-        def taken_back(values: list[Any] | None) -> list[Any]:
-            if values is None:
-                return ["There is nothing to take back.", None, *untouched]
-            return ["", None, *(gr.update(value=value) for value in values)]
-
-        fill.click(fn=listen.quick(filled), inputs=[chosen, *controls], outputs=[message, before, *controls])
-        undo.click(fn=listen.quick(taken_back), inputs=[before], outputs=[message, before, *controls])
+        examples.connect(self.host, self.slots, self.controls, chosen, fill, undo)
 
     def adapter(self, slot: int, wanted: list[Spec]) -> None:
         """Build an adapter's controls, with the place of its layout's editor."""
