@@ -39,7 +39,7 @@ TOGETHER = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that pytest-xdist must not spread, and put them first: at the end all but one process would wait."""
+    """Mark the tests that pytest-xdist must not spread, and let those begin, for which others would wait."""
     for item in items:
         for place in {item.path.stem, item.path.parent.name} & set(TOGETHER):
             item.add_marker(pytest.mark.xdist_group(place))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -50,6 +51,10 @@ def unet(channels: int = 4, text: int = 768, labels: int = 0, out: int = 4, text
         ({"net.llm_adapter.blocks.0.cross_attn.q_proj.weight": (1,)}, "Anima"),
         ({"txt_norm.weight": (3584,)}, "Qwen-Image"),
         ({"text_model.encoder.layers.0.mlp.fc1.weight": (1,)}, None),
+        ({OLD + "input_blocks.0.0.weight": (320,)}, None),
+        (unet() | {OLD + "label_emb.0.0.weight": (1280,)}, None),
+        (unet() | {OLD + READS: (320,)}, None),
+        ({"cap_embedder.1.weight": ()}, None),
         ({}, None),
     ],
 )
@@ -87,6 +92,27 @@ def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypat
     write(unet(labels=2816, text=2048))
     assert str(families.of(file)) == "SDXL"
     assert len(read) == 2
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family"),
+    [
+        ({"cap_embedder.1.weight": (3840, 32), "final_layer.linear.weight": (64, 32)}, "Z-Image"),
+        (unet(9), "SD1 inpainting"),
+    ],
+)
+def test_a_gguf_file_is_told_by_its_header(tmp_path: Path, shapes: dict, family: str) -> None:
+    file = tmp_path / "x.gguf"
+    writer = pytest.importorskip("gguf").GGUFWriter(file, "an architecture")
+    for name, shape in shapes.items():
+        writer.add_tensor(name.removeprefix(OLD), np.zeros(shape, np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert str(CheckpointFamilies().of(file)) == family
+    file.write_bytes(file.read_bytes()[:60])
+    assert CheckpointFamilies().of(file) is None
 
 
 @pytest.mark.parametrize("contents", [b"", b"no checkpoint", b"\x80\x04N."])

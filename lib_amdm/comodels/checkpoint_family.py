@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..adapters.container import opened
-from ..errors import AdapterError
+from ..errors import AdapterError, cause
 from ..families import Family, inputs_of
 from .cache import FileState
 
@@ -52,10 +52,13 @@ def family_of(shapes: Shapes) -> Family | None:
     """Return the family of a checkpoint with these weights; None where they do not say."""
     prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in shapes) or not each)
     own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-    if _FIRST in own:
-        return _of_unet(own, shapes)
-    if _CAPTIONS in own:
-        return _BY_CAPTION_WIDTH.get(own[_CAPTIONS][0])
+    try:
+        if _FIRST in own:
+            return _of_unet(own, shapes)
+        if _CAPTIONS in own:
+            return _BY_CAPTION_WIDTH.get(own[_CAPTIONS][0])
+    except IndexError:  # fewer dimensions than such weights have
+        return None
     return next((family for mark, family in _MARKS.items() if _begins(own, mark)), None)
 
 
@@ -76,6 +79,20 @@ def _begins(names: Shapes, beginning: str) -> bool:
     return any(name.startswith(beginning) for name in names)
 
 
+def shapes_in(path: Path) -> Shapes:
+    """Return the shapes in a checkpoint's file; AdapterError where it cannot be read."""
+    if path.suffix.lower() != ".gguf":
+        return opened(path, inert=True).shapes
+    try:
+        # of the WebUIs those that draw from such files have it
+        from gguf import GGUFReader
+
+        # it lists sizes from the last dimension on
+        return {each.name: tuple(map(int, reversed(each.shape))) for each in GGUFReader(path).tensors}
+    except Exception as error:
+        raise AdapterError(f'"{path.name}" cannot be read ({cause(error)}); download it again.') from error
+
+
 class CheckpointFamilies:
     """The families of files, each read once for each time it was written."""
 
@@ -87,7 +104,7 @@ class CheckpointFamilies:
         try:
             state = FileState.of(str(path))
             if state not in self._known:
-                self._known[state] = family_of(opened(path, inert=True).shapes)
+                self._known[state] = family_of(shapes_in(Path(path)))
         except (AdapterError, OSError):
             return None
         return self._known[state]
