@@ -330,6 +330,7 @@ LOW_BITS = {"fp8": as_fp8, "gguf": as_gguf}
 
 
 def test_files_in_low_bits(flowing: Flowing, in_low_bits: str) -> None:
+    assert str(CheckpointFamilies().of(flowing.server.checkpoint_folder / in_low_bits)) == "Flux"
     main = in_low_bits.partition(".")[0]
     own, full = flowing.plain(main).latent, flowing.plain("flux-b").latent
     assert distance(own, full) > 0
