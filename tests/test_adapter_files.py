@@ -237,6 +237,10 @@ REFUSED = {
     "portrait": (PORTRAIT, "FaceID, Portrait"),
     "instantid": (INSTANT_ID, "InstantID"),
     "sd2 ip": (sized(ip_shapes({"middle_block.1.transformer_blocks.0": 8}, 1024)), "for SD2"),
+    "ip of another kind": (
+        {name.replace("image_proj.proj.", "image_proj.layers."): tensor for name, tensor in IP.items()},
+        "of a kind that AMDM does not know",
+    ),
     "half an ip": ({name: tensor for name, tensor in IP.items() if "image_proj" not in name}, "without all its parts"),
     "ip without a value": (without(IP, "ip_adapter.7.to_v_ip.weight"), r"lacks 1 .* ip_adapter\.7\.to_v_ip\.weight"),
     "inpainting": ({**GLIGEN, "input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)}, "inpainting"),

@@ -590,6 +590,11 @@ def test_adapters_can_be_trained_through_their_hooks(kind: str) -> None:
         ("gligen", gligen_shapes(dict(list(SMALL.items())[:-1]), WIDTH, 16), "fusers for 15 blocks"),
         ("gligen", gligen_shapes(dict.fromkeys(SMALL, 64), WIDTH, 16), "is 64 wide and the block 32"),
         ("migc", migc_shapes(dict.fromkeys(SMALL, 64), WIDTH), "is 64 wide and the block 32"),
+        (
+            "ip-adapter",
+            {name.replace(".31.", ".99."): shape for name, shape in ip_shapes(SMALL, WIDTH).items()},
+            "it has no attention layer 31",
+        ),
     ],
 )
 def test_files_for_another_unet_are_refused_by_name(kind: str, shapes: dict, words: str) -> None:
@@ -617,6 +622,18 @@ def test_limits_and_widths_are_errors_that_name_the_file() -> None:
         own.prepare(laid_out(Layout((*good.regions, layouts([1], False)[0].regions[0]), good.interactions)))
     with pytest.raises(AdapterError, match=r"image_embeds of width 40 and was given \(\d, 12\)"):
         adapter("ip-adapter").prepare(GivenInputs(features=Features(torch.zeros(1, 12))))
+
+
+def test_inputs_that_do_not_belong_together_are_errors() -> None:
+    plus = adapter_of(adapter_file(random_tensors(ip_shapes(SMALL, WIDTH, variant="plus")), "plus.safetensors"))
+    with pytest.raises(AdapterError, match=r'^"plus\.safetensors" needs the features of an empty picture'):
+        plus.prepare(GivenInputs(features=Features(torch.zeros(1, 3, 8))))
+    with pytest.raises(AdapterError, match=r'^"my-migc\.safetensors" does not fit .* the UNet has no middle_block'):
+        adapter("migc").layers([block for block in blocks_of(UNETS["a1111"][0]) if "middle" not in block.name])
+    with pytest.raises(ValueError, match="2 layouts and 3 seeds"):
+        adapter("migc").prepare(GivenInputs(layouts([0, 1], False), seeds=[1, 2, 3]))
+    with pytest.raises(ValueError, match="2 images and 1 prompts"):
+        Rows((0, 1), (True,))
 
 
 def test_28_instances_of_migc_act() -> None:

@@ -127,6 +127,20 @@ def test_nominal_steps_say_how_far_the_early_steps_of_a_sampler_without_a_grid_r
     assert last < levels[-1] < last * (SIGMA_MAX / sampler.grid()["sigma_min"]) ** 0.1
 
 
+def test_a_level_below_its_steps_end_is_left_alone() -> None:
+    """UniPC may put its evaluations at levels of its own."""
+    unipc = SAMPLERS["unipc"]
+
+    @functools.wraps(unipc.func)
+    def lower(model: Any, x: Tensor, timesteps: Tensor, **more: Any) -> Tensor:
+        return unipc.func(model, x, timesteps // 3, is_img2img=True, **more)
+
+    sampler, co_models = Sampler("unipc", lower), co_runs(1)
+    x = sampler.noise()
+    assert torch.equal(mixed(sampler, x, co_models, 3, evaluations=0), plain(sampler, x))
+    assert co_models[0].denoise.evaluations == 0
+
+
 # the models' share
 
 
