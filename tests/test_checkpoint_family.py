@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf_files import write_gguf
 from safetensors.torch import save_file
 
 from lib_amdm.comodels import checkpoint_family
@@ -102,14 +103,9 @@ def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypat
     ],
 )
 def test_a_gguf_file_is_told_by_its_header(tmp_path: Path, shapes: dict, family: str) -> None:
-    file = tmp_path / "x.gguf"
-    writer = pytest.importorskip("gguf").GGUFWriter(file, "an architecture")
-    for name, shape in shapes.items():
-        writer.add_tensor(name.removeprefix(OLD), np.zeros(shape, np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    pytest.importorskip("gguf")
+    tensors = [(name.removeprefix(OLD), np.zeros(shape, np.float16), None) for name, shape in shapes.items()]
+    file = write_gguf(tmp_path / "x.gguf", "an architecture", tensors)
     assert str(CheckpointFamilies().of(file)) == family
     file.write_bytes(file.read_bytes()[:60])
     assert CheckpointFamilies().of(file) is None

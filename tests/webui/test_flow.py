@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_files import write_gguf
 
 from lib_amdm.comodels.checkpoint_family import CheckpointFamilies
 
@@ -312,18 +313,14 @@ def as_gguf(source: Path, folder: Path) -> str:
     import gguf
     from safetensors.torch import load_file
 
-    writer = gguf.GGUFWriter(folder / "flux-q8.gguf", "flux")
-    for key, value in load_file(source).items():
+    def packed(value: Any) -> tuple[np.ndarray, Any]:
         packs = value.ndim == 2 and value.shape[1] % 32 == 0
         kind = gguf.GGMLQuantizationType.Q8_0 if packs else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(
-            key.removeprefix(FAMILIES["flux"].prefix), gguf.quantize(value.float().numpy(), kind), raw_dtype=kind
-        )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return "flux-q8.gguf"
+        return gguf.quantize(value.float().numpy(), kind), kind
+
+    prefix = FAMILIES["flux"].prefix
+    tensors = ((key.removeprefix(prefix), *packed(value)) for key, value in load_file(source).items())
+    return write_gguf(folder / "flux-q8.gguf", "flux", tensors).name
 
 
 LOW_BITS = {"fp8": as_fp8, "gguf": as_gguf}

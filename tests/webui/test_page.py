@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import random_adapters as adapter_files
+from gguf_files import write_gguf
 from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
@@ -377,14 +378,7 @@ def strangers(server: WebUI) -> Iterator[dict[str, str]]:
     marks = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), "· SDXL")
     file = server.checkpoint_folder / "small.gguf"
     if server.host.flow_families:  # those WebUIs read GGUF
-        import gguf
-
-        writer = gguf.GGUFWriter(file, "lumina2")
-        writer.add_tensor("cap_embedder.1.weight", np.zeros((3840, 2), np.float16))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        write_gguf(file, "lumina2", [("cap_embedder.1.weight", np.zeros((3840, 2), np.float16), None)])
         marks[file.name] = "· Z-Image"
     server.refresh_checkpoints()
     yield marks
