@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-import random_adapters as adapter_files
 from PIL import Image
 from pretend_device import DEVICE, Arrival, Elsewhere, pretended
 from random_adapters import GLIGEN, IP_ADAPTER, LAYOUTS, MIGC
@@ -32,21 +31,14 @@ pytestmark = pytest.mark.skipif(not (WEIGHTS / f"{MAIN}.safetensors").is_file(),
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
-    adapter_files.write(folder, adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors"))
-    return folder
+def here(adapter_folder: Path) -> Standalone:
+    return Standalone(WEIGHTS, adapter_folders=[adapter_folder], most_loaded=8)
 
 
 @pytest.fixture(scope="module")
-def here(folder: Path) -> Standalone:
-    return Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=8)
-
-
-@pytest.fixture(scope="module")
-def there(folder: Path) -> Standalone:
+def there(adapter_folder: Path) -> Standalone:
     """A host of the pretended device; its pictures are drawn within `pretended`."""
-    return Standalone(WEIGHTS, device=DEVICE, adapter_folders=[folder], most_loaded=8)
+    return Standalone(WEIGHTS, device=DEVICE, adapter_folders=[adapter_folder], most_loaded=8)
 
 
 def told(steps: int, *slots: dict[str, Any], **main: Any) -> Settings:

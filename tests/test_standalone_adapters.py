@@ -37,15 +37,8 @@ pytestmark = pytest.mark.skipif(not (WEIGHTS / f"{MAIN}.safetensors").is_file(),
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
-    adapter_files.write(folder, adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def host(folder: Path) -> Standalone:
-    return Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=8)
+def host(adapter_folder: Path) -> Standalone:
+    return Standalone(WEIGHTS, adapter_folders=[adapter_folder], most_loaded=8)
 
 
 def adapter(kind: str, **told: Any) -> dict[str, Any]:
@@ -184,9 +177,7 @@ def test_another_picture_is_another_result(host: Standalone) -> None:
         assert not equal(one, other)
 
 
-def test_a_second_picture_opens_no_file_and_encodes_nothing(
-    host: Standalone, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_picture_opens_no_file_and_encodes_nothing(host: Standalone, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [slot(**adapter(kind)) for kind in KINDS]
     first = draw(host, *told, main_adapter=adapter(INTERACT))
 
@@ -213,8 +204,8 @@ def test_two_threads_get_what_one_gets(host: Standalone) -> None:
             assert all(equal(one.result(), other) for one, other in zip(drawn, wanted))
 
 
-def test_what_is_loaded_is_listed_and_forgotten(folder: Path) -> None:
-    host = Standalone(WEIGHTS, adapter_folders=[folder], most_loaded=1)
+def test_what_is_loaded_is_listed_and_forgotten(adapter_folder: Path) -> None:
+    host = Standalone(WEIGHTS, adapter_folders=[adapter_folder], most_loaded=1)
     draw(host, slot(**adapter(GLIGEN)), slot(**adapter(MIGC)), main_adapter=adapter(INTERACT))
     assert {entry.name for entry in host.loaded() if entry.kind == "adapter"} == {GLIGEN, MIGC, INTERACT}
     draw(host, slot(**adapter(IP_ADAPTER)))
@@ -227,15 +218,17 @@ MANY = "\n".join(f"thing {n}: 0 0 0.5 1" for n in range(31))
 
 
 @pytest.fixture(scope="module")
-def refusing(folder: Path) -> Standalone:
+def refusing(adapter_folder: Path) -> Standalone:
     """A host with files that cannot be used beside those that can."""
     shape = adapter_files.Shape.of(WEIGHTS / f"{MAIN}.safetensors")
-    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, folder / "checkpoint.safetensors")
-    save_file({"lora_unet_mid.lora_up.weight": torch.zeros(1)}, folder / "lora.safetensors")
+    save_file(
+        {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, adapter_folder / "checkpoint.safetensors"
+    )
+    save_file({"lora_unet_mid.lora_up.weight": torch.zeros(1)}, adapter_folder / "lora.safetensors")
     wide = replace(shape, blocks={name: 2 * width for name, width in shape.blocks.items()})
-    save_file(adapter_files.gligen(wide), folder / "large.safetensors")
-    save_file(adapter_files.ip_adapter(replace(shape, context=2048)), folder / "xl.safetensors")
-    return Standalone(WEIGHTS, adapter_folders=[folder])
+    save_file(adapter_files.gligen(wide), adapter_folder / "large.safetensors")
+    save_file(adapter_files.ip_adapter(replace(shape, context=2048)), adapter_folder / "xl.safetensors")
+    return Standalone(WEIGHTS, adapter_folders=[adapter_folder])
 
 
 @pytest.mark.parametrize(
