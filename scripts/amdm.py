@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import gradio as gr
 from modules import scripts
 
 from lib_amdm.hosts import detect
@@ -30,12 +29,12 @@ class Script(scripts.Script):
     def show(self, is_img2img: bool) -> object:
         return scripts.AlwaysVisible
 
-    def ui(self, is_img2img: bool) -> list[gr.components.Component]:
+    def ui(self, is_img2img: bool) -> list[Any]:
         if HOST is None:
             return refusal.build(REASON, self.elem_id)
-        tab = "img2img" if is_img2img else "txt2img"
         if not panel.is_page():
-            return panel.bare_controls(HOST, options.slots(HOST), tab, self.elem_id)
+            return panel.defaults(options.slots(HOST))
+        tab = "img2img" if is_img2img else "txt2img"
         built = panel.build_panel(HOST, options.slots(HOST), tab, self.elem_id, sides=getattr(self, "sides", {}))
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names

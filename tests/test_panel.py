@@ -93,17 +93,17 @@ def test_the_defaults_are_the_settings(page: Page, slots: int, tab: str) -> None
 
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])
-def test_where_only_the_defaults_are_asked_for_the_controls_alone_are_made(page: Page, tab: str) -> None:
+def test_where_only_the_defaults_are_asked_for_no_control_is_made(page: Page, tab: str) -> None:
     """As the WebUI's API asks: with nothing around the panel."""
     with gr.Blocks() as demo:
         assert not panel.is_page()
-        bare = panel.bare_controls(page, 3, tab, "amdm_{}".format)
-    assert not demo.fns
+        defaults = panel.defaults(3)
+    assert not demo.blocks
     with gr.Blocks(), gr.Group():
         assert panel.is_page()
         built = build(page, tab=tab).components
-    assert [component.value for component in bare] == [component.value for component in built]
-    assert [f"{component.label}" for component in bare[1:]] == [f"{component.label}" for component in built[1:]]
+    assert [default.value for default in defaults] == [component.value for component in built]
+    assert [default.label for default in defaults[1:]] == [component.label for component in built[1:]]
 
 
 def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:

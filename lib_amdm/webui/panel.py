@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from html import escape
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.context import Context
@@ -52,8 +53,7 @@ COUNTS = (*range(9), 10, 12, 15, 20, 25, 30, 50)
 MEMORY = "After a picture its co-models stay in memory, as many as the settings allow."
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """The controls of one tab, in the order of the API's plain list, and the infotext keys that set them.
 
     follow: is given the page's control of the main checkpoint, which is made after this panel.
@@ -96,20 +96,27 @@ def build_panel(
     return Panel(components, pasted, sent, builder.hints.follow)
 
 
-def bare_controls(host: Page, slots: int, tabname: str, elem_id: Callable[[str], str]) -> list[Any]:
-    """Build a tab's controls alone, in the order of the API's plain list.
+def defaults(slots: int) -> list[SimpleNamespace]:
+    """Return what stands for a tab's controls, in the order of the API's plain list, where no page is being built.
 
-    Where no page is being built, the WebUI asks for the defaults alone, four times in a start.
+    The WebUI's API asks four times in a start, and reads nothing but their values.
     """
-    builder = _Builder(host, tabname, elem_id, Settings(), slots, {})
-    for slot, spec in flat(slots):
-        builder.add(slot, [spec])
-    return [builder.controls[slot, spec.name] for slot, spec in flat(slots)]
+    start = _with_slots(Settings(), slots)
+    return [SimpleNamespace(value=_value(start, slot, spec), label=caption(slot, spec)) for slot, spec in flat(slots)]
 
 
 def is_page() -> bool:
     """Return True where a page is being built: there a panel stands within something else."""
     return Context.block is not Context.root_block
+
+
+def _with_slots(settings: Settings, slots: int) -> Settings:
+    return replace(settings, co_models=(*settings.co_models, *(CoModel(),) * slots))
+
+
+def _value(settings: Settings, slot: int, spec: Spec) -> Any:
+    """Return what a control shows; a picture's control shows none."""
+    return None if isinstance(spec, PictureSpec) else spec.shown(settings.value(slot, spec))
 
 
 def _part(part: Part, of: type) -> list[Spec]:
@@ -134,7 +141,7 @@ class _Builder:
         sides: Mapping[str, Any],
     ) -> None:
         self.host, self.tabname, self.elem_id, self.slots, self.sides = host, tabname, elem_id, slots, sides
-        self.start = replace(start, co_models=(*start.co_models, *(CoModel(),) * slots))
+        self.start = _with_slots(start, slots)
         self.controls: dict[tuple[int, str], Any] = {}
         self.tooltips: dict[str, str] = {}
 
@@ -143,8 +150,8 @@ class _Builder:
         return self.tabname == "txt2img" or not spec.hires_fix
 
     def value(self, slot: int, spec: Spec) -> Any:
-        """Return what a control shows at first; a picture's control shows none."""
-        return None if isinstance(spec, PictureSpec) else spec.shown(self.start.value(slot, spec))
+        """Return what a control shows at first."""
+        return _value(self.start, slot, spec)
 
     def accordion(self) -> None:
         """Build everything; the accordion's own switch comes first."""
