@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainting"}
 """By the UNet's input channels."""
@@ -14,8 +14,7 @@ _OF_BOTH_KINDS = ("SDXL",)
 """Families of which some models are flow models and most are not."""
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """A family of models. `str` gives it in a user's words.
 
     name: "SD1", "SDXL", "Flux". inputs: what the network is given beside the latent and the text, "inpainting", or "".

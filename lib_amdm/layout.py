@@ -15,8 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import clipped, one_sentence, short
 
@@ -42,16 +41,14 @@ class LayoutError(ValueError):
         super().__init__(one_sentence(message))
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A phrase and its box."""
 
     phrase: str
     box: Box
 
 
-@dataclass(frozen=True)
-class Interaction:
+class Interaction(NamedTuple):
     """An action of one phrase on another; both by their number among the phrases."""
 
     subject: int
@@ -59,8 +56,7 @@ class Interaction:
     object: int
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The rows of a layout."""
 
     regions: tuple[Region, ...] = ()

@@ -12,8 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ from .levels import Level, variance_exploding, variance_preserving
 from .readings import Reading
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """The noise levels that a sampler's steps end at, from the highest down.
 
     level(sigma): the level that the sampler calls by this number. predicts_noise: the model returns eps. starts: the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,7 @@ class Rows:
             raise ValueError(f"{len(self.images)} images and {len(self.prompts)} prompts for the rows of one UNet call")
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A transformer block of a UNet: `name` in ldm's layout whatever the UNet's own (see `attach.blocks_of`).
 
     width, context: the channels of its tokens and of its text contexts.
@@ -166,8 +165,7 @@ class AdapterInfo:
     name: str
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     """How much of a layout a kind takes. None: it is not counted.
 
     Where actions are counted, a layout without any and a phrase that takes part in none are refused.
@@ -198,9 +196,9 @@ class Adapter(Weights, ABC):
 
     kind: ClassVar[str]
     title: ClassVar[str]
+    """The kind's name in a user's words."""
     takes_image: ClassVar[bool] = False
     """True for a kind that looks at a picture; all others are given a layout."""
-    """The kind's name in a user's words."""
     folders: ClassVar[str]
     """A regular expression found, whatever its case, in the names of folders in which other programs keep its files."""
     needs_float32: ClassVar[bool] = False

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors
 from torch import Tensor
@@ -28,8 +27,7 @@ Read = Callable[[Iterable[str]], dict[str, Tensor]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """The tensors of a file by its own flat names: their shapes, and a way to read some."""
 
     shapes: dict[str, tuple[int, ...]]

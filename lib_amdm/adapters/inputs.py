@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from ..layout import Layout
 
 
-@dataclass(frozen=True)
-class Encoder:
+class Encoder(NamedTuple):
     """The CLIP vision encoder whose output an IP-Adapter reads.
 
     name: ViT-H, ViT-bigG, or empty for any other. output: image_embeds, (images, width), or hidden_states, those of the
@@ -24,8 +22,7 @@ class Encoder:
     width: int
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """An image encoder's output.
 
     pictures: (1, ...) for all images of the batch, or (images, ...). blank: (1, ...), the output for the empty picture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -44,8 +44,7 @@ _LAYER_OF_VARIANT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Instances:
+class Instances(NamedTuple):
     """The things of one image.
 
     boxes: n. places: their Fourier features for the position net (n, 64). pooled: the phrases' pooled embeddings (n,
@@ -284,7 +283,7 @@ def _visible(instances: Instances, latent: tuple[int, int]) -> Instances:
         return instances
     boxes, contexts = tuple(instances.boxes[n] for n in kept), tuple(instances.contexts[n] for n in kept)
     places, pooled = (torch.cat([x[:0], *(x[n : n + 1] for n in kept)]) for x in (instances.places, instances.pooled))
-    return replace(instances, boxes=boxes, places=places, pooled=pooled, contexts=contexts)
+    return instances._replace(boxes=boxes, places=places, pooled=pooled, contexts=contexts)
 
 
 def naive_fuser(each: Tensor, masks: Tensor) -> Tensor:

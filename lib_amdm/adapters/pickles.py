@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -84,8 +84,7 @@ class Outline:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(NamedTuple):
     """The contents of a pickled file.
 
     value: what it unpickles to, with an `Outline` for each tensor and a `Placeholder` for anything else but a

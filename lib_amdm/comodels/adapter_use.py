@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +37,7 @@ class Phrases(Protocol):
         """Return each text encoded as a prompt for the UNet, (77, width)."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The model that an adapter is put on.
 
     phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images.

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -15,8 +15,7 @@ RECENT_KEPT = 32
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """The state of a file when it was read; in another state it must be read again."""
 
     path: str
@@ -62,8 +61,7 @@ class Loaded:
     texts: Recent = field(default_factory=Recent)
 
 
-@dataclass(frozen=True)
-class InMemory:
+class InMemory(NamedTuple):
     """An entry of the list of loaded files. kind: "checkpoint" or "adapter". size: in bytes."""
 
     kind: str

@@ -6,8 +6,8 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from ..adapters import kinds
 from ..adapters.clip_vision import has_vision
@@ -23,8 +23,7 @@ _CONTROL_NET = "control[-_ ]?net"
 _FOR_ENCODERS = re.compile(r"clip[-_ ]?vision|image[-_ ]?encoder|controlnetpreprocessor", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """A folder to look in. own: everything in it counts, and not only files that are recognised."""
 
     path: Path

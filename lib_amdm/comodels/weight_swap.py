@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """Another tensor for a layer's parameter: `layer.name` is `value` while the change holds."""
 
     layer: nn.Module

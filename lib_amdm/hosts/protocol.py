@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..adapters.base import AdapterInfo
 from ..comodels.cache import InMemory
@@ -15,8 +14,7 @@ from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """The part of a pass that ran beside the main model.
 
     steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the

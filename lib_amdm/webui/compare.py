@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ..errors import AdapterError, AmdmError, cause
 from ..hosts.protocol import Drawing
@@ -17,8 +17,7 @@ _PLAN = "amdm_compare"
 TOGETHER = "together"
 
 
-@dataclass(frozen=True)
-class Alone:
+class Alone(NamedTuple):
     """One model alone: its caption, its checkpoint ("" for the main one), and what its slot says otherwise."""
 
     caption: str
@@ -29,8 +28,7 @@ class Alone:
     cfg_scale: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     before: Any
     alone: tuple[Alone, ...]
 

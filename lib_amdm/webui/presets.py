@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from ..layout import EXAMPLE
 from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, AdapterSettings, CoModel, Settings
@@ -15,8 +16,7 @@ _PATTERNS = {INTERACT_DIFFUSION: ("interact",), MIGC: ("migc",), IP_ADAPTER: ("i
 """Parts of the names of a user's own file for each of these, the best first."""
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """An example. sampling_steps: what the WebUI's own "Sampling steps" must be for it."""
 
     name: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +34,7 @@ class MainAdapter(Protocol):
     def remove(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """One evaluation of a slot's model.
 
     x: a latent, (batch, channels, ..., height, width), and sigma: its noise level, (batch,), in the model's own form

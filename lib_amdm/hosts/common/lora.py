@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from modules import extra_networks
 
@@ -15,8 +14,7 @@ from ...comodels.cache import FileState
 from ...errors import AmdmError
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """One `<lora:name:te:unet:dyn>` of a prompt."""
 
     name: str
