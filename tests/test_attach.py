@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,8 +57,13 @@ EXACT = 5e-5
 """The UNet itself rounds one row otherwise alone than in a batch, and one layout otherwise than another."""
 
 
+@cache
+def tensors(kind: str) -> dict[str, Tensor]:
+    return random_tensors(SHAPES[kind])
+
+
 def adapter(kind: str) -> Adapter:
-    return adapter_of(adapter_file(random_tensors(SHAPES[kind]), f"my-{kind}.safetensors"))
+    return adapter_of(adapter_file(tensors(kind), f"my-{kind}.safetensors"))
 
 
 def layouts(images: Sequence[int], actions: bool) -> list[Layout]:
@@ -543,16 +549,23 @@ def test_the_rows_are_asked_for_once_in_each_call() -> None:
 # ------------------------------------------------------------------------------------------------------- precision
 
 
+@cache
+def in_half() -> tuple[nn.Module, Callable[..., Tensor]]:
+    """A UNet in half precision, and a call of it."""
+    unet, predict = unet_of("a1111", WIDTH)
+    unet.to(torch.bfloat16)
+    # the hosts' timestep embedding is cast by themselves
+    unet.time_embed.float().register_forward_hook(lambda module, args, out: out.bfloat16())
+    return unet, predict
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
     """An adapter in half precision is no further from float32 than the UNet itself is, and under inference_mode too."""
-    unet, predict = unet_of("a1111", WIDTH)
+    unet, predict = UNETS["a1111"] if autocast else in_half()
     x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
     if not autocast:
-        unet.to(torch.bfloat16)
-        # the hosts' timestep embedding is cast by themselves
-        unet.time_embed.float().register_forward_hook(lambda module, args, out: out.bfloat16())
         x, text = x.bfloat16(), text.bfloat16()
     half = prepared_for(kind, dtype=torch.bfloat16)
 

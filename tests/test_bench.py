@@ -305,9 +305,9 @@ def test_every_method_gives_each_picture_its_own_latent_in_any_batch_and_only_se
     expected |= {name: asked_for(METHODS[name].draw.keywords["settings"]) for name in METHODS if "amdm" in name}
     assert expected["amdm-defaults"] == 3 and expected["amdm-e2"] == 2
     for name, method in METHODS.items():
-        together = method.draw(studio, SCENES, SEEDS)
+        together = method.draw(studio, SCENES[:2], SEEDS[:2])
         single = method.draw(studio, SCENES[1:2], SEEDS[1:2])
-        assert together.latents.shape == (3, *networks.LATENT), name
+        assert together.latents.shape == (2, *networks.LATENT), name
         torch.testing.assert_close(together.latents[1:2], single.latents, rtol=1e-3, atol=1e-3, msg=name)
         for drawn in (together, single):
             assert (drawn.evaluations, drawn.co_evaluations) == (steps, expected.get(name, 0)), name
@@ -597,5 +597,5 @@ def test_the_fast_run_neither_passes_nor_fails_by_luck(
 @trained
 def test_the_fast_run_passes_with_the_bundled_checkpoints(capsys) -> None:
     # fewer steps and pictures than a user's, which leave the methods as far apart
-    told = ["--fast", "--steps", "8", "--pictures", "32", "--threads", str(torch.get_num_threads())]
+    told = ["--fast", "--steps", "8", "--pictures", "16", "--threads", str(torch.get_num_threads())]
     assert bench.main(told) == 0, capsys.readouterr().out

@@ -39,6 +39,8 @@ from lib_amdm.shapes.training import ldm_format, networks
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
 
 STEPS, K = 6, 3
+SMALL = {"width": 32, "height": 32}
+"""Where one property is asked of each sampler, or each file."""
 SCALE = 0.3
 MEMORYLESS = ("euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
 UNET_KEY, VAE_KEY = checkpoint_file.UNET, checkpoint_file.VAE
@@ -492,7 +494,7 @@ def test_a_share_that_ends_elsewhere_changes_the_picture_and_one_that_ends_where
     [*((name, "independent") for name in sampler_names() if name != "dpm_adaptive"), ("euler", "shared")],
 )
 def test_a_batch_is_its_single_pictures(host: Standalone, sampler: str, noise: str) -> None:
-    batch = job(sampler=sampler, prompts=["a red cross", "a AND b:0.5", LONG], seeds=[3, 4, 5], steps=K + 1)
+    batch = job(sampler=sampler, prompts=["a red cross", "a AND b:0.5", LONG], seeds=[3, 4, 5], steps=K + 1, **SMALL)
     mixing = settings({"noise": noise}, {"checkpoint": "main", "prompt": "x", "gamma": 0.2})
     together = host.generate(batch, mixing).latents
     for number, (prompt, seed) in enumerate(zip(batch.prompts, batch.seeds)):
@@ -502,7 +504,7 @@ def test_a_batch_is_its_single_pictures(host: Standalone, sampler: str, noise: s
 
 @pytest.mark.parametrize("sampler", sampler_names())
 def test_the_same_seed_gives_the_same_picture_and_moves_no_other_stream(host: Standalone, sampler: str) -> None:
-    drawing, mixing = job(sampler=sampler, steps=K + 1), settings({"noise": "independent"})
+    drawing, mixing = job(sampler=sampler, steps=K + 1, **SMALL), settings({"noise": "independent"})
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = host.generate(drawing, mixing)
@@ -755,7 +757,7 @@ def refused(host: Standalone, drawing: Job, mixing: Settings | None = None) -> s
 @pytest.fixture(scope="module")
 def untroubled(folder: Path) -> Result:
     """What is drawn where no file is broken."""
-    return Standalone(folder).generate(job(), settings())
+    return Standalone(folder).generate(job(**SMALL), settings())
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -768,7 +770,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_slot_and_a_remedy(
         host.generate(job(checkpoint="broken"))
     told = refused(host, job(), settings({}, {"checkpoint": "broken"}))
     assert told.startswith('AMDM slot 2: "broken.safetensors" ')
-    equal(host.generate(job(), settings()), untroubled)
+    equal(host.generate(job(**SMALL), settings()), untroubled)
 
 
 def test_a_main_checkpoint_needs_a_vae_and_a_co_model_none(folder: Path, tmp_path: Path) -> None:
