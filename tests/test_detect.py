@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,31 @@ def test_a_webui_that_can_what_one_can_but_lacks_the_rest(
     made_up(tmp_path, here.CAN[name], monkeypatch)
     with pytest.raises(here.UnknownHostError, match=f"like {name}, but lacks something") as raised:
         here.host()
+    assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
+
+
+PAGE = {
+    "modules.images": (),
+    "modules.initialize_util": ("get_gradio_auth_creds",),
+    "modules.paths_internal": ("models_path",),
+    "modules.processing": (),
+    "modules.script_callbacks": ("callback_map",),
+    "modules.scripts": ("scripts_data",),
+    "modules.sd_models": ("checkpoints_list",),
+    "modules.shared": ("opts",),
+    "modules.ui_common": ("create_refresh_button",),
+    "modules.ui_components": ("InputAccordion", "ToolButton"),
+}
+"""What AMDM's panel needs of a WebUI."""
+
+
+def test_what_only_a_picture_needs_is_missed_with_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(tmp_path, PAGE, monkeypatch)
+    host = importlib.import_module("lib_amdm.hosts.common.host").WebUIHost("A1111", lambda run: None, lambda: None)
+    with pytest.raises(AmdmError, match="like A1111, but lacks something") as raised:
+        host.run(SimpleNamespace(), False, {}, print)
     assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
 
 

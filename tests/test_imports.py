@@ -160,16 +160,45 @@ def test_what_the_webuis_share_is_in_all_of_them() -> None:
     assert offenders(missing) == {}
 
 
-def test_no_modules_import_each_other() -> None:
-    """In whatever way, for type checkers alone too."""
+def arrows_of(names: Callable[[Path], list[str]]) -> dict[str, set[str]]:
+    """For each module of the package those of its modules that it imports. names: what a file imports."""
     modules = {name_of(file) for file in FILES}
     packages = {name_of(file) for file in FILES if file.name == "__init__.py"}
     arrows: dict[str, set[str]] = {}
     for file in FILES:
-        own, names = name_of(file), set(imports(file))
+        own, found = name_of(file), set(names(file))
         # `from . import x` is x's module, and no import of the package's own names
-        parts = names & modules
-        arrows[own] = (parts | ({name.rpartition(".")[0] for name in names - parts} & (modules - packages))) - {own}
+        parts = found & modules
+        arrows[own] = (parts | ({name.rpartition(".")[0] for name in found - parts} & (modules - packages))) - {own}
+    return arrows
+
+
+def at_once(file: Path) -> list[str]:
+    """What a module imports as soon as it is imported itself."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    source = "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return list(imported(source, name_of(file), file.name == "__init__.py"))
+
+
+def test_a_start_imports_nothing_that_only_a_picture_needs() -> None:
+    """The script's modules of the page and of a host, and all that they import at once."""
+    arrows = arrows_of(at_once)
+    waiting = [name for name in arrows if name.startswith("lib_amdm.webui.")]
+    waiting += [f"lib_amdm.hosts.{host}" for host in HOSTS - {"standalone"}]
+    started: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module not in started:
+            started.add(module)
+            waiting += arrows[module]
+    assert {"lib_amdm.hosts.common.host", "lib_amdm.comodels.file_list"} <= started
+    of_a_picture = {"lib_amdm.sampling", "lib_amdm.aggregation", "lib_amdm.hosts.common.pass_run"}
+    assert not started & of_a_picture
+
+
+def test_no_modules_import_each_other() -> None:
+    """In whatever way, for type checkers alone too."""
+    arrows = arrows_of(imports)
     circles: list[str] = []
     done: set[str] = set()
 

@@ -60,13 +60,18 @@ def host() -> Any:
             try:
                 return importlib.import_module(f"{__package__}.{name}").HOST
             except ImportError as error:
-                what = str(error).partition(" (")[0]  # a path follows
-                raise UnknownHostError(
-                    f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({what}); the README "
-                    "says what AMDM was tried with."
-                ) from error
+                raise UnknownHostError(lacks(name, error)) from error
     raise UnknownHostError(
         "AMDM cannot be used here: this WebUI is none that it knows, or older than those; the README names them."
+    )
+
+
+def lacks(name: str, error: ImportError) -> str:
+    """Say that a WebUI lacks something that this host's files import."""
+    what = str(error).partition(" (")[0]  # a path follows
+    return (
+        f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({what}); the README says what AMDM "
+        "was tried with."
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..adapters.base import AdapterInfo
 from ..comodels.cache import InMemory
 from ..families import Family
-from ..sampling import CoRun
 from ..settings import AdapterSettings, CoModel
+
+if TYPE_CHECKING:
+    from ..sampling import CoRun
 
 
 class Ran(NamedTuple):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..comodels.mixing import mixed
 from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun
-from ..sampling import CoRun
 from ..settings import Settings, SettingsError
 from . import infotext
+
+if TYPE_CHECKING:
+    from ..sampling import CoRun
 
 HOLDER = "_amdm_holder"
 
@@ -39,6 +40,9 @@ class MixedSampling:
     before: str = ""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # with the first picture: a start needs none of it
+        from ..comodels.mixing import mixed
+
         mixing = mixed(func, self.settings, self.co_models, **self.host_run.sampler_options())
         titles = self.host_run.titles()
         try:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from modules import devices
 
 from ..common.host import WebUIHost
-from .backend import A1111Backend
 
-HOST = WebUIHost("A1111", A1111Backend, devices.torch_gc)
+if TYPE_CHECKING:
+    from ..common.pass_run import PassRun
+    from .backend import A1111Backend
+
+
+def _backend(run: PassRun) -> A1111Backend:
+    # with the first picture: a start needs none of it
+    from .backend import A1111Backend
+
+    return A1111Backend(run)
+
+
+HOST = WebUIHost("A1111", _backend, devices.torch_gc)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from modules import prompt_parser, shared
@@ -15,34 +14,9 @@ from ...errors import AmdmError
 from ...families import Family
 from .backend import Evaluation
 from .engines import EngineLoader, borrows_texts, is_flow, with_texts_of
+from .memory_managers import EngineMemory
 from .patcher_lora import LoraFunctions, PatcherLoras
-from .patchers import MemoryManager, PatcherBackend
-
-
-class EngineMemory(MemoryManager, Protocol):
-    """The host's module of this job, as far as engines need it."""
-
-    def load_model_gpu(self, model: Any) -> None: ...
-
-    def text_encoder_device(self) -> torch.device: ...
-
-    def get_torch_device(self) -> torch.device: ...
-
-    def cleanup_models(self) -> None: ...
-
-    def soft_empty_cache(self) -> None: ...
-
-
-def freeing(memory: EngineMemory) -> Callable[[], None]:
-    """A function that gives back the memory of engines that nothing refers to any more."""
-
-    def free() -> None:
-        # an engine refers to itself, and the memory manager keeps what is referred to
-        gc.collect()
-        memory.cleanup_models()
-        memory.soft_empty_cache()
-
-    return free
+from .patchers import PatcherBackend
 
 
 class EngineBackend(PatcherBackend):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modules import script_callbacks, scripts, sd_models, shared
 from modules.initialize_util import get_gradio_auth_creds
@@ -14,13 +14,17 @@ from modules.ui_components import InputAccordion, ToolButton
 from ...adapters.base import AdapterInfo
 from ...comodels.cache import InMemory
 from ...comodels.file_list import readable
+from ...errors import AmdmError
 from ...families import Family
+from ..detect import lacks
 from . import drawing
-from .backend import Backend
 from .checkpoint_list import find_checkpoint
 from .kept import Kept
 from .login import guard
-from .pass_run import PassRun
+
+if TYPE_CHECKING:
+    from .backend import Backend
+    from .pass_run import PassRun
 
 
 class WebUIHost:
@@ -31,7 +35,13 @@ class WebUIHost:
         self.name, self.backend, self.memory = name, backend, Kept(free)
 
     def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
-        return PassRun(self.memory, self.backend, p, continue_on_error, hook, sampler)
+        try:
+            # with the first picture: a start needs none of it
+            from .pass_run import PassRun
+
+            return PassRun(self.memory, self.backend, p, continue_on_error, hook, sampler)
+        except ImportError as error:
+            raise AmdmError(lacks(self.name, error)) from error
 
     def is_hires_pass(self, p: Any) -> bool:
         return bool(p.is_hr_pass)

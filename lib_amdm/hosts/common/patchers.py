@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from modules import shared
@@ -22,17 +22,10 @@ from ...comodels.cache import FileState, Loaded
 from ...families import Family
 from . import refusals
 from .backend import Evaluation, SlotLoras
+from .memory_managers import MemoryManager
 from .pass_run import PassRun
 from .patcher_adapters import MainAdapterByCall, working
 from .slot import progress
-
-
-class MemoryManager(Protocol):
-    """The host's module of this job, as far as it is asked."""
-
-    current_loaded_models: list[Any]
-
-    def load_models_gpu(self, models: Sequence[Any], memory_required: float) -> None: ...
 
 
 class PatcherBackend(ABC):

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from backend import memory_management
 
-from ..common.engine_backend import freeing
 from ..common.host import WebUIHost
-from .backend import ForgeBackend
+from ..common.memory_managers import freeing
 
-HOST = WebUIHost("Forge", ForgeBackend, freeing(memory_management))
+if TYPE_CHECKING:
+    from ..common.pass_run import PassRun
+    from .backend import ForgeBackend
+
+
+def _backend(run: PassRun) -> ForgeBackend:
+    # with the first picture: a start needs none of it
+    from .backend import ForgeBackend
+
+    return ForgeBackend(run)
+
+
+HOST = WebUIHost("Forge", _backend, freeing(memory_management))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from backend import memory_management
 
-from ..common.engine_backend import freeing
 from ..common.host import WebUIHost
-from .backend import NeoBackend
+from ..common.memory_managers import freeing
 
-HOST = WebUIHost("Forge Neo", NeoBackend, freeing(memory_management))
+if TYPE_CHECKING:
+    from ..common.pass_run import PassRun
+    from .backend import NeoBackend
+
+
+def _backend(run: PassRun) -> NeoBackend:
+    # with the first picture: a start needs none of it
+    from .backend import NeoBackend
+
+    return NeoBackend(run)
+
+
+HOST = WebUIHost("Forge Neo", _backend, freeing(memory_management))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING
 
 from ldm_patched.modules import model_management
 
 from ..common.host import WebUIHost
-from .backend import ReForgeBackend
+
+if TYPE_CHECKING:
+    from ..common.pass_run import PassRun
+    from .backend import ReForgeBackend
 
 
 def _free() -> None:
@@ -16,4 +20,11 @@ def _free() -> None:
     model_management.soft_empty_cache()
 
 
-HOST = WebUIHost("reForge", ReForgeBackend, _free)
+def _backend(run: PassRun) -> ReForgeBackend:
+    # with the first picture: a start needs none of it
+    from .backend import ReForgeBackend
+
+    return ReForgeBackend(run)
+
+
+HOST = WebUIHost("reForge", _backend, _free)
