@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -540,9 +541,11 @@ def test_plots_say_what_must_be_run_first(weights: Path, tmp_path: Path) -> None
         plots.write_plots(made, tmp_path, tmp_path)
 
 
-def test_a_judge_that_cannot_judge_is_refused(weights: Path) -> None:
+def test_a_judge_that_cannot_judge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge()
+    monkeypatch.setattr(judge, "accuracy", partial(judge.accuracy, 100))
     with pytest.raises(AmdmError, match="fresh drawings"):
-        bench.judged_well(Judge())
+        bench.judged_well(judge)
 
 
 def test_an_unknown_method_is_named(capsys) -> None:
@@ -578,11 +581,11 @@ def measured(easel: Bench, share: float, seed: int) -> bench.Measured:
 def test_the_fast_run_neither_passes_nor_fails_by_luck(
     easel_bench: Bench, amdm: float, single: float, average: float, most: float, least: float
 ) -> None:
-    """How often it passes in 50 runs: an AMDM that works, one that does nothing, one that is
+    """How often it passes in 30 runs: an AMDM that works, one that does nothing, one that is
     hardly better than a single checkpoint, and one that is no better than averaging."""
     easel = replace(easel_bench, pictures=bench.FAST_PICTURES)
     passed = 0
-    for seed in range(0, 200, 4):
+    for seed in range(0, 120, 4):
         found = {
             "shapes": measured(easel, single / 2, seed),
             "colours": measured(easel, single, seed + 1),
@@ -591,7 +594,7 @@ def test_the_fast_run_neither_passes_nor_fails_by_luck(
             "amdm-unguided": measured(easel, amdm, seed + 3),
         }
         passed += not bench.fast_failures(found)
-    assert least <= passed / 50 <= most
+    assert least <= passed / 30 <= most
 
 
 @trained
