@@ -42,7 +42,7 @@ def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
     return f"<style>{''.join(rules)}</style>" if rules else ""
 
 
-def told(slot: int, name: str, main: str, families: tuple[Family, Family]) -> str:
+def sentence(slot: int, name: str, main: str, families: tuple[Family, Family]) -> str:
     """Return the sentence for a slot's checkpoint that does not go with the main one."""
     family, of_main = families
     return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}.'

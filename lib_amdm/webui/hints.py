@@ -20,7 +20,7 @@ RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
 """Where javascript/run_line.js says what the last picture ran."""
 LINE = "amdm-line"
 """The class of a line that takes no place while it is empty."""
-_TOLD = ("enabled", "checkpoint", "gamma", "compare")
+_OF_THE_LINE = ("enabled", "checkpoint", "gamma", "compare")
 """The settings that the line speaks of."""
 
 
@@ -53,7 +53,7 @@ class Hints:
         self.line = gr.HTML(value=_shown(plan_line.say(start, self.host)), elem_classes=[LINE])
         gr.HTML(value=RAN_PLACE.format(tab=tabname), elem_classes=[LINE])
         self.marks = gr.HTML(value="", elem_classes=["amdm-unseen"])
-        self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _TOLD]
+        self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _OF_THE_LINE]
         switch = self.inputs[0]
 
         def opened(is_on: bool) -> Any:
@@ -88,8 +88,8 @@ class Hints:
 
     def _say(self, *values: Any, main: str | None = None) -> str:
         given = iter(values)
-        told = [next(given) if spec.name in _TOLD else spec.shown(spec.default) for _, spec in self.keys]
-        return _shown(plan_line.of_controls(told, self.host, main))
+        whole = [next(given) if spec.name in _OF_THE_LINE else spec.shown(spec.default) for _, spec in self.keys]
+        return _shown(plan_line.of_controls(whole, self.host, main))
 
     def _mark(self, main: str | None = None) -> str:
         return fitting.marks(

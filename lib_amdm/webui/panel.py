@@ -227,9 +227,9 @@ class _Builder:
         def chose(name: str | None) -> list[Any]:
             return [mount(name), *(gr.update(visible=shown) for shown in self.inputs_of(name))]
 
-        told: dict[str, Any] = {"fn": listen.quick(chose), "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
-        chosen.change(**told, queue=False, show_progress=False)
-        listen.after_choice(chosen, **told)
+        call: dict[str, Any] = {"fn": listen.quick(chose), "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
+        chosen.change(**call, queue=False, show_progress=False)
+        listen.after_choice(chosen, **call)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 

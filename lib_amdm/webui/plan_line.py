@@ -32,7 +32,7 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
         if (reason := _why_idle(number, slot))
     ]
     idle += [
-        fitting.told(number, slot.checkpoint, main, families)
+        fitting.sentence(number, slot.checkpoint, main, families)
         for number, slot in settings.active
         if (families := fitting.misfit(host, main, slot.checkpoint))
     ]

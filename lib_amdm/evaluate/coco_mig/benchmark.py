@@ -63,14 +63,14 @@ def read(file: Path) -> list[Entry]:
     if not isinstance(given, Mapping) or not given:
         raise AmdmError(f'"{file.name}" is no benchmark: it must be an object of entries, as mig_bench.json is.')
     return [
-        _entry(f'entry "{key}" of "{file.name}"', number, str(key), told)
-        for number, (key, told) in enumerate(given.items())
+        _entry(f'entry "{key}" of "{file.name}"', number, str(key), entry)
+        for number, (key, entry) in enumerate(given.items())
     ]
 
 
 def write(entries: Sequence[Entry], file: Path) -> None:
     """Write entries in the published form."""
-    told = {
+    published = {
         entry.key: {
             "caption": entry.caption,
             "segment": [{"bbox": list(each.box), "label": each.label} for each in entry.instances],
@@ -78,7 +78,7 @@ def write(entries: Sequence[Entry], file: Path) -> None:
         }
         for entry in entries
     }
-    file.write_text(json.dumps(told), encoding="utf-8")
+    file.write_text(json.dumps(published), encoding="utf-8")
 
 
 def first_of_each_level(entries: Sequence[Entry], count: int) -> list[Entry]:
@@ -100,11 +100,11 @@ def read_json(file: Path, wanted: str) -> Any:
         raise AmdmError(f'"{file}" cannot be read as JSON ({cause(error)}); name {wanted}.') from error
 
 
-def _entry(name: str, number: int, key: str, told: Any) -> Entry:
+def _entry(name: str, number: int, key: str, given: Any) -> Entry:
     try:
-        caption, segments = told["caption"], told["segment"]
+        caption, segments = given["caption"], given["segment"]
         instances = tuple(_instance(name, segment["label"], segment["bbox"]) for segment in segments)
-        image_id = str(told.get("image_id", ""))
+        image_id = str(given.get("image_id", ""))
     except (TypeError, KeyError, AttributeError) as error:
         raise AmdmError(
             f'{name} must have "caption" and "segment", a list of objects with "label" and "bbox"; correct it.'

@@ -76,8 +76,10 @@ def read_pictures(annotations: Path) -> dict[str, list[Placed]]:
         names = {category["id"]: str(category["name"]) for category in given["categories"]}
         sizes = {image["id"]: (float(image["width"]), float(image["height"])) for image in given["images"]}
         found: dict[str, list[Placed]] = defaultdict(list)
-        for told in given["annotations"]:
-            found[str(told["image_id"])].append(Placed(names[told["category_id"]], _shares(told, sizes)))
+        for annotation in given["annotations"]:
+            found[str(annotation["image_id"])].append(
+                Placed(names[annotation["category_id"]], _shares(annotation, sizes))
+            )
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
         raise AmdmError(
             f'"{annotations.name}" does not have the form of COCO\'s instances, with images, annotations and '
@@ -86,7 +88,7 @@ def read_pictures(annotations: Path) -> dict[str, list[Placed]]:
     return dict(found)
 
 
-def _shares(told: Mapping[str, Any], sizes: Mapping[Any, tuple[float, float]]) -> Box:
-    width, height = sizes[told["image_id"]]
-    x, y, w, h = map(float, told["bbox"])
+def _shares(annotation: Mapping[str, Any], sizes: Mapping[Any, tuple[float, float]]) -> Box:
+    width, height = sizes[annotation["image_id"]]
+    x, y, w, h = map(float, annotation["bbox"])
     return x / width, y / height, min(1.0, (x + w) / width), min(1.0, (y + h) / height)

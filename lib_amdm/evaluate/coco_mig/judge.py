@@ -87,8 +87,8 @@ def judge_all(
     for method, entry in tqdm(left, unit="picture", desc="judged"):
         with Image.open(folder.picture(method.name, entry.key)) as picture:
             verdicts = judge(picture, entry, detector, segmenter)
-        told = {"judges": judges, "instances": [asdict(verdict) for verdict in verdicts]}
-        write_whole(folder.verdict_file(method.name, entry.key), told)
+        judged = {"judges": judges, "instances": [asdict(verdict) for verdict in verdicts]}
+        write_whole(folder.verdict_file(method.name, entry.key), judged)
     return len(left)
 
 
@@ -107,10 +107,10 @@ def _kept(folder: Folder, method: str, entry: Entry, judges: list[str] | None) -
     file = folder.verdict_file(method, entry.key)
     if not file.is_file():
         return None
-    told: dict[str, Any] = read_json(file, "what was judged")
+    judged: dict[str, Any] = read_json(file, "what was judged")
     try:
-        verdicts = [Verdict(**each) for each in told["instances"]]
-        same = judges is None or told["judges"] == judges
+        verdicts = [Verdict(**each) for each in judged["instances"]]
+        same = judges is None or judged["judges"] == judges
     except (TypeError, KeyError) as error:
         raise AmdmError(f'"{file}" does not say what was judged; remove it.') from error
     return verdicts if same and len(verdicts) == entry.level else None

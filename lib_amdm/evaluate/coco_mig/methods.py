@@ -116,9 +116,9 @@ def _found(which: str, listed: Sequence[str], given: str) -> str:
     alike = [title for title in listed if PATTERNS[which] in title.lower()]
     if given or not alike:
         asked = f'"{given}"' if given else f'with "{PATTERNS[which]}" in its name'
-        told = ", ".join(listed) or "empty"
+        titles = ", ".join(listed) or "empty"
         raise AmdmError(
-            f"{_TITLES[which]}: no adapter {asked} is in the list ({told}); put it there and refresh the list, or "
+            f"{_TITLES[which]}: no adapter {asked} is in the list ({titles}); put it there and refresh the list, or "
             f"name it with --{which}."
         )
     return alike[0]

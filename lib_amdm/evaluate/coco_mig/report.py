@@ -167,9 +167,9 @@ def _circumstances(folder: Folder, entries: Sequence[Entry], methods: Sequence[M
     files = [(method.name, entry) for method in methods for entry in entries]
     records = [record for name, entry in files if (record := folder.record(name, entry.key))]
     judges = sorted({judges_of(folder, name, entry) for name, entry in files} - {()})
-    told = [f"{len(records)} pictures of {len(files)}", *sorted({_drawn(record) for record in records})]
-    told += [f"judged by {detector} with {segmenter}" for detector, segmenter in judges]
-    sentence = "; ".join(told) + "."
+    facts = [f"{len(records)} pictures of {len(files)}", *sorted({_drawn(record) for record in records})]
+    facts += [f"judged by {detector} with {segmenter}" for detector, segmenter in judges]
+    sentence = "; ".join(facts) + "."
     if any(segmenter == WholeBox.name for _, segmenter in judges):
         sentence += (
             " Colours were counted in whole boxes, where the published judge cuts the things out: "

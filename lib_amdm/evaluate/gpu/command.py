@@ -34,14 +34,14 @@ _SAMPLING = "20 steps of Euler, 10 of them mixed, 4 evaluations of each co-model
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print the table; 1 where something ended it early."""
-    told = _parser().parse_args(arguments)
-    device, parts = _device(told.device), _parts(told)
+    options = _parser().parse_args(arguments)
+    device, parts = _device(options.device), _parts(options)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     rows: list[Row] = []
     ended = ""
     with tempfile.TemporaryDirectory(prefix="amdm-gpu-") as temporary:
         try:
-            for row in _measured(told, parts, device, dtype, told.folder or Path(temporary)):
+            for row in _measured(options, parts, device, dtype, options.folder or Path(temporary)):
                 rows.append(row)
                 _say(" | ".join(row.cells()))
         except torch.cuda.OutOfMemoryError:
@@ -57,16 +57,16 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if ended else 0
 
 
-def _parts(told: argparse.Namespace) -> Sequence[str]:
+def _parts(options: argparse.Namespace) -> Sequence[str]:
     """Return what is measured; AmdmError where something for it is not named."""
-    parts: Sequence[str] = told.parts or [*PARTS[:2], *(PARTS[2:] if told.url else ())]
-    if not 1 <= told.co_models <= MOST:
-        raise AmdmError(f"--co-models must be from 1 to {MOST}, not {told.co_models}.")
-    if "webui" in parts and not told.url:
+    parts: Sequence[str] = options.parts or [*PARTS[:2], *(PARTS[2:] if options.url else ())]
+    if not 1 <= options.co_models <= MOST:
+        raise AmdmError(f"--co-models must be from 1 to {MOST}, not {options.co_models}.")
+    if "webui" in parts and not options.url:
         raise AmdmError("The part webui needs a running WebUI; name it with --url.")
-    if bool(told.main) != bool(told.co):
+    if bool(options.main) != bool(options.co):
         raise AmdmError("--main and --co belong together: name a main checkpoint and one to three co-models.")
-    if "webui" in parts and not (told.main or told.folder):
+    if "webui" in parts and not (options.main or options.folder):
         raise AmdmError(
             "A WebUI needs checkpoints: name its own with --main and --co, or have some of random weights written into "
             "its folder of checkpoints with --folder."
@@ -75,26 +75,26 @@ def _parts(told: argparse.Namespace) -> Sequence[str]:
 
 
 def _measured(
-    told: argparse.Namespace, parts: Sequence[str], device: torch.device, dtype: torch.dtype, folder: Path
+    options: argparse.Namespace, parts: Sequence[str], device: torch.device, dtype: torch.dtype, folder: Path
 ) -> Iterator[Row]:
     """Yield the rows of each part that is asked for."""
-    tiny = told.size == "tiny"
+    tiny = options.size == "tiny"
     names: Sequence[str] = []
-    if "standalone" in parts or ("webui" in parts and not told.main):
+    if "standalone" in parts or ("webui" in parts and not options.main):
         from . import random_checkpoints
 
-        files = random_checkpoints.write(folder, 1 + told.co_models, device, tiny, _say)
+        files = random_checkpoints.write(folder, 1 + options.co_models, device, tiny, _say)
         names = [file.name for file in files]
         _emptied(device)
-    drawer = WebUIDrawer(told.url, told.login)
+    drawer = WebUIDrawer(options.url, options.login)
     # a name that is not listed is told before anything is measured
-    listed = _listed(told, drawer, names) if "webui" in parts else []
+    listed = _listed(options, drawer, names) if "webui" in parts else []
     if "loop" in parts:
         from . import loop
 
-        for kind in told.models or KINDS:
+        for kind in options.models or KINDS:
             _say(f"making {kind}")
-            yield from loop.rows(kind, told.co_models, device, dtype, tiny)
+            yield from loop.rows(kind, options.co_models, device, dtype, tiny)
             _emptied(device)
     if "standalone" in parts:
         from . import on_standalone
@@ -104,12 +104,12 @@ def _measured(
     if listed:
         from . import on_webui
 
-        yield from on_webui.rows(drawer, listed, told.pixels)
+        yield from on_webui.rows(drawer, listed, options.pixels)
 
 
-def _listed(told: argparse.Namespace, drawer: WebUIDrawer, written: Iterable[str]) -> list[str]:
+def _listed(options: argparse.Namespace, drawer: WebUIDrawer, written: Iterable[str]) -> list[str]:
     """Return the WebUI's own names of the checkpoints to draw with, the main one first."""
-    wanted = [told.main, *told.co[:MOST]] if told.main else list(written)
+    wanted = [options.main, *options.co[:MOST]] if options.main else list(written)
     drawer.asked("/sdapi/v1/refresh-checkpoints", {})
     titles = drawer.checkpoints()
     for name in wanted:

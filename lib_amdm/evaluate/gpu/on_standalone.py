@@ -34,14 +34,14 @@ class _Bench:
     def draw(self, count: int, waits: Waits) -> Result:
         """Draw it with as many co-models."""
         slots: list[dict[str, Any]] = [{"checkpoint": name, "gamma": 0.5 / count} for name in self.names[1 : 1 + count]]
-        told = {"enabled": True, "steps": MIXED, "evaluations": EVALUATIONS, "co_models": slots}
+        settings = {"enabled": True, "steps": MIXED, "evaluations": EVALUATIONS, "co_models": slots}
         job = Job(self.names[0], [PROMPT], [1], steps=STEPS, width=self.side, height=self.side)
 
         def stepped(step: int, steps: int) -> None:
             if step == MIXED:
                 waits.stop()
 
-        return self.host.generate(job, Settings.from_dict(told), stepped)
+        return self.host.generate(job, Settings.from_dict(settings), stepped)
 
     def networks(self, count: int) -> list[torch.nn.Module]:
         """The UNets of the main model and as many co-models, from the pool."""

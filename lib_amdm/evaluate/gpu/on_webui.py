@@ -37,8 +37,8 @@ def rows(drawer: WebUIDrawer, names: Sequence[str], side: int) -> Iterator[Row]:
 
 def _draw(drawer: WebUIDrawer, names: Sequence[str], count: int, side: int) -> Drawn:
     slots: list[dict[str, Any]] = [{"checkpoint": name, "gamma": 0.5 / count} for name in names[1 : 1 + count]]
-    told = {"enabled": True, "steps": MIXED, "evaluations": EVALUATIONS, "co_models": slots}
-    return drawer.draw(Order(names[0], PROMPT, 1, settings=told, steps=STEPS, width=side, height=side))
+    settings = {"enabled": True, "steps": MIXED, "evaluations": EVALUATIONS, "co_models": slots}
+    return drawer.draw(Order(names[0], PROMPT, 1, settings=settings, steps=STEPS, width=side, height=side))
 
 
 def _gpu(drawer: WebUIDrawer, which: str) -> int | None:
@@ -49,7 +49,7 @@ def _gpu(drawer: WebUIDrawer, which: str) -> int | None:
 
 def _unloaded(drawer: WebUIDrawer) -> str:
     before = _gpu(drawer, "current")
-    told = drawer.asked("/amdm/v1/unload", {})
+    unloaded = drawer.asked("/amdm/v1/unload", {})
     after = _gpu(drawer, "current")
     freed = f", {megabytes(before - after)} MB freed" if before is not None and after is not None else ""
-    return f"unloading: {told['unloaded']} co-models of {megabytes(told['bytes'])} MB{freed}"
+    return f"unloading: {unloaded['unloaded']} co-models of {megabytes(unloaded['bytes'])} MB{freed}"

@@ -82,9 +82,9 @@ def finish(device: torch.device) -> None:
 def placed(networks: Sequence[nn.Module], inputs: set[tuple[str, str]]) -> str:
     """Say on which device and in which dtype the weights and the inputs are: one place where all is well."""
     weights = {(str(each.device), _name(each.dtype)) for network in networks for each in network.parameters()}
-    told = " and ".join(" ".join(place) for place in sorted(weights))
+    where = " and ".join(" ".join(place) for place in sorted(weights))
     others = {device for device, _ in inputs} - {device for device, _ in weights}
-    return f"{told}, but shown latents on {', '.join(sorted(others))}" if others else told
+    return f"{where}, but shown latents on {', '.join(sorted(others))}" if others else where
 
 
 def _name(dtype: torch.dtype) -> str:

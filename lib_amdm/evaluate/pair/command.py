@@ -37,17 +37,17 @@ _COMMON = ("negative_prompt", "sampler", "schedule", "steps", "cfg_scale", "widt
 
 def main(arguments: Sequence[str]) -> int:
     """Draw what is missing, write the page, and print what it found."""
-    told = _parser().parse_args(arguments)
-    clip = Clip(told.clip) if told.clip else None
-    refiners, drawer = _refiners(told), drawer_at(told.url, told.login, told.models)
-    pair, subjects = _asked(told, drawer)
-    changes = usual_changes(pair.common.get("steps", STEPS)) if told.tries is None else told.tries
-    all_ways = ways(pair, changes, refiners, "as it was drawn" if told.pictures else "defaults")
+    options = _parser().parse_args(arguments)
+    clip = Clip(options.clip) if options.clip else None
+    refiners, drawer = _refiners(options), drawer_at(options.url, options.login, options.models)
+    pair, subjects = _asked(options, drawer)
+    changes = usual_changes(pair.common.get("steps", STEPS)) if options.tries is None else options.tries
+    all_ways = ways(pair, changes, refiners, "as it was drawn" if options.pictures else "defaults")
     place = drawer.description()
-    kept = draw_all(drawer, pair, all_ways, subjects, Pictures(told.out, f"{told.url or 'standalone'}: {place}"))
+    kept = draw_all(drawer, pair, all_ways, subjects, Pictures(options.out, f"{options.url or 'standalone'}: {place}"))
     of_subjects = [figures(of_subject, subject, clip) for of_subject, subject in zip(kept, subjects)]
     found = Found(pair, place, subjects, rows(all_ways, of_subjects), of_subjects)
-    file = told.out / PAGE
+    file = options.out / PAGE
     file.write_text(page(found), encoding="utf-8")
     print("", *verdict(found), f"The page: {file}", sep="\n")
     return 0
@@ -105,26 +105,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _asked(told: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subject]]:
+def _asked(options: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subject]]:
     """Return the pair and its subjects, from pictures or from names and prompts."""
-    common: dict[str, Any] = {name: getattr(told, name) for name in _COMMON if getattr(told, name) is not None}
-    if told.pictures:
+    common: dict[str, Any] = {name: getattr(options, name) for name in _COMMON if getattr(options, name) is not None}
+    if options.pictures:
         if not isinstance(drawer, WebUIDrawer):
             raise AmdmError("--from needs the WebUI that drew the picture, to read its infotext; name it with --url.")
-        if told.main or told.co or told.prompts or told.co_prompts:
+        if options.main or options.co or options.prompts or options.co_prompts:
             raise AmdmError("--from takes models and prompts out of a picture; leave out --main, --co and --prompts.")
-        pair, subjects = read_pictures(drawer, told.pictures)
+        pair, subjects = read_pictures(drawer, options.pictures)
         return Pair(pair.main, pair.co, pair.settings, {**pair.common, **common}), subjects
-    if not (told.main and told.co and told.prompts):
+    if not (options.main and options.co and options.prompts):
         raise AmdmError("Name two checkpoints and a file of prompts, with --main, --co and --prompts, or use --from.")
-    subjects = read_subjects(told.prompts, told.co_prompts, told.seed)
+    subjects = read_subjects(options.prompts, options.co_prompts, options.seed)
     titles = drawer.checkpoints()
-    co = MAIN_CHECKPOINT if told.co == MAIN_CHECKPOINT else _listed(told.co, titles)
+    co = MAIN_CHECKPOINT if options.co == MAIN_CHECKPOINT else _listed(options.co, titles)
     if co == MAIN_CHECKPOINT and not any(subject.co_prompt for subject in subjects):
         raise AmdmError(
             "With --co main the second model needs prompts of its own; write them in --prompts behind tabs."
         )
-    return new_pair(_listed(told.main, titles), co, {"steps": STEPS, **common}), subjects
+    return new_pair(_listed(options.main, titles), co, {"steps": STEPS, **common}), subjects
 
 
 def _listed(name: str, titles: Sequence[str]) -> str:
@@ -134,12 +134,12 @@ def _listed(name: str, titles: Sequence[str]) -> str:
     return title
 
 
-def _refiners(told: argparse.Namespace) -> Sequence[float]:
-    if told.refiner is None:
-        return [REFINER] if told.url and told.co != MAIN_CHECKPOINT else []
-    if not told.url and any(told.refiner):
+def _refiners(options: argparse.Namespace) -> Sequence[float]:
+    if options.refiner is None:
+        return [REFINER] if options.url and options.co != MAIN_CHECKPOINT else []
+    if not options.url and any(options.refiner):
         raise AmdmError("--refiner needs a WebUI, as there is none without one; name a WebUI with --url.")
-    odd = next((share for share in told.refiner if not 0 <= share < 1), None)
+    odd = next((share for share in options.refiner if not 0 <= share < 1), None)
     if odd is not None:
         raise AmdmError(f"--refiner must be from 0 to below 1, not {odd:g}; it is a share of the steps.")
-    return [share for share in told.refiner if share]
+    return [share for share in options.refiner if share]

@@ -67,7 +67,7 @@ class Row:
 def figures(kept: Sequence[Kept], subject: Subject, clip: Clip | None) -> list[Figure]:
     """Return a subject's figures, for each way; the first is the main model alone."""
     pictures = [each.picture() for each in kept]
-    seen = [clip.seen(picture, [subject.prompt, subject.told_co]) for picture in pictures] if clip else None
+    seen = [clip.seen(picture, [subject.prompt, subject.prompt_for_co]) for picture in pictures] if clip else None
     found = []
     for number, (each, picture) in enumerate(zip(kept, pictures)):
         further: tuple[float, ...] = ()

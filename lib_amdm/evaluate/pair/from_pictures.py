@@ -73,41 +73,41 @@ def _parameters(drawer: WebUIDrawer, file: Path) -> Mapping[str, Any]:
     return parameters
 
 
-def _read(name: str, told: Mapping[str, Any], titles: Sequence[str]) -> tuple[Pair, Subject]:
-    settings = _settings(name, told)
-    odd = next((key for key in _OTHERWISE if told.get(key)), None)
+def _read(name: str, infotext: Mapping[str, Any], titles: Sequence[str]) -> tuple[Pair, Subject]:
+    settings = _settings(name, infotext)
+    odd = next((key for key in _OTHERWISE if infotext.get(key)), None)
     if odd:
         raise AmdmError(
             f'"{name}" was not drawn from a prompt alone ("{clipped(odd)}" is in its infotext); name one that was.'
         )
-    main = find_title(str(told.get("Model", "")), titles)
+    main = find_title(str(infotext.get("Model", "")), titles)
     slot = settings.co_models[0]
     is_main = slot.checkpoint == MAIN_CHECKPOINT
     co = MAIN_CHECKPOINT if is_main else find_title(slot.checkpoint, titles)
     if main is None or co is None:
-        missing = told.get("Model", "?") if main is None else slot.checkpoint
+        missing = infotext.get("Model", "?") if main is None else slot.checkpoint
         raise AmdmError(
             f'"{name}" was drawn with "{clipped(str(missing))}", which the WebUI does not list; put it back.'
         )
     try:
-        common = {field: kind(told[key]) for key, (field, kind) in _NUMBERS.items() if key in told}
-        seed = int(told["Seed"])
+        common = {field: kind(infotext[key]) for key, (field, kind) in _NUMBERS.items() if key in infotext}
+        seed = int(infotext["Seed"])
     except (KeyError, ValueError) as error:
         raise AmdmError(
             f'"{name}" has an infotext that cannot be read ({cause(error)}); name another picture.'
         ) from error
-    common |= {field: str(told[key]) for key, field in _WORDS.items() if told.get(key)}
-    subject = Subject(str(told.get("Prompt", "")), seed, slot.prompt)
+    common |= {field: str(infotext[key]) for key, field in _WORDS.items() if infotext.get(key)}
+    subject = Subject(str(infotext.get("Prompt", "")), seed, slot.prompt)
     slot = replace(slot, checkpoint=co, prompt="")
     return Pair(main, co, replace(settings, co_models=(slot,)), common), subject
 
 
-def _settings(name: str, told: Mapping[str, Any]) -> Settings:
+def _settings(name: str, infotext: Mapping[str, Any]) -> Settings:
     """Return AMDM's settings of an infotext, with its one co-model as the first slot."""
     given: dict[str, Any] = {"main_adapter": {}}
     slots: dict[int, dict[str, Any]] = {}
     for number, spec in flat(MAX_SLOTS):
-        text = told.get(infotext_label(number, spec), "")
+        text = infotext.get(infotext_label(number, spec), "")
         if text in ("", None):
             continue
         if isinstance(spec, PictureSpec):

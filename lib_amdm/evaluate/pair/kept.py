@@ -46,9 +46,9 @@ class Pictures:
         """Return the order's picture, where it has been drawn."""
         described = self._file(order).with_suffix(".json")
         try:
-            told = json.loads(described.read_text(encoding="utf-8"))
-            memory = Memory(**told["memory"])
-            found = Kept(described.with_suffix(".png"), told["seconds"], told["evaluations"], memory)
+            description = json.loads(described.read_text(encoding="utf-8"))
+            memory = Memory(**description["memory"])
+            found = Kept(described.with_suffix(".png"), description["seconds"], description["evaluations"], memory)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if found.file.is_file() else None
@@ -57,7 +57,7 @@ class Pictures:
         """Write a picture, and then its description."""
         file = self._file(order)
         drawn.picture.save(file)
-        told = {
+        description = {
             "place": self.place,
             "order": asdict(order),
             "seconds": drawn.seconds,
@@ -65,7 +65,7 @@ class Pictures:
             "memory": asdict(memory),
             "infotext": drawn.infotext,
         }
-        write_whole(file.with_suffix(".json"), told)
+        write_whole(file.with_suffix(".json"), description)
         return Kept(file, drawn.seconds, drawn.evaluations, memory)
 
     def _file(self, order: Order) -> Path:

@@ -71,9 +71,9 @@ def _webui(drawer: WebUIDrawer, way: Way) -> Memory:
     mixes = way.settings is not None and way.settings.mixes
     loaded = drawer.asked("/amdm/v1/models")["loaded"] if mixes else []
     co_models = sum(entry["bytes"] for entry in loaded)
-    told = drawer.memory()
-    if "allocated" in (told.get("cuda") or {}):
-        return Memory(co_models, int(told["cuda"]["allocated"]["peak"]), "gpu")
-    if "used" in (told.get("ram") or {}):
-        return Memory(co_models, int(told["ram"]["used"]), "process")
+    used = drawer.memory()
+    if "allocated" in (used.get("cuda") or {}):
+        return Memory(co_models, int(used["cuda"]["allocated"]["peak"]), "gpu")
+    if "used" in (used.get("ram") or {}):
+        return Memory(co_models, int(used["ram"]["used"]), "process")
     return Memory(co_models)

@@ -36,7 +36,7 @@ class Found:
     @property
     def tells_apart(self) -> bool:
         """True where the two models are told different things."""
-        return any(subject.told_co != subject.prompt for subject in self.subjects)
+        return any(subject.prompt_for_co != subject.prompt for subject in self.subjects)
 
 
 def page(found: Found) -> str:
@@ -173,10 +173,10 @@ def _notes(found: Found) -> list[str]:
 
 def _section(found: Found, number: int) -> str:
     subject = found.subjects[number]
-    told = f'<p class="quiet">The co-model is told: {escape(subject.co_prompt)}</p>' if subject.co_prompt else ""
+    prompt = f'<p class="quiet">The co-model is told: {escape(subject.co_prompt)}</p>' if subject.co_prompt else ""
     cards = [_card(found, row, figure, subject) for row, figure in zip(found.rows, found.figures[number])]
     return (
-        f'<section><h2>{escape(subject.prompt)}</h2>{told}<p class="quiet">Seed {subject.seed}</p>\n'
+        f'<section><h2>{escape(subject.prompt)}</h2>{prompt}<p class="quiet">Seed {subject.seed}</p>\n'
         f'<div class="grid">\n{"".join(cards)}</div></section>'
     )
 
@@ -185,12 +185,12 @@ def _card(found: Found, row: Row, figure: Figure, subject: Subject) -> str:
     file = figure.kept.file
     source = escape(f"{file.parent.name}/{file.name}")
     width, height = figure.kept.picture().size
-    told = [f"{figure.kept.seconds:.1f} s"]
+    facts = [f"{figure.kept.seconds:.1f} s"]
     if row is not found.rows[0]:
-        told.append(f"moved {figure.moved:.1f}")
+        facts.append(f"moved {figure.moved:.1f}")
     similarities = _similarities(found, figure.to_main, figure.to_co) if found.with_clip else []
-    told += [f"{value} {head}" for value, head in zip(similarities, _similarity_heads(found))]
+    facts += [f"{value} {head}" for value, head in zip(similarities, _similarity_heads(found))]
     words = escape(f"{row.way.caption}: {subject.prompt}")
     image = f'<img src="{source}" width="{width}" height="{height}" loading="lazy" alt="{words}">'
-    caption = f"<strong>{escape(row.way.caption)}</strong><span>{escape(', '.join(told))}</span>"
+    caption = f"<strong>{escape(row.way.caption)}</strong><span>{escape(', '.join(facts))}</span>"
     return f'<figure><a href="{source}">{image}</a><figcaption>{caption}</figcaption></figure>\n'

@@ -18,7 +18,7 @@ class Subject:
     co_prompt: str = ""
 
     @property
-    def told_co(self) -> str:
+    def prompt_for_co(self) -> str:
         """The prompt that the co-model has."""
         return self.co_prompt or self.prompt
 

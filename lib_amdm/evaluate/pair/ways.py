@@ -56,17 +56,17 @@ class Way:
 
     def order(self, pair: Pair, subject: Subject, **changes: Any) -> Order:
         """Return what a drawer is asked for."""
-        told = {**pair.common, "prompt": subject.prompt, "seed": subject.seed}
+        fields = {**pair.common, "prompt": subject.prompt, "seed": subject.seed}
         if self.as_co_model:
-            told["prompt"] = subject.told_co
-            told["negative_prompt"] = pair.slot.negative_prompt or pair.common.get("negative_prompt", "")
+            fields["prompt"] = subject.prompt_for_co
+            fields["negative_prompt"] = pair.slot.negative_prompt or pair.common.get("negative_prompt", "")
             if pair.slot.cfg_scale:
-                told["cfg_scale"] = pair.slot.cfg_scale
+                fields["cfg_scale"] = pair.slot.cfg_scale
         settings = self.settings
         if settings and settings.co_models:
             settings = replace(settings, co_models=(replace(settings.co_models[0], prompt=subject.co_prompt),))
-        told["settings"] = settings.to_dict() if settings else None
-        return Order(checkpoint=self.checkpoint, refiner=self.refiner, **{**told, **changes})
+        fields["settings"] = settings.to_dict() if settings else None
+        return Order(checkpoint=self.checkpoint, refiner=self.refiner, **{**fields, **changes})
 
 
 def new_pair(main: str, co: str, common: Mapping[str, Any]) -> Pair:
@@ -117,12 +117,12 @@ def _without_co_models(settings: Settings) -> Settings | None:
 
 def _changed(settings: Settings, change: str) -> tuple[Settings, str]:
     """Return the settings after a change such as "gamma=0.7, steps=5", and the page's words for it."""
-    told = settings.to_dict()
+    values = settings.to_dict()
     of_all = [spec.name for spec in specs(Settings) if spec.name not in ("enabled", "compare")]
     of_slot = [spec.name for spec in specs(CoModel) if spec.name not in ("enabled", "checkpoint", "prompt")]
-    slot = told["co_models"][0]
+    slot = values["co_models"][0]
     # a name that both have is that of all
-    places = {name: (slot, name) for name in of_slot} | {name: (told, name) for name in of_all}
+    places = {name: (slot, name) for name in of_slot} | {name: (values, name) for name in of_all}
     places |= {f"co_models[0].{name}": (slot, name) for name in of_slot}
     words = []
     for part in change.split(","):
@@ -136,7 +136,7 @@ def _changed(settings: Settings, change: str) -> tuple[Settings, str]:
         holder, key = places[name]
         holder[key] = _value(text)
         words.append(f"{SHORT_NAMES.get(name, name)} {text}")
-    return Settings.from_dict(told), ", ".join(words)
+    return Settings.from_dict(values), ", ".join(words)
 
 
 def _value(text: str) -> Any:

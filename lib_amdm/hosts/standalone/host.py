@@ -89,8 +89,8 @@ class Job:
         """AmdmError names what does not fit."""
         counts = {"prompts": len(self.prompts), "seeds": len(self.seeds), "negative prompts": len(self.negatives)}
         if not self.prompts or len(set(counts.values())) > 1:
-            told = ", ".join(f"{count} {name}" for name, count in counts.items())
-            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {told}.")
+            found = ", ".join(f"{count} {name}" for name, count in counts.items())
+            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {found}.")
         odd = [seed for seed in self.seeds if not isinstance(seed, Integral) or not -1 <= seed <= MOST_SEED]
         if odd:
             raise AmdmError(
@@ -395,11 +395,11 @@ def _reporter(
 ) -> Callable[[dict[str, Any]], None]:
     """What k-diffusion calls back in each step; DPM adaptive may take more steps than it was asked for."""
 
-    def report(told: dict[str, Any]) -> None:
+    def report(state: dict[str, Any]) -> None:
         if keep_drawing is not None and not keep_drawing():
             raise Interrupted
         if progress is not None:
-            progress(min(told["i"] + 1, steps), steps)
+            progress(min(state["i"] + 1, steps), steps)
 
     return report
 

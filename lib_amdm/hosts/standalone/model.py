@@ -137,11 +137,11 @@ class StandaloneModel(nn.Module):
 
     def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`comodels.adapter_use.Phrases`."""
-        return {text: told[0] for text, told in self._phrases(texts).items()}
+        return {text: phrase[0] for text, phrase in self._phrases(texts).items()}
 
     def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`comodels.adapter_use.Phrases`."""
-        return {text: told[1] for text, told in self._phrases(texts).items()}
+        return {text: phrase[1] for text, phrase in self._phrases(texts).items()}
 
     @torch.no_grad()
     def _phrases(self, texts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -263,5 +263,5 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures (batch, 3, 8 h, 8 w) from 0 to 1 to the means of their latents (batch, 4, h, w)."""
-        told = self.vae.encode((pictures * 2 - 1).to(self.vae.dtype))
-        return told.latent_dist.mean.float() * self.scale
+        encoded = self.vae.encode((pictures * 2 - 1).to(self.vae.dtype))
+        return encoded.latent_dist.mean.float() * self.scale

@@ -79,8 +79,8 @@ def judged_well(judge: StyleJudge) -> str:
             f"The judge tells {worst} right in {accuracy[worst]:.1%} of fresh drawings, which must be {JUDGE_BAR:.0%} "
             "or more; train it with `python -m lib_amdm.shapes.training style-judge`."
         )
-    told = ", ".join(f"{name} {100 * right:.2f} %" for name, right in accuracy.items())
-    return f"The judge is right on fresh drawings in all styles: {told}."
+    shares = ", ".join(f"{name} {100 * right:.2f} %" for name, right in accuracy.items())
+    return f"The judge is right on fresh drawings in all styles: {shares}."
 
 
 def main(arguments: list[str] | None = None) -> int:
