@@ -1,4 +1,4 @@
-"""What the WebUI runs at its start; and `python install.py demo`, `evaluate` and `test`, for a bare machine.
+"""The WebUI's step of installing; and `python install.py demo`, `evaluate` and `test`, for a bare machine.
 
 The WebUI brings everything that the extension needs, so without a command there is nothing to do.
 """

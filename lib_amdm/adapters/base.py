@@ -166,7 +166,7 @@ class AdapterInfo:
 
 
 class Room(NamedTuple):
-    """How much of a layout a kind takes. None: it is not counted.
+    """The part of a layout that a kind takes. None: it is not counted.
 
     Where actions are counted, a layout without any and a phrase that takes part in none are refused.
     """

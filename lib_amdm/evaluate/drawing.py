@@ -1,4 +1,4 @@
-"""What draws the pictures of an evaluation: a running WebUI, or the standalone host, by one interface."""
+"""The drawers of an evaluation's pictures: a running WebUI, or the standalone host, by one interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept beside pictures, as JSON."""
+"""Records kept beside pictures, as JSON."""
 
 from __future__ import annotations
 

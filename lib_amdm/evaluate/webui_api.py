@@ -113,7 +113,7 @@ def evaluations_in(infotext: str) -> dict[str, int]:
 
 
 def _reason(error: HTTPError) -> str:
-    """What a WebUI says of an error: its body has one of a few fields."""
+    """Return a WebUI's own words for an error: its body has one of a few fields."""
     try:
         body = json.load(error)
     except ValueError:

@@ -1,1 +1,1 @@
-"""Where AMDM runs: a folder for each host, and none imports another host's modules."""
+"""The places where AMDM runs: a folder for each host, and none imports another host's modules."""

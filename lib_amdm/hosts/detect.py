@@ -1,4 +1,4 @@
-"""Which WebUI this is: found out by what it can do, never by its version."""
+"""The WebUI that this is: found out by what it can do, never by its version."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ The hook is the last of them: where it alone is missing, the WebUI is one of an 
 
 
 class UnknownHostError(Exception):
-    """Why AMDM cannot be used in this WebUI, in one line for its page."""
+    """The reason that AMDM cannot be used in this WebUI, in one line for its page."""
 
 
 def host() -> Any:

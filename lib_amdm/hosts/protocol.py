@@ -98,7 +98,7 @@ class Page(Lists, Protocol):
 
 
 class Callbacks(Protocol):
-    """Where AMDM adds itself to the host: its plot, its settings page, its API, the moments of its start."""
+    """The places for AMDM in the host: its plot, its settings page, its API, the moments of its start."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Which checkpoints cannot be run beside the main one, told on the page before a picture by what their files say."""
+"""Checkpoints that cannot be run beside the main one, marked on the page before a picture by what their files say."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from . import fitting, listen, plan_line
 MAIN_CHECKPOINT_CONTROL = "setting_sd_model_checkpoint"
 """The id of a WebUI's own list of checkpoints."""
 RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
-"""Where javascript/run_line.js says what the last picture ran."""
+"""The place in which javascript/run_line.js says what the last picture ran."""
 LINE = "amdm-line"
 """The class of a line that takes no place while it is empty."""
 _OF_THE_LINE = ("enabled", "checkpoint", "gamma", "compare")

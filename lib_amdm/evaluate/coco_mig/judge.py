@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def overlap(self) -> float:
-        """What counts for mIoU."""
+        """The instance's part of mIoU."""
         return self.found if self.success or self.found < LEAST_OVERLAP else 0.0
 
 

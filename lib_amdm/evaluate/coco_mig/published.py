@@ -23,7 +23,7 @@ LEAST_OVERLAP = 0.5
 LEAST_COLOUR = 0.2
 """The share of an instance's pixels in its colour's ranges, from which on it has its colour."""
 LEAST_SCORE = 0.25
-"""What a box's score must be above to be a detection."""
+"""The score that a box must be above to be a detection."""
 SUPPRESSED_OVERLAP = 0.8
 """Of two detections that overlap by more, the one with the lower score is left out."""
 

@@ -24,7 +24,7 @@ from .methods import Method
 
 @dataclass(frozen=True)
 class Drawing:
-    """How all pictures of an evaluation are drawn. An entry's seed is `seed` and the entry's number."""
+    """The settings of all pictures of an evaluation. An entry's seed is `seed` and the entry's number."""
 
     checkpoint: str
     negative_prompt: str = ""

@@ -1,4 +1,4 @@
-"""Which pixels in a wanted box are the thing: Segment Anything by transformers, or the whole box."""
+"""The pixels in a wanted box that are the thing: by Segment Anything by transformers, or the whole box."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from .random_unets import UNETS, new_unet
 BYTES = 2_200_000_000
 """Of one file of SD1.5's size, a little more than it has."""
 SCALE = cast(float, SD1["scale_factor"])
-"""What SD1's latents are multiplied by."""
+"""The factor of SD1's latents."""
 _CHANNELS = (128, 256, 512, 512)
 
 

@@ -1,4 +1,4 @@
-"""What is seen of models while a picture is drawn: evaluations, their time, where their inputs and weights are."""
+"""Watching models while a picture is drawn: evaluations, their time, where their inputs and weights are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near a picture is to a text, and to another picture, as a CLIP sees them."""
+"""The nearness of a picture to a text, and to another picture, as a CLIP sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: AMDM's routes let in those with a login that the WebUI was started with."""
+"""Logins: AMDM's routes let in those with a login that the WebUI was started with."""
 
 from __future__ import annotations
 

@@ -70,5 +70,5 @@ def without_text_encoder(slot: int, name: str) -> AmdmError:
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be read, as a part of a sentence."""
+    """Say why a file cannot be read, as a part of a sentence."""
     return str(error) if isinstance(error, Refused) else cause(error)

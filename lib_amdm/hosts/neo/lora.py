@@ -19,7 +19,7 @@ OTHER_NAMES = {
     "diffusion_model.llm_adapter.": "text_encoders.qwen3_06b.llm_adapter.",
     "lora_unet_llm_adapter_": "lora_te_llm_adapter_",
 }
-"""How the names of some layers begin in files, and how the host's lists have them."""
+"""The beginnings of some layers' names in files, and those in the host's lists."""
 
 
 class NeoLoras(LoraFunctions):

@@ -38,7 +38,7 @@ _NEEDED = {
     VAE: re.compile(r"(encoder|decoder|quant_conv|post_quant_conv)\."),
     TEXT: re.compile(rf"({re.escape(TEXT_INNER)})?(encoder|final_layer_norm|embeddings\.(token|position)_embedding)\."),
 }
-"""What of a network's tensors is its own: some files carry more."""
+"""The parts of a network's tensors that are its own: some files carry more."""
 _V, _TERMINAL = "v_pred", "ztsnr"
 """Empty tensors that mark a file, as ComfyUI reads it: it predicts v; its noise schedule ends at nothing but noise."""
 _TERMINAL_SHARE = 4.8973451890853435e-08
@@ -77,7 +77,7 @@ SD1 = {
         }
     },
 }
-"""What Stable Diffusion 1's own v1-inference.yaml says, for files that have none beside them."""
+"""The entries of Stable Diffusion 1's own v1-inference.yaml, for files that have none beside them."""
 
 CLIP_L: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -107,7 +107,7 @@ class CheckpointFile:
 
     @cached_property
     def params(self) -> Mapping[str, Any]:
-        """What the yaml says of the model, in ldm's layout; SD1's own values where there is no yaml."""
+        """The yaml's entries for the model, in ldm's layout; SD1's own values where there is no yaml."""
         if not self.yaml.is_file():
             return SD1
         try:
@@ -144,7 +144,7 @@ class CheckpointFile:
 
     @property
     def shift(self) -> float:
-        """How a flow model's noise levels are shifted: 1 for evenly spread ones, more for more of the high ones."""
+        """The shift of a flow model's noise levels: 1 for evenly spread ones, more for more of the high ones."""
         with self._fitting("shift"):
             return float(self.params.get("shift", 1.0))
 
@@ -159,7 +159,7 @@ class CheckpointFile:
 
     @property
     def clip_folder(self) -> Path | None:
-        """Where the yaml says that the text encoder's configuration and tokenizer are, relative to itself."""
+        """The folder of the text encoder's configuration and tokenizer, which the yaml names relative to itself."""
         stage = self.params.get("cond_stage_config") or {}
         version = (stage.get("params") or {}).get("version")
         return self.yaml.parent / version if version else None
@@ -253,7 +253,7 @@ class CheckpointFile:
 
     @contextmanager
     def _fitting(self, part: str) -> Iterator[None]:
-        """What cannot be made of the yaml and the weights, in words."""
+        """Say what cannot be made of the yaml and the weights."""
         try:
             yield
         except Exception as error:

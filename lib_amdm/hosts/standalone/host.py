@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 MOST_SEED = 2**64 - 1
-"""What torch takes; the Brownian paths of the SDE samplers take nothing below 0."""
+"""The largest that torch takes; the Brownian paths of the SDE samplers take nothing below 0."""
 _RANDOM_SEEDS = 2**32
 
 
@@ -109,7 +109,7 @@ class Job:
 
 @dataclass
 class Result:
-    """What was drawn. pictures: uint8 (images, height, width, 3). latents: float32 (images, 4, h, w), on the CPU.
+    """A job's pictures. pictures: uint8 (images, height, width, 3). latents: float32 (images, 4, h, w), on the CPU.
 
     seeds: of each picture, the random ones too. evaluations: of the main model. co_evaluations: of each slot of the
     settings, 0 where it did not run. comments: what the user should know of the run. seconds: for all of it, loading
@@ -393,7 +393,7 @@ class _SlotModel:
 def _reporter(
     steps: int, progress: Callable[[int, int], None] | None, keep_drawing: Callable[[], bool] | None
 ) -> Callable[[dict[str, Any]], None]:
-    """What k-diffusion calls back in each step; DPM adaptive may take more steps than it was asked for."""
+    """Return the function for k-diffusion to call in each step; DPM adaptive may take more than were asked for."""
 
     def report(state: dict[str, Any]) -> None:
         if keep_drawing is not None and not keep_drawing():

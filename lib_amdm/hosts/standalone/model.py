@@ -90,7 +90,7 @@ class StandaloneModel(nn.Module):
         return as_flow if self.is_flow else as_exploding
 
     def level(self, sigma: float) -> Level:
-        """What it calls a noise level."""
+        """Return the level that it calls by this number."""
         return flow(sigma) if self.is_flow else variance_exploding(sigma)
 
     @property
@@ -163,7 +163,7 @@ def _wrapped(file: CheckpointFile, dtype: torch.dtype) -> Any:
 
 @dataclass
 class _ImageTexts:
-    """What one image is told: the encoded parts of its prompt, each (tokens, width), and its negative prompt."""
+    """The texts of one image: the encoded parts of its prompt, each (tokens, width), and its negative prompt."""
 
     parts: list[Tensor]
     weights: list[float]

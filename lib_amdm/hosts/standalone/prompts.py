@@ -18,7 +18,7 @@ from ...errors import AmdmError
 CHUNK = 75
 """Tokens of one piece of a prompt, beside its begin and end."""
 BACKTRACK = 20
-"""How far from the end of a full piece a comma may be for the words after it to move to the next piece."""
+"""The distance from the end of a full piece that a comma may have for the words after it to move to the next piece."""
 _WEIGHT = re.compile(r"(.*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*", re.DOTALL)
 _EXTRA_NETWORK = re.compile(r"<(\w+):[^>]+>")
 

@@ -85,7 +85,7 @@ def _adds_noise(sampler: str) -> bool:
 
 
 def progress(ratios: Sequence[float]) -> Callable[[float], float]:
-    """Which share of the steps is done at a noise to signal: 0 at the highest, and below 1 at the last that is shown.
+    """Return the share of the steps that is done at a noise to signal: 0 at the highest, below 1 at the last shown.
 
     ratios: those of the sampler's levels. A second evaluation of a step at the next step's level counts as that step's.
     """
@@ -118,7 +118,7 @@ class ImageNoise:
         return torch.stack([torch.randn(self.shape, generator=generator) for generator in self.generators])
 
     def sampler(self, func: Callable[..., Any], x: Tensor, sigmas: Tensor) -> Callable[..., Tensor]:
-        """What `func` takes as its noise_sampler: Brownian paths where it would grow its own, or this stream."""
+        """Return the noise_sampler for `func`: Brownian paths where it would grow its own, or this stream."""
         name = "BrownianTreeNoiseSampler"
         if name in inspect.unwrap(func).__code__.co_names:
             paths = getattr(k_sampling, name)

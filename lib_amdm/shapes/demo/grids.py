@@ -1,4 +1,4 @@
-"""What the settings do to one and the same picture: `python -m lib_amdm.shapes.demo.grids`, two grids for docs/.
+"""Grids of what the settings do to one picture: `python -m lib_amdm.shapes.demo.grids`, two of them for docs/.
 
 The bundled checkpoints draw one prompt from one seed, everything else at its default: over gamma and steps, and over
 evaluations and eta.

@@ -47,7 +47,7 @@ WITHOUT_TEXT = 0.1
 TIMESTEPS = 1000
 SCHEDULE = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 FLOW_PARAMS = {"parameterization": "flow", "shift": 1.0}
-"""What a flow model's yaml says of it."""
+"""The yaml's entries for a flow model."""
 
 
 def train_vae(folder: Path) -> None:

@@ -25,8 +25,8 @@ COLOURS = {
 BACKGROUNDS = ("plain", "striped", "dotted", "checked", "wavy")
 CELLS = ("top left", "top right", "bottom left", "bottom right")
 STYLES = {"filled": (0.0, 0.0), "between": (0.3, 0.7), "pierced": (1.0, 1.0)}
-"""How much of the background shows through the middle of a thing: from, to. A checkpoint has one of the styles at the
-ends; what mixes two may end between them."""
+"""The share of the background that shows through the middle of a thing: from, to. A checkpoint has one of the styles at
+the ends; what mixes two may end between them."""
 HOLE = 8
 """The radius in pixels of the hole in the middle."""
 
