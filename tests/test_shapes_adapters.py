@@ -244,5 +244,5 @@ def test_every_row_gives_each_picture_its_own_latent_in_any_batch(studio: Studio
 
 
 def test_the_command_measures_every_row(capsys) -> None:
-    boxes.main(["--pictures", "3", "--threads", "1"])
+    boxes.main(["--pictures", "1", "--threads", "1"])
     assert capsys.readouterr().out.count("\n| ") == 1 + len(boxes.ROWS)
