@@ -49,6 +49,8 @@ def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# before pytest-xdist reads the marks
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that pytest-xdist must not spread, and let those begin, for which others would wait."""
     for item in items:
