@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-import random_adapters as adapter_files
 from PIL import Image
 
 from lib_amdm.evaluate.coco_mig import benchmark, command
@@ -29,11 +28,9 @@ CO_EVALUATIONS = {
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
-    adapter_files.write(folder, adapter_files.Shape.of(WEIGHTS / "shapes.safetensors"))
-    (folder / LAYOUT_ADAPTER.name).write_bytes(LAYOUT_ADAPTER.read_bytes())
-    return folder
+def adapters(adapter_folder: Path) -> Path:
+    (adapter_folder / LAYOUT_ADAPTER.name).write_bytes(LAYOUT_ADAPTER.read_bytes())
+    return adapter_folder
 
 
 def bench(file: Path) -> Path:
