@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from ..comodels.file_list import without_folder, without_hash
 from ..comodels.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
 from ..settings import (
@@ -73,7 +74,7 @@ def ran_line(ran: Ran) -> str:
 
 def short_title(title: str) -> str:
     """A checkpoint's title without its folder, suffix and hash."""
-    return re.sub(r"(\.\w+)?( \[\w+\])?$", "", title.rpartition("/")[2])
+    return re.sub(r"\.\w+$", "", without_folder(without_hash(title)))
 
 
 def without(entries: Mapping[str, Any]) -> dict[str, Any]:

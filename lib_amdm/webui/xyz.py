@@ -7,13 +7,13 @@ untouched picture to compare with is the cell with K = 0, gamma = 0, checkpoint 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..comodels.file_list import without_folder
 from ..hosts.protocol import Host, Lists
 from ..settings import (
     NO_ADAPTER,
@@ -187,7 +187,7 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
     def caption(_p: Any, _option: Any, given: Any) -> str:
         if isinstance(spec, ListedSpec):
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
-            return f"{whose}: {_without_folder(given)}"
+            return f"{whose}: {without_folder(given)}"
         return f"{target.label}: {spec.shown(_value(host, spec, given))}"
 
     choices: Callable[[], list[str]] | None = None
@@ -221,10 +221,6 @@ def _title(host: Lists, spec: ListedSpec, name: str) -> str | None:
     """Return the title of a checkpoint or an adapter, or the word that stands for none; None where it is unknown."""
     word = next((word for word in spec.words if word.lower() == name.strip().lower()), None)
     return word or listed.title(host, spec, name)
-
-
-def _without_folder(title: str) -> str:
-    return re.split(r"[/\\]", title)[-1]
 
 
 def _refuse_unknown(host: Lists, spec: ListedSpec, names: Sequence[str]) -> None:
