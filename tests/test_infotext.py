@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
-from lib_amdm.layout import EXAMPLE
 from lib_amdm.hosts.protocol import Ran
+from lib_amdm.layout import EXAMPLE
 from lib_amdm.settings import (
     AUTO,
     MAIN_CHECKPOINT,

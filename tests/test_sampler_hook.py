@@ -83,6 +83,8 @@ def test_another_extensions_wrapper_around_ours_stays_and_ours_falls_silent(samp
 class FakeRun:
     """A host's run whose one co-model predicts zero."""
 
+    stopped = False
+
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.finished, self.evaluations = error, 0, 0
         self.adapted, self.slots, self.steps = None, [], 0
@@ -99,7 +101,7 @@ class FakeRun:
             self.evaluations += 1
             return torch.zeros_like(x)
 
-        return [CoRun(denoise, gamma=slot.gamma, eta=slot.eta) for _, slot in slots]
+        return [CoRun(denoise, gamma=slot.gamma, gamma_end=slot.gamma_end, eta=slot.eta) for _, slot in slots]
 
     def sampler_options(self):
         def note(done, steps):
@@ -229,6 +231,74 @@ def test_off_is_no_work(which):
         SimpleNamespace(), SimpleNamespace(), lambda: Settings(which_pass=which), False, 2, {}
     )
     assert chosen is None
+
+
+@pytest.mark.parametrize(
+    ("idle", "remedy"),
+    [
+        ({"steps": 0}, "raise steps"),
+        ({"steps": 2, "start": 2}, "lower start"),
+        ({"co_models": (replace(SETTINGS.co_models[0], gamma=0),)}, "raise gamma"),
+        ({"co_models": (replace(SETTINGS.co_models[0], enabled=False),)}, "switch one on"),
+        ({"co_models": (CoModel(),)}, "choose a checkpoint"),
+        ({"main_adapter": AdapterSettings(adapter="ip.safetensors", strength=0)}, "has strength 0"),
+    ],
+)
+@pytest.mark.parametrize("hires", [False, True])
+def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle, remedy, hires):
+    host = host_with(FakeRun(), hires)
+    p, _ = prepared(host, SimpleNamespace(func=euler), replace(SETTINGS, **idle), enable_hr=True)
+    [said] = host.comments
+    assert said.startswith("AMDM: ") and remedy in said
+    assert p.extra_generation_params == {"Model": "main"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS,
+        replace(SETTINGS, enabled=False, steps=0),
+        replace(SETTINGS, co_models=(replace(SETTINGS.co_models[0], gamma=0, gamma_end=0.8),)),
+        replace(SETTINGS, co_models=(*SETTINGS.co_models, CoModel(), replace(SETTINGS.co_models[0], enabled=False))),
+        Settings(enabled=True, main_adapter=AdapterSettings(adapter="ip.safetensors")),
+    ],
+)
+def test_what_runs_as_it_is_meant_to_says_nothing(settings):
+    host, sampler = host_with(FakeRun()), SimpleNamespace(func=euler)
+    _, chosen = prepared(host, sampler, settings)
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    assert host.comments == []
+
+
+@pytest.mark.parametrize("steps", [AUTO, 150])
+def test_a_start_beyond_the_pictures_own_steps_is_said(steps):
+    host, sampler = host_with(FakeRun()), SimpleNamespace(func=euler)
+    p, chosen = prepared(host, sampler, replace(SETTINGS, steps=steps, start=4))
+    sampler_hook.attach(sampler, chosen)
+    reference = draw(SimpleNamespace(func=euler))
+    assert torch.equal(draw(sampler), reference)
+    assert host.comments == ["AMDM: no step was mixed; start is 4, and fewer steps are mixed: lower it."]
+    assert p.extra_generation_params == {"Model": "main"}, "nothing is written of what did nothing"
+
+
+def test_a_sampler_that_shows_no_step_is_said():
+    host, sampler = host_with(FakeRun()), SimpleNamespace(func=lambda model, x, sigmas, **_: x)
+    _, chosen = prepared(host, sampler)
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    [said] = host.comments
+    assert said.startswith("AMDM: no step was mixed; ") and "denoising strength" in said
+
+
+def test_a_run_that_stopped_has_said_why_itself():
+    host_run = FakeRun()
+    host, sampler = host_with(host_run), SimpleNamespace(func=lambda model, x, sigmas, **_: x)
+    host_run.stopped = True
+    _, chosen = prepared(host, sampler)
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    assert host.comments == []
 
 
 # --- the main model's adapter ---
