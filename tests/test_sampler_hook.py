@@ -176,7 +176,7 @@ def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_th
 
 
 @pytest.mark.parametrize(
-    "error", [AmdmError("AMDM slot 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
+    "error", [AmdmError("AMDM co-model 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
 )
 def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
     sampler, evaluated, host_run = SimpleNamespace(func=euler), [], FakeRun(error)
@@ -190,10 +190,10 @@ def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
 
 def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
     sampler = SimpleNamespace(func=euler)
-    host = host_with(FakeRun(AmdmError("AMDM slot 1: broken")))
+    host = host_with(FakeRun(AmdmError("AMDM co-model 1: broken")))
     _, chosen = prepared(host, sampler, continue_on_error=True)
     sampler_hook.attach(sampler, chosen)
-    assert host.comments == ["AMDM slot 1: broken"]
+    assert host.comments == ["AMDM co-model 1: broken"]
     assert sampler.func is euler
 
 

@@ -151,8 +151,8 @@ def _warn_of_lost_slots(params: Mapping[str, Any], slots: int) -> None:
     lost = [slot for slot in range(slots + 1, MAX_SLOTS + 1) if _has_slot(params, slot)]
     if lost:
         logging.getLogger(__name__).warning(
-            "AMDM: this picture was made with co-model %s, but the panel has only %s; raise the number of slots in the "
-            "settings and reload the page.",
+            "AMDM: this picture was made with co-model %s, but the panel has only %s; raise the number of co-models in "
+            "the settings and reload the page.",
             ", ".join(map(str, lost)),
             slots,
         )

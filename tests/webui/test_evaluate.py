@@ -86,7 +86,7 @@ def test_the_drawer_draws_what_the_api_draws(server: WebUI, drawer: WebUIDrawer)
 def test_the_drawer_tells_an_error_in_amdms_words(drawer: WebUIDrawer) -> None:
     settings = {"enabled": True, "co_models": [{"checkpoint": "lost"}]}
     with pytest.raises(
-        AmdmError, match=r'answered 500: AMDM slot 1: "lost" is not in .*list of checkpoints; refresh the list'
+        AmdmError, match=r'answered 500: AMDM co-model 1: "lost" is not in .*list of checkpoints; refresh the list'
     ):
         drawer.draw(Order("alpha.safetensors", "a red square", 5, settings=settings, **SMALL))
 
