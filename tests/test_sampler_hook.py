@@ -157,7 +157,8 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     assert (host_run.evaluations, host_run.finished) == (ran, 1)
     told = {"AMDM steps": "auto" if steps == AUTO else str(steps), "AMDM 1 checkpoint": "other.safetensors [abc]"}
     mixed = 4 if steps == AUTO else min(steps, 4)
-    told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {ran} evaluations of other, +0.2 s of 1.5 s"
+    counted = "1 evaluation" if ran == 1 else f"{ran} evaluations"
+    told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
     assert told.items() <= p.extra_generation_params.items()
 
 

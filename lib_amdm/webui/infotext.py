@@ -64,12 +64,17 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 def ran_line(ran: Ran) -> str:
     """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s"."""
-    counts = " and ".join(f"{count} evaluations of {short_title(title)}" for title, count in ran.evaluations)
+    counts = " and ".join(f"{counted(count, 'evaluation')} of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
     return (
-        f"{models} models, {ran.steps} of {ran.pass_steps} steps, {counts}, "
+        f"{models} models, {ran.steps} of {counted(ran.pass_steps, 'step')}, {counts}, "
         f"+{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
     )
+
+
+def counted(count: int, name: str) -> str:
+    """Write "1 step" or "2 steps"."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def short_title(title: str) -> str:
