@@ -23,7 +23,7 @@ BESIDE = (
 )
 INFOTEXTS = [f"{prompt}\nNegative prompt: {prompt}\nSteps: 20, {beside}" for prompt in PROMPTS for beside in BESIDE]
 TEXTS = {
-    **{text: "" for text in INFOTEXTS},
+    **dict.fromkeys(INFOTEXTS, ""),
     **{f"{text}, {SAID}": RAN for text in INFOTEXTS},
     **{f"{text}, {SAID}\nTemplate: AMDM ran: no": RAN for text in INFOTEXTS[:4]},
     f"{INFOTEXTS[0]}, AMDM ran: 2 models": "2 models",
