@@ -70,13 +70,18 @@ class Hints:
         # by itself, for with hundreds of files it takes seconds the first time
         switch.change(fn=listen.quick(opened), inputs=[switch], outputs=[self.marks], **quiet)
         for control in self.inputs:
-            # a prompt is long, and looked at once it is left
-            event = control.blur if isinstance(control, gr.Textbox) and control.lines > 1 else control.change
-            event(fn=say, inputs=self.inputs, outputs=[self.line], **quiet)
+            call: dict[str, Any] = {"fn": say, "inputs": self.inputs, "outputs": [self.line]}
+            # fast typing loses changes while one is under way, so what is typed is looked at again once it is left
+            if isinstance(control, gr.Dropdown):
+                listen.after_choice(control, **call)
+            elif isinstance(control, gr.Textbox):
+                control.blur(**call, **quiet)
+            # a prompt is long
+            if not (isinstance(control, gr.Textbox) and control.lines > 1):
+                control.change(**call, **quiet)
         for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
             # the list may have been read again since
             control.focus(fn=mark, inputs=[], outputs=[self.marks], **quiet)
-            listen.after_choice(control, fn=say, inputs=self.inputs, outputs=[self.line])
 
     def follow(self, main: Any) -> None:
         """Follow the page's control of the main checkpoint, too."""
