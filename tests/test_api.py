@@ -67,8 +67,8 @@ def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
 
 @pytest.mark.parametrize("text", ["not base64!", "YWJj", "data:image/png;base64,"])
 def test_what_is_no_picture_is_named(text: str) -> None:
-    with pytest.raises(AmdmError, match="AMDM slot 2: the adapter's image cannot be read"):
-        opened(text, "AMDM slot 2")
+    with pytest.raises(AmdmError, match="AMDM co-model 2: the adapter's image cannot be read"):
+        opened(text, "AMDM co-model 2")
 
 
 @pytest.mark.parametrize("args", [[], (), None])
@@ -85,7 +85,7 @@ def test_a_cleared_field_of_a_slot_ends_nothing() -> None:
 @pytest.mark.parametrize("given", [{"image": None}, True, 5, 0.5, ["a", "b"], b"PNG", object(), {"x" * 3_000_000: 1}])
 def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: Any) -> None:
     keys = [(slot, spec.name) for slot, spec in flat(3)]
-    for key, path in (((0, "image"), "main_adapter.image"), ((3, "mask"), "co_models[2].mask")):
+    for key, path in (((0, "image"), "image of main_adapter"), ((3, "mask"), "mask of co-model 3")):
         values = list(DEFAULTS)
         values[keys.index(key)] = given
         with pytest.raises(AmdmError) as caught:
@@ -100,9 +100,9 @@ def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: 
         ([True], "one object with names"),
         (["AMDM", *DEFAULTS[1:]], '"enabled"'),
         ([{"stepss": 5}], '"stepss" is not a setting'),
-        ([{"co_models": [{"gamma": "much"}]}], r"co_models\[0\].gamma"),
+        ([{"co_models": [{"gamma": "much"}]}], '"gamma of co-model 1"'),
         ([{"evaluations": "some"}], '"evaluations" must be a whole number or "auto"'),
-        ([{"co_models": [{"region": [[0, 0, 2, 1]]}]}], r'"co_models\[0\].region" has a row 1'),
+        ([{"co_models": [{"region": [[0, 0, 2, 1]]}]}], '"region of co-model 1" has a row 1'),
         ([[{"enabled": True}]], "one object with names"),
     ],
 )

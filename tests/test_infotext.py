@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
+from lib_amdm.hosts.protocol import Ran
 from lib_amdm.layout import EXAMPLE
 from lib_amdm.settings import (
     AUTO,
@@ -411,3 +412,11 @@ def test_a_main_adapter_alone_is_told_without_the_slots_that_did_not_run() -> No
     assert entries["AMDM main adapter"] == ADAPTERS[1]
     assert entries["AMDM main adapter until"] == "0.5"
     assert not [key for key in entries if key.startswith("AMDM 1")]
+
+
+@pytest.mark.parametrize(
+    "title", ["Pony v6.5.safetensors", "sd/Pony v6.5.ckpt [0123456789]", "a b\\sd\\Pony v6.5.safetensors [ABCDEF]"]
+)
+def test_the_line_of_what_ran_has_a_files_name_alone_wherever_the_webui_runs(title: str) -> None:
+    ran = infotext.ran_line(Ran(3, 20, [(title, 4)], 0.9, 7.1))
+    assert ran == "2 models, 3 of 20 steps, 4 evaluations of Pony v6.5, +0.9 s of 7.1 s"

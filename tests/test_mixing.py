@@ -69,7 +69,7 @@ def test_a_slots_noise_is_its_own() -> None:
 
 
 def test_a_mask_that_cannot_be_read_is_named_with_its_slot() -> None:
-    with pytest.raises(AmdmError, match=r"^AMDM slot 3: the mask cannot be read"):
+    with pytest.raises(AmdmError, match=r"^AMDM co-model 3: the mask cannot be read"):
         co_run(3, CoModel(mask="no picture"), zero, SEEDS, SIZE)
 
 

@@ -188,6 +188,13 @@ def test_img2img_has_no_hires_pass(page: Page) -> None:
 # --- checkpoints and memory ---
 
 
+def of_the_line(demo: Any, built: panel.Panel, slots: int, **given: Any) -> list[Any]:
+    """What the page sends for its line: the defaults but for those that are given, by name and slot ("gamma_1")."""
+    keys = {component._id: key for component, key in zip(built.components, flat(slots))}
+    sent = [keys[component._id] for component in event(demo, "_say").inputs]
+    return [given.get(f"{spec.name}_{slot}", spec.shown(spec.default)) for slot, spec in sent]
+
+
 @pytest.mark.parametrize("made", MAIN_CONTROLS)
 def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page, made: dict[str, Any]) -> None:
     alpha, beta, _ = TITLES
@@ -202,20 +209,35 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
         before = len(demo.fns)
         hints.follow_main([built], gr.Dropdown([*TITLES]), made)
     assert len(demo.fns) == before + 1
-    given = {
-        (0, "enabled"): True,
-        (1, "enabled"): True,
-        (1, "checkpoint"): beta,
-        (1, "gamma"): 0.5,
-        (0, "compare"): False,
-    }
-    told = [given[slot, spec.name] for slot, spec in flat(1) if (slot, spec.name) in given]
+    told = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
     line, marks = clicked(demo, "chose_main")(alpha, *told)
     assert "is SDXL, but the main checkpoint" in line and "beta" in marks
     assert (clicked(demo, "_say")(*told), clicked(demo, "opened")(True)) == (line, marks)
     line, marks = clicked(demo, "chose_main")(beta, *told)
     assert line == "" and "alpha" in marks
     assert clicked(demo, "_say")(False, *told[1:]) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"checkpoint_1": "beta", "gamma_1": 0.0}, "raise gamma"),
+        ({"checkpoint_1": "beta", "gamma_1": 0.0, "gamma_end_1": "0.8"}, ""),
+        ({"checkpoint_1": "beta", "steps_0": "0"}, "raise steps"),
+        ({"checkpoint_1": "beta", "steps_0": "3", "start_0": 3}, "lower start"),
+        ({"adapter_0": ADAPTERS[0]}, ""),
+        ({"adapter_0": ADAPTERS[0], "strength_0": 0.0}, "strength 0"),
+        ({"adapter_0": ADAPTERS[0], "until_0": 0.0}, "until 0"),
+        ({"checkpoint_1": "beta", "prompt_2": "a cat"}, "Co-model 2 has no checkpoint"),
+        ({"checkpoint_1": "beta", "adapter_2": ADAPTERS[0]}, "Co-model 2 has no checkpoint"),
+        ({}, "choose a checkpoint"),
+    ],
+)
+def test_the_line_knows_every_control_that_it_speaks_of(page: Page, given: dict[str, Any], said: str) -> None:
+    with gr.Blocks() as demo:
+        built = build(page, slots=2)
+    line = clicked(demo, "_say")(*of_the_line(demo, built, 2, enabled_0=True, **given))
+    assert said in line if said else line == ""
 
 
 def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel) -> None:
@@ -250,10 +272,15 @@ def test_sizes_in_words(page: Page, count: int, words: str) -> None:
     assert clicked(demo, "loaded")() == f"In memory: beta ({words})."
 
 
+def event(demo: Any, name: str) -> Any:
+    """The first of the page's events that call the function of this name."""
+    events = demo.fns.values() if isinstance(demo.fns, dict) else demo.fns
+    return next(event for event in events if getattr(event.fn, "__name__", "") == name)
+
+
 def clicked(demo: Any, name: str) -> Any:
     """The function of this name among those the page calls."""
-    events = demo.fns.values() if isinstance(demo.fns, dict) else demo.fns
-    return next(event.fn for event in events if getattr(event.fn, "__name__", "") == name)
+    return event(demo, name).fn
 
 
 # --- adapters ---

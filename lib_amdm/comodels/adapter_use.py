@@ -41,7 +41,7 @@ class Place(NamedTuple):
     """The model that an adapter is put on.
 
     phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images.
-    error_prefix: the beginning of an error's text, "AMDM slot 2". panel_label: the name of the slot's controls,
+    error_prefix: the beginning of an error's text, "AMDM co-model 2". panel_label: the name of the slot's controls,
     "co-model 2".
     """
 

@@ -31,7 +31,12 @@ class Ran(NamedTuple):
 
 
 class HostRun(Protocol):
-    """One pass of one batch on a host: what the co-models need to be run beside the main model."""
+    """One pass of one batch on a host: what the co-models need to be run beside the main model.
+
+    stopped: True once the main model goes on alone before its time, and the picture's comments say why.
+    """
+
+    stopped: bool
 
     def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         """The co-models of the slots (number, settings), loaded and with their texts encoded; AmdmError in words."""

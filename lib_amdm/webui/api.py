@@ -8,7 +8,7 @@ from typing import Any
 from .. import __version__
 from ..comodels.pictures import as_text
 from ..hosts.protocol import Host
-from ..settings import MAX_SLOTS, PictureSpec, Settings, api_path, flat
+from ..settings import MAX_SLOTS, PictureSpec, Settings, flat, full_name
 
 PREFIX = "/amdm/v1"
 
@@ -24,7 +24,7 @@ def read_args(args: Sequence[Any]) -> Settings:
     if isinstance(args[0], Mapping):
         return Settings.from_dict(args[0])
     keys = enumerate(flat(MAX_SLOTS))
-    names = {index: api_path(slot, spec) for index, (slot, spec) in keys if isinstance(spec, PictureSpec)}
+    names = {index: full_name(slot, spec) for index, (slot, spec) in keys if isinstance(spec, PictureSpec)}
     return Settings.from_list(
         [as_text(value, names[index]) if index in names else value for index, value in enumerate(args)]
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import AdapterError, AmdmError, cause
 from ..hosts.protocol import Drawing
-from ..settings import MAIN_CHECKPOINT, Settings, SettingsError
+from ..settings import MAIN_CHECKPOINT, AdapterSettings, Settings, SettingsError
 from . import infotext
 
 SETTINGS = "amdm_settings"
@@ -35,14 +35,17 @@ class _Plan(NamedTuple):
 
 def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alone, ...]:
     """Each model of the settings alone: the main one first, with its adapter; a slot's adapter is on its own model."""
-    nothing_beside = replace(settings, co_models=(), compare=False)
-    found = [Alone("main model alone", nothing_beside)]
+
+    def alone(adapter: AdapterSettings) -> Settings:
+        return replace(settings, enabled=adapter.used, main_adapter=adapter, co_models=(), compare=False)
+
+    found = [Alone("main model alone", alone(settings.main_adapter))]
     for number, slot in settings.active:
         is_main = slot.checkpoint == MAIN_CHECKPOINT
         found.append(
             Alone(
                 f"co-model {number} alone: {infotext.short_title(slot.checkpoint)}",
-                replace(nothing_beside, main_adapter=slot.adapter_settings),
+                alone(slot.adapter_settings),
                 "" if is_main else title(slot.checkpoint) or slot.checkpoint,
                 slot.prompt,
                 slot.negative_prompt,

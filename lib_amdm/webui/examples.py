@@ -34,7 +34,7 @@ def connect(
         example = preset.with_files(listed_files)
         missing = len(example.co_models) - slots
         if missing > 0:
-            message = "This example needs more slots: raise their number in the settings and reload the page."
+            message = "This example needs more co-models: raise their number in the settings and reload the page."
             return [message, None, *untouched]
         example = replace(example, co_models=(*example.co_models, *(CoModel(),) * -missing))
         updates = (gr.update(value=spec.shown(example.value(slot, spec))) for slot, spec in keys)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from ..comodels.file_list import without_folder, without_hash
 from ..comodels.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
 from ..settings import (
@@ -63,17 +64,22 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 def ran_line(ran: Ran) -> str:
     """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s"."""
-    counts = " and ".join(f"{count} evaluations of {short_title(title)}" for title, count in ran.evaluations)
+    counts = " and ".join(f"{counted(count, 'evaluation')} of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
     return (
-        f"{models} models, {ran.steps} of {ran.pass_steps} steps, {counts}, "
+        f"{models} models, {ran.steps} of {counted(ran.pass_steps, 'step')}, {counts}, "
         f"+{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
     )
 
 
+def counted(count: int, name: str) -> str:
+    """Write "1 step" or "2 steps"."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def short_title(title: str) -> str:
     """A checkpoint's title without its folder, suffix and hash."""
-    return re.sub(r"(\.\w+)?( \[\w+\])?$", "", title.rpartition("/")[2])
+    return re.sub(r"\.\w+$", "", without_folder(without_hash(title)))
 
 
 def without(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,8 +156,8 @@ def _warn_of_lost_slots(params: Mapping[str, Any], slots: int) -> None:
     lost = [slot for slot in range(slots + 1, MAX_SLOTS + 1) if _has_slot(params, slot)]
     if lost:
         logging.getLogger(__name__).warning(
-            "AMDM: this picture was made with co-model %s, but the panel has only %s; raise the number of slots in the "
-            "settings and reload the page.",
+            "AMDM: this picture was made with co-model %s, but the panel has only %s; raise the number of co-models in "
+            "the settings and reload the page.",
             ", ".join(map(str, lost)),
             slots,
         )

@@ -168,7 +168,7 @@ class _Builder:
                         self.slot(slot)
             with gr.Row():
                 self.add(0, _without((SwitchSpec,), _part(Part.FRONT, Settings)))
-            self.hints = Hints(self.host, self.slots, self.tabname, self.controls, self.start)
+            self.hints = Hints(self.host, self.slots, self.tabname, self.start)
             with self.fold("main_adapter", "Adapter of the main model"):
                 self.adapter(0, _part(Part.ADAPTER, AdapterSettings))
             with self.fold("advanced", "Advanced"), gr.Row():
@@ -177,6 +177,7 @@ class _Builder:
                 self.presets()
             with self.fold("memory_fold", "Memory"):
                 self.memory()
+            self.hints.connect(self.controls)
             gr.HTML(value=tooltips.place(self.tooltips), elem_classes=["amdm-unseen"])
 
     def fold(self, name: str, said: str, slot: int = 0) -> Any:

@@ -263,4 +263,4 @@ def test_the_second_picture_with_one_opens_no_file_and_encodes_no_text(probed: P
 def test_a_lora_that_cannot_be_used_is_named(probed: Probed, lora: None, told: dict, words: str) -> None:
     for checkpoint in ("beta", "main"):
         failed = probed.fail(settings(slot(checkpoint, **told)), prompt=WITHOUT)
-        assert "slot 1" in failed.message and words in failed.message
+        assert "co-model 1" in failed.message and words in failed.message

@@ -21,6 +21,7 @@ import random_adapters as adapter_files
 from gguf_files import write_gguf
 from PIL import Image
 
+from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.comodels.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import presets, tooltips
@@ -110,21 +111,28 @@ class Page:
     def choose_in(self, dropdown: str, choice: str) -> None:
         """Choose from a dropdown that has no id."""
         box = self.one(f"{dropdown} input")
+        self.wait(box.is_displayed, dropdown)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.click()
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(choice)
         items = self.wait(lambda: self.all(f"{dropdown} ul.options li"), f"the choices of {dropdown}")
-        next(item for item in items if item.get_attribute("aria-label") == choice).click()
-        assert box.get_property("value") == choice
+        # of a checkpoint the WebUI may know the hash by now
+        next(item for item in items if without_hash(item.get_attribute("aria-label")) == choice).click()
+        assert without_hash(box.get_property("value")) == choice
 
     def choices(self, control: str) -> list[str]:
         """What a dropdown offers."""
-        self.one(f"#{control} input").click()
-        found = [item.get_attribute("aria-label") for item in self.all(f"#{control} ul.options li")]
-        self.one(f"#{control} input").send_keys(Keys.ESCAPE)
+        return self.choices_in(f"#{control}")
+
+    def choices_in(self, dropdown: str) -> list[str]:
+        """What a dropdown offers that has no id."""
+        box = self.one(f"{dropdown} input")
+        box.click()
+        found = [item.get_attribute("aria-label") for item in self.all(f"{dropdown} ul.options li")]
+        box.send_keys(Keys.ESCAPE)
         # the list opens with the focus, and would stay shut at the next look
-        self.driver.execute_script("arguments[0].blur()", self.one(f"#{control} input"))
+        self.driver.execute_script("arguments[0].blur()", box)
         return found
 
     def switch_to(self, tab: str) -> None:
@@ -176,14 +184,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(start_webui: Callable[..., WebUI]) -> WebUI:
-    """A WebUI that serves its page."""
-    return start_webui(page=True)
+    """A WebUI that serves its page, with grids in its galleries as by default."""
+    return start_webui(page=True, options={"return_grid": True})
 
 
 @pytest.fixture
 def page(browser: Any, server: WebUI, tmp_path: Path) -> Page:
     """The page, freshly loaded."""
     return Page(browser, server, tmp_path)
+
+
+def without_hashes(text: str) -> str:
+    """A text without the hashes behind checkpoints' names, of which the WebUI knows those that it has loaded."""
+    return re.sub(r" \[[0-9a-f]{10}\]", "", text)
 
 
 def amdm(**settings: Any) -> dict[str, Any]:
@@ -312,12 +325,12 @@ def test_a_picture_through_the_page(page: Page) -> None:
     assert (
         f"AMDM: True, AMDM steps: auto, AMDM eta: 0, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
         r'AMDM 1 prompt: "a \"blue\" circle, here"'
-    ) in said
+    ) in without_hashes(said)
     [with_beta] = page.pictures()
     assert not np.array_equal(with_beta, without)
     line = page.one('.amdm-ran[data-tab="txt2img"]')
     ran = page.wait(lambda: line.text, "the line that says what ran")
-    assert re.fullmatch(r"2 models, \d+ of \d+ steps, \d+ evaluations of beta, \+\d+\.\d s of \d+\.\d s", ran)
+    assert re.fullmatch(r"2 models, \d+ of \d+ steps, \d+ evaluations? of beta, \+\d+\.\d s of \d+\.\d s", ran)
     assert f'AMDM ran: "{ran}"' in said
 
     page.toggle("script_txt2img_amdm_memory_fold")
@@ -402,22 +415,64 @@ def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(
         found = page.driver.execute_script(read, *items)
         page.shot("greyed")
         page.driver.execute_script("arguments[0].blur()", page.one("#script_txt2img_amdm_checkpoint_1 input"))
-        return {name: words.strip('"') for name, is_grey, words in found if is_grey}
+        return {without_hash(name): words.strip('"') for name, is_grey, words in found if is_grey}
 
     page.click("#script_txt2img_amdm_refresh_1")
     page.wait(lambda: strangers.items() <= greyed().items(), "the entries to be marked")
     assert not {"None", "main", "alpha.safetensors", BETA} & greyed().keys()
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
     told = 'Co-model 1: "xl-beta.safetensors" is SDXL, but the main checkpoint "alpha.safetensors" is SD1.'
-    page.wait(lambda: told in panel.text, "the line to say so")
+    page.wait(lambda: told in without_hashes(panel.text), "the line to say so")
     page.shot("misfit")
     page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
     try:
         page.wait(lambda: "but the main checkpoint" not in panel.text, "the line to follow the main checkpoint", DRAWN)
         page.wait(lambda: "· SD1" in greyed().values(), "the marks to follow it")
         assert not {name for name, mark in strangers.items() if mark == "· SDXL"} & greyed().keys()
+        # the WebUI knows a hash of the other one now, and the page's list is from before
+        page.choose_in(MAIN_CHECKPOINT, "alpha.safetensors")
+        page.wait(lambda: strangers.items() <= greyed().items(), "all to be marked again", DRAWN)
     finally:
         server.use_checkpoint("alpha")
+
+
+def test_the_list_is_in_the_order_of_the_webuis_own(page: Page) -> None:
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: page.one("#script_txt2img_amdm_checkpoint_1").is_displayed(), "the controls")
+
+    def own() -> list[str]:
+        return [without_hash(title) for title in page.choices_in(MAIN_CHECKPOINT)]
+
+    listed = [without_hash(title) for title in page.choices("script_txt2img_amdm_checkpoint_1")]
+    # some of them fill it once the page is there
+    page.wait(lambda: own() == listed[2:], f"the order {listed}")
+    assert len(listed) > 6
+
+
+def test_what_runs_nothing_says_so_before_the_picture_and_with_it(page: Page) -> None:
+    page.paste(PLAIN)
+    [plain] = page.pictures() if page.generate() else []
+    page.toggle("script_txt2img_amdm_enabled")
+    line = page.one("#script_txt2img_amdm_enabled .amdm-line")
+
+    def says(words: str) -> bool:
+        return page.wait(lambda: (words in line.text) if words else not line.text, f"the line to say {words!r}")
+
+    says("choose a checkpoint")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    says("")
+    page.type("script_txt2img_amdm_gamma_1", "0")
+    says("raise gamma")
+    said = page.generate()
+    assert "AMDM: No co-model is run: raise gamma." in said and "AMDM ran" not in said
+    assert np.array_equal(page.pictures()[0], plain)
+    page.toggle("script_txt2img_amdm_more_1")
+    page.type("script_txt2img_amdm_gamma_end_1", "0.8")
+    says("")
+    said = page.generate()
+    assert "AMDM ran" in said and "No co-model" not in said
+    page.type("script_txt2img_amdm_steps", "0")
+    says("raise steps")
 
 
 @pytest.mark.needs("presets")
@@ -481,7 +536,7 @@ def test_what_is_wrong_is_said_on_the_page(page: Page) -> None:
     assert page.value("script_txt2img_amdm_checkpoint_1") == "lost.safetensors"
     said = refusal(page, page.generate())
     page.shot("refused")
-    assert "lost.safetensors" in said and "AMDM slot 1" in said
+    assert "lost.safetensors" in said and "AMDM co-model 1" in said
     assert page.pictures() == []
 
 
@@ -518,7 +573,7 @@ SHOWN = {
 
 
 def shown(page: Page, tab: str, names: Iterable[str]) -> dict[str, str]:
-    return {name: page.value(f"script_{tab}_amdm_{name}") for name in names}
+    return {name: without_hash(page.value(f"script_{tab}_amdm_{name}")) for name in names}
 
 
 def test_png_info_sends_every_setting_to_txt2img(page: Page, tmp_path: Path) -> None:
@@ -661,15 +716,16 @@ def test_each_cell_of_a_plot_tells_of_itself_alone(server: WebUI) -> None:
         # three axes, then: legend, single pictures, grids, fixed and varied seeds, margin, text inputs
         script_args=[
             *(gamma, "0.6, 0, 0.4", []),
-            *(steps, "2, 0, 1", []),
+            *(steps, "2, 0, Auto, 1", []),
             *(0, "", []),
             *(True, *server.host.plot, True, False, True, False, False, False, *server.host.plot_rows, 0, False),
         ],
         **amdm(enabled=False, co_models=[{"checkpoint": "beta"}]),
     )
     cells = json.loads(answer["info"])["infotexts"][1:]
-    told = [tuple(re.findall(r"AMDM (?:1 gamma|steps): ([\d.]+)", cell)) for cell in cells]
-    assert told == [("2", "0.6"), (), ("2", "0.4"), (), (), (), ("1", "0.6"), (), ("1", "0.4")]
+    told = [tuple(re.findall(r"AMDM (?:1 gamma|steps): ([\d.]+|auto)", cell)) for cell in cells]
+    rows = [[(k, "0.6"), (), (k, "0.4")] if k != "0" else [(), (), ()] for k in ("2", "0", "auto", "1")]
+    assert told == [cell for row in rows for cell in row]
 
 
 # ---- adapters ----
