@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_amdm.comodels.cache import Loaded, Pool, Recent, share_equal_tensors
+from lib_amdm.comodels.cache import FileState, Loaded, Pool, Recent, share_equal_tensors
 
 
 @pytest.fixture
@@ -46,6 +46,17 @@ def test_a_changed_file_is_read_again_and_the_old_model_is_dropped(files, what):
         os.utime(files[0], (1, 1))
     assert pool.get(files[0], "half", load) is not first
     assert len(pool.listing()) == 1
+
+
+def test_what_depends_on_a_loaded_file_that_has_gone_is_made_anew(files):
+    path, texts, made = files[0], Recent(), []
+
+    def encoded():
+        return texts.get(FileState.of_loaded(path), lambda: made.append(1) or len(made))
+
+    assert [encoded(), encoded()] == [1, 1]
+    Path(path).unlink()
+    assert [encoded(), encoded()] == [2, 3]
 
 
 def test_another_dtype_is_another_model(files):

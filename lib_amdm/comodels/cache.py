@@ -29,6 +29,15 @@ class FileState(NamedTuple):
         stat = Path(path).stat()
         return cls(str(path), stat.st_mtime_ns, stat.st_size)
 
+    @classmethod
+    def of_loaded(cls, path: str) -> Hashable:
+        """Return the state of a file that a host has loaded. It may have gone since: then what equals nothing else, and
+        what depends on the file is made anew each time."""
+        try:
+            return cls.of(path)
+        except OSError:
+            return object()
+
 
 class Recent:
     """Results (encoded texts, features, small files) by everything they depend on; the least recently used go first."""
