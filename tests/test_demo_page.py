@@ -251,9 +251,11 @@ def test_a_layout_is_drawn_in_the_editor_and_gradio_is_told(page: Page) -> None:
     page.type("count", "1")
     page.type("sampling_steps", "1")
     page.click("#amdm_main_adapter > button")
+    page.wait(page.all("#amdm_adapter input")[0].is_displayed, "the fold to open")
+    page.choose("amdm_adapter", LAYOUT_ADAPTER.name)
     place = '[data-field="amdm_layout"]'
     canvas = page.wait(lambda: page.all(f"{place} .amdm-canvas"), "the editor")[0]
-    page.wait(canvas.is_displayed, "the fold to open")
+    page.wait(canvas.is_displayed, "the editor to be seen")
     page.type("amdm_layout", "a cross: 0 0 2")
     page.wait(lambda: "row 1" in " ".join(line.text for line in page.all(f"{place} .amdm-messages")), "what is wrong")
     page.click("#generate")
