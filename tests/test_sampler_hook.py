@@ -15,7 +15,7 @@ from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.sampling import CoRun
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
-from lib_amdm.webui import sampler_hook
+from lib_amdm.webui import infotext, sampler_hook
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
 
@@ -163,6 +163,11 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     counted = "1 evaluation" if ran == 1 else f"{ran} evaluations"
     told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
     assert told.items() <= p.extra_generation_params.items()
+
+
+def test_seconds_that_no_one_knows_are_not_written():
+    ran = Ran(2, 4, [("other.safetensors", 3)], None, None)
+    assert infotext.ran_line(ran) == "2 models, 2 of 4 steps, 3 evaluations of other"
 
 
 def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():

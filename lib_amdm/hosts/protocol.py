@@ -20,14 +20,14 @@ class Ran(NamedTuple):
     """The part of a pass that ran beside the main model.
 
     steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
-    co-models took of `pass_seconds`.
+    co-models took of `pass_seconds`; None where the device cannot say.
     """
 
     steps: int
     pass_steps: int
     evaluations: Sequence[tuple[str, int]]
-    seconds: float
-    pass_seconds: float
+    seconds: float | None
+    pass_seconds: float | None
 
 
 class HostRun(Protocol):

@@ -63,13 +63,16 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 
 def ran_line(ran: Ran) -> str:
-    """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s"."""
+    """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s".
+
+    Without seconds where the device cannot say how long it was at work.
+    """
     counts = " and ".join(f"{counted(count, 'evaluation')} of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
-    return (
-        f"{models} models, {ran.steps} of {counted(ran.pass_steps, 'step')}, {counts}, "
-        f"+{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
-    )
+    line = f"{models} models, {ran.steps} of {counted(ran.pass_steps, 'step')}, {counts}"
+    if ran.seconds is None or ran.pass_seconds is None:
+        return line
+    return f"{line}, +{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
 
 
 def counted(count: int, name: str) -> str:

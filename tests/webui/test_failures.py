@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from lib_amdm.comodels.checkpoint_family import CheckpointFamilies
 
 from . import checkpoints
-from .probed import STEPS, Drawn, Failed, Probed, distance, settings, slot
+from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, slot
 from .webui_server import WebUI
 
 GO_ON = "go on without AMDM"
@@ -164,6 +165,48 @@ def test_a_file_that_is_gone(untouched: Untouched, checkpoint_dir: Path) -> None
         assert "co-model 1" in failed.message and '"gone.safetensors"' in failed.message
     finally:
         untouched.probed.server.refresh_checkpoints()
+
+
+def test_a_file_of_a_network_alone_draws_with_the_main_texts_or_says_what_is_missing(
+    untouched: Untouched, checkpoint_dir: Path
+) -> None:
+    """It has the main model's network, so beside that it must draw the main model's own picture."""
+    probed = untouched.probed
+    path = probed.server.checkpoint_folder / "network.safetensors"
+    described = path.with_suffix(".yaml")
+    if (checkpoint_dir / "alpha.yaml").is_file():
+        described.symlink_to(checkpoint_dir / "alpha.yaml")
+    whole = load_file(checkpoint_dir / "alpha.safetensors")
+    save_file({key: value for key, value in whole.items() if key.startswith("model.")}, path)
+    probed.server.refresh_checkpoints()
+    try:
+        answer = probed.try_to_draw(mirrored("network"))
+        if isinstance(answer, Failed):
+            assert is_a_sentence(answer.message), answer.message
+            assert '"network.safetensors"' in answer.message and "has no text encoder" in answer.message
+            assert answer.report["denoiser"] == 0
+        else:
+            assert distance(answer.latent, probed.draw().latent) < 1e-4
+    finally:
+        probed.unload()
+        path.unlink()
+        described.unlink(missing_ok=True)
+        probed.server.refresh_checkpoints()
+
+
+def test_the_main_checkpoints_file_may_go_elsewhere_once_it_is_loaded(untouched: Untouched) -> None:
+    """The WebUI draws on with what it has loaded; so does `main` with its own prompt."""
+    probed = untouched.probed
+    amdm = [settings(slot("main", prompt=f"a {word} square")) for word in ("blue", "green")]
+    there = [probed.draw(each).latent for each in amdm]
+    path = probed.server.checkpoint_folder / "alpha.safetensors"
+    elsewhere = path.with_suffix(".elsewhere")
+    path.rename(elsewhere)
+    try:
+        gone = [probed.draw(each).latent for each in (*amdm, amdm[0])]
+    finally:
+        elsewhere.rename(path)
+    assert [distance(one, other) for one, other in zip(gone, (*there, there[0]))] == [0, 0, 0]
 
 
 SD2 = pytest.mark.needs("SD2")

@@ -260,6 +260,11 @@ class WebUI:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return 1024 * int(re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)[1])
 
+    def has_mapped(self, name: str) -> bool:
+        """Whether the process has a file of this name in its memory, which on Windows no one could write over."""
+        assert self._process is not None
+        return name in Path(f"/proc/{self._process.pid}/maps").read_text()
+
     def stop(self) -> None:
         """End the process."""
         if self._process is None:

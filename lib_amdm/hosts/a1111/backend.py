@@ -118,7 +118,7 @@ class A1111Backend:
             return options
         data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
         networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
-        return (*options, networks, FileState.of(model.sd_checkpoint_info.filename))
+        return (*options, networks, FileState.of_loaded(model.sd_checkpoint_info.filename))
 
     def needs_negative(self, cfg_scale: float) -> bool:
         return True

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from modules import devices, sd_models, shared
 
+from ...adapters.container import in_memory
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change, added
 from ..common.lora import Named, NamedLoras
@@ -81,7 +82,7 @@ class Loras(NamedLoras):
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
         try:
-            return state_dict_of(on_disk.filename, lambda: sd_models.read_state_dict(on_disk.filename))
+            return in_memory(state_dict_of(on_disk.filename, lambda: sd_models.read_state_dict(on_disk.filename)))
         except Exception as error:
             raise self.unreadable(on_disk.name, error) from error
 

@@ -76,7 +76,7 @@ class EngineBackend(PatcherBackend):
         options = super().text_options(model)
         if model is self.run.main or not borrows_texts(model):
             return options
-        return (*options, *self.variant(), FileState.of(self.run.main.sd_checkpoint_info.filename))
+        return (*options, *self.variant(), FileState.of_loaded(self.run.main.sd_checkpoint_info.filename))
 
     def needs_negative(self, cfg_scale: float) -> bool:
         return self.cond_scale(cfg_scale) != 1

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ...adapters.container import refuse_code
+from ...adapters.container import in_memory, refuse_code
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change
 from .lora import NamedLoras
@@ -116,7 +116,7 @@ class PatcherLoras(NamedLoras):
         def read() -> Mapping[str, torch.Tensor]:
             try:
                 refuse_code(on_disk.filename)
-                return self.functions.tensors_of(on_disk.filename)
+                return in_memory(self.functions.tensors_of(on_disk.filename))
             except Exception as error:
                 raise self.unreadable(on_disk.name, error) from error
 

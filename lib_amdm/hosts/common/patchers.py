@@ -96,7 +96,7 @@ class PatcherBackend(ABC):
         options = self.host_text_options()
         if model is not self.run.main:
             return options
-        file = FileState.of(model.sd_checkpoint_info.filename)
+        file = FileState.of_loaded(model.sd_checkpoint_info.filename)
         return (*options, model.current_lora_hash, *self.variant(), file)
 
     def needs_negative(self, cfg_scale: float) -> bool:

@@ -9,6 +9,9 @@ from ...adapters.pickles import Refused
 from ...errors import AmdmError, cause
 from ...families import Family
 
+TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
+"""Beginnings of the names of text encoders' weights in a checkpoint."""
+
 
 def refuse_main(family: Family, name: str, others: str) -> None:
     """AmdmError where no other model can be run beside the main checkpoint. others: the co-models' names."""
@@ -67,6 +70,11 @@ def unreadable(slot: int, name: str, reason: str) -> AmdmError:
 def without_unet(slot: int, name: str) -> AmdmError:
     """The error for a file that holds something else than a checkpoint."""
     return AmdmError(f'AMDM co-model {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
+
+
+def without_texts(slot: int, name: str) -> AmdmError:
+    """The error for a file of a network alone, on a WebUI that has no text encoder for it."""
+    return AmdmError(f'AMDM slot {slot}: "{name}" has no text encoder in it; choose a whole checkpoint.')
 
 
 def without_text_encoder(slot: int, name: str) -> AmdmError:
