@@ -7,7 +7,6 @@ Nothing is downloaded. docs/evaluate.md says which files are needed, and from wh
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,16 +127,16 @@ def methods_drawn(chosen: argparse.Namespace) -> list[Method]:
 
 
 def _checkpoint(chosen: argparse.Namespace, drawer: Drawer) -> str:
-    """Return the list's own entry for the checkpoint that is named: a WebUI draws with another where it knows none."""
-    from ...comodels.file_list import find_title
+    """Return the listed file of the checkpoint that is named: a WebUI draws with another where it knows none."""
+    from ..checkpoints import file_of, find_file
 
-    listed = drawer.checkpoints()
-    titles = {re.sub(r" \[\w+\]$", "", title): title for title in listed}
-    found = find_title(chosen.checkpoint, titles)
+    titles = drawer.checkpoints()
+    found = find_file(chosen.checkpoint, titles)
     if found is None:
         asked = f'"{chosen.checkpoint}" is not in the list' if chosen.checkpoint else "No checkpoint is named"
-        raise AmdmError(f"{asked}; choose one with --checkpoint ({', '.join(titles) or 'none is there'}).")
-    return titles[found]
+        listed = ", ".join(map(file_of, titles)) or "none is there"
+        raise AmdmError(f"{asked}; choose one with --checkpoint ({listed}).")
+    return found
 
 
 def _check_judges(chosen: argparse.Namespace) -> None:

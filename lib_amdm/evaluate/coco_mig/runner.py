@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from ...errors import AmdmError
+from ..checkpoints import by_file
 from ..drawing import Drawer, Drawn, Order
 from ..records import write_whole
 from .benchmark import Entry, read_json
@@ -84,8 +85,9 @@ class Folder:
         if not (file.is_file() and self.picture(method, key).is_file()):
             return None
         try:
-            return Record(**read_json(file, "a record"))
-        except TypeError as error:
+            record = Record(**read_json(file, "a record"))
+            return replace(record, order=by_file(record.order))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise AmdmError(f'"{file}" is not a record of a picture; remove it, or choose another --out.') from error
 
     def keep(self, method: str, key: str, record: Record, drawn: Drawn) -> None:
@@ -131,12 +133,12 @@ def _left(
             record = folder.record(method.name, entry.key)
             if record is None:
                 yield entry, method, order
-            elif record.order != json.loads(json.dumps(asdict(order))):
+            elif differences := _differences(record.order, json.loads(json.dumps(by_file(asdict(order))))):
                 raise AmdmError(
                     f'"{folder.picture(method.name, entry.key)}" was drawn with other settings '
-                    f"({', '.join(_differences(record.order, asdict(order)))}); choose another --out, or the same ones."
+                    f"({', '.join(differences)}); choose another --out, or the same ones."
                 )
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [name for name in other if one.get(name) != json.loads(json.dumps(other[name]))]
+    return [name for name in {**other, **one} if one.get(name) != other.get(name)]

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from ...comodels.file_list import find_title
 from ...errors import AmdmError
+from ..checkpoints import find_file
 from ..webui_api import WebUIDrawer
 from .table import Row, table
 
@@ -108,14 +108,17 @@ def _measured(
 
 
 def _listed(options: argparse.Namespace, drawer: WebUIDrawer, written: Iterable[str]) -> list[str]:
-    """Return the WebUI's own names of the checkpoints to draw with, the main one first."""
+    """Return the files of the checkpoints to draw with, as the WebUI lists them, the main one first."""
     wanted = [options.main, *options.co[:MOST]] if options.main else list(written)
     drawer.asked("/sdapi/v1/refresh-checkpoints", {})
     titles = drawer.checkpoints()
+    files = []
     for name in wanted:
-        if find_title(name, titles) is None:
+        file = find_file(name, titles)
+        if file is None:
             raise AmdmError(f'The WebUI does not list "{name}"; name one of its checkpoints, or its folder of them.')
-    return [find_title(name, titles) or name for name in wanted]
+        files.append(file)
+    return files
 
 
 def _device(name: str) -> torch.device:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...comodels.file_list import find_title
 from ...errors import AmdmError
 from ...settings import MAIN_CHECKPOINT
+from ..checkpoints import file_of, find_file
 from ..drawing import Drawer
 from ..places import drawer_at
 from ..webui_api import WebUIDrawer
@@ -128,10 +128,11 @@ def _asked(options: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subj
 
 
 def _listed(name: str, titles: Sequence[str]) -> str:
-    title = find_title(name, titles)
-    if title is None:
-        raise AmdmError(f'"{name}" is not in the list of checkpoints ({", ".join(titles) or "empty"}); choose from it.')
-    return title
+    file = find_file(name, titles)
+    if file is None:
+        listed = ", ".join(map(file_of, titles)) or "empty"
+        raise AmdmError(f'"{name}" is not in the list of checkpoints ({listed}); choose from it.')
+    return file
 
 
 def _refiners(options: argparse.Namespace) -> Sequence[float]:

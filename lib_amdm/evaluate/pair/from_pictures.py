@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...comodels.file_list import find_title
 from ...errors import AmdmError, cause, clipped
 from ...settings import (
     MAIN_CHECKPOINT,
@@ -23,6 +22,7 @@ from ...settings import (
     infotext_label,
     specs,
 )
+from ..checkpoints import find_file
 from ..webui_api import WebUIDrawer
 from .subjects import Subject
 from .ways import Pair
@@ -80,10 +80,10 @@ def _read(name: str, infotext: Mapping[str, Any], titles: Sequence[str]) -> tupl
         raise AmdmError(
             f'"{name}" was not drawn from a prompt alone ("{clipped(odd)}" is in its infotext); name one that was.'
         )
-    main = find_title(str(infotext.get("Model", "")), titles)
+    main = find_file(str(infotext.get("Model", "")), titles)
     slot = settings.co_models[0]
     is_main = slot.checkpoint == MAIN_CHECKPOINT
-    co = MAIN_CHECKPOINT if is_main else find_title(slot.checkpoint, titles)
+    co = MAIN_CHECKPOINT if is_main else find_file(slot.checkpoint, titles)
     if main is None or co is None:
         missing = infotext.get("Model", "?") if main is None else slot.checkpoint
         raise AmdmError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..checkpoints import by_file
 from ..drawing import Drawn, Order
 from ..records import write_whole
 from .memory import Memory
@@ -69,6 +70,6 @@ class Pictures:
         return Kept(file, drawn.seconds, drawn.evaluations, memory)
 
     def _file(self, order: Order) -> Path:
-        everything: dict[str, Any] = {"place": self.place, **asdict(order)}
+        everything: dict[str, Any] = {"place": self.place, **by_file(asdict(order))}
         key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{key[:16]}.png"
