@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import AmdmError
 from ..drawing import Drawer
 from ..places import drawer_at
-from ..records import write_whole
+from ..records import made, write_whole
 from .benchmark import Entry, first_of_each_level, read, write
 from .build import build
 from .methods import BUILT_IN, INTERACT, MIGC, Method, built_in, from_file
@@ -91,7 +91,7 @@ def entries_of(chosen: argparse.Namespace) -> list[Entry]:
             "--annotations, from which one is built."
         )
     if not kept.is_file():
-        chosen.out.mkdir(parents=True, exist_ok=True)
+        made(chosen.out)
         write(entries, kept)
     elif read(kept) != entries:
         raise AmdmError(f'"{kept}" is another benchmark than the one that is named; choose another --out.')

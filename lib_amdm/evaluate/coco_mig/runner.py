@@ -18,8 +18,8 @@ from tqdm import tqdm
 from ...errors import AmdmError
 from ..checkpoints import by_file
 from ..drawing import Drawer, Drawn, Order
-from ..records import write_whole
-from .benchmark import Entry, read_json
+from ..records import counts, made, number, put, write_whole
+from .benchmark import VERDICT, Entry, read_json
 from .methods import Method
 
 
@@ -77,7 +77,7 @@ class Folder:
         return self.root / method / f"{key}.json"
 
     def verdict_file(self, method: str, key: str) -> Path:
-        return self.root / method / f"{key}.judged.json"
+        return self.root / method / f"{key}{VERDICT}.json"
 
     def record(self, method: str, key: str) -> Record | None:
         """Return the record of a picture, None where it is not drawn yet."""
@@ -86,19 +86,20 @@ class Folder:
             return None
         try:
             record = Record(**read_json(file, "a record"))
-            return replace(record, order=by_file(record.order))
+            evaluations = counts(record.evaluations)
+            return replace(record, order=by_file(record.order), seconds=number(record.seconds), evaluations=evaluations)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise AmdmError(f'"{file}" is not a record of a picture; remove it, or choose another --out.') from error
 
     def keep(self, method: str, key: str, record: Record, drawn: Drawn) -> None:
         """Write a picture and then its record, each whole or not at all."""
         file = self.picture(method, key)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        made(file.parent)
         text = PngInfo()
         text.add_text("parameters", drawn.infotext)
         unfinished = file.with_suffix(".part")
         drawn.picture.save(unfinished, "PNG", pnginfo=text)
-        unfinished.replace(file)
+        put(unfinished, file)
         # what was judged of an earlier picture of this name does not hold for this one
         self.verdict_file(method, key).unlink(missing_ok=True)
         write_whole(self.record_file(method, key), asdict(record))
