@@ -5,20 +5,18 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..command_line import put
 from ..comodels.pictures import MAX_PIXELS
 from ..errors import AmdmError, cause
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 """The formats that a WebUI saves; with others Pillow may start a further program."""
-WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds between tries to replace a file that another program has open, as a virus scanner has a new one."""
 LONGEST_NAME = 100
 """Bytes of a file's name without its suffix."""
 NAMED_BY = f"letters, digits, blanks and -_.,+=()[], by at most {LONGEST_NAME} bytes"
@@ -47,27 +45,15 @@ def made(folder: Path) -> Path:
 
 def write_whole(file: Path, content: Any) -> None:
     """Write JSON into a file that is there whole or not at all."""
-    unfinished = file.with_suffix(".part")
     # half a character is written as JSON's escape for it
-    text = json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
-    unfinished.write_bytes(text)
+    write_text(file, json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text, half characters of it as escapes, into a file that is there whole or not at all."""
+    unfinished = file.with_suffix(".part")
+    unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
     put(unfinished, file)
-
-
-def put(unfinished: Path, file: Path) -> None:
-    """Give a file that is written the place of another one, if need be once other programs have left that."""
-    for seconds in WAITS:
-        try:
-            unfinished.replace(file)
-            return
-        except PermissionError:
-            time.sleep(seconds)
-    try:
-        unfinished.replace(file)
-    except PermissionError as error:
-        raise AmdmError(
-            f'"{file}" cannot be replaced ({cause(error)}); close the program that has it open, and run this again.'
-        ) from error
 
 
 def picture_in(source: Path | bytes) -> Image.Image:

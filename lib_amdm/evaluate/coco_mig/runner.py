@@ -15,10 +15,11 @@ from typing import Any
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from ...command_line import put
 from ...errors import AmdmError
 from ..checkpoints import by_file
 from ..drawing import Drawer, Drawn, Order
-from ..records import counts, made, number, put, write_whole
+from ..records import counts, made, number, write_whole
 from .benchmark import VERDICT, Entry, read_json
 from .methods import Method
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from PIL import Image
 
+from ...command_line import put
 from ..checkpoints import by_file
 from ..drawing import Drawn, Order
-from ..records import counts, made, number, picture_in, put, write_whole
+from ..records import counts, made, number, picture_in, write_whole
 from .memory import Memory
 
 FOLDER = "pictures"
