@@ -19,6 +19,7 @@ from PIL import Image
 
 from lib_amdm import __version__
 from lib_amdm.errors import AmdmError
+from lib_amdm.evaluate.checkpoints import file_of
 from lib_amdm.evaluate.coco_mig import benchmark
 from lib_amdm.evaluate.coco_mig.benchmark import Entry, Instance, prompt_of
 from lib_amdm.evaluate.coco_mig.methods import BUILT_IN
@@ -68,7 +69,7 @@ def drawer(server: WebUI) -> WebUIDrawer:
 def test_the_drawer_tells_what_the_webui_has(server: WebUI, drawer: WebUIDrawer) -> None:
     told = drawer.description()
     assert server.host.name in told.lower() and told.endswith(f" (AMDM {__version__})")
-    assert "alpha.safetensors" in drawer.checkpoints()
+    assert "alpha.safetensors" in map(file_of, drawer.checkpoints())
     assert {adapter_files.INTERACT, adapter_files.MIGC} <= set(drawer.adapters())
     assert isinstance(drawer.memory()["ram"], dict)
 
