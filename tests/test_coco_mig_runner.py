@@ -189,6 +189,7 @@ BUILT = ("--annotations", "{coco}", "--entries", "10")
         ((*BUILT, "--url", "x", "--checkpoint", "lost"), '"lost" is not in the list; choose one with --checkpoint'),
         ((*BUILT, "--url", "x", "--migc", "mine"), 'no adapter "mine" is in the list .* or name it with --migc'),
         ((*BUILT, "--url", "x", "--methods", "mine"), '"mine" is not a method; choose among'),
+        ((*BUILT, "--url", "x", "--methods", "migc,migc"), '"migc" names two methods'),
         ((*BUILT, "--url", "x", "--detector", "lost"), '--detector: "lost" is no folder of a model'),
         ((*BUILT, "--url", "x", "--segmenter", "lost"), '--segmenter: "lost" is no folder of a model'),
         ((*BUILT, "--url", "x", "--settings", "lost.json"), '"lost.json" cannot be read as JSON .* settings'),

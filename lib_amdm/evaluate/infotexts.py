@@ -1,4 +1,4 @@
-"""What an infotext says beside prompt and settings: its values by their keys, and what a picture ran."""
+"""Values in a picture's infotext by their keys, and the evaluations that it took."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ SAMPLER, SCHEDULER = "Euler", "Automatic"
 MODELS, UNLOAD = f"{OWN_ROUTES}v1/models", f"{OWN_ROUTES}v1/unload"
 TXT2IMG, MEMORY, PNG_INFO = "/sdapi/v1/txt2img", "/sdapi/v1/memory", "/sdapi/v1/png-info"
 _MISREAD = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
-"""What comes of reading an answer that does not have the form of a WebUI's."""
+"""The errors of reading an answer that does not have the form of a WebUI's."""
 
 
 class _WithinOneHost(HTTPRedirectHandler):
-    """Follows no redirect to another address, which would be given the login and whatever is asked."""
+    """Follows no redirect to another address, which would get the login."""
 
     def redirect_request(self, request: Request, *told: Any) -> Request | None:
         target = str(told[-1])

@@ -112,7 +112,14 @@ def methods_to_draw(chosen: argparse.Namespace, listed: list[str]) -> list[Metho
     given = {INTERACT: chosen.interact, MIGC: chosen.migc}
     names = chosen.methods.split(",") if chosen.methods else ([] if chosen.settings else list(BUILT_IN))
     methods = [built_in(name.strip(), listed, given) for name in names]
-    return methods + [from_file(file) for file in chosen.settings]
+    methods += [from_file(file) for file in chosen.settings]
+    found = [method.name for method in methods]
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice:
+        raise AmdmError(
+            f'"{twice}" names two methods, whose pictures would have one folder; leave one out or rename it.'
+        )
+    return methods
 
 
 def methods_drawn(chosen: argparse.Namespace) -> list[Method]:
