@@ -17,6 +17,8 @@ SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings", "ac
 WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
+    "command_line": {"errors"},
+    "__main__": {"command_line"},
     "layout": {"errors"},
     "settings": {"errors", "layout"},
     "levels": set(),
@@ -26,12 +28,12 @@ BELOW = {
     "aggregation": set(),
     "sampler_call": {"levels", "readings"},
     "sampling": {"aggregation", "levels", "readings", "sampler_call"},
-    "adapters": {"aggregation", *WORDS},
+    "adapters": {"aggregation", "command_line", *WORDS},
     "comodels": {"adapters", *SAMPLING, *WORDS},
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},
     "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
-    "shapes": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
-    "evaluate": {"shapes", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "shapes": {"command_line", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "evaluate": {"command_line", "shapes", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
 }
 DEMO_PAGE = "lib_amdm.shapes.demo.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""

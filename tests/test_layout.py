@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -191,6 +192,7 @@ def test_what_a_region_cannot_be_is_told_in_its_place() -> None:
     assert "row 2" in region_preview("0 0 1 1\n<b>", None, 0.0)
     assert "<b>" not in region_preview("<b>", None, 0.0)
     assert "mask cannot be read" in region_preview("", "no picture", 0.0)
+    assert "must be a list of boxes" in region_preview(np.zeros(3), None, 0.0)
 
 
 # --- nonsense, and what is between two boxes ---
