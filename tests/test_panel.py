@@ -350,6 +350,16 @@ def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int
     assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
 
 
+@pytest.mark.parametrize("cleared", [None, "", "  "], ids=["nothing", "empty", "blank"])
+def test_a_number_that_was_cleared_is_its_default(page: Page, cleared: Any) -> None:
+    with gr.Blocks():
+        built = build(page)
+    numbers = [spec.type in (int, float) for _, spec in flat(3)]
+    assert sum(numbers) > 20
+    values = [cleared if number else control.value for number, control in zip(numbers, built.components)]
+    assert read_args(values) == Settings(co_models=(CoModel(),) * 3)
+
+
 def test_a_start_may_be_given_and_is_what_the_controls_show(page: Page) -> None:
     start = Settings(steps=5, co_models=(CoModel(gamma_end=0.3, region="0 0 0.5 1", feather=0.25),))
     with gr.Blocks():

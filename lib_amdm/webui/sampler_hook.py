@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun
 from ..settings import Settings, SettingsError
-from . import infotext
+from . import adapter_inputs, infotext
 
 if TYPE_CHECKING:
     from ..sampling import CoRun
@@ -131,6 +131,7 @@ def prepare(
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
+        settings = adapter_inputs.used_alone(host, settings)
         host_run = host.run(p, continue_on_error, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
