@@ -69,7 +69,8 @@ def panel() -> str:
         for field in FIELDS
     )
     region = (
-        f'<div class="amdm-region"><div id="{REGION}"><textarea></textarea></div><div class="amdm-shares">{SHARES}</div>'
+        f'<div class="amdm-region"><div id="{REGION}"><textarea></textarea></div>'
+        f'<div class="amdm-shares">{SHARES}</div>'
         f'<div class="amdm-layout" data-field="{REGION}" data-kind="region"></div></div>'
     )
     return f"{sliders}{fields}{gallery}{image}{region}<div style='height: 3000px'></div>"
