@@ -60,9 +60,10 @@
         if (target.type !== "number" || target.value !== "") return;
         for (const place of document.getElementsByClassName(PLACE)) {
             const {defaults} = told(place);
-            const id = Object.keys(defaults).find(each => document.getElementById(each)?.contains(target));
-            if (id === undefined) continue;
-            target.value = String(defaults[id]);
+            let control = target;
+            while (control && !(control.id in defaults)) control = control.parentElement;
+            if (!control) continue;
+            target.value = String(defaults[control.id]);
             target.dispatchEvent(new Event("input", {bubbles: true}));
         }
     }
