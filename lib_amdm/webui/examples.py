@@ -14,7 +14,7 @@ from ..settings import CoModel, PictureSpec, Settings, flat
 from . import listen, presets
 
 NAMES = [presets.TWO_CHECKPOINTS, *(preset.name for preset in presets.PRESETS)]
-"""What can be chosen, the plainest first."""
+"""The examples that can be chosen, the plainest first."""
 
 
 def connect(

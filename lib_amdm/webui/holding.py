@@ -1,5 +1,5 @@
-"""What the panel's folds and tabs hold: javascript/holding.js marks those that hold something, and opens a fold into
-which something is pasted. It also puts a number's default into a field that was cleared."""
+"""The contents of the panel's folds and tabs: javascript/holding.js marks those that hold something, and opens a fold
+into which something is pasted. It also puts a number's default into a field that was cleared."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def _is_readable(layout: str | None) -> bool:
 
 
 class _AdapterParts(NamedTuple):
-    """What shows the controls of one adapter that its file takes, and what that reads and sets."""
+    """The function that shows which controls an adapter's file takes, and the controls that it reads and sets."""
 
     chose: Callable[..., list[Any]]
     inputs: list[Any]
