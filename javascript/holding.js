@@ -48,8 +48,10 @@
         const holds = deciding.some(id => !isDefault(shown(id), defaults[id]));
         if (element.classList.contains(MARK) !== holds) element.classList.toggle(MARK, holds);
         if (!opens) return;
-        const values = JSON.stringify(controls.map(shown));
-        const changed = before.has(caption) && before.get(caption) !== values;
+        const values = controls.map(shown);
+        const earlier = before.get(caption) || [];
+        // a control that comes to the page or leaves it is no change
+        const changed = earlier.some((value, n) => ![value, values[n]].includes(null) && value !== values[n]);
         before.set(caption, values);
         // nobody types into a closed fold: this was pasted, sent, or an example's
         if (changed && holds && !element.classList.contains("open")) element.click();
