@@ -266,11 +266,15 @@ def test_a_layout_is_drawn_in_the_editor_and_gradio_is_told(page: Page) -> None:
     drag = ActionChains(page.driver, duration=50).move_to_element_with_offset(canvas, *corner).click_and_hold()
     drag.move_by_offset(canvas.rect["width"] // 2, canvas.rect["height"] // 2).release().perform()
     assert page.value("amdm_layout") == "thing: 0.25 0.25 0.75 0.75"
+    page.type("amdm_adapter", "None")
+    page.wait(lambda: not page.all(place), "the layout to go")
     before = page.errors()
     page.click("#generate")
     page.wait(lambda: page.line().startswith("Seed"), "the pictures", DRAWN)
     assert page.errors() in (before, ""), "gradio has the text that was drawn, and not the wrong one"
     # the last picture may lie behind the boxes
+    page.type("amdm_adapter", "lost.safetensors")
+    page.wait(lambda: page.all(f"{place} .amdm-box"), "the layout to be back")
     page.all(f"{place} option[value=gallery]")[0].click()
     behind = page.all(f"{place} .amdm-behind")[0]
     page.wait(lambda: behind.get_attribute("src") and behind.is_displayed(), "the picture behind")

@@ -16,11 +16,23 @@ from PIL import Image
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
 from lib_amdm.families import Family
-from lib_amdm.settings import CoModel, LayoutSpec, PictureSpec, Settings, WordSpec, flat, infotext_label
+from lib_amdm.settings import (
+    AdapterSettings,
+    AdapterSpec,
+    BoxesSpec,
+    CoModel,
+    LayoutSpec,
+    Part,
+    PictureSpec,
+    Settings,
+    WordSpec,
+    flat,
+    infotext_label,
+)
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import hints, layout_mount, panel, presets  # noqa: E402
+from lib_amdm.webui import examples, hints, layout_mount, panel, plan_line, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -312,9 +324,13 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
     with gr.Blocks() as demo:
         built = build(page)
     places = [block.value for block in demo.blocks.values() if "amdm-layout" in str(getattr(block, "value", ""))]
-    fields = [c.elem_id for c, (_, spec) in zip(built.components, flat(3)) if isinstance(spec, LayoutSpec)]
+    fields = {
+        kind: [c.elem_id for c, (_, spec) in zip(built.components, flat(3)) if isinstance(spec, kind)]
+        for kind in (LayoutSpec, BoxesSpec)
+    }
     named = [re.findall(r'data-(\w+)="(.*?)"', place) for place in places]
-    assert sorted(named) == sorted([("field", field)] for field in fields)
+    expected = [[("field", field)] for field in fields[LayoutSpec]]
+    assert sorted(named) == sorted([*expected, *([("field", f), ("kind", "region")] for f in fields[BoxesSpec])])
     told = layout_mount.mount(page, "field", ADAPTERS[1])
     assert dict(re.findall(r'data-(\w+)="(.*?)"', told)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
     for nothing in ("lost.safetensors", "None", None):
@@ -327,8 +343,8 @@ def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets
     with gr.Blocks() as demo:
         build(page)
     before = [f"old {number}" for number, _ in enumerate(flat(3))]
-    said, kept, *updates = clicked(demo, "filled")(preset.name, *before)
-    assert kept == before
+    said, kept, *updates = clicked(demo, "filled")(preset.name, [], *before)
+    assert kept == [before]
     keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
     values = {key: update["value"] for key, update in zip(keys, updates)}
     assert {type(value) for (_, spec), value in values.items() if isinstance(spec, WordSpec)} == {str}
@@ -348,19 +364,66 @@ def test_an_example_can_be_taken_back(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page)
     count = sum(not isinstance(spec, PictureSpec) for _, spec in flat(3))
-    said, kept, *updates = clicked(demo, "taken_back")([f"old {number}" for number in range(count)])
-    assert (said, kept) == ("", None)
-    assert [update["value"] for update in updates] == [f"old {number}" for number in range(count)]
-    assert "nothing to take back" in clicked(demo, "taken_back")(None)[0]
+    own = [f"old {number}" for number in range(count)]
+    said, kept, *updates = clicked(demo, "taken_back")([own])
+    assert (said, kept) == ("", [])
+    assert [update["value"] for update in updates] == own
+    assert "nothing to take back" in clicked(demo, "taken_back")([])[0]
+
+
+def test_examples_are_taken_back_to_the_users_own(page: Page) -> None:
+    """Whatever was pressed in between."""
+    with gr.Blocks() as demo:
+        build(page)
+    filled, taken_back = clicked(demo, "filled"), clicked(demo, "taken_back")
+    own = [f"old {number}" for number in range(sum(not isinstance(spec, PictureSpec) for _, spec in flat(3)))]
+    kept, values = [], own
+    for name in (*examples.NAMES, None, examples.NAMES[-1], "unknown"):
+        _, kept, *updates = filled(name, kept, *values)
+        values = [update.get("value", value) for update, value in zip(updates, values)]
+    assert values != own
+    for _ in examples.NAMES:
+        _, kept, *updates = taken_back(kept)
+        values = [update["value"] for update in updates]
+    assert values == own and not kept
+
+
+def test_the_example_of_two_checkpoints_takes_what_the_user_has(page: Page) -> None:
+    alpha, beta, gamma = page.titles
+
+    def filled() -> tuple[Settings, str]:
+        with gr.Blocks() as demo:
+            build(page)
+        keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
+        said, _, *updates = clicked(demo, "filled")(examples.NAMES[0], [], *[None for _ in keys])
+        values = {key: update["value"] for key, update in zip(keys, updates)}
+        return read_args([values.get(key) for key in flat(3)]), said
+
+    page.main, page.families = alpha, {alpha: Family("SD1"), beta: Family("SDXL")}
+    settings, said = filled()
+    assert settings == Settings(enabled=True, co_models=(CoModel(checkpoint=gamma), CoModel(), CoModel()))
+    assert gamma in said and "Generate" in said
+    assert plan_line.say(settings, page) == ""
+    # one that says that it fits comes before one that says nothing
+    page.families = {title: Family("SDXL") for title in (alpha, gamma)}
+    assert filled()[0].co_models[0].checkpoint == gamma
+    page.families = {title: Family("SDXL") for title in (alpha, beta)}
+    assert filled()[0].co_models[0].checkpoint == beta
+    # the main one is known by its file
+    page.main, page.families = "styles/beta.safetensors", {}
+    assert filled()[0].co_models[0].checkpoint == alpha
+    page.titles = [beta]
+    settings, said = filled()
+    assert settings.co_models[0].checkpoint == "main" and "another prompt" in said
 
 
 def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page, slots=1)
-    said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name)
-    assert "more slots" in said and kept is None
+    said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name, [["own"]])
+    assert "more slots" in said and kept == [["own"]]
     assert not any("value" in update for update in updates)
-    assert "Choose" in clicked(demo, "filled")(None)[0]
+    assert "Choose" in clicked(demo, "filled")(None, [])[0]
 
 
 # --- what is told in words, and regions ---
@@ -375,6 +438,16 @@ def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int
     typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}
     settings = read_args(list((values | typed).values()))
     assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
+
+
+@pytest.mark.parametrize("cleared", [None, "", "  "], ids=["nothing", "empty", "blank"])
+def test_a_number_that_was_cleared_is_its_default(page: Page, cleared: Any) -> None:
+    with gr.Blocks():
+        built = build(page)
+    numbers = [spec.type in (int, float) for _, spec in flat(3)]
+    assert sum(numbers) > 20
+    values = [cleared if number else control.value for number, control in zip(numbers, built.components)]
+    assert read_args(values) == Settings(co_models=(CoModel(),) * 3)
 
 
 def test_a_start_may_be_given_and_is_what_the_controls_show(page: Page) -> None:
@@ -411,7 +484,37 @@ def test_only_what_an_adapter_takes_is_shown(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page)
     chose = clicked(demo, "chose")
-    image, layout = ([update["visible"] for update in chose(name)[1:]] for name in ADAPTERS)
-    assert image == [True, False] and layout == [False, True]
-    for nothing in ("None", None, "lost.safetensors"):
-        assert [update["visible"] for update in chose(nothing)[1:]] == [True, True]
+
+    def shown(name: str | None, layout: str = "") -> list[bool]:
+        """Whether the picture, the layout and what all kinds take are shown."""
+        return [update["visible"] for update in chose(name, layout)[1:]]
+
+    assert [shown(name) for name in ADAPTERS] == [[True, False, True], [False, True, True]]
+    assert [shown(nothing) for nothing in ("None", "", None)] == [[False] * 3] * 3
+    assert shown("lost.safetensors") == [True] * 3
+    # a layout that would be refused can be corrected
+    assert shown("None", "a boy: 0") == [False, True, False] and shown("None", "a boy: 0 0 1 1") == [False] * 3
+
+
+@pytest.mark.parametrize(("adapter", "parts"), [("None", 0), (ADAPTERS[0], 2), (ADAPTERS[1], 2), ("lost", 3)])
+def test_an_adapters_fold_is_one_line_until_a_file_is_chosen(page: Page, adapter: str, parts: int) -> None:
+    start = Settings(main_adapter=AdapterSettings(adapter=adapter), co_models=(CoModel(adapter=adapter),))
+    with gr.Blocks() as demo:
+        built = panel.build_panel(page, 1, "txt2img", str, start)
+
+    def is_hidden(component: Any) -> bool:
+        return not component.visible or (component.parent is not None and is_hidden(component.parent))
+
+    for slot in (0, 1):
+        of_adapter = [
+            (spec, control)
+            for control, (number, spec) in zip(built.components, flat(1))
+            if number == slot and spec.part is Part.ADAPTER and not isinstance(spec, AdapterSpec)
+        ]
+        seen = {type(spec) for spec, control in of_adapter if not is_hidden(control)}
+        assert len(seen) == parts and len(of_adapter) == 4
+    # a user's own default is chosen by no event: what it takes is shown once the panel is opened
+    again = clicked(demo, "opened_adapters")(True, *[ADAPTERS[0], ""] * 2)
+    assert [update["visible"] for update in again if isinstance(update, dict)] == [True, False, True] * 2
+    left_alone = clicked(demo, "opened_adapters")(False, *["None", ""] * 2)
+    assert not any("visible" in update for update in left_alone)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.sampling import CoRun
@@ -127,6 +128,7 @@ class FakeRun:
 def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
     host = SimpleNamespace(comments=[])
     host.run = lambda *_: host_run
+    host.adapter_info = lambda name: AdapterInfo("ip-adapter", "SD1", "plain", name) if "ip" in name else None
     host.is_hires_pass = lambda p: hires
     host.comment = lambda p, text: host.comments.append(text)
     return host
@@ -223,6 +225,19 @@ def test_only_the_pass_that_was_asked_for_is_run(which, hires, runs):
     _, chosen = prepared(host, SimpleNamespace(func=euler), settings, enable_hr=True)
     assert (chosen is not None) == runs
     assert host.comments == []
+
+
+def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written():
+    host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
+    adapted = {"adapter": "ip.safetensors", "image": "a picture", "layout": "a boy: 0 0 1 1"}
+    slot = CoModel(checkpoint="other", **adapted)
+    p, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, co_models=(slot,)))
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    [(_, ran)] = host_run.slots
+    assert (ran.image, ran.layout) == ("a picture", "")
+    assert "AMDM 1 adapter" in p.extra_generation_params
+    assert "AMDM 1 adapter layout" not in p.extra_generation_params
 
 
 def test_a_pass_that_never_comes_is_told():

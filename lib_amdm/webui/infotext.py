@@ -14,6 +14,8 @@ from ..comodels.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
 from ..settings import (
     MAX_SLOTS,
+    NO_ADAPTER,
+    CoModel,
     ListedSpec,
     Part,
     PictureSpec,
@@ -37,21 +39,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
-    """Return the infotext entries of what ran; `titles` has the checkpoint that each slot ran.
+    """Return the infotext entries of a picture; `titles` has the checkpoint that each slot ran.
 
-    Only slots that took part are written, under their own numbers, and of them only what is not at its default, besides
-    what makes the picture understandable (`Spec.terse` is False). The same holds for an adapter. A picture's entry is
-    its fingerprint, because a picture file is too long for an infotext.
+    Every slot that holds anything is written under its own number, one that took no part too, and of it only what is
+    not at its default, besides what makes the picture understandable (`Spec.terse` is False). The same holds for an
+    adapter. A picture's entry is its fingerprint, because a picture file is too long for an infotext.
     """
-    ran = dict(settings.active) if settings.mixes else {}
-    names = {number: titles.get(number, slot.checkpoint) for number, slot in ran.items()}
-    slots = (replace(slot, checkpoint=names.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
+    slots = (replace(slot, checkpoint=titles.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
     named = replace(settings, co_models=tuple(slots))
     entries = {}
     for number, spec in flat(len(settings.co_models)):
         adapter = named.co_models[number - 1].adapter_settings if number else named.main_adapter
-        beside = not spec.shapes_picture or (number and number not in ran)
-        if beside or (spec.part is Part.ADAPTER and not adapter.used):
+        beside = not spec.shapes_picture or (number and settings.co_models[number - 1] == CoModel())
+        if beside or (spec.part is Part.ADAPTER and adapter.adapter in ("", NO_ADAPTER)):
             continue
         value = named.value(number, spec)
         if isinstance(spec, PictureSpec):
@@ -127,6 +127,16 @@ def pasted_image(label: str, params: Mapping[str, Any]) -> None:
         warning = f"{label}: an infotext cannot hold the picture itself; choose the one with the fingerprint {mark}."
         logging.getLogger(__name__).warning(warning)
         gr.Warning(warning)
+
+
+class SwitchKey(str):
+    """The key of a switch. To a WebUI's API the text "False" counts as true, so a WebUI is given what it means."""
+
+    __slots__ = ()
+
+    def __call__(self, params: Mapping[str, Any]) -> bool | None:
+        """Return the switch's value in what was read from an infotext; None where it is not there."""
+        return params[self] == as_text(True) if self in params else None
 
 
 def as_text(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun, Ran
 from ..settings import Settings, SettingsError
-from . import infotext, plan_line
+from . import adapter_inputs, infotext, plan_line
 
 if TYPE_CHECKING:
     from ..sampling import CoRun
@@ -155,6 +155,7 @@ def prepare(
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
+        settings = adapter_inputs.used_alone(host, settings)
         host_run = host.run(p, continue_on_error, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)

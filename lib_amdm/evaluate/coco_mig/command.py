@@ -142,7 +142,7 @@ def _checkpoint(chosen: argparse.Namespace, drawer: Drawer) -> str:
     found = find_file(chosen.checkpoint, titles)
     if found is None:
         asked = f'"{chosen.checkpoint}" is not in the list' if chosen.checkpoint else "No checkpoint is named"
-        listed = ", ".join(map(file_of, titles)) or "none is there"
+        listed = ", ".join(map(without_hash, titles)) or "none is there"
         raise AmdmError(f"{asked}; choose one with --checkpoint ({listed}).")
     return found
 

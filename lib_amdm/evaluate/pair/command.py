@@ -134,7 +134,7 @@ def _asked(options: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subj
 def _listed(name: str, titles: Sequence[str]) -> str:
     file = find_file(name, titles)
     if file is None:
-        listed = ", ".join(map(file_of, titles)) or "empty"
+        listed = ", ".join(map(without_hash, titles)) or "empty"
         raise AmdmError(f'"{name}" is not in the list of checkpoints ({listed}); choose from it.')
     return file
 
