@@ -13,7 +13,7 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings")
+SAMPLING = ("sampling", "sampler_call", "plan", "arguments", "aggregation", "levels", "readings")
 WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
@@ -23,8 +23,10 @@ BELOW = {
     "readings": set(),
     "families": set(),
     "aggregation": set(),
-    "sampler_call": {"levels", "readings"},
-    "sampling": {"aggregation", "levels", "readings", "sampler_call"},
+    "arguments": set(),
+    "plan": {"levels"},
+    "sampler_call": {"arguments", "levels", "readings"},
+    "sampling": {"aggregation", "arguments", "levels", "plan", "readings", "sampler_call"},
     "adapters": {"aggregation", *WORDS},
     "comodels": {"adapters", *SAMPLING, *WORDS},
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},

@@ -27,6 +27,7 @@ from ..settings import (
     SettingsError,
     Spec,
     SwitchSpec,
+    WordSpec,
     named,
     specs,
 )
@@ -209,7 +210,12 @@ def _value(host: Lists, spec: Spec, given: Any) -> Any:
     """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
-        return round(given, 8)
+        given = round(given, 8)
+    if isinstance(spec, WordSpec) and spec.word and given == -1:
+        # an axis of numbers, whose ranges may begin with it
+        return spec.word
+    if isinstance(given, float):
+        return given
     if spec.type is bool:
         return {"true": True, "false": False}.get(given.strip().lower(), given)
     if isinstance(spec, ListedSpec):
