@@ -108,6 +108,22 @@ def test_an_answer_of_nan_is_heard_of_and_has_no_part_in_the_picture(
     assert (drawn - own).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("evaluations", [STEPS, 1])
+def test_the_very_last_answer_of_nan_is_heard_of(evaluations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It arrives after the sampler has ended, so nobody has waited for it by then."""
+    calls: list[int] = []
+    heard: list[int] = []
+
+    def broken_at_last(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(1)
+        return x * (float("nan") if len(calls) == evaluations else 0.5)
+
+    co = CoRun(broken_at_last, 0.5, on_nan=lambda: heard.append(1))
+    mixing = amdm(k_diffusion.sampling.sample_euler, [co], STEPS, evaluations=evaluations)
+    run(mixing, late=None, monkeypatch=monkeypatch)
+    assert len(calls) == evaluations and heard == [1]
+
+
 class Eps:
     """A model of the WebUI's timestep samplers, of nothing but arithmetic, with its schedule on the device."""
 
