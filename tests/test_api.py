@@ -11,7 +11,7 @@ from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import as_text, fingerprint, opened
 from lib_amdm.errors import AmdmError
-from lib_amdm.settings import AUTO, CoModel, PictureSpec, Settings, SettingsError, flat
+from lib_amdm.settings import CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
 DEFAULTS = [spec.default for _, spec in flat(3)]
@@ -36,14 +36,13 @@ def test_a_plain_list_is_the_panel() -> None:
     assert type(settings.steps) is int
 
 
-def test_the_page_tells_words_and_a_request_tells_words_numbers_or_null() -> None:
-    """The page's text boxes say "auto" or nothing; both mean what a request with the number or null means."""
+def test_the_page_tells_words_and_a_request_tells_words_or_null() -> None:
+    """The page's text boxes say "auto" or nothing; a request says the word, or null."""
     values = [spec.shown(spec.default) for _, spec in flat(3)]
     assert api.read_args(values) == api.read_args(DEFAULTS) == Settings(co_models=(CoModel(),) * 3)
-    for auto in ("auto", AUTO):
-        for end in (None, ""):
-            given = {"steps": auto, "evaluations": auto, "co_models": [{"gamma_end": end}]}
-            assert api.read_args([given]) == Settings(co_models=(CoModel(),))
+    for end in (None, ""):
+        given = {"steps": "auto", "evaluations": "auto", "co_models": [{"gamma_end": end}]}
+        assert api.read_args([given]) == Settings(co_models=(CoModel(),))
 
 
 def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings", "accelerator")
+SAMPLING = ("sampling", "sampler_call", "plan", "arguments", "aggregation", "levels", "readings", "accelerator")
 WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
@@ -26,9 +26,11 @@ BELOW = {
     "readings": {"accelerator"},
     "families": set(),
     "aggregation": set(),
-    "sampler_call": {"levels", "readings"},
-    "sampling": {"aggregation", "levels", "readings", "sampler_call"},
-    "adapters": {"aggregation", "command_line", *WORDS},
+    "arguments": set(),
+    "plan": {"levels"},
+    "sampler_call": {"arguments", "levels", "readings"},
+    "sampling": {"aggregation", "arguments", "levels", "plan", "readings", "sampler_call"},
+    "adapters": {"aggregation", "accelerator", "command_line", *WORDS},
     "comodels": {"adapters", *SAMPLING, *WORDS},
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},
     "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},

@@ -430,9 +430,9 @@ def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "steps", "end"), [(("auto", ""), -1, None), ((" Auto ", " "), -1, None), (("7", "0.3"), 7, 0.3)]
+    ("told", "steps", "end"), [(("auto", ""), "auto", None), ((" Auto ", " "), "auto", None), (("7", "0.3"), 7, 0.3)]
 )
-def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int, end: float | None) -> None:
+def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int | str, end: float | None) -> None:
     with gr.Blocks():
         values = {f"{component.label}": component.value for component in build(page, slots=1).components}
     typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}

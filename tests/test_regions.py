@@ -148,6 +148,13 @@ def test_an_edge_falls_evenly_and_its_middle_stays() -> None:
     torch.testing.assert_close(row[8:24].diff(), torch.full((15,), -1 / 17))
 
 
+def test_a_region_at_the_pictures_side_goes_on_beyond_it() -> None:
+    """Its edge is that of the same region in a larger picture."""
+    beside, within = shares(32, 32, "0 0 0.125 1", feather=0.25), shares(32, 64, "0 0 0.5625 1", feather=0.25)
+    torch.testing.assert_close(beside, within[:, 32:])
+    assert beside[0, 0] > 0.5
+
+
 def test_without_a_feather_the_edge_is_hard() -> None:
     assert set(shares(32, 32, "0 0 0.5 1").unique().tolist()) == {0.0, 1.0}
 

@@ -273,10 +273,22 @@ def kept(of: type, spec: Spec, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["steps", "evaluations"])
-@pytest.mark.parametrize("told", ["auto", "AUTO", " Auto\n", -1, -1.0, "-1"])
-def test_auto_may_be_told_as_a_word_or_as_its_number(name: str, told: Any) -> None:
+@pytest.mark.parametrize("told", ["auto", "AUTO", " Auto\n"])
+def test_auto_is_a_word(name: str, told: Any) -> None:
     assert getattr(Settings.from_dict({name: told}), name) == AUTO
+    assert Settings().to_dict()[name] == "auto" == schema_default(name)
     assert validator().is_valid({name: told})
+
+
+def schema_default(name: str) -> Any:
+    return Settings.schema()["properties"][name]["default"]
+
+
+@pytest.mark.parametrize("name", ["steps", "evaluations"])
+@pytest.mark.parametrize("told", [-1, -2, -1.0, "-1"])
+def test_no_number_stands_for_auto(name: str, told: Any) -> None:
+    assert f'"{name}" must be from 0 to 150 or "auto", but it is' in refused({name: told})
+    assert isinstance(told, str) or not validator().is_valid({name: told})
 
 
 @pytest.mark.parametrize("told", [None, "", " \n"])
@@ -538,7 +550,7 @@ def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(
     counting = [
         used and name not in (NO_CHECKPOINT, "") and (gamma > 0 or end == 0.5) for used, name, gamma, end in slots
     ]
-    assert settings.runs == (on and (steps > start or steps == AUTO) and any(counting))
+    assert settings.runs == (on and (steps == AUTO or steps > start) and any(counting))
     assert [number for number, _ in settings.active] == [n for n, counts in enumerate(counting, 1) if counts]
 
 
@@ -584,7 +596,7 @@ def test_every_number_has_a_range_with_a_step_that_fits_into_it(of: type, spec: 
     assert 0 < spec.step <= spec.maximum - spec.minimum
     if isinstance(spec, WordSpec):  # a text box: the word stands for no number of the range
         assert spec.default == spec.meaning
-        assert spec.meaning is None or not spec.minimum <= spec.meaning <= spec.maximum
+        assert not isinstance(spec.meaning, (int, float))
         return
     assert spec.minimum <= spec.default <= spec.maximum
     steps = (spec.default - spec.minimum) / spec.step

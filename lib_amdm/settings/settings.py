@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..errors import short
 from ..layout import is_list
@@ -27,8 +27,8 @@ from .spec import (
     specs,
 )
 
-AUTO = -1
-"""The number that "auto" stands for: chosen for each picture."""
+AUTO: Literal["auto"] = "auto"
+"""The word for a number that is chosen for each picture."""
 MAX_SLOTS = 10
 MAIN_ADAPTER_HELP = (
     "An adapter on the main model, in all its steps or its own share of them, with or without co-models."
@@ -189,23 +189,25 @@ class Settings:
     """Everything that can be set for one picture."""
 
     enabled: bool = setting(False, "Run other models beside the main one in the first steps.", SwitchSpec, label="AMDM")
-    steps: int = setting(
+    steps: int | Literal["auto"] = setting(
         AUTO,
         "K: in how many of the first sampling steps the models are run together; then the main one goes on alone. "
         "auto = chosen for the picture's size, the sampler and its schedule.",
         WordSpec,
-        word="auto",
+        word=AUTO,
         meaning=AUTO,
+        type=int,
         span=(0, 150, 1),
         terse=False,
     )
-    evaluations: int = setting(
+    evaluations: int | Literal["auto"] = setting(
         AUTO,
         "In how many of these steps a co-model is evaluated; in the others its last difference from the main model is "
         "used again. 0 = in all of them; auto = 4, and 7 for samplers that add noise in every step.",
         WordSpec,
-        word="auto",
+        word=AUTO,
         meaning=AUTO,
+        type=int,
         span=(0, 150, 1),
     )
     eta: float = setting(
@@ -254,7 +256,7 @@ class Settings:
     @property
     def mixes(self) -> bool:
         """True where models are run together: there is a step to mix in, and a slot that changes the picture."""
-        has_steps = self.steps == AUTO or self.steps > self.start
+        has_steps = isinstance(self.steps, str) or self.steps > self.start
         return self.enabled and has_steps and bool(self.active)
 
     @property

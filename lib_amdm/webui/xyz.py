@@ -219,6 +219,10 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
     )
 
 
+WORD = -1
+"""The number that stands for a word on an axis of numbers."""
+
+
 def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
     """Return a text of an axis as the plot can read it: a number or a range, in a word's place the number it means.
 
@@ -228,7 +232,8 @@ def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
         kind(text)
     except ValueError:
         if not _RANGE.search(text):
-            return str(spec.check(text, label))
+            value = spec.check(text, label)
+            return str(WORD if isinstance(spec, WordSpec) and value == spec.meaning else value)
     return text
 
 
@@ -236,9 +241,11 @@ def _value(host: Lists, spec: Spec, given: Any) -> Any:
     """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
-        return round(given, 8)
-    if isinstance(spec, WordSpec) and given == spec.meaning:
+        given = round(given, 8)
+    if isinstance(spec, WordSpec) and spec.word and given == WORD:
         return spec.word
+    if isinstance(given, float):
+        return given
     if spec.type is bool:
         return {"true": True, "false": False}.get(given.strip().lower(), given)
     if isinstance(spec, ListedSpec):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ... import command_line
+from ...comodels.file_list import without_hash
 from ...errors import AmdmError
 from ..drawing import Drawer
 from ..places import DTYPES, drawer_at

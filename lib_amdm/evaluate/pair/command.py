@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import command_line
+from ...comodels.file_list import without_hash
 from ...errors import AmdmError
 from ...settings import MAIN_CHECKPOINT
 from ..checkpoints import find_file
