@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import traceback
 from typing import Any
 
 LONGEST = 500
@@ -24,6 +25,15 @@ class AdapterError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_sentence(message))
+
+
+def let_go(error: BaseException | None) -> None:
+    """Let the frames that an error and its causes came through refer to nothing: a kept error would keep a model."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def one_sentence(text: str, limit: int = LONGEST) -> str:

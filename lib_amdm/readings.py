@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import accelerator
 
 
 class Reading:
@@ -18,9 +20,9 @@ class Reading:
     """
 
     def __init__(self, number: Tensor) -> None:
-        follow = _FOLLOWED.get(number.device.type)
-        self.number = number if follow is None else number.to("cpu", non_blocking=True)
-        self.event = None if follow is None else follow(number.device)
+        followed = number.device.type in accelerator.EVENTS
+        self.number = number.to("cpu", non_blocking=True) if followed else number
+        self.event = accelerator.event(number.device) if followed else None
 
     @property
     def arrived(self) -> bool:
@@ -52,22 +54,12 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """All of them so far."""
-        if self.device.type not in _FOLLOWED:
+        if self.device.type not in accelerator.EVENTS:
             return sum(end - begin for begin, end in self.laps)
         for _, end in self.laps[-1:]:
             end.synchronize()
         return sum(begin.elapsed_time(end) for begin, end in self.laps) / 1000
 
     def _now(self) -> Any:
-        follow = _FOLLOWED.get(self.device.type)
-        return time.perf_counter() if follow is None else follow(self.device, timed=True)
-
-
-def _cuda_event(device: torch.device, timed: bool = False) -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=timed)
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-_FOLLOWED: dict[str, Callable[..., Any]] = {"cuda": _cuda_event}
-"""By kind of device, an event behind what the device has been asked for so far."""
+        followed = self.device.type in accelerator.EVENTS
+        return accelerator.event(self.device, timed=True) if followed else time.perf_counter()

@@ -15,7 +15,7 @@ from PIL import Image
 from pretend_device import DEVICE, Arrival, Elsewhere, pretended
 from random_adapters import GLIGEN, IP_ADAPTER, LAYOUTS, MIGC
 
-from lib_amdm import readings
+from lib_amdm import accelerator
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.hosts.standalone.host import Job, Result, Standalone
 from lib_amdm.settings import Settings
@@ -54,7 +54,7 @@ def in_one_and_in_two_steps(
     second picture."""
     found = []
     with pretended() as traffic:
-        monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
+        monkeypatch.setitem(accelerator.EVENTS, DEVICE.type, lambda device, timed: Arrival(traffic))
         host.generate(JOB, told(1, *slots, **main))
         for steps in (1, 2):
             before = Counter(traffic)

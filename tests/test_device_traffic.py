@@ -13,7 +13,7 @@ from adapter_files import migc_shapes, random_tensors
 from pretend_device import DEVICE, Arrival, pretended
 from torch import Tensor, nn
 
-from lib_amdm import readings
+from lib_amdm import accelerator
 from lib_amdm.adapters.base import Block, Call, Rows
 from lib_amdm.adapters.inputs import GivenInputs
 from lib_amdm.adapters.kinds import adapter_file, adapter_of
@@ -48,7 +48,7 @@ def run(
     with pretended() as traffic:
         own = analytic(1)
         if monkeypatch is not None:
-            monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic, late))
+            monkeypatch.setitem(accelerator.EVENTS, DEVICE.type, lambda device, timed: Arrival(traffic, late))
 
         def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
             if counts is not None:

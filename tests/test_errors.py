@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from fuzz import deep, loop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_amdm.errors import LONGEST, AdapterError, AmdmError, clipped, one_sentence, short
+from lib_amdm.errors import LONGEST, AdapterError, AmdmError, clipped, let_go, one_sentence, short
 from lib_amdm.layout import LayoutError
 from lib_amdm.settings import SettingsError
 
@@ -93,3 +95,28 @@ def test_a_large_value_is_not_written_out_to_be_shown() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4_000_000, "its bytes, and no text of them"
+
+
+def test_an_error_that_is_kept_keeps_nothing_of_what_failed() -> None:
+    class Model:
+        pass
+
+    def run(model: Model) -> None:
+        held = model  # what a frame refers to, its error refers to
+        raise ValueError(f"{type(held)} failed")
+
+    def failed() -> tuple[Exception, weakref.ref[Model]]:
+        model = Model()
+        try:
+            try:
+                run(model)
+            except ValueError as error:
+                raise RuntimeError("in words") from error
+        except RuntimeError as error:
+            return error, weakref.ref(model)
+
+    error, model = failed()
+    assert model() is not None
+    let_go(error)
+    gc.collect()
+    assert model() is None

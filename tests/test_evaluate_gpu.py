@@ -19,7 +19,7 @@ from diffusers import UNet2DConditionModel
 from pretend_device import DEVICE, Arrival, pretended
 from torch import Tensor, nn
 
-from lib_amdm import readings
+from lib_amdm import accelerator
 from lib_amdm.errors import AmdmError
 from lib_amdm.evaluate.command import main
 from lib_amdm.evaluate.gpu import loop, on_standalone, random_checkpoints
@@ -173,7 +173,7 @@ def mixed_on_the_device(waits: Waits, follow: Any, monkeypatch: pytest.MonkeyPat
     x = torch.randn(1, 4, 8, 8) * sigmas[0]
     with pretended() as traffic, waits.heard():
         if follow:
-            monkeypatch.setitem(readings._FOLLOWED, DEVICE.type, lambda device: Arrival(traffic))
+            monkeypatch.setitem(accelerator.EVENTS, DEVICE.type, lambda device, timed: Arrival(traffic))
         mixing = amdm(k_diffusion.sampling.sample_heun, [CoRun(denoise, 0.5, on_nan=lambda: None)], 4, evaluations=2)
         here, levels = x.to(DEVICE), sigmas.to(DEVICE)
         waits.counts.clear()
@@ -189,7 +189,7 @@ def test_the_projects_own_waits_are_told_from_the_samplers(waits: Waits, monkeyp
     # of the whole run: the schedule is read once, before the first step
     assert quiet[PROJECT] == 1 / 4 and quiet[SAMPLER] > 1
     assert waits.modes == ["warn", "default"]  # type: ignore[attr-defined]
-    monkeypatch.delitem(readings._FOLLOWED, DEVICE.type)
+    monkeypatch.delitem(accelerator.EVENTS, DEVICE.type)
     loud = mixed_on_the_device(waits, False, monkeypatch)
     assert loud[PROJECT] > 2 and loud[SAMPLER] == quiet[SAMPLER]
 

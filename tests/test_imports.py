@@ -13,14 +13,15 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings")
+SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings", "accelerator")
 WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
     "layout": {"errors"},
     "settings": {"errors", "layout"},
     "levels": set(),
-    "readings": set(),
+    "accelerator": set(),
+    "readings": {"accelerator"},
     "families": set(),
     "aggregation": set(),
     "sampler_call": {"levels", "readings"},

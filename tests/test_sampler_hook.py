@@ -101,6 +101,9 @@ class FakeRun:
 
         return [CoRun(denoise, gamma=slot.gamma, eta=slot.eta) for _, slot in slots]
 
+    def worded(self, error):
+        return AmdmError("AMDM: no memory is left.") if isinstance(error, MemoryError) else error
+
     def sampler_options(self):
         def note(done, steps):
             self.steps = done
@@ -291,3 +294,20 @@ def test_a_hires_pass_writes_behind_what_the_first_pass_wrote():
         draw(sampler)
         now = p.extra_generation_params["AMDM ran"]
         assert now == (f"{first}; hires fix: {first}" if hires else first)
+
+
+@pytest.mark.parametrize("error", [MemoryError("raw"), ValueError("raw")])
+def test_an_error_of_the_sampling_is_raised_in_the_hosts_words_where_it_has_some(sampler, error):
+    run = FakeRun()
+
+    def fails(model, x, sigmas, **kwargs):
+        raise error
+
+    stand_in = sampler_hook.MixedSampling(SimpleNamespace(extra_generation_params={}), SETTINGS, 1, run, [])
+    with pytest.raises(Exception) as raised:
+        stand_in.sample(fails, None, None, None)
+    if isinstance(error, MemoryError):
+        assert str(raised.value) == "AMDM: no memory is left." and raised.value.__cause__ is error
+    else:
+        assert raised.value is error
+    assert run.finished == 1

@@ -86,3 +86,20 @@ def test_the_first_layer_of_an_inpainting_checkpoint_keeps_its_further_channels(
     delta = torch.randn(2, 4, 3, 3)
     total = added(weight, delta)
     assert torch.equal(total[:, :4], weight[:, :4] + delta) and torch.equal(total[:, 4:], weight[:, 4:])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_layer_that_a_host_moves_in_the_meantime_has_its_own_weights_where_it_is_then(there: bool) -> None:
+    weight, x = torch.randn(2, 3), torch.randn(1, 3)
+    begin, end = (DEVICE, torch.device("cpu")) if there else (torch.device("cpu"), DEVICE)
+    with pretended():
+        layer = nn.Linear(3, 2)
+        before = layer(x)
+        layer.to(begin)
+        with changed([Change(layer, "weight", weight)]):
+            layer.to(end)
+            changed_to = layer(x.to(end)).cpu()
+        assert {parameter.device for parameter in layer.parameters()} == {end}
+        after = layer(x.to(end)).cpu()
+    torch.testing.assert_close(after, before)
+    assert not torch.allclose(changed_to, before)

@@ -23,7 +23,8 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
     """Give the layers the changes' weights while the context lasts.
 
     Nothing is written: each layer has another parameter, and then its own again, whoever else shares that one's data. A
-    layer without such a parameter (a bias) has one for the time.
+    layer without such a parameter (a bias) has one for the time. A host may move the layers in the meantime: each gets
+    its own parameter back where the layer is by then.
     """
     kept: list[tuple[Change, nn.Parameter | None]] = []
     try:
@@ -36,7 +37,10 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
         yield
     finally:
         for change, own in reversed(kept):
+            here = getattr(change.layer, change.name).device
             change.layer.register_parameter(change.name, own)
+            if own is not None and own.device != here:
+                change.layer.to(here)
 
 
 def added(weight: Tensor, delta: Tensor) -> Tensor:

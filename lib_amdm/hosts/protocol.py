@@ -48,6 +48,9 @@ class HostRun(Protocol):
     def titles(self) -> Mapping[int, str]:
         """The checkpoint that each slot ran, as the host's list names it."""
 
+    def worded(self, error: Exception) -> Exception:
+        """The error to raise for one that ended the sampling: itself, or an AmdmError where memory ran out."""
+
     def finish(self, pool_limit: int) -> Ran | None:
         """After the pass, however it ended; None where neither a co-model nor the main adapter was run."""
 

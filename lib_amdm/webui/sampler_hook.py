@@ -50,6 +50,11 @@ class MixedSampling:
             return mixing(*args, **kwargs)
         except AdapterError as error:
             raise AmdmError(f"AMDM: {error}") from error
+        except Exception as error:
+            worded = self.host_run.worded(error)
+            if worded is error:
+                raise
+            raise worded from error
         finally:
             ran = self.host_run.finish(self.pool_limit)
             if ran is not None:

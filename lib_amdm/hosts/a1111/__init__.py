@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from modules import devices
@@ -20,4 +21,10 @@ def _backend(run: PassRun) -> A1111Backend:
     return A1111Backend(run)
 
 
-HOST = WebUIHost("A1111", _backend, devices.torch_gc)
+def _free() -> None:
+    # a model refers to itself
+    gc.collect()
+    devices.torch_gc()
+
+
+HOST = WebUIHost("A1111", _backend, _free)

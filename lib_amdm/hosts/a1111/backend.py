@@ -13,9 +13,10 @@ import torch
 from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
+from ... import accelerator
 from ...comodels.adapter_use import AtWork
 from ...comodels.cache import FileState, Loaded
-from ...comodels.guidance import Announce, guided
+from ...comodels.guidance import Announce, guided, taken
 from ...families import Family
 from ...levels import preserving_scale, variance_preserving
 from ..common import refusals
@@ -30,13 +31,19 @@ from .main_adapter import MainAdapterByCount
 class A1111Backend:
     """Models are A1111's modules. The host evaluates its one model itself, so co-models are guided here."""
 
-    memory_remedy = "start the WebUI with --medvram"
     nan_remedy = "start the WebUI with --no-half or --upcast-sampling"
     unet_is_final_in_pass = False
 
     def __init__(self, run: PassRun) -> None:
         self.run = run
         self.wraps: dict[int, Any] = {}
+        self.travelled: torch.nn.Module | None = None
+        """The co-model's part that is on the GPU, where --medvram or --lowvram let one part be there at a time."""
+
+    @property
+    def memory_remedy(self) -> str:
+        flag = "--lowvram" if self._parts_travel else "--medvram"
+        return "" if shared.cmd_opts.lowvram else f"start the WebUI with {flag}"
 
     # a checkpoint
 
@@ -66,7 +73,9 @@ class A1111Backend:
             sd_models.apply_alpha_schedule_override(loaded)
         checkpoints.set_tiling(loaded, p.tiling)
         sd_models.apply_token_merging(loaded, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
-        if not lowvram.is_enabled(self.run.main):
+        if self._parts_travel:
+            checkpoints.place_small_parts(loaded)
+        else:
             checkpoints.move(loaded, devices.device)
 
     def sigma_max(self, model: Any) -> float:
@@ -79,7 +88,9 @@ class A1111Backend:
 
     @contextmanager
     def encoding(self, model: Any) -> Iterator[None]:
-        with notes_of_main_kept(), self._on_device(model), torch.no_grad(), devices.autocast():
+        # it stays there, for the slot's other texts, until something else is needed
+        self._bring(None if model is self.run.main else checkpoints.text_encoder(model))
+        with notes_of_main_kept(), torch.no_grad(), devices.autocast():
             yield
 
     def text_arguments(self) -> dict[str, Any]:
@@ -126,6 +137,10 @@ class A1111Backend:
         encoder = model.cond_stage_model
         return encoder, encoder.wrapped.transformer
 
+    def phrase_device(self, model: Any) -> torch.device:
+        # with --medvram the host brings the encoder there when it is called
+        return devices.device
+
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
         return devices.device, devices.dtype_unet
 
@@ -138,10 +153,15 @@ class A1111Backend:
         """Do nothing: the host does not plan its memory."""
 
     def start(self) -> None:
-        """Do nothing."""
+        self._bring(None)
 
     def finish(self) -> None:
+        self._bring(None)
+        self.drop()
+
+    def drop(self) -> None:
         self.wraps.clear()
+        self.travelled = None
 
     def cond_scale(self, cfg_scale: float) -> float:
         """DDIM CFG++ divides the guidance scale of every model."""
@@ -150,16 +170,14 @@ class A1111Backend:
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room for the main model's steps and the VAE where little is left."""
-        if devices.device.type != "cuda":
-            return
-        free, _ = torch.cuda.mem_get_info(devices.device)
-        if adapter and (lowvram.is_enabled(self.run.main) or free < adapter.size):
+        free = accelerator.free_memory(devices.device)
+        if adapter and (self._parts_travel or (free is not None and free < adapter.size)):
             adapter.park()
-        if model is self.run.main:
+        if model is self.run.main or self._parts_travel or free is None:
             return
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
-        if free < size:
+        if free < sum(p.numel() * p.element_size() for p in model.parameters()):
             checkpoints.move(model, devices.cpu)
+            devices.torch_gc()
 
     def denoised(self, evaluation: Evaluation) -> torch.Tensor:
         run, model, x, sigma, step = self.run, evaluation.model, evaluation.x, evaluation.sigma, evaluation.step
@@ -171,12 +189,13 @@ class A1111Backend:
         shown = self._with_known_region(x, sigma, host_sigma)
 
         def predict(x: torch.Tensor, sigma: torch.Tensor, cond: Any, rows: list[int]) -> torch.Tensor:
-            concat = {"c_concat": [image_cond[rows]]}
+            concat = {"c_concat": [taken(image_cond, rows)]}
             inputs = {**cond, **concat} if isinstance(cond, dict) else {"c_crossattn": [cond], **concat}
             return wrap(x, sigma, cond=inputs)
 
         cond, uncond = self._padded(evaluation, cond, uncond)
-        with self._on_device(model), evaluation.with_loras(), self._adapted(evaluation):
+        # the LoRAs first: their weights travel, and those in their places stay
+        with evaluation.with_loras(), self._on_device(model), self._adapted(evaluation):
             denoised = guided(
                 predict,
                 shown,
@@ -254,16 +273,31 @@ class A1111Backend:
         share = progress(self.run.denoiser, evaluation.step)
         return lambda images, prompts: adapter.announce(images, prompts, share)
 
+    @property
+    def _parts_travel(self) -> bool:
+        """True with --medvram and --lowvram, where one part of one model is on the GPU at a time."""
+        return bool(lowvram.is_enabled(self.run.main))
+
     @contextmanager
     def _on_device(self, model: Any) -> Iterator[None]:
-        """A context in which the model is on the GPU: with --medvram and --lowvram a co-model is there only while it is
-        used, and no other model is."""
-        travels = model is not self.run.main and lowvram.is_enabled(self.run.main)
-        if travels:
-            lowvram.send_everything_to_cpu()
-            checkpoints.move(model, devices.device)
+        """A context in which the model's UNet is on the GPU."""
+        self._bring(None if model is self.run.main else model.model)
         try:
             yield
         finally:
-            if travels:
-                checkpoints.move(model, devices.cpu)
+            self._bring(None)
+
+    def _bring(self, part: torch.nn.Module | None) -> None:
+        """Have this part of a co-model on the GPU, where parts travel, and nothing else; None: no part of theirs.
+
+        The host brings its main model's parts by itself.
+        """
+        if not self._parts_travel or part is self.travelled:
+            return
+        back, self.travelled = self.travelled, None
+        if back is not None:
+            checkpoints.move(back, devices.cpu)
+        if part is not None:
+            lowvram.send_everything_to_cpu()
+            checkpoints.move(part, devices.device)
+            self.travelled = part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from modules import (
 from modules.timer import Timer
 from omegaconf import OmegaConf
 
+from ...accelerator import same_place
 from ...comodels.cache import Loaded
 from ...families import Family, inputs_of
 from ..common import refusals
@@ -87,6 +87,7 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
     model.eval()
     model.requires_grad_(False)
     model.to(device)
+    place_small_parts(model)
     with _text_encoder_wrapping():
         _OwnHijack().hijack(model)
     return Loaded(info.title, model)
@@ -185,9 +186,28 @@ def set_tiling(model: Any, tiling: bool) -> None:
             layer.padding_mode = mode
 
 
-def move(model: torch.nn.Module, device: torch.device) -> None:
-    if next(model.parameters()).device != device:
-        model.to(device)
-        if device.type == "cpu":
-            gc.collect()
-            devices.torch_gc()
+def text_encoder(model: Any) -> torch.nn.Module:
+    encoder: torch.nn.Module = model.conditioner if model.is_sdxl else model.cond_stage_model
+    return encoder
+
+
+def place_small_parts(model: Any) -> None:
+    """Put all but the UNet and the text encoder on the GPU: with --medvram and --lowvram only these two travel."""
+    large = (model.model, text_encoder(model))
+    for part in model.children():
+        if not any(part is each for each in large):
+            move(part, devices.device)
+    for name, tensor in model.named_buffers(recurse=False):
+        setattr(model, name, tensor.to(devices.device))
+
+
+def move(module: torch.nn.Module, device: torch.device) -> None:
+    """Move a module that is not wholly on the device; one that does not fit goes back to the CPU."""
+    tensors = (*module.parameters(), *module.buffers())
+    if all(same_place(tensor.device, device) for tensor in tensors):
+        return
+    try:
+        module.to(device)
+    except Exception:
+        module.to(devices.cpu)
+        raise

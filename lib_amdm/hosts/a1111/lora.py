@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
-from modules import sd_models, shared
+from modules import devices, sd_models, shared
 
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change, added
@@ -113,9 +114,13 @@ class Loras(NamedLoras):
         found: list[Change] = []
         for name, layer in layers.items():
             packed = layer if isinstance(layer, torch.nn.MultiheadAttention) else None
-            if any(name in net or (packed and f"{name}_q_proj" in net) for net in self._networks):
+            if not any(name in net or (packed and f"{name}_q_proj" in net) for net in self._networks):
+                continue
+            # with --medvram it is not there, and the CPU does not compute in half precision
+            with _on_device(layer) as home:
                 self._bring_up_to_date(layer)
-                found += self._plain(name, layer) if packed is None else self._packed(name, packed)
+                changes = self._plain(name, layer) if packed is None else self._packed(name, packed)
+                found += [change._replace(value=change.value.to(home)) for change in changes]
         return found
 
     def _bring_up_to_date(self, layer: torch.nn.Module) -> None:
@@ -170,6 +175,17 @@ class Loras(NamedLoras):
             return added(weight, delta)
         except RuntimeError as error:
             raise self.mismatch(module.network.name, module.sd_key, error) from error
+
+
+@contextmanager
+def _on_device(layer: torch.nn.Module) -> Iterator[torch.device]:
+    """A context in which a layer is on the GPU; gives the device that it came from."""
+    home = next(layer.parameters()).device
+    try:
+        layer.to(devices.device)
+        yield home
+    finally:
+        layer.to(home)
 
 
 def _base(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -62,8 +62,10 @@ class Backend(Protocol):
     A model is whatever the host itself calls one: a module on A1111, an engine on Forge.
     """
 
-    memory_remedy: str
-    """The remedy where the GPU's memory is too small, as the end of a sentence."""
+    @property
+    def memory_remedy(self) -> str:
+        """The remedy where the GPU's memory is too small, as the end of a sentence; "" where the host has none."""
+
     nan_remedy: str
     """The remedy where a model gives NaN."""
     unet_is_final_in_pass: bool
@@ -121,6 +123,9 @@ class Backend(Protocol):
     def phrase_encoder(self, model: Any) -> tuple[Any, nn.Module] | None:
         """The host's wrapping of the one CLIP, for its tokens, and the CLIP itself; None without adapters for it."""
 
+    def phrase_device(self, model: Any) -> torch.device:
+        """The device that this model's CLIP takes tokens on, in the context `encoding`."""
+
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
         """Device and dtype of an adapter on this model."""
 
@@ -137,6 +142,9 @@ class Backend(Protocol):
 
     def finish(self) -> None:
         """End the pass, however it went."""
+
+    def drop(self) -> None:
+        """Refer to no co-model any more, in the middle of a pass: its memory is needed."""
 
     def cond_scale(self, cfg_scale: float) -> float:
         """The guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""

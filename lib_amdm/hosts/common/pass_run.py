@@ -6,24 +6,36 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from modules import scripts, shared
 
+from ...accelerator import is_memory_error
 from ...comodels.mixing import co_run, highest_shown
-from ...errors import AmdmError
+from ...errors import AmdmError, let_go
 from ...levels import as_exploding, as_flow, flow, variance_exploding
 from ...readings import Stopwatch
 from ...sampling import CoRun
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
+from . import refusals
 from .backend import Backend, MainAdapter
 from .kept import Kept
 from .slot import SlotModel
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _logged(doing: str) -> Iterator[None]:
+    """A context whose errors are logged: at its end a pass has its picture, or an error that matters more."""
+    try:
+        yield
+    except Exception:
+        logger.exception("AMDM: %s failed", doing)
 
 
 class PassRun:
@@ -46,7 +58,7 @@ class PassRun:
         self.on_whole_timesteps = self.on_timesteps and "is_img2img" not in parameters
         self.main = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
-        self.stopped = False
+        self.stopped = self.is_short_of_memory = False
         self.mixed_steps, self.began = 0, time.perf_counter()
         self.models: list[SlotModel] = []
         self.main_model: SlotModel | None = None
@@ -135,34 +147,71 @@ class PassRun:
 
     def failed(self, error: AmdmError) -> None:
         """Raise, which ends the picture; or note it and let the main model go on alone, where the user wants that."""
+        if self.is_short_of_memory:
+            self._make_room()
         if not self.continue_on_error:
             raise error
         self.stop(str(error))
+
+    def out_of_memory(self, error: Exception, error_prefix: str = "AMDM", name: str = "") -> AmdmError:
+        """The error in words for one that says that memory ran out; the pass's co-models are dropped with it.
+
+        name: of the model that there was no room for; "" where that is not known.
+        """
+        self.is_short_of_memory = True
+        let_go(error)
+        return refusals.not_enough_memory(error_prefix, name or "the co-models", self.backend.memory_remedy)
+
+    def worded(self, error: Exception) -> Exception:
+        if isinstance(error, AmdmError) or not is_memory_error(error):
+            return error
+        return self.out_of_memory(error)
+
+    def _make_room(self) -> None:
+        """Take the co-models out of memory in the middle of the pass."""
+        for model in self._all_models:
+            model.drop()
+        self.backend.drop()
+        self.kept.unload()
 
     # after it
 
     def finish(self, pool_limit: int) -> Ran | None:
         shared.state.textinfo = None
-        if self.main_adapter is not None:
-            self.main_adapter.remove()
-            self.main_adapter = None
-            if self._is_refined:
-                self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
-        self.backend.finish()
-        models = [*self.models, *([self.main_model] if self.main_model else [])]
-        evaluations = [(model.title, model.evaluations) for model in self.models]
-        taken = self.stopwatch.seconds
-        whole = time.perf_counter() - self.began
-        ran = Ran(self.mixed_steps, self.pass_steps, evaluations, taken, whole)
-        has_run = any(model.evaluations for model in models)
+        with _logged("ending the pass"):
+            if self.main_adapter is not None:
+                self.main_adapter.remove()
+                self.main_adapter = None
+                if self._is_refined:
+                    self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
+            self.backend.finish()
+        ran = None
+        with _logged("timing the pass"):
+            ran = self._ran()
+        models = self._all_models
         adapters = {model.adapter.name for model in models if model.adapter}
+        for model in models:
+            with _logged("making room on the GPU"):
+                model.release()
+        self.models, self.main_model = [], None
+        if self.is_short_of_memory:
+            self.kept.unload()
+        else:
+            self.kept.trim(pool_limit, len(adapters))
+        return ran
+
+    def _ran(self) -> Ran | None:
+        evaluations = [(model.title, model.evaluations) for model in self.models]
         counts = ", ".join(f"slot {model.number} ({model.title}) {model.evaluations} times" for model in self.models)
         logger.debug("AMDM: the pass of %d steps evaluated %s", self.pass_steps, counts or "no co-model")
-        for model in models:
-            model.release()
-        self.models, self.main_model = [], None
-        self.kept.trim(pool_limit, len(adapters))
-        return ran if has_run else None
+        if not any(model.evaluations for model in self._all_models):
+            return None
+        whole = time.perf_counter() - self.began
+        return Ran(self.mixed_steps, self.pass_steps, evaluations, self.stopwatch.seconds, whole)
+
+    @property
+    def _all_models(self) -> list[SlotModel]:
+        return [*self.models, *([self.main_model] if self.main_model else [])]
 
     # what the backends ask about it
 

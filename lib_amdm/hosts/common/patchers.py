@@ -17,6 +17,7 @@ from modules import shared
 from modules.script_callbacks import CFGDenoiserParams
 from torch.utils.hooks import RemovableHandle
 
+from ... import accelerator
 from ...comodels.adapter_use import AtWork
 from ...comodels.cache import FileState, Loaded
 from ...families import Family
@@ -45,6 +46,7 @@ class PatcherBackend(ABC):
         self.watch: RemovableHandle | None = None
         self.device = torch.device("cpu")
         self.random: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        """The states of the generators of the CPU and of the device."""
 
     # a checkpoint
 
@@ -111,6 +113,11 @@ class PatcherBackend(ABC):
     @abstractmethod
     def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None: ...
 
+    def phrase_device(self, model: Any) -> torch.device:
+        encoder = self.phrase_encoder(model)
+        assert encoder is not None
+        return next(encoder[1].parameters()).device
+
     @abstractmethod
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]: ...
 
@@ -135,6 +142,9 @@ class PatcherBackend(ABC):
     def finish(self) -> None:
         if self.watch is not None:
             self.watch.remove()
+        self.drop()
+
+    def drop(self) -> None:
         # other extensions may have copied the patcher, and its list with it; a refiner may have replaced all of it
         now = getattr(getattr(self.run.main, "forge_objects", None), "unet", None)
         for patcher in (self.registered_at, now):
@@ -195,12 +205,7 @@ class PatcherBackend(ABC):
 
     def _remember_random_numbers(self, denoiser: torch.nn.Module, args: tuple[Any, ...]) -> None:
         self.device = args[0].device
-        self.random = torch.get_rng_state(), self._accelerator and self._accelerator.get_rng_state(self.device)
-
-    @property
-    def _accelerator(self) -> Any:
-        """torch's module for the device's kind; None for the CPU."""
-        return getattr(torch, self.device.type) if self.device.type in ("cuda", "xpu") else None
+        self.random = torch.get_rng_state(), accelerator.random_state(self.device)
 
     @contextmanager
     def _same_random_numbers(self) -> Iterator[None]:
@@ -208,10 +213,8 @@ class PatcherBackend(ABC):
 
         Token merging draws in every evaluation, and Forge the noise on the known part of an inpainting.
         """
-        kind = {"device_type": self.device.type} if self._accelerator else {}
-        with torch.random.fork_rng(devices=[self.device] if self._accelerator else [], **kind):
+        with accelerator.random_numbers_kept(self.device):
             if self.random is not None:
                 torch.set_rng_state(self.random[0])
-                if self._accelerator:
-                    self._accelerator.set_rng_state(self.random[1], self.device)
+                accelerator.set_random_state(self.device, self.random[1])
             yield

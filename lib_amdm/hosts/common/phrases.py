@@ -25,11 +25,12 @@ class Phrases:
         encoder: tuple[Any, torch.nn.Module],
         kept: tuple[Recent, tuple[Hashable, ...]],
         encoding: Callable[[], AbstractContextManager[None]],
+        device: Callable[[], torch.device],
         error_prefix: str,
     ) -> None:
-        """encoder: see `Backend.phrase_encoder`. kept: encoded texts, and the part of their keys that says how a
-        text is encoded. encoding: a context in which the model encodes."""
-        self.model, self.encoding, self.error_prefix = model, encoding, error_prefix
+        """encoder, device: see `Backend.phrase_encoder` and `phrase_device`. kept: encoded texts, and the part of
+        their keys that says how a text is encoded. encoding: a context in which the model encodes."""
+        self.model, self.encoding, self.device, self.error_prefix = model, encoding, device, error_prefix
         self.engine, self.transformer = encoder
         self.texts, self.text_key = kept
 
@@ -59,7 +60,7 @@ class Phrases:
             )
         end, length = engine.id_end, PHRASE_TOKENS + 2
         tokens = [[engine.id_start, *each, *[end] * (length - 1 - len(each))] for each in tokenized]
-        numbers = torch.tensor(tokens, device=next(self.transformer.parameters()).device)
+        numbers = torch.tensor(tokens, device=self.device())
         return pooled_at_end(self.transformer(numbers)[0], numbers, end)
 
     def _contexts(self, texts: list[str]) -> torch.Tensor:

@@ -49,6 +49,14 @@ def refuse_missing_tensors(slot: int, name: str, missing: Sequence[str]) -> None
         )
 
 
+def not_enough_memory(error_prefix: str, name: str, remedy: str) -> AmdmError:
+    """The error for a model that the GPU has no room for beside the main one. remedy: the host's, or ""."""
+    others = f"fewer co-models, a smaller picture, or {remedy}" if remedy else "fewer co-models or a smaller picture"
+    return AmdmError(
+        f'{error_prefix}: there is not enough GPU memory for "{name}" beside the main checkpoint; use {others}.'
+    )
+
+
 def unreadable(slot: int, name: str, reason: str) -> AmdmError:
     """The error for a file that gives no tensors."""
     return AmdmError(

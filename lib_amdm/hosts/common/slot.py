@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
 
+from ...accelerator import is_memory_error
 from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
@@ -189,7 +190,8 @@ class SlotModel:
         phrases = None
         if encoder is not None:
             kept = self.texts, self._text_key()
-            phrases = Phrases(self.model, encoder, kept, self._encoding, self.error_prefix)
+            where = partial(backend.phrase_device, self.model)
+            phrases = Phrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
         return Place(
             unet=backend.unet(self.model),
             family=backend.family(self.model),
@@ -224,8 +226,9 @@ class SlotModel:
         texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
         try:
             with self._in_words("running"), run.stopwatch.running():
-                evaluation = Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
-                denoised = self.backend.denoised(evaluation)
+                denoised = self.backend.denoised(
+                    Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
+                )
         except AmdmError as error:
             run.failed(error)
             return x
@@ -246,9 +249,14 @@ class SlotModel:
     # released
 
     def release(self) -> None:
-        """Make room on the GPU, and refer to the model no more: the pass may hold this object for a while, and the
-        cache may drop the model."""
-        self.backend.park(self.model, self.adapter)
+        """Make room on the GPU, and drop the model."""
+        model, adapter = self.model, self.adapter
+        self.drop()
+        if model is not None:
+            self.backend.park(model, adapter)
+
+    def drop(self) -> None:
+        """Refer to the model no more: the pass may hold this object for a while, and the cache may drop the model."""
         self.model = self.adapter = self.loras = self.changes = None
 
     @contextmanager
@@ -256,17 +264,14 @@ class SlotModel:
         """Turn whatever goes wrong into one sentence that names the slot, the file and the remedy."""
         try:
             yield
-        except AmdmError:
-            raise
-        except AdapterError as error:
-            raise AmdmError(f"{self.error_prefix}: {error}") from error
-        except torch.cuda.OutOfMemoryError as error:
-            self.run.kept.unload()
-            raise AmdmError(
-                f'{self.error_prefix}: there is not enough GPU memory for "{self.info.name}" beside the main '
-                f"checkpoint; use fewer co-models, a smaller picture, or {self.backend.memory_remedy}."
-            ) from error
         except Exception as error:
+            if is_memory_error(error):
+                self.drop()
+                raise self.run.out_of_memory(error, self.error_prefix, self.info.name) from error
+            if isinstance(error, AmdmError):
+                raise
+            if isinstance(error, AdapterError):
+                raise AmdmError(f"{self.error_prefix}: {error}") from error
             raise AmdmError(
                 f'{self.error_prefix}: {doing} "{self.info.name}" failed ({cause(error)}); '
                 "choose another checkpoint or empty the slot."

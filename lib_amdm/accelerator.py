@@ -1,0 +1,120 @@
+"""All questions to an accelerator: its memory, its random numbers, its events, its errors.
+
+Each takes any device that a host hands over, with or without an index, under torch 2.1 and newer, and has an answer for
+a kind of device that cannot say: None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MEMORY_WORDS = (
+    "out of memory",
+    "not enough memory",  # the CPU's allocator
+    "not enough gpu video memory",  # DirectML
+    "alloc_failed",  # cuBLAS and cuDNN
+    "erroroutofdevicememory",  # Level Zero
+)
+
+
+def same_place(a: torch.device, b: torch.device) -> bool:
+    """Return True if both mean one device; without an index a device is the current one of its kind."""
+    return a.type == b.type and (a.index == b.index or _index(a) == _index(b))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that can still be had, those included that torch holds and does not use; None if unknown."""
+    module = _module(device)
+    if module is None or not hasattr(module, "mem_get_info") or not hasattr(module, "memory_stats"):
+        return None
+    try:
+        # torch 2.1 refuses a device without an index
+        free, _ = module.mem_get_info(_index(device))
+        stats = module.memory_stats(_index(device))
+    except (RuntimeError, ValueError, AttributeError, AssertionError):
+        # some drivers do not say, and a torch without the kind has none
+        return None
+    unused: int = stats.get("reserved_bytes.all.current", 0) - stats.get("active_bytes.all.current", 0)
+    return int(free) + max(unused, 0)
+
+
+def is_memory_error(error: BaseException | None) -> bool:
+    """Return True if an error, or one that it was raised from, says that memory ran out, on whichever device.
+
+    Not every torch has a class for it, and a driver's own error is a RuntimeError with its text.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+            return True
+        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def random_state(device: torch.device) -> Tensor | None:
+    """Return the state of a device's generator; None for the CPU and where there is none to be had."""
+    module = _module(device)
+    if module is None or not hasattr(module, "get_rng_state"):
+        return None
+    state: Tensor = module.get_rng_state(*_indexed(device))
+    return state
+
+
+def set_random_state(device: torch.device, state: Tensor | None) -> None:
+    """Give a device's generator the state that `random_state` returned."""
+    if state is not None:
+        _module(device).set_rng_state(state, *_indexed(device))
+
+
+@contextmanager
+def random_numbers_kept(device: torch.device) -> Iterator[None]:
+    """A context after which the generators of the CPU and of a device are as they were."""
+    own, its = torch.get_rng_state(), random_state(device)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(own)
+        set_random_state(device, its)
+
+
+def event(device: torch.device, timed: bool = False) -> Any:
+    """Return an event behind all that a device has been given to do so far; its kind must be one of `EVENTS`.
+
+    timed: its `elapsed_time` counts.
+    """
+    return EVENTS[device.type](device, timed)
+
+
+def _cuda_event(device: torch.device, timed: bool) -> torch.cuda.Event:
+    made = torch.cuda.Event(enable_timing=timed)
+    made.record(torch.cuda.current_stream(device))
+    return made
+
+
+EVENTS: dict[str, Callable[[torch.device, bool], Any]] = {"cuda": _cuda_event}
+"""By kind of device."""
+
+
+def _module(device: torch.device) -> Any:
+    """torch's module for a kind of accelerator; None for the CPU and for kinds that torch does not know by itself."""
+    return getattr(torch, device.type, None) if device.type in ("cuda", "xpu", "mps") else None
+
+
+def _index(device: torch.device) -> int:
+    if device.index is not None:
+        return device.index
+    module = _module(device)
+    return int(module.current_device()) if hasattr(module, "current_device") else 0
+
+
+def _indexed(device: torch.device) -> tuple[torch.device, ...]:
+    """The device as an argument, for the modules that take one."""
+    return () if device.type == "mps" else (torch.device(device.type, _index(device)),)

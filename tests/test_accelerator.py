@@ -1,0 +1,132 @@
+"""The questions to an accelerator: each kind of device that a host hands over has an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lib_amdm import accelerator
+
+KINDS = ("cpu", "cuda", "cuda:0", "cuda:1", "mps", "xpu", "xpu:0", "privateuseone", "privateuseone:0", "meta")
+GIGABYTE = 2**30
+
+
+class Card:
+    """torch's module for a kind of accelerator, with torch 2.1's rule: a device is a number."""
+
+    def __init__(self, free: int = 3 * GIGABYTE) -> None:
+        self.free, self.states = free, {0: torch.tensor([0]), 1: torch.tensor([1])}
+
+    def current_device(self) -> int:
+        return 1
+
+    def mem_get_info(self, device: Any) -> tuple[int, int]:
+        if not isinstance(device, int):
+            raise ValueError(f"Expected a torch.device with a specified index or an integer, but got:{device}")
+        return self.free, 8 * GIGABYTE
+
+    def memory_stats(self, device: int) -> dict[str, int]:
+        return {"reserved_bytes.all.current": 2 * GIGABYTE, "active_bytes.all.current": GIGABYTE}
+
+    def get_rng_state(self, device: torch.device) -> torch.Tensor:
+        assert device.index is not None
+        return self.states[device.index].clone()
+
+    def set_rng_state(self, state: torch.Tensor, device: torch.device) -> None:
+        assert device.index is not None
+        self.states[device.index] = state
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+    made = Card()
+    for name in ("current_device", "mem_get_info", "memory_stats", "get_rng_state", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, getattr(made, name))
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_device_has_an_answer(kind: str, card: Card) -> None:
+    """On a machine without such a device too: the answer is that it is not known."""
+    device = torch.device(kind)
+    if device.type in ("xpu", "mps") and getattr(torch, device.type).is_available():
+        pytest.skip(f"this machine has {device.type}")
+    free = accelerator.free_memory(device)
+    # what torch holds and does not use can be had too
+    assert free == (4 * GIGABYTE if device.type == "cuda" else None)
+    assert accelerator.same_place(device, device)
+    assert not accelerator.same_place(device, torch.device("cpu" if device.type != "cpu" else "cuda"))
+
+
+def test_a_device_without_an_index_is_the_current_one(card: Card) -> None:
+    assert accelerator.same_place(torch.device("cuda"), torch.device("cuda:1"))
+    assert not accelerator.same_place(torch.device("cuda"), torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cuda:0", "cuda:1"])
+def test_the_numbers_drawn_in_between_are_drawn_again(kind: str, card: Card) -> None:
+    device = torch.device(kind)
+    drawn = torch.get_rng_state()
+    before = {index: state.clone() for index, state in card.states.items()}
+    with accelerator.random_numbers_kept(device):
+        torch.randn(1)
+        card.states = {index: state + 5 for index, state in card.states.items()}
+    index = 1 if device.index is None else device.index
+    assert torch.equal(card.states[index], before[index])
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_a_device_without_a_generator_of_its_own_has_no_state() -> None:
+    for kind in ("cpu", "privateuseone", "meta"):
+        assert accelerator.random_state(torch.device(kind)) is None
+        accelerator.set_random_state(torch.device(kind), None)
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+        RuntimeError("HIP out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("Could not allocate tensor with 4194304 bytes. There is not enough GPU video memory available!"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError(
+            'Error(s) in loading state_dict for LatentDiffusion:\n\tWhile copying the parameter named "x", an '
+            "exception occurred : ('CUDA out of memory. Tried to allocate 2.00 GiB',)."
+        ),
+        ValueError("cannot be read"),
+    ],
+    ids=str,
+)
+def test_an_error_of_memory_is_known_by_its_class_its_text_or_its_cause(error: Exception) -> None:
+    if isinstance(error, ValueError):
+        assert not accelerator.is_memory_error(error)
+        assert accelerator.is_memory_error(raised(error, torch.cuda.OutOfMemoryError("CUDA out of memory")))
+    else:
+        assert accelerator.is_memory_error(raised(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        KeyError("out of memory"),
+        FileNotFoundError("out of memory.safetensors"),
+    ],
+    ids=str,
+)
+def test_other_errors_are_none_of_memory(error: Exception) -> None:
+    assert not accelerator.is_memory_error(raised(error))
