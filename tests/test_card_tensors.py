@@ -29,9 +29,9 @@ def there(*shape: int) -> Tensor:
 
 MADE: dict[str, Callable[[Tensor], Tensor]] = {
     "zeros": lambda t: torch.zeros(2, device="cuda"),
-    "by an index": lambda t: torch.zeros(2, device=0),
     "tensor": lambda t: torch.tensor([1.0], device="cuda"),
     "as_tensor": lambda t: torch.as_tensor([1.0], device=t.device),
+    "tensor of tensors": lambda t: torch.tensor([t[0, 0], t[0, 1]], device="cuda"),
     "randn": lambda t: torch.randn(2, device="cuda"),
     "randn_like": torch.randn_like,
     "zeros_like": torch.zeros_like,

@@ -202,8 +202,8 @@ def test_a_model_makes_room_where_little_is_left(card: Card, probed: Probed, on_
     probed.draw(BOTH)
     probed.draw()
     report = card.script()
-    # less than a UNet is free
-    card.script(others=report["total"] - report["reserved"] - (2 << 20))
+    room = card.models("unet", "co")[0].on_card * 2 // 3
+    card.script(others=report["total"] - report["live"] - room)
     same_picture(probed, on_cpu, BOTH)
     assert card.report()["refused"] == []
     assert all(model.on_card == 0 for model in card.models("unet", "co"))
@@ -233,7 +233,7 @@ def test_what_the_pool_drops_is_gone(card: Card, probed: Probed, limit: int) -> 
 
 
 PLACES = {
-    "evaluation": {"operation": "conv2d", "place": "hosts/common/slot.py:evaluate", "skip": 3},
+    "evaluation": {"operation": "conv2d", "place": "hosts/common/slot.py:denoise", "skip": 3},
     "text": {"operation": "embedding", "place": "hosts/common/slot.py:encode"},
     "loading": {"operation": "copy to the card", "place": "hosts/a1111/checkpoints.py:load", "skip": 20},
     "mixing": {"operation": "mul", "place": "lib_amdm/aggregation.py"},

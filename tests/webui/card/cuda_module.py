@@ -197,13 +197,21 @@ def _empty_cache() -> None:
     MEMORY.empty()
 
 
-def _current_device() -> Any:
-    """0; for one host's file its name, as torch.device(0) is no CUDA device where torch was built without CUDA."""
-    plain = sys._getframe(1).f_code.co_filename
-    return 0 if torch.device(0).type == "cuda" or not plain.endswith(_MAKE_DEVICES) else "cuda:0"
+def _index_is_a_device() -> bool:
+    """Whether torch.device(0) is the card: without CUDA in it, torch refuses the index, or takes it for the CPU's."""
+    try:
+        return torch.device(0).type == "cuda"
+    except RuntimeError:
+        return False
 
 
 _MAKE_DEVICES = ("memory_management.py", "model_management.py", "stream.py")
+"""Files of hosts that make a device of the current one's index."""
+
+
+def _current_device() -> Any:
+    makes_device = sys._getframe(1).f_code.co_filename.endswith(_MAKE_DEVICES)
+    return "cuda:0" if makes_device and not _index_is_a_device() else 0
 
 
 def _driver() -> dict[str, Callable[..., Any]]:
@@ -281,8 +289,9 @@ def install() -> Callable[[], None]:
     patches.set(torch, Generator=Generator)
     make_subclass = Tensor._make_subclass
 
-    def keeping_place(cls: Any, data: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        made = make_subclass(cls, data, *args, **kwargs)
+    # a newer torch compares the signature with that of its own stand-in
+    def keeping_place(cls: type[Any], data: Tensor, requires_grad: bool = False, **kwargs: Any) -> Any:
+        made = make_subclass(cls, data, requires_grad, **kwargs)
         return tensors.put(made) if tensors.on_card(data) else made
 
     patches.set(

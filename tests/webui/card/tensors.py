@@ -218,6 +218,8 @@ class Card(TorchFunctionMode):
             fail_by_script(name)
         if target and name in CONVERTERS and not any(there):
             waited(f"{name} of the CPU's numbers")
+        if name in {*CONVERTERS, "new_tensor"}:
+            args = _with_numbers(name, args, kwargs)
         if name in RANDOM:
             self.choose_generator(kwargs, target)
         found = self.run(func, name, args, kwargs, target)
@@ -435,6 +437,18 @@ def _apart(found: Any, given: list[Tensor], target: bool) -> Any:
     if isinstance(found, Tensor) and any(found is each for each in given) and on_card(found) != target:
         return take(found.clone())
     return found
+
+
+def _with_numbers(name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The arguments of a maker with numbers in the place of a list's tensors, which it would read one by one."""
+    place = int(name == "new_tensor")
+    if len(args) <= place or not isinstance(args[place], (list, tuple)):
+        return args
+    within = tensors_in(args[place])
+    if within and all(each.ndim == 0 for each in within):
+        kwargs.setdefault("dtype", within[0].dtype)
+        return (*args[:place], _mapped(list(args[place]), Tensor.item), *args[place + 1 :])
+    return args
 
 
 def _autocasts() -> bool:
