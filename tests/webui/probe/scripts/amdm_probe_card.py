@@ -31,6 +31,9 @@ def main_modules() -> set[int]:
     model = shared.sd_model
     if isinstance(model, torch.nn.Module):
         roots = [model]
+    elif not hasattr(model, "forge_objects"):
+        # Forge loads its main model with the first picture
+        return set()
     else:
         objects = model.forge_objects
         roots = [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
