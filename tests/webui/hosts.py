@@ -139,11 +139,21 @@ A1111 = Host(
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
 PADDINGS = ("padded", "padded, long negative", "padded as of old")
 TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
+SWAPPING = ("--cuda-stream", "--pin-shared-memory")
+# of these the memory managers keep a GB for what a picture takes beside the models
+MANAGED = {
+    "plain": Rehearsal(),
+    "little": Rehearsal(1300),
+    "none": Rehearsal(1090),
+    "little, asynchronous": Rehearsal(1300, SWAPPING),
+    "native": Rehearsal(native=True),
+    "native, little": Rehearsal(1300, native=True),
+}
 FORGE = Host(
     name="forge",
     cpu_flags=("--always-cpu",),
     card_flags=("--all-in-fp32",),
-    card_ways={"plain": Rehearsal()},
+    card_ways=MANAGED,
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedulers=(*SCHEDULERS, *TABLES),
     sizes="guessed",
@@ -165,7 +175,7 @@ REFORGE = Host(
     name="reforge",
     cpu_flags=("--always-cpu",),
     card_flags=("--all-in-fp32",),
-    card_ways={"plain": Rehearsal()},
+    card_ways=MANAGED,
     samplers=SAMPLERS,
     more_samplers=True,
     smaller=("DPM++ 2S Ancestral CFG++ Intern",),
@@ -194,7 +204,7 @@ NEO = Host(
     name="neo",
     cpu_flags=("--cpu",),
     card_flags=("--fp32-unet", "--fp32-vae", "--fp32-text-enc"),
-    card_ways={"plain": Rehearsal()},
+    card_ways=MANAGED,
     flags=(),
     # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
     # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels; the folder for

@@ -21,11 +21,15 @@ PLENTY = 24 << 10
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A card for a WebUI: its size in MB, and the WebUI's further arguments."""
+    """A card for a WebUI: its size in MB, the WebUI's further arguments and options.
+
+    `native`: it computes there in the numbers that it chooses by itself, whose pictures are not the CPU's.
+    """
 
     megabytes: int = PLENTY
     flags: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    native: bool = False
 
     @classmethod
     def wanted(cls) -> Rehearsal | None:
@@ -35,6 +39,10 @@ class Rehearsal:
             return None
         flags = tuple(os.environ.get("AMDM_WEBUI_CARD_FLAGS", "").split())
         return cls(PLENTY if size == "plenty" else int(size), flags)
+
+    def arguments(self, exact: tuple[str, ...]) -> tuple[str, ...]:
+        """The WebUI's arguments, with those that make it `exact`."""
+        return (*(() if self.native else exact), *self.flags)
 
     def variables(self) -> dict[str, str]:
         return {"AMDM_CARD_MB": str(self.megabytes)}

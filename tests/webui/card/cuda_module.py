@@ -238,6 +238,7 @@ def _driver() -> dict[str, Callable[..., Any]]:
         "_cuda_hasPrimaryContext": lambda device: True,
         "_cuda_canDeviceAccessPeer": lambda device, other: False,
         "_cuda_isHistoryEnabled": lambda: False,
+        "_cuda_getCurrentRawStream": lambda device: 0,
     }
 
 
