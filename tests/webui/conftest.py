@@ -17,6 +17,7 @@ import pytest
 from . import checkpoints, flow_webui
 from .hosts import HOSTS, Host
 from .probed import OPTIONS, Probed
+from .rehearsal import Rehearsal
 from .webui_server import WebUI, make_checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -126,7 +127,7 @@ def start_webui(webui_host: Host, checkpoint_dir: Path, tmp_path_factory: pytest
     started: list[WebUI] = []
 
     def start(**keywords: object) -> WebUI:
-        settings = {"checkpoints": checkpoint_dir, "extension": REPOSITORY, **keywords}
+        settings = {"checkpoints": checkpoint_dir, "extension": REPOSITORY, "card": Rehearsal.wanted(), **keywords}
         server = WebUI(webui_host, tmp_path_factory.mktemp("webui"), **settings)
         started.append(server)
         return server.start()

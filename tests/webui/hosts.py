@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .rehearsal import Rehearsal
+
 
 @dataclass(frozen=True)
 class Host:
@@ -16,6 +18,12 @@ class Host:
 
     name: str
     cpu_flags: tuple[str, ...]
+    card_flags: tuple[str, ...]
+    """Its arguments on a card, so that it computes there as it does on the CPU: in 32 bits."""
+
+    card_ways: Mapping[str, Rehearsal]
+    """The ways to use a card that it is tested in, by name."""
+
     samplers: tuple[str, ...]
     schedulers: tuple[str, ...]
     more_samplers: bool = False
@@ -65,6 +73,9 @@ class Host:
     controls: Mapping[str, Any] = field(default_factory=dict)
     """What its file of the page's defaults must hold, as it does after a first start."""
 
+    cpu_as_card: tuple[str, ...] = ()
+    """What makes the CPU compute in the order that a card does."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -103,6 +114,13 @@ OF_NEO = dict.fromkeys(
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
+    card_flags=("--no-half", "--precision", "full", "--opt-sdp-no-mem-attention", "--do-not-download-clip"),
+    card_ways={
+        "plain": Rehearsal(),
+        "medvram": Rehearsal(flags=("--medvram",)),
+        "lowvram": Rehearsal(flags=("--lowvram",)),
+    },
+    cpu_as_card=("--opt-sdp-no-mem-attention",),
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
@@ -121,9 +139,21 @@ A1111 = Host(
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
 PADDINGS = ("padded", "padded, long negative", "padded as of old")
 TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
+SWAPPING = ("--cuda-stream", "--pin-shared-memory")
+# of these the memory managers keep a GB for what a picture takes beside the models
+MANAGED = {
+    "plain": Rehearsal(),
+    "little": Rehearsal(1300),
+    "none": Rehearsal(1090),
+    "little, asynchronous": Rehearsal(1300, SWAPPING),
+    "native": Rehearsal(native=True),
+    "native, little": Rehearsal(1300, native=True),
+}
 FORGE = Host(
     name="forge",
     cpu_flags=("--always-cpu",),
+    card_flags=("--all-in-fp32",),
+    card_ways=MANAGED,
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedulers=(*SCHEDULERS, *TABLES),
     sizes="guessed",
@@ -144,6 +174,8 @@ FORGE = Host(
 REFORGE = Host(
     name="reforge",
     cpu_flags=("--always-cpu",),
+    card_flags=("--all-in-fp32",),
+    card_ways=MANAGED,
     samplers=SAMPLERS,
     more_samplers=True,
     smaller=("DPM++ 2S Ancestral CFG++ Intern",),
@@ -171,6 +203,8 @@ REFORGE = Host(
 NEO = Host(
     name="neo",
     cpu_flags=("--cpu",),
+    card_flags=("--fp32-unet", "--fp32-vae", "--fp32-text-enc"),
+    card_ways=MANAGED,
     flags=(),
     # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
     # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels; the folder for

@@ -19,6 +19,7 @@ import requests
 from PIL import Image
 
 from .hosts import Host
+from .rehearsal import LAUNCH, Rehearsal
 
 EXTENSION_NAME = "amdm"
 PROBE = Path(__file__).resolve().parent / "probe"
@@ -124,7 +125,7 @@ class WebUI:
 
     `checkpoints` is a folder whose files are linked into the model folder; the parts of `extension` are linked into a
     folder of the extension folder, which is absent if None; `probe` adds the tests' own. `page` serves the page besides
-    the API, and `api` the API besides the page.
+    the API, and `api` the API besides the page. It stays on the CPU, or has a rehearsed `card`.
     """
 
     def __init__(
@@ -142,15 +143,16 @@ class WebUI:
         options: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         login: tuple[str, str] | None = None,
+        card: Rehearsal | None = None,
     ):
         directory = host.directory()
         if directory is None:
             raise WebUIError(f"{host.directory_variable} is not set")
         self.host, self.directory, self.data = host, directory, data
-        self.page, self.api = page, api
+        self.page, self.api, self.card = page, api, card
         self.arguments = tuple(arguments)
         self.environment = dict(environment or {})
-        own = {"sd_model_checkpoint": first_checkpoint, **(options or {})}
+        own = {"sd_model_checkpoint": first_checkpoint, **(card.options if card else {}), **(options or {})}
         self.options = {**OPTIONS, **host.options, **own}
         self.port = 0
         self.start_seconds = 0.0
@@ -201,8 +203,9 @@ class WebUI:
         # with the data elsewhere, a page of gradio 4 is not given the WebUI's own scripts and styles
         page = ["--gradio-allowed-path", str(self.directory)] if self.page else ["--nowebui"]
         api = ["--api"] if self.api else []
-        start = [self.host.python(), self.host.script]
-        return [*start, *COMMON_FLAGS, *self.host.flags, *self.host.cpu_flags, *page, *api, *place, *self.arguments]
+        start = [self.host.python(), *([str(LAUNCH)] if self.card else []), self.host.script]
+        device = self.card.arguments(self.host.card_flags) if self.card else self.host.cpu_flags
+        return [*start, *COMMON_FLAGS, *self.host.flags, *device, *page, *api, *place, *self.arguments]
 
     def start(self) -> WebUI:
         """Start the process and wait until it answers."""
@@ -212,7 +215,11 @@ class WebUI:
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.directory,
-                env={**offline_environment(self.data / "hub"), **self.environment},
+                env={
+                    **offline_environment(self.data / "hub"),
+                    **(self.card.variables() if self.card else {}),
+                    **self.environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,301 @@
+"""AMDM on a card, as the rehearsal of `card/` has one: pictures, where models are and end, moves, waits, memory.
+
+Each WebUI is started in its several ways to use a card; a copy of it on the CPU draws the pictures to compare with.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import random_adapters as adapter_files
+from random_adapters import GLIGEN, KINDS
+
+from .hosts import HOSTS, Host
+from .probed import OPTIONS, STEPS, Drawn, Failed, Probed, distance, settings, slot
+from .rehearsal import PLENTY, Card
+from .test_adapters import adapter, with_main
+from .test_networks import lora  # noqa: F401 -- a fixture
+from .webui_server import WebUI
+
+WAYS = tuple(dict.fromkeys(way for host in HOSTS.values() for way in host.card_ways))
+SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC", "PLMS")
+TEXTS = (f"a blue circle, {number}" for number in itertools.count())
+"""Texts that no picture has had, which must be encoded."""
+
+K = 3
+BOTH = settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=K)
+MEMORY_ERRORS = ("OutOfMemoryError", "AcceleratorError", "RuntimeError", "cuBLAS")
+
+
+@pytest.fixture(scope="module")
+def on_cpu(webui_host: Host, start_webui: Callable[..., WebUI]) -> Probed:
+    """The same WebUI without a card."""
+    server = start_webui(probe=True, options=OPTIONS, card=None, arguments=webui_host.cpu_as_card)
+    write_adapters(server)
+    return Probed(server)
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def probed(request: pytest.FixtureRequest, webui_host: Host, start_webui: Callable[..., WebUI]) -> Iterator[Probed]:
+    """A WebUI with a card that has memory enough."""
+    if request.param not in webui_host.card_ways:
+        pytest.skip(f"{webui_host.name} has no such way")
+    server = start_webui(probe=True, options=OPTIONS, card=webui_host.card_ways[request.param])
+    write_adapters(server)
+    yield Probed(server)
+    server.stop()
+
+
+@pytest.fixture
+def card(probed: Probed) -> Iterator[Card]:
+    """Its card, with a script that is put back; nothing is loaded, and afterwards nothing has been mixed."""
+    probed.unload()
+    card = Card(probed.server)
+    yield card
+    mixed = card.report()["mixed"]
+    card.reset()
+    probed.unload()
+    assert mixed == []
+
+
+def write_adapters(server: WebUI) -> None:
+    shape = adapter_files.Shape.of(server.checkpoint_folder / "alpha.safetensors")
+    adapter_files.write(server.data / "models" / "amdm", shape)
+
+
+def travels(probed: Probed) -> bool:
+    """Whether the WebUI has one model at a time on the card."""
+    return bool({"--medvram", "--lowvram"} & set(probed.server.card.flags))
+
+
+def own_waits(report: dict[str, Any]) -> dict[str, int]:
+    """What AMDM's own lines waited for; the host's, and the counted moves of models, have tests of their own."""
+    return {
+        place: count
+        for place, count in report["waits"].items()
+        if " through " not in place and not place.startswith("moving")
+    }
+
+
+# ---- pictures ----
+
+
+def same_picture(probed: Probed, on_cpu: Probed, amdm: Any, **request: Any) -> Drawn:
+    """A picture on the card that is the CPU's; the next one without AMDM is the CPU's as well.
+
+    In the numbers that only a card computes in, the same picture twice instead.
+    """
+    other = probed if probed.server.card.native else on_cpu
+    drawn = probed.draw(amdm, **request)
+    assert distance(drawn.latent, other.draw(amdm, **request).latent) == 0
+    assert distance(probed.draw().latent, other.draw().latent) == 0
+    return drawn
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_picture_is_the_cpus(card: Card, probed: Probed, on_cpu: Probed, sampler: str) -> None:
+    drawn = same_picture(probed, on_cpu, BOTH, sampler_name=sampler)
+    assert drawn.report["co_models"] == [K, K]
+
+
+def test_a_new_text_of_a_kept_co_model(card: Card, probed: Probed, on_cpu: Probed) -> None:
+    for _ in range(2):
+        same_picture(probed, on_cpu, settings(slot("beta", prompt=next(TEXTS))))
+
+
+def test_hires_fix_and_a_picture_to_start_from(card: Card, probed: Probed, on_cpu: Probed) -> None:
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    drawn = same_picture(probed, on_cpu, BOTH, **hires)
+    same_picture(probed, on_cpu, BOTH, init=drawn.picture, denoising_strength=0.7)
+
+
+@pytest.mark.parametrize("first", [[], [slot("beta")]], ids=["alone", "after a co-model"])
+def test_a_lora_on_the_main_model_of_a_slot(
+    lora: None,  # noqa: F811
+    card: Card,
+    probed: Probed,
+    on_cpu: Probed,
+    lora_of_cpu: None,
+    first: list[dict[str, Any]],
+) -> None:
+    amdm = settings(*first, slot("main", prompt="a blue circle <lora:strong:1>"))
+    for sampler in ("Euler", "DDIM"):
+        same_picture(probed, on_cpu, amdm, sampler_name=sampler)
+    # a prompt that is new to the main model
+    text = next(TEXTS)
+    assert distance(probed.draw(prompt=text).latent, on_cpu.draw(prompt=text).latent) == 0
+
+
+@pytest.fixture(scope="module")
+def lora_of_cpu(lora: None, probed: Probed, on_cpu: Probed) -> None:  # noqa: F811
+    """The same files on the CPU's server."""
+    for file in (probed.server.data / "models" / "Lora").iterdir():
+        target = on_cpu.server.data / "models" / "Lora" / file.name
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            target.symlink_to(file)
+    on_cpu.server.call("/sdapi/v1/refresh-loras", {})
+
+
+def test_a_lora_on_a_co_model(lora: None, lora_of_cpu: None, card: Card, probed: Probed, on_cpu: Probed) -> None:  # noqa: F811
+    same_picture(probed, on_cpu, settings(slot("beta", prompt="a blue circle <lora:strong:1>"), slot("gamma")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpoint", ["main", "beta"])
+def test_an_adapter_of_a_slot(card: Card, probed: Probed, on_cpu: Probed, kind: str, checkpoint: str) -> None:
+    same_picture(probed, on_cpu, settings(slot(checkpoint, prompt=next(TEXTS), **adapter(kind))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_of_the_main_model(card: Card, probed: Probed, on_cpu: Probed, kind: str) -> None:
+    same_picture(probed, on_cpu, with_main(kind))
+    # with the text encoder where its last picture's new prompt has left it
+    same_picture(probed, on_cpu, with_main(kind), prompt=next(TEXTS))
+
+
+# ---- moves and waits ----
+
+
+def test_where_models_are_after_a_picture_and_how_often_they_moved(card: Card, probed: Probed) -> None:
+    probed.draw(BOTH)
+    card.script()
+    report = probed.draw(settings(slot("beta", prompt=next(TEXTS)), slot("gamma"), steps=K)).report
+    assert report["co_models"] == [K, K]
+    unets, texts = card.models("unet", "co"), card.models("text", "co")
+    if travels(probed):
+        assert [model.on_card for model in unets + texts] == [0] * 4
+        assert [(model.up, model.down) for model in unets] == [(K, K)] * 2
+        assert sorted((model.up, model.down) for model in texts) == [(0, 0), (1, 1)]
+    elif probed.server.card.megabytes == PLENTY:
+        assert [(model.up, model.down) for model in unets + texts] == [(0, 0)] * 4
+    else:
+        assert all(model.up <= 1 and model.down <= 1 for model in unets + texts + card.models("unet", "main"))
+
+
+def test_kept_texts_move_no_text_encoder(card: Card, probed: Probed) -> None:
+    for _ in range(2):
+        card.script()
+        probed.draw(BOTH)
+    assert [(model.up, model.down) for model in card.models("text", "co")] == [(0, 0)] * 2
+
+
+def test_no_wait_for_each_evaluation_but_for_what_is_shown(card: Card, probed: Probed) -> None:
+    """A step's shares and seconds are read once it is over; nothing else stops the card's queue."""
+    probed.draw(BOTH)
+    waits = []
+    for evaluations in (2, 4):
+        card.script(late=0)
+        probed.draw(settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=evaluations))
+        waits.append(own_waits(card.report()))
+    few, many = waits
+    assert many == few
+
+
+# ---- memory ----
+
+
+@pytest.mark.needs("medvram")
+def test_a_model_makes_room_where_little_is_left(card: Card, probed: Probed, on_cpu: Probed) -> None:
+    if travels(probed):
+        pytest.skip("no co-model is there after its evaluation")
+    probed.draw(BOTH)
+    probed.draw()
+    report = card.script()
+    room = card.models("unet", "co")[0].on_card * 2 // 3
+    card.script(others=report["total"] - report["live"] - room)
+    same_picture(probed, on_cpu, BOTH)
+    assert card.report()["refused"] == []
+    assert all(model.on_card == 0 for model in card.models("unet", "co"))
+
+
+def test_what_is_unloaded_is_gone(card: Card, probed: Probed) -> None:
+    probed.draw()
+    probed.server.call("/amdm-probe/arm", {})
+    before = card.script()["live"]
+    probed.draw(BOTH)
+    probed.server.call("/amdm-probe/arm", {})
+    assert len(card.models("unet", "co")) == 2
+    probed.unload()
+    assert card.models("unet", "co") == card.models("text", "co") == []
+    assert card.report()["live"] - before < 1 << 20
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_what_the_pool_drops_is_gone(card: Card, probed: Probed, limit: int) -> None:
+    def draw() -> None:
+        for name in ("beta", "gamma", "vpred") * 2:
+            probed.draw(settings(slot(name)))
+        probed.server.call("/amdm-probe/arm", {})
+
+    probed.with_options({"amdm_pool_limit": limit}, draw)
+    assert len(card.models("unet", "co")) == len(card.models("text", "co")) == limit
+
+
+PLACES = {
+    "evaluation": {"operation": "conv2d", "place": "hosts/common/slot.py:denoise", "skip": 3},
+    "text": {"operation": "embedding", "place": "hosts/common/slot.py:encode"},
+    "loading": {"operation": "copy to the card", "place": "hosts/common/slot.py:_load", "skip": 3},
+    "mixing": {"operation": "mul", "place": "lib_amdm/sampling.py:_change"},
+}
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+@pytest.mark.parametrize("place", PLACES)
+def test_out_of_memory_leaves_nothing_and_says_what_to_do(
+    card: Card, probed: Probed, on_cpu: Probed, place: str, error: str
+) -> None:
+    if place == "loading" and travels(probed):
+        pytest.skip("it is loaded on the CPU")
+    card.script(fault={"error": error, **PLACES[place]})
+    failed = probed.try_to_draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
+    assert card.report()["refused"], "the fault did not come"
+    assert isinstance(failed, Failed), "a picture came"
+    assert "memory" in failed.message and failed.message.startswith("AMDM"), failed.message
+    assert "choose" not in failed.message, failed.message
+    del failed
+    probed.server.call("/amdm-probe/arm", {})
+    assert card.models("unet", "co") == card.models("text", "co") == []
+    assert distance(probed.draw().latent, on_cpu.draw().latent) == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_picture_that_goes_on_without_amdm_has_the_card_for_itself(card: Card, probed: Probed, place: str) -> None:
+    if place == "loading" and travels(probed):
+        pytest.skip("it is loaded on the CPU")
+
+    def draw() -> Drawn:
+        card.script(fault={"error": "OutOfMemoryError", **PLACES[place]})
+        return probed.draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
+
+    drawn = probed.with_options({"amdm_on_error": "go on without AMDM"}, draw)
+    assert card.report()["refused"], "the fault did not come"
+    assert "memory" in drawn.comments
+    assert drawn.report["unet"]["main"] == STEPS
+    probed.server.call("/amdm-probe/arm", {})
+    assert card.models("unet", "co") == card.models("text", "co") == []
+
+
+def test_attempts_that_fail_leave_the_same_memory(card: Card, probed: Probed) -> None:
+    left = []
+    for _ in range(3):
+        card.script(fault={"error": "OutOfMemoryError", **PLACES["evaluation"]})
+        probed.fail(settings(slot("beta"), slot("gamma"), steps=K))
+        probed.server.call("/amdm-probe/arm", {})
+        left.append(card.report()["live"])
+    assert left[0] == left[1] == left[2]
+
+
+# ---- a layout's phrases ----
+
+
+def test_phrases_after_pictures_with_kept_texts(card: Card, probed: Probed, on_cpu: Probed) -> None:
+    """The host has moved its text encoder off the card, and does not need it for this picture."""
+    probed.draw(with_main(GLIGEN))
+    probed.draw()
+    probed.draw()
+    other = {**adapter(GLIGEN), "layout": [{"phrase": next(TEXTS), "box": [0, 0, 0.5, 0.5]}]}
+    same_picture(probed, on_cpu, {"enabled": True, "co_models": [], "main_adapter": other})
