@@ -8,6 +8,7 @@ from io import StringIO
 from typing import Any
 
 import torch
+from backend.args import dynamic_args
 from backend.patcher import lora
 from backend.utils import load_torch_file
 
@@ -33,5 +34,6 @@ class ForgeLoras(LoraFunctions):
             merged = lora.merge_lora_to_weight(patches, weight, key, torch.float32)
         return merged, said.getvalue() if "MISMATCH" in said.getvalue() else ""
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        return merged.to(dtype)
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str, computing: torch.dtype) -> torch.Tensor:
+        # with "(fp16 LoRA)" the host adds LoRAs to what is computed with, and leaves the weights in 8 bits alone
+        return merged.to(computing if dtype.itemsize == 1 and dynamic_args["online_lora"] else dtype)
