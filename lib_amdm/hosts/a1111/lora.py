@@ -27,6 +27,8 @@ _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
 class Loras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model; see `common.backend.SlotLoras`."""
 
+    size_in_pass = 0
+
     def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, is_main: bool) -> None:
         """Reads the files; AmdmError in words where one cannot be used."""
         super().__init__(named, error_prefix)

@@ -117,7 +117,9 @@ class LoadedEngine(torch.nn.Module):
             return
         predictor = self.unet.predictor
         # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
-        predictor.sigmas, predictor.log_sigmas = (kept.to(predictor.sigmas.device) for kept in self.schedule)
+        predictor.sigmas, predictor.log_sigmas = (
+            kept.to(predictor.sigmas.device, non_blocking=True) for kept in self.schedule
+        )
         # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
         own = predicts(engine) == "epsilon" and predicts(main) == "v_prediction"
         if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.model_config.ztsnr:

@@ -82,7 +82,8 @@ class PassRun:
                 self.models.append(SlotModel(self, number, slot))
         finally:
             shared.state.textinfo = None
-        backend.register([model.model for model in self.models if not model.is_main])
+        further = sum(model.loras.size_in_pass for model in self.models if model.loras)
+        backend.register([model.model for model in self.models if not model.is_main], further)
         size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)

@@ -201,6 +201,8 @@ class SlotModel:
             dtype=dtype,
             error_prefix=self.error_prefix,
             panel_label=self.panel_label,
+            make_room=backend.make_room,
+            image_dtype=backend.image_dtype,
         )
 
     # evaluated
