@@ -167,6 +167,8 @@ def test_a_webui_without_amdm_or_without_an_answer_is_named(server: Server) -> N
 )
 def test_evaluations_are_read_from_the_infotext(said: str, counts: dict[str, int]) -> None:
     assert evaluations_in(RAN.format(said)) == counts
+    # a device that cannot say how long it was at work has no seconds
+    assert evaluations_in(RAN.format(said).replace(", +0.9 s of 7.1 s", "")) == counts
     assert evaluations_in("a cat\nSteps: 4") == {}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..comodels.file_list import without_hash
 
 _VALUE = re.compile(r'(?:^|, )([^:,"]+): ("(?:\\.|[^"\\])*"|[^,]*)')
-_RAN = re.compile(r"(\d{1,3}) models?, .*? steps, (.+), \+[\d.]+ s of [\d.]+ s")
+_RAN = re.compile(r"(\d{1,3}) models?, .*? steps?, (.+?)(?:, \+[\d.]+ s of [\d.]+ s)?")
 _COUNT = r"(\d{1,9}) evaluations? of "
 
 
