@@ -421,7 +421,7 @@ def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page, slots=1)
     said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name, [["own"]])
-    assert "more slots" in said and kept == [["own"]]
+    assert "more co-models" in said and kept == [["own"]]
     assert not any("value" in update for update in updates)
     assert "Choose" in clicked(demo, "filled")(None, [])[0]
 

@@ -394,7 +394,7 @@ def test_an_error_of_the_sampling_is_raised_in_the_hosts_words_where_it_has_some
     def fails(model, x, sigmas, **kwargs):
         raise error
 
-    stand_in = sampler_hook.MixedSampling(SimpleNamespace(extra_generation_params={}), SETTINGS, 1, run, [])
+    stand_in = sampler_hook.MixedSampling(SimpleNamespace(extra_generation_params={}), SETTINGS, 1, run, [], print)
     with pytest.raises(Exception) as raised:
         stand_in.sample(fails, None, None, None)
     if isinstance(error, MemoryError):

@@ -143,11 +143,11 @@ SWAPPING = ("--cuda-stream", "--pin-shared-memory")
 # of these the memory managers keep a GB for what a picture takes beside the models
 MANAGED = {
     "plain": Rehearsal(),
-    "little": Rehearsal(1300),
-    "none": Rehearsal(1090),
-    "little, asynchronous": Rehearsal(1300, SWAPPING),
+    "scarce": Rehearsal(1300),
+    "scarcer": Rehearsal(1090),
+    "scarce_swapping": Rehearsal(1300, SWAPPING),
     "native": Rehearsal(native=True),
-    "native, little": Rehearsal(1300, native=True),
+    "native_scarce": Rehearsal(1300, native=True),
 }
 FORGE = Host(
     name="forge",

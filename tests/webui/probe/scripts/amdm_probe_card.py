@@ -46,7 +46,7 @@ def census() -> list[dict[str, Any]]:
     moves = card.RECORD.moves if card else {}
     main, found = main_modules(), []
     for module in gc.get_objects():
-        if not isinstance(module, torch.nn.Module) or type(module).__name__ not in KINDS:
+        if type(module).__name__ not in KINDS or not isinstance(module, torch.nn.Module):
             continue
         size: Counter[str] = Counter()
         for each in [*module.parameters(), *module.buffers()]:
