@@ -74,7 +74,7 @@ def without_unet(slot: int, name: str) -> AmdmError:
 
 def without_texts(slot: int, name: str) -> AmdmError:
     """The error for a file of a network alone, on a WebUI that has no text encoder for it."""
-    return AmdmError(f'AMDM slot {slot}: "{name}" has no text encoder in it; choose a whole checkpoint.')
+    return AmdmError(f'AMDM co-model {slot}: "{name}" has no text encoder in it; choose a whole checkpoint.')
 
 
 def without_text_encoder(slot: int, name: str) -> AmdmError:
