@@ -96,6 +96,7 @@ def amdm(
     nominal_steps: int = 20,
     still_mixing: Callable[[], bool] | None = None,
     on_mixed: Callable[[int, int], None] | None = None,
+    survives: Callable[[Exception], bool] | None = None,
     force: bool = False,
     mix: str | Mix = "slerp",
     level_of: Callable[[float], Level] = variance_exploding,
@@ -112,7 +113,8 @@ def amdm(
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
     range of a sampler without a grid (DPM adaptive) is divided to count the first K steps. still_mixing: called before
     and after the co-models are run; once it returns False, the main model goes on alone. on_mixed: called with the
-    number of steps that were mixed, and that are to be, after each of them. force: go through the
+    number of steps that were mixed, and that are to be, after each of them. survives: called with an error
+    of a co-model or of the aggregation; where it returns True, the main model goes on alone. force: go through the
     aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: one of `aggregation.MIXES`, or a rule of
     the caller's own. level_of: the noise level that a number in the sampler's `sigmas` means: `levels.flow` where the
     main model is a flow model.
@@ -164,6 +166,7 @@ def amdm(
             offsets=[_offset(co, call.x, grid.levels[0], init) for co in running],
             still_mixing=still_mixing or _always,
             on_mixed=on_mixed or _nobody,
+            survives=survives or _never,
             within=within,
         )
         result = call.on(StandIn(call.model, early.prediction))
@@ -190,6 +193,10 @@ def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
 
 def _always() -> bool:
     return True
+
+
+def _never(error: Exception) -> bool:
+    return False
 
 
 def _nobody(done: int, steps: int) -> None:
@@ -219,6 +226,7 @@ class _EarlySteps:
     offsets: Sequence[Tensor | float]
     still_mixing: Callable[[], bool]
     on_mixed: Callable[[int, int], None]
+    survives: Callable[[Exception], bool]
     within: Tensor | None
 
     changes: dict[int, Tensor] = field(default_factory=dict)
@@ -249,7 +257,12 @@ class _EarlySteps:
         if k >= self.steps:
             return None
         if k not in self.changes:
-            change = self._change(k, x, output, level)
+            try:
+                change = self._change(k, x, output, level)
+            except Exception as error:
+                if not self.survives(error):
+                    raise
+                change = None
             if change is None:
                 self.over = True
                 self.changes.clear()

@@ -33,6 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lib_amdm.aggregation import slerp
 from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 from lib_amdm.levels import variance_exploding
 from lib_amdm.plan import automatic_steps, spread
@@ -723,6 +724,38 @@ def test_a_no_while_the_co_models_are_run_drops_what_they_gave(sampler: Sampler)
     got = mixed(sampler, x, co_models, 3, still_mixing=lambda: co_models[0].denoise.evaluations == 0)
     assert torch.equal(got, plain(sampler, x))
     assert co_models[0].denoise.evaluations == 1
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+@pytest.mark.parametrize("at", ["evaluation", "mix"])
+def test_an_error_that_is_survived_leaves_the_main_model_alone_from_then_on(at: str, fails: int) -> None:
+    """As if K had been the steps that were done till then; an error that is not is the sampler's."""
+    sampler, x = SAMPLERS["euler"], SAMPLERS["euler"].noise()
+    survived: list[Exception] = []
+    calls = itertools.count(1)
+
+    def mix(main: Tensor, other: Tensor, share: Any) -> Tensor:
+        if next(calls) == fails:
+            raise EndedError
+        return slerp(main, other, share)
+
+    def once(answer: bool) -> Tensor:
+        co = Denoiser(100)
+        model = failing(co, fails - 1) if at == "evaluation" else co
+        rule = {"mix": mix} if at == "mix" else {}
+
+        def survives(error: Exception) -> bool:
+            survived.append(error)
+            return answer
+
+        return mixed(sampler, x, [CoRun(model, 0.5, 0.0)], 4, eta=0.0, survives=survives, **rule)
+
+    got = once(True)
+    assert torch.equal(got, mixed(sampler, x, [CoRun(Denoiser(100), 0.5, 0.0)], fails - 1, eta=0.0))
+    assert [type(error) for error in survived] == [EndedError]
+    calls = itertools.count(1)
+    with pytest.raises(EndedError):
+        once(False)
 
 
 # what is refused

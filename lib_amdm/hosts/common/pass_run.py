@@ -114,6 +114,7 @@ class PassRun:
             "nominal_steps": self.pass_steps,
             "still_mixing": self.still_mixing,
             "on_mixed": self.note_mixed,
+            "survives": self.survives,
             "level_of": flow if self.backend.family(self.main).is_flow else variance_exploding,
         }
 
@@ -148,8 +149,6 @@ class PassRun:
 
     def failed(self, error: AmdmError) -> None:
         """Raise, which ends the picture; or note it and let the main model go on alone, where the user wants that."""
-        if self.is_short_of_memory:
-            self._make_room()
         if not self.continue_on_error:
             raise error
         self.stop(str(error))
@@ -162,6 +161,16 @@ class PassRun:
         self.is_short_of_memory = True
         let_go(error)
         return refusals.not_enough_memory(error_prefix, name or "the co-models", self.backend.memory_remedy)
+
+    def survives(self, error: Exception) -> bool:
+        """True where the main model goes on alone after an error of the co-models, as the user wants it to."""
+        worded = self.worded(error)
+        if self.is_short_of_memory:
+            self._make_room()
+        if not self.continue_on_error or not isinstance(worded, AmdmError):
+            return False
+        self.stop(str(worded))
+        return True
 
     def worded(self, error: Exception) -> Exception:
         if isinstance(error, AmdmError) or not is_memory_error(error):

@@ -221,8 +221,6 @@ class SlotModel:
         state, run = shared.state, self.run
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
-        if run.stopped:
-            return x
         step = run.denoiser.step - 1
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
         texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
@@ -231,9 +229,6 @@ class SlotModel:
                 denoised = self.backend.denoised(
                     Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
                 )
-        except AmdmError as error:
-            run.failed(error)
-            return x
         finally:
             state.textinfo = None
         self.count_evaluation()
