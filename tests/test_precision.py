@@ -132,3 +132,36 @@ def test_churn_is_known_in_every_type(schedule: str, dtype: torch.dtype) -> None
     mixing = amdm(SAMPLERS["euler"].func, [CoRun(one)], 15, on_mixed=lambda *said: heard.append(said))
     mixing(zero, (levels[0] * randn(SHAPE, 1)).to(dtype), levels.to(dtype), disable=True, s_churn=0.3 * len(levels))
     assert heard == [(number, 15) for number in range(1, 16)]
+
+
+@pytest.mark.parametrize("sampler", ["dpm_2", "dpmpp_sde"])
+@pytest.mark.parametrize("schedule", ["Karras, 150 steps", "exponential, 150 steps"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_no_step_is_settled_between_two_levels(sampler: str, schedule: str, dtype: torch.dtype) -> None:
+    """These look once at a step's level and once below it, however near the next level is."""
+    levels, calls = SCHEDULES[schedule][1], []
+
+    def main(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(1)
+        return x / 2
+
+    settled: list[int] = []
+    mixing = amdm(SAMPLERS[sampler].func, [CoRun(one)], 40, on_mixed=lambda *said: settled.append(len(calls)))
+    mixing(main, (levels[0] * randn(SHAPE, 1)).to(dtype), levels.float(), disable=True)
+    assert settled == [*range(1, 81, 2)]
+
+
+@EACH_SCHEDULE
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_step_is_computed_at_the_level_of_the_schedule_not_at_its_rounding(schedule: str, half: torch.dtype) -> None:
+    level_of, levels = SCHEDULES[schedule]
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor, disable: bool, kind: torch.dtype) -> Tensor:
+        return SAMPLERS["euler"].func(lambda x, sigma: model(x, sigma.to(kind)), x, sigmas, disable=True)
+
+    def run(kind: torch.dtype) -> Tensor:
+        co = CoRun(lambda x, sigma: x.tanh(), 0.4, 0.3, form=lambda level: level)
+        mixing = amdm(sample, [co], len(levels) // 2, 0.3, level_of=level_of)
+        return mixing(lambda x, sigma: x.sin(), levels[0].float() * randn(SHAPE, 1).float(), levels.float(), True, kind)
+
+    torch.testing.assert_close(run(half), run(torch.float32), rtol=0, atol=1e-5)
