@@ -165,7 +165,8 @@ class Page:
 
     def result(self, tab: str) -> tuple[str, list[str]]:
         """The line below the gallery and the addresses of its pictures; the addresses are new for every picture."""
-        pictures = [picture.get_attribute("src") for picture in self.all(f"#{tab}_gallery img")]
+        finished = self.all(f"#{tab}_gallery img:not(.livePreview img)")
+        pictures = [picture.get_attribute("src") for picture in finished]
         return self.one(f"#html_log_{tab}").text, pictures
 
     def pictures(self) -> list[np.ndarray]:
