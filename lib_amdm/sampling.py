@@ -335,13 +335,15 @@ class _EarlySteps:
         return torch.where(difference.isfinite().all(), difference, 0)
 
     def finish(self) -> None:
-        """Report what is still to be reported once the sampler has ended; ValueError where it mixed nothing."""
+        """Report what is still to be reported once the sampler has ended; NothingMixedError where it mixed nothing."""
         self.report_nan(wait=True)
         if not self.settled and not self.over:
-            raise ValueError(
+            error = NothingMixedError(
                 "the sampler never called the model that it was given, with its own latent and in its first steps, so "
                 "nothing was mixed; use another sampler"
             )
+            if not self.survives(error):
+                raise error
 
     def report_nan(self, wait: bool = False) -> None:
         """Call `on_nan` for answers that were not finite, as far as this is known by now; wait: for all of them."""
