@@ -1,7 +1,4 @@
-"""The WebUI's step of installing; and `python install.py demo`, `evaluate` and `test`, for a bare machine.
-
-The WebUI brings everything that the extension needs, so without a command there is nothing to do.
-"""
+"""The WebUI's step of installing, which has nothing to do; and a few commands for a machine without a WebUI."""
 
 from __future__ import annotations
 
@@ -9,11 +6,14 @@ import sys
 
 if __name__ == "__main__" and len(sys.argv) > 1:
     import hashlib
+    import io
+    import os
     import shutil
     import subprocess
     import venv
     from pathlib import Path
 
+    TYPED = f"python {sys.argv[0]}"
     HERE = Path(__file__).resolve().parent
     VENV = HERE / ".venv"
     PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -39,11 +39,14 @@ if __name__ == "__main__" and len(sys.argv) > 1:
         done.write_text(wanted)
 
     def make_venv() -> None:
+        """Make it as `python -m venv` does: a copy of a Mac's Python does not find its library."""
         try:
-            venv.create(VENV, with_pip=True)
-        except subprocess.CalledProcessError:
-            shutil.rmtree(VENV)
-            sys.exit("This Python cannot make a virtual environment; on Debian and Ubuntu install python3-venv first.")
+            venv.create(VENV, with_pip=True, symlinks=os.name != "nt")
+        except (OSError, subprocess.CalledProcessError) as error:
+            shutil.rmtree(VENV, ignore_errors=True)
+            on_debian = sys.platform == "linux" and Path("/etc/debian_version").is_file()
+            remedy = "install python3-venv first" if on_debian else "use another Python"
+            sys.exit(f"{sys.executable} cannot make a virtual environment in {VENV} ({error}); {remedy}.")
 
     def test(arguments: list[str]) -> int:
         """Run the tests; further arguments are pytest's."""
@@ -53,22 +56,31 @@ if __name__ == "__main__" and len(sys.argv) > 1:
         return subprocess.call([PYTHON, "-m", "pytest", *spread, *arguments], cwd=HERE)
 
     def demo(arguments: list[str]) -> int:
-        """Draw with the bundled checkpoints, or open a page with --serve; --help tells of the other arguments."""
-        return run("lib_amdm.shapes.demo", arguments)
+        """Draw with the bundled checkpoints, or open a page with --serve."""
+        return run("demo", "lib_amdm.shapes.demo", arguments)
 
     def evaluate(arguments: list[str]) -> int:
-        """Measure on models of yours; without arguments it lists its commands."""
-        return run("lib_amdm.evaluate", arguments)
+        """Measure on models of yours: two checkpoints, the paper's Table 1, a GPU."""
+        return run("evaluate", "lib_amdm.evaluate", arguments)
 
-    def run(module: str, arguments: list[str]) -> int:
+    def run(name: str, module: str, arguments: list[str]) -> int:
         set_up("demo")
+        environment = {**os.environ, "AMDM_TYPED": f"{TYPED} {name}"}
         try:
-            return subprocess.call([PYTHON, "-m", module, *arguments])
+            return subprocess.call([PYTHON, "-m", module, *arguments], env=environment)
         except KeyboardInterrupt:  # how a page is ended, and a long drawing
             return 130
 
     COMMANDS = {"demo": demo, "evaluate": evaluate, "test": test}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     command = COMMANDS.get(sys.argv[1])
+    if sys.argv[1] in ("-h", "--help"):
+        listed = "\n".join(f"  {name:10} {known.__doc__}" for name, known in COMMANDS.items())
+        print(f"usage: {TYPED} COMMAND ...\n\n{__doc__}\n\n{listed}\n")
+        print("They set up .venv in this folder, once. `demo --help` and `evaluate COMMAND --help` say more.")
+        sys.exit(0)
     if command is None:
-        sys.exit(f'install.py has no command "{sys.argv[1]}"; use one of: {", ".join(COMMANDS)}.')
+        sys.exit(f'install.py has no command "{sys.argv[1]}"; use one of: {", ".join(COMMANDS)}; or --help.')
     sys.exit(command(sys.argv[2:]))

@@ -76,9 +76,10 @@
     }
 
     class Canvas {
-        constructor() {
+        constructor(name) {
             this.arrowId = `amdm-arrow-${canvases += 1}`;
             this.picture = make("img", {className: "amdm-behind", alt: "", draggable: false, hidden: true});
+            this.shares = make("div", {className: "amdm-behind", attributes: {"aria-hidden": "true"}});
             this.lines = makeSvg("svg", {class: "amdm-lines", "aria-hidden": "true"});
             const marker = makeSvg("marker", {
                 id: this.arrowId, viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 9, markerHeight: 9,
@@ -97,9 +98,9 @@
             this.element = make(
                 "div", {
                     className: "amdm-canvas", tabIndex: 0,
-                    attributes: {role: "listbox", "aria-label": "Layout: boxes on the picture"}
+                    attributes: {role: "listbox", "aria-label": `${name}: boxes on the picture`}
                 },
-                this.picture, this.hint, this.ghost, this.lines, this.frame
+                this.picture, this.shares, this.hint, this.ghost, this.lines, this.frame
             );
             this.boxes = [];
             this.labels = [];
@@ -141,7 +142,7 @@
                 const sides = box.map(share => `${Math.round(share * 1000) / 10} %`);
                 setAttributes(element, {
                     "aria-selected": chosen,
-                    "aria-label": `${phrase}: left ${sides[0]}, top ${sides[1]}, right ${sides[2]}, bottom ${sides[3]}`
+                    "aria-label": `${phrase || "box"}: left ${sides[0]}, top ${sides[1]}, right ${sides[2]}, bottom ${sides[3]}`
                 });
                 say(element.firstChild, phrase || "");
             });
@@ -199,6 +200,13 @@
         hits([x, y], regions) {
             const within = ([x0, y0, x1, y1]) => x0 <= x && x <= x1 && y0 <= y && y <= y1;
             return stacked(regions).filter(n => within(regions[n].box)).reverse();
+        }
+
+        // What a region's boxes come to, as the page has drawn it: an element, or null.
+        underlay(drawing) {
+            if (drawing === this.drawing) return;
+            this.drawing = drawing;
+            this.shares.replaceChildren(...drawing ? [drawing.cloneNode(true)] : []);
         }
 
         focus(selected) {

@@ -1,4 +1,4 @@
-// The editor of one layout: what is selected, how its text changes, and its keys.
+// The editor of one layout or region: what is selected, how its text changes, and its keys.
 (function() {
     "use strict";
 
@@ -15,7 +15,8 @@
     // "draw" (draw over boxes too) or "action"; from: the box that an action begins at. ghost, pointer: a drag's.
     class Editor {
         // page: what it does with the page around it: write(text) into the field, mark(from, to) there; pictures: the
-        // kinds that there are of "gallery" and "img2img", and picture(kind): the address of one, or "".
+        // kinds that there are of "gallery" and "img2img", and picture(kind): the address of one, or ""; kind: "layout",
+        // or "region", whose boxes have neither phrases nor actions to be typed.
         constructor(page) {
             this.page = page;
             this.room = {};
@@ -24,7 +25,7 @@
             // JSON stays JSON, and lines stay lines
             this.form = "lines";
             this.notice = "";
-            this.canvas = new amdm.Canvas();
+            this.canvas = new amdm.Canvas(amdm.sentences.NAMES[page.kind]);
             this.view = new amdm.View(this);
             this.view.root.addEventListener("keydown", event => this.key(event));
             this.canvas.element.addEventListener("focusin", event => this.focused(event));
@@ -39,12 +40,16 @@
             if (this.history === null) this.history = new amdm.History(text);
             this.history.record(text, tag);
             this.notice = "";
-            this.form = amdm.text.read(text).form;
+            this.form = amdm.text.read(text, this.page.kind).form;
             this.read(text);
         }
 
+        get named() {
+            return this.page.kind === "layout";
+        }
+
         read(text) {
-            this.state = amdm.text.read(text);
+            this.state = amdm.text.read(text, this.page.kind);
             this.regions = this.state.rows.filter(row => row.kind === "region");
             this.actions = this.state.rows.filter(row => row.kind === "action");
             const drawn = n => Boolean(this.regions[n]?.box);
@@ -56,7 +61,7 @@
 
         // Puts rows into the field. Returns false where no text says them.
         change(rows, tag = null) {
-            const text = this.state.locked ? null : amdm.text.write(rows, this.form);
+            const text = this.state.locked ? null : amdm.text.write(rows, this.form, this.page.kind);
             if (text === null) {
                 this.notice = "This cannot be written beside rows that are wrong; correct these first.";
                 this.render();
@@ -103,6 +108,7 @@
 
         // A phrase that no box has yet.
         unused() {
+            if (!this.named) return "";
             const taken = new Set(this.regions.map(region => region.phrase));
             let n = 1;
             while (taken.has(n > 1 ? `${NEW} ${n}` : NEW)) n += 1;
@@ -285,7 +291,7 @@
             if (control || !this.selected) return false;
             if (key === "Delete" || key === "Backspace") return this.did(() => this.remove());
             if (key === "Enter" && this.mode === "action" && this.region()) return this.did(() => this.linkByKey());
-            if (key === "Enter") return this.did(() => this.view.focusWords());
+            if (key === "Enter" && this.named) return this.did(() => this.view.focusWords());
             return false;
         }
 
@@ -304,18 +310,17 @@
             }
         }
 
-        // Leaves the innermost thing that can be left; false where there is none.
+        // Leaves the innermost thing that can be left; false where there is none. The large view is left at once.
         escape() {
             const {view} = this;
             if (this.mode) return this.did(() => this.setMode(null));
+            if (view.dialog.open && view.importer.hidden && !this.pending) return this.did(() => view.dialog.close());
             if (this.pending || this.selected) {
                 this.select(null);
                 this.canvas.focus(null);
                 return true;
             }
-            if (!view.importer.hidden) return this.did(() => view.openImport(false));
-            if (view.dialog.open) return this.did(() => view.dialog.close());
-            return false;
+            return !view.importer.hidden && this.did(() => view.openImport(false));
         }
     }
 

@@ -6,6 +6,7 @@
     const BOXES = ["box", "bbox", "box_2d", "bounding_box", "boundingBox"];
     const WORDS = ["phrase", "label", "desc", "description", "caption", "prompt", "text", "name"];
     const GRID = 1000;
+    const DEEPEST = 100;
 
     // Returns {text, left}: the layout's own text, and how many things had no box; or {problem}: a sentence.
     // A list of four numbers is [y1, x1, y2, x2] of 0 to 1000, or x, y, w, h where no number of the file is above 1.
@@ -20,6 +21,11 @@
         }
         const things = [];
         const without = gather(found, "", things);
+        if (without === null) return {problem: "It has lists too deep in lists; take the part with the boxes."};
+        const {MOST_ROWS} = amdm.text;
+        if (things.length > MOST_ROWS) {
+            return {problem: `It has ${things.length} things with boxes, but at most ${MOST_ROWS} are read; remove some.`};
+        }
         if (!things.length) {
             return {problem: "It has no boxes: nothing is named box, bbox or box_2d, or has x, y, w and h."};
         }
@@ -47,9 +53,11 @@
         }
     }
 
-    // Adds all things with a box to `things`; returns how many there are with words alone.
-    function gather(value, phrase, things) {
+    // Adds all things with a box to `things`; returns how many there are with words alone, or null where the lists are
+    // too deep in each other to be followed.
+    function gather(value, phrase, things, level = 0) {
         if (!value || typeof value !== "object") return 0;
+        if (level > DEEPEST) return null;
         if (isBox(value)) {
             things.push({phrase, list: value});
             return 0;
@@ -57,8 +65,8 @@
         if (Array.isArray(value)) {
             const [words, list] = value;
             const named = value.length === 2 && typeof words === "string" && isBox(list);
-            if (named) return gather(list, oneLine(words), things);
-            return value.reduce((count, each) => count + gather(each, "", things), 0);
+            if (named) return gather(list, oneLine(words), things, level);
+            return sum(value, things, level + 1);
         }
         const said = WORDS.map(name => value[name]).find(each => typeof each === "string" && each.trim());
         const words = oneLine(said || "");
@@ -69,8 +77,18 @@
             return 0;
         }
         const before = things.length;
-        const count = Object.values(value).reduce((sum, each) => sum + gather(each, "", things), 0);
-        return count + (words && things.length === before && "type" in value ? 1 : 0);
+        const count = sum(Object.values(value), things, level + 1);
+        return count === null ? null : count + (words && things.length === before && "type" in value ? 1 : 0);
+    }
+
+    function sum(values, things, level) {
+        let count = 0;
+        for (const value of values) {
+            const more = gather(value, "", things, level);
+            if (more === null) return null;
+            count += more;
+        }
+        return count;
     }
 
     function isBox(value) {

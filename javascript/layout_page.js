@@ -1,4 +1,4 @@
-// Finds the layouts' fields on the page, puts an editor beside each, and keeps the two in step. The field's text is
+// Finds the fields of layouts and regions on the page, puts an editor beside each, and keeps the two in step. The field's text is
 // what counts: it is looked at again and again, because a WebUI that fills it in (infotext, example, another tab)
 // tells nobody.
 (function() {
@@ -6,7 +6,10 @@
 
     const amdm = window.amdmLayout = window.amdmLayout || {};
     const OFTEN = 60;
+    const STILL = 300;
     const PLACE = "amdm-layout";
+    const REGION = ".amdm-region";
+    const SHARES = ".amdm-shares";
     const TAB = /(?:^|_)(txt2img|img2img)_/;
     // the scripts come in any order
     const NEEDED = ["sentences", "text", "imports", "limits", "boxes", "History", "Canvas", "Pointer", "View"];
@@ -33,7 +36,7 @@
         const id = mount.dataset.field;
         const field = document.getElementById(id)?.querySelector("textarea");
         if (!field) return;
-        if (!editors.has(id)) editors.set(id, begin(id));
+        if (!editors.has(id)) editors.set(id, begin(id, mount.dataset.kind || "layout"));
         const one = editors.get(id);
         if (one.field !== field) listen(one, field);
         // gradio makes the place anew when the adapter changes
@@ -48,8 +51,26 @@
         if (field.getAttribute("aria-invalid") !== wrong) field.setAttribute("aria-invalid", wrong);
         const {adapter, boxes, actions} = mount.dataset;
         one.editor.setRoom({adapter, boxes, actions});
+        showShares(one, mount.closest(REGION)?.querySelector(SHARES));
+        leaveField(one);
         one.editor.view.setAspect(aspectOf(one));
         one.editor.view.update();
+    }
+
+    // What the page draws of a region lies under its boxes. What it says of boxes that are wrong, the editor says too.
+    function showShares(one, place) {
+        if (!place) return;
+        const drawing = place.querySelector("svg");
+        one.editor.canvas.underlay(drawing);
+        const beside = Boolean(drawing || one.editor.state.problems.length);
+        if (place.classList.contains("amdm-unseen") !== beside) place.classList.toggle("amdm-unseen", beside);
+    }
+
+    // The page looks once more at a field that is left: of changes that follow each other fast it loses some.
+    function leaveField(one) {
+        if (!one.written || Date.now() - one.written < STILL) return;
+        one.written = 0;
+        one.field.dispatchEvent(new FocusEvent("blur"));
     }
 
     function listen(one, field) {
@@ -60,11 +81,13 @@
         field.addEventListener("blur", () => one.editor.history?.pause());
     }
 
-    function begin(id) {
-        const one = {tab: TAB.exec(id)?.[1] || "", field: null, text: null, typed: false, aspect: 1};
+    function begin(id, kind) {
+        const one = {tab: TAB.exec(id)?.[1] || "", field: null, text: null, typed: false, written: 0, aspect: 1};
         one.editor = new amdm.Editor({
+            kind,
             write(text) {
                 one.text = text;
+                one.written = Date.now();
                 one.field.value = text;
                 // gradio takes a text from this event alone
                 one.field.dispatchEvent(new Event("input", {bubbles: true}));

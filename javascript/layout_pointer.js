@@ -125,7 +125,7 @@
             editor.history.pause();
             editor.render();
             // the name of what was made is typed next; on a touch screen its keyboard would cover the drawing
-            const named = drag.named && (editor.pending || drag.pointerType !== "touch");
+            const named = editor.named && drag.named && (editor.pending || drag.pointerType !== "touch");
             if (named) editor.view.focusWords();
             else editor.canvas.focus(editor.selected);
         }

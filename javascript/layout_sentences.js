@@ -14,6 +14,7 @@
     const OUTER_BLANKS = new RegExp(`^[${BLANK}]+|[${BLANK}]+$`, "g");
     const BLANKS = new RegExp(`[${BLANK}]+`, "g");
     const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\p{Zs}]/u;
+    const NAMES = {layout: "Layout", region: "Region"};
     const ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"};
 
     function strip(text) {
@@ -102,5 +103,5 @@
         return mark + escaped.join("") + mark;
     }
 
-    amdm.sentences = {BLANK, Float, clipped, oneLine, sentence, short, strip};
+    amdm.sentences = {BLANK, Float, NAMES, clipped, oneLine, sentence, short, strip};
 })();

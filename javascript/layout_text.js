@@ -1,5 +1,5 @@
-// The text of a layout, read as lib_amdm/layout.py reads it, but row by row: a row that cannot be read does not hide
-// the others. And written again, so that only those rows change that were changed.
+// The text of a layout or of a region's boxes, read as lib_amdm/layout.py reads it, but row by row: a row that cannot be
+// read does not hide the others. And written again, so that only those rows change that were changed.
 (function() {
     "use strict";
 
@@ -14,12 +14,14 @@
     // Returns {form, rows, problems}. form: "lines" or "json". rows: in order, each with its source in the text (from,
     // to), and by its kind "region" {phrase, box}, "action" {subject, action, object: numbers of regions} or "unknown";
     // what cannot be used of it is null, and its problem says why. problems: all sentences {message, from, to}, those
-    // of rows included. locked: nothing can be made of the text, so that nothing can be drawn into it.
-    function read(text) {
+    // of rows included. locked: nothing can be made of the text, so that nothing can be drawn into it. kind: "layout",
+    // or "region", whose boxes need no phrase and have no actions.
+    function read(text, kind = "layout") {
+        const of = KINDS[kind];
         const bare = bareOf(text);
         const start = bare ? text.indexOf(bare) : text.length;
         const json = /^[[{]/.test(bare);
-        const found = json ? jsonRows(bare) : {rows: lineRows(bare)};
+        const found = json ? jsonRows(bare, of) : {rows: lineRows(bare, of)};
         const whole = found.problem || (found.rows.length > MOST_ROWS
             ? `has ${found.rows.length} rows, but at most ${MOST_ROWS} are read; remove some` : "");
         const rows = whole ? [] : found.rows;
@@ -30,8 +32,8 @@
         }
         const regions = rows.filter(row => row.kind === "region");
         // an action may stand before the phrases that it names
-        for (const kind of ["region", "action", "unknown"]) {
-            rows.forEach((row, n) => row.kind === kind && check(row, `row ${n + 1}`, regions));
+        for (const part of ["region", "action", "unknown"]) {
+            rows.forEach((row, n) => row.kind === part && check(row, `row ${n + 1}`, regions, of));
         }
         const problems = rows.filter(row => row.problem).map(({problem, from, to}) => ({message: problem, from, to}));
         if (whole) problems.push({message: amdm.sentences.sentence(whole), from: start, to: start + bare.length});
@@ -45,29 +47,36 @@
 
     // ---- lines ----
 
-    function lineRows(text) {
-        const {short, strip} = amdm.sentences;
+    function lineRows(text, of) {
+        const {strip} = amdm.sentences;
         const rows = [];
         for (const match of text.matchAll(LINE)) {
             const line = strip(match[0]);
             if (!line) continue;
             const from = match.index + match[0].indexOf(line);
-            const place = {from, to: from + line.length};
-            const parts = line.split(">");
-            const colon = line.lastIndexOf(":");
-            if (parts.length === 3) {
-                const [subject, action, object] = parts.map(unquoted);
-                rows.push({kind: "action", given: {subject, action, object}, ...place});
-            } else if (colon >= 0) {
-                const given = {phrase: unquoted(line.slice(0, colon)), box: values(line.slice(colon + 1))};
-                rows.push({kind: "region", given, ...place});
-            } else {
-                const problem = `has a row ${rows.length + 1} that reads ${short(line)}, but it must be like `
-                    + "a ball: 0 0 0.5 1 or like a boy > kicking > a ball; correct it";
-                rows.push({kind: "unknown", problem, ...place});
-            }
+            rows.push({...of.line(line, rows.length + 1), from, to: from + line.length});
         }
         return rows;
+    }
+
+    function layoutLine(line, number) {
+        const parts = line.split(">");
+        const colon = line.lastIndexOf(":");
+        if (parts.length === 3) {
+            const [subject, action, object] = parts.map(unquoted);
+            return {kind: "action", given: {subject, action, object}};
+        }
+        if (colon >= 0) return boxLine(line);
+        const problem = `has a row ${number} that reads ${amdm.sentences.short(line)}, but it must be like `
+            + "a ball: 0 0 0.5 1 or like a boy > kicking > a ball; correct it";
+        return {kind: "unknown", problem};
+    }
+
+    // A region's row may have a phrase, as a layout's has.
+    function boxLine(line) {
+        const colon = line.lastIndexOf(":");
+        const phrase = unquoted(line.slice(0, Math.max(colon, 0)));
+        return {kind: "region", given: {phrase, box: values(line.slice(colon + 1))}};
     }
 
     function unquoted(part) {
@@ -108,26 +117,26 @@
 
     // ---- JSON ----
 
-    function jsonRows(text) {
+    function jsonRows(text, of) {
         const {short} = amdm.sentences;
         if (text.startsWith("{")) {
-            return {rows: [], problem: refusedAsJson(text) || "must be a list of rows, each with a phrase and a box or "
-                + `with subject, action and object, but it is ${short(JSON.parse(text))}; correct it`};
+            return {rows: [], problem: refusedAsJson(text, of)
+                || `must be a list of ${of.list}, but it is ${short(JSON.parse(text))}; correct it`};
         }
         const {parts, end} = split(text);
         if (end < text.length - 1) {
-            return {rows: [], problem: "is not JSON (something follows its end); correct it, or write lines such as "
-                + "a ball: 0 0 0.5 1"};
+            return {rows: [], problem: `is not JSON (something follows its end); correct it, or write lines such as ${
+                of.example}`};
         }
-        return {rows: parts.map((place, n) => jsonRow(text.slice(place.from, place.to), place, n + 1))};
+        return {rows: parts.map((place, n) => jsonRow(text.slice(place.from, place.to), place, n + 1, of))};
     }
 
-    function refusedAsJson(text) {
+    function refusedAsJson(text, of) {
         try {
             JSON.parse(text);
             return "";
         } catch (error) {
-            return `is not JSON (${error.message}); correct it, or write lines such as a ball: 0 0 0.5 1`;
+            return `is not JSON (${error.message}); correct it, or write lines such as ${of.example}`;
         }
     }
 
@@ -167,34 +176,56 @@
         return {parts, end: text.length};
     }
 
-    function jsonRow(source, {from, to, open}, number) {
-        const {short} = amdm.sentences;
+    function jsonRow(source, {from, to, open}, number, of) {
         const place = {from, to};
-        let given;
         try {
-            given = JSON.parse(source);
+            const given = JSON.parse(source);
             if (open) throw new Error("the list has no end");
+            return {...of.json(given, source, number), ...place};
         } catch (error) {
             const problem = `has a row ${number} that is not JSON (${error.message}); correct it`;
             return {kind: "unknown", problem, ...place};
         }
-        const isObject = given && typeof given === "object" && !Array.isArray(given);
-        const names = isObject ? Object.keys(given).sort().join() : "";
-        if (names === REGION_NAMES) return {kind: "region", given, ...place};
+    }
+
+    function isObject(given) {
+        return Boolean(given) && typeof given === "object" && !Array.isArray(given);
+    }
+
+    function layoutJson(given, source, number) {
+        const names = isObject(given) ? Object.keys(given).sort().join() : "";
+        if (names === REGION_NAMES) return {kind: "region", given};
         // 0.0 is no place of a phrase, but JSON.parse makes it the same as 0
         const counted = !/"(subject|object)"\s*:\s*-?\d+[.eE]/.test(source);
-        if (names === ACTION_NAMES) return {kind: "action", given, counted, ...place};
+        if (names === ACTION_NAMES) return {kind: "action", given, counted};
         const problem = `has a row ${number} that is neither {"phrase", "box"} nor {"subject", "action", "object"}: `
-            + `${short(given)}; correct it`;
-        return {kind: "unknown", problem, ...place};
+            + `${amdm.sentences.short(given)}; correct it`;
+        return {kind: "unknown", problem};
     }
+
+    function boxJson(given) {
+        const box = isObject(given) && "box" in given ? given.box : given;
+        const phrase = typeof given?.phrase === "string" ? amdm.sentences.oneLine(given.phrase) : "";
+        return {kind: "region", given: {phrase, box}};
+    }
+
+    const KINDS = {
+        layout: {
+            line: layoutLine, json: layoutJson, named: true, example: "a ball: 0 0 0.5 1",
+            list: "rows, each with a phrase and a box or with subject, action and object"
+        },
+        region: {
+            line: boxLine, json: boxJson, named: false, example: "0 0 0.5 1",
+            list: "boxes, each with four numbers from 0 to 1 (x0, y0, x1, y1)"
+        }
+    };
 
     // ---- what a row may say ----
 
-    function check(row, name, regions) {
+    function check(row, name, regions, of) {
         const wrong = [];
         if (row.kind === "region") {
-            row.phrase = words(row.given.phrase, name, "phrase", wrong);
+            row.phrase = of.named ? words(row.given.phrase, name, "phrase", wrong) : row.given.phrase;
             row.box = boxOf(row.given.box, name, wrong);
         } else if (row.kind === "action") {
             row.subject = placeOf(row, "subject", name, regions, wrong);
@@ -231,11 +262,10 @@
         const {clipped, short} = amdm.sentences;
         let given = row.given[end];
         if (typeof given === "string") {
-            const found = regions.filter(region => region.phrase === given);
-            if (found.length === 1) return regions.indexOf(found[0]);
-            if (found.length || !/^\p{Nd}+$/u.test(given) || Array.from(given).length > PLACE_DIGITS) {
-                const many = found.length ? "more than one row has" : "no row has";
-                wrong.push(`has a ${name} whose ${end} is "${clipped(given)}", a phrase that ${many}; correct it`);
+            const found = regions.findIndex(region => region.phrase === given);
+            if (found >= 0) return found;
+            if (!/^\p{Nd}+$/u.test(given) || Array.from(given).length > PLACE_DIGITS) {
+                wrong.push(`has a ${name} whose ${end} is "${clipped(given)}", a phrase that no row has; correct it`);
                 return null;
             }
             given = Number(latin(given));
@@ -252,8 +282,8 @@
     // ---- writing ----
 
     // The text of rows, or null where these cannot be said: words may look like another row, and a row that cannot be
-    // read stays as it was written. A row without its source, or with fresh = true, is written anew.
-    function write(rows, form) {
+    // read stays as it was written. A row without its source is written anew.
+    function write(rows, form, kind = "layout") {
         const only = form === "json" || rows.some(row => row.problem);
         const forms = only ? [form] : ["lines", "json"];
         const regions = rows.filter(row => row.kind === "region");
@@ -261,7 +291,7 @@
             for (const anew of [row => !row.source, row => !row.source || row.kind === "action", () => true]) {
                 const sources = rows.map(row => anew(row) && !row.problem ? source(row, regions, each) : row.source);
                 const text = each === "json" ? jsonOf(sources) : sources.join("\n");
-                if (same(read(text).rows, rows)) return text;
+                if (same(read(text, kind).rows, rows)) return text;
             }
         }
         return null;
@@ -272,6 +302,8 @@
     }
 
     function source(row, regions, form) {
+        const bare = row.kind === "region" && !row.phrase;
+        if (bare) return form === "json" ? jsonValue(row.box) : row.box.join(" ");
         if (form === "json") {
             const names = row.kind === "region" ? ["phrase", "box"] : ["subject", "action", "object"];
             return `{${names.map(name => `"${name}": ${jsonValue(row[name])}`).join(", ")}}`;
@@ -284,9 +316,10 @@
         return Array.isArray(given) ? `[${given.join(", ")}]` : JSON.stringify(given);
     }
 
+    // A phrase means the first box that has it.
     function endOf(number, regions) {
         const {phrase} = regions[number];
-        return regions.filter(region => region.phrase === phrase).length === 1 ? phrase : String(number);
+        return regions.findIndex(region => region.phrase === phrase) === number ? phrase : String(number);
     }
 
     function same(found, rows) {
@@ -298,5 +331,5 @@
         return JSON.stringify(row.kind === "region" ? [row.phrase, row.box] : [row.subject, row.action, row.object]);
     }
 
-    amdm.text = {read, write};
+    amdm.text = {MOST_ROWS, read, write};
 })();

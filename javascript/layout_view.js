@@ -1,4 +1,4 @@
-// What surrounds a layout's canvas: buttons, the line for a phrase or verb, messages, the import, and the large view.
+// What surrounds a layout's or region's canvas: buttons, the line for a phrase or verb, messages, the import, and the large view.
 (function() {
     "use strict";
 
@@ -18,6 +18,7 @@
         large: ["Large", "Open the editor large over the page, or close it again"]
     };
     const TOGGLES = ["draw", "action", "import", "large"];
+    const OF_LAYOUTS = ["action", "import"];
 
     // editor: see layout_editor.js. It is asked for what is shown, and told what is pressed and typed.
     class View {
@@ -30,10 +31,25 @@
                 "div", {className: "amdm-body"},
                 this.buildBar(), this.buildImport(), editor.canvas.element, this.buildWords(), this.messages
             );
-            const label = {"aria-label": "Layout editor"};
+            const label = {"aria-label": this.name};
             this.dialog = make("dialog", {className: "amdm-large", attributes: label});
             this.dialog.addEventListener("close", () => this.shrink());
             this.root = make("div", {className: "amdm-editor"}, this.body, this.dialog);
+            this.root.addEventListener("click", event => this.keepFocus(event.target.closest("button")));
+        }
+
+        get name() {
+            return `${amdm.sentences.NAMES[this.editor.page.kind]} editor`;
+        }
+
+        // Some browsers give a pressed button no focus, and a button that is disabled or gone has none: the keys that
+        // are pressed next are still for the editor.
+        keepFocus(button) {
+            const active = document.activeElement;
+            if (!button || active !== button && active && !active.contains(this.root)) return;
+            const stays = button.isConnected && !button.disabled;
+            if (stays) button.focus({preventScroll: true});
+            else this.editor.canvas.focus(this.editor.selected);
         }
 
         buildBar() {
@@ -44,6 +60,7 @@
                 const attributes = {"aria-label": title, ...pressed};
                 const button = make("button", {type: "button", title, dataset: {do: name}, attributes}, caption);
                 button.addEventListener("click", () => this.press(name));
+                button.hidden = !this.editor.named && OF_LAYOUTS.includes(name);
                 this.buttons[name] = button;
             }
             const behind = "The picture behind the boxes";
@@ -57,7 +74,7 @@
                 type: "range", min: 0, max: 100, value: 60, title: strength, attributes: {"aria-label": strength}
             });
             this.opacity.addEventListener("input", () => this.update());
-            const attributes = {role: "toolbar", "aria-label": "Layout editor"};
+            const attributes = {role: "toolbar", "aria-label": this.name};
             const bar = make("div", {className: "amdm-bar", attributes}, ...Object.values(this.buttons));
             bar.append(this.behind, this.opacity);
             return bar;
@@ -74,7 +91,8 @@
             this.words.addEventListener("input", () => this.editor.typed(amdm.sentences.oneLine(this.words.value)));
             this.words.addEventListener("blur", () => this.editor.left());
             this.caption = amdm.make("span");
-            this.line = amdm.make("label", {className: "amdm-words"}, this.caption, this.words);
+            const {named} = this.editor;
+            this.line = amdm.make("label", {className: "amdm-words", hidden: !named}, this.caption, this.words);
             return this.line;
         }
 
@@ -149,13 +167,16 @@
         wrong() {
             const {state, room, regions, actions, history} = this.editor;
             const {problems} = state;
-            if (!problems.length) return amdm.limits.beyond(room, regions, actions).map(text => ({text}));
+            const {kind} = this.editor.page;
+            const beyond = () => this.editor.named ? amdm.limits.beyond(room, regions, actions) : [];
+            if (!problems.length) return beyond().map(text => ({text}));
             const lines = problems.slice(0, MOST_MESSAGES).map(
-                ({message, from, to}) => ({text: `The layout ${message}.`, from, to})
+                ({message, from, to}) => ({text: `The ${kind} ${message}.`, from, to})
             );
             const more = problems.length - MOST_MESSAGES;
             if (more > 0) lines.push({text: `Rows that are wrong besides these: ${more}.`});
-            const converted = state.form === "json" && history ? amdm.imports.read(history.text).text : "";
+            const foreign = this.editor.named && state.form === "json" && history;
+            const converted = foreign ? amdm.imports.read(history.text).text : "";
             if (converted && converted !== history.text) {
                 lines.push({text: "This is a layout of another tool: press here to convert it.", convert: converted});
             }

@@ -3,17 +3,21 @@
     "use strict";
 
     const PLACE = ".amdm-ran";
-    const ENTRY = /(?:^|, |\n)AMDM ran: ("(?:[^"\\]|\\.)*"|[^,\n]*)/;
+    /** So begins an infotext's last line; what is above it the user has written. */
+    const SETTINGS = "Steps: ";
+    const PAIR = /([^:,"]+): ("(?:[^"\\]|\\.)*"|[^,]*)/g;
+    const KEY = "AMDM ran";
     const EVERY = 500;
 
     const root = () => (typeof gradioApp === "function" ? gradioApp() : document);
 
     /** What ran, in an infotext; "" where AMDM did not run. */
     function ran(infotext) {
-        const found = ENTRY.exec(infotext);
+        const settings = infotext.split("\n").findLast((line) => line.startsWith(SETTINGS)) ?? "";
+        const found = [...settings.matchAll(PAIR)].find((pair) => pair[1].trim() === KEY);
         if (!found) return "";
         // the WebUI quotes a value that has commas
-        return found[1].startsWith('"') ? JSON.parse(found[1]) : found[1];
+        return found[2].startsWith('"') ? JSON.parse(found[2]) : found[2];
     }
 
     function show(place) {

@@ -93,14 +93,49 @@ def event(device: torch.device, timed: bool = False) -> Any:
     return EVENTS[device.type](device, timed)
 
 
+def timed_event(device: torch.device) -> Any:
+    """Return an event behind all that a device has been given to do so far, for `milliseconds`; None for a kind that
+    has none."""
+    make = {**EVENTS, **_TIMED}.get(device.type)
+    try:
+        return make(device, True) if make else None
+    except (RuntimeError, AttributeError, AssertionError):
+        # a torch without the kind
+        return None
+
+
+def milliseconds(begin: Any, end: Any) -> float | None:
+    """Return how long a device took from one timed event to another, once it is past both; None if it cannot say."""
+    try:
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+    except (RuntimeError, NotImplementedError):
+        # XPU's events did not count in some versions
+        return None
+
+
 def _cuda_event(device: torch.device, timed: bool) -> torch.cuda.Event:
     made = torch.cuda.Event(enable_timing=timed)
     made.record(torch.cuda.current_stream(device))
     return made
 
 
-EVENTS: dict[str, Callable[[torch.device, bool], Any]] = {"cuda": _cuda_event}
-"""By kind of device."""
+def _mps_event(device: torch.device, timed: bool) -> Any:
+    made = torch.mps.event.Event(enable_timing=timed)
+    made.record()
+    return made
+
+
+def _xpu_event(device: torch.device, timed: bool) -> Any:
+    made = torch.xpu.Event(enable_timing=timed)
+    made.record(torch.xpu.current_stream(torch.device("xpu", _index(device))))
+    return made
+
+
+_Make = Callable[[torch.device, bool], Any]
+EVENTS: dict[str, _Make] = {"cuda": _cuda_event}
+"""By kind of device, of those whose copies to the CPU an event can be behind."""
+_TIMED: dict[str, _Make] = {"mps": _mps_event, "xpu": _xpu_event}
 
 
 def _module(device: torch.device) -> Any:

@@ -7,6 +7,7 @@ latents of any family (`levels`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -120,9 +121,9 @@ def aggregate(
     if rule == "paper":
         etas = [eta * scale for eta in etas]
     new = [correct(m, y, mu, eta, rule) for y, mu, eta in zip(latents, means, etas)]
-    if etas[0] and all(isinstance(gamma, Tensor) for gamma in gammas):
-        spoken = torch.stack(torch.broadcast_tensors(*(gamma > 0 for gamma in gammas))).any(0)
-        new[0] = torch.where(spoken.to(m.device), new[0], latents[0])
+    if etas[0] and not any(gamma > 0 for gamma in gammas if not isinstance(gamma, Tensor)):
+        spoken = [(gamma > 0).to(m.device) for gamma in gammas if isinstance(gamma, Tensor)]
+        new[0] = torch.where(functools.reduce(torch.logical_or, spoken), new[0], latents[0]) if spoken else latents[0]
     return new
 
 

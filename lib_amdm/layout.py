@@ -172,14 +172,14 @@ def _action(name: str, row: Mapping[str, Any], placed: Sequence[Region]) -> Inte
 
 
 def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
-    """Return a phrase's number among the phrases; it may be given by the phrase itself, or in lines as a text."""
+    """Return a phrase's number among the phrases. It may be given by the phrase itself, which means the first row that
+    has it, or in lines as a text."""
     if isinstance(given, str):
-        found = [number for number, other in enumerate(placed) if other.phrase == given]
-        if len(found) == 1:
-            return found[0]
-        if found or not given.isdecimal() or len(given) > _PLACE_DIGITS:
-            many = "more than one row has" if found else "no row has"
-            raise LayoutError(f'has a {name} whose {end} is "{clipped(given)}", a phrase that {many}; correct it')
+        first = next((number for number, other in enumerate(placed) if other.phrase == given), None)
+        if first is not None:
+            return first
+        if not given.isdecimal() or len(given) > _PLACE_DIGITS:
+            raise LayoutError(f'has a {name} whose {end} is "{clipped(given)}", a phrase that no row has; correct it')
         given = int(given)
     if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < len(placed):
         raise LayoutError(

@@ -41,6 +41,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.laps = device, list[tuple[Any, Any]]()
+        self.begun: Any = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -51,15 +52,24 @@ class Stopwatch:
         finally:
             self.laps.append((begin, self._now()))
 
+    def start(self) -> None:
+        """Count from now on, and forget what was counted."""
+        self.laps.clear()
+        self.begun = self._now()
+
+    def stop(self) -> None:
+        """Count no more."""
+        self.laps.append((self.begun, self._now()))
+
     @property
-    def seconds(self) -> float:
-        """All of them so far."""
-        if self.device.type not in accelerator.EVENTS:
-            return sum(end - begin for begin, end in self.laps)
-        for _, end in self.laps[-1:]:
-            end.synchronize()
-        return sum(begin.elapsed_time(end) for begin, end in self.laps) / 1000
+    def seconds(self) -> float | None:
+        """All of them so far; None where the device cannot say: the program's own clock would measure how fast it is
+        given work, and not the work."""
+        if self.device.type == "cpu":
+            return float(sum(end - begin for begin, end in self.laps))
+        # the last first, behind which all others are
+        laps = [None if None in lap else accelerator.milliseconds(*lap) for lap in reversed(self.laps)]
+        return None if None in laps else sum(filter(None, laps)) / 1000
 
     def _now(self) -> Any:
-        followed = self.device.type in accelerator.EVENTS
-        return accelerator.event(self.device, timed=True) if followed else time.perf_counter()
+        return time.perf_counter() if self.device.type == "cpu" else accelerator.timed_event(self.device)

@@ -10,45 +10,60 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .arguments import check_falling
 from .levels import Level, variance_exploding, variance_preserving
 from .readings import Reading
+
+ROUNDINGS = 8
+"""By how many roundings a sampler's own arithmetic may miss the level of a step."""
 
 
 class Grid(NamedTuple):
     """The noise levels that a sampler's steps end at, from the highest down.
 
-    level(sigma): the level that the sampler calls by this number. predicts_noise: the model returns eps. starts: the
-    ratios that the steps start from, where they are not those that the steps before ended at. counter: for samplers
-    that put as many evaluations as there are steps at levels of their own.
+    starts: the numbers by which the sampler calls the levels that its steps start from; churn raises them above those
+    that the steps before ended at. level(number): the level of such a number. kind: the schedule's dtype.
+    predicts_noise: the model returns eps. counter: for samplers that put as many evaluations as there are steps at
+    levels of their own.
     """
 
     levels: list[Level]
+    starts: Sequence[float]
     level: Callable[[float], Level] = variance_exploding
+    kind: torch.dtype = torch.float32
     predicts_noise: bool = False
-    starts: Sequence[float] = ()
     counter: Iterator[int] | None = None
 
     @property
     def steps(self) -> int:
         """The number of steps."""
-        return len(self.levels) - 1
+        return max(len(self.levels) - 1, 0)
 
-    def step(self, level: Level) -> int:
-        """Return the step that an evaluation at this level belongs to."""
+    def step(self, sigma: Reading, done: int) -> tuple[int, Level]:
+        """Return the step that an evaluation belongs to, and its level.
+
+        sigma: the number that the sampler calls its level by. done: the steps so far, which tell steps apart that half
+        precision calls by one number. What is at no step's start is between two levels, and belongs to the step above.
+        """
+        number = sigma.value()
         if self.counter is not None:
-            return next(self.counter)
-        starts = self.starts or [each.ratio for each in self.levels[:-1]]
-        k = max(sum(start >= level.ratio for start in starts) - 1, 0)
-        # in half precision a step's level may be rounded up
-        rounding = min(3e-3 * level.ratio, abs(starts[k] - level.ratio))
-        return k + 1 if k + 1 < len(starts) and level.ratio - starts[k + 1] < rounding else k
+            return next(self.counter), self.level(number)
+        coarse = max(self.kind, _kind(sigma.number), key=lambda kind: torch.finfo(kind).eps)
+        starts = torch.tensor(self.starts, dtype=torch.float64).to(coarse).tolist()
+        nearest = min(starts, key=lambda start: abs(start - number))
+        gap = min((abs(start - nearest) for start in starts if start != nearest), default=math.inf)
+        if abs(nearest - number) <= min(ROUNDINGS * torch.finfo(coarse).eps * abs(number), gap / 4):
+            alike = [k for k, start in enumerate(starts) if start == nearest]
+            k = min(max(alike[0], done), alike[-1])
+            return k, self.level(self.starts[k])
+        return max(sum(start >= number for start in starts) - 1, 0), self.level(number)
 
     def denoised(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
         """Return the denoised latent in the model's output for the latent `x`, both (batch, ...)."""
@@ -85,8 +100,9 @@ class Call:
 
     @property
     def is_noisy(self) -> bool:
-        """True where the sampler adds noise in every step."""
-        return "noise_sampler" in self.named and self.get("eta", 1.0) != 0
+        """True where the sampler, called like this, adds noise in every step."""
+        eta = self.get("eta", 1.0 if "noise_sampler" in self.named else 0.0)
+        return bool(self.get("s_noise", 1.0)) and (eta != 0 or self.get("s_churn", 0.0) > 0)
 
     def levels(self) -> tuple[Any, Any]:
         """Return the sigmas and the timesteps, either of which may be None.
@@ -113,89 +129,62 @@ def grid_of(call: Call, nominal_steps: int, level_of: Callable[[float], Level] =
     """
     sigmas, timesteps = call.levels()
     if timesteps is not None:
-        logs = call.model.inner_model.inner_model.alphas_cumprod.double().log().tolist()
+        # on the CPU before it is widened: not every device has float64
+        logs = call.model.inner_model.inner_model.alphas_cumprod.cpu().double().log().tolist()
 
         def level(timestep: float) -> Level:
             low = min(int(timestep), len(logs) - 2)
             return variance_preserving(math.exp(logs[low] + (timestep - low) * (logs[low + 1] - logs[low])))
 
-        levels = [level(timestep) for timestep in reversed(timesteps.tolist())]
+        numbers = timesteps.tolist()[::-1]
+        check_falling("timesteps, from the last to the first,", numbers)
+        levels = [level(timestep) for timestep in numbers]
         if "is_img2img" in call.named:  # UniPC takes of the timesteps their number and the first alone
-            return Grid([*levels, Level(1.0, 0.0)], level, predicts_noise=True, counter=itertools.count())
-        return Grid(levels, level, predicts_noise=True)
+            return Grid([*levels, Level(1.0, 0.0)], [], level, predicts_noise=True, counter=itertools.count())
+        return Grid(levels, numbers[:-1], level, predicts_noise=True)
     if sigmas is not None:
+        sigmas = torch.as_tensor(sigmas)
         values = sigmas.tolist()
+        check_falling("sigmas", values)
         # churn raises a step's level before it is evaluated
         churn = 1 + min(call.get("s_churn", 0.0) / max(len(values) - 1, 1), math.sqrt(2) - 1)
         low, high = call.get("s_tmin", 0.0), call.get("s_tmax", math.inf)
-        starts = [level_of(value * churn if low <= value <= high else value).ratio for value in values[:-1]]
-        return Grid([*map(level_of, values)], level_of, starts=starts)
+        starts = [value * churn if low <= value <= high else value for value in values[:-1]]
+        return Grid([*map(level_of, values)], starts, level_of, _kind(sigmas))
     if call.get("sigma_min") is None or call.get("sigma_max") is None:
         name = getattr(call.func, "__name__", repr(call.func))
         raise TypeError(f"{name} is given no sigmas, timesteps, or sigma_min and sigma_max, so AMDM cannot follow it")
     top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
     parts = call.get("n", nominal_steps)
-    levels = [level_of(math.exp(top + (bottom - top) * k / parts)) for k in range(parts + 1)]
+    values = [math.exp(top + (bottom - top) * k / parts) for k in range(parts + 1)]
     # DPM fast makes as many evaluations as it is given steps, at levels of its own
-    return Grid(levels, level_of, counter=itertools.count() if "n" in call.named else None)
+    counter = itertools.count() if "n" in call.named else None
+    return Grid([*map(level_of, values)], values[:-1], level_of, counter=counter)
 
 
-@contextmanager
-def observed(model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> Iterator[Any]:
-    """Yield `model`, or a stand-in for it, with `prediction` behind each of its calls.
+def _kind(numbers: Tensor) -> torch.dtype:
+    return numbers.dtype if numbers.is_floating_point() else torch.float32
+
+
+class StandIn:
+    """A model for one call of a sampler, with `prediction` behind its evaluations; all else is the model's own.
 
     prediction(x, sigma, output): the model's latent (batch, ...), noise level and answer; what it returns, unless None,
-    replaces the answer. The noise level is on its way from the device since before the call.
+    replaces the answer. The noise level is on its way from the device since before the call. Whatever else is run on
+    the model meanwhile, in this thread or another, does not come by here; an evaluation of this call does, whichever
+    thread makes it.
     """
-    if not isinstance(model, torch.nn.Module):
-        yield _StandIn(model, prediction)
-        return
-    parameters = inspect.signature(model.forward)
-    sent: list[tuple[Tensor, Reading]] = []
-
-    def before(module: torch.nn.Module, args: tuple, *kwargs: dict[str, Any]) -> None:
-        _, sigma = _first_two(parameters, args, *kwargs)
-        sent[:] = [(sigma, _reading(sigma))]
-
-    def after(module: torch.nn.Module, args: tuple, *rest: Any) -> Tensor | None:
-        # without the keywords where another thread is just calling a hook that is being removed
-        *kwargs, output = rest
-        x, sigma = _first_two(parameters, args, *kwargs)
-        of, reading = sent[0] if sent else (None, None)
-        # another thread's call may have come between
-        return prediction(x, reading if reading is not None and of is sigma else _reading(sigma), output)
-
-    handles = [
-        model.register_forward_pre_hook(before, with_kwargs=True),
-        model.register_forward_hook(after, with_kwargs=True),
-    ]
-    try:
-        yield model
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _reading(sigma: Tensor) -> Reading:
-    return Reading(sigma.flatten()[0])
-
-
-def _first_two(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any] | None = None) -> Sequence[Tensor]:
-    """Return the latent and the noise level of a call, by place or by name."""
-    return args[:2] if len(args) > 1 else [*signature.bind(*args, **(kwargs or {})).arguments.values()][:2]
-
-
-class _StandIn:
-    """A callable that is no torch module, with `prediction` behind its calls; everything else is the callable's own."""
 
     def __init__(self, model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> None:
-        vars(self).update(_model=model, _prediction=prediction)
+        called = model.forward if isinstance(model, torch.nn.Module) else model
+        vars(self).update(_model=model, _prediction=prediction, _called=called, _lock=threading.Lock())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        x, sigma = _first_two(inspect.signature(self._model), args, kwargs)
-        reading = _reading(sigma)
+        x, sigma = args[:2] if len(args) > 1 else self._named(*args, **kwargs)
+        reading = Reading(sigma.flatten()[0] if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64))
         output = self._model(*args, **kwargs)
-        changed = self._prediction(x, reading, output)
+        with self._lock, torch.no_grad():
+            changed = self._prediction(x, reading, output)
         return output if changed is None else changed
 
     def __getattr__(self, name: str) -> Any:
@@ -203,3 +192,7 @@ class _StandIn:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._model, name, value)
+
+    def _named(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
+        """Return the latent and the noise level of a call that gives them by name."""
+        return [*inspect.signature(self._called).bind(*args, **kwargs).arguments.values()][:2]

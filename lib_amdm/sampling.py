@@ -8,37 +8,29 @@ be followed.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
-import threading
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import arguments
 from .aggregation import CORRECTIONS, MIXES, Mix, Share, aggregate
+from .arguments import AUTO, Auto
 from .levels import Form, Level, as_exploding, euler_step, posterior_mean, prediction_change, variance_exploding
+from .plan import EVALUATIONS, NOISY_EVALUATIONS, automatic_steps, spread
 from .readings import Reading
-from .sampler_call import Call, Grid, grid_of, observed
+from .sampler_call import Call, Grid, StandIn, grid_of
 
 NOISES = ("shared", "independent")
-AUTO = -1
-"""Stands for a number of steps or evaluations that is chosen for each call."""
-LAST_RATIO = 0.36
-"""The noise to signal down to which models are mixed by default, for a latent of 16x16."""
-FOR_TWICE_THE_SIDE = 1.5
-"""The factor by which that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to
-2.2 from 16x16 to 32x32 (docs/measurements.md)."""
-LEAST_SHARE = 0.25
-"""The share of the steps that is mixed by default where all of them lie lower (img2img)."""
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
-NOISE_ALONE = 20.0
-"""The noise to signal above which a latent shows nothing of its picture: all such levels are one for the spread."""
-EVALUATIONS, NOISY_EVALUATIONS = 4, 7
-"""The defaults; a sampler that adds noise in every step makes a difference stale sooner."""
+LOOKED_AHEAD = 2
+"""By how many steps a sampler may look ahead and come back within one step (Heun++)."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +85,12 @@ class CoRun:
 def amdm(
     func: Callable[..., Any],
     co_models: Sequence[CoRun],
-    steps: int = AUTO,
+    steps: int | Auto = AUTO,
     eta: float = 0.0,
     start: int = 0,
     correction: str = "relative",
     *,
-    evaluations: int = 0,
+    evaluations: int | Auto = 0,
     init: Tensor | None = None,
     within: Tensor | None = None,
     nominal_steps: int = 20,
@@ -110,11 +102,11 @@ def amdm(
 ) -> Callable[..., Any]:
     """Return a sampler like `func` that aggregates `co_models` in the first `steps` steps (Algorithm 2).
 
-    co_models: the models beside the main one, in slot order. steps: K; AUTO: down to a noise level that goes by the
-    latent's size. eta: the main model's correction. start: the first step that is aggregated; before it every model
+    co_models: the models beside the main one, in slot order. steps: K; "auto": down to a noise level that depends on
+    the latent's size. eta: the main model's correction. start: the first step that is aggregated; before it every model
     goes its own way. correction: one of `aggregation.CORRECTIONS`. evaluations: E, the number of the K steps in which
     each co-model is evaluated, spread evenly over log noise levels from the first on; in the others its prediction is
-    the main model's plus their last difference. 0: in all K; AUTO: 4, or 7 for samplers that add noise in every step.
+    the main model's plus their last difference. 0: in all K; "auto": 4, or 7 for samplers that add noise in every step.
 
     init: the clean latent that the sampler's input was noised from (img2img), for independent noise. within: where the
     picture may be changed at all, a map of booleans (inpainting). nominal_steps: into how many parts of log sigma the
@@ -125,27 +117,40 @@ def amdm(
     the caller's own. level_of: the noise level that a number in the sampler's `sigmas` means: `levels.flow` where the
     main model is a flow model.
 
-    With no step to aggregate (K = 0, or start >= K), no co-model, or every gamma 0, `func` is called as it is, on the
-    arguments as they are.
+    With no step to aggregate (K = 0, start >= K, or a call without steps), no co-model, or every gamma 0, `func` is
+    called as it is, on the arguments as they are. ValueError names an argument that cannot be, here or when the sampler
+    is called, and a sampler in whose first K steps the model that it is given was never called.
     """
+    arguments.check_sampler(func)
+    arguments.check_co_models(co_models, CoRun)
+    arguments.check_count("steps", steps, word=AUTO)
+    arguments.check_count("evaluations", evaluations, word=AUTO)
+    arguments.check_count("start", start)
+    arguments.check_count("nominal_steps", nominal_steps, 1)
     if correction not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{correction}"')
     if isinstance(mix, str) and mix not in MIXES:
         raise ValueError(f'mix must be one of {", ".join(MIXES)}, not "{mix}"')
+    for name, own in (("eta", eta), *((f"the eta of co_models[{n}]", co.eta) for n, co in enumerate(co_models))):
+        arguments.check_eta(name, own, correction)
     rule = MIXES[mix] if isinstance(mix, str) else mix
     running = [co for co in co_models if co.speaks or force]
 
     @functools.wraps(func)
     @torch.no_grad()
     def sample(*args: Any, **kwargs: Any) -> Any:
-        if not running or AUTO != steps <= start:
+        if not running or (not isinstance(steps, str) and steps <= start):
             return func(*args, **kwargs)
         call = Call(func, args, kwargs)
         grid = grid_of(call, nominal_steps, level_of)
+        most = automatic_steps(grid.levels, call.x.shape[-2:]) if isinstance(steps, str) else steps
+        mixed = min(most, grid.steps)
+        if mixed <= start or not call.x.numel():
+            return func(*args, **kwargs)
         if any(co.sigma_max is None and math.isinf(co.form(grid.levels[0]).sigma) for co in running):
             raise ValueError("a co-model of variance-exploding latents beside a flow model needs its sigma_max")
-        mixed = min(steps, grid.steps) if steps != AUTO else automatic_steps(grid.levels, call.x.shape[-2:])
-        count = evaluations if evaluations != AUTO else NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
+        automatic = NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
+        count = automatic if isinstance(evaluations, str) else evaluations
         early = _EarlySteps(
             grid,
             running,
@@ -161,43 +166,26 @@ def amdm(
             on_mixed=on_mixed or _nobody,
             within=within,
         )
-        with observed(call.model, early.prediction) as model:
-            result = call.on(model)
-        early.report_nan(wait=True)
+        result = call.on(StandIn(call.model, early.prediction))
+        if inspect.isgenerator(result):
+            return _to_its_end(result, early)
+        early.finish()
         return result
 
     return sample
 
 
+@torch.no_grad()
+def _to_its_end(sampler: Generator[Any, Any, Any], early: _EarlySteps) -> Generator[Any, Any, Any]:
+    """Go on with a sampler that hands out its steps one by one."""
+    result = yield from sampler
+    early.finish()
+    return result
+
+
 def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
     """Return seeds for a slot's independent noise: set by each image's seed and the slot, unlike any of them."""
     return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
-
-
-def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:
-    """Return the number of steps from these levels that are mixed by default in a latent of this height and width."""
-    last = LAST_RATIO * FOR_TWICE_THE_SIDE ** math.log2(math.sqrt(math.prod(size)) / 16)
-    steps = len(levels) - 1
-    return max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
-
-
-def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
-    """Choose the steps, among the first `steps`, in which co-models are evaluated.
-
-    `evaluations` of them, beginning with the first, evenly spread over the logarithm of the noise level; 0 or too many:
-    all.
-    """
-    if not 0 < evaluations < steps:
-        return list(range(steps))
-    # pure noise and none have no logarithm: the first counts as a high level, the last as one more step
-    depths = [-math.log(min(level.ratio, NOISE_ALONE)) for level in levels[: steps + 1] if level.sigma]
-    end = depths[steps] if len(depths) > steps else depths[-1] + (depths[-1] - depths[0]) / (steps - 1)
-    chosen: list[int] = []
-    for number in range(evaluations):
-        wanted = depths[0] + (end - depths[0]) * number / evaluations
-        first, last = (chosen[-1] + 1 if chosen else 0), steps - (evaluations - number)
-        chosen.append(min(range(first, last + 1), key=lambda k: abs(depths[k] - wanted)))
-    return chosen
 
 
 def _always() -> bool:
@@ -214,8 +202,9 @@ class _EarlySteps:
 
     etas: of the main model and of each co-model. plan: the steps in which co-models are evaluated. shape: the
     latent's. offsets: each co-model's latent minus the main one's. The rest is as in `amdm`, or what the run found:
-    changes: of the prediction, by step. differences: each co-model's last prediction minus the main one's. finite: for
-    answers of co-models, whether they were finite.
+    changes: of the prediction, by step, as long as the sampler may come back to it. settled: the steps that were mixed.
+    differences: each co-model's last prediction minus the main one's. finite: for answers of co-models, whether they
+    were finite. planned: how many evaluations of the plan are made. over: the main model goes on alone.
     """
 
     grid: Grid
@@ -233,13 +222,12 @@ class _EarlySteps:
     within: Tensor | None
 
     changes: dict[int, Tensor] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
     differences: list[Tensor] = field(default_factory=list)
     state_keys: list[Hashable] = field(default_factory=list)
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     planned: int = 0
     over: bool = False
-    busy: bool = False
-    thread: int = field(default_factory=threading.get_ident)
 
     def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
         """Return what the sampler gets in place of `output`; None leaves it.
@@ -249,23 +237,27 @@ class _EarlySteps:
         `predicts_noise`. Returns a tensor like `output`.
 
         The first evaluation in a step settles the change of its prediction; later ones in the same step, at the step's
-        level or between two levels, are changed as much. Some samplers also show a smaller latent: the answer to that
+        level or between two levels, are changed as much. A sampler that has gone on and comes back later (Restart)
+        settles the step anew, from the last differences. Some samplers also show a smaller latent: the answer to that
         stays as it is.
         """
-        if self.over or self.busy or threading.get_ident() != self.thread or x.shape != self.shape:
+        if self.over or x.shape != self.shape:
             return None
         self.report_nan()
-        level = self.grid.level(sigma.value())
-        k = self.grid.step(level)
+        k, level = self.grid.step(sigma, max(self.settled, default=-1) + 1)
+        self.changes = {step: change for step, change in self.changes.items() if step >= k - LOOKED_AHEAD}
         if k >= self.steps:
             return None
         if k not in self.changes:
             change = self._change(k, x, output, level)
             if change is None:
                 self.over = True
+                self.changes.clear()
                 return None
             self.changes[k] = change
-            self.on_mixed(len(self.changes), self.steps)
+            if k not in self.settled:
+                self.settled.add(k)
+                self.on_mixed(len(self.settled), self.steps)
         return self.grid.changed(output, self.changes[k], level)
 
     def _change(self, k: int, x: Tensor, output: Tensor, level: Level) -> Tensor | None:
@@ -308,15 +300,14 @@ class _EarlySteps:
         state_keys = [co.state_key(level.ratio) if co.state_key else None for co in self.co_models]
         # a sampler that leaves out a level of the grid catches up
         due = self.planned < bisect_right(self.plan, k)
+        self.differences = [
+            self._difference(co, _denoised(co, latent, level).to(denoised), denoised)
+            if due or state_keys[index] != self.state_keys[index]
+            else self.differences[index]
+            for index, (co, latent) in enumerate(zip(self.co_models, latents))
+        ]
+        # not before all of them are there: where one fails, the sampler's caller may try once more
         self.planned += due
-        self.busy = True
-        try:
-            for index, (co, latent) in enumerate(zip(self.co_models, latents)):
-                if due or state_keys[index] != self.state_keys[index]:
-                    own = _denoised(co, latent, level).to(denoised)
-                    self.differences[index : index + 1] = [self._difference(co, own, denoised)]
-        finally:
-            self.busy = False
         self.state_keys = state_keys
 
     def _difference(self, co: CoRun, own: Tensor, denoised: Tensor) -> Tensor:
@@ -329,6 +320,15 @@ class _EarlySteps:
         at_fault = ~own.isfinite().all() & denoised.isfinite().all()
         self.finite.append((co, Reading(~at_fault)))
         return torch.where(difference.isfinite().all(), difference, 0)
+
+    def finish(self) -> None:
+        """Report what is still to be reported once the sampler has ended; ValueError where it mixed nothing."""
+        self.report_nan(wait=True)
+        if not self.settled and not self.over:
+            raise ValueError(
+                "the sampler never called the model that it was given, with its own latent and in its first steps, so "
+                "nothing was mixed; use another sampler"
+            )
 
     def report_nan(self, wait: bool = False) -> None:
         """Call `on_nan` for answers that were not finite, as far as this is known by now; wait: for all of them."""

@@ -143,7 +143,7 @@ def sample_unipc(model, x, timesteps, extra_args=None, callback=None, disable=No
     if len(timesteps) < 3:
         raise ValueError("order must be smaller than the number of steps")
     top = int(timesteps[-1]) if is_img2img else 999
-    grid = torch.linspace(top, 0, len(timesteps) + 1).round().long()
+    grid = torch.linspace(top, 0, len(timesteps) + 1).round().long().to(timesteps.device)
     alphas = _alphas(model, grid)
     half_log_snr = [0.5 * math.log(a / (1 - a)) for a in alphas]
     before, h_before = None, None

@@ -295,14 +295,14 @@ def texts_of_pictures(draw: st.DrawFn) -> str:
 def picture_holds(text: str) -> None:
     assert len(pictures.fingerprint(text)) == (pictures.FINGERPRINT if text else 0)
     try:
-        seen = pictures.opened(text, "AMDM slot 1")
+        seen = pictures.opened(text, "AMDM co-model 1")
     except AmdmError as error:
         refused(error)
     else:
         assert seen.mode == "RGB" and seen.width * seen.height <= pictures.MAX_PIXELS
         assert min(pictures.shrunk(seen, 16).size) == 16
     try:
-        region_map(CoModel(mask=text), 4, 6, "AMDM slot 1")
+        region_map(CoModel(mask=text), 4, 6, "AMDM co-model 1")
     except AmdmError as error:
         refused(error)
 

@@ -3,7 +3,8 @@
     with pretended():
         there = torch.ones(2).to(DEVICE)
 
-What mixes them with the CPU's own tensors raises MixedError, as a GPU would. By name the device is torch's "meta", the
+What mixes them with the CPU's own tensors raises MixedError, as a GPU would, and what would make one of float64 raises
+TypeError, as Apple's GPUs and some of Intel's do. By name the device is torch's "meta", the
 one that is there without a driver. What would make a GPU wait is counted: numbers that are read from it, and tensors
 that move.
 
@@ -29,6 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DEVICE = torch.device("meta")
 _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default)
+
+_TOO_WIDE = (torch.float64, torch.complex128)
 
 
 class MixedError(RuntimeError):
@@ -123,11 +126,14 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], traffic: Counter[str]) ->
     device = kwargs.get("device")
     if device is not None:
         there, held_kwargs = torch.device(device) == DEVICE, {**held_kwargs, "device": torch.device("cpu")}
+    wide = kwargs.get("dtype") in _TOO_WIDE and any(isinstance(tensor, Elsewhere) for tensor in tensors)
     if func in _READS and there:
         traffic["read"] += 1
     if func in _MOVES and any(isinstance(tensor, Elsewhere) != there for tensor in tensors):
         traffic["sent" if kwargs.get("non_blocking") and not there else "move"] += 1
     found = func(*held_args, **held_kwargs)
+    if wide or (there and isinstance(found, Tensor) and found.dtype in _TOO_WIDE):
+        raise TypeError(f"{func}: float64 is not supported on this device")
     return _mapped(found, Elsewhere) if there else found
 
 

@@ -11,7 +11,7 @@ from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import as_text, fingerprint, opened
 from lib_amdm.errors import AmdmError
-from lib_amdm.settings import AUTO, CoModel, PictureSpec, Settings, SettingsError, flat
+from lib_amdm.settings import CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
 DEFAULTS = [spec.default for _, spec in flat(3)]
@@ -36,14 +36,13 @@ def test_a_plain_list_is_the_panel() -> None:
     assert type(settings.steps) is int
 
 
-def test_the_page_tells_words_and_a_request_tells_words_numbers_or_null() -> None:
-    """The page's text boxes say "auto" or nothing; both mean what a request with the number or null means."""
+def test_the_page_tells_words_and_a_request_tells_words_or_null() -> None:
+    """The page's text boxes say "auto" or nothing; a request says the word, or null."""
     values = [spec.shown(spec.default) for _, spec in flat(3)]
     assert api.read_args(values) == api.read_args(DEFAULTS) == Settings(co_models=(CoModel(),) * 3)
-    for auto in ("auto", AUTO):
-        for end in (None, ""):
-            given = {"steps": auto, "evaluations": auto, "co_models": [{"gamma_end": end}]}
-            assert api.read_args([given]) == Settings(co_models=(CoModel(),))
+    for end in (None, ""):
+        given = {"steps": "auto", "evaluations": "auto", "co_models": [{"gamma_end": end}]}
+        assert api.read_args([given]) == Settings(co_models=(CoModel(),))
 
 
 def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
@@ -67,8 +66,8 @@ def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
 
 @pytest.mark.parametrize("text", ["not base64!", "YWJj", "data:image/png;base64,"])
 def test_what_is_no_picture_is_named(text: str) -> None:
-    with pytest.raises(AmdmError, match="AMDM slot 2: the adapter's image cannot be read"):
-        opened(text, "AMDM slot 2")
+    with pytest.raises(AmdmError, match="AMDM co-model 2: the adapter's image cannot be read"):
+        opened(text, "AMDM co-model 2")
 
 
 @pytest.mark.parametrize("args", [[], (), None])
@@ -85,7 +84,7 @@ def test_a_cleared_field_of_a_slot_ends_nothing() -> None:
 @pytest.mark.parametrize("given", [{"image": None}, True, 5, 0.5, ["a", "b"], b"PNG", object(), {"x" * 3_000_000: 1}])
 def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: Any) -> None:
     keys = [(slot, spec.name) for slot, spec in flat(3)]
-    for key, path in (((0, "image"), "main_adapter.image"), ((3, "mask"), "co_models[2].mask")):
+    for key, path in (((0, "image"), "image of main_adapter"), ((3, "mask"), "mask of co-model 3")):
         values = list(DEFAULTS)
         values[keys.index(key)] = given
         with pytest.raises(AmdmError) as caught:
@@ -100,9 +99,9 @@ def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: 
         ([True], "one object with names"),
         (["AMDM", *DEFAULTS[1:]], '"enabled"'),
         ([{"stepss": 5}], '"stepss" is not a setting'),
-        ([{"co_models": [{"gamma": "much"}]}], r"co_models\[0\].gamma"),
+        ([{"co_models": [{"gamma": "much"}]}], '"gamma of co-model 1"'),
         ([{"evaluations": "some"}], '"evaluations" must be a whole number or "auto"'),
-        ([{"co_models": [{"region": [[0, 0, 2, 1]]}]}], r'"co_models\[0\].region" has a row 1'),
+        ([{"co_models": [{"region": [[0, 0, 2, 1]]}]}], '"region of co-model 1" has a row 1'),
         ([[{"enabled": True}]], "one object with names"),
     ],
 )

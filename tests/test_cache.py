@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_amdm.comodels.cache import Loaded, Pool, Recent, share_equal_tensors
+from lib_amdm.comodels.cache import FileState, Loaded, Pool, Recent, share_equal_tensors
 
 
 @pytest.fixture
@@ -46,6 +46,17 @@ def test_a_changed_file_is_read_again_and_the_old_model_is_dropped(files, what):
         os.utime(files[0], (1, 1))
     assert pool.get(files[0], "half", load) is not first
     assert len(pool.listing()) == 1
+
+
+def test_what_depends_on_a_loaded_file_that_has_gone_is_made_anew(files):
+    path, texts, made = files[0], Recent(), []
+
+    def encoded():
+        return texts.get(FileState.of_loaded(path), lambda: made.append(1) or len(made))
+
+    assert [encoded(), encoded()] == [1, 1]
+    Path(path).unlink()
+    assert [encoded(), encoded()] == [2, 3]
 
 
 def test_another_dtype_is_another_model(files):
@@ -96,6 +107,35 @@ def test_equal_tensors_are_held_once_and_counted_once(files):
     assert alike[0][1].weight.data_ptr() != alike[1][1].weight.data_ptr()
     sizes = [entry.size for entry in pool.listing()]
     assert sizes == [4 * 2 * 72, 4 * 64]
+
+
+def test_on_a_device_without_addresses_equal_tensors_are_held_once_and_counted_once(files, monkeypatch):
+    """As DirectML's tensors do, which have no storage."""
+    alike = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)) for _ in range(3)]
+    for model in alike[1:]:
+        model.load_state_dict(alike[0].state_dict())
+    with torch.no_grad():
+        alike[1][1].weight += 1
+    pool, models, data_ptr = Pool(), iter(alike), torch.Tensor.data_ptr
+
+    def refuses(tensor):
+        raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage")
+
+    monkeypatch.setattr(torch.Tensor, "data_ptr", refuses)
+    for path in files:
+        pool.get(path, "half", lambda: Loaded("twin", next(models)))
+    assert [entry.size for entry in pool.listing()] == [4 * 2 * 72, 4 * 64, 0]
+    pool.trim(2)
+    assert [entry.size for entry in pool.listing()] == [4 * 2 * 72, 4 * 64], "what is left holds what it shared"
+    monkeypatch.undo()
+    assert [data_ptr(model[0].weight) for model in alike] == [data_ptr(alike[0][0].weight)] * 3
+
+
+def test_what_three_hold_is_saved_twice():
+    models = [torch.nn.Linear(4, 4) for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    assert [share_equal_tensors(model, models[:n]) for n, model in enumerate(models)] == [0, 80, 80]
 
 
 def test_tensors_of_another_dtype_or_shape_are_not_shared():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -95,18 +96,35 @@ def test_each_model_has_its_own_words_and_adapter_and_nothing_beside_it() -> Non
         assert settings.main_adapter.adapter == adapter
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
-def test_an_interrupt_ends_all(after: int) -> None:
+@pytest.mark.parametrize(
+    ("after", "columns"),
+    [
+        (1, ["co-model 1 alone: beta (interrupted)", "together"]),
+        (2, ["co-model 1 alone: beta", "co-model 2 alone: main (interrupted)", "together"]),
+        (3, ["main model alone (interrupted)", "co-model 1 alone: beta", "co-model 2 alone: main", "together"]),
+    ],
+)
+def test_after_an_interrupt_the_grid_has_what_was_drawn_by_then(after: int, columns: list[str]) -> None:
     host = Host(interrupted_after=after)
     processed = compared(host)
-    assert len(host.asked) == after and len(processed.images) == 1 + after
-    assert not any(isinstance(image, list) for image in processed.images), "a grid with holes"
+    assert len(host.asked) == after
+    assert processed.images[:2] == ["it", columns]
+    assert len(processed.images) == len(processed.infotexts) == 2 + after
+
+
+def test_an_interrupt_of_the_picture_itself_leaves_nothing_to_compare() -> None:
+    host = Host(interrupted_after=0)
+    assert compared(host).images == ["it"] and not host.asked
 
 
 def test_what_cannot_be_drawn_is_said_and_the_picture_stays() -> None:
     processed = compared(Host(fails_at="beta.safetensors [2222]"))
     assert processed.images == ["it"]
     assert "comparing ended at co-model 1 alone: beta (RuntimeError: no room)" in processed.comments
+    settings = replace(SETTINGS, co_models=(MAIN_AGAIN, BETA))
+    processed = compared(Host(fails_at="beta.safetensors [2222]"), settings)
+    assert processed.images == ["it", ["co-model 1 alone: main", "together"], "picture 1"]
+    assert "comparing ended at co-model 2 alone: beta (RuntimeError: no room)" in processed.comments
 
 
 @pytest.mark.parametrize(

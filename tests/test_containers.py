@@ -17,7 +17,7 @@ import torch
 from hostile_files import HOSTILE, PKL, Boom, archive, evil, old_format
 
 from lib_amdm.adapters.clip_vision import read_clip_vision
-from lib_amdm.adapters.container import opened, refuse_code
+from lib_amdm.adapters.container import in_memory, opened, refuse_code
 from lib_amdm.adapters.convert import main
 from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.adapters.pickles import Refused, load_inert, look
@@ -133,6 +133,23 @@ def test_what_the_safe_loader_cannot_read_can_be_converted(tmp_path: Path) -> No
     with pytest.raises(AdapterError, match=r'^"x\.pt" is packed in a way .*adapters\.convert`\.$'):
         file.read(["a"])
     assert torch.equal(opened(tmp_path / "x.pt", inert=True).read(["a"])["a"], torch.ones(2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux says what is mapped")
+@pytest.mark.parametrize("reader", ["ours", "safetensors", "torch"])
+def test_what_is_kept_of_a_file_does_not_keep_it_mapped(reader: str, tmp_path: Path) -> None:
+    """Or nothing could write over it on Windows."""
+    file = tmp_path / ("lora.pt" if reader == "torch" else "lora.safetensors")
+    tensors = {"a": torch.randn(200, 100), "b": torch.ones(3).half()}
+    if reader == "torch":
+        torch.save({**tensors, "step": 5}, file)
+        kept = in_memory(torch.load(file, mmap=True, weights_only=True))
+        assert kept.pop("step") == 5
+    else:
+        safetensors.torch.save_file(tensors, file)
+        kept = opened(file).read("ab") if reader == "ours" else in_memory(safetensors.torch.load_file(file))
+    assert file.name not in Path("/proc/self/maps").read_text()
+    assert kept.keys() == tensors.keys() and all(torch.equal(kept[key], tensors[key]) for key in tensors)
 
 
 def test_a_transposed_tensor_and_a_parameter_are_read(tmp_path: Path) -> None:

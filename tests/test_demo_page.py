@@ -5,6 +5,7 @@ Skipped where there is no Chromium with its driver, or no selenium.
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import subprocess
@@ -22,7 +23,9 @@ pytest.importorskip("gradio")
 pytest.importorskip("diffusers")
 pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
 
+import numpy as np
 from chromium import chromium
+from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -30,7 +33,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from lib_amdm.settings import Settings, specs
-from lib_amdm.shapes.bundled import WEIGHTS
+from lib_amdm.shapes.bundled import LAYOUT_ADAPTER, WEIGHTS
 from lib_amdm.shapes.demo.example import MIX, SCENES, mix_for, prompt_for
 from lib_amdm.webui import tooltips
 
@@ -114,6 +117,19 @@ class Page:
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(text, Keys.TAB)
 
+    def choose(self, control: str, name: str) -> None:
+        """Choose an entry of a list, as its own control does."""
+        self.click_at(self.all(f"#{control} input")[0])
+        entries = self.wait(
+            lambda: [each for each in self.all("[role=option]") if each.text.removeprefix("✓").strip() == name], name
+        )
+        self.click_at(entries[0])
+
+    def click_at(self, element: WebElement) -> None:
+        """Click where the pointer would, and not past what lies above it."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        ActionChains(self.driver, duration=50).click(element).perform()
+
     def line(self) -> str:
         return " ".join(element.text for element in self.all("#said"))
 
@@ -139,7 +155,9 @@ class Page:
             "const done = arguments[1]; fetch(arguments[0]).then(answer => answer.arrayBuffer())"
             ".then(data => done(Array.from(new Uint8Array(data))))"
         )
-        sources = [image.get_attribute("src") for image in self.all(f"#{gallery} .grid-container img")]
+        sources = [
+            image.get_attribute("src") for image in self.all(f"#{gallery} :is(.grid-container, .image-container) img")
+        ]
         return [bytes(self.driver.execute_async_script(read, source)) for source in sources]
 
 
@@ -233,9 +251,11 @@ def test_a_layout_is_drawn_in_the_editor_and_gradio_is_told(page: Page) -> None:
     page.type("count", "1")
     page.type("sampling_steps", "1")
     page.click("#amdm_main_adapter > button")
+    page.wait(page.all("#amdm_adapter input")[0].is_displayed, "the fold to open")
+    page.choose("amdm_adapter", LAYOUT_ADAPTER.name)
     place = '[data-field="amdm_layout"]'
     canvas = page.wait(lambda: page.all(f"{place} .amdm-canvas"), "the editor")[0]
-    page.wait(canvas.is_displayed, "the fold to open")
+    page.wait(canvas.is_displayed, "the editor to be seen")
     page.type("amdm_layout", "a cross: 0 0 2")
     page.wait(lambda: "row 1" in " ".join(line.text for line in page.all(f"{place} .amdm-messages")), "what is wrong")
     page.click("#generate")
@@ -246,12 +266,91 @@ def test_a_layout_is_drawn_in_the_editor_and_gradio_is_told(page: Page) -> None:
     drag = ActionChains(page.driver, duration=50).move_to_element_with_offset(canvas, *corner).click_and_hold()
     drag.move_by_offset(canvas.rect["width"] // 2, canvas.rect["height"] // 2).release().perform()
     assert page.value("amdm_layout") == "thing: 0.25 0.25 0.75 0.75"
+    page.type("amdm_adapter", "None")
+    page.wait(lambda: not page.all(place), "the layout to go")
     before = page.errors()
     page.click("#generate")
     page.wait(lambda: page.line().startswith("Seed"), "the pictures", DRAWN)
     assert page.errors() in (before, ""), "gradio has the text that was drawn, and not the wrong one"
     # the last picture may lie behind the boxes
+    page.type("amdm_adapter", "lost.safetensors")
+    page.wait(lambda: page.all(f"{place} .amdm-box"), "the layout to be back")
     page.all(f"{place} option[value=gallery]")[0].click()
     behind = page.all(f"{place} .amdm-behind")[0]
     page.wait(lambda: behind.get_attribute("src") and behind.is_displayed(), "the picture behind")
     assert severe(page.driver) == []
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_bundled_adapter_is_offered_and_takes_a_layout_that_is_written(page: Page, slot: int) -> None:
+    page.type("count", "1")
+    page.type("sampling_steps", "2")
+    suffix = f"_{slot}" if slot else ""
+    page.click(f"#amdm_adapter_of_{slot} > button" if slot else "#amdm_main_adapter > button")
+    page.wait(page.all(f"#amdm_adapter{suffix} input")[0].is_displayed, "the fold to open")
+    _, before, _ = page.generate()
+    page.choose(f"amdm_adapter{suffix}", LAYOUT_ADAPTER.name)
+    field = page.all(f"#amdm_layout{suffix} textarea")[0]
+    page.wait(field.is_displayed, "the layout")
+    # what is cut off is not seen, whatever its size: the pointer must reach the field a line from its edges
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
+    reached = (
+        "const r = arguments[0].getBoundingClientRect(); const at = y => document.elementFromPoint(r.x + 20, y);"
+        "return r.height >= 40 && [at(r.y + 10), at(r.bottom - 10)].every(each => each === arguments[0])"
+    )
+    assert page.driver.execute_script(reached, field)
+    page.type(f"amdm_layout{suffix}", "a cross: 0 0 0.5 0.5")
+    _, after, _ = page.generate()
+    assert len(after) == 1 and after != before
+    assert severe(page.driver) == []
+
+
+def test_pictures_are_seen_whole_and_a_gallery_is_no_higher_than_they_need(page: Page) -> None:
+    page.type("count", "4")
+    page.type("sampling_steps", "1")
+    page.generate()
+    for gallery in ("without", "with"):
+        pictures = page.all(f"#{gallery} .grid-container img")
+        assert len(pictures) == 4
+        top = min(picture.rect["y"] for picture in pictures)
+        high = max(picture.rect["y"] + picture.rect["height"] for picture in pictures) - top
+        assert page.all(f"#{gallery}")[0].rect["height"] < 1.5 * high
+        for above in page.all(f"#{gallery} :is(label, .icon-button-wrapper)"):
+            assert above.rect["y"] + above.rect["height"] <= top
+    # one of them can be looked at in a larger size
+    page.click("#with .grid-container button")
+    large = page.wait(lambda: page.all("#with .preview img"), "the large picture")
+    page.wait(lambda: large[0].rect["height"] > 1.5 * pictures[0].rect["height"], "it to be larger")
+
+
+def test_compare_draws_each_model_alone_from_the_same_seeds(page: Page) -> None:
+    page.type("sampling_steps", "2")
+    alone, together, _ = page.generate()
+    assert not page.all("#compared")
+    page.click("#amdm_compare input")
+    same, again, _ = page.generate()
+    assert (same, again) == (alone, together)
+    page.wait(lambda: page.all("#compared img"), "the comparison")
+    [grid] = page.pictures("compared")
+    # what the second model alone draws is what it draws as the main one
+    page.choose("checkpoint", "colours.safetensors")
+    page.type("prompt", mix_for(SCENES[0], MIX).co_models[0].prompt)
+    page.toggle()
+    page.wait(lambda: not page.on(), "AMDM to be off")
+    second, _, _ = page.generate()
+    page.wait(lambda: not page.all("#compared img"), "the comparison to go")
+    columns = [[place(picture, grid) for picture in row] for row in (alone, second, together)]
+    assert all(found is not None for column in columns for found in column)
+    rows = [[column[row] for column in columns] for row in range(2)]
+    assert all(len({y for y, _ in row}) == 1 and row == sorted(row) for row in rows)
+    assert rows[0][0] < rows[1][0]
+
+
+def place(picture: bytes, page: bytes) -> tuple[int, int] | None:
+    """Where in a larger picture this one stands, (y, x)."""
+    small, large = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (picture, page))
+    height, width, _ = small.shape
+    for y, x in np.argwhere((large[: 1 - height, : 1 - width] == small[0, 0]).all(-1)):
+        if np.array_equal(large[y : y + height, x : x + width], small):
+            return int(y), int(x)
+    return None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from adapter_files import migc_shapes, random_tensors
+from denoisers import sample_ddim, sample_plms, sample_unipc, sd_alphas_cumprod, timesteps
 from pretend_device import DEVICE, Arrival, pretended
 from torch import Tensor, nn
 
@@ -104,6 +106,73 @@ def test_an_answer_of_nan_is_heard_of_and_has_no_part_in_the_picture(
     drawn, _ = run(mixing, late=late, monkeypatch=monkeypatch)
     assert len(heard) == 2
     assert (drawn - own).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("evaluations", [STEPS, 1])
+def test_the_very_last_answer_of_nan_is_heard_of(evaluations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It arrives after the sampler has ended, so nobody has waited for it by then."""
+    calls: list[int] = []
+    heard: list[int] = []
+
+    def broken_at_last(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(1)
+        return x * (float("nan") if len(calls) == evaluations else 0.5)
+
+    co = CoRun(broken_at_last, 0.5, on_nan=lambda: heard.append(1))
+    mixing = amdm(k_diffusion.sampling.sample_euler, [co], STEPS, evaluations=evaluations)
+    run(mixing, late=None, monkeypatch=monkeypatch)
+    assert len(calls) == evaluations and heard == [1]
+
+
+class Eps:
+    """A model of the WebUI's timestep samplers, of nothing but arithmetic, with its schedule on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        alphas = sd_alphas_cumprod().float().to(device)
+        self.inner_model = SimpleNamespace(inner_model=SimpleNamespace(alphas_cumprod=alphas))
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        alpha = self.inner_model.inner_model.alphas_cumprod[timesteps.long()].view(-1, 1, 1, 1)
+        self.last_noise_uncond = (x * 0.5 - alpha.sqrt()) / (1 - alpha).sqrt()
+        return (x - alpha.sqrt()) / (1 - alpha).sqrt()
+
+
+def sample_ddim_cfgpp(model: Any, x: Tensor, timesteps: Tensor, eta: float = 0.0) -> Tensor:
+    """CFG++'s form of DDIM: the noise that is put back is that of the negative prompt."""
+    alphas = model.inner_model.inner_model.alphas_cumprod[timesteps].tolist()
+    model.cond_scale_miltiplier = 1 / 12.5
+    for i in reversed(range(1, len(timesteps))):
+        a, a_next = alphas[i], alphas[i - 1]
+        eps = model(x, timesteps[i] * x.new_ones(len(x)))
+        denoised = (x - (1 - a) ** 0.5 * eps) / a**0.5
+        x = a_next**0.5 * denoised + (1 - a_next) ** 0.5 * model.last_noise_uncond
+    return x
+
+
+@pytest.mark.parametrize("func", [sample_ddim, sample_ddim_cfgpp, sample_plms, sample_unipc])
+@pytest.mark.parametrize("more", [{}, {"eta": 0.2, "noise": "independent", "seed": 4}], ids=["plain", "corrected"])
+def test_timestep_samplers_draw_the_same_on_a_device_without_float64(func: Callable, more: dict[str, Any]) -> None:
+    x = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+    mixing = amdm(func, [CoRun(analytic(2), **more)], 4, more.get("eta", 0.0), evaluations=2)
+    with pretended():
+        there = mixing(Eps(DEVICE), x.to(DEVICE), timesteps=timesteps(8).to(DEVICE)).to("cpu")
+    here = mixing(Eps(torch.device("cpu")), x, timesteps=timesteps(8))
+    torch.testing.assert_close(there, here, rtol=0, atol=1e-5)
+    alone = func(Eps(torch.device("cpu")), x, timesteps=timesteps(8))
+    assert (here - alone).abs().max() > 1e-4
+
+
+def test_the_pretended_device_has_no_float64() -> None:
+    with pretended():
+        there = torch.ones(2).to(DEVICE)
+        for wide in (
+            lambda: there.double(),
+            lambda: torch.ones(2).double().to(DEVICE),
+            lambda: there.to("cpu", torch.float64),
+        ):
+            with pytest.raises(TypeError, match="float64"):
+                wide()
+        assert there.cpu().double().sum() == 2
 
 
 @pytest.mark.parametrize("plus", [False, True])

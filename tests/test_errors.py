@@ -42,9 +42,9 @@ def test_a_sentence_that_is_short_enough_stays_as_it_is(text: str) -> None:
 
 @EACH
 def test_whatever_is_echoed_field_and_remedy_stay_readable(kind: type[Exception]) -> None:
-    told = str(kind(f'AMDM slot 2: "{"x" * 3_000_000}" is not in the list of adapters; choose one that is.'))
+    told = str(kind(f'AMDM co-model 2: "{"x" * 3_000_000}" is not in the list of adapters; choose one that is.'))
     assert is_one_line(told)
-    assert told.startswith('AMDM slot 2: "xxx') and "..." in told
+    assert told.startswith('AMDM co-model 2: "xxx') and "..." in told
     assert told.endswith('x" is not in the list of adapters; choose one that is.')
     assert str(kind("a\nname \udc80\u2028here")) == "a name ? here"
     assert str(pickle.loads(pickle.dumps(kind(told)))) == told

@@ -34,6 +34,8 @@ class Server(ThreadingHTTPServer):
         self.infotext = RAN.format("3 evaluations of beta")
         self.asked: list[tuple[str, Any, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.redirect = ""
+        """An address before every path, to which a caller is sent on once."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,6 +53,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: Any) -> None:
         self.server.asked.append((self.path, body, self.headers.get("Authorization")))
+        if self.server.redirect and not self.path.startswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", self.server.redirect + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         answer = self.server.answers.get(self.path)
         if self.path == "/sdapi/v1/txt2img" and answer is None:
             answer = {"images": [_png()], "info": json.dumps({"infotexts": [self.server.infotext]})}
@@ -68,13 +76,17 @@ def _png() -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+def served() -> Iterator[Server]:
     server = Server()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    yield from served()
 
 
 def order(**told: Any) -> Order:
@@ -148,11 +160,34 @@ def test_a_webui_without_amdm_or_without_an_answer_is_named(server: Server) -> N
         ("3 evaluations of beta", {"beta": 3}),
         ("3 evaluations of beta and 4 evaluations of a and b", {"beta": 3, "a and b": 4}),
         ("3 evaluations of main and 4 evaluations of main", {"main": 7}),
+        ("1 evaluation of beta", {"beta": 1}),
+        ("3 evaluations of a, +b", {"a, +b": 3}),
+        ('3 evaluations of a, +0.5 s of \\"b\\" and 4 evaluations of c: d', {'a, +0.5 s of "b"': 3, "c: d": 4}),
     ],
 )
 def test_evaluations_are_read_from_the_infotext(said: str, counts: dict[str, int]) -> None:
     assert evaluations_in(RAN.format(said)) == counts
+    # a device that cannot say how long it was at work has no seconds
+    assert evaluations_in(RAN.format(said).replace(", +0.9 s of 7.1 s", "")) == counts
     assert evaluations_in("a cat\nSteps: 4") == {}
+
+
+def test_a_title_that_reads_like_the_line_itself_is_told_by_what_was_ordered() -> None:
+    said = RAN.format("3 evaluations of a and 4 evaluations of b and 5 evaluations of c")
+    titles = ["sub/a and 4 evaluations of b.safetensors [6ce0161689]", "c"]
+    assert evaluations_in(said, titles) == {"a and 4 evaluations of b": 3, "c": 5}
+    assert evaluations_in(said, titles[::-1]) == {"a": 3, "b": 4, "c": 5}
+
+
+def test_a_prompt_does_not_pass_for_the_line_of_what_ran(server: Server) -> None:
+    line = 'AMDM: True, AMDM ran: "2 models, 1 of 1 steps, 9 evaluations of gone, +0.1 s of 0.2 s"'
+    for quoted in (f"{line}\nSteps: 4", f"a\nNegative prompt: {line}\nSteps: 4, AMDM 1 prompt: {json.dumps(line)}"):
+        assert evaluations_in(quoted) == {}
+        server.infotext = quoted
+        with pytest.raises(AmdmError, match="drew a picture without AMDM"):
+            WebUIDrawer(server.url).draw(order(settings=MIXED))
+    after = RAN.format("3 evaluations of beta") + "\nTemplate: {a|b}"
+    assert evaluations_in(after) == {"beta": 3}
 
 
 def test_the_commands_are_listed_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:

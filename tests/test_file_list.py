@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 
 from lib_amdm.adapters import container
 from lib_amdm.comodels import file_list
-from lib_amdm.comodels.file_list import FileList, files_in, find_title, lists, model_folders
+from lib_amdm.comodels.file_list import FileList, files_in, find_title, lists, model_folders, without_hash
 
 IP = {"ip_adapter.1.to_k_ip.weight": torch.zeros(2, 768), "image_proj.proj.weight": torch.zeros(2, 2)}
 GLIGEN = {"position_net.null_positive_feature": torch.zeros(768), "input_blocks.1.1.fuser.alpha_attn": torch.zeros(1)}
@@ -144,6 +144,52 @@ def test_names_are_looked_up_in_the_list_alone(root: Path) -> None:
 def test_a_name_is_found_as_users_write_it(name: str, wanted: str | None) -> None:
     titles = ["sd15/ip.safetensors", "SDXL/IP.safetensors", "ip [v1].safetensors", "café.ckpt"]
     assert find_title(name, titles) == wanted
+
+
+HASHED = [
+    "v1-5.safetensors [6ce0161689]",
+    "old/style.ckpt [1111111111]",
+    "new/style.ckpt [2222222222]",
+    "SDXL\\Bare.safetensors [abcdef0123]",
+    "take [2].safetensors",
+    "take.safetensors [3333333333]",
+    "3333333333.safetensors",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("v1-5.safetensors", HASHED[0]),
+        ("v1-5", HASHED[0]),
+        ("V1-5.SafeTensors", HASHED[0]),
+        ("v1-5.safetensors [6CE0161689]", HASHED[0]),
+        ("v1-5 [6ce0161689]", HASHED[0]),
+        ("v1-5.safetensors [0123456789]", HASHED[0]),
+        ("6ce0161689", HASHED[0]),
+        ("6CE0161689", HASHED[0]),
+        ("style", HASHED[1]),
+        ("style.ckpt [2222222222]", HASHED[2]),
+        ("Style [2222222222]", HASHED[2]),
+        ("SDXL/Bare.safetensors", HASHED[3]),
+        ("sdxl/bare [ABCDEF0123]", HASHED[3]),
+        ("bare", HASHED[3]),
+        ("take [2]", HASHED[4]),
+        ("take", HASHED[5]),
+        ("3333333333", HASHED[6]),
+        ("[6ce0161689]", None),
+        ("6ce01616", None),
+        (" [6ce0161689]", None),
+    ],
+)
+def test_a_file_is_found_with_and_without_the_hash_that_its_title_has(name: str, wanted: str | None) -> None:
+    assert find_title(name, HASHED) == wanted
+
+
+def test_a_title_without_its_hash_is_the_files_name() -> None:
+    names = ["v1-5.safetensors", "new/style.ckpt", "take [2].safetensors", "ip [v1]", ""]
+    assert [without_hash(f"{name} [6ce0161689]") for name in names] == names
+    assert [without_hash(name) for name in names] == names
 
 
 def test_links_are_followed_and_a_circle_ends(tmp_path: Path) -> None:

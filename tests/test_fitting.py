@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import unescape
 
 import pytest
@@ -24,11 +25,15 @@ def host() -> FakeHost:
     return host
 
 
-def marked(host: FakeHost, main: str) -> dict[str, str]:
-    """The titles that the style sheet marks, with what it writes behind them."""
+def marked(host: FakeHost, main: str, on_page: Sequence[str] = TITLES) -> dict[str, str]:
+    """The entries of a page's list that the style sheet marks, with what it writes behind them."""
     sheet = fitting.marks(host, main, [*host.titles])
-    rules = re.findall(r'li:is\(([^{]*?)\)::after\{content:"(.*?)"', sheet)
-    return {title: family for titles, family in rules for title in re.findall(r'aria-label="(.*?)"', titles)}
+    found = {}
+    for selectors, family in re.findall(r'li:is\(([^{]*?)\)::after\{content:"(.*?)"', sheet):
+        for beginning, name in re.findall(r'aria-label(\^?)="(.*?)"', selectors):
+            fits = str.startswith if beginning else str.__eq__
+            found |= {title: family for title in on_page if fits(title, name)}
+    return found
 
 
 def test_what_does_not_go_with_the_main_checkpoint_is_marked_with_its_family(host: FakeHost) -> None:
@@ -36,6 +41,14 @@ def test_what_does_not_go_with_the_main_checkpoint_is_marked_with_its_family(hos
     assert list(marked(host, BETA)) == [ALPHA]
     for unknown in (GAMMA, "lost", ""):
         assert fitting.marks(host, unknown, TITLES) == ""
+
+
+def test_the_pages_list_is_marked_when_the_hosts_titles_have_got_their_hashes_since(host: FakeHost) -> None:
+    bare = [title.partition(" [")[0] for title in TITLES]
+    assert marked(host, ALPHA, bare) == {bare[1]: r"\b7  SDXL"}
+    before = marked(host, ALPHA, [*TITLES, "styles/beta.safetensors.ckpt", "beta.safetensors"])
+    host.titles, host.families = bare, {bare[0]: SD1, bare[1]: SDXL}
+    assert list(marked(host, ALPHA, TITLES)) == list(before) == [BETA]
 
 
 def test_a_title_cannot_end_the_sheet_or_its_string(host: FakeHost) -> None:

@@ -101,6 +101,22 @@ def test_a_whole_share_at_every_step_is_the_co_models_own_sampler(name: str) -> 
     close(ours, sampled(SAMPLERS[name], FlowDenoiser(1), FROM_NOISE, x))
 
 
+@pytest.mark.parametrize("first", [1.02, 1.5])
+@pytest.mark.parametrize("name", ["euler", "heun", "lms"])
+def test_a_schedule_may_begin_above_pure_noise(name: str, first: float) -> None:
+    """Its first step takes noise away and knows no picture; from then on it is like any other."""
+    sampler, x, times = SAMPLERS[name], first * randn((2, 4, 6, 5), 1).double(), (first, *FROM_NOISE)
+    alone = sampled(sampler, FlowDenoiser(0), times, x)
+    same = mixed(sampler, FlowDenoiser(0), flowing(FlowDenoiser(0)), times, x, steps=4)
+    close(same, alone, 1e-6)
+    other, heard = FlowDenoiser(1), []
+    drawn = mixed(
+        sampler, FlowDenoiser(0), flowing(other), times, x, steps=4, on_mixed=lambda *said: heard.append(said)
+    )
+    assert drawn.isfinite().all() and (drawn - alone).abs().max() > 1e-3
+    assert other.times == pytest.approx(FROM_NOISE[:3]) and heard[-1] == (4, 4)
+
+
 def test_a_model_of_the_other_kind_is_the_same_model_where_it_knows_the_level() -> None:
     x = randn((2, 4, 6, 5), 1).double()
     euler, flow_main = SAMPLERS["euler"], FlowDenoiser(0)

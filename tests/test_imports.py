@@ -13,10 +13,12 @@ PACKAGE = ROOT / "lib_amdm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "aggregation", "levels", "readings", "accelerator")
+SAMPLING = ("sampling", "sampler_call", "plan", "arguments", "aggregation", "levels", "readings", "accelerator")
 WORDS = ("settings", "layout", "errors", "families")
 BELOW = {
     "errors": set(),
+    "command_line": {"errors"},
+    "__main__": {"command_line"},
     "layout": {"errors"},
     "settings": {"errors", "layout"},
     "levels": set(),
@@ -24,14 +26,16 @@ BELOW = {
     "readings": {"accelerator"},
     "families": set(),
     "aggregation": set(),
-    "sampler_call": {"levels", "readings"},
-    "sampling": {"aggregation", "levels", "readings", "sampler_call"},
-    "adapters": {"aggregation", *WORDS},
+    "arguments": set(),
+    "plan": {"levels"},
+    "sampler_call": {"arguments", "levels", "readings"},
+    "sampling": {"aggregation", "arguments", "levels", "plan", "readings", "sampler_call"},
+    "adapters": {"aggregation", "accelerator", "command_line", *WORDS},
     "comodels": {"adapters", *SAMPLING, *WORDS},
     "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},
     "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
-    "shapes": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
-    "evaluate": {"shapes", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "shapes": {"command_line", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "evaluate": {"command_line", "shapes", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
 }
 DEMO_PAGE = "lib_amdm.shapes.demo.page"
 """A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.comodels.pictures import as_text, fingerprint
+from lib_amdm.hosts.protocol import Ran
 from lib_amdm.layout import EXAMPLE
 from lib_amdm.settings import (
     AUTO,
@@ -27,7 +28,7 @@ from lib_amdm.settings import (
     flat,
     infotext_label,
 )
-from lib_amdm.webui import infotext
+from lib_amdm.webui import adapter_inputs, infotext
 
 SLOTS = 4
 PAIR = re.compile(r'\s*(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
@@ -90,7 +91,9 @@ def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
         if isinstance(spec, PictureSpec):  # no control is set by its entry
             values.append(spec.default)
             continue
-        values.append(cast(params[label], default, page) if label in params else default)
+        read_by_key = infotext.SwitchKey(label)(params) if spec.type is bool else None
+        shown = cast(params[label], default, page) if label in params else default
+        values.append(shown if read_by_key is None else read_by_key)
     return Settings.from_list(values)
 
 
@@ -101,25 +104,23 @@ def round_trip(settings: Settings, titles: dict[int, str], slots: int = SLOTS, *
     return pasted(params, slots)
 
 
-def as_it_ran(settings: Settings, titles: dict[int, str], slots: int = SLOTS) -> Settings:
-    """What a round trip has to give: slots that took no part are empty again."""
-    ran = dict(settings.active) if settings.mixes else {}
-    numbers = range(1, slots + 1)
-    kept = (
-        replace(ran[n], checkpoint=titles.get(n, ran[n].checkpoint), mask="") if n in ran else CoModel()
-        for n in numbers
-    )
+def as_it_was(settings: Settings, titles: dict[int, str], slots: int = SLOTS) -> Settings:
+    """What a round trip has to give: every control but pictures, and what belongs to no adapter."""
+    kept = [
+        replace(slot, checkpoint=titles.get(n, slot.checkpoint), mask="", **adapter(slot))
+        for n, slot in enumerate(settings.co_models, 1)
+    ]
     main = settings.main_adapter
     return replace(
         settings,
-        main_adapter=replace(main, image="") if main.used else AdapterSettings(),
-        co_models=tuple(replace(slot, **adapter_that_ran(slot)) for slot in kept),
+        main_adapter=replace(main, **adapter(main)),
+        co_models=(*kept, *(CoModel(),) * (slots - len(kept))),
     )
 
 
-def adapter_that_ran(slot: CoModel) -> dict[str, Any]:
-    """A slot's adapter after a round trip: none where it could do nothing, and never its picture."""
-    return {"image": ""} if slot.adapter_settings.used else vars(AdapterSettings())
+def adapter(of: CoModel | AdapterSettings) -> dict[str, Any]:
+    """A model's adapter after a round trip."""
+    return {"image": ""} if of.adapter not in ("", "None") else vars(AdapterSettings())
 
 
 # --- settings to try ---
@@ -235,13 +236,13 @@ def one(**slot: Any) -> Settings:
 def test_a_pasted_picture_gives_its_settings_back(settings: Settings, prompt: str, negative: str) -> None:
     assume(can_be_read_back(settings))
     titles = {number: slot.checkpoint for number, slot in settings.active if settings.mixes}
-    assert round_trip(settings, titles, prompt=prompt, negative=negative) == as_it_ran(settings, titles)
+    assert round_trip(settings, titles, prompt=prompt, negative=negative) == as_it_was(settings, titles)
 
 
 @pytest.mark.parametrize("text", SPECIAL)
 def test_a_prompt_of_any_kind_comes_back(text: str) -> None:
     settings = one(prompt=text, negative_prompt=text)
-    assert round_trip(settings, {}) == as_it_ran(settings, {})
+    assert round_trip(settings, {}) == as_it_was(settings, {})
 
 
 @given(all_settings())
@@ -252,7 +253,7 @@ def test_an_infotext_in_a_request_gives_the_settings_back(settings: Settings) ->
     assume(not any(SIZE.match(text) for text in prompts))
     titles = {number: slot.checkpoint for number, slot in settings.active}
     params = read(picture_text(infotext.written(settings, titles)))
-    assert pasted(params, SLOTS, page=False) == as_it_ran(settings, titles)
+    assert pasted(params, SLOTS, page=False) == as_it_was(settings, titles)
 
 
 @given(all_settings())
@@ -289,7 +290,7 @@ def test_what_is_written_is_short() -> None:
 def test_what_is_told_beside_that(main: dict[str, Any], slot: dict[str, Any], told: dict[str, str]) -> None:
     settings = replace(one(**slot), **main)
     assert infotext.written(settings, {}) == infotext.written(one(), {}) | told
-    assert round_trip(settings, {}) == as_it_ran(settings, {})
+    assert round_trip(settings, {}) == as_it_was(settings, {})
 
 
 def test_auto_and_an_empty_end_take_the_place_of_what_a_panel_showed() -> None:
@@ -299,15 +300,28 @@ def test_auto_and_an_empty_end_take_the_place_of_what_a_panel_showed() -> None:
     assert shown == {"AMDM steps": "auto", "AMDM evaluations": "auto", "AMDM 1 gamma end": ""}
 
 
-def test_slots_keep_their_numbers_and_idle_ones_are_left_out() -> None:
+def test_slots_keep_their_numbers_and_empty_ones_are_left_out() -> None:
     idle = (CoModel(), CoModel(checkpoint="a", enabled=False), CoModel(checkpoint="a", gamma=0.0))
     settings = Settings(enabled=True, co_models=(*idle, CoModel(checkpoint=MAIN_CHECKPOINT, noise="independent")))
     entries = infotext.written(settings, {4: MAIN_CHECKPOINT})
-    assert {key for key in entries if re.search(r"\d", key)} == {
-        "AMDM 4 checkpoint",
-        "AMDM 4 gamma",
-        "AMDM 4 noise",
+    assert {key: value for key, value in entries.items() if re.search(r"\d", key)} == {
+        "AMDM 2 enabled": "False",
+        "AMDM 2 checkpoint": "a",
+        "AMDM 2 gamma": "0.5",
+        "AMDM 3 checkpoint": "a",
+        "AMDM 3 gamma": "0",
+        "AMDM 4 checkpoint": MAIN_CHECKPOINT,
+        "AMDM 4 gamma": "0.5",
+        "AMDM 4 noise": "independent",
     }
+    assert pasted(read(picture_text(entries)), 4, page=False) == settings
+
+
+def test_a_switch_is_read_as_what_it_means() -> None:
+    """A WebUI's API makes a switch of a text by Python's rules, to which "False" is true."""
+    key = infotext.SwitchKey("AMDM 2 enabled")
+    assert key == "AMDM 2 enabled" and {key: 1}["AMDM 2 enabled"]
+    assert [key({}), key({key: "True"}), key({key: "False"})] == [None, True, False]
 
 
 def test_what_was_written_can_be_taken_back() -> None:
@@ -398,16 +412,34 @@ def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest
         assert infotext.pasted_image("AMDM 1 mask", params) is None
 
 
-def test_an_adapter_that_can_do_nothing_is_not_told() -> None:
-    for idle in ({"strength": 0.0}, {"until": 0.0}, {"adapter": "None"}):
-        adapted = {"adapter": ADAPTERS[0], "layout": EXAMPLE, **idle}
-        settings = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
-        assert not [key for key in infotext.written(settings, {}) if "adapter" in key]
+def test_what_belongs_to_no_adapter_is_not_told() -> None:
+    adapted = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
+    settings = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
+    assert not [key for key in infotext.written(settings, {}) if "adapter" in key]
 
 
-def test_a_main_adapter_alone_is_told_without_the_slots_that_did_not_run() -> None:
+@pytest.mark.parametrize("file", [*ADAPTERS, "lost.ckpt", "None"])
+def test_of_an_adapters_inputs_those_that_it_looks_at_are_left(file: str) -> None:
+    adapted = {"adapter": file, "layout": EXAMPLE, "strength": 0.5, "image": RED}
+    given = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
+    left = adapter_inputs.used_alone(FakeHost(), given)
+    image, layout = {ADAPTERS[0]: (RED, ""), ADAPTERS[1]: ("", EXAMPLE), "None": ("", "")}.get(file, (RED, EXAMPLE))
+    expected = {"adapter": file, "layout": layout, "strength": 1.0 if file == "None" else 0.5, "image": image}
+    assert left.main_adapter == AdapterSettings(**expected)
+    assert left == replace(one(**expected), main_adapter=left.main_adapter)
+
+
+def test_a_main_adapter_alone_is_told_with_the_slots_that_did_not_run() -> None:
     settings = replace(one(), steps=0, main_adapter=AdapterSettings(adapter=ADAPTERS[1], until=0.5))
     entries = infotext.written(settings, {})
     assert entries["AMDM main adapter"] == ADAPTERS[1]
     assert entries["AMDM main adapter until"] == "0.5"
-    assert not [key for key in entries if key.startswith("AMDM 1")]
+    assert (entries["AMDM steps"], entries["AMDM 1 checkpoint"]) == ("0", TITLES[0])
+
+
+@pytest.mark.parametrize(
+    "title", ["Pony v6.5.safetensors", "sd/Pony v6.5.ckpt [0123456789]", "a b\\sd\\Pony v6.5.safetensors [ABCDEF]"]
+)
+def test_the_line_of_what_ran_has_a_files_name_alone_wherever_the_webui_runs(title: str) -> None:
+    ran = infotext.ran_line(Ran(3, 20, [(title, 4)], 0.9, 7.1))
+    assert ran == "2 models, 3 of 20 steps, 4 evaluations of Pony v6.5, +0.9 s of 7.1 s"

@@ -74,7 +74,7 @@ def tint(width: int) -> dict[str, Tensor]:
 
 def place(phrases: Phrases | None = None) -> Place:
     unet, _ = shared_unet_of("a1111", CONTEXT)
-    return Place(unet, Family("SD1"), phrases, [1], CPU, torch.float32, "AMDM slot 2", "co-model 2")
+    return Place(unet, Family("SD1"), phrases, [1], CPU, torch.float32, "AMDM co-model 2", "co-model 2")
 
 
 @pytest.mark.usefixtures("with_tint")
@@ -194,12 +194,12 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
     write(tmp_path, Shape({block.name: block.width for block in blocks_of(unet)}, CONTEXT))
     folder = [Folder(tmp_path, own=True)]
     adapters = Adapters(*lists(lambda: folder, lambda: folder))
-    with pytest.raises(AmdmError, match=r"^AMDM slot 2: the adapter's image cannot be read"):
+    with pytest.raises(AmdmError, match=r"^AMDM co-model 2: the adapter's image cannot be read"):
         adapters.prepare(
             AdapterSettings(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent())
         )
     monkeypatch.setattr(adapters.images, "of", lambda *_: pytest.fail("a picture was encoded"))
     with pytest.raises(AssertionError, match="phrases were encoded"):
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
-    with pytest.raises(AmdmError, match=r'^AMDM slot 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):
+    with pytest.raises(AmdmError, match=r'^AMDM co-model 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture"), place(Silent()))

@@ -29,11 +29,14 @@ from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region
+from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region, boxes_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "javascript").glob("*.js"))
 FIELDS = ("script_txt2img_amdm_layout", "script_txt2img_amdm_layout_1", "script_img2img_amdm_layout_2")
+REGION = "script_txt2img_amdm_region_1"
+SHARES = '<svg width="256" height="256" role="img"><rect class="share"/></svg>'
+"""What a page draws of a region by itself."""
 OVERLAP = "a wall: 0 0 1 1\na boy: 0.1 0.2 0.6 0.9\na ball: 0.3 0.4 0.5 0.6"
 SOON = 100
 """Milliseconds in which text and drawing must agree."""
@@ -65,7 +68,12 @@ def panel() -> str:
         f'<div id="{field}"><textarea rows="3"></textarea></div><div class="amdm-layout" data-field="{field}"></div>'
         for field in FIELDS
     )
-    return f"{sliders}{fields}{gallery}{image}<div style='height: 3000px'></div>"
+    region = (
+        f'<div class="amdm-region"><div id="{REGION}"><textarea></textarea></div>'
+        f'<div class="amdm-shares">{SHARES}</div>'
+        f'<div class="amdm-layout" data-field="{REGION}" data-kind="region"></div></div>'
+    )
+    return f"{sliders}{fields}{gallery}{image}{region}<div style='height: 3000px'></div>"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +98,8 @@ def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     severe(browser)
     browser.set_window_size(1400, 1800)
     opened(browser, tmp_path, panel())
-    wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".amdm-canvas")) == len(FIELDS), "the editors")
+    places = [f'[data-field="{field}"] .amdm-canvas' for field in (*FIELDS, REGION)]
+    wait(lambda: all(browser.find_elements(By.CSS_SELECTOR, place) for place in places), "the editors")
     yield browser
     assert severe(browser) == []
 
@@ -390,6 +399,97 @@ def test_keys_nudge_resize_delete_and_duplicate(page: Any) -> None:
     assert Layout.read(editor.text).interactions == ()
 
 
+def test_a_copy_leaves_its_boxs_name_in_the_actions(page: Any) -> None:
+    editor = Editor(page)
+    editor.fill(EXAMPLE)
+    for x, y in ((0.25, 0.5), (0.7, 0.8)):
+        editor.drag((x, y))
+        editor.with_key(Keys.CONTROL, "d")
+    assert editor.text.endswith("\na boy > kicking > a ball")
+    layout = Layout.read(editor.text)
+    assert sorted(layout.phrases) == ["a ball", "a ball", "a boy", "a boy"]
+    assert layout.interactions == (Interaction(0, "kicking", 1),)
+    # the copy itself is named by its number
+    editor.press("action")
+    editor.drag((0.36, 0.3), (0.875, 0.96))
+    editor.keys("near")
+    assert Layout.read(editor.text).interactions[1] == Interaction(2, "near", 3), editor.text
+
+
+# ---- regions ----
+
+
+def test_a_region_is_drawn_by_the_pointer(page: Any) -> None:
+    region = Editor(page, REGION)
+    region.drag((0.1, 0.2), (0.3, 0.3), (0.5, 0.9))
+    region.settle()
+    assert region.text == "0.1 0.2 0.5 0.9"
+    region.drag((0.9, 0.9), (0.6, 0.1))
+    assert boxes_of(region.text) == [(0.1, 0.2, 0.5, 0.9), (0.6, 0.1, 0.9, 0.9)]
+    region.drag((0.75, 0.5), (0.7, 0.5))
+    region.drag(region.all("[data-handle=se]")[0], (0.8, 0.7))
+    assert boxes_of(region.text)[1] == (0.55, 0.1, 0.8, 0.7)
+    region.keys(Keys.ARROW_LEFT, Keys.ENTER)
+    assert boxes_of(region.text)[1] == (0.54, 0.1, 0.79, 0.7)
+    region.with_key(Keys.CONTROL, "d")
+    assert len(boxes_of(region.text)) == 3
+    region.keys(Keys.DELETE)
+    region.press("undo")
+    assert len(boxes_of(region.text)) == 3
+    for name in ("action", "import"):
+        assert not region.all(f"[data-do={name}]")[0].is_displayed()
+    assert not region.all(".amdm-words")[0].is_displayed()
+    # a box may have a phrase, and keeps it; JSON stays JSON
+    region.fill("a sign: STOP: 0 0 0.5 0.5")
+    region.drag((0.2, 0.2), (0.3, 0.2))
+    assert region.text == "a sign: STOP: 0.1 0 0.6 0.5"
+    region.fill("[[0, 0, 0.5, 0.5]]")
+    region.drag((0.2, 0.2), (0.3, 0.2))
+    assert json.loads(region.text) == [[0.1, 0, 0.6, 0.5]]
+
+
+def test_what_the_page_draws_of_a_region_lies_under_its_boxes(page: Any) -> None:
+    region = Editor(page, REGION)
+    region.settle()
+    assert len(region.all(".amdm-canvas .share")) == 1
+    beside = page.find_element(By.CSS_SELECTOR, ".amdm-shares")
+    assert not beside.is_displayed()
+    page.execute_script("arguments[0].innerHTML = '<p>The mask is too small.</p>'", beside)
+    wait(beside.is_displayed, "what the page says")
+    assert not region.all(".amdm-canvas .share")
+    region.fill("0 0 2 1")
+    wait(lambda: not beside.is_displayed(), "one sentence for one fault")
+    # the page looks at a field again once it is left: after the last of many changes too
+    page.execute_script(
+        "window.left = []; arguments[0].addEventListener('blur', event => window.left.push(event.target.value))",
+        region.area,
+    )
+    region.fill("")
+    region.drag((0.1, 0.1), (0.2, 0.2), (0.3, 0.3))
+    wait(lambda: page.execute_script("return window.left") == ["0.1 0.1 0.3 0.3"], "the look at the end")
+
+
+BOX_TEXTS = [
+    *("[]", "", " \n", "[", "[]]", '{"box": [0, 0, 1, 1]}', "5", "0 0 1", "0 0 1 1 1", "a: 0 0 1 1", "a > b > c"),
+    *("0 0 1 1\n\n .5, .5, 1, 1\n0.5 0 0.5 1", "a sign: STOP: [0.5 0.5 1 1]", "٠ 0 ١ 1", "nan 0 1 1", "0 0 2 1"),
+    *map(json.dumps, [[[0, 0, 1, 1]], [{"phrase": "a", "box": [0, 0, 1, 1], "colour": "red"}], [[0, 0, True, 1]]]),
+    *map(json.dumps, [[5], [None], [{}], [{"box": 7}], [[0, 0, 0, 1]], [[[0, 0, 1, 1]]], [{"box": [0, 0, 1, 2]}]]),
+]
+
+
+def test_a_regions_boxes_are_read_as_the_python_reader_reads_them(page: Any) -> None:
+    script = READ.replace("read(text)", 'read(text, "region")')
+    for text, (rows, problems, _) in zip(BOX_TEXTS, page.execute_script(script, BOX_TEXTS), strict=True):
+        try:
+            expected = boxes_of(text)
+        except LayoutError as error:
+            assert problems, text
+            if "JSON" not in str(error) and not text.startswith("["):
+                assert problems[0] == str(error)
+        else:
+            assert (problems, [tuple(row["box"]) for row in rows]) == ([], expected), text
+
+
 def test_an_action_is_dragged_from_box_to_box_and_its_verb_typed(page: Any) -> None:
     editor = Editor(page)
     editor.fill(EXAMPLE.rpartition("\n")[0])
@@ -581,8 +681,61 @@ def test_it_opens_large_over_the_page_and_draws_there(page: Any) -> None:
     assert editor.all(".amdm-canvas")[0].rect["width"] > 1.2 * small
     editor.drag((0.1, 0.1), (0.9, 0.9))
     assert editor.text == "thing: 0.1 0.1 0.9 0.9"
-    editor.keys(Keys.ESCAPE, Keys.ESCAPE)
+    editor.keys(Keys.ESCAPE)
     wait(lambda: editor.all(".amdm-canvas")[0].rect["width"] == small, "the editor in its place")
+    assert editor.selected() == "thing"
+    # what is begun is left first
+    editor.press("large")
+    editor.press("draw")
+    editor.keys(Keys.ESCAPE)
+    assert editor.all("dialog[open]") and editor.told("[data-do=draw]", "element.ariaPressed") == ["false"]
+    editor.keys(Keys.ESCAPE)
+    wait(lambda: not editor.all("dialog[open]"), "the editor in its place again")
+
+
+NO_FOCUS = """
+for (const button of document.querySelectorAll(".amdm-editor button")) {
+    button.addEventListener("mousedown", event => {
+        event.preventDefault();
+        document.activeElement.blur();
+    });
+}
+window.heard = [];
+window.addEventListener("keydown", event => window.heard.push(event.key));
+"""
+
+
+@pytest.mark.parametrize("control", [Keys.CONTROL, Keys.META], ids=["Ctrl", "Cmd"])
+def test_keys_reach_the_editor_after_a_button_that_takes_no_focus(page: Any, control: str) -> None:
+    """As Safari's and Firefox's on macOS."""
+    editor = Editor(page)
+    editor.fill(EXAMPLE)
+    page.execute_script(NO_FOCUS)
+    editor.drag((0.2, 0.5))
+    editor.all("[data-do=remove]")[0].click()
+    assert editor.text != EXAMPLE
+    editor.all("[data-do=draw]")[0].click()
+    editor.keys(Keys.ESCAPE)
+    assert editor.told("[data-do=draw]", "element.ariaPressed") == ["false"]
+    editor.with_key(control, "z")
+    assert editor.text == EXAMPLE
+    assert "Escape" not in page.execute_script("return window.heard"), "the page would end its picture"
+    # a button that can do no more is disabled, and loses the focus in every browser
+    editor.all("[data-do=redo]")[0].click()
+    assert not editor.all("[data-do=redo]")[0].is_enabled()
+    editor.with_key(control, "z")
+    assert editor.text == EXAMPLE
+    editor.all("[data-do=large]")[0].click()
+    editor.keys(Keys.ESCAPE)
+    wait(editor.all(".amdm-canvas")[0].is_displayed, "the editor in its place")
+    # what a press gives the focus to keeps it
+    editor.all("[data-do=add]")[0].click()
+    editor.keys("a dog")
+    assert "a dog: 0.35 0.35 0.65 0.65" in editor.text
+    editor.fill(f"{EXAMPLE}\na dog: 2")
+    page.execute_script(NO_FOCUS)
+    editor.all(".amdm-messages button")[0].click()
+    assert page.execute_script("return document.activeElement === arguments[0]", editor.area)
 
 
 def test_on_a_narrow_page_it_fits_and_each_button_says_what_it_does(page: Any) -> None:
@@ -594,7 +747,10 @@ def test_on_a_narrow_page_it_fits_and_each_button_says_what_it_does(page: Any) -
     editor.press("import")
     controls = editor.all(":is(button, select, .amdm-body input)")
     assert len(controls) > 10
-    for control in controls:
+    region = Editor(page, REGION)
+    for control in [*controls, *region.all(":is(button, select)")]:
+        if not control.is_displayed():
+            continue
         assert control.get_attribute("title") and control.accessible_name, control.get_attribute("outerHTML")
     named = [box.accessible_name for box in editor.all(".amdm-box")]
     assert named[1] == "a boy: left 10 %, top 20 %, right 60 %, bottom 90 %"
@@ -644,6 +800,46 @@ def test_layouts_of_other_tools_are_imported(page: Any, imported: str, expected:
     if expected:
         editor.press("undo")
         assert editor.text == "a dog: 0 0 1 1"
+
+
+def many(count: int) -> str:
+    return json.dumps([{"label": f"thing {n}", "box_2d": [0, 0, n % 900 + 1, 500]} for n in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("imported", "said"),
+    [
+        (many(501), "501 things with boxes, but at most 500"),
+        (f'{{"a": [[{many(20_000)}]]}}', "20000 things with boxes, but at most 500"),
+        (json.dumps([[0, 0, 1000, 500]] * 501), "501 things"),
+        ("[" * 20_000 + "]" * 20_000, "lists too deep in lists"),
+        ('[{"label": "a", "parts": ' * 3000 + "[]" + "}]" * 3000, "lists too deep in lists"),
+        ("\n".join(["a: 0 0 1 1"] * 501), "501 rows, but at most 500"),
+    ],
+    ids=["things", "many", "bare", "deep", "objects", "rows"],
+)
+def test_what_is_too_much_to_import_is_said_and_the_layout_stays(page: Any, imported: str, said: str) -> None:
+    editor = Editor(page)
+    editor.fill("a dog: 0 0 1 1")
+    editor.press("import")
+    page.execute_script("arguments[0].value = arguments[1]", editor.all(".amdm-import textarea")[0], imported)
+    started = time.monotonic()
+    editor.press("take")
+    assert editor.text == "a dog: 0 0 1 1"
+    assert said in editor.messages()
+    assert time.monotonic() - started < 3
+    # in the field itself it is refused as well, and the editor goes on
+    editor.fill(imported)
+    editor.fill("a cat: 0 0 1 1")
+    assert editor.boxes() == {"a cat": [0, 0, 100, 100]}
+
+
+def test_as_many_things_as_a_layout_takes_are_imported(page: Any) -> None:
+    editor = Editor(page)
+    editor.press("import")
+    page.execute_script("arguments[0].value = arguments[1]", editor.all(".amdm-import textarea")[0], many(500))
+    editor.press("take")
+    assert len(Layout.read(editor.text).regions) == 500
 
 
 def test_a_layout_of_another_tool_in_the_field_is_converted_by_one_press(page: Any) -> None:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from lib_amdm.levels import (
     Level,
+    as_exploding,
     euler_step,
     flow,
     posterior_mean,
     prediction_change,
+    preserving_scale,
     variance_exploding,
     variance_preserving,
 )
@@ -123,3 +125,22 @@ def test_from_pure_noise_everything_is_finite(first: Level) -> None:
         prediction_change(x, first, level_next),
     ):
         assert found.isfinite().all()
+
+
+@given(seeds, st.floats(1e-4, 0.9999))
+def test_a_latent_is_of_either_form_by_one_factor(seed: int, kept: float) -> None:
+    """Of one picture and one noise: a timestep sampler's latent, times the factor, is k-diffusion's."""
+    x0, noise = pair(seed)
+    preserving = variance_preserving(kept)
+    exploding = as_exploding(preserving)
+    scale = preserving_scale(torch.tensor(exploding.sigma, dtype=torch.float64))
+    held = preserving.alpha * x0 + preserving.sigma * noise
+    close(held * scale, x0 + exploding.sigma * noise, 1e-7)
+    assert preserving_scale(torch.tensor([0.0, 0.75])).tolist() == [1.0, 1.25]
+
+
+@pytest.mark.parametrize("t", [1.0, 1.01, 2.5])
+def test_beyond_pure_noise_there_is_more_noise_and_nothing_else(t: float) -> None:
+    assert flow(t) == Level(0.0, t) and math.isinf(flow(t).ratio)
+    x0, noise = pair(1)
+    close(euler_step(x0, t * noise, flow(t), flow(1.0)), noise)

@@ -17,6 +17,7 @@ from lib_amdm.comodels import mixing
 from lib_amdm.comodels.mixing import co_run, mixed
 from lib_amdm.comodels.pictures import as_text
 from lib_amdm.errors import AmdmError
+from lib_amdm.levels import as_flow
 from lib_amdm.sampling import amdm, private_seeds
 from lib_amdm.settings import CoModel, Settings
 
@@ -50,8 +51,20 @@ def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: in
 
 
 def test_what_the_host_knows_of_the_model_is_handed_on() -> None:
-    run = co_run(1, CoModel(), zero, SEEDS, SIZE, sigma_max=14.6, state_key=bool)
-    assert (run.sigma_max, run.state_key) == (14.6, bool)
+    run = co_run(1, CoModel(), zero, SEEDS, SIZE, sigma_max=14.6, state_key=bool, form=as_flow)
+    assert (run.sigma_max, run.state_key, run.form) == (14.6, bool, as_flow)
+
+
+def test_a_slots_answer_of_nan_fails_the_pass() -> None:
+    class FoundError(Exception):
+        pass
+
+    def found() -> None:
+        raise FoundError
+
+    run = co_run(1, CoModel(), lambda x, sigma: x * float("nan"), SEEDS, SIZE, on_nan=found)
+    with pytest.raises(FoundError):
+        mixed(euler, Settings(steps=2), [run])(main, torch.ones(2, 4, *SIZE), torch.tensor([2.0, 1.0, 0.0]))
 
 
 def test_a_region_becomes_a_map_over_the_latent_by_which_every_share_is_multiplied() -> None:
@@ -69,7 +82,7 @@ def test_a_slots_noise_is_its_own() -> None:
 
 
 def test_a_mask_that_cannot_be_read_is_named_with_its_slot() -> None:
-    with pytest.raises(AmdmError, match=r"^AMDM slot 3: the mask cannot be read"):
+    with pytest.raises(AmdmError, match=r"^AMDM co-model 3: the mask cannot be read"):
         co_run(3, CoModel(mask="no picture"), zero, SEEDS, SIZE)
 
 

@@ -24,8 +24,8 @@ from lib_amdm.settings import (
     Settings,
     WideNumberSpec,
     WordSpec,
-    api_path,
     flat,
+    full_name,
     infotext_label,
     setting,
     specs,
@@ -185,7 +185,7 @@ def test_what_is_no_picture_is_refused_by_its_place_in_the_api() -> None:
         if isinstance(spec, PictureSpec):
             with pytest.raises(Exception, match="must be a picture") as caught:
                 read_args([object() if place == index else value for place, value in enumerate(values)])
-            assert f'"{api_path(slot, spec)}"' in str(caught.value)
+            assert f'"{full_name(slot, spec)}"' in str(caught.value)
 
 
 def test_the_schema_describes_it() -> None:

@@ -16,11 +16,23 @@ from PIL import Image
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.comodels.pictures import mask_of
 from lib_amdm.families import Family
-from lib_amdm.settings import CoModel, LayoutSpec, PictureSpec, Settings, WordSpec, flat, infotext_label
+from lib_amdm.settings import (
+    AdapterSettings,
+    AdapterSpec,
+    BoxesSpec,
+    CoModel,
+    LayoutSpec,
+    Part,
+    PictureSpec,
+    Settings,
+    WordSpec,
+    flat,
+    infotext_label,
+)
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import hints, layout_mount, panel, presets  # noqa: E402
+from lib_amdm.webui import examples, hints, layout_mount, panel, plan_line, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -188,6 +200,13 @@ def test_img2img_has_no_hires_pass(page: Page) -> None:
 # --- checkpoints and memory ---
 
 
+def of_the_line(demo: Any, built: panel.Panel, slots: int, **given: Any) -> list[Any]:
+    """What the page sends for its line: the defaults but for those that are given, by name and slot ("gamma_1")."""
+    keys = {component._id: key for component, key in zip(built.components, flat(slots))}
+    sent = [keys[component._id] for component in event(demo, "_say").inputs]
+    return [given.get(f"{spec.name}_{slot}", spec.shown(spec.default)) for slot, spec in sent]
+
+
 @pytest.mark.parametrize("made", MAIN_CONTROLS)
 def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page, made: dict[str, Any]) -> None:
     alpha, beta, _ = TITLES
@@ -202,20 +221,35 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
         before = len(demo.fns)
         hints.follow_main([built], gr.Dropdown([*TITLES]), made)
     assert len(demo.fns) == before + 1
-    given = {
-        (0, "enabled"): True,
-        (1, "enabled"): True,
-        (1, "checkpoint"): beta,
-        (1, "gamma"): 0.5,
-        (0, "compare"): False,
-    }
-    told = [given[slot, spec.name] for slot, spec in flat(1) if (slot, spec.name) in given]
+    told = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
     line, marks = clicked(demo, "chose_main")(alpha, *told)
     assert "is SDXL, but the main checkpoint" in line and "beta" in marks
     assert (clicked(demo, "_say")(*told), clicked(demo, "opened")(True)) == (line, marks)
     line, marks = clicked(demo, "chose_main")(beta, *told)
     assert line == "" and "alpha" in marks
     assert clicked(demo, "_say")(False, *told[1:]) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"checkpoint_1": "beta", "gamma_1": 0.0}, "raise gamma"),
+        ({"checkpoint_1": "beta", "gamma_1": 0.0, "gamma_end_1": "0.8"}, ""),
+        ({"checkpoint_1": "beta", "steps_0": "0"}, "raise steps"),
+        ({"checkpoint_1": "beta", "steps_0": "3", "start_0": 3}, "lower start"),
+        ({"adapter_0": ADAPTERS[0]}, ""),
+        ({"adapter_0": ADAPTERS[0], "strength_0": 0.0}, "strength 0"),
+        ({"adapter_0": ADAPTERS[0], "until_0": 0.0}, "until 0"),
+        ({"checkpoint_1": "beta", "prompt_2": "a cat"}, "Co-model 2 has no checkpoint"),
+        ({"checkpoint_1": "beta", "adapter_2": ADAPTERS[0]}, "Co-model 2 has no checkpoint"),
+        ({}, "choose a checkpoint"),
+    ],
+)
+def test_the_line_knows_every_control_that_it_speaks_of(page: Page, given: dict[str, Any], said: str) -> None:
+    with gr.Blocks() as demo:
+        built = build(page, slots=2)
+    line = clicked(demo, "_say")(*of_the_line(demo, built, 2, enabled_0=True, **given))
+    assert said in line if said else line == ""
 
 
 def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel) -> None:
@@ -250,10 +284,15 @@ def test_sizes_in_words(page: Page, count: int, words: str) -> None:
     assert clicked(demo, "loaded")() == f"In memory: beta ({words})."
 
 
+def event(demo: Any, name: str) -> Any:
+    """The first of the page's events that call the function of this name."""
+    events = demo.fns.values() if isinstance(demo.fns, dict) else demo.fns
+    return next(event for event in events if getattr(event.fn, "__name__", "") == name)
+
+
 def clicked(demo: Any, name: str) -> Any:
     """The function of this name among those the page calls."""
-    events = demo.fns.values() if isinstance(demo.fns, dict) else demo.fns
-    return next(event.fn for event in events if getattr(event.fn, "__name__", "") == name)
+    return event(demo, name).fn
 
 
 # --- adapters ---
@@ -285,9 +324,13 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
     with gr.Blocks() as demo:
         built = build(page)
     places = [block.value for block in demo.blocks.values() if "amdm-layout" in str(getattr(block, "value", ""))]
-    fields = [c.elem_id for c, (_, spec) in zip(built.components, flat(3)) if isinstance(spec, LayoutSpec)]
+    fields = {
+        kind: [c.elem_id for c, (_, spec) in zip(built.components, flat(3)) if isinstance(spec, kind)]
+        for kind in (LayoutSpec, BoxesSpec)
+    }
     named = [re.findall(r'data-(\w+)="(.*?)"', place) for place in places]
-    assert sorted(named) == sorted([("field", field)] for field in fields)
+    expected = [[("field", field)] for field in fields[LayoutSpec]]
+    assert sorted(named) == sorted([*expected, *([("field", f), ("kind", "region")] for f in fields[BoxesSpec])])
     told = layout_mount.mount(page, "field", ADAPTERS[1])
     assert dict(re.findall(r'data-(\w+)="(.*?)"', told)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
     for nothing in ("lost.safetensors", "None", None):
@@ -300,8 +343,8 @@ def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets
     with gr.Blocks() as demo:
         build(page)
     before = [f"old {number}" for number, _ in enumerate(flat(3))]
-    said, kept, *updates = clicked(demo, "filled")(preset.name, *before)
-    assert kept == before
+    said, kept, *updates = clicked(demo, "filled")(preset.name, [], *before)
+    assert kept == [before]
     keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
     values = {key: update["value"] for key, update in zip(keys, updates)}
     assert {type(value) for (_, spec), value in values.items() if isinstance(spec, WordSpec)} == {str}
@@ -321,33 +364,90 @@ def test_an_example_can_be_taken_back(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page)
     count = sum(not isinstance(spec, PictureSpec) for _, spec in flat(3))
-    said, kept, *updates = clicked(demo, "taken_back")([f"old {number}" for number in range(count)])
-    assert (said, kept) == ("", None)
-    assert [update["value"] for update in updates] == [f"old {number}" for number in range(count)]
-    assert "nothing to take back" in clicked(demo, "taken_back")(None)[0]
+    own = [f"old {number}" for number in range(count)]
+    said, kept, *updates = clicked(demo, "taken_back")([own])
+    assert (said, kept) == ("", [])
+    assert [update["value"] for update in updates] == own
+    assert "nothing to take back" in clicked(demo, "taken_back")([])[0]
+
+
+def test_examples_are_taken_back_to_the_users_own(page: Page) -> None:
+    """Whatever was pressed in between."""
+    with gr.Blocks() as demo:
+        build(page)
+    filled, taken_back = clicked(demo, "filled"), clicked(demo, "taken_back")
+    own = [f"old {number}" for number in range(sum(not isinstance(spec, PictureSpec) for _, spec in flat(3)))]
+    kept, values = [], own
+    for name in (*examples.NAMES, None, examples.NAMES[-1], "unknown"):
+        _, kept, *updates = filled(name, kept, *values)
+        values = [update.get("value", value) for update, value in zip(updates, values)]
+    assert values != own
+    for _ in examples.NAMES:
+        _, kept, *updates = taken_back(kept)
+        values = [update["value"] for update in updates]
+    assert values == own and not kept
+
+
+def test_the_example_of_two_checkpoints_takes_what_the_user_has(page: Page) -> None:
+    alpha, beta, gamma = page.titles
+
+    def filled() -> tuple[Settings, str]:
+        with gr.Blocks() as demo:
+            build(page)
+        keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
+        said, _, *updates = clicked(demo, "filled")(examples.NAMES[0], [], *[None for _ in keys])
+        values = {key: update["value"] for key, update in zip(keys, updates)}
+        return read_args([values.get(key) for key in flat(3)]), said
+
+    page.main, page.families = alpha, {alpha: Family("SD1"), beta: Family("SDXL")}
+    settings, said = filled()
+    assert settings == Settings(enabled=True, co_models=(CoModel(checkpoint=gamma), CoModel(), CoModel()))
+    assert gamma in said and "Generate" in said
+    assert plan_line.say(settings, page) == ""
+    # one that says that it fits comes before one that says nothing
+    page.families = {title: Family("SDXL") for title in (alpha, gamma)}
+    assert filled()[0].co_models[0].checkpoint == gamma
+    page.families = {title: Family("SDXL") for title in (alpha, beta)}
+    assert filled()[0].co_models[0].checkpoint == beta
+    # the main one is known by its file
+    page.main, page.families = "styles/beta.safetensors", {}
+    assert filled()[0].co_models[0].checkpoint == alpha
+    page.titles = [beta]
+    settings, said = filled()
+    assert settings.co_models[0].checkpoint == "main" and "another prompt" in said
 
 
 def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page, slots=1)
-    said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name)
-    assert "more slots" in said and kept is None
+    said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name, [["own"]])
+    assert "more co-models" in said and kept == [["own"]]
     assert not any("value" in update for update in updates)
-    assert "Choose" in clicked(demo, "filled")(None)[0]
+    assert "Choose" in clicked(demo, "filled")(None, [])[0]
 
 
 # --- what is told in words, and regions ---
 
 
 @pytest.mark.parametrize(
-    ("told", "steps", "end"), [(("auto", ""), -1, None), ((" Auto ", " "), -1, None), (("7", "0.3"), 7, 0.3)]
+    ("told", "steps", "end"), [(("auto", ""), "auto", None), ((" Auto ", " "), "auto", None), (("7", "0.3"), 7, 0.3)]
 )
-def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int, end: float | None) -> None:
+def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int | str, end: float | None) -> None:
     with gr.Blocks():
         values = {f"{component.label}": component.value for component in build(page, slots=1).components}
     typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}
     settings = read_args(list((values | typed).values()))
     assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
+
+
+@pytest.mark.parametrize("cleared", [None, "", "  "], ids=["nothing", "empty", "blank"])
+def test_a_number_that_was_cleared_is_its_default(page: Page, cleared: Any) -> None:
+    with gr.Blocks():
+        built = build(page)
+    numbers = [spec.type in (int, float) for _, spec in flat(3)]
+    assert sum(numbers) > 20
+    values = [cleared if number else control.value for number, control in zip(numbers, built.components)]
+    assert read_args(values) == Settings(co_models=(CoModel(),) * 3)
 
 
 def test_a_start_may_be_given_and_is_what_the_controls_show(page: Page) -> None:
@@ -384,7 +484,37 @@ def test_only_what_an_adapter_takes_is_shown(page: Page) -> None:
     with gr.Blocks() as demo:
         build(page)
     chose = clicked(demo, "chose")
-    image, layout = ([update["visible"] for update in chose(name)[1:]] for name in ADAPTERS)
-    assert image == [True, False] and layout == [False, True]
-    for nothing in ("None", None, "lost.safetensors"):
-        assert [update["visible"] for update in chose(nothing)[1:]] == [True, True]
+
+    def shown(name: str | None, layout: str = "") -> list[bool]:
+        """Whether the picture, the layout and what all kinds take are shown."""
+        return [update["visible"] for update in chose(name, layout)[1:]]
+
+    assert [shown(name) for name in ADAPTERS] == [[True, False, True], [False, True, True]]
+    assert [shown(nothing) for nothing in ("None", "", None)] == [[False] * 3] * 3
+    assert shown("lost.safetensors") == [True] * 3
+    # a layout that would be refused can be corrected
+    assert shown("None", "a boy: 0") == [False, True, False] and shown("None", "a boy: 0 0 1 1") == [False] * 3
+
+
+@pytest.mark.parametrize(("adapter", "parts"), [("None", 0), (ADAPTERS[0], 2), (ADAPTERS[1], 2), ("lost", 3)])
+def test_an_adapters_fold_is_one_line_until_a_file_is_chosen(page: Page, adapter: str, parts: int) -> None:
+    start = Settings(main_adapter=AdapterSettings(adapter=adapter), co_models=(CoModel(adapter=adapter),))
+    with gr.Blocks() as demo:
+        built = panel.build_panel(page, 1, "txt2img", str, start)
+
+    def is_hidden(component: Any) -> bool:
+        return not component.visible or (component.parent is not None and is_hidden(component.parent))
+
+    for slot in (0, 1):
+        of_adapter = [
+            (spec, control)
+            for control, (number, spec) in zip(built.components, flat(1))
+            if number == slot and spec.part is Part.ADAPTER and not isinstance(spec, AdapterSpec)
+        ]
+        seen = {type(spec) for spec, control in of_adapter if not is_hidden(control)}
+        assert len(seen) == parts and len(of_adapter) == 4
+    # a user's own default is chosen by no event: what it takes is shown once the panel is opened
+    again = clicked(demo, "opened_adapters")(True, *[ADAPTERS[0], ""] * 2)
+    assert [update["visible"] for update in again if isinstance(update, dict)] == [True, False, True] * 2
+    left_alone = clicked(demo, "opened_adapters")(False, *["None", ""] * 2)
+    assert not any("visible" in update for update in left_alone)

@@ -172,8 +172,8 @@ def png_header(width: int, height: int) -> str:
 def test_too_large_a_picture_is_told_by_its_header(size: tuple[int, int]) -> None:
     for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
         with pytest.raises(AmdmError) as caught:
-            read(png_header(*size), "AMDM slot 2")
-        assert str(caught.value) == f"AMDM slot 2: {what} has more than 50 million pixels; give a smaller one."
+            read(png_header(*size), "AMDM co-model 2")
+        assert str(caught.value) == f"AMDM co-model 2: {what} has more than 50 million pixels; give a smaller one."
     assert fingerprint(png_header(*size))
     with pytest.raises(AmdmError, match="cannot be read"):
         opened(png_header(8000, 6000), "AMDM")
@@ -333,9 +333,9 @@ def test_a_picture_of_any_mode_becomes_a_text_that_opens_again(mode: str) -> Non
 )
 def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
     with pytest.raises(AmdmError) as caught:
-        as_text(given, "co_models[1].mask")
+        as_text(given, "mask of co-model 2")
     told = str(caught.value)
-    assert told.startswith('AMDM: "co_models[1].mask" must be a picture') and told.endswith("; change it.")
+    assert told.startswith('AMDM: "mask of co-model 2" must be a picture') and told.endswith("; change it.")
     assert len(told) <= 500 and len(told.splitlines()) == 1
 
 
@@ -345,7 +345,7 @@ def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
 def test_a_text_that_is_no_picture_is_a_sentence(text: str) -> None:
     for read in (opened, mask_of):
         with pytest.raises(AmdmError, match="cannot be read"):
-            read(text, "AMDM slot 2")
+            read(text, "AMDM co-model 2")
 
 
 def test_a_file_that_another_program_would_have_to_read_is_not_opened() -> None:

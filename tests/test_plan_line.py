@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fake_host import FakeHost
 
-from lib_amdm.settings import CoModel, Settings, flat
+from lib_amdm.settings import AdapterSettings, CoModel, Settings, flat
 from lib_amdm.webui import plan_line
 
 BETA, EMPTY = CoModel(checkpoint="beta"), CoModel()
+IP = AdapterSettings(adapter="ip.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,26 @@ BETA, EMPTY = CoModel(checkpoint="beta"), CoModel()
         (
             Settings(enabled=True, co_models=(BETA, CoModel(checkpoint="c", enabled=False))),
             "Co-model 2 is switched off.",
+        ),
+        (Settings(enabled=True, co_models=(replace(BETA, gamma=0),)), "No co-model is run: raise gamma."),
+        (Settings(enabled=True, co_models=(replace(BETA, gamma=0, gamma_end=0.8),)), ""),
+        (Settings(enabled=True, co_models=(BETA, replace(BETA, gamma=0, gamma_end=0.8))), ""),
+        (Settings(enabled=True, co_models=(replace(BETA, enabled=False),)), "No co-model is run: switch one on."),
+        (Settings(enabled=True, steps=0, co_models=(BETA,)), "No co-model is run: raise steps."),
+        (
+            Settings(enabled=True, steps=3, start=3, co_models=(BETA,)),
+            "No co-model is run: lower start (3) below steps (3), or raise steps.",
+        ),
+        (Settings(enabled=True, main_adapter=IP, co_models=(EMPTY, EMPTY)), ""),
+        (Settings(enabled=True, main_adapter=IP, steps=0, co_models=(BETA,)), "No co-model is run: raise steps."),
+        (Settings(enabled=True, main_adapter=IP, steps=0, co_models=(EMPTY,)), ""),
+        (
+            Settings(enabled=True, main_adapter=replace(IP, strength=0), co_models=(BETA,)),
+            "The main adapter has strength 0, so it does nothing.",
+        ),
+        (
+            Settings(enabled=True, co_models=(BETA, replace(BETA, adapter=IP.adapter, until=0))),
+            "The adapter of co-model 2 has until 0, so it does nothing.",
         ),
         (Settings(enabled=True, compare=True, co_models=(BETA,)), "Compare: 3 pictures for each, and a grid."),
         (Settings(enabled=True, compare=True, co_models=(BETA, BETA)), "Compare: 4 pictures for each, and a grid."),

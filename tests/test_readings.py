@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+import pytest
 import torch
 
 from lib_amdm.readings import Reading, Stopwatch
@@ -33,3 +35,77 @@ def test_a_stopwatch_counts_what_ends_in_an_error() -> None:
     except ValueError:
         pass
     assert watch.seconds >= 0.02
+
+
+class Queue:
+    """A device that is given work at once and does it later: its events are passed when their work is done."""
+
+    def __init__(self, counts: bool = True) -> None:
+        self.given, self.done, self.counts = 0.0, 0.0, counts
+
+    def event(queue, enable_timing: bool = False) -> Any:  # noqa: N805 - the inner class has the self
+        class Event:
+            def record(self, stream: Any = None) -> None:
+                self.at = queue.given
+
+            def synchronize(self) -> None:
+                queue.done = max(queue.done, self.at)
+
+            def elapsed_time(self, end: Any) -> float:
+                if not (enable_timing and queue.counts):
+                    raise RuntimeError("elapsed_time is not supported by this event")
+                assert queue.done >= end.at, "it is not yet past it"
+                return 1000 * (end.at - self.at)
+
+        return Event()
+
+
+def timed_by(queue: Queue, kind: str, monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+    monkeypatch.setattr(torch.mps.event, "Event", queue.event)
+    monkeypatch.setattr(torch.xpu, "Event", queue.event, raising=False)
+    monkeypatch.setattr(torch.xpu, "current_stream", lambda device: device, raising=False)
+    monkeypatch.setattr(torch.xpu, "current_device", lambda: 0, raising=False)
+    return Stopwatch(torch.device(kind))
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu", "xpu:1"])
+def test_a_stopwatch_counts_a_devices_work_and_not_how_fast_it_is_given(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue()
+    watch = timed_by(queue, kind, monkeypatch)
+    for seconds in (2, 3):
+        queue.given += 40
+        with watch.running():
+            queue.given += seconds
+    assert queue.done == 0, "nothing waits before it is asked"
+    assert watch.seconds == 5
+    watch.start()
+    queue.given += 7
+    watch.stop()
+    assert watch.seconds == 7
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_a_device_whose_events_do_not_count_has_no_seconds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = timed_by(Queue(counts=False), kind, monkeypatch)
+    with watch.running():
+        pass
+    assert watch.seconds is None
+
+
+@pytest.mark.parametrize("kind", ["privateuseone", "privateuseone:0", "meta"])
+def test_a_device_without_events_has_no_seconds_rather_than_wrong_ones(kind: str) -> None:
+    watch = Stopwatch(torch.device(kind))
+    with watch.running():
+        pass
+    assert watch.seconds is None
+
+
+def test_a_torch_without_the_kind_of_device_has_no_seconds_and_no_error() -> None:
+    if getattr(torch, "xpu", None) is not None and torch.xpu.is_available():
+        pytest.skip("this machine has an XPU")
+    watch = Stopwatch(torch.device("xpu"))
+    with watch.running():
+        pass
+    assert watch.seconds is None

@@ -57,22 +57,27 @@ def test_tables_have_no_row_beyond_the_settings():
     assert len(re.findall(r"^\| `", section, re.M)) == len(specs(Settings)) + len(specs(CoModel))
 
 
-def test_k_diffusion_example_runs_as_written_and_mixes(tmp_path):
-    pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
-    blocks = re.findall(r"```python\n(.*?)```", PAGES["standalone.md"], re.S)
-    example = next(block for block in blocks if "k_diffusion" in block)
-    file = tmp_path / "example.py"
-    file.write_text(example)
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path}
-    # the whole of k-diffusion needs more than what is installed for the tests
-    run = (
-        "import runpy, sys; from lib_amdm.hosts.standalone import k_diffusion_parts as parts; "
-        "sys.modules |= {'k_diffusion': parts, 'k_diffusion.sampling': parts.sampling}; runpy.run_path(sys.argv[1])"
-    )
-    done = subprocess.run([sys.executable, "-c", run, file], env=environment, capture_output=True, text=True)
+def python_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGES[page], re.S)
+
+
+def run_as_a_user(example: str, folder: Path) -> str:
+    """What an example prints: a file that Python runs, and nothing is put in the place of what it imports.
+
+    The tests' own environment is the one that `install.py` makes, with the tests' tools beside.
+    """
+    file = folder / "example.py"
+    file.write_text(example, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, file], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    alone, together = map(float, re.findall(r"-?\d+\.\d+", done.stdout))
+    return done.stdout
+
+
+def test_the_k_diffusion_example_runs_and_mixes(tmp_path):
+    pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
+    [example] = python_of("standalone.md")
+    alone, together = map(float, re.findall(r"-?\d+\.\d+", run_as_a_user(example, tmp_path)))
     assert alone < together < -alone
 
 
@@ -90,6 +95,19 @@ def test_files_and_headings_that_are_linked_exist(name):
         if heading:
             titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
             assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+EVERY_PAGE = sorted(page for page in ROOT.rglob("*.md") if not {".venv", "node_modules"} & set(page.parts))
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:lib_amdm|tests|scripts|javascript|docs)/[\w./-]*)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"\bpython -m\s+((?:lib_amdm|tests)[\w.]*\w)", text):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
 
 
 def test_the_changelog_begins_with_this_version():

@@ -68,7 +68,9 @@ def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> 
 def test_only_checkpoints_of_one_family_go_together() -> None:
     refusals.refuse_other_family(2, CO, SDXL, MAIN, SDXL)
     said = message(lambda: refusals.refuse_other_family(2, CO, SDXL, MAIN, SD1))
-    assert said.startswith('AMDM slot 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SD1;')
+    assert said.startswith(
+        'AMDM co-model 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SD1;'
+    )
 
 
 def test_a_file_with_missing_tensors_says_how_many_and_which() -> None:

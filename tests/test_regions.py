@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]
 def shares(height: int, width: int, boxes: list[Box] | str = "", mask: Any = None, feather: float = 0.0) -> Tensor:
     """The map as height x width; ones where the model speaks everywhere."""
     text = boxes if isinstance(boxes, str) else "\n".join(" ".join(map(repr, box)) for box in boxes)
-    found = region_map(CoModel(region=text, mask=as_text(mask), feather=feather), height, width, "AMDM slot 1")
+    found = region_map(CoModel(region=text, mask=as_text(mask), feather=feather), height, width, "AMDM co-model 1")
     if found is None:
         return torch.ones(height, width)
     assert found.shape == (1, 1, height, width)
@@ -148,6 +148,13 @@ def test_an_edge_falls_evenly_and_its_middle_stays() -> None:
     torch.testing.assert_close(row[8:24].diff(), torch.full((15,), -1 / 17))
 
 
+def test_a_region_at_the_pictures_side_goes_on_beyond_it() -> None:
+    """Its edge is that of the same region in a larger picture."""
+    beside, within = shares(32, 32, "0 0 0.125 1", feather=0.25), shares(32, 64, "0 0 0.5625 1", feather=0.25)
+    torch.testing.assert_close(beside, within[:, 32:])
+    assert beside[0, 0] > 0.5
+
+
 def test_without_a_feather_the_edge_is_hard() -> None:
     assert set(shares(32, 32, "0 0 0.5 1").unique().tolist()) == {0.0, 1.0}
 
@@ -228,7 +235,7 @@ def test_a_mask_lies_as_it_is_seen() -> None:
 )
 def test_a_mask_that_cannot_be_read_is_a_sentence(mask: str) -> None:
     with pytest.raises(AmdmError) as caught:
-        region_map(CoModel(mask=mask, region="0 0 0.5 1"), 8, 8, "AMDM slot 2")
+        region_map(CoModel(mask=mask, region="0 0 0.5 1"), 8, 8, "AMDM co-model 2")
     told = str(caught.value)
-    assert told.startswith("AMDM slot 2: the mask cannot be read")
+    assert told.startswith("AMDM co-model 2: the mask cannot be read")
     assert told.endswith(".") and not re.search(r"[.!?]\s|\n", told)

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.sampling import CoRun
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
-from lib_amdm.webui import sampler_hook
+from lib_amdm.webui import infotext, sampler_hook
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
 
@@ -83,6 +84,8 @@ def test_another_extensions_wrapper_around_ours_stays_and_ours_falls_silent(samp
 class FakeRun:
     """A host's run whose one co-model predicts zero."""
 
+    stopped = False
+
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.finished, self.evaluations = error, 0, 0
         self.adapted, self.slots, self.steps = None, [], 0
@@ -99,7 +102,7 @@ class FakeRun:
             self.evaluations += 1
             return torch.zeros_like(x)
 
-        return [CoRun(denoise, gamma=slot.gamma, eta=slot.eta) for _, slot in slots]
+        return [CoRun(denoise, gamma=slot.gamma, gamma_end=slot.gamma_end, eta=slot.eta) for _, slot in slots]
 
     def worded(self, error):
         return AmdmError("AMDM: no memory is left.") if isinstance(error, MemoryError) else error
@@ -125,6 +128,7 @@ class FakeRun:
 def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
     host = SimpleNamespace(comments=[])
     host.run = lambda *_: host_run
+    host.adapter_info = lambda name: AdapterInfo("ip-adapter", "SD1", "plain", name) if "ip" in name else None
     host.is_hires_pass = lambda p: hires
     host.comment = lambda p, text: host.comments.append(text)
     return host
@@ -158,8 +162,14 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     assert (host_run.evaluations, host_run.finished) == (ran, 1)
     told = {"AMDM steps": "auto" if steps == AUTO else str(steps), "AMDM 1 checkpoint": "other.safetensors [abc]"}
     mixed = 4 if steps == AUTO else min(steps, 4)
-    told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {ran} evaluations of other, +0.2 s of 1.5 s"
+    counted = "1 evaluation" if ran == 1 else f"{ran} evaluations"
+    told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
     assert told.items() <= p.extra_generation_params.items()
+
+
+def test_seconds_that_no_one_knows_are_not_written():
+    ran = Ran(2, 4, [("other.safetensors", 3)], None, None)
+    assert infotext.ran_line(ran) == "2 models, 2 of 4 steps, 3 evaluations of other"
 
 
 def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():
@@ -177,7 +187,7 @@ def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_th
 
 
 @pytest.mark.parametrize(
-    "error", [AmdmError("AMDM slot 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
+    "error", [AmdmError("AMDM co-model 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
 )
 def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
     sampler, evaluated, host_run = SimpleNamespace(func=euler), [], FakeRun(error)
@@ -191,10 +201,10 @@ def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
 
 def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
     sampler = SimpleNamespace(func=euler)
-    host = host_with(FakeRun(AmdmError("AMDM slot 1: broken")))
+    host = host_with(FakeRun(AmdmError("AMDM co-model 1: broken")))
     _, chosen = prepared(host, sampler, continue_on_error=True)
     sampler_hook.attach(sampler, chosen)
-    assert host.comments == ["AMDM slot 1: broken"]
+    assert host.comments == ["AMDM co-model 1: broken"]
     assert sampler.func is euler
 
 
@@ -217,6 +227,19 @@ def test_only_the_pass_that_was_asked_for_is_run(which, hires, runs):
     assert host.comments == []
 
 
+def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written():
+    host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
+    adapted = {"adapter": "ip.safetensors", "image": "a picture", "layout": "a boy: 0 0 1 1"}
+    slot = CoModel(checkpoint="other", **adapted)
+    p, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, co_models=(slot,)))
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    [(_, ran)] = host_run.slots
+    assert (ran.image, ran.layout) == ("a picture", "")
+    assert "AMDM 1 adapter" in p.extra_generation_params
+    assert "AMDM 1 adapter layout" not in p.extra_generation_params
+
+
 def test_a_pass_that_never_comes_is_told():
     host = host_with(FakeRun())
     settings = Settings(enabled=True, which_pass="hires", co_models=SETTINGS.co_models)
@@ -232,6 +255,74 @@ def test_off_is_no_work(which):
         SimpleNamespace(), SimpleNamespace(), lambda: Settings(which_pass=which), False, 2, {}
     )
     assert chosen is None
+
+
+@pytest.mark.parametrize(
+    ("idle", "remedy"),
+    [
+        ({"steps": 0}, "raise steps"),
+        ({"steps": 2, "start": 2}, "lower start"),
+        ({"co_models": (replace(SETTINGS.co_models[0], gamma=0),)}, "raise gamma"),
+        ({"co_models": (replace(SETTINGS.co_models[0], enabled=False),)}, "switch one on"),
+        ({"co_models": (CoModel(),)}, "choose a checkpoint"),
+        ({"main_adapter": AdapterSettings(adapter="ip.safetensors", strength=0)}, "has strength 0"),
+    ],
+)
+@pytest.mark.parametrize("hires", [False, True])
+def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle, remedy, hires):
+    host = host_with(FakeRun(), hires)
+    p, _ = prepared(host, SimpleNamespace(func=euler), replace(SETTINGS, **idle), enable_hr=True)
+    [said] = host.comments
+    assert said.startswith("AMDM: ") and remedy in said
+    assert p.extra_generation_params == {"Model": "main"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS,
+        replace(SETTINGS, enabled=False, steps=0),
+        replace(SETTINGS, co_models=(replace(SETTINGS.co_models[0], gamma=0, gamma_end=0.8),)),
+        replace(SETTINGS, co_models=(*SETTINGS.co_models, CoModel(), replace(SETTINGS.co_models[0], enabled=False))),
+        Settings(enabled=True, main_adapter=AdapterSettings(adapter="ip.safetensors")),
+    ],
+)
+def test_what_runs_as_it_is_meant_to_says_nothing(settings):
+    host, sampler = host_with(FakeRun()), SimpleNamespace(func=euler)
+    _, chosen = prepared(host, sampler, settings)
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    assert host.comments == []
+
+
+@pytest.mark.parametrize("steps", [AUTO, 150])
+def test_a_start_beyond_the_pictures_own_steps_is_said(steps):
+    host, sampler = host_with(FakeRun()), SimpleNamespace(func=euler)
+    p, chosen = prepared(host, sampler, replace(SETTINGS, steps=steps, start=4))
+    sampler_hook.attach(sampler, chosen)
+    reference = draw(SimpleNamespace(func=euler))
+    assert torch.equal(draw(sampler), reference)
+    assert host.comments == ["AMDM: no step was mixed; start is 4, and fewer steps are mixed: lower it."]
+    assert p.extra_generation_params == {"Model": "main"}, "nothing is written of what did nothing"
+
+
+def test_a_sampler_that_shows_no_step_is_said():
+    host, sampler = host_with(FakeRun()), SimpleNamespace(func=lambda model, x, sigmas, **_: x)
+    _, chosen = prepared(host, sampler)
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    [said] = host.comments
+    assert said.startswith("AMDM: no step was mixed; ") and "denoising strength" in said
+
+
+def test_a_run_that_stopped_has_said_why_itself():
+    host_run = FakeRun()
+    host, sampler = host_with(host_run), SimpleNamespace(func=lambda model, x, sigmas, **_: x)
+    host_run.stopped = True
+    _, chosen = prepared(host, sampler)
+    sampler_hook.attach(sampler, chosen)
+    draw(sampler)
+    assert host.comments == []
 
 
 # --- the main model's adapter ---
@@ -303,7 +394,7 @@ def test_an_error_of_the_sampling_is_raised_in_the_hosts_words_where_it_has_some
     def fails(model, x, sigmas, **kwargs):
         raise error
 
-    stand_in = sampler_hook.MixedSampling(SimpleNamespace(extra_generation_params={}), SETTINGS, 1, run, [])
+    stand_in = sampler_hook.MixedSampling(SimpleNamespace(extra_generation_params={}), SETTINGS, 1, run, [], print)
     with pytest.raises(Exception) as raised:
         stand_in.sample(fails, None, None, None)
     if isinstance(error, MemoryError):

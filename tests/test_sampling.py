@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
 from lib_amdm.levels import variance_exploding
-from lib_amdm.sampling import AUTO, CoRun, amdm, automatic_steps, private_seeds, spread
+from lib_amdm.plan import automatic_steps, spread
+from lib_amdm.sampling import AUTO, CoRun, amdm, private_seeds
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
@@ -385,6 +386,36 @@ def test_an_even_schedule_is_spread_evenly() -> None:
     assert spread(levels, 12, 0) == list(range(12))
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.9])
+@pytest.mark.parametrize("evaluations", [3, 4, 5])
+def test_where_all_steps_are_mixed_the_last_is_as_deep_as_the_others(factor: float, evaluations: int) -> None:
+    """No noise at all has no logarithm: evaluations lie as they would in a schedule that goes on as it came."""
+    levels = [variance_exploding(factor**k) for k in range(13)]
+    assert spread([*levels[:12], variance_exploding(0.0)], 12, evaluations) == spread(levels, 12, evaluations)
+
+
+@pytest.mark.parametrize("top", [20.0, 500.0, 1e4, math.inf])
+def test_levels_of_nothing_but_noise_are_one_for_the_spread(top: float) -> None:
+    """Above some level a latent shows nothing of its picture, so no evaluation is spent on the way down from there."""
+    below = [variance_exploding(20 * 0.5**k) for k in range(9)]
+    above = [variance_exploding(top), variance_exploding(min(top, 1e4)), *below[1:]]
+    assert spread(above, 9, 4) == spread([below[0], *below], 9, 4)
+
+
+@pytest.mark.parametrize("left_out", [[1], [0, 1], [2, 3]])
+@pytest.mark.parametrize("evaluations", [3, 4])
+def test_a_sampler_that_leaves_out_levels_gets_as_many_evaluations(left_out: list[int], evaluations: int) -> None:
+    """It is given the whole schedule, and steps over some of its levels."""
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        kept = [k for k in range(len(sigmas)) if k not in left_out]
+        return k_diffusion.sampling.sample_euler(model, x, sigmas[kept], disable=True)
+
+    co_models = co_runs(2)
+    amdm(sample, co_models, 10, evaluations=evaluations)(Denoiser(), SAMPLERS["euler"].noise(), sigmas(14))
+    assert [co.denoise.evaluations for co in co_models] == [evaluations] * 2
+
+
 def test_a_difference_is_used_again_where_the_co_model_is_not_evaluated() -> None:
     """One evaluation in all steps: the co-model's prediction stays beside the main one's."""
     other, x = Denoiser(100), SAMPLERS["euler"].noise(dtype=torch.float64)
@@ -546,6 +577,17 @@ def test_churn_costs_no_evaluation_and_loses_none(name: str, steps: int) -> None
     assert (plain(sampler, x, **churn) - plain(sampler, x)).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("s_churn", [0.5 * STEPS, 10.0 * STEPS])
+def test_churn_beyond_its_most_is_known_too(s_churn: float) -> None:
+    """k-diffusion raises a level by a factor of sqrt(2) at most, whatever s_churn is."""
+    sampler, co_models, main, heard = SAMPLERS["euler"], co_runs(1), Denoiser(), []
+    mixing = wrapped(co_models, 5, on_mixed=lambda *said: heard.append(said))
+    sampler.run(main, sampler.noise(), mixing, s_churn=s_churn)
+    assert heard == [(number, 5) for number in range(1, 6)]
+    shown, own = ([level[0].item() for level in denoiser.levels[:5]] for denoiser in (co_models[0].denoise, main))
+    assert shown == pytest.approx(own, rel=1e-6)
+
+
 def test_the_main_models_mean_is_that_of_the_level_it_was_evaluated_at() -> None:
     """s_churn raises the level before the evaluation; with eta = 1 the step ends on the posterior mean itself."""
     sampler, main, levels = SAMPLERS["euler"], Denoiser(), sigmas(dtype=torch.float64)[2:4]
@@ -657,6 +699,21 @@ def test_once_still_mixing_says_no_the_main_model_goes_on_alone(sampler: Sampler
     got = mixed(sampler, x, co_models, 5, still_mixing=lambda: next(asked) < 2 * stop)
     assert [co.denoise.evaluations for co in co_models] == [stop] * len(co_models)
     assert torch.equal(got, mixed(sampler, x, co_runs(), stop))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_nothing_is_asked_after_a_no(stop: int) -> None:
+    """Not even where the answer would be yes again: the main model is alone to the end."""
+    asked: list[int] = []
+    co_models = co_runs()
+
+    def still_mixing() -> bool:
+        asked.append(len(asked))
+        return len(asked) != stop + 1
+
+    mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), co_models, 5, still_mixing=still_mixing)
+    assert len(asked) == stop + 1
+    assert [co.denoise.evaluations for co in co_models] == [(stop + 1) // 2] * len(co_models)
 
 
 @pytest.mark.parametrize("sampler", ONE_PIECE)
@@ -928,6 +985,29 @@ def test_after_an_answer_of_nan_the_main_model_can_go_on_alone() -> None:
     co_model = CoRun(lambda x, sigma: x * math.nan, on_nan=alive.clear)
     got = mixed(SAMPLERS["euler"], x, [co_model], 3, eta=0.0, still_mixing=lambda: bool(alive))
     assert torch.equal(got, SAMPLERS["euler"].run(SAMPLERS["euler"].model(main), x))
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_difference_is_as_exact_as_the_main_models_latent(half: torch.dtype) -> None:
+    """A co-model in half precision: its answer is rounded once, and what is made of it is not."""
+
+    def rounded(x: Tensor, sigma: Tensor) -> Tensor:
+        return Denoiser(100)(x, sigma).to(half)
+
+    x = SAMPLERS["euler"].noise()
+    found = mixed(SAMPLERS["euler"], x, [CoRun(rounded, 0.4)], STEPS, evaluations=1)
+    exact = [CoRun(lambda x, sigma: rounded(x, sigma).float(), 0.4)]
+    assert torch.equal(found, mixed(SAMPLERS["euler"], x, exact, STEPS, evaluations=1))
+
+
+def test_a_gamma_that_begins_at_nothing_leaves_the_first_step_the_main_models_own() -> None:
+    sampler, seen = SAMPLERS["euler"], []
+    for co_models in ([], [CoRun(Denoiser(100), 0.0, gamma_end=1.0)]):
+        main = Denoiser()
+        sampler.run(main, sampler.noise(), wrapped(co_models, 3, eta=0.5))
+        seen.append(main.latents)
+    assert torch.equal(seen[0][1], seen[1][1])
+    assert (seen[0][2] - seen[1][2]).abs().max() > 1e-2
 
 
 def test_without_anybody_to_hear_of_it_an_answer_of_nan_is_an_answer() -> None:

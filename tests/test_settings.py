@@ -27,7 +27,9 @@ from lib_amdm.settings import (
     Spec,
     WordSpec,
     flat,
+    full_name,
     infotext_label,
+    named,
     specs,
 )
 
@@ -104,7 +106,7 @@ def holder(of: type, settings: Settings) -> Any:
 
 
 def path(of: type, spec: Spec) -> str:
-    return {Settings: "", AdapterSettings: "main_adapter.", CoModel: "co_models[1]."}[of] + spec.name
+    return spec.name + {Settings: "", AdapterSettings: " of main_adapter", CoModel: " of co-model 2"}[of]
 
 
 def refused(given: Any) -> str:
@@ -271,10 +273,22 @@ def kept(of: type, spec: Spec, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["steps", "evaluations"])
-@pytest.mark.parametrize("told", ["auto", "AUTO", " Auto\n", -1, -1.0, "-1"])
-def test_auto_may_be_told_as_a_word_or_as_its_number(name: str, told: Any) -> None:
+@pytest.mark.parametrize("told", ["auto", "AUTO", " Auto\n"])
+def test_auto_is_a_word(name: str, told: Any) -> None:
     assert getattr(Settings.from_dict({name: told}), name) == AUTO
+    assert Settings().to_dict()[name] == "auto" == schema_default(name)
     assert validator().is_valid({name: told})
+
+
+def schema_default(name: str) -> Any:
+    return Settings.schema()["properties"][name]["default"]
+
+
+@pytest.mark.parametrize("name", ["steps", "evaluations"])
+@pytest.mark.parametrize("told", [-1, -2, -1.0, "-1"])
+def test_no_number_stands_for_auto(name: str, told: Any) -> None:
+    assert f'"{name}" must be from 0 to 150 or "auto", but it is' in refused({name: told})
+    assert isinstance(told, str) or not validator().is_valid({name: told})
 
 
 @pytest.mark.parametrize("told", [None, "", " \n"])
@@ -342,7 +356,7 @@ def test_the_text_of_a_list_has_the_very_same_numbers(ends: list) -> None:
     ],
 )
 def test_a_bad_box_of_a_region_is_named(region: Any, told: str) -> None:
-    assert f'"co_models[1].region" {"" if "JSON" in told else "has a "}{told}' in refused(
+    assert f'"region of co-model 2" {"" if "JSON" in told else "has a "}{told}' in refused(
         {"co_models": [{}, {"region": region}]}
     )
 
@@ -359,7 +373,7 @@ def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
 def test_an_unknown_setting_of_a_slot_is_refused_by_name() -> None:
     given = {"co_models": [{}, {"weight": 1}]}
     told = refused(given)
-    assert '"co_models[1].weight"' in told
+    assert '"weight of co-model 2"' in told
     assert all(spec.name in told for spec in specs(CoModel))
     assert not validator().is_valid(given)
 
@@ -372,7 +386,7 @@ def test_co_models_must_be_a_list(slots: Any) -> None:
 
 @pytest.mark.parametrize("slot", [None, "main", ["main"], 3])
 def test_a_slot_must_be_an_object(slot: Any) -> None:
-    assert '"co_models[1]"' in refused({"co_models": [{}, slot]})
+    assert '"co-model 2"' in refused({"co_models": [{}, slot]})
     assert not validator().is_valid({"co_models": [{}, slot]})
 
 
@@ -444,9 +458,9 @@ def test_whatever_is_given_in_the_place_of_settings_is_refused_by_name(value: An
     assert said(Settings.from_dict, value)
     assert said(Settings.from_list, value)
     assert said(Settings.from_list, [value])
-    for name in ("main_adapter", "co_models"):
-        assert f'"{name}' in said(Settings.from_dict, {name: value})
-    assert '"co_models[0]' in said(Settings.from_dict, {"co_models": [value]})
+    for name, words in (("main_adapter", 'main_adapter"'), ("co_models", '"co_models"|co-model 1"')):
+        assert re.search(words, said(Settings.from_dict, {name: value}))
+    assert 'co-model 1"' in said(Settings.from_dict, {"co_models": [value]})
 
 
 @pytest.mark.parametrize(
@@ -485,7 +499,7 @@ def test_an_eta_in_the_papers_units_needs_the_papers_rule(given: dict) -> None:
     assert '"eta"' in told
     assert "paper" in told
     assert Settings.from_dict({**given, "correction": "paper"}).eta == given["eta"]
-    assert '"co_models[1].eta"' in refused({"co_models": [{}, given if len(given) == 1 else {"eta": 2}]})
+    assert '"eta of co-model 2"' in refused({"co_models": [{}, given if len(given) == 1 else {"eta": 2}]})
 
 
 @pytest.mark.parametrize("change", [-1, 1, -len(list(flat(0)))])
@@ -505,7 +519,7 @@ def test_a_wrong_value_in_a_list_is_named_as_in_an_object() -> None:
     values = [spec.default for _, spec in flat(2)]
     place = next(index for index, (slot, spec) in enumerate(flat(2)) if slot == 2 and spec.name == "gamma")
     values[place] = 7
-    with pytest.raises(SettingsError, match=re.escape('"co_models[1].gamma"')):
+    with pytest.raises(SettingsError, match=re.escape('"gamma of co-model 2"')):
         Settings.from_list(values)
 
 
@@ -536,7 +550,7 @@ def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(
     counting = [
         used and name not in (NO_CHECKPOINT, "") and (gamma > 0 or end == 0.5) for used, name, gamma, end in slots
     ]
-    assert settings.runs == (on and (steps > start or steps == AUTO) and any(counting))
+    assert settings.runs == (on and (steps == AUTO or steps > start) and any(counting))
     assert [number for number, _ in settings.active] == [n for n, counts in enumerate(counting, 1) if counts]
 
 
@@ -561,7 +575,7 @@ def test_a_layout_may_be_a_list_and_is_kept_as_a_text() -> None:
 def test_a_bad_row_of_a_layout_is_named() -> None:
     rows = [{"phrase": "a", "box": [0, 0, 1, 1]}, {"phrase": "b", "box": [0.5, 0, 0.5, 1]}]
     told = refused({"co_models": [{}, {"layout": rows}]})
-    assert '"co_models[1].layout" has a row 2' in told
+    assert '"layout of co-model 2" has a row 2' in told
 
 
 # what the panel and the infotext read
@@ -582,7 +596,7 @@ def test_every_number_has_a_range_with_a_step_that_fits_into_it(of: type, spec: 
     assert 0 < spec.step <= spec.maximum - spec.minimum
     if isinstance(spec, WordSpec):  # a text box: the word stands for no number of the range
         assert spec.default == spec.meaning
-        assert spec.meaning is None or not spec.minimum <= spec.meaning <= spec.maximum
+        assert not isinstance(spec.meaning, (int, float))
         return
     assert spec.minimum <= spec.default <= spec.maximum
     steps = (spec.default - spec.minimum) / spec.step
@@ -628,3 +642,10 @@ def test_schema_and_settings_agree_on_the_etas_of_a_correction(correction, eta, 
     else:
         with pytest.raises(SettingsError, match="eta"):
             Settings.from_dict(given)
+
+
+def test_what_a_user_reads_calls_a_co_model_by_one_name() -> None:
+    texts = [spec.help for of in (Settings, AdapterSettings, CoModel) for spec in specs(of)]
+    texts += [full_name(slot, spec) for slot, spec in flat(3)]
+    assert not [text for text in texts if re.search(r"\bslots?\b|\[\d\]", text)]
+    assert full_name(3, named("gamma", specs(CoModel))) == "gamma of co-model 3"

@@ -769,7 +769,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_slot_and_a_remedy(
     with pytest.raises(AmdmError, match=f'^AMDM: "broken.safetensors" {REFUSED[kind]}'):
         host.generate(job(checkpoint="broken"))
     told = refused(host, job(), settings({}, {"checkpoint": "broken"}))
-    assert told.startswith('AMDM slot 2: "broken.safetensors" ')
+    assert told.startswith('AMDM co-model 2: "broken.safetensors" ')
     equal(host.generate(job(**SMALL), settings()), untroubled)
 
 
@@ -795,10 +795,14 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
     ("changed", "slot", "wanted"),
     [
         ({"checkpoint": "delta"}, {}, 'AMDM: "delta" is not in the list of checkpoints (alpha.safetensors, '),
-        ({}, {"checkpoint": "delta"}, 'AMDM slot 1: "delta" is not in the list of checkpoints (alpha.safetensors, '),
-        ({}, {"mask": "no picture"}, "AMDM slot 1: the mask cannot be read"),
+        (
+            {},
+            {"checkpoint": "delta"},
+            'AMDM co-model 1: "delta" is not in the list of checkpoints (alpha.safetensors, ',
+        ),
+        ({}, {"mask": "no picture"}, "AMDM co-model 1: the mask cannot be read"),
         ({"prompts": ["a <lora:x:1>", "b"]}, {}, 'AMDM: the prompt names an extra network ("<lora:...>")'),
-        ({}, {"prompt": "a <lora:x:1>"}, 'AMDM slot 1: the prompt names an extra network ("<lora:...>")'),
+        ({}, {"prompt": "a <lora:x:1>"}, 'AMDM co-model 1: the prompt names an extra network ("<lora:...>")'),
         ({"sampler": "fast"}, {}, 'AMDM: "fast" is not a sampler of k-diffusion; choose one of dpm_2, '),
         ({"sampler": "log_likelihood"}, {}, 'AMDM: "log_likelihood" is not a sampler of k-diffusion; choose'),
         ({"schedule": "ddim"}, {}, 'AMDM: "ddim" is not a schedule; choose one of automatic, karras, exponential.'),
@@ -823,9 +827,9 @@ def test_a_file_that_is_gone_and_a_model_that_overflows_are_named(folder: Path, 
     file = _copied(folder / "beta.safetensors", tmp_path / "nan.safetensors", add={f"{UNET_KEY}out.2.bias": bias})
     host = Standalone([folder, tmp_path])
     mixing = settings({"checkpoint": "nan"})
-    assert refused(host, job(), mixing).startswith('AMDM slot 1: "nan.safetensors" gave NaN; choose another')
+    assert refused(host, job(), mixing).startswith('AMDM co-model 1: "nan.safetensors" gave NaN; choose another')
     file.unlink()
-    assert refused(host, job(), mixing).startswith('AMDM slot 1: "nan.safetensors" is not in its folder any more;')
+    assert refused(host, job(), mixing).startswith('AMDM co-model 1: "nan.safetensors" is not in its folder any more;')
 
 
 # the page

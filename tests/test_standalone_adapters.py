@@ -254,7 +254,7 @@ def test_what_cannot_be_used_is_refused_with_the_slots_name(
 ) -> None:
     with pytest.raises(AmdmError, match=words) as caught:
         draw(refusing, slot(), slot(**told))
-    assert str(caught.value).startswith("AMDM slot 2: ") or "phrase" in words or "75" in words
+    assert str(caught.value).startswith("AMDM co-model 2: ") or "phrase" in words or "75" in words
     with pytest.raises(AmdmError, match=words):
         draw(refusing, main_adapter=told)
 

@@ -110,6 +110,46 @@ def test_numbers_take_ranges_and_choices_are_listed(host: FakeHost) -> None:
 # --- values ---
 
 
+@pytest.mark.parametrize(("caption", "name"), [("steps (K)", "steps"), ("evaluations (E)", "evaluations")])
+def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, name: str) -> None:
+    option = axes(host)[f"[AMDM] {caption}"]
+    texts = option.prepare("3, Auto,1-5 (+2) , 4-8 [2]")
+    # the plot reads ranges before the numbers
+    assert [text for text in texts if "-" in text[1:]] == ["1-5 (+2)", "4-8 [2]"]
+    values = [option.type(text) for text in texts if "-" not in text[1:]]
+    option.confirm(None, values)
+    shown, made = [], []
+    for value in values:
+        p = SimpleNamespace()
+        option.apply(p, value, values)
+        shown.append(option.format_value(p, option, value))
+        made.append(getattr(xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz), name))
+    assert made == [3, AUTO]
+    assert shown == [f"[AMDM] {caption}: 3", f"[AMDM] {caption}: auto"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "text", "said"),
+    [
+        ("steps (K)", "1, many", '"auto"'),
+        ("evaluations (E)", "1x", '"auto"'),
+        ("evaluations (E)", "2.5", "a whole number"),
+        ("steps (K)", "1;2", '"auto"'),
+        ("gamma", "0, half", "a number"),
+        ("gamma end", "none", "a number"),
+        ("eta of co-model 1", "auto", "a number"),
+    ],
+)
+def test_a_word_on_an_axis_of_numbers_is_named(host: FakeHost, caption: str, text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        axes(host)[f"[AMDM] {caption}"].prepare(text)
+    assert f'"[AMDM] {caption}" must be' in str(raised.value) and said in str(raised.value)
+
+
+def test_numbers_of_all_spellings_are_left_to_the_plot(host: FakeHost) -> None:
+    assert axes(host)["[AMDM] gamma"].prepare("0, .5,1e-1, 0-1 (+0.25), ") == ["0", ".5", "1e-1", "0-1 (+0.25)"]
+
+
 def test_cells_do_not_share_what_they_carry(host: FakeHost) -> None:
     gamma, steps = axes(host)["[AMDM] gamma"], axes(host)["[AMDM] steps (K)"]
     p = SimpleNamespace()

@@ -117,6 +117,13 @@ def _safetensors(path: Path) -> File:
     return File(shapes, read)
 
 
+def in_memory(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return copies of what a reader gave: its own tensors may be windows into the file, and on Windows no one can
+    write over a file while there is one."""
+    windows = {key: value for key, value in tensors.items() if isinstance(value, Tensor) and value.device.type == "cpu"}
+    return {**tensors, **{key: value.clone() for key, value in windows.items()}}
+
+
 def flat(value: Any, kind: type[T], levels: int = _MOST_LEVELS) -> dict[str, T]:
     """Return all values of a type in a pickle's value, by dotted names, out of the dictionaries that trainers wrap them
     in. Refused for dictionaries within each other more than `levels` deep."""

@@ -9,13 +9,13 @@ but tensors becomes an inert placeholder: nothing of the file is run, and none o
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from .. import command_line
 from ..errors import AdapterError
 from .base import AdapterFile
 from .kinds import read_adapter
@@ -40,7 +40,7 @@ def convert(source: str | Path, target: str | Path, half: bool = False) -> Adapt
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib_amdm.adapters.convert", description=__doc__.split("\n\n")[0])
+    parser = command_line.parser(command_line.typed("lib_amdm.adapters.convert"), __doc__.split("\n\n")[0])
     parser.add_argument("source", help="the adapter's file, of any kind")
     parser.add_argument("target", help="the .safetensors file to write")
     parser.add_argument("--half", action="store_true", help="as float16, half the size")
@@ -57,4 +57,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -5,7 +5,7 @@ A host has its own way to ask a text encoder (`Phrases`), and to know the rows o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple, Protocol, cast
@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from ..accelerator import same_place
 from ..adapters.attach import attached, blocks_of
 from ..adapters.base import Adapter, AdapterInfo, Places, Prepared, Rows
 from ..adapters.inputs import Encoder, Features
@@ -37,11 +38,15 @@ class Phrases(Protocol):
         """Return each text encoded as a prompt for the UNet, (77, width)."""
 
 
+def _plenty(size: int) -> None:
+    return
+
+
 class Place(NamedTuple):
     """The model that an adapter is put on.
 
     phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images.
-    error_prefix: the beginning of an error's text, "AMDM slot 2". panel_label: the name of the slot's controls,
+    error_prefix: the beginning of an error's text, "AMDM co-model 2". panel_label: the name of the slot's controls,
     "co-model 2".
     """
 
@@ -53,6 +58,10 @@ class Place(NamedTuple):
     dtype: torch.dtype
     error_prefix: str
     panel_label: str
+    make_room: Callable[[int], None] = _plenty
+    """Let the host free this many bytes on the device, before they are put there."""
+    image_dtype: torch.dtype = torch.float32
+    """The precision that reference pictures are encoded in."""
 
 
 class Adapters:
@@ -113,7 +122,10 @@ class Adapters:
             dtype = torch.float32 if adapter.needs_float32 else place.dtype
             return Loaded(self.files.title(name) or name, adapter.to(dtype=dtype).eval())
 
-        return cast(Adapter, self.pool.get(str(path), place.dtype, read).model.to(place.device))
+        adapter = cast(Adapter, self.pool.get(str(path), place.dtype, read).model)
+        if not all(same_place(tensor.device, place.device) for tensor in (*adapter.parameters(), *adapter.buffers())):
+            place.make_room(adapter.size_in_bytes())
+        return adapter.to(place.device, non_blocking=True)
 
 
 class SlotInputs:
@@ -151,7 +163,15 @@ class SlotInputs:
                 f"{self.place.panel_label}."
             )
         place = self.place
-        return self.images.of(self.settings.image, encoder, place.device, place.error_prefix, self.adapter)
+        return self.images.of(
+            self.settings.image,
+            encoder,
+            place.device,
+            place.error_prefix,
+            self.adapter,
+            dtype=place.image_dtype,
+            make_room=place.make_room,
+        )
 
     @property
     def _phrases(self) -> Phrases:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 RECENT_KEPT = 32
+_SHARED = "amdm_shared"
+"""An attribute of parameters: the same object for all that were given the same numbers in memory."""
 T = TypeVar("T")
 
 
@@ -26,6 +28,15 @@ class FileState(NamedTuple):
     def of(cls, path: str) -> FileState:
         stat = Path(path).stat()
         return cls(str(path), stat.st_mtime_ns, stat.st_size)
+
+    @classmethod
+    def of_loaded(cls, path: str) -> Hashable:
+        """Return the state of a file that a host has loaded. It may have gone since: then what equals nothing else, and
+        what depends on the file is made anew each time."""
+        try:
+            return cls.of(path)
+        except OSError:
+            return object()
 
 
 class Recent:
@@ -103,11 +114,11 @@ class Pool:
     def listing(self, kind: str = "checkpoint") -> list[InMemory]:
         """Return the entries, the most recently used last; tensors that two share are counted with the first."""
         with self._lock:
-            seen: set[int] = set()
+            seen: set[Hashable] = set()
             entries = []
             for _, loaded in self._loaded.values():
-                own = {t.data_ptr(): t.numel() * t.element_size() for t in _tensors(loaded.model)}
-                size = sum(count for pointer, count in own.items() if pointer not in seen)
+                own = {_place(t): t.numel() * t.element_size() for t in _tensors(loaded.model)}
+                size = sum(count for place, count in own.items() if place not in seen)
                 seen |= own.keys()
                 entries.append(InMemory(kind, loaded.name, size))
             return entries
@@ -126,17 +137,32 @@ def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -
     Checkpoints of one family often carry the same text encoder. Only co-models share: a host may rewrite the main
     model's weights in place.
     """
-    saved = 0
+    saved, shared = 0, set[str]()
     for other in others:
         theirs = dict(other.named_parameters())
         for name, parameter in model.named_parameters():
             twin = theirs.get(name)
-            if twin is None or twin.data_ptr() == parameter.data_ptr() or not _alike(parameter, twin):
+            if twin is None or name in shared or not _alike(parameter, twin):
                 continue
             if torch.equal(parameter, twin):
                 parameter.data = twin.data
+                mark = getattr(twin, _SHARED, None) or object()
+                setattr(twin, _SHARED, mark)
+                setattr(parameter, _SHARED, mark)
+                shared.add(name)
                 saved += twin.numel() * twin.element_size()
     return saved
+
+
+def _place(t: torch.Tensor) -> Hashable:
+    """Return what is equal for tensors with the same numbers in memory.
+
+    Where a device gives no address (DirectML), what was shared there counts as shared until it is elsewhere.
+    """
+    try:
+        return t.data_ptr()
+    except RuntimeError:
+        return id(getattr(t, _SHARED, t)), t.device
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

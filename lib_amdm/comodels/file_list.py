@@ -20,6 +20,7 @@ OWN_FOLDER = "amdm"
 ADAPTER, ENCODER, OTHER = "adapter", "encoder", "other"
 
 _CONTROL_NET = "control[-_ ]?net"
+_HASH = re.compile(r" \[([0-9a-fA-F]+)\]$")
 _FOR_ENCODERS = re.compile(r"clip[-_ ]?vision|image[-_ ]?encoder|controlnetpreprocessor", re.IGNORECASE)
 
 
@@ -159,20 +160,40 @@ def readable(name: str) -> str:
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name)
 
 
+def without_hash(title: str) -> str:
+    """Return a title without the hash that a WebUI puts behind a file's name once it has read the file."""
+    return _HASH.sub("", title)
+
+
+def without_folder(title: str) -> str:
+    """Return a title without its folder; it may come from another system than this one."""
+    return re.split(r"[/\\]", title)[-1]
+
+
 def find_title(name: str, titles: Iterable[str]) -> str | None:
     """Return the title that a name means, the first where several fit, or None.
 
-    A name is a title itself, with a hash behind it, or without its suffix or folder; then the same in other letters:
-    capitals, backslashes, accents in another encoding.
+    A name is a title itself, or one without its suffix or folder; then the same in other letters: capitals,
+    backslashes, accents in another encoding. Either may have a hash behind it, which the other lacks: only of several
+    files with one name does it choose. Last, a name is a title's hash.
     """
     titles = list(titles)
     wanted = name.strip()
-    wanted = wanted if wanted in titles else re.sub(r" \[[0-9a-fA-F]+\]$", "", wanted)
+    file, digest = without_hash(wanted), _hash_of(wanted)
+    alike = [title for title in titles if digest and _hash_of(title) == digest]
+    by_hash = (title for title in titles if _hash_of(title) == wanted.lower())
+    found = _called(wanted, titles) or _called(file, alike) or _called(file, titles)
+    return found or (next(by_hash, None) if wanted else None)
+
+
+def _called(wanted: str, titles: Sequence[str]) -> str | None:
+    """Return the first of the titles whose file has this name, if need be in other letters."""
     forms: tuple[Callable[[str], str], ...] = (
         lambda title: title,
-        lambda title: title.rpartition(".")[0],
-        lambda title: PurePath(title).name,
-        lambda title: PurePath(title).stem,
+        without_hash,
+        lambda title: without_hash(title).rpartition(".")[0],
+        lambda title: without_folder(without_hash(title)),
+        lambda title: PurePath(without_folder(without_hash(title))).stem,
     )
     for spelt in (str, _folded):
         for form in forms:
@@ -180,6 +201,12 @@ def find_title(name: str, titles: Iterable[str]) -> str | None:
             if found is not None:
                 return found
     return None
+
+
+def _hash_of(title: str) -> str:
+    """Return the hash behind a title in small letters, or "" where there is none."""
+    found = _HASH.search(title)
+    return found[1].lower() if found else ""
 
 
 def _folded(name: str) -> str:

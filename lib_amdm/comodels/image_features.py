@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,24 +34,39 @@ class ImageFeatures:
     def clear(self) -> None:
         self.recent.clear()
 
-    def of(self, image: str, encoder: Encoder, device: torch.device, error_prefix: str, adapter: str) -> Features:
-        """Return the features (1, ...) of the picture in a setting's text `image`, on the CPU.
+    def of(
+        self,
+        image: str,
+        encoder: Encoder,
+        device: torch.device,
+        error_prefix: str,
+        adapter: str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        make_room: Callable[[int], None] | None = None,
+    ) -> Features:
+        """Return the features (1, ...) of the picture in a setting's text `image`, on the CPU in float32.
 
-        device: where the encoder runs. error_prefix, adapter: the beginning of error texts, and the file that they say
-        needs the encoder. AmdmError where the picture cannot be read or the encoder is in no folder.
+        device, dtype: where and in what precision the encoder runs. make_room: called with its size in bytes before it
+        is put there. error_prefix, adapter: the beginning of error texts, and the file that they say needs the encoder.
+        AmdmError where the picture cannot be read or the encoder is in no folder.
         """
         path = self._file(encoder, error_prefix, adapter)
 
         def encode() -> Features:
             # asked for both at once, so that the encoder is loaded for no other reason
-            model = read_clip_vision(path).to(device, torch.float32)
+            model = read_clip_vision(path).to(dtype)
+            if make_room is not None:
+                make_room(sum(weight.numel() * weight.element_size() for weight in model.parameters()))
+            model = model.to(device)
             # shrunk before it becomes floats: a photograph's are hundreds of megabytes
             small = pictures.shrunk(pictures.opened(image, error_prefix), model.size)
             pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
             with torch.no_grad():
-                return Features(model.features(pixels.to(device), encoder).cpu(), model.blank(encoder).cpu())
+                features, blank = model.features(pixels.to(device), encoder), model.blank(encoder)
+                return Features(features.float().cpu(), blank.float().cpu())
 
-        return self.recent.get((pictures.fingerprint(image), FileState.of(str(path)), encoder.output), encode)
+        return self.recent.get((pictures.fingerprint(image), FileState.of(str(path)), encoder.output, dtype), encode)
 
     def _file(self, encoder: Encoder, error_prefix: str, adapter: str) -> Path:
         """Return the file of the image encoder; it is looked for again only where it has changed."""

@@ -34,7 +34,7 @@ def co_run(
         denoise,
         gamma=slot.gamma,
         gamma_end=slot.gamma_end,
-        region=region_map(slot, *size, f"AMDM slot {number}"),
+        region=region_map(slot, *size, f"AMDM co-model {number}"),
         eta=slot.eta,
         noise=slot.noise,
         seed=private_seeds(seeds, number),

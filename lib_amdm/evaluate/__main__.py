@@ -1,5 +1,6 @@
 import sys
 
+from ..command_line import run
 from .command import main
 
-sys.exit(main(sys.argv[1:]))
+run(lambda: main(sys.argv[1:]))

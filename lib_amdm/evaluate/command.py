@@ -1,4 +1,4 @@
-"""Evidence by command: `python -m lib_amdm.evaluate COMMAND`; each has its own --help."""
+"""Evidence by command, on models of yours. Each command has its own --help:"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from .. import command_line
 from ..errors import AdapterError, AmdmError
 from ..settings import SettingsError
 
@@ -21,9 +22,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command; return the exit code."""
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
-        listed = "\n".join(f"  {command:10} {summary}" for command, (_, summary) in COMMANDS.items())
-        print(f"{__doc__}\n\n{listed}", file=sys.stdout if name in ("-h", "--help") else sys.stderr)
-        return 0 if name in ("-h", "--help") else 2
+        helps = name in ("-h", "--help")
+        refused = [] if helps or not name else [f'"{name}" is none of the commands: {", ".join(COMMANDS)}.\n']
+        listed = [f"  {command:10} {summary}" for command, (_, summary) in COMMANDS.items()]
+        usage = f"usage: {command_line.typed('lib_amdm.evaluate')} COMMAND ...\n\n{__doc__}\n"
+        print("\n".join([*refused, usage, *listed]), file=sys.stdout if helps else sys.stderr)
+        return 0 if helps else 2
     try:
         module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
         return int(module.main(list(arguments[1:])))
@@ -39,3 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     except (AmdmError, AdapterError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

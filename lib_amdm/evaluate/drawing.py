@@ -13,9 +13,9 @@ from PIL import Image
 class Order:
     """One picture that is wanted.
 
-    checkpoint: a name from the drawer's list. settings: AMDM's, with the API's names; None leaves AMDM off. sampler
-    and schedule: in the drawer's own words, "" for its usual ones. width and height in pixels. refiner: a checkpoint
-    that takes over, and at which share of the steps.
+    checkpoint: a file of the drawer's list, without the hash that its title may have. settings: AMDM's, with the API's
+    names; None leaves AMDM off. sampler and schedule: in the drawer's own words, "" for its usual ones. width and
+    height in pixels. refiner: a checkpoint that takes over, and at which share of the steps.
     """
 
     checkpoint: str

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import AmdmError
 from .drawing import Drawer
 from .webui_api import WebUIDrawer
+
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 def drawer_at(
@@ -30,9 +33,11 @@ def drawer_at(
     import torch
 
     from ..hosts.standalone.host import Standalone
+    from .devices import device_of, idle_card
     from .standalone import StandaloneDrawer
 
-    on_gpu = torch.cuda.is_available()
-    number = getattr(torch, dtype or ("float16" if on_gpu else "float32"))
-    host = Standalone(models, device or ("cuda" if on_gpu else "cpu"), number, adapter_folders=adapter_folders)
-    return StandaloneDrawer(host)
+    place = device_of(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not device and place.type == "cpu" and idle_card():
+        print(idle_card(), file=sys.stderr)
+    number = getattr(torch, dtype or ("float32" if place.type == "cpu" else "float16"))
+    return StandaloneDrawer(Standalone(models, place, number, adapter_folders=adapter_folders))

@@ -20,18 +20,23 @@ class Ran(NamedTuple):
     """The part of a pass that ran beside the main model.
 
     steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
-    co-models took of `pass_seconds`.
+    co-models took of `pass_seconds`; None where the device cannot say.
     """
 
     steps: int
     pass_steps: int
     evaluations: Sequence[tuple[str, int]]
-    seconds: float
-    pass_seconds: float
+    seconds: float | None
+    pass_seconds: float | None
 
 
 class HostRun(Protocol):
-    """One pass of one batch on a host: what the co-models need to be run beside the main model."""
+    """One pass of one batch on a host: what the co-models need to be run beside the main model.
+
+    stopped: True once the main model goes on alone before its time, and the picture's comments say why.
+    """
+
+    stopped: bool
 
     def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         """The co-models of the slots (number, settings), loaded and with their texts encoded; AmdmError in words."""

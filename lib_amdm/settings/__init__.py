@@ -6,8 +6,8 @@ from .settings import (
     AdapterSettings,
     CoModel,
     Settings,
-    api_path,
     flat,
+    full_name,
     infotext_label,
 )
 from .spec import (
@@ -54,8 +54,8 @@ __all__ = [
     "SwitchSpec",
     "WideNumberSpec",
     "WordSpec",
-    "api_path",
     "flat",
+    "full_name",
     "infotext_label",
     "named",
     "of_kind",

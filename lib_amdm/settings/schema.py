@@ -11,24 +11,31 @@ from .spec import SettingsError, specs
 Holder = TypeVar("Holder")
 
 
-def read(of: type[Holder], given: Any, prefix: str = "", beside: tuple[str, ...] = ()) -> Holder:
+def name_in(name: str, owner: str) -> str:
+    """Name a setting in an error: "gamma of co-model 2", or "steps" where it has no owner but the whole."""
+    return f"{name} of {owner}" if owner else name
+
+
+def read(of: type[Holder], given: Any, owner: str = "", beside: tuple[str, ...] = ()) -> Holder:
     """Build a dataclass from API names and values; what is left out stands at its default.
 
-    SettingsError names what is unknown, of a wrong type or out of range, its path beginning with `prefix`. beside:
-    further names that the caller reads itself.
+    SettingsError names what is unknown, of a wrong type or out of range. owner: what the settings belong to, as
+    `name_in` has it. beside: further names that the caller reads itself.
     """
     if not isinstance(given, Mapping):
         raise SettingsError(
-            f'AMDM: "{prefix.rstrip(".")}" must be an object of names and values, but it is {short(given)}; change it.'
+            f'AMDM: "{owner}" must be an object of names and values, but it is {short(given)}; change it.'
         )
     known = {spec.name: spec for spec in specs(of)}
     unknown = [name for name in given if name not in known]
     if unknown:
         name = clipped(unknown[0]) if isinstance(unknown[0], str) else short(unknown[0])
         raise SettingsError(
-            f'AMDM: "{prefix}{name}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
+            f'AMDM: "{name_in(name, owner)}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
         )
-    return of(**{known[name].attribute: known[name].check(value, prefix + name) for name, value in given.items()})
+    return of(
+        **{known[name].attribute: known[name].check(value, name_in(name, owner)) for name, value in given.items()}
+    )
 
 
 def values(holder: object) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..errors import short
 from ..layout import is_list
-from .schema import object_schema, read, values
+from .schema import name_in, object_schema, read, values
 from .spec import (
     NO_ADAPTER,
     NO_CHECKPOINT,
@@ -27,8 +27,8 @@ from .spec import (
     specs,
 )
 
-AUTO = -1
-"""The number that "auto" stands for: chosen for each picture."""
+AUTO: Literal["auto"] = "auto"
+"""The word for a number that is chosen for each picture."""
 MAX_SLOTS = 10
 MAIN_ADAPTER_HELP = (
     "An adapter on the main model, in all its steps or its own share of them, with or without co-models."
@@ -93,10 +93,10 @@ class AdapterSettings(_AdapterFields):
 class _ModelFields:
     """The settings of a slot's model, without its adapter."""
 
-    enabled: bool = setting(True, "Use this slot.", SwitchSpec)
+    enabled: bool = setting(True, "Use this co-model.", SwitchSpec)
     checkpoint: str = setting(
         NO_CHECKPOINT,
-        'The checkpoint that is run beside the main one; "main" runs the main checkpoint with this slot\'s prompt.',
+        'The checkpoint that is run beside the main one; "main" runs the main checkpoint with this co-model\'s prompt.',
         CheckpointSpec,
         terse=False,
     )
@@ -189,23 +189,25 @@ class Settings:
     """Everything that can be set for one picture."""
 
     enabled: bool = setting(False, "Run other models beside the main one in the first steps.", SwitchSpec, label="AMDM")
-    steps: int = setting(
+    steps: int | Literal["auto"] = setting(
         AUTO,
         "K: in how many of the first sampling steps the models are run together; then the main one goes on alone. "
         "auto = chosen for the picture's size, the sampler and its schedule.",
         WordSpec,
-        word="auto",
+        word=AUTO,
         meaning=AUTO,
+        type=int,
         span=(0, 150, 1),
         terse=False,
     )
-    evaluations: int = setting(
+    evaluations: int | Literal["auto"] = setting(
         AUTO,
         "In how many of these steps a co-model is evaluated; in the others its last difference from the main model is "
         "used again. 0 = in all of them; auto = 4, and 7 for samplers that add noise in every step.",
         WordSpec,
-        word="auto",
+        word=AUTO,
         meaning=AUTO,
+        type=int,
         span=(0, 150, 1),
     )
     eta: float = setting(
@@ -254,7 +256,7 @@ class Settings:
     @property
     def mixes(self) -> bool:
         """True where models are run together: there is a step to mix in, and a slot that changes the picture."""
-        has_steps = self.steps == AUTO or self.steps > self.start
+        has_steps = isinstance(self.steps, str) or self.steps > self.start
         return self.enabled and has_steps and bool(self.active)
 
     @property
@@ -279,8 +281,8 @@ class Settings:
             raise SettingsError(
                 f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run; use fewer.'
             )
-        co_models = tuple(read(CoModel, slot, f"co_models[{index}].") for index, slot in enumerate(slots))
-        main_adapter = read(AdapterSettings, _or_default(given.get("main_adapter"), {}), "main_adapter.")
+        co_models = tuple(read(CoModel, slot, f"co-model {number}") for number, slot in enumerate(slots, 1))
+        main_adapter = read(AdapterSettings, _or_default(given.get("main_adapter"), {}), "main_adapter")
         nested = ("main_adapter", "co_models")
         own = read(cls, {name: value for name, value in given.items() if name not in nested}, beside=nested)
         return replace(own, main_adapter=main_adapter, co_models=co_models).checked()
@@ -298,7 +300,7 @@ class Settings:
         count, left_over = divmod(len(entries) - before, len(slot))
         if count < 0 or left_over:
             raise SettingsError(
-                f"AMDM: a plain list needs {before} settings and {len(slot)} more for each slot, but it has "
+                f"AMDM: a plain list needs {before} settings and {len(slot)} more for each co-model, but it has "
                 f"{len(entries)} entries; send one object with names instead."
             )
         given: dict[str, Any] = {"main_adapter": {}, "co_models": [{} for _ in range(count)]}
@@ -329,7 +331,9 @@ class Settings:
     def checked(self) -> Settings:
         """Return these settings; SettingsError where two of them do not fit each other."""
         if self.correction != "paper":
-            etas = {"eta": self.eta} | {f"co_models[{i}].eta": s.eta for i, s in enumerate(self.co_models)}
+            etas = {"eta": self.eta} | {
+                f"eta of co-model {number}": slot.eta for number, slot in enumerate(self.co_models, 1)
+            }
             for path, eta in etas.items():
                 if eta > 1:
                     raise SettingsError(
@@ -385,11 +389,11 @@ def flat(slots: int) -> Iterator[tuple[int, Spec]]:
             yield slot, spec
 
 
-def api_path(slot: int, spec: Spec) -> str:
-    """Say where a setting of `flat` stands in the API's object: "steps", "main_adapter.image", "co_models[1].gamma"."""
+def full_name(slot: int, spec: Spec) -> str:
+    """Name a setting of `flat` in an error: "steps", "image of main_adapter", "gamma of co-model 2"."""
     if slot:
-        return f"co_models[{slot - 1}].{spec.name}"
-    return f"main_adapter.{spec.name}" if spec in specs(AdapterSettings) else spec.name
+        return name_in(spec.name, f"co-model {slot}")
+    return name_in(spec.name, "main_adapter" if spec in specs(AdapterSettings) else "")
 
 
 def infotext_label(slot: int, spec: Spec) -> str:

@@ -91,8 +91,15 @@ class Spec:
             )
         if self.minimum is not None and self.maximum is not None and not self.minimum <= value <= self.maximum:
             span = f"{self.minimum:g} to {self.maximum:g}"
-            raise SettingsError(f'AMDM: "{path}" must be from {span}, but it is {short(value)}; change it.')
+            raise SettingsError(
+                f'AMDM: "{path}" must be from {span}{self._or_else}, but it is {short(value)}; change it.'
+            )
         return self.type(value)  # only now: a whole number may be too large for a float
+
+    @property
+    def _or_else(self) -> str:
+        """The words of an error for whatever may stand in a number's place."""
+        return ""
 
     def schema(self) -> dict[str, Any]:
         """Describe this setting as a JSON Schema property."""
@@ -161,14 +168,19 @@ class WordSpec(Spec):
     def _check(self, value: Any, path: str) -> Any:
         if isinstance(value, str):
             if not re.search(self.pattern, value):
-                other = f'"{self.word}"' if self.word else "empty"
                 raise SettingsError(
-                    f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]} or {other}, but it is {short(value)}; change it.'
+                    f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}{self._or_else}, but it is {short(value)}; '
+                    "change it."
                 )
             given = value.strip().lower()
-            value = self.meaning if given == self.word else float(given)
-        known = value is None or isinstance(value, (int, float))
-        return self.meaning if known and value == self.meaning else super()._check(value, path)
+            if given == self.word:
+                return self.meaning
+            value = float(given)
+        return super()._check(value, path)
+
+    @property
+    def _or_else(self) -> str:
+        return f' or "{self.word}"' if self.word else " or empty"
 
     def schema(self) -> dict[str, Any]:
         """Describe the number, the word, its value, or the number as a text, whose range only `check` knows."""

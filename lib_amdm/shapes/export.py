@@ -6,12 +6,12 @@ tokenizer's files are made there. The WebUI lists them as amdm-shapes/shapes.saf
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
 import yaml
 
+from .. import command_line
 from ..errors import AmdmError
 from ..hosts.standalone.tokenizer import write_tokenizer
 from .bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
@@ -43,7 +43,7 @@ def export(webui: Path) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lib_amdm.shapes.export", description=__doc__)
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.export"), __doc__)
     parser.add_argument("webui", type=Path, help="the WebUI's folder, or the folder that it keeps checkpoints in")
     try:
         for file in export(parser.parse_args(arguments).webui):
@@ -53,4 +53,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

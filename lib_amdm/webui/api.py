@@ -8,7 +8,7 @@ from typing import Any
 from .. import __version__
 from ..comodels.pictures import as_text
 from ..hosts.protocol import Host
-from ..settings import MAX_SLOTS, PictureSpec, Settings, api_path, flat
+from ..settings import MAX_SLOTS, PictureSpec, Settings, Spec, flat, full_name
 
 PREFIX = "/amdm/v1"
 
@@ -17,17 +17,23 @@ def read_args(args: Sequence[Any]) -> Settings:
     """Read the settings in a script's arguments: one object with names (the rest is ignored), or a plain list.
 
     The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these. The
-    page's list has pictures as its controls hold them. Some hosts give a script no arguments in their first seconds.
+    page's list has pictures as its controls hold them, and a number that was cleared as nothing or as an empty text:
+    both are its default. Some hosts give a script no arguments in their first seconds.
     """
     if not args:
         return Settings()
     if isinstance(args[0], Mapping):
         return Settings.from_dict(args[0])
-    keys = enumerate(flat(MAX_SLOTS))
-    names = {index: api_path(slot, spec) for index, (slot, spec) in keys if isinstance(spec, PictureSpec)}
-    return Settings.from_list(
-        [as_text(value, names[index]) if index in names else value for index, value in enumerate(args)]
-    )
+    # a list of a wrong length is refused as a whole
+    read = [_of_control(slot, spec, value) for (slot, spec), value in zip(flat(MAX_SLOTS), args)]
+    return Settings.from_list([*read, *args[len(read) :]])
+
+
+def _of_control(slot: int, spec: Spec, value: Any) -> Any:
+    if isinstance(spec, PictureSpec):
+        return as_text(value, full_name(slot, spec))
+    is_number = spec.type in (int, float)
+    return None if is_number and isinstance(value, str) and not value.strip() else value
 
 
 def register(host: Host) -> None:

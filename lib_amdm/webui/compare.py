@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from ..errors import AdapterError, AmdmError, cause
 from ..hosts.protocol import Drawing
-from ..settings import MAIN_CHECKPOINT, Settings, SettingsError
+from ..settings import MAIN_CHECKPOINT, AdapterSettings, Settings, SettingsError
 from . import infotext
 
 SETTINGS = "amdm_settings"
 """The attribute of a WebUI's processing object with the settings of a picture that is drawn for comparison."""
 _PLAN = "amdm_compare"
 TOGETHER = "together"
+INTERRUPTED = "interrupted"
 
 
 class Alone(NamedTuple):
@@ -35,14 +36,17 @@ class _Plan(NamedTuple):
 
 def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alone, ...]:
     """Each model of the settings alone: the main one first, with its adapter; a slot's adapter is on its own model."""
-    nothing_beside = replace(settings, co_models=(), compare=False)
-    found = [Alone("main model alone", nothing_beside)]
+
+    def alone(adapter: AdapterSettings) -> Settings:
+        return replace(settings, enabled=adapter.used, main_adapter=adapter, co_models=(), compare=False)
+
+    found = [Alone("main model alone", alone(settings.main_adapter))]
     for number, slot in settings.active:
         is_main = slot.checkpoint == MAIN_CHECKPOINT
         found.append(
             Alone(
                 f"co-model {number} alone: {infotext.short_title(slot.checkpoint)}",
-                replace(nothing_beside, main_adapter=slot.adapter_settings),
+                alone(slot.adapter_settings),
                 "" if is_main else title(slot.checkpoint) or slot.checkpoint,
                 slot.prompt,
                 slot.negative_prompt,
@@ -69,12 +73,16 @@ def plan(host: Drawing, p: Any, read_settings: Callable[[], Settings]) -> None:
 
 
 def finish(host: Drawing, p: Any, processed: Any) -> None:
-    """Draw what was planned, and put it behind the picture's own result: the grid, then the single pictures."""
+    """Draw what was planned, and put it behind the picture's own result: the grid, then the single pictures.
+
+    Where that ends early, the grid has the models that were drawn by then.
+    """
     planned = vars(p).pop(_PLAN, None)
     if planned is None:
         return
     together = host.pictures_of(processed)
     drawn: dict[str, Any] = {}
+    halved = ""
     # the main one last: it is the one that stays loaded
     for model in (*planned.alone[1:], planned.alone[0]):
         if host.is_interrupted():
@@ -88,9 +96,14 @@ def finish(host: Drawing, p: Any, processed: Any) -> None:
             reason = str(error) if isinstance(error, (AmdmError, SettingsError)) else cause(error)
             processed.comments += f"AMDM: comparing ended at {model.caption} ({reason}).\n"
             break
-    singles = [pair for model in planned.alone for pair in drawn.get(model.caption, ())]
-    if len(drawn) == len(planned.alone) and together:
-        columns = [(model.caption, [picture for picture, _ in drawn[model.caption]]) for model in planned.alone]
+        halved = model.caption if host.is_interrupted() else ""
+    shown = [model.caption for model in planned.alone if drawn.get(model.caption)]
+    singles = [pair for caption in shown for pair in drawn[caption]]
+    if singles and together:
+        captions = [f"{caption} ({INTERRUPTED})" if caption == halved else caption for caption in shown]
+        columns = [
+            (words, [picture for picture, _ in drawn[caption]]) for words, caption in zip(captions, shown, strict=True)
+        ]
         columns.append((TOGETHER, [picture for picture, _ in together]))
         text = together[0][1]
         singles.insert(0, (host.grid(p, columns, text), text))

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ..comodels.file_list import without_hash
 from ..families import Family
 from ..hosts.protocol import Lists
 from ..settings import CheckpointSpec, CoModel, only, specs
@@ -49,9 +50,15 @@ def sentence(slot: int, name: str, main: str, families: tuple[Family, Family]) -
 
 
 def _rule(family: str, titles: list[str]) -> str:
-    entries = f".{CLASS} li:is({','.join(f'[aria-label={_quoted(title)}]' for title in titles)})"
+    entries = f".{CLASS} li:is({','.join(selector for title in titles for selector in _selectors(title))})"
     behind = f"content:{_quoted(f'· {family}')};margin-inline-start:.4em"
     return f"{entries}{{opacity:.5}}{entries}::after{{{behind}}}"
+
+
+def _selectors(title: str) -> tuple[str, str]:
+    """Return what finds a file's entry in a list that the page has had since before the file got its hash."""
+    file = without_hash(title)
+    return f"[aria-label={_quoted(file)}]", f"[aria-label^={_quoted(f'{file} [')}]"
 
 
 def _quoted(text: str) -> str:

@@ -5,7 +5,7 @@ Both follow the controls and the main checkpoint, and are there before Generate 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import gradio as gr
@@ -20,7 +20,10 @@ RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
 """The place in which javascript/run_line.js says what the last picture ran."""
 LINE = "amdm-line"
 """The class of a line that takes no place while it is empty."""
-_OF_THE_LINE = ("enabled", "checkpoint", "gamma", "compare")
+_OF_THE_LINE = (
+    *("enabled", "steps", "start", "compare", "checkpoint", "gamma", "gamma_end", "prompt"),
+    *("adapter", "strength", "until"),
+)
 """The settings that the line speaks of."""
 
 
@@ -45,14 +48,17 @@ def follow_main(panels: Iterable[Follower], control: Any, made: Mapping[str, Any
 class Hints:
     """The line and the marks of one tab."""
 
-    def __init__(
-        self, host: Lists, slots: int, tabname: str, controls: Mapping[tuple[int, str], Any], start: Settings
-    ) -> None:
-        """Build them on the page that is being built. controls: under slot and name. start: what these show."""
+    inputs: Sequence[Any] = ()
+
+    def __init__(self, host: Lists, slots: int, tabname: str, start: Settings) -> None:
+        """Build them on the page that is being built. start: what the controls show."""
         self.host, self.keys = host, list(flat(slots))
         self.line = gr.HTML(value=_shown(plan_line.say(start, self.host)), elem_classes=[LINE])
         gr.HTML(value=RAN_PLACE.format(tab=tabname), elem_classes=[LINE])
         self.marks = gr.HTML(value="", elem_classes=["amdm-unseen"])
+
+    def connect(self, controls: Mapping[tuple[int, str], Any]) -> None:
+        """Let them follow the panel's controls, which are under slot and name."""
         self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _OF_THE_LINE]
         switch = self.inputs[0]
 
@@ -64,11 +70,18 @@ class Hints:
         # by itself, for with hundreds of files it takes seconds the first time
         switch.change(fn=listen.quick(opened), inputs=[switch], outputs=[self.marks], **quiet)
         for control in self.inputs:
-            control.change(fn=say, inputs=self.inputs, outputs=[self.line], **quiet)
+            call: dict[str, Any] = {"fn": say, "inputs": self.inputs, "outputs": [self.line]}
+            # fast typing loses changes while one is under way, so what is typed is looked at again once it is left
+            if isinstance(control, gr.Dropdown):
+                listen.after_choice(control, **call)
+            elif isinstance(control, gr.Textbox):
+                control.blur(**call, **quiet)
+            # a prompt is long
+            if not (isinstance(control, gr.Textbox) and control.lines > 1):
+                control.change(**call, **quiet)
         for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
             # the list may have been read again since
             control.focus(fn=mark, inputs=[], outputs=[self.marks], **quiet)
-            listen.after_choice(control, fn=say, inputs=self.inputs, outputs=[self.line])
 
     def follow(self, main: Any) -> None:
         """Follow the page's control of the main checkpoint, too."""

@@ -9,10 +9,13 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from ..comodels.file_list import without_folder, without_hash
 from ..comodels.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
 from ..settings import (
     MAX_SLOTS,
+    NO_ADAPTER,
+    CoModel,
     ListedSpec,
     Part,
     PictureSpec,
@@ -36,21 +39,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
-    """Return the infotext entries of what ran; `titles` has the checkpoint that each slot ran.
+    """Return the infotext entries of a picture; `titles` has the checkpoint that each slot ran.
 
-    Only slots that took part are written, under their own numbers, and of them only what is not at its default, besides
-    what makes the picture understandable (`Spec.terse` is False). The same holds for an adapter. A picture's entry is
-    its fingerprint, because a picture file is too long for an infotext.
+    Every slot that holds anything is written under its own number, one that took no part too, and of it only what is
+    not at its default, besides what makes the picture understandable (`Spec.terse` is False). The same holds for an
+    adapter. A picture's entry is its fingerprint, because a picture file is too long for an infotext.
     """
-    ran = dict(settings.active) if settings.mixes else {}
-    names = {number: titles.get(number, slot.checkpoint) for number, slot in ran.items()}
-    slots = (replace(slot, checkpoint=names.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
+    slots = (replace(slot, checkpoint=titles.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
     named = replace(settings, co_models=tuple(slots))
     entries = {}
     for number, spec in flat(len(settings.co_models)):
         adapter = named.co_models[number - 1].adapter_settings if number else named.main_adapter
-        beside = not spec.shapes_picture or (number and number not in ran)
-        if beside or (spec.part is Part.ADAPTER and not adapter.used):
+        beside = not spec.shapes_picture or (number and settings.co_models[number - 1] == CoModel())
+        if beside or (spec.part is Part.ADAPTER and adapter.adapter in ("", NO_ADAPTER)):
             continue
         value = named.value(number, spec)
         if isinstance(spec, PictureSpec):
@@ -62,18 +63,26 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 
 def ran_line(ran: Ran) -> str:
-    """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s"."""
-    counts = " and ".join(f"{count} evaluations of {short_title(title)}" for title, count in ran.evaluations)
+    """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s".
+
+    Without seconds where the device cannot say how long it was at work.
+    """
+    counts = " and ".join(f"{counted(count, 'evaluation')} of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
-    return (
-        f"{models} models, {ran.steps} of {ran.pass_steps} steps, {counts}, "
-        f"+{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
-    )
+    line = f"{models} models, {ran.steps} of {counted(ran.pass_steps, 'step')}, {counts}"
+    if ran.seconds is None or ran.pass_seconds is None:
+        return line
+    return f"{line}, +{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
+
+
+def counted(count: int, name: str) -> str:
+    """Write "1 step" or "2 steps"."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def short_title(title: str) -> str:
     """A checkpoint's title without its folder, suffix and hash."""
-    return re.sub(r"(\.\w+)?( \[\w+\])?$", "", title.rpartition("/")[2])
+    return re.sub(r"\.\w+$", "", without_folder(without_hash(title)))
 
 
 def without(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +129,16 @@ def pasted_image(label: str, params: Mapping[str, Any]) -> None:
         gr.Warning(warning)
 
 
+class SwitchKey(str):
+    """The key of a switch. To a WebUI's API the text "False" counts as true, so a WebUI is given what it means."""
+
+    __slots__ = ()
+
+    def __call__(self, params: Mapping[str, Any]) -> bool | None:
+        """Return the switch's value in what was read from an infotext; None where it is not there."""
+        return params[self] == as_text(True) if self in params else None
+
+
 def as_text(value: Any) -> str:
     """Write a setting as an infotext has it: 0.5, 3, True."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
@@ -150,8 +169,8 @@ def _warn_of_lost_slots(params: Mapping[str, Any], slots: int) -> None:
     lost = [slot for slot in range(slots + 1, MAX_SLOTS + 1) if _has_slot(params, slot)]
     if lost:
         logging.getLogger(__name__).warning(
-            "AMDM: this picture was made with co-model %s, but the panel has only %s; raise the number of slots in the "
-            "settings and reload the page.",
+            "AMDM: this picture was made with co-model %s, but the panel has only %s; raise the number of co-models in "
+            "the settings and reload the page.",
             ", ".join(map(str, lost)),
             slots,
         )

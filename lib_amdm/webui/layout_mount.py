@@ -1,13 +1,19 @@
-"""The place of a layout's editor on the page: what the scripts in javascript/ find there, and build the editor in."""
+"""The place of a layout's or region's editor on the page: what the scripts in javascript/ find there, and build the
+editor in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from ..adapters import kinds
 from ..hosts.protocol import Lists
 
 CLASS = "amdm-layout"
+REGION = "amdm-region"
+"""The class of what holds a region's editor and its drawing."""
+SHARES = "amdm-shares"
+"""The class of that drawing, which lies under the boxes."""
 
 
 def mount(host: Lists, field: str, adapter: str | None) -> str:
@@ -18,5 +24,14 @@ def mount(host: Lists, field: str, adapter: str | None) -> str:
         room = kinds.room(info)
         counts = {"boxes": room.boxes, "actions": room.actions}
         data |= {"adapter": info.name} | {name: str(count) for name, count in counts.items() if count is not None}
+    return _place(data)
+
+
+def mount_region(field: str) -> str:
+    """Return an empty element that names the field of a region's boxes by its id."""
+    return _place({"field": field, "kind": "region"})
+
+
+def _place(data: Mapping[str, str]) -> str:
     attributes = " ".join(f'data-{name}="{escape(value)}"' for name, value in data.items())
     return f'<div class="{CLASS}" {attributes}></div>'

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.context import Context
 
-from ..adapters import kinds
 from ..hosts.protocol import Page
-from ..layout import EXAMPLE
+from ..layout import EXAMPLE, Layout, LayoutError
 from ..settings import (
     MAIN_CHECKPOINT,
     NO_ADAPTER,
@@ -35,10 +34,22 @@ from ..settings import (
     WordSpec,
     flat,
     infotext_label,
+    of_kind,
     only,
     specs,
 )
-from . import examples, fitting, infotext, layout_mount, listed, listen, presets, region_preview, tooltips
+from . import (
+    adapter_inputs,
+    examples,
+    fitting,
+    holding,
+    infotext,
+    layout_mount,
+    listed,
+    listen,
+    region_preview,
+    tooltips,
+)
 from .captions import caption
 from .hints import Hints
 
@@ -84,10 +95,7 @@ def build_panel(
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
     labels = [infotext_label(slot, spec) for slot, spec in keys]
     # a picture cannot be pasted from a text: its control is left as it is, and the page says which one it was
-    fields: list[str | Callable[[dict], Any]] = [
-        partial(infotext.pasted_image, label) if isinstance(spec, PictureSpec) else label
-        for label, (_, spec) in zip(labels, keys)
-    ]
+    fields = [_pasted(label, spec) for label, (_, spec) in zip(labels, keys)]
     said = [spec.shapes_picture and builder.has_meaning(spec) for _, spec in keys]
     pasted = [pair for pair, is_said in zip(zip(components, fields), said) if is_said]
     # the WebUI pairs the fields of two tabs by their order, so only what both tabs have can be sent between them
@@ -124,8 +132,31 @@ def _part(part: Part, of: type) -> list[Spec]:
     return [spec for spec in specs(of) if spec.part is part]
 
 
+def _pasted(label: str, spec: Spec) -> str | Callable[[dict], Any]:
+    """Return the infotext key of a control, or what reads the control's value of an infotext."""
+    if isinstance(spec, PictureSpec):
+        return partial(infotext.pasted_image, label)
+    return infotext.SwitchKey(label) if spec.type is bool else label
+
+
 def _without(kinds: tuple[type[Spec], ...], among: Iterable[Spec]) -> list[Spec]:
     return [spec for spec in among if not isinstance(spec, kinds)]
+
+
+def _is_readable(layout: str | None) -> bool:
+    try:
+        Layout.read(layout or "")
+    except LayoutError:
+        return False
+    return True
+
+
+class _AdapterParts(NamedTuple):
+    """The function that shows which controls an adapter's file takes, and the controls that it reads and sets."""
+
+    chose: Callable[..., list[Any]]
+    inputs: list[Any]
+    outputs: list[Any]
 
 
 class _Builder:
@@ -144,6 +175,8 @@ class _Builder:
         self.start = _with_slots(start, slots)
         self.controls: dict[tuple[int, str], Any] = {}
         self.tooltips: dict[str, str] = {}
+        self.adapters: list[_AdapterParts] = []
+        self.holding = holding.Holding(self.elem_id_of)
 
     def has_meaning(self, spec: Spec) -> bool:
         """False for a setting that this tab cannot use; its control is hidden, and nothing is pasted there."""
@@ -164,25 +197,31 @@ class _Builder:
                 for slot in range(1, self.slots + 1):
                     tab = self.elem_id(f"co_model_{slot}")
                     self.tooltips[tooltips.of_tab(tabs, slot, tab)] = tooltips.SLOT
+                    self.holding.mark(tooltips.of_tab(tabs, slot, tab), slot, [only(CheckpointSpec, specs(CoModel))])
                     with gr.Tab(f"Co-model {slot}", id=slot, elem_id=tab):
                         self.slot(slot)
             with gr.Row():
                 self.add(0, _without((SwitchSpec,), _part(Part.FRONT, Settings)))
-            self.hints = Hints(self.host, self.slots, self.tabname, self.controls, self.start)
-            with self.fold("main_adapter", "Adapter of the main model"):
+            self.hints = Hints(self.host, self.slots, self.tabname, self.start)
+            with self.fold("main_adapter", "Adapter of the main model", wanted=_part(Part.ADAPTER, AdapterSettings)):
                 self.adapter(0, _part(Part.ADAPTER, AdapterSettings))
-            with self.fold("advanced", "Advanced"), gr.Row():
+            with self.fold("advanced", "Advanced", wanted=_part(Part.SELDOM, Settings)), gr.Row():
                 self.add(0, _part(Part.SELDOM, Settings))
             with self.fold("examples", "Examples"):
                 self.presets()
             with self.fold("memory_fold", "Memory"):
                 self.memory()
-            gr.HTML(value=tooltips.place(self.tooltips), elem_classes=["amdm-unseen"])
+            self.hints.connect(self.controls)
+            defaults = {self.elem_id_of(slot, spec): spec for slot, spec in flat(self.slots)}
+            self.show_adapters(enabled)
+            placed = tooltips.place(self.tooltips) + self.holding.place(defaults)
+            gr.HTML(value=placed, elem_classes=["amdm-unseen"])
 
-    def fold(self, name: str, said: str, slot: int = 0) -> Any:
-        """Build a closed fold."""
+    def fold(self, name: str, said: str, slot: int = 0, wanted: Iterable[Spec] = ()) -> Any:
+        """Build a closed fold. wanted: the settings in it, which it is marked and opened for."""
         elem_id = self.elem_id(f"{name}_{slot}" if slot else name)
         self.tooltips[tooltips.of_fold(elem_id)] = tooltips.FOLDS[name]
+        self.holding.mark(tooltips.of_fold(elem_id), slot, wanted, opens=True)
         return gr.Accordion(said, open=False, elem_id=elem_id)
 
     def tool_button(self, symbol: str, name: str, tooltip: str) -> Any:
@@ -195,9 +234,7 @@ class _Builder:
     def presets(self) -> None:
         """Build a list of examples, with buttons that fill the controls from one, and take it back."""
         with gr.Row():
-            chosen = gr.Dropdown(
-                [preset.name for preset in presets.PRESETS], label="AMDM example", elem_id=self.elem_id("preset")
-            )
+            chosen = gr.Dropdown(examples.NAMES, label="AMDM example", elem_id=self.elem_id("preset"))
             fill = self.tool_button(FILL, "fill", "Fill the controls from the example.")
             undo = self.tool_button(UNDO, "undo", "Take the example back.")
         self.transient(chosen)
@@ -209,37 +246,56 @@ class _Builder:
         with gr.Row():
             self.add(slot, [file])
             self.refresh_button(slot, file, f"refresh_adapters_{slot}")
-        with_image, with_layout = self.inputs_of(self.value(slot, file))
-        with gr.Row():
+        name, layout_text = self.value(slot, file), self.value(slot, layout)
+        mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
+        of_image, of_layout, of_all = self.shown(name, layout_text, wanted)
+        with gr.Row(visible=of_all) as all_kinds:
             self.add(slot, _without((AdapterSpec, LayoutSpec, PictureSpec), wanted))
         with gr.Row():
-            with gr.Column(visible=with_image) as of_image:
+            with gr.Column(visible=of_image) as image_alone:
                 self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
-            with gr.Column(visible=with_layout) as of_layout:
+            with gr.Column(visible=of_layout) as layout_alone:
                 self.add(slot, [layout])
                 example = gr.Button("Example layout", size="sm", elem_id=self.elem_id(f"example_{slot}"))
                 self.tooltips[f"#{self.elem_id(f'example_{slot}')}"] = EXAMPLE_TOOLTIP
-                mount = partial(layout_mount.mount, self.host, self.elem_id_of(slot, layout))
-                editor = gr.HTML(value=mount(self.value(slot, file)))
+                editor = gr.HTML(value=mount(name))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
 
         # the editor says before a picture what the chosen file will not take
-        def chose(name: str | None) -> list[Any]:
-            return [mount(name), *(gr.update(visible=shown) for shown in self.inputs_of(name))]
+        def chose(name: str | None, text: str | None) -> list[Any]:
+            return [mount(name), *(gr.update(visible=shown) for shown in self.shown(name, text, wanted))]
 
-        call: dict[str, Any] = {"fn": listen.quick(chose), "inputs": [chosen], "outputs": [editor, of_image, of_layout]}
+        parts = _AdapterParts(chose, [chosen, boxes], [editor, image_alone, layout_alone, all_kinds])
+        call: dict[str, Any] = {"fn": listen.quick(chose), "inputs": parts.inputs, "outputs": parts.outputs}
         chosen.change(**call, queue=False, show_progress=False)
         listen.after_choice(chosen, **call)
+        self.adapters.append(parts)
         example.click(fn=lambda: EXAMPLE, inputs=[], outputs=[boxes])
         self.transient(example)
 
-    def inputs_of(self, adapter: str | None) -> tuple[bool, bool]:
-        """Return True for each of the inputs that an adapter of this name may take: a picture, a layout."""
-        info = self.host.adapter_info(adapter or "")
-        if info is None:
-            return True, True
-        image = kinds.takes_image(info)
-        return image, not image
+    def shown(self, adapter: str | None, layout: str | None, wanted: list[Spec]) -> tuple[bool, bool, bool]:
+        """Return True for each part of an adapter's controls that is of use: picture, layout, what all kinds take."""
+        taken = adapter_inputs.takes(self.host, adapter)
+        other = _without((AdapterSpec, LayoutSpec, PictureSpec), wanted)
+        # a layout that is refused is not hidden from who must correct it
+        with_layout = taken(only(LayoutSpec, wanted)) or not _is_readable(layout)
+        return any(map(taken, of_kind(PictureSpec, wanted))), with_layout, any(map(taken, other))
+
+    def show_adapters(self, enabled: Any) -> None:
+        """Show what the chosen adapters take once the panel is opened: a user's own default was chosen by no event."""
+
+        def opened_adapters(is_on: bool, *values: Any) -> list[Any]:
+            given = iter(values)
+            updates = [part.chose(*(next(given) for _ in part.inputs)) for part in self.adapters]
+            return [update if is_on else gr.update() for part in updates for update in part]
+
+        enabled.change(
+            fn=listen.quick(opened_adapters),
+            inputs=[enabled, *(control for part in self.adapters for control in part.inputs)],
+            outputs=[output for part in self.adapters for output in part.outputs],
+            queue=False,
+            show_progress=False,
+        )
 
     def slot(self, slot: int) -> None:
         """Build the tab of one co-model."""
@@ -248,29 +304,30 @@ class _Builder:
             self.add(slot, (only(SwitchSpec, specs(CoModel)), checkpoint))
             self.refresh_button(slot, checkpoint, f"refresh_{slot}")
         self.add(slot, _without((SwitchSpec, CheckpointSpec), _part(Part.FRONT, CoModel)))
-        with self.fold("adapter_of", f"Adapter of co-model {slot}", slot):
+        with self.fold("adapter_of", f"Adapter of co-model {slot}", slot, _part(Part.ADAPTER, CoModel)):
             self.adapter(slot, _part(Part.ADAPTER, CoModel))
         self.choose_main_for_adapter(slot)
-        with self.fold("region_of", f"Region of co-model {slot}", slot):
+        with self.fold("region_of", f"Region of co-model {slot}", slot, _part(Part.REGION, CoModel)):
             self.region(slot, _part(Part.REGION, CoModel))
-        with self.fold("more", f"More of co-model {slot}", slot):
+        with self.fold("more", f"More of co-model {slot}", slot, _part(Part.SELDOM, CoModel)):
             self.add(slot, _part(Part.SELDOM, CoModel))
 
     def region(self, slot: int, wanted: list[Spec]) -> None:
-        """Build the controls of a slot's region, with a drawing of it."""
+        """Build the controls of a slot's region, with the place of its editor and a drawing of what it comes to."""
+        boxes = only(BoxesSpec, wanted)
         with gr.Row():
             self.add(slot, _without((PictureSpec,), wanted))
         with gr.Row():
             self.add(slot, (spec for spec in wanted if isinstance(spec, PictureSpec)))
-            with gr.Column():
-                drawn = gr.HTML(value=region_preview.EVERYWHERE)
+            with gr.Column(elem_classes=[layout_mount.REGION]):
+                gr.HTML(value=layout_mount.mount_region(self.elem_id_of(slot, boxes)))
+                drawn = gr.HTML(value=region_preview.EVERYWHERE, elem_classes=[layout_mount.SHARES])
         inputs = [self.controls[slot, name] for name in region_preview.REGION_INPUTS]
         if len(self.sides) == len(SIDES):
             inputs += [self.sides[side] for side in SIDES]
-        boxes = self.controls[slot, only(BoxesSpec, wanted).name]
         draw = listen.quick(region_preview.region_preview)
         # fast typing loses changes while one is under way, so the text is looked at again once it is left
-        for event in (boxes.blur, *(control.change for control in inputs)):
+        for event in (self.controls[slot, boxes.name].blur, *(control.change for control in inputs)):
             event(fn=draw, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
 
     def choose_main_for_adapter(self, slot: int) -> None:

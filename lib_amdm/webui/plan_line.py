@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import SHORT, one_sentence
 from ..hosts.protocol import Lists
-from ..settings import NO_CHECKPOINT, CoModel, Settings, SettingsError
+from ..settings import NO_ADAPTER, NO_CHECKPOINT, AdapterSettings, CoModel, Settings, SettingsError
 from . import fitting
 
 
@@ -26,29 +26,66 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
     if not settings.enabled:
         return ""
     main = host.main_checkpoint() if main is None else main
-    idle = [
-        f"Co-model {number} {reason}."
+    said = idle(settings)
+    said += [
+        f"Co-model {number} is switched off."
         for number, slot in enumerate(settings.co_models, 1)
-        if (reason := _why_idle(number, slot))
+        if not slot.enabled and _has_checkpoint(slot)
     ]
-    idle += [
+    said += [
         fitting.sentence(number, slot.checkpoint, main, families)
         for number, slot in settings.active
         if (families := fitting.misfit(host, main, slot.checkpoint))
     ]
-    if not settings.active:
-        idle.insert(0, "No co-model is run: choose a checkpoint." if not settings.main_adapter.used else "")
-    elif settings.compare:
+    if settings.active and settings.compare:
         count = len(settings.active) + 2
-        idle.append(f"Compare: {count} pictures for each, and a grid.")
-    return escape(one_sentence(" ".join(filter(None, idle)), 4 * SHORT))
+        said.append(f"Compare: {count} pictures for each, and a grid.")
+    return escape(one_sentence(" ".join(said), 4 * SHORT))
 
 
-def _why_idle(number: int, slot: CoModel) -> str:
-    if slot.checkpoint in ("", NO_CHECKPOINT):
-        # an empty slot is said of the first alone: the others are empty as a rule
-        chosen_otherwise = slot.prompt or slot.adapter_settings.used
-        return "has no checkpoint, so it is not run" if chosen_otherwise else ""
-    if not slot.enabled:
-        return "is switched off"
-    return "" if slot.speaks else "has gamma 0, so it is not run"
+def idle(settings: Settings) -> list[str]:
+    """Return a sentence for everything in the settings that is meant to run and does not, with what lets it run."""
+    if not settings.enabled:
+        return []
+    remedy = _remedy(settings)
+    said = [f"No co-model is run: {remedy}."] if remedy else []
+    if _does_nothing(settings.main_adapter):
+        said.append(f"The main adapter has {_zero(settings.main_adapter)}, so it does nothing.")
+    for number, slot in enumerate(settings.co_models, 1):
+        adapter = slot.adapter_settings
+        if not _has_checkpoint(slot):
+            # an empty slot is said of the first alone: the others are empty as a rule
+            if slot.prompt or adapter.used:
+                said.append(f"Co-model {number} has no checkpoint, so it is not run.")
+        elif slot.enabled and not slot.speaks:
+            said.append(f"Co-model {number} has gamma 0, so it is not run.")
+        elif slot.enabled and _does_nothing(adapter):
+            said.append(f"The adapter of co-model {number} has {_zero(adapter)}, so it does nothing.")
+    return said
+
+
+def _remedy(settings: Settings) -> str:
+    """Say what lets the co-models run; "" where one does, or where none is wanted, as beside a main adapter."""
+    chosen = [slot for slot in settings.co_models if _has_checkpoint(slot)]
+    used = [slot for slot in chosen if slot.enabled]
+    if settings.mixes or (settings.main_adapter.used and not used):
+        return ""
+    if not used:
+        return "switch one on" if chosen else "choose a checkpoint"
+    if not settings.active:
+        return "raise gamma"
+    if settings.steps == 0:
+        return "raise steps"
+    return f"lower start ({settings.start}) below steps ({settings.steps}), or raise steps"
+
+
+def _has_checkpoint(slot: CoModel) -> bool:
+    return slot.checkpoint not in ("", NO_CHECKPOINT)
+
+
+def _does_nothing(adapter: AdapterSettings) -> bool:
+    return adapter.adapter not in ("", NO_ADAPTER) and not adapter.used
+
+
+def _zero(adapter: AdapterSettings) -> str:
+    return "until 0" if adapter.strength else "strength 0"

@@ -1,4 +1,4 @@
-"""Settings to start from: the paper's own three experiments, as the settings of this extension."""
+"""Settings to start from: two of the user's own checkpoints, and the paper's own three experiments."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..hosts.protocol import Lists
 from ..layout import EXAMPLE
 from ..settings import MAIN_CHECKPOINT, NO_ADAPTER, AdapterSettings, CoModel, Settings
+from . import fitting
 
+TWO_CHECKPOINTS = "Two checkpoints"
 INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
 MIGC = "MIGC_SD14.ckpt"
 IP_ADAPTER = "ip-adapter_sd15.safetensors"
@@ -41,6 +44,30 @@ class Preset(NamedTuple):
             main_adapter=replace(main, adapter=_listed(main.adapter, listed)),
             co_models=tuple(replace(s, adapter=_listed(s.adapter, listed)) for s in self.settings.co_models),
         )
+
+
+def two_checkpoints(host: Lists) -> tuple[Settings, str]:
+    """Return the settings that run a checkpoint of the user's beside the main one, and what to do with them.
+
+    One whose file says that it goes with the main one is taken before one that says nothing. Where there is none, it is
+    the main one again, which wants another prompt.
+    """
+    main = host.main_checkpoint()
+    own = host.checkpoint_title(main)
+    others = [title for title in host.checkpoint_titles() if title != own]
+    silent = [title for title in others if host.checkpoint_family(title) is None]
+    fit = (title for title in others if title not in silent and fitting.misfit(host, main, title) is None)
+    chosen = next(fit, next(iter(silent), MAIN_CHECKPOINT))
+    settings = Settings(enabled=True, co_models=(CoModel(checkpoint=chosen),))
+    if chosen != MAIN_CHECKPOINT:
+        return settings, (
+            f"{chosen} is run beside the main checkpoint: choose any other in its place, and press Generate. With "
+            "compare switched on each is drawn alone too; a higher gamma gives the co-model more of the picture."
+        )
+    return settings, (
+        "No other checkpoint in the list goes with the main one, so this runs the main one again: write another prompt "
+        "into Co-model 1, and press Generate."
+    )
 
 
 def missing_files(settings: Settings, listed: Iterable[str]) -> list[str]:

@@ -31,7 +31,7 @@ def region_preview(text: Any, mask: Any, feather: Any, width: Any = SIZE, height
     sides = [_number(side, 1, LARGEST, SIZE) for side in (width, height)]
     across, down = (max(round(side * GRID / max(sides)), 1) for side in sides)
     try:
-        slot = CoModel(region=text or "", mask=as_text(mask), feather=_number(feather, 0, 0.5, 0))
+        slot = CoModel(region="" if text is None else text, mask=as_text(mask), feather=_number(feather, 0, 0.5, 0))
         shares = region_map(slot, down, across, "The region")
     except LayoutError as error:
         return _refusal(f"The region {error}.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AdapterError, AmdmError
-from ..hosts.protocol import Host, HostRun
+from ..hosts.protocol import Host, HostRun, Ran
 from ..settings import Settings, SettingsError
-from . import infotext
+from . import adapter_inputs, infotext, plan_line
 
 if TYPE_CHECKING:
     from ..sampling import CoRun
@@ -29,7 +30,7 @@ class StandIn(Protocol):
 class MixedSampling:
     """Samples with the co-models of the settings, and writes into the picture's infotext what ran.
 
-    before: what the picture's first pass has written of itself.
+    comment: shows a text with the picture. before: what the picture's first pass has written of itself.
     """
 
     p: Any
@@ -37,6 +38,7 @@ class MixedSampling:
     pool_limit: int
     host_run: HostRun
     co_models: list[CoRun]
+    comment: Callable[[str], None]
     before: str = ""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -44,10 +46,12 @@ class MixedSampling:
         from ..comodels.mixing import mixed
 
         mixing = mixed(func, self.settings, self.co_models, **self.host_run.sampler_options())
-        titles = self.host_run.titles()
+        titles, is_drawn = self.host_run.titles(), False
         try:
             self.host_run.start()
-            return mixing(*args, **kwargs)
+            sampled = mixing(*args, **kwargs)
+            is_drawn = True
+            return sampled
         except AdapterError as error:
             raise AmdmError(f"AMDM: {error}") from error
         except Exception as error:
@@ -57,12 +61,24 @@ class MixedSampling:
             raise worded from error
         finally:
             ran = self.host_run.finish(self.pool_limit)
-            if ran is not None:
-                entries = infotext.written(self.settings, titles)
-                if ran.steps:
-                    line = infotext.ran_line(ran)
-                    entries[infotext.RAN] = f"{self.before}; hires fix: {line}" if self.before else line
-                self.p.extra_generation_params.update(entries)
+            has_mixed = ran is not None and ran.steps > self.settings.start
+            if ran is not None and (has_mixed or self.settings.main_adapter.used):
+                self._write(ran, titles, has_mixed)
+            if is_drawn and self.co_models and not has_mixed and not self.host_run.stopped:
+                self.comment(f"AMDM: no step was mixed; {self._remedy()}.")
+
+    def _write(self, ran: Ran, titles: Mapping[int, str], has_mixed: bool) -> None:
+        settings = self.settings if has_mixed else replace(self.settings, co_models=())
+        entries = infotext.written(settings, titles)
+        if has_mixed:
+            line = infotext.ran_line(ran)
+            entries[infotext.RAN] = f"{self.before}; hires fix: {line}" if self.before else line
+        self.p.extra_generation_params.update(entries)
+
+    def _remedy(self) -> str:
+        if self.settings.start:
+            return f"start is {self.settings.start}, and fewer steps are mixed: lower it"
+        return "raise the sampling steps or the denoising strength, or choose another sampler"
 
 
 @dataclass
@@ -131,17 +147,21 @@ def prepare(
     host_run = None
     try:
         settings = read_settings()
+        said = plan_line.idle(settings)
+        if said:
+            host.comment(p, f"AMDM: {' '.join(said)}")
         if settings.mixes and not _wanted(host, p, settings):
             # the main model's adapter is part of that model, and works in every pass
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
+        settings = adapter_inputs.used_alone(host, settings)
         host_run = host.run(p, continue_on_error, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
         co_models = host_run.load_co_models(settings.active) if settings.mixes else []
         before = p.extra_generation_params.get(infotext.RAN, "") if host.is_hires_pass(p) else ""
-        return MixedSampling(p, settings, pool_limit, host_run, co_models, before)
+        return MixedSampling(p, settings, pool_limit, host_run, co_models, partial(host.comment, p), before)
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
     except Exception as error:

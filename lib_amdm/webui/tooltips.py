@@ -12,7 +12,7 @@ SLOT = "What runs beside the main model: a checkpoint, or the main one with a pr
 FOLDS = {
     "main_adapter": "An adapter that works on the main model itself, with or without co-models.",
     "advanced": "What is seldom changed: the correction, the first step, the pass of hires fix.",
-    "examples": "The settings of the paper's runs, filled in for you.",
+    "examples": "Settings to start from: two checkpoints of yours, or one of the paper's runs.",
     "memory_fold": "Which co-models are in memory, and a way to take them out.",
     "adapter_of": "An adapter that works on this co-model alone.",
     "region_of": "The part of the picture in which this co-model speaks.",

@@ -14,6 +14,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..comodels.file_list import without_folder
 from ..hosts.protocol import Host, Lists
 from ..settings import (
     NO_ADAPTER,
@@ -27,6 +28,7 @@ from ..settings import (
     SettingsError,
     Spec,
     SwitchSpec,
+    WordSpec,
     named,
     specs,
 )
@@ -38,6 +40,7 @@ HELD_IN = "amdm_xyz"
 MAIN, ALL, MAIN_ADAPTER = 0, -1, -2
 COSTS: dict[type[Spec], float] = {CheckpointSpec: 1.0, AdapterSpec: 0.5}
 """The cost of a change, from 0 to 1: the plot changes the most expensive axis least often."""
+_RANGE = re.compile(r"\d\.?\s*-")
 CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG", "evaluations": "evaluations (E)"}
 
 
@@ -178,6 +181,10 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
         # p is a shallow copy of the plot's own: what it holds is replaced, never changed
         setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, spec, given)})
 
+    def prepare(text: str) -> list[str]:
+        texts = (each.strip() for each in text.split(","))
+        return [_number_text(spec, kind, each, target.label) for each in texts if each]
+
     def confirm(_p: Any, given: Sequence[Any]) -> None:
         if isinstance(spec, ListedSpec):
             _refuse_unknown(host, spec, given)
@@ -187,8 +194,8 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
     def caption(_p: Any, _option: Any, given: Any) -> str:
         if isinstance(spec, ListedSpec):
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
-            return f"{whose}: {_without_folder(given)}"
-        return f"{target.label}: {spec.shown(_value(host, spec, given))}"
+            return f"{whose}: {without_folder(given)}"
+        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, given), target.label))}"
 
     choices: Callable[[], list[str]] | None = None
     if isinstance(spec, ListedSpec):
@@ -201,15 +208,44 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
     kind = spec.type if spec.type in (int, float) else str
     cost = COSTS.get(type(spec), 0.0)
     return module.AxisOption(
-        target.label, kind, apply, format_value=caption, confirm=confirm, cost=cost, choices=choices
+        target.label,
+        kind,
+        apply,
+        format_value=caption,
+        confirm=confirm,
+        cost=cost,
+        choices=choices,
+        prepare=None if kind is str else prepare,
     )
+
+
+WORD = -1
+"""The number that stands for a word on an axis of numbers."""
+
+
+def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
+    """Return a text of an axis as the plot can read it: a number or a range, in a word's place the number it means.
+
+    SettingsError where it is neither: the plot would show an error of Python's.
+    """
+    try:
+        kind(text)
+    except ValueError:
+        if not _RANGE.search(text):
+            value = spec.check(text, label)
+            return str(WORD if isinstance(spec, WordSpec) and value == spec.meaning else value)
+    return text
 
 
 def _value(host: Lists, spec: Spec, given: Any) -> Any:
     """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
-        return round(given, 8)
+        given = round(given, 8)
+    if isinstance(spec, WordSpec) and spec.word and given == WORD:
+        return spec.word
+    if isinstance(given, float):
+        return given
     if spec.type is bool:
         return {"true": True, "false": False}.get(given.strip().lower(), given)
     if isinstance(spec, ListedSpec):
@@ -221,10 +257,6 @@ def _title(host: Lists, spec: ListedSpec, name: str) -> str | None:
     """Return the title of a checkpoint or an adapter, or the word that stands for none; None where it is unknown."""
     word = next((word for word in spec.words if word.lower() == name.strip().lower()), None)
     return word or listed.title(host, spec, name)
-
-
-def _without_folder(title: str) -> str:
-    return re.split(r"[/\\]", title)[-1]
 
 
 def _refuse_unknown(host: Lists, spec: ListedSpec, names: Sequence[str]) -> None:

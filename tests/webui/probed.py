@@ -34,7 +34,7 @@ OPTIONS = {
     "sd_noise_schedule": "Default",
     "hires_fix_refiner_pass": "second pass",
     "refiner_switch_by_sample_steps": False,
-    "live_previews_enable": False,
+    # by default a preview is decoded with a model that the WebUI would have to download, and seldom
     "show_progress_type": "Approx cheap",
     "show_progress_every_n_steps": 1,
     "tiling": False,

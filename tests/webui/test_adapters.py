@@ -342,12 +342,12 @@ def test_what_cannot_be_used_is_named_before_anything_is_evaluated(
     probed: Probed, plain: np.ndarray, told: dict[str, str], words: str
 ) -> None:
     for amdm, who in (
-        (settings(slot("beta"), slot("main", **told)), "slot 2"),
+        (settings(slot("beta"), slot("main", **told)), "co-model 2"),
         ({"enabled": True, "main_adapter": told}, "AMDM"),
     ):
         failed = probed.fail(amdm, prompt=PROMPT)
         assert words in failed.message
-        assert who in failed.message or "co_models[1]" in failed.message
+        assert who in failed.message or "co-model 2" in failed.message
         assert failed.report["unet"] == {"main": 0, "co": 0}
     assert distance(probed.draw(prompt=PROMPT).latent, plain) == 0
 

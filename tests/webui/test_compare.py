@@ -95,6 +95,18 @@ def test_an_interrupt_ends_all(probed: Probed) -> None:
     assert len(drawn.pixels) == 1
 
 
+def test_after_an_interrupt_the_grid_has_what_was_drawn_by_then(probed: Probed) -> None:
+    together = probed.draw(settings(slot()), **PROMPT)
+    in_the_second = {"fault": "interrupt", "at": "main", "call": together.report["unet"]["main"] + 2}
+    drawn = probed.draw(compared(slot()), fault=in_the_second, **PROMPT)
+    usual, grid, _ = drawn.pixels
+    height, width = usual.shape[:2]
+    assert np.array_equal(usual, together.picture)
+    assert grid.shape[0] > height, "the captions"
+    assert 2 * width <= grid.shape[1] < 3 * width
+    assert len(drawn.info["infotexts"]) == 3
+
+
 def test_off_nothing_is_compared(probed: Probed) -> None:
     assert len(probed.draw(settings(slot(), enabled=False, compare=True), **PROMPT).pixels) == 1
     assert len(probed.draw(settings(slot(), steps=0, compare=True), **PROMPT).pixels) == 1

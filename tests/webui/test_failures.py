@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from lib_amdm.comodels.checkpoint_family import CheckpointFamilies
 
 from . import checkpoints
-from .probed import STEPS, Drawn, Failed, Probed, distance, settings, slot
+from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, slot
 from .webui_server import WebUI
 
 GO_ON = "go on without AMDM"
@@ -102,7 +103,7 @@ def test_a_fault_of_a_co_model(untouched: Untouched, fault: str, call: int) -> N
     failed = untouched.probed.fail(AMDM, fault={"fault": fault, "at": "co", "call": call})
     assert failed.status == 500
     assert is_a_sentence(failed.message), failed.message
-    assert "slot 1" in failed.message and '"beta.safetensors"' in failed.message
+    assert "co-model 1" in failed.message and '"beta.safetensors"' in failed.message
     told = {"exception": "the probe broke this call", "nan": "NaN", "oom": "memory"}[fault]
     assert told in failed.message
     assert failed.report["denoiser"] == call
@@ -140,7 +141,7 @@ def test_a_bad_file(untouched: Untouched, broken: Path, name: str) -> None:
     file = "malicious.ckpt" if name == "malicious" else f"{name}.safetensors"
     failed = untouched.probed.fail(settings(slot("gamma"), slot(file)))
     assert is_a_sentence(failed.message), failed.message
-    assert "slot 2" in failed.message and f'"{file}"' in failed.message
+    assert "co-model 2" in failed.message and f'"{file}"' in failed.message
     assert failed.report["denoiser"] == 0
     assert not broken.exists()
 
@@ -149,7 +150,7 @@ def test_a_name_that_is_not_in_the_list(untouched: Untouched) -> None:
     for name in ("delta.safetensors", str(untouched.probed.server.checkpoint_folder / "beta.safetensors"), "../beta"):
         failed = untouched.probed.fail(settings(slot("gamma"), {"checkpoint": name}))
         assert is_a_sentence(failed.message), failed.message
-        assert "slot 2" in failed.message and name in failed.message
+        assert "co-model 2" in failed.message and name in failed.message
         assert failed.report["opened"] == [], name
 
 
@@ -161,9 +162,51 @@ def test_a_file_that_is_gone(untouched: Untouched, checkpoint_dir: Path) -> None
     try:
         failed = untouched.probed.fail(settings(slot("gone")))
         assert is_a_sentence(failed.message), failed.message
-        assert "slot 1" in failed.message and '"gone.safetensors"' in failed.message
+        assert "co-model 1" in failed.message and '"gone.safetensors"' in failed.message
     finally:
         untouched.probed.server.refresh_checkpoints()
+
+
+def test_a_file_of_a_network_alone_draws_with_the_main_texts_or_says_what_is_missing(
+    untouched: Untouched, checkpoint_dir: Path
+) -> None:
+    """It has the main model's network, so beside that it must draw the main model's own picture."""
+    probed = untouched.probed
+    path = probed.server.checkpoint_folder / "network.safetensors"
+    described = path.with_suffix(".yaml")
+    if (checkpoint_dir / "alpha.yaml").is_file():
+        described.symlink_to(checkpoint_dir / "alpha.yaml")
+    whole = load_file(checkpoint_dir / "alpha.safetensors")
+    save_file({key: value for key, value in whole.items() if key.startswith("model.")}, path)
+    probed.server.refresh_checkpoints()
+    try:
+        answer = probed.try_to_draw(mirrored("network"))
+        if isinstance(answer, Failed):
+            assert is_a_sentence(answer.message), answer.message
+            assert '"network.safetensors"' in answer.message and "has no text encoder" in answer.message
+            assert answer.report["denoiser"] == 0
+        else:
+            assert distance(answer.latent, probed.draw().latent) < 1e-4
+    finally:
+        probed.unload()
+        path.unlink()
+        described.unlink(missing_ok=True)
+        probed.server.refresh_checkpoints()
+
+
+def test_the_main_checkpoints_file_may_go_elsewhere_once_it_is_loaded(untouched: Untouched) -> None:
+    """The WebUI draws on with what it has loaded; so does `main` with its own prompt."""
+    probed = untouched.probed
+    amdm = [settings(slot("main", prompt=f"a {word} square")) for word in ("blue", "green")]
+    there = [probed.draw(each).latent for each in amdm]
+    path = probed.server.checkpoint_folder / "alpha.safetensors"
+    elsewhere = path.with_suffix(".elsewhere")
+    path.rename(elsewhere)
+    try:
+        gone = [probed.draw(each).latent for each in (*amdm, amdm[0])]
+    finally:
+        elsewhere.rename(path)
+    assert [distance(one, other) for one, other in zip(gone, (*there, there[0]))] == [0, 0, 0]
 
 
 SD2 = pytest.mark.needs("SD2")
@@ -185,7 +228,7 @@ def test_another_family(untouched: Untouched, checkpoint_dir: Path, main: str, c
     for _ in range(2):
         failed = probed.fail(settings(slot(co)), checkpoint=None if main == "alpha" else main)
         assert is_a_sentence(failed.message), failed.message
-        assert "slot 1" in failed.message and f"{co}.safetensors" in failed.message and f"{main}." in failed.message
+        assert "co-model 1" in failed.message and f"{co}.safetensors" in failed.message and f"{main}." in failed.message
         assert f" is {kind}," in failed.message
         assert failed.report["denoiser"] == 0
     if main != "alpha":
@@ -223,27 +266,27 @@ def test_a_loaded_co_model_of_another_family(probed: Probed) -> None:
     probed.draw(settings(slot("xl-beta")), checkpoint="xl-alpha")
     assert "xl-beta.safetensors" in probed.models()
     failed = probed.fail(settings(slot("xl-beta")))
-    assert "SDXL" in failed.message and "slot 1" in failed.message
+    assert "SDXL" in failed.message and "co-model 1" in failed.message
     probed.unload()
 
 
 BAD_SETTINGS: tuple[tuple[Any, str], ...] = (
     ({"enabled": True, "stepz": 3}, '"stepz"'),
-    (settings(slot(gama=0.5)), '"co_models[0].gama"'),
-    (settings(slot(), slot(gamma=1.5)), '"co_models[1].gamma"'),
-    (settings(slot(gamma="0.5")), '"co_models[0].gamma"'),
-    (settings(slot(gamma=True)), '"co_models[0].gamma"'),
+    (settings(slot(gama=0.5)), '"gama of co-model 1"'),
+    (settings(slot(), slot(gamma=1.5)), '"gamma of co-model 2"'),
+    (settings(slot(gamma="0.5")), '"gamma of co-model 1"'),
+    (settings(slot(gamma=True)), '"gamma of co-model 1"'),
     (settings(steps=2.5), '"steps"'),
     (settings(steps=-2), '"steps"'),
     (settings(eta=2), '"eta"'),
-    (settings(slot(eta=45)), '"co_models[0].eta"'),
-    (settings(slot(noise="own")), '"co_models[0].noise"'),
+    (settings(slot(eta=45)), '"eta of co-model 1"'),
+    (settings(slot(noise="own")), '"noise of co-model 1"'),
     (settings(**{"pass": "second"}), '"pass"'),
     (settings(correction="best"), '"correction"'),
-    (settings(slot(cfg_scale=31)), '"co_models[0].cfg_scale"'),
-    (settings(slot(prompt=["a"])), '"co_models[0].prompt"'),
+    (settings(slot(cfg_scale=31)), '"cfg_scale of co-model 1"'),
+    (settings(slot(prompt=["a"])), '"prompt of co-model 1"'),
     ({"enabled": True, "co_models": {"checkpoint": "beta"}}, '"co_models"'),
-    ({"enabled": True, "co_models": ["beta.safetensors"]}, '"co_models[0]"'),
+    ({"enabled": True, "co_models": ["beta.safetensors"]}, '"co-model 1"'),
     (settings(*[slot()] * 11), '"co_models"'),
     ({"enabled": "yes"}, '"enabled"'),
     (["text"], "AMDM"),
@@ -269,7 +312,7 @@ def test_a_bad_setting_is_named(probed: Probed, given: Any, named: str) -> None:
 def test_a_network_in_a_slots_prompt_that_cannot_be_used(untouched: Untouched, network: str) -> None:
     failed = untouched.probed.fail(settings(slot(prompt=f"a cat <{network}:x:1>")))
     assert is_a_sentence(failed.message), failed.message
-    assert "slot 1" in failed.message and network in failed.message.lower()
+    assert "co-model 1" in failed.message and network in failed.message.lower()
     assert failed.report["denoiser"] == 0
 
 
@@ -284,26 +327,26 @@ class TestGoingOn:
         drawn = self.draw(untouched.probed, settings(slot(co)))
         assert np.array_equal(drawn.picture, untouched.bare)
         assert "AMDM" not in drawn.infotext
-        assert is_a_sentence(drawn.comments) and "slot 1" in drawn.comments and co in drawn.comments
+        assert is_a_sentence(drawn.comments) and "co-model 1" in drawn.comments and co in drawn.comments
 
     def test_a_bad_setting(self, untouched: Untouched) -> None:
         drawn = self.draw(untouched.probed, settings(slot(gamma=2)))
         assert np.array_equal(drawn.picture, untouched.bare)
         assert "AMDM" not in drawn.infotext
-        assert '"co_models[0].gamma"' in drawn.comments
+        assert '"gamma of co-model 1"' in drawn.comments
 
     @pytest.mark.parametrize("fault", ["exception", "nan", "oom"])
     def test_what_fails_in_the_first_step(self, untouched: Untouched, fault: str) -> None:
         drawn = self.draw(untouched.probed, AMDM, fault={"fault": fault, "call": 1})
         assert np.array_equal(drawn.picture, untouched.bare)
         assert "AMDM" not in drawn.infotext
-        assert is_a_sentence(drawn.comments) and "slot 1" in drawn.comments
+        assert is_a_sentence(drawn.comments) and "co-model 1" in drawn.comments
 
     def test_what_fails_later(self, untouched: Untouched) -> None:
         drawn = self.draw(untouched.probed, AMDM, fault={"fault": "exception", "call": 3})
         two = untouched.probed.draw({**AMDM, "steps": 2})
         assert distance(drawn.latent, two.latent) == 0
-        assert "slot 1" in drawn.comments
+        assert "co-model 1" in drawn.comments
 
     def test_a_comment_is_of_its_own_picture(self, untouched: Untouched) -> None:
         self.draw(untouched.probed, settings(slot("delta")))

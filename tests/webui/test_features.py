@@ -510,7 +510,7 @@ def test_progress_text_and_previews(probed: Probed) -> None:
             thread.join(0.02)
         return drawn[0]
 
-    drawn = probed.with_options({"live_previews_enable": True}, watched)
+    drawn = watched()
     assert any(text.startswith("AMDM: evaluation") and "beta" in text for text in seen), seen
     assert previews > 0
     assert any("beta" in text for text in drawn.report["textinfo"])

@@ -153,7 +153,7 @@ def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_h
     if "lumina" not in webui_host.flow_families:
         pytest.skip(f"{webui_host.name} has no lumina")
     failed = flowing.fail(settings(slot("lumina-b")), **asked("flux-a", "", {}))
-    assert 'AMDM slot 1: "lumina-b.safetensors" has no text encoder' in failed.message
+    assert 'AMDM co-model 1: "lumina-b.safetensors" has no text encoder' in failed.message
     assert "VAE / Text Encoder" in failed.message
     assert np.array_equal(flowing.of("flux-a").picture, flowing.plain("flux-a").picture)
 

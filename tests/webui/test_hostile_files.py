@@ -51,7 +51,7 @@ def hostile(probed: Probed, marker: Path) -> Iterator[None]:
 def test_a_checkpoint(probed: Probed, hostile: None, marker: Path, number: int) -> None:
     failed = probed.fail(settings(slot(f"hostile-{number}_vit-h.ckpt")))
     assert is_a_sentence(failed.message), failed.message
-    assert f'slot 1: "hostile-{number}_vit-h.ckpt" cannot be read (it ' in failed.message
+    assert f'co-model 1: "hostile-{number}_vit-h.ckpt" cannot be read (it ' in failed.message
     assert not marker.exists()
 
 
@@ -68,7 +68,7 @@ def test_an_adapter(probed: Probed, hostile: None, marker: Path, number: int) ->
     name = f"hostile-{number}_vit-h.pt"
     failed = probed.fail(settings(slot("main", adapter=name, layout="a: 0 0 1 1")))
     assert is_a_sentence(failed.message), failed.message
-    assert f'slot 1: "{name}" ' in failed.message
+    assert f'co-model 1: "{name}" ' in failed.message
     assert name in probed.server.call("/amdm/v1/models")["adapters"]
     assert not marker.exists()
 

@@ -56,10 +56,13 @@ def test_two_hundred_reloads_leave_no_tensor_and_no_module(own: WebUI) -> None:
     assert after == before
 
 
-def test_unloading_leaves_no_unet_but_the_main_models(own: WebUI) -> None:
-    probed = Probed(own)
-    probed.draw(settings(), steps=2)
-    assert own.call("/amdm-probe/unets") == 2
-    assert probed.unload()["unloaded"] == 1
-    own.call("/amdm-probe/arm", {})  # the probe's own record refers to what it has seen
+def test_unloading_leaves_no_unet_but_the_main_models(start_webui: Callable[..., WebUI]) -> None:
+    """At once, and not when Python next collects."""
+    probed = Probed(start_webui(probe=True, options={"amdm_pool_limit": 3}))
+    own = probed.server
+    probed.draw(settings(*map(slot, CO_MODELS)), steps=2)
+    assert own.call("/amdm-probe/unets") == 1 + len(CO_MODELS)
+    # the probe's own record refers to what it has seen
+    own.call("/amdm-probe/arm", {})
+    assert probed.unload()["unloaded"] == len(CO_MODELS)
     assert own.call("/amdm-probe/unets") == 1

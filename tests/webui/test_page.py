@@ -21,9 +21,10 @@ import random_adapters as adapter_files
 from gguf_files import write_gguf
 from PIL import Image
 
+from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.comodels.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
-from lib_amdm.webui import presets, tooltips
+from lib_amdm.webui import examples, presets, tooltips
 
 from .webui_server import WebUI
 
@@ -110,21 +111,28 @@ class Page:
     def choose_in(self, dropdown: str, choice: str) -> None:
         """Choose from a dropdown that has no id."""
         box = self.one(f"{dropdown} input")
+        self.wait(box.is_displayed, dropdown)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.click()
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(choice)
         items = self.wait(lambda: self.all(f"{dropdown} ul.options li"), f"the choices of {dropdown}")
-        next(item for item in items if item.get_attribute("aria-label") == choice).click()
-        assert box.get_property("value") == choice
+        # of a checkpoint the WebUI may know the hash by now
+        next(item for item in items if without_hash(item.get_attribute("aria-label")) == choice).click()
+        assert without_hash(box.get_property("value")) == choice
 
     def choices(self, control: str) -> list[str]:
         """What a dropdown offers."""
-        self.one(f"#{control} input").click()
-        found = [item.get_attribute("aria-label") for item in self.all(f"#{control} ul.options li")]
-        self.one(f"#{control} input").send_keys(Keys.ESCAPE)
+        return self.choices_in(f"#{control}")
+
+    def choices_in(self, dropdown: str) -> list[str]:
+        """What a dropdown offers that has no id."""
+        box = self.one(f"{dropdown} input")
+        box.click()
+        found = [item.get_attribute("aria-label") for item in self.all(f"{dropdown} ul.options li")]
+        box.send_keys(Keys.ESCAPE)
         # the list opens with the focus, and would stay shut at the next look
-        self.driver.execute_script("arguments[0].blur()", self.one(f"#{control} input"))
+        self.driver.execute_script("arguments[0].blur()", box)
         return found
 
     def switch_to(self, tab: str) -> None:
@@ -176,14 +184,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(start_webui: Callable[..., WebUI]) -> WebUI:
-    """A WebUI that serves its page."""
-    return start_webui(page=True)
+    """A WebUI that serves its page, with grids in its galleries as by default."""
+    return start_webui(page=True, options={"return_grid": True})
 
 
 @pytest.fixture
 def page(browser: Any, server: WebUI, tmp_path: Path) -> Page:
     """The page, freshly loaded."""
     return Page(browser, server, tmp_path)
+
+
+def without_hashes(text: str) -> str:
+    """A text without the hashes behind checkpoints' names, of which the WebUI knows those that it has loaded."""
+    return re.sub(r" \[[0-9a-f]{10}\]", "", text)
 
 
 def amdm(**settings: Any) -> dict[str, Any]:
@@ -312,12 +325,12 @@ def test_a_picture_through_the_page(page: Page) -> None:
     assert (
         f"AMDM: True, AMDM steps: auto, AMDM eta: 0, AMDM 1 checkpoint: {BETA}, AMDM 1 gamma: 0.7, "
         r'AMDM 1 prompt: "a \"blue\" circle, here"'
-    ) in said
+    ) in without_hashes(said)
     [with_beta] = page.pictures()
     assert not np.array_equal(with_beta, without)
     line = page.one('.amdm-ran[data-tab="txt2img"]')
     ran = page.wait(lambda: line.text, "the line that says what ran")
-    assert re.fullmatch(r"2 models, \d+ of \d+ steps, \d+ evaluations of beta, \+\d+\.\d s of \d+\.\d s", ran)
+    assert re.fullmatch(r"2 models, \d+ of \d+ steps, \d+ evaluations? of beta, \+\d+\.\d s of \d+\.\d s", ran)
     assert f'AMDM ran: "{ran}"' in said
 
     page.toggle("script_txt2img_amdm_memory_fold")
@@ -354,8 +367,110 @@ def test_a_region_is_drawn_over_the_pictures_size_and_reaches_the_picture(page: 
     page.wait(lambda: size() == (256, 128), "the drawing to follow the picture's width")
     said = page.generate()
     assert "AMDM evaluations: 2" in said and "AMDM 1 region: 0 0 0.5 0.9" in said
+    # with the pointer, as boxes of a layout are
+    assert drawn(page, "script_txt2img_amdm_region_1", (0.6, 0.2), (0.9, 0.8)) == "0 0 0.5 0.9\n0.6 0.2 0.9 0.8"
+    under = '[data-field="script_txt2img_amdm_region_1"] .amdm-canvas .amdm-behind rect[fill="#4363d8"]'
+    page.wait(lambda: len({each.get_attribute("x") for each in page.all(under)}) > 40, "what both boxes come to")
+    page.shot("region-drawn")
+    assert 'AMDM 1 region: "0 0 0.5 0.9\\n0.6 0.2 0.9 0.8"' in page.generate()
     page.type("script_txt2img_amdm_region_1", "0 0 2 1")
     page.wait(lambda: "row 1" in page.one("#script_txt2img_amdm_region_of_1").text, "what is wrong")
+
+
+def cleared(page: Page, control: str) -> str:
+    """What a field shows once it was emptied and left."""
+    box = page.one(f"#{control} :is(textarea, input:not([type=range]))")
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(Keys.BACKSPACE)
+    box.send_keys(Keys.TAB)
+    time.sleep(0.3)
+    return page.value(control)
+
+
+def test_a_number_that_is_cleared_is_its_default(page: Page) -> None:
+    told = "AMDM: True, AMDM steps: 2, AMDM evaluations: 1, AMDM eta: 0.25, AMDM start: 1, AMDM 1 checkpoint: beta"
+    page.paste(f"{PLAIN}, {told}, AMDM 1 gamma: 0.25, AMDM 1 gamma end: 0.75, AMDM 1 CFG scale: 4, AMDM 1 feather: 0.2")
+    page.wait(lambda: page.value("script_txt2img_amdm_gamma_end_1") == "0.75", "the settings")
+    numbers = [f"{name}_1" for name in ("gamma", "gamma_end", "cfg_scale", "feather")]
+    shown = {name: cleared(page, f"script_txt2img_amdm_{name}") for name in ("eta", "start", *numbers)}
+    usual = {"eta": "0", "start": "0", "gamma_1": "0.5", "gamma_end_1": "", "cfg_scale_1": "0", "feather_1": "0"}
+    assert shown == usual
+    for name in ("steps", "evaluations"):
+        cleared(page, f"script_txt2img_amdm_{name}")
+    said = page.generate()
+    assert "AMDM: True, AMDM steps: auto, AMDM eta: 0, AMDM 1 checkpoint: beta.safetensors, AMDM 1 gamma: 0.5, " in said
+    assert not re.search("AMDM (evaluations|start|1 gamma end|1 CFG scale|1 feather)", said)
+
+
+def captions(page: Page, state: str) -> set[str]:
+    """The panel's folds and tabs whose captions are in a state: open, or marked."""
+    captions = f"#script_txt2img_amdm_enabled :is(.label-wrap, .tab-nav button).{state}"
+    said = {each.get_property("textContent").strip() for each in page.all(captions)}
+    return {re.sub(r"\s*[▼◀▲]$", "", text) for text in said}
+
+
+def test_folds_that_hold_something_are_marked_and_open_after_a_paste(page: Page) -> None:
+    main = f"{PLAIN}, AMDM: True, AMDM steps: 2, AMDM 1 checkpoint: beta, AMDM 1 gamma: 0.25"
+    page.paste(main)
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    page.wait(lambda: captions(page, "amdm-holds") == {"Co-model 1"}, "the tab's mark")
+    assert captions(page, "open") <= {"AMDM"}
+    page.paste(
+        f"{main}, AMDM start: 1, AMDM 1 region: 0 0 0.5 1, AMDM 1 noise: independent, AMDM 2 checkpoint: main, "
+        "AMDM 2 gamma: 0.5, AMDM 2 adapter: lost.safetensors, AMDM 2 adapter until: 0.5"
+    )
+    folds = {"Advanced", "Region of co-model 1", "More of co-model 1", "Adapter of co-model 2"}
+    page.wait(lambda: captions(page, "amdm-holds") == {"Co-model 1", "Co-model 2", *folds}, "the marks")
+    page.wait(lambda: folds <= captions(page, "open") <= {"AMDM", *folds}, "the folds to open")
+    page.wait(lambda: page.one("#script_txt2img_amdm_region_1").is_displayed(), "the region")
+    page.shot("folds")
+    # what the user closes stays closed until something is pasted
+    page.toggle("script_txt2img_amdm_region_of_1")
+    time.sleep(1)
+    assert "Region of co-model 1" not in captions(page, "open")
+    page.paste(f"{main}, AMDM 1 region: 0 0 1 0.5")
+    page.wait(lambda: "Region of co-model 1" in captions(page, "open"), "the fold to open")
+    page.wait(lambda: captions(page, "amdm-holds") == {"Co-model 1", "Region of co-model 1"}, "the other marks to go")
+
+
+def test_a_slot_that_is_switched_off_comes_back_switched_off(page: Page, server: WebUI) -> None:
+    page.paste(
+        f"{PLAIN}, AMDM: True, AMDM steps: 2, AMDM 1 checkpoint: beta, AMDM 1 gamma: 0.25, AMDM 2 checkpoint: gamma, "
+        "AMDM 2 gamma: 0.75, AMDM 2 enabled: False"
+    )
+    page.wait(lambda: page.value("script_txt2img_amdm_checkpoint_2") == "gamma.safetensors", "the settings")
+    switch = "#script_txt2img_amdm_enabled_2 input"
+    assert not page.one(switch).get_property("checked")
+    said = page.generate()
+    assert "AMDM 2 enabled: False, AMDM 2 checkpoint: gamma.safetensors, AMDM 2 gamma: 0.75" in said
+    assert "2 models" in said
+    [picture] = page.pictures()
+    infotext = said.split("\n\n")[0]
+    again = server.from_infotext(infotext[: infotext.index(', AMDM ran: "')])
+    [told] = json.loads(again["info"])["infotexts"]
+    assert "AMDM 2 enabled: False" in told, "a request with an infotext switched it on"
+    assert np.array_equal(server.pixels(again)[0], picture)
+
+
+def test_an_example_runs_what_the_user_has_and_is_taken_back(page: Page) -> None:
+    page.paste(f"{PLAIN}, AMDM: True, AMDM steps: 2, AMDM 1 checkpoint: gamma, AMDM 1 gamma: 0.25")
+    page.wait(lambda: page.value("script_txt2img_amdm_gamma_1") == "0.25", "the settings")
+    page.toggle("script_txt2img_amdm_examples")
+    page.choose("script_txt2img_amdm_preset", presets.PRESETS[0].name)
+    page.click("#script_txt2img_amdm_fill")
+    page.wait(lambda: page.value("script_txt2img_amdm_correction") == "paper", "the paper's example")
+    page.choose("script_txt2img_amdm_preset", examples.NAMES[0])
+    page.click("#script_txt2img_amdm_fill")
+    page.wait(lambda: page.value("script_txt2img_amdm_correction") == "relative", "the other example")
+    chosen = page.value("script_txt2img_amdm_checkpoint_1")
+    page.shot("example")
+    assert f"AMDM 1 checkpoint: {chosen}, AMDM 1 gamma: 0.5" in page.generate()
+    page.click("#script_txt2img_amdm_undo")
+    page.wait(lambda: page.value("script_txt2img_amdm_correction") == "paper", "the example before")
+    page.click("#script_txt2img_amdm_undo")
+    page.wait(lambda: page.value("script_txt2img_amdm_gamma_1") == "0.25", "the user's own")
+    assert shown(page, "txt2img", ("checkpoint_1", "steps")) == {"checkpoint_1": "gamma.safetensors", "steps": "2"}
 
 
 def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
@@ -402,22 +517,64 @@ def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(
         found = page.driver.execute_script(read, *items)
         page.shot("greyed")
         page.driver.execute_script("arguments[0].blur()", page.one("#script_txt2img_amdm_checkpoint_1 input"))
-        return {name: words.strip('"') for name, is_grey, words in found if is_grey}
+        return {without_hash(name): words.strip('"') for name, is_grey, words in found if is_grey}
 
     page.click("#script_txt2img_amdm_refresh_1")
     page.wait(lambda: strangers.items() <= greyed().items(), "the entries to be marked")
     assert not {"None", "main", "alpha.safetensors", BETA} & greyed().keys()
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
     told = 'Co-model 1: "xl-beta.safetensors" is SDXL, but the main checkpoint "alpha.safetensors" is SD1.'
-    page.wait(lambda: told in panel.text, "the line to say so")
+    page.wait(lambda: told in without_hashes(panel.text), "the line to say so")
     page.shot("misfit")
     page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
     try:
         page.wait(lambda: "but the main checkpoint" not in panel.text, "the line to follow the main checkpoint", DRAWN)
         page.wait(lambda: "· SD1" in greyed().values(), "the marks to follow it")
         assert not {name for name, mark in strangers.items() if mark == "· SDXL"} & greyed().keys()
+        # the WebUI knows a hash of the other one now, and the page's list is from before
+        page.choose_in(MAIN_CHECKPOINT, "alpha.safetensors")
+        page.wait(lambda: strangers.items() <= greyed().items(), "all to be marked again", DRAWN)
     finally:
         server.use_checkpoint("alpha")
+
+
+def test_the_list_is_in_the_order_of_the_webuis_own(page: Page) -> None:
+    page.toggle("script_txt2img_amdm_enabled")
+    page.wait(lambda: page.one("#script_txt2img_amdm_checkpoint_1").is_displayed(), "the controls")
+
+    def own() -> list[str]:
+        return [without_hash(title) for title in page.choices_in(MAIN_CHECKPOINT)]
+
+    listed = [without_hash(title) for title in page.choices("script_txt2img_amdm_checkpoint_1")]
+    # some of them fill it once the page is there
+    page.wait(lambda: own() == listed[2:], f"the order {listed}")
+    assert len(listed) > 6
+
+
+def test_what_runs_nothing_says_so_before_the_picture_and_with_it(page: Page) -> None:
+    page.paste(PLAIN)
+    [plain] = page.pictures() if page.generate() else []
+    page.toggle("script_txt2img_amdm_enabled")
+    line = page.one("#script_txt2img_amdm_enabled .amdm-line")
+
+    def says(words: str) -> bool:
+        return page.wait(lambda: (words in line.text) if words else not line.text, f"the line to say {words!r}")
+
+    says("choose a checkpoint")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    says("")
+    page.type("script_txt2img_amdm_gamma_1", "0")
+    says("raise gamma")
+    said = page.generate()
+    assert "AMDM: No co-model is run: raise gamma." in said and "AMDM ran" not in said
+    assert np.array_equal(page.pictures()[0], plain)
+    page.toggle("script_txt2img_amdm_more_1")
+    page.type("script_txt2img_amdm_gamma_end_1", "0.8")
+    says("")
+    said = page.generate()
+    assert "AMDM ran" in said and "No co-model" not in said
+    page.type("script_txt2img_amdm_steps", "0")
+    says("raise steps")
 
 
 @pytest.mark.needs("presets")
@@ -481,7 +638,7 @@ def test_what_is_wrong_is_said_on_the_page(page: Page) -> None:
     assert page.value("script_txt2img_amdm_checkpoint_1") == "lost.safetensors"
     said = refusal(page, page.generate())
     page.shot("refused")
-    assert "lost.safetensors" in said and "AMDM slot 1" in said
+    assert "lost.safetensors" in said and "AMDM co-model 1" in said
     assert page.pictures() == []
 
 
@@ -518,7 +675,7 @@ SHOWN = {
 
 
 def shown(page: Page, tab: str, names: Iterable[str]) -> dict[str, str]:
-    return {name: page.value(f"script_{tab}_amdm_{name}") for name in names}
+    return {name: without_hash(page.value(f"script_{tab}_amdm_{name}")) for name in names}
 
 
 def test_png_info_sends_every_setting_to_txt2img(page: Page, tmp_path: Path) -> None:
@@ -661,15 +818,16 @@ def test_each_cell_of_a_plot_tells_of_itself_alone(server: WebUI) -> None:
         # three axes, then: legend, single pictures, grids, fixed and varied seeds, margin, text inputs
         script_args=[
             *(gamma, "0.6, 0, 0.4", []),
-            *(steps, "2, 0, 1", []),
+            *(steps, "2, 0, Auto, 1", []),
             *(0, "", []),
             *(True, *server.host.plot, True, False, True, False, False, False, *server.host.plot_rows, 0, False),
         ],
         **amdm(enabled=False, co_models=[{"checkpoint": "beta"}]),
     )
     cells = json.loads(answer["info"])["infotexts"][1:]
-    told = [tuple(re.findall(r"AMDM (?:1 gamma|steps): ([\d.]+)", cell)) for cell in cells]
-    assert told == [("2", "0.6"), (), ("2", "0.4"), (), (), (), ("1", "0.6"), (), ("1", "0.4")]
+    told = [tuple(re.findall(r"AMDM (?:1 gamma|steps): ([\d.]+|auto)", cell)) for cell in cells]
+    rows = [[(k, "0.6"), (), (k, "0.4")] if k != "0" else [(), (), ()] for k in ("2", "0", "auto", "1")]
+    assert told == [cell for row in rows for cell in row]
 
 
 # ---- adapters ----
@@ -692,8 +850,7 @@ def test_an_example_is_filled_in_and_its_boxes_are_drawn(page: Page) -> None:
     words = f"{editor} :is(.amdm-label, .amdm-action)"
     drawn = page.wait(lambda: page.all(words), "the drawing")
     assert {element.get_property("textContent") for element in drawn} == {"a boy", "a ball", "kicking"}
-    page.toggle("script_txt2img_amdm_main_adapter")
-    page.wait(lambda: page.one("#script_txt2img_amdm_layout").is_displayed(), "the adapter's controls")
+    page.wait(lambda: page.one("#script_txt2img_amdm_layout").is_displayed(), "the fold to open")
     page.type("script_txt2img_amdm_layout", "a boy: 0 0 2 2")
     page.wait(lambda: "row 1" in page.one(f"{editor} .amdm-messages").text, "what is wrong")
 
@@ -724,8 +881,11 @@ def test_a_layout_drawn_in_the_editor_reaches_the_picture(page: Page, server: We
     page.click("#script_txt2img_amdm_refresh_adapters_1")
     page.toggle("script_txt2img_amdm_adapter_of_1")
     page.wait(lambda: adapter_files.GLIGEN in page.choices("script_txt2img_amdm_adapter_1"), "the new file")
+    page.shot("no-adapter")
+    assert seen_of_adapter(page, "_1") == {"adapter"}
     page.choose("script_txt2img_amdm_adapter_1", adapter_files.GLIGEN)
     page.wait(lambda: page.all(f'{place}[data-boxes="30"] .amdm-box'), "the editor to know the file")
+    page.wait(lambda: seen_of_adapter(page, "_1") == {"adapter", "strength", "until", "layout"}, "what it takes")
     canvas = page.one(f"{place} .amdm-canvas")
     page.type("txt2img_width", "128")
     page.wait(lambda: abs(canvas.rect["width"] / canvas.rect["height"] - 2) < 0.02, "the shape of the picture")
@@ -744,7 +904,16 @@ def test_a_layout_drawn_in_the_editor_reaches_the_picture(page: Page, server: We
     assert [entry["message"] for entry in page.driver.get_log("browser") if "amdm" in entry["message"].lower()] == []
 
 
-def test_the_editor_is_in_the_other_tab_too_and_after_the_page_is_loaded_again(page: Page) -> None:
+def seen_of_adapter(page: Page, slot: str) -> set[str]:
+    """The settings of txt2img's adapters that are seen. slot: "", "_1", ..."""
+    names = ("adapter", "strength", "until", "image", "layout")
+    return {name for name in names if page.one(f"#script_txt2img_amdm_{name}{slot}").is_displayed()}
+
+
+def test_the_editor_is_in_the_other_tab_too_and_after_the_page_is_loaded_again(page: Page, server: WebUI) -> None:
+    adapter_files.write(
+        server.data / "models" / "amdm", adapter_files.Shape.of(server.checkpoint_folder / "alpha.safetensors")
+    )
     field = "script_img2img_amdm_layout"
 
     def draw() -> None:
@@ -752,6 +921,9 @@ def test_the_editor_is_in_the_other_tab_too_and_after_the_page_is_loaded_again(p
         page.toggle("script_img2img_amdm_enabled")
         page.wait(lambda: page.is_open("img2img"), "the accordion to open")
         page.toggle("script_img2img_amdm_main_adapter")
+        page.click("#script_img2img_amdm_refresh_adapters_0")
+        page.wait(lambda: adapter_files.GLIGEN in page.choices("script_img2img_amdm_adapter"), "the new file")
+        page.choose("script_img2img_amdm_adapter", adapter_files.GLIGEN)
         page.wait(lambda: page.one(f"#{field}").is_displayed(), "the adapter's controls")
         assert drawn(page, field, (0.2, 0.2), (0.5, 0.8)) == "thing: 0.2 0.2 0.5 0.8"
         assert page.value("script_txt2img_amdm_layout") == ""
@@ -777,6 +949,7 @@ def test_a_picture_with_an_adapters_picture_through_the_page(page: Page, server:
     page.wait(lambda: adapter_files.IP_ADAPTER in page.choices("script_txt2img_amdm_adapter_1"), "the new file")
     page.choose("script_txt2img_amdm_adapter_1", adapter_files.IP_ADAPTER)
     page.wait(lambda: page.value("script_txt2img_amdm_checkpoint_1") == "main", "the main checkpoint to be chosen")
+    page.wait(lambda: seen_of_adapter(page, "_1") == {"adapter", "strength", "until", "image"}, "what it takes")
     assert "needs a reference picture" in refusal(page, page.generate())
     page.one("#script_txt2img_amdm_image_1 input[type=file]").send_keys(str(picture))
     page.wait(lambda: page.all("#script_txt2img_amdm_image_1 img"), "the picture")

@@ -28,27 +28,27 @@ REQUEST_SECONDS = 600
 
 
 COMMON_FLAGS = (
+    # nothing is installed, downloaded or asked of a network here, and there is no GPU
     "--skip-prepare-environment",
     "--skip-install",
     "--skip-python-version-check",
     "--skip-torch-cuda-test",
     "--skip-version-check",
-    "--no-hashing",
-    "--disable-console-progressbars",
 )
 
 OPTIONS: dict[str, Any] = {
-    # a preview decodes the latent with a model the WebUI would have to download
-    "live_previews_enable": False,
+    # by default a preview is decoded with a model that the WebUI would have to download
+    "show_progress_type": "Approx cheap",
+    # with the default a page opens in the tester's own browser
     "auto_launch_browser": "Disable",
-    "samples_save": False,
-    "grid_save": False,
+    # the pictures of an answer are those that were asked for, and are compared with others
     "return_grid": False,
-    # an option must be in the file for the WebUI to put it back after a request has overridden it
+    # the defaults: an option must be in the file for the WebUI to put it back after a request has overridden it
     "CLIP_stop_at_last_layers": 1,
     "sd_checkpoints_limit": 1,
-    "sd_vae": "None",
+    "sd_vae": "Automatic",
 }
+"""What differs from a user's first start, and why; hashes, previews and saved pictures are as users have them."""
 
 DRAWING: dict[str, Any] = {
     "prompt": "a red square",
@@ -266,6 +266,11 @@ class WebUI:
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return 1024 * int(re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)[1])
+
+    def has_mapped(self, name: str) -> bool:
+        """Whether the process has a file of this name in its memory, which on Windows no one could write over."""
+        assert self._process is not None
+        return name in Path(f"/proc/{self._process.pid}/maps").read_text()
 
     def stop(self) -> None:
         """End the process."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import AmdmError, cause, short
+from ...errors import AmdmError, cause, clipped, short
 from ...layout import Box, Interaction, Layout, LayoutError, Region
+from ..records import NAMED_BY, fits_a_file
 from .published import COLOURS, LEVELS
+
+VERDICT = ".judged"
+"""The end of a verdict's name, which no entry may have."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,25 @@ def read(file: Path) -> list[Entry]:
     given = read_json(file, "a benchmark, such as the mig_bench.json of the paper's code")
     if not isinstance(given, Mapping) or not given:
         raise AmdmError(f'"{file.name}" is no benchmark: it must be an object of entries, as mig_bench.json is.')
+    _check_keys(given, file)
     return [
-        _entry(f'entry "{key}" of "{file.name}"', number, str(key), entry)
+        _entry(f'entry "{key}" of "{file.name}"', number, key, entry)
         for number, (key, entry) in enumerate(given.items())
     ]
+
+
+def _check_keys(keys: Iterable[str], file: Path) -> None:
+    """AmdmError where a key cannot be the name of its picture's file."""
+    seen: dict[str, str] = {}
+    for key in keys:
+        if not fits_a_file(key) or key.lower().endswith(VERDICT):
+            raise AmdmError(
+                f'Entry "{clipped(key)}" of "{file.name}" must be named by {NAMED_BY}, and as no device of Windows is, '
+                "for its picture's file has that name; rename it."
+            )
+        other = seen.setdefault(unicodedata.normalize("NFC", key).casefold(), key)
+        if other != key:
+            raise AmdmError(f'Entry "{key}" of "{file.name}" differs from "{other}" in capitals alone; rename one.')
 
 
 def write(entries: Sequence[Entry], file: Path) -> None:
@@ -109,13 +129,23 @@ def _entry(name: str, number: int, key: str, given: Any) -> Entry:
         raise AmdmError(
             f'{name} must have "caption" and "segment", a list of objects with "label" and "bbox"; correct it.'
         ) from error
-    if not isinstance(caption, str) or len(instances) not in LEVELS:
+    if not isinstance(caption, str) or not _can_be_kept(caption + image_id) or len(instances) not in LEVELS:
         raise AmdmError(f"{name} must have a text as caption and {LEVELS[0]} to {LEVELS[-1]} segments; correct it.")
     return Entry(number, key, caption.strip(), instances, image_id)
 
 
+def _can_be_kept(text: str) -> bool:
+    """Return False for half a character, which JSON can hold and a file of text cannot."""
+    return text.encode("utf-8", "ignore").decode() == text
+
+
 def _instance(name: str, label: Any, bbox: Any) -> Instance:
-    if not isinstance(label, str) or len(label.split()) < 3 or label.split()[1] not in COLOURS:
+    if (
+        not isinstance(label, str)
+        or not _can_be_kept(label)
+        or len(label.split()) < 3
+        or label.split()[1] not in COLOURS
+    ):
         raise AmdmError(
             f'{name} has the label {short(label)}, which must be like "a red cat", with one of the colours '
             f"{', '.join(COLOURS)}; correct it."

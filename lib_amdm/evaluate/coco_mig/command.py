@@ -7,15 +7,16 @@ Nothing is downloaded. docs/evaluate.md says which files are needed, and from wh
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ... import command_line
+from ...comodels.file_list import without_hash
 from ...errors import AmdmError
 from ..drawing import Drawer
-from ..places import drawer_at
-from ..records import write_whole
+from ..places import DTYPES, drawer_at
+from ..records import made, write_text, write_whole
 from .benchmark import Entry, first_of_each_level, read, write
 from .build import build
 from .methods import BUILT_IN, INTERACT, MIGC, Method, built_in, from_file
@@ -68,7 +69,7 @@ def evaluated(chosen: argparse.Namespace) -> str:
     text, figures = report(folder, entries, methods)
     if not figures:
         return f"{text}Nothing was judged; name the folder of a Grounding DINO with --detector."
-    (chosen.out / "report.md").write_text(text, encoding="utf-8")
+    write_text(chosen.out / "report.md", text)
     write_whole(chosen.out / "report.json", figures)
     return text
 
@@ -92,7 +93,7 @@ def entries_of(chosen: argparse.Namespace) -> list[Entry]:
             "--annotations, from which one is built."
         )
     if not kept.is_file():
-        chosen.out.mkdir(parents=True, exist_ok=True)
+        made(chosen.out)
         write(entries, kept)
     elif read(kept) != entries:
         raise AmdmError(f'"{kept}" is another benchmark than the one that is named; choose another --out.')
@@ -112,7 +113,14 @@ def methods_to_draw(chosen: argparse.Namespace, listed: list[str]) -> list[Metho
     given = {INTERACT: chosen.interact, MIGC: chosen.migc}
     names = chosen.methods.split(",") if chosen.methods else ([] if chosen.settings else list(BUILT_IN))
     methods = [built_in(name.strip(), listed, given) for name in names]
-    return methods + [from_file(file) for file in chosen.settings]
+    methods += [from_file(file) for file in chosen.settings]
+    found = [method.name for method in methods]
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice:
+        raise AmdmError(
+            f'"{twice}" names two methods, whose pictures would have one folder; leave one out or rename it.'
+        )
+    return methods
 
 
 def methods_drawn(chosen: argparse.Namespace) -> list[Method]:
@@ -128,22 +136,26 @@ def methods_drawn(chosen: argparse.Namespace) -> list[Method]:
 
 
 def _checkpoint(chosen: argparse.Namespace, drawer: Drawer) -> str:
-    """Return the list's own entry for the checkpoint that is named: a WebUI draws with another where it knows none."""
-    from ...comodels.file_list import find_title
+    """Return the listed file of the checkpoint that is named: a WebUI draws with another where it knows none."""
+    from ..checkpoints import find_file
 
-    listed = drawer.checkpoints()
-    titles = {re.sub(r" \[\w+\]$", "", title): title for title in listed}
-    found = find_title(chosen.checkpoint, titles)
+    titles = drawer.checkpoints()
+    found = find_file(chosen.checkpoint, titles)
     if found is None:
         asked = f'"{chosen.checkpoint}" is not in the list' if chosen.checkpoint else "No checkpoint is named"
-        raise AmdmError(f"{asked}; choose one with --checkpoint ({', '.join(titles) or 'none is there'}).")
-    return titles[found]
+        listed = ", ".join(map(without_hash, titles)) or "none is there"
+        raise AmdmError(f"{asked}; choose one with --checkpoint ({listed}).")
+    return found
 
 
 def _check_judges(chosen: argparse.Namespace) -> None:
     """AmdmError where the judges cannot be loaded, before hours are spent on drawing."""
     from . import detector, segmenter
 
+    if chosen.detector:
+        from ..devices import device_of
+
+        device_of(chosen.judge_device, "--judge-device")
     for folder, kind, argument in (
         (chosen.detector, detector.DINO, detector.DETECTOR),
         (chosen.segmenter, segmenter.SAM, segmenter.SEGMENTER),
@@ -163,46 +175,52 @@ def _judge(chosen: argparse.Namespace, folder: Folder, entries: list[Entry], met
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lib_amdm.evaluate coco-mig",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(f"{command_line.typed('lib_amdm.evaluate')} coco-mig", __doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=Path("coco-mig"), help="the folder of pictures, records and report (%(default)s)")
+    add("--out", type=Path, default=Path("coco-mig"), help="the folder of pictures, records and report")
     what = parser.add_argument_group("the benchmark")
     what.add_argument("--bench", type=Path, help="a mig_bench.json of the published form")
     what.add_argument("--annotations", type=Path, help="COCO's instances_val2014.json, to build a benchmark from")
-    what.add_argument("--bench-seed", type=int, default=0, help="the seed of the benchmark that is built (%(default)s)")
-    what.add_argument(
-        "--entries", type=int, default=ENTRIES, help="how many entries, a fifth of each level (%(default)s)"
-    )
+    what.add_argument("--bench-seed", type=int, default=0, help="the seed of the benchmark that is built")
+    what.add_argument("--entries", type=int, default=ENTRIES, help="how many entries, a fifth of each level")
     where = parser.add_argument_group("what draws; without one, what is drawn is judged")
     where.add_argument("--url", default="", help="a running WebUI's address, started with --api")
     where.add_argument("--login", default="", help="user:password, where the WebUI asks for one")
     where.add_argument("--models", type=Path, help="a folder of checkpoints, to draw without a WebUI")
     where.add_argument("--adapters", type=Path, help="a folder of adapters for it; else that of the checkpoints")
-    where.add_argument("--device", default="cpu", help="for it: cpu, cuda (%(default)s)")
-    where.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="for it (%(default)s)"
-    )
+    where.add_argument("--device", default="cpu", help="for it: cpu, cuda or cuda:1")
+    where.add_argument("--dtype", choices=DTYPES, default="float32", help="for it")
     how = parser.add_argument_group("how it draws")
     how.add_argument("--checkpoint", default="", help="an SD1.5 checkpoint, by its name in the list")
-    how.add_argument("--interact", default="", help="InteractDiffusion's adapter, by its name in the list")
-    how.add_argument("--migc", default="", help="MIGC's adapter, by its name in the list")
-    how.add_argument("--methods", default="", help=f"of {', '.join(BUILT_IN)}; separated by commas")
-    how.add_argument("--settings", type=Path, action="append", default=[], help="a further method: a file of settings")
-    how.add_argument("--steps", type=int, default=50, help="sampling steps (%(default)s)")
-    how.add_argument("--cfg-scale", type=float, default=7.5, help="(%(default)s)")
-    how.add_argument("--sampler", default="", help="in the words of what draws; else Euler, which is DDIM with eta 0")
-    how.add_argument("--schedule", default="", help="in its words; else its automatic one")
-    how.add_argument("--size", type=int, default=512, help="width and height in pixels (%(default)s)")
     how.add_argument(
-        "--seed", type=int, default=0, help="of the first entry; each further one has the next (%(default)s)"
+        "--interact", default="", help="InteractDiffusion's adapter, by its name in the list (the first named so)"
     )
-    how.add_argument("--negative-prompt", default=NEGATIVE_PROMPT, help="else that of the paper's benchmark script")
+    how.add_argument("--migc", default="", help="MIGC's adapter, by its name in the list (the first named so)")
+    how.add_argument(
+        "--methods", default="", help=f"of {', '.join(BUILT_IN)}; separated by commas (all, but none beside --settings)"
+    )
+    how.add_argument(
+        "--settings",
+        type=Path,
+        action="append",
+        default=[],
+        help="a further method: a file of settings; may be repeated",
+    )
+    how.add_argument("--steps", type=int, default=50, help="sampling steps")
+    how.add_argument("--cfg-scale", type=float, default=7.5, help="guidance")
+    how.add_argument("--sampler", default="", help="in the words of what draws (Euler, which is DDIM with eta 0)")
+    how.add_argument("--schedule", default="", help="in its words (automatic)")
+    how.add_argument("--size", type=int, default=512, help="width and height in pixels")
+    how.add_argument("--seed", type=int, default=0, help="of the first entry; each further one has the next")
+    how.add_argument(
+        "--negative-prompt", default=NEGATIVE_PROMPT, help="that of the paper's benchmark script (%(default)s)"
+    )
     who = parser.add_argument_group("what judges; without one, pictures are drawn")
     who.add_argument("--detector", type=Path, help="a folder with a Grounding DINO for transformers")
     who.add_argument("--segmenter", type=Path, help="a folder with a Segment Anything for transformers")
-    who.add_argument("--judge-device", default="cpu", help="cpu, cuda (%(default)s)")
+    who.add_argument("--judge-device", default="cpu", help="cpu, cuda or cuda:1")
     return parser
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from ...errors import AmdmError
 from ...layout import Box
-from ..records import write_whole
+from ..records import number, picture_in, write_whole
 from .benchmark import Entry, read_json
 from .colours import colour_share
 from .detector import Detections, Detector
@@ -85,8 +84,12 @@ def judge_all(
         if folder.record(method.name, entry.key) and _kept(folder, method.name, entry, judges) is None
     ]
     for method, entry in tqdm(left, unit="picture", desc="judged"):
-        with Image.open(folder.picture(method.name, entry.key)) as picture:
-            verdicts = judge(picture, entry, detector, segmenter)
+        file = folder.picture(method.name, entry.key)
+        try:
+            picture = picture_in(file)
+        except ValueError as error:
+            raise AmdmError(f'"{file}" cannot be read ({error}); remove it, and have it drawn again.') from error
+        verdicts = judge(picture, entry, detector, segmenter)
         judged = {"judges": judges, "instances": [asdict(verdict) for verdict in verdicts]}
         write_whole(folder.verdict_file(method.name, entry.key), judged)
     return len(left)
@@ -99,18 +102,29 @@ def verdicts_of(folder: Folder, method: str, entry: Entry) -> list[Verdict] | No
 
 def judges_of(folder: Folder, method: str, entry: Entry) -> tuple[str, ...]:
     """Return the names of the detector and the segmenter that judged a picture."""
-    file = folder.verdict_file(method, entry.key)
-    return tuple(read_json(file, "what was judged")["judges"]) if file.is_file() else ()
+    kept = _read(folder, method, entry)
+    return kept[0] if kept else ()
 
 
 def _kept(folder: Folder, method: str, entry: Entry, judges: list[str] | None) -> list[Verdict] | None:
+    kept = _read(folder, method, entry)
+    if kept is None or (judges is not None and list(kept[0]) != judges):
+        return None
+    return kept[1] if len(kept[1]) == entry.level else None
+
+
+def _read(folder: Folder, method: str, entry: Entry) -> tuple[tuple[str, ...], list[Verdict]] | None:
+    """Return the two judges of a picture, and what they said; None where nothing was judged."""
     file = folder.verdict_file(method, entry.key)
     if not file.is_file():
         return None
-    judged: dict[str, Any] = read_json(file, "what was judged")
+    judged = read_json(file, "what was judged")
     try:
-        verdicts = [Verdict(**each) for each in judged["instances"]]
-        same = judges is None or judged["judges"] == judges
-    except (TypeError, KeyError) as error:
+        verdicts = [
+            Verdict(number(each["found"]), None if each["colour"] is None else number(each["colour"]))
+            for each in judged["instances"]
+        ]
+        detector, segmenter = judged["judges"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AmdmError(f'"{file}" does not say what was judged; remove it.') from error
-    return verdicts if same and len(verdicts) == entry.level else None
+    return (str(detector), str(segmenter)), verdicts

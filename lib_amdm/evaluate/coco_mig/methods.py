@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import AmdmError
 from ...settings import MAIN_CHECKPOINT, NO_ADAPTER, Settings, SettingsError
+from ..records import NAMED_BY, fits_a_file
 from .benchmark import Entry, read_json
 
 INTERACT, MIGC = "interact", "migc"
@@ -105,6 +106,8 @@ def from_file(file: Path) -> Method:
         raise AmdmError(f'"{file.name}": {error}') from error
     if not settings.runs:
         raise AmdmError(f'"{file.name}" runs nothing; set "enabled", and name a co-model or an adapter.')
+    if not fits_a_file(file.stem):
+        raise AmdmError(f'"{file.name}" must be named by {NAMED_BY}, for a folder has its name; call it otherwise.')
     if file.stem in BUILT_IN:
         raise AmdmError(f'"{file.name}" has the name of a built-in method; call it otherwise.')
     return Method(file.stem, file.stem, given)

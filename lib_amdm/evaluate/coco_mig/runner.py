@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from ...command_line import put
 from ...errors import AmdmError
+from ..checkpoints import by_file
 from ..drawing import Drawer, Drawn, Order
-from ..records import write_whole
-from .benchmark import Entry, read_json
+from ..records import counts, made, number, write_whole
+from .benchmark import VERDICT, Entry, read_json
 from .methods import Method
 
 
@@ -76,7 +78,7 @@ class Folder:
         return self.root / method / f"{key}.json"
 
     def verdict_file(self, method: str, key: str) -> Path:
-        return self.root / method / f"{key}.judged.json"
+        return self.root / method / f"{key}{VERDICT}.json"
 
     def record(self, method: str, key: str) -> Record | None:
         """Return the record of a picture, None where it is not drawn yet."""
@@ -84,19 +86,21 @@ class Folder:
         if not (file.is_file() and self.picture(method, key).is_file()):
             return None
         try:
-            return Record(**read_json(file, "a record"))
-        except TypeError as error:
+            record = Record(**read_json(file, "a record"))
+            evaluations = counts(record.evaluations)
+            return replace(record, order=by_file(record.order), seconds=number(record.seconds), evaluations=evaluations)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise AmdmError(f'"{file}" is not a record of a picture; remove it, or choose another --out.') from error
 
     def keep(self, method: str, key: str, record: Record, drawn: Drawn) -> None:
         """Write a picture and then its record, each whole or not at all."""
         file = self.picture(method, key)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        made(file.parent)
         text = PngInfo()
         text.add_text("parameters", drawn.infotext)
         unfinished = file.with_suffix(".part")
         drawn.picture.save(unfinished, "PNG", pnginfo=text)
-        unfinished.replace(file)
+        put(unfinished, file)
         # what was judged of an earlier picture of this name does not hold for this one
         self.verdict_file(method, key).unlink(missing_ok=True)
         write_whole(self.record_file(method, key), asdict(record))
@@ -131,12 +135,12 @@ def _left(
             record = folder.record(method.name, entry.key)
             if record is None:
                 yield entry, method, order
-            elif record.order != json.loads(json.dumps(asdict(order))):
+            elif differences := _differences(record.order, json.loads(json.dumps(by_file(asdict(order))))):
                 raise AmdmError(
                     f'"{folder.picture(method.name, entry.key)}" was drawn with other settings '
-                    f"({', '.join(_differences(record.order, asdict(order)))}); choose another --out, or the same ones."
+                    f"({', '.join(differences)}); choose another --out, or the same ones."
                 )
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [name for name in other if one.get(name) != json.loads(json.dumps(other[name]))]
+    return [name for name in {**other, **one} if one.get(name) != other.get(name)]

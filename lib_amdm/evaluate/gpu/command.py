@@ -1,4 +1,4 @@
-"""Evaluations, memory and waiting on a machine with CUDA: `python install.py evaluate gpu`.
+"""Evaluations, memory and waiting on a machine with CUDA.
 
     ... gpu                                       # SD1.5 and SDXL, random weights in float16; without a WebUI
     ... gpu --folder WEBUI/models/Stable-diffusion --url http://127.0.0.1:7860     # SD1.5 through its API, too
@@ -20,8 +20,10 @@ from pathlib import Path
 
 import torch
 
-from ...comodels.file_list import find_title
+from ... import command_line
 from ...errors import AmdmError
+from ..checkpoints import find_file
+from ..devices import device_of, no_cuda
 from ..webui_api import WebUIDrawer
 from .table import Row, table
 
@@ -108,28 +110,25 @@ def _measured(
 
 
 def _listed(options: argparse.Namespace, drawer: WebUIDrawer, written: Iterable[str]) -> list[str]:
-    """Return the WebUI's own names of the checkpoints to draw with, the main one first."""
+    """Return the files of the checkpoints to draw with, as the WebUI lists them, the main one first."""
     wanted = [options.main, *options.co[:MOST]] if options.main else list(written)
     drawer.asked("/sdapi/v1/refresh-checkpoints", {})
     titles = drawer.checkpoints()
+    files = []
     for name in wanted:
-        if find_title(name, titles) is None:
+        file = find_file(name, titles)
+        if file is None:
             raise AmdmError(f'The WebUI does not list "{name}"; name one of its checkpoints, or its folder of them.')
-    return [find_title(name, titles) or name for name in wanted]
+        files.append(file)
+    return files
 
 
 def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise AmdmError(f'--device "{name}" is none; say cuda, cuda:1 or cpu.') from error
+    if name.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise AmdmError(f"{no_cuda()}, or see with --device cpu --size tiny that all but CUDA's own counters works.")
+    device = device_of(name)
     if device.type not in ("cuda", "cpu"):
         raise AmdmError(f'--device "{name}" cannot be measured; say cuda, cuda:1 or cpu.')
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise AmdmError(
-            "There is no CUDA device here, so there is nothing to measure; run this on a machine with one, or see with "
-            "--device cpu --size tiny that all but CUDA's own counters works."
-        )
     # a tensor's device has its number
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
@@ -153,21 +152,22 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     head, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m lib_amdm.evaluate gpu",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu (%(default)s)")
-    parser.add_argument("--size", choices=("full", "tiny"), default="full", help="of the models (%(default)s)")
+    parser = command_line.parser(f"{command_line.typed('lib_amdm.evaluate')} gpu", head, epilog=rest)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
+    parser.add_argument("--size", choices=("full", "tiny"), default="full", help="of the models")
     parser.add_argument("--models", nargs="+", choices=KINDS, help="of the sampler alone (both)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="what is measured (all; webui with --url)")
-    parser.add_argument("--co-models", type=int, default=MOST, help="at most so many (%(default)s)")
-    parser.add_argument("--folder", type=Path, help="for the checkpoints of random weights; a WebUI's own for --url")
+    parser.add_argument("--co-models", type=int, default=MOST, help="at most so many")
+    parser.add_argument(
+        "--folder", type=Path, help="for the checkpoints of random weights; a WebUI's own for --url (a temporary one)"
+    )
     parser.add_argument("--url", default="", help="a running WebUI, started with --api")
     parser.add_argument("--login", default="", help="user:password, where the WebUI has --api-auth")
     parser.add_argument("--main", help="the main checkpoint in the WebUI")
     parser.add_argument("--co", action="append", default=[], help="a co-model's checkpoint there; up to three times")
-    parser.add_argument("--pixels", type=int, default=512, help="width and height in the WebUI (%(default)s)")
+    parser.add_argument("--pixels", type=int, default=512, help="width and height in the WebUI")
     return parser
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

@@ -15,12 +15,12 @@ from .table import Row, megabytes
 def rows(drawer: WebUIDrawer, names: Sequence[str], side: int) -> Iterator[Row]:
     """Yield a row for the first checkpoint alone, and for each number of the others beside it. side: in pixels."""
     place = drawer.description()
-    drawer.asked("/amdm/v1/unload", {})
+    drawer.unload()
     for count in range(len(names)):
         first = _draw(drawer, names, count, side)
-        loaded = drawer.asked("/amdm/v1/models")["loaded"]
+        loaded = drawer.loaded()
         second = _draw(drawer, names, count, side)
-        again = drawer.asked("/amdm/v1/models")["loaded"]
+        again = drawer.loaded()
         kept = "the same co-models loaded" if again == loaded else "other co-models loaded"
         yield Row(
             place,
@@ -29,7 +29,7 @@ def rows(drawer: WebUIDrawer, names: Sequence[str], side: int) -> Iterator[Row]:
             " + ".join(["main", *(str(each) for each in second.evaluations.values())]),
             second.seconds,
             peak=_gpu(drawer, "peak"),
-            placed=f"co-models {megabytes(sum(entry['bytes'] for entry in again))} MB" if again else "",
+            placed=f"co-models {megabytes(sum(size for _, size in again))} MB" if again else "",
             second=f"{first.seconds:.1f} s, then {second.seconds:.1f} s" + (f", {kept}" if count else ""),
             leaving=_unloaded(drawer) if count == len(names) - 1 else "",
         )
@@ -43,13 +43,12 @@ def _draw(drawer: WebUIDrawer, names: Sequence[str], count: int, side: int) -> D
 
 def _gpu(drawer: WebUIDrawer, which: str) -> int | None:
     """Return the WebUI's own figure of the GPU's memory, since its start where it is a peak; None without a GPU."""
-    cuda = drawer.memory().get("cuda") or {}
-    return int(cuda["allocated"][which]) if "allocated" in cuda else None
+    return drawer.figure("cuda", "allocated", which)
 
 
 def _unloaded(drawer: WebUIDrawer) -> str:
     before = _gpu(drawer, "current")
-    unloaded = drawer.asked("/amdm/v1/unload", {})
+    count, size = drawer.unload()
     after = _gpu(drawer, "current")
     freed = f", {megabytes(before - after)} MB freed" if before is not None and after is not None else ""
-    return f"unloading: {unloaded['unloaded']} co-models of {megabytes(unloaded['bytes'])} MB{freed}"
+    return f"unloading: {count} co-models of {megabytes(size)} MB{freed}"

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ...command_line import put
 from ...errors import AmdmError
 from ...hosts.standalone.checkpoint_file import CLIP_L, SD1
 from ...hosts.standalone.tokenizer import write_tokenizer
@@ -77,4 +78,4 @@ def _write(file: Path, seed: int, device: torch.device, tiny: bool) -> None:
         write_checkpoint(unfinished, unet, vae, text_encoder, SCALE, "")
         # a file without one is read as SD1 by all
         unfinished.with_suffix(".yaml").unlink()
-    unfinished.replace(file)
+    put(unfinished, file)

@@ -1,4 +1,4 @@
-"""Two checkpoints of yours on your prompts, as one page: `python install.py evaluate pair`.
+"""Two checkpoints of yours on your prompts, as one page.
 
     ... pair --url http://127.0.0.1:7860 --main A --co B --prompts prompts.txt
     ... pair --models FOLDER --main A --co B --prompts prompts.txt
@@ -11,15 +11,19 @@ The page says how far each way moved the picture away from A's own, and for how 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...comodels.file_list import find_title
+from ... import command_line
+from ...comodels.file_list import without_hash
 from ...errors import AmdmError
 from ...settings import MAIN_CHECKPOINT
-from ..drawing import Drawer
-from ..places import drawer_at
+from ..checkpoints import find_file
+from ..drawing import Drawer, Order
+from ..places import DTYPES, drawer_at
+from ..records import write_text
 from ..webui_api import WebUIDrawer
 from .figures import figures, rows
 from .from_pictures import read_pictures
@@ -39,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     """Draw what is missing, write the page, and print what it found."""
     options = _parser().parse_args(arguments)
     clip = Clip(options.clip) if options.clip else None
-    refiners, drawer = _refiners(options), drawer_at(options.url, options.login, options.models)
+    refiners = _refiners(options)
+    drawer = drawer_at(options.url, options.login, options.models, options.device, options.dtype)
     pair, subjects = _asked(options, drawer)
     changes = usual_changes(pair.common.get("steps", STEPS)) if options.tries is None else options.tries
     all_ways = ways(pair, changes, refiners, "as it was drawn" if options.pictures else "defaults")
@@ -48,23 +53,22 @@ def main(arguments: Sequence[str]) -> int:
     of_subjects = [figures(of_subject, subject, clip) for of_subject, subject in zip(kept, subjects)]
     found = Found(pair, place, subjects, rows(all_ways, of_subjects), of_subjects)
     file = options.out / PAGE
-    file.write_text(page(found), encoding="utf-8")
+    write_text(file, page(found))
     print("", *verdict(found), f"The page: {file}", sep="\n")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     head, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m lib_amdm.evaluate pair",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(f"{command_line.typed('lib_amdm.evaluate')} pair", head, epilog=rest)
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--url", default="", help="a running WebUI, started with --api")
     place.add_argument("--models", type=Path, help="a folder of SD1 checkpoints, which are drawn without a WebUI")
     parser.add_argument("--login", default="", help="user:password, where the WebUI has --api-auth")
+    parser.add_argument("--device", default="", help="with --models: cpu, cuda or cuda:1 (cuda if there is one)")
+    parser.add_argument(
+        "--dtype", default="", choices=DTYPES, help="with --models (float16 on a GPU, float32 on the CPU)"
+    )
     parser.add_argument("--main", help="the main checkpoint")
     parser.add_argument("--co", help='the co-model\'s checkpoint, or "main"')
     parser.add_argument("--prompts", type=Path, help="a prompt on each line, and the co-model's own behind a tab")
@@ -82,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="tries",
         action="append",
         metavar="SETTINGS",
-        help='settings to try in the place of the usual ones, such as "gamma=0.7, steps=5"; may be repeated',
+        help='settings to try, such as "gamma=0.7, steps=5"; may be repeated (gamma 0.3 and 0.7, K a quarter of the '
+        "steps and all, E 2 and 8, each by itself)",
     )
     parser.add_argument(
         "--refiner",
@@ -92,16 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"from which share of the steps on B takes over ({REFINER} in a WebUI; 0: no refiner); may be repeated",
     )
     parser.add_argument("--clip", type=Path, metavar="FOLDER", help="a CLIP in transformers' layout; no download")
-    parser.add_argument("--out", type=Path, default=Path("amdm-pair"), help="the page's folder (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first picture; the others count up (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("amdm-pair"), help="the page's folder")
+    parser.add_argument("--seed", type=int, default=1, help="of the first picture; the others count up")
     drawing = parser.add_argument_group("what is drawn", "where a picture of --from does not say it")
-    drawing.add_argument("--negative-prompt")
-    drawing.add_argument("--sampler", help="in the words of the WebUI, or of k-diffusion without one")
-    drawing.add_argument("--schedule")
-    drawing.add_argument("--steps", type=int, help=str(STEPS))
-    drawing.add_argument("--cfg-scale", type=float)
-    drawing.add_argument("--width", type=int)
-    drawing.add_argument("--height", type=int)
+    drawing.add_argument("--negative-prompt", help="of both models (none)")
+    drawing.add_argument("--sampler", help="in the words of the WebUI, or of k-diffusion without one (Euler)")
+    drawing.add_argument("--schedule", help="in the words of the WebUI (automatic)")
+    drawing.add_argument("--steps", type=int, help=f"sampling steps ({STEPS})")
+    drawing.add_argument("--cfg-scale", type=float, help=f"guidance ({Order.cfg_scale:g})")
+    drawing.add_argument("--width", type=int, help=f"in pixels ({Order.width})")
+    drawing.add_argument("--height", type=int, help=f"in pixels ({Order.height})")
     return parser
 
 
@@ -128,10 +133,11 @@ def _asked(options: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subj
 
 
 def _listed(name: str, titles: Sequence[str]) -> str:
-    title = find_title(name, titles)
-    if title is None:
-        raise AmdmError(f'"{name}" is not in the list of checkpoints ({", ".join(titles) or "empty"}); choose from it.')
-    return title
+    file = find_file(name, titles)
+    if file is None:
+        listed = ", ".join(map(without_hash, titles)) or "empty"
+        raise AmdmError(f'"{name}" is not in the list of checkpoints ({listed}); choose from it.')
+    return file
 
 
 def _refiners(options: argparse.Namespace) -> Sequence[float]:
@@ -143,3 +149,7 @@ def _refiners(options: argparse.Namespace) -> Sequence[float]:
     if odd is not None:
         raise AmdmError(f"--refiner must be from 0 to below 1, not {odd:g}; it is a share of the steps.")
     return [share for share in options.refiner if share]
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...comodels.file_list import find_title
+from ...comodels.file_list import readable
 from ...errors import AmdmError, cause, clipped
 from ...settings import (
     MAIN_CHECKPOINT,
@@ -23,7 +21,10 @@ from ...settings import (
     infotext_label,
     specs,
 )
-from ..webui_api import WebUIDrawer
+from ..checkpoints import find_file
+from ..infotexts import values_of
+from ..records import number
+from ..webui_api import PNG_INFO, WebUIDrawer
 from .subjects import Subject
 from .ways import Pair
 
@@ -34,7 +35,6 @@ _NUMBERS = {
     "Size-2": ("height", int),
 }
 _WORDS = {"Sampler": "sampler", "Schedule type": "schedule", "Negative prompt": "negative_prompt"}
-_MODEL = re.compile(r'(?:^|, )Model: ("(?:\\.|[^"\\])*"|[^,]+)')
 _OTHERWISE = ("Denoising strength", "Refiner")
 """Keys of what a prompt and a seed alone do not draw again."""
 
@@ -64,13 +64,19 @@ def _parameters(drawer: WebUIDrawer, file: Path) -> Mapping[str, Any]:
         raise AmdmError(
             f'"{file.name}" cannot be read ({cause(error)}); name a picture that the WebUI drew.'
         ) from error
-    found = drawer.asked("/sdapi/v1/png-info", {"image": f"data:image/png;base64,{data}"})
-    parameters = dict(found.get("parameters") or {})
-    # Forge and Forge Neo leave out the checkpoint that is loaded just then
-    model = _MODEL.search(str(found.get("info") or "").rpartition("\n")[2])
-    if model and not parameters.get("Model"):
-        parameters["Model"] = json.loads(model[1]) if model[1].startswith('"') else model[1]
-    return parameters
+    found = drawer.asked(PNG_INFO, {"image": f"data:image/png;base64,{data}"})
+    try:
+        parameters = {
+            key: readable(value) if isinstance(value, str) else value
+            for key, value in dict(found.get("parameters") or {}).items()
+        }
+        # Forge and Forge Neo leave out the checkpoint that is loaded just then
+        parameters["Model"] = parameters.get("Model") or values_of(readable(found.get("info") or "")).get("Model", "")
+        return parameters
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AmdmError(
+            f'"{file.name}" has no infotext that the WebUI can read ({cause(error)}); name a picture that it drew.'
+        ) from error
 
 
 def _read(name: str, infotext: Mapping[str, Any], titles: Sequence[str]) -> tuple[Pair, Subject]:
@@ -80,19 +86,21 @@ def _read(name: str, infotext: Mapping[str, Any], titles: Sequence[str]) -> tupl
         raise AmdmError(
             f'"{name}" was not drawn from a prompt alone ("{clipped(odd)}" is in its infotext); name one that was.'
         )
-    main = find_title(str(infotext.get("Model", "")), titles)
+    main = find_file(str(infotext.get("Model", "")), titles)
     slot = settings.co_models[0]
     is_main = slot.checkpoint == MAIN_CHECKPOINT
-    co = MAIN_CHECKPOINT if is_main else find_title(slot.checkpoint, titles)
+    co = MAIN_CHECKPOINT if is_main else find_file(slot.checkpoint, titles)
     if main is None or co is None:
-        missing = infotext.get("Model", "?") if main is None else slot.checkpoint
+        missing = infotext.get("Model") or "?" if main is None else slot.checkpoint
         raise AmdmError(
             f'"{name}" was drawn with "{clipped(str(missing))}", which the WebUI does not list; put it back.'
         )
     try:
-        common = {field: kind(infotext[key]) for key, (field, kind) in _NUMBERS.items() if key in infotext}
+        common = {
+            field: kind(number(kind(infotext[key]))) for key, (field, kind) in _NUMBERS.items() if key in infotext
+        }
         seed = int(infotext["Seed"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise AmdmError(
             f'"{name}" has an infotext that cannot be read ({cause(error)}); name another picture.'
         ) from error
@@ -106,17 +114,17 @@ def _settings(name: str, infotext: Mapping[str, Any]) -> Settings:
     """Return AMDM's settings of an infotext, with its one co-model as the first slot."""
     given: dict[str, Any] = {"main_adapter": {}}
     slots: dict[int, dict[str, Any]] = {}
-    for number, spec in flat(MAX_SLOTS):
-        text = infotext.get(infotext_label(number, spec), "")
+    for slot, spec in flat(MAX_SLOTS):
+        text = infotext.get(infotext_label(slot, spec), "")
         if text in ("", None):
             continue
         if isinstance(spec, PictureSpec):
             raise AmdmError(
-                f'"{name}" was drawn with a picture ({infotext_label(number, spec)}), which an infotext does not hold; '
+                f'"{name}" was drawn with a picture ({infotext_label(slot, spec)}), which an infotext does not hold; '
                 "name one that was drawn without."
             )
         of_main = given["main_adapter"] if spec in specs(AdapterSettings) else given
-        holder = slots.setdefault(number, {}) if number else of_main
+        holder = slots.setdefault(slot, {}) if slot else of_main
         holder[spec.name] = _value(spec, str(text))
     settings = Settings.from_dict({**given, "compare": False, "co_models": list(slots.values())})
     active = [slot for _, slot in settings.active]

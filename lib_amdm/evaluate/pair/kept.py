@@ -11,8 +11,10 @@ from typing import Any
 
 from PIL import Image
 
+from ...command_line import put
+from ..checkpoints import by_file
 from ..drawing import Drawn, Order
-from ..records import write_whole
+from ..records import counts, made, number, picture_in, write_whole
 from .memory import Memory
 
 FOLDER = "pictures"
@@ -28,8 +30,7 @@ class Kept:
     memory: Memory
 
     def picture(self) -> Image.Image:
-        with Image.open(self.file) as opened:
-            return opened.convert("RGB")
+        return picture_in(self.file)
 
 
 class Pictures:
@@ -40,23 +41,27 @@ class Pictures:
 
     def __init__(self, folder: Path, place: str) -> None:
         self.folder, self.place = folder / FOLDER, place
-        self.folder.mkdir(parents=True, exist_ok=True)
+        made(self.folder)
 
     def find(self, order: Order) -> Kept | None:
         """Return the order's picture, where it has been drawn."""
         described = self._file(order).with_suffix(".json")
         try:
             description = json.loads(described.read_text(encoding="utf-8"))
-            memory = Memory(**description["memory"])
-            found = Kept(described.with_suffix(".png"), description["seconds"], description["evaluations"], memory)
-        except (OSError, ValueError, KeyError, TypeError):
+            memory = Memory(**description["memory"]).checked()
+            seconds, evaluations = number(description["seconds"]), counts(description["evaluations"])
+            found = Kept(described.with_suffix(".png"), seconds, evaluations, memory)
+            found.picture()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return found if found.file.is_file() else None
+        return found
 
     def keep(self, order: Order, drawn: Drawn, memory: Memory) -> Kept:
         """Write a picture, and then its description."""
         file = self._file(order)
-        drawn.picture.save(file)
+        unfinished = file.with_suffix(".part")
+        drawn.picture.save(unfinished, "PNG")
+        put(unfinished, file)
         description = {
             "place": self.place,
             "order": asdict(order),
@@ -69,6 +74,6 @@ class Pictures:
         return Kept(file, drawn.seconds, drawn.evaluations, memory)
 
     def _file(self, order: Order) -> Path:
-        everything: dict[str, Any] = {"place": self.place, **asdict(order)}
+        everything: dict[str, Any] = {"place": self.place, **by_file(asdict(order))}
         key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{key[:16]}.png"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..drawing import Drawer
+from ..records import number
 from ..webui_api import WebUIDrawer
 from .ways import Way
 
@@ -31,6 +32,12 @@ class Memory:
     co_models: int = 0
     total: int = 0
     kind: str = ""
+
+    def checked(self) -> Memory:
+        """Return the same; ValueError where it is no memory."""
+        if self.kind not in MEANINGS:
+            raise ValueError("no such kind of memory")
+        return Memory(int(number(self.co_models)), int(number(self.total)), self.kind)
 
 
 def prepare(drawer: Drawer) -> None:
@@ -69,11 +76,9 @@ def _bytes(host: Standalone, names: Sequence[str]) -> int:
 
 def _webui(drawer: WebUIDrawer, way: Way) -> Memory:
     mixes = way.settings is not None and way.settings.mixes
-    loaded = drawer.asked("/amdm/v1/models")["loaded"] if mixes else []
-    co_models = sum(entry["bytes"] for entry in loaded)
-    used = drawer.memory()
-    if "allocated" in (used.get("cuda") or {}):
-        return Memory(co_models, int(used["cuda"]["allocated"]["peak"]), "gpu")
-    if "used" in (used.get("ram") or {}):
-        return Memory(co_models, int(used["ram"]["used"]), "process")
+    co_models = sum(size for _, size in drawer.loaded()) if mixes else 0
+    for kind, keys in (("gpu", ("cuda", "allocated", "peak")), ("process", ("ram", "used"))):
+        total = drawer.figure(*keys)
+        if total is not None:
+            return Memory(co_models, total, kind)
     return Memory(co_models)

@@ -143,7 +143,7 @@ def _value(text: str) -> Any:
     """Read a number or true and false as such, and anything else as a text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):
         return text
 
 

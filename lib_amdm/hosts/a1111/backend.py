@@ -118,7 +118,7 @@ class A1111Backend:
             return options
         data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
         networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
-        return (*options, networks, FileState.of(model.sd_checkpoint_info.filename))
+        return (*options, networks, FileState.of_loaded(model.sd_checkpoint_info.filename))
 
     def needs_negative(self, cfg_scale: float) -> bool:
         return True
@@ -144,12 +144,20 @@ class A1111Backend:
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
         return devices.device, devices.dtype_unet
 
+    @property
+    def image_dtype(self) -> torch.dtype:
+        half: torch.dtype = devices.dtype
+        return torch.float32 if devices.device.type == "cpu" else half
+
+    def make_room(self, size: int) -> None:
+        """Do nothing: the host does not plan its memory."""
+
     def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapterByCount:
         return MainAdapterByCount(self.run.denoiser, adapter, self.unet(self.run.main), evaluated)
 
     # the pass
 
-    def register(self, co_models: Sequence[Any]) -> None:
+    def register(self, co_models: Sequence[Any], further: int) -> None:
         """Do nothing: the host does not plan its memory."""
 
     def start(self) -> None:

@@ -56,9 +56,8 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
     config_path = sd_models_config.find_checkpoint_config(weights, info)
     config = OmegaConf.load(config_path)
     sd_models.repair_config(config, weights)
-    has_clip = any(key in weights for key in CLIP_KEYS)
     with (
-        sd_disable_initialization.DisableInitialization(disable_clip=has_clip or shared.cmd_opts.do_not_download_clip),
+        sd_disable_initialization.DisableInitialization(),
         sd_disable_initialization.InitializeOnMeta(),
         # some modules draw numbers, from the generator that the host encodes pictures with
         torch.random.fork_rng(devices=[]),
@@ -74,7 +73,7 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
         sd_hijack.model_hijack.convert_sdxl_to_ssd(model)
     model.is_sdxl_inpaint = model.is_sdxl and in_channels(model) == 9
     refusals.refuse_other_family(slot, info, family(model), main.sd_checkpoint_info, family(main))
-    _refuse_missing(model, weights, info, has_clip, slot)
+    _refuse_missing(model, weights, info, slot)
 
     conversion = None if shared.cmd_opts.no_half else {"alphas_cumprod": None, "": torch.float16}
     device = devices.cpu if lowvram.is_enabled(main) else devices.device
@@ -121,9 +120,12 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, has_clip: bool, slot: int) -> None:
+def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, slot: int) -> None:
     """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
-    names = [name for name, _ in model.named_parameters() if has_clip or name.startswith("model.")]
+    if not any(key in weights for key in CLIP_KEYS):
+        # for a main model the host would download one
+        raise refusals.without_texts(slot, info.name)
+    names = (name for name, _ in model.named_parameters())
     missing = [name for name in names if name not in weights and not name.endswith(UNUSED)]
     refusals.refuse_missing_tensors(slot, info.name, missing)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from modules import devices, sd_models, shared
 
+from ...adapters.container import in_memory
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change, added
 from ..common.lora import Named, NamedLoras
@@ -25,6 +26,8 @@ _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
 
 class Loras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model; see `common.backend.SlotLoras`."""
+
+    size_in_pass = 0
 
     def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, is_main: bool) -> None:
         """Reads the files; AmdmError in words where one cannot be used."""
@@ -81,7 +84,7 @@ class Loras(NamedLoras):
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
         try:
-            return state_dict_of(on_disk.filename, lambda: sd_models.read_state_dict(on_disk.filename))
+            return in_memory(state_dict_of(on_disk.filename, lambda: sd_models.read_state_dict(on_disk.filename)))
         except Exception as error:
             raise self.unreadable(on_disk.name, error) from error
 

@@ -18,6 +18,10 @@ from ...families import Family
 class SlotLoras(Protocol):
     """The LoRAs of a slot's own prompt, for its model alone."""
 
+    @property
+    def size_in_pass(self) -> int:
+        """The bytes that the UNet's other weights will take in the pass, where they are computed in it."""
+
     key: tuple[Any, ...]
     """Their names, weights and files, as a part of a cache's key."""
 
@@ -129,13 +133,23 @@ class Backend(Protocol):
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
         """Device and dtype of an adapter on this model."""
 
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """The precision in which reference pictures are encoded."""
+
+    def make_room(self, size: int) -> None:
+        """Free this many bytes on the device, where the host has a memory manager for that."""
+
     def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapter:
         """Set an adapter to work on the main model; `evaluated` is called in each of its evaluations."""
 
     # the pass
 
-    def register(self, co_models: Sequence[Any]) -> None:
-        """Let the host know of the pass's co-models, the main one not among them, before it plans its memory."""
+    def register(self, co_models: Sequence[Any], further: int) -> None:
+        """Let the host know of the pass's co-models, the main one not among them, before it plans its memory.
+
+        further: the bytes that the slots' LoRAs will take in the pass.
+        """
 
     def start(self) -> None:
         """Begin the pass."""

@@ -10,9 +10,9 @@ from ...comodels.file_list import find_title, readable
 def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
     """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
     known = sd_models.checkpoint_aliases
-    found = known.get(name) or known.get(name.rsplit(" [", 1)[0])
-    if found is None:
-        spelt = {readable(alias): alias for alias in known}
-        title = find_title(name, spelt)
-        found = known[spelt[title]] if title else None
-    return found
+    if name in known:
+        return known[name]
+    # Forge Neo's list is in another order with each start
+    spelt = {readable(alias): alias for alias in sorted(known)}
+    title = find_title(name, spelt)
+    return known[spelt[title]] if title else None

@@ -23,7 +23,6 @@ class EngineBackend(PatcherBackend):
     """`backend.Backend` for one pass, but for what these hosts answer in ways of their own."""
 
     memory: EngineMemory
-    memory_remedy = 'lower "GPU Weights" at the top of the page'
     runs_flow_models = True
     loader: EngineLoader
     lora_functions: LoraFunctions
@@ -76,7 +75,7 @@ class EngineBackend(PatcherBackend):
         options = super().text_options(model)
         if model is self.run.main or not borrows_texts(model):
             return options
-        return (*options, *self.variant(), FileState.of(self.run.main.sd_checkpoint_info.filename))
+        return (*options, *self.variant(), FileState.of_loaded(self.run.main.sd_checkpoint_info.filename))
 
     def needs_negative(self, cfg_scale: float) -> bool:
         return self.cond_scale(cfg_scale) != 1
@@ -86,6 +85,15 @@ class EngineBackend(PatcherBackend):
         return PatcherLoras(model, texts, named, error_prefix, self.run.kept.lora_files, self.lora_functions)
 
     # adapters
+
+    def phrase_device(self, model: Any) -> torch.device:
+        encoder = self.phrase_encoder(model)
+        assert encoder is not None
+        device = self.memory.text_encoder_device()
+        embeddings: Any = encoder[1].get_submodule("text_model.embeddings")
+        # as the host does before it encodes: its loader may leave this buffer behind
+        embeddings.position_ids = embeddings.position_ids.to(device)
+        return device
 
     def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None:
         if not self.family(model).has_phrases:

@@ -31,8 +31,6 @@ UNUSED = ("logit_scale", "text_projection.weight")
 NETWORKS = ("unet", "transformer")
 TEXT_ENCODER = "text_encoder"
 """The hosts' names of components."""
-TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
-"""Beginnings of the names of text encoders' weights in a checkpoint."""
 WITH_BIASES = ("UNet", "CLIP")
 """Classes of models whose linear layers have biases, but for these:"""
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
@@ -119,7 +117,9 @@ class LoadedEngine(torch.nn.Module):
             return
         predictor = self.unet.predictor
         # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
-        predictor.sigmas, predictor.log_sigmas = (kept.to(predictor.sigmas.device) for kept in self.schedule)
+        predictor.sigmas, predictor.log_sigmas = (
+            kept.to(predictor.sigmas.device, non_blocking=True) for kept in self.schedule
+        )
         # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
         own = predicts(engine) == "epsilon" and predicts(main) == "v_prediction"
         if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.model_config.ztsnr:
@@ -293,7 +293,7 @@ def _may_bring_texts(filename: str) -> bool:
     if suffix != ".safetensors":
         return suffix != ".gguf"
     with safetensors.safe_open(filename, "pt") as file:
-        return any(name.startswith(TEXTS) for name in file.keys())  # noqa: SIM118
+        return any(name.startswith(refusals.TEXTS) for name in file.keys())  # noqa: SIM118
 
 
 def _missing(model: torch.nn.Module, given: set[str], class_name: str) -> list[str]:

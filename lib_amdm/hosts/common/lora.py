@@ -85,6 +85,6 @@ def _host_networks(error_prefix: str) -> ModuleType:
     if networks is None:
         raise AmdmError(
             f"{error_prefix}: its prompt names a LoRA, but the WebUI's own Lora extension is switched off; switch it "
-            "on, or remove the LoRA from the slot's prompt."
+            "on, or remove the LoRA from the co-model's prompt."
         )
     return networks

@@ -14,7 +14,17 @@ class MemoryManager(Protocol):
 
     current_loaded_models: list[Any]
 
-    def load_models_gpu(self, models: Sequence[Any], memory_required: float) -> None: ...
+    def load_models_gpu(self, models: Sequence[Any], **memory: float) -> None: ...
+
+    def free_memory(self, memory_required: float, device: torch.device) -> Any: ...
+
+    def get_torch_device(self) -> torch.device: ...
+
+    def should_use_fp16(self, device: torch.device, *, prioritize_performance: bool) -> bool: ...
+
+    def cleanup_models(self) -> None: ...
+
+    def soft_empty_cache(self) -> None: ...
 
 
 class EngineMemory(MemoryManager, Protocol):
@@ -24,20 +34,32 @@ class EngineMemory(MemoryManager, Protocol):
 
     def text_encoder_device(self) -> torch.device: ...
 
-    def get_torch_device(self) -> torch.device: ...
 
-    def cleanup_models(self) -> None: ...
-
-    def soft_empty_cache(self) -> None: ...
-
-
-def freeing(memory: EngineMemory) -> Callable[[], None]:
-    """A function that gives back the memory of engines that nothing refers to any more."""
+def freeing(memory: MemoryManager) -> Callable[[], None]:
+    """A function that gives back the memory of models that nothing refers to any more."""
 
     def free() -> None:
-        # an engine refers to itself, and the memory manager keeps what is referred to
+        # an engine refers to itself, and so does what is left once the memory manager has let go of its patchers
         gc.collect()
         memory.cleanup_models()
+        gc.collect()
         memory.soft_empty_cache()
 
     return free
+
+
+def give_way(memory: MemoryManager, main: Any, others: Sequence[Any]) -> None:
+    """Let the main model's patcher have what it lacks on the GPU of the others' room there.
+
+    Managers that load a set of models give the room to whichever comes first, but the main model has all the steps.
+    """
+    entries = {id(entry.model): entry for entry in memory.current_loaded_models}
+    loaded = entries.get(id(main))
+    if loaded is None:
+        return
+    lacking, freed = loaded.model_offloaded_memory(), 0
+    for other in others:
+        if freed < lacking and id(other) in entries:
+            freed += other.partially_unload(other.offload_device, lacking - freed)
+    if freed:
+        loaded.model_use_more_vram(freed)

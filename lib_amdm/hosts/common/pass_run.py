@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -59,12 +58,13 @@ class PassRun:
         self.main = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = self.is_short_of_memory = False
-        self.mixed_steps, self.began = 0, time.perf_counter()
+        self.mixed_steps = 0
         self.models: list[SlotModel] = []
         self.main_model: SlotModel | None = None
         self.main_adapter: MainAdapter | None = None
         self.backend = backend(self)
-        self.stopwatch = Stopwatch(self.backend.adapter_numbers(self.main)[0])
+        device = self.backend.adapter_numbers(self.main)[0]
+        self.stopwatch, self.clock = Stopwatch(device), Stopwatch(device)
 
     # before it
 
@@ -82,7 +82,8 @@ class PassRun:
                 self.models.append(SlotModel(self, number, slot))
         finally:
             shared.state.textinfo = None
-        backend.register([model.model for model in self.models if not model.is_main])
+        further = sum(model.loras.size_in_pass for model in self.models if model.loras)
+        backend.register([model.model for model in self.models if not model.is_main], further)
         size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
@@ -119,7 +120,7 @@ class PassRun:
     # in it
 
     def start(self) -> None:
-        self.began = time.perf_counter()
+        self.clock.start()
         self.backend.start()
         main = self.main_model
         if main is not None and main.adapter is not None:
@@ -206,8 +207,8 @@ class PassRun:
         logger.debug("AMDM: the pass of %d steps evaluated %s", self.pass_steps, counts or "no co-model")
         if not any(model.evaluations for model in self._all_models):
             return None
-        whole = time.perf_counter() - self.began
-        return Ran(self.mixed_steps, self.pass_steps, evaluations, self.stopwatch.seconds, whole)
+        self.clock.stop()
+        return Ran(self.mixed_steps, self.pass_steps, evaluations, self.stopwatch.seconds, self.clock.seconds)
 
     @property
     def _all_models(self) -> list[SlotModel]:

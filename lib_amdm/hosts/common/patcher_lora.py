@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ...adapters.container import refuse_code
+from ...adapters.container import in_memory, refuse_code
 from ...comodels.cache import FileState, Recent
 from ...comodels.weight_swap import Change
 from .lora import NamedLoras
@@ -53,7 +53,11 @@ class LoraFunctions(ABC):
 
     @abstractmethod
     def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        """A merged weight in its layer's dtype."""
+        """A merged weight in this dtype."""
+
+    def dtype_of(self, weight: torch.Tensor, model: torch.nn.Module, unet: torch.nn.Module) -> torch.dtype:
+        """The dtype in which the host has a weight of a model with its LoRAs; `unet` may be that model."""
+        return weight.dtype
 
 
 class _Collector(logging.Handler):
@@ -104,6 +108,12 @@ class PatcherLoras(NamedLoras):
             if not unet and not texts:
                 raise self.wrong_family(lora.name)
 
+    @property
+    def size_in_pass(self) -> int:
+        names = {place[0] if isinstance(place, tuple) else place for unet, _ in self.patches for place in unet}
+        weights = [getattr(self.unet.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+        return sum(weight.numel() * max(weight.element_size(), 2) for weight in weights)
+
     def of_unet(self) -> list[Change]:
         strengths = [lora.unet for lora in self.named]
         return list(self._changes(self.unet, [unet for unet, _ in self.patches], strengths))
@@ -116,7 +126,7 @@ class PatcherLoras(NamedLoras):
         def read() -> Mapping[str, torch.Tensor]:
             try:
                 refuse_code(on_disk.filename)
-                return self.functions.tensors_of(on_disk.filename)
+                return in_memory(self.functions.tensors_of(on_disk.filename))
             except Exception as error:
                 raise self.unreadable(on_disk.name, error) from error
 
@@ -135,9 +145,11 @@ class PatcherLoras(NamedLoras):
         for key, named in of_key.items():
             layer_name, _, parameter = key.rpartition(".")
             layer = model.get_submodule(layer_name)
-            yield Change(layer, parameter, self._merged(key, getattr(layer, parameter), named))
+            yield Change(layer, parameter, self._merged(key, getattr(layer, parameter), named, model))
 
-    def _merged(self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]]) -> torch.Tensor:
+    def _merged(
+        self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]], model: torch.nn.Module
+    ) -> torch.Tensor:
         name = named[0][0]
         if not weight.is_floating_point() or any(hasattr(weight, mark) for mark in PACKED):
             raise self.error(
@@ -153,4 +165,4 @@ class PatcherLoras(NamedLoras):
             raise self.mismatch(name, key, f"it is for another size than {tuple(weight.shape)}")
         if said:
             raise self.mismatch(name, key, said)
-        return self.functions.rounded(merged, weight.dtype, key)
+        return self.functions.rounded(merged, self.functions.dtype_of(weight, model, self.unet), key)

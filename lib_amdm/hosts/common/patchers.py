@@ -33,7 +33,11 @@ class PatcherBackend(ABC):
     """`backend.Backend` for one pass, but for what each of them answers in ways of its own."""
 
     memory: MemoryManager
-    memory_remedy: str
+
+    @property
+    @abstractmethod
+    def memory_remedy(self) -> str: ...
+
     nan_remedy: str
     unet_is_final_in_pass = True
     """Only in the pass have the UNet's weights the main prompt's LoRAs in them, and are where they are used."""
@@ -96,7 +100,7 @@ class PatcherBackend(ABC):
         options = self.host_text_options()
         if model is not self.run.main:
             return options
-        file = FileState.of(model.sd_checkpoint_info.filename)
+        file = FileState.of_loaded(model.sd_checkpoint_info.filename)
         return (*options, model.current_lora_hash, *self.variant(), file)
 
     def needs_negative(self, cfg_scale: float) -> bool:
@@ -121,20 +125,35 @@ class PatcherBackend(ABC):
     @abstractmethod
     def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]: ...
 
+    @property
+    def image_dtype(self) -> torch.dtype:
+        device = self.memory.get_torch_device()
+        half = device.type != "cpu" and self.memory.should_use_fp16(device, prioritize_performance=False)
+        return torch.float16 if half else torch.float32
+
+    def make_room(self, size: int) -> None:
+        device = self.memory.get_torch_device()
+        if device.type != "cpu":
+            self.memory.free_memory(size, device)
+
     def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapterByCall:
         return MainAdapterByCall(self.run.denoiser, adapter, self.unet(self.run.main), evaluated)
 
     # the pass
 
-    def register(self, co_models: Sequence[Any]) -> None:
+    def register(self, co_models: Sequence[Any], further: int) -> None:
         own = {id(model.forge_objects.unet): model.forge_objects.unet for model in co_models}
         self.own_unets = [*own.values()]
-        if own:
+        if own or further:
             # the host puts the main model's own patcher back before every pass
             main = self.run.main.forge_objects
             self.registered_at = main.unet = main.unet.clone()
+            self.registered_at.extra_preserved_memory_during_sampling += further
             for unet in self.own_unets:
                 self.registered_at.add_extra_model_patcher_during_sampling(unet)
+        if own:
+            # as the host does next, but here what goes wrong can be said in words
+            self._load(self.run.hook["x"].shape)
 
     def start(self) -> None:
         self.watch = self.run.denoiser.register_forward_pre_hook(self._remember_random_numbers)
@@ -161,8 +180,13 @@ class PatcherBackend(ABC):
     def denoised(self, evaluation: Evaluation) -> torch.Tensor: ...
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
-        """Do nothing: the memory manager takes what it needs."""
-        return
+        """Take the adapter off, of which the memory manager does not know; it takes the models that it needs to."""
+        if adapter is not None:
+            adapter.park()
+
+    def memory_for_pass(self, sampling: float, further: float) -> dict[str, float]:
+        """The host's own arguments, when it loads a pass's models, for the bytes of an evaluation and further ones."""
+        return {"memory_required": sampling + further}
 
     # parts of an evaluation
 
@@ -177,12 +201,17 @@ class PatcherBackend(ABC):
 
     def _bring(self, unet: Any, shape: torch.Size) -> None:
         """Load a co-model's UNet, should the host have sent it away in the middle of the pass."""
-        if any(entry.model is unet for entry in self.memory.current_loaded_models):
-            return
+        if not any(entry.model is unet for entry in self.memory.current_loaded_models):
+            self._load(shape)
+
+    def _load(self, shape: torch.Size) -> None:
+        """Load the main model's UNet and the co-models', as the host does before a pass. shape: the latent's."""
         main = self.run.main.forge_objects.unet
         batch, *rest = shape
-        needed = unet.memory_required([2 * batch, *rest])
-        self.memory.load_models_gpu([main, *main.extra_model_patchers_during_sampling], memory_required=needed)
+        memory = self.memory_for_pass(
+            main.memory_required([2 * batch, *rest]), main.extra_preserved_memory_during_sampling
+        )
+        self.memory.load_models_gpu([main, *main.extra_model_patchers_during_sampling], **memory)
 
     def _adapted(self, evaluation: Evaluation) -> AbstractContextManager[None]:
         if evaluation.adapter is None:

@@ -9,6 +9,9 @@ from ...adapters.pickles import Refused
 from ...errors import AmdmError, cause
 from ...families import Family
 
+TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
+"""Beginnings of the names of text encoders' weights in a checkpoint."""
+
 
 def refuse_main(family: Family, name: str, others: str) -> None:
     """AmdmError where no other model can be run beside the main checkpoint. others: the co-models' names."""
@@ -35,7 +38,7 @@ def refuse_other_family(slot: int, info: Any, family: Family, main_info: Any, ma
     """
     if not family.goes_with(main_family):
         raise AmdmError(
-            f'AMDM slot {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
+            f'AMDM co-model {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
             f"{main_family}; choose a checkpoint of the same kind."
         )
 
@@ -44,7 +47,7 @@ def refuse_missing_tensors(slot: int, name: str, missing: Sequence[str]) -> None
     """AmdmError where the file lacks weights; the hosts themselves would fill them with something and draw noise."""
     if missing:
         raise AmdmError(
-            f'AMDM slot {slot}: "{name}" lacks {len(missing)} tensors that its kind needs (first {missing[0]}); '
+            f'AMDM co-model {slot}: "{name}" lacks {len(missing)} tensors that its kind needs (first {missing[0]}); '
             "download it again or choose another checkpoint."
         )
 
@@ -60,20 +63,25 @@ def not_enough_memory(error_prefix: str, name: str, remedy: str) -> AmdmError:
 def unreadable(slot: int, name: str, reason: str) -> AmdmError:
     """The error for a file that gives no tensors."""
     return AmdmError(
-        f'AMDM slot {slot}: "{name}" cannot be read ({reason}); download it again or choose another checkpoint.'
+        f'AMDM co-model {slot}: "{name}" cannot be read ({reason}); download it again or choose another checkpoint.'
     )
 
 
 def without_unet(slot: int, name: str) -> AmdmError:
     """The error for a file that holds something else than a checkpoint."""
-    return AmdmError(f'AMDM slot {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
+    return AmdmError(f'AMDM co-model {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
+
+
+def without_texts(slot: int, name: str) -> AmdmError:
+    """The error for a file of a network alone, on a WebUI that has no text encoder for it."""
+    return AmdmError(f'AMDM co-model {slot}: "{name}" has no text encoder in it; choose a whole checkpoint.')
 
 
 def without_text_encoder(slot: int, name: str) -> AmdmError:
     """The error for a file whose text encoder is neither in it nor among the user's modules."""
     return AmdmError(
-        f'AMDM slot {slot}: "{name}" has no text encoder in it, and the main checkpoint has another kind; choose its '
-        'text encoder in "VAE / Text Encoder" too.'
+        f'AMDM co-model {slot}: "{name}" has no text encoder in it, and the main checkpoint has another kind; choose '
+        'its text encoder in "VAE / Text Encoder" too.'
     )
 
 

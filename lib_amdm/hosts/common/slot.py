@@ -69,7 +69,7 @@ class SlotModel:
     @property
     def error_prefix(self) -> str:
         """The beginning of an error's text."""
-        return f"AMDM slot {self.number}" if self.number else "AMDM"
+        return f"AMDM co-model {self.number}" if self.number else "AMDM"
 
     @property
     def panel_label(self) -> str:
@@ -201,6 +201,8 @@ class SlotModel:
             dtype=dtype,
             error_prefix=self.error_prefix,
             panel_label=self.panel_label,
+            make_room=backend.make_room,
+            image_dtype=backend.image_dtype,
         )
 
     # evaluated

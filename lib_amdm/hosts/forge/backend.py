@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from backend import memory_management
+from backend.args import args
 from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
 from modules import devices, shared
@@ -20,6 +21,14 @@ class ForgeBackend(EngineBackend):
     """Models are Forge's engines."""
 
     memory = memory_management
+
+    @property
+    def memory_remedy(self) -> str:
+        for flag in ("always_gpu", "always_high_vram"):
+            if getattr(args, flag):
+                return f"start the WebUI without --{flag.replace('_', '-')}"
+        return 'lower "GPU Weights" at the top of the page'
+
     nan_remedy = "start the WebUI with --all-in-fp32"
     loader = checkpoints.LOADER
     lora_functions = lora.ForgeLoras()
@@ -34,6 +43,9 @@ class ForgeBackend(EngineBackend):
                 yield
         finally:
             classic_engine.last_extra_generation_params = kept
+
+    def memory_for_pass(self, sampling: float, further: float) -> dict[str, float]:
+        return {"memory_required": sampling, "hard_memory_preservation": further}
 
     def host_text_options(self) -> tuple[Any, ...]:
         opts = shared.opts

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from backend import memory_management
 
+from ...comodels.file_list import without_hash
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
 
@@ -21,4 +22,11 @@ def _backend(run: PassRun) -> NeoBackend:
     return NeoBackend(run)
 
 
-HOST = WebUIHost("Forge Neo", _backend, freeing(memory_management))
+class NeoHost(WebUIHost):
+    """Forge Neo, whose list of checkpoints is a set: what it shows of it, it sorts."""
+
+    def checkpoint_titles(self) -> list[str]:
+        return sorted(super().checkpoint_titles(), key=without_hash)
+
+
+HOST = NeoHost("Forge Neo", _backend, freeing(memory_management))

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from backend import memory_management
-from backend.args import dynamic_args
+from backend.args import args, dynamic_args
 from backend.sampling.sampling_function import sampling_function
 from modules import devices, sd_samplers_common, shared
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import AmdmError
 from ..common.engine_backend import EngineBackend
+from ..common.memory_managers import give_way
 from ..common.pass_run import PassRun
 from . import checkpoints, lora
 
@@ -33,6 +34,13 @@ class NeoBackend(EngineBackend):
         # the file that the main model was of when a refiner's weights were put into it; None: they were not
         self.replaced = sd_samplers_common.ORIGINAL_CHECKPOINT
         self.order: RemovableHandle | None = None
+
+    @property
+    def memory_remedy(self) -> str:
+        for flag in ("gpu_only", "highvram"):
+            if getattr(args, flag):
+                return f"start the WebUI without --{flag.replace('_', '-')}"
+        return 'lower "GPU Weights" in the settings'
 
     # a checkpoint
 
@@ -71,8 +79,12 @@ class NeoBackend(EngineBackend):
 
     # the pass
 
+    def memory_for_pass(self, sampling: float, further: float) -> dict[str, float]:
+        return {"memory_required": sampling + further, "minimum_memory_required": sampling // 2 + further}
+
     def start(self) -> None:
         super().start()
+        give_way(self.memory, self.run.main.forge_objects.unet, self.own_unets)
         self.order = self.run.denoiser.register_forward_pre_hook(self._main_first)
 
     def finish(self) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING
 
 from ldm_patched.modules import model_management
 
 from ..common.host import WebUIHost
+from ..common.memory_managers import freeing
 
 if TYPE_CHECKING:
     from ..common.pass_run import PassRun
     from .backend import ReForgeBackend
-
-
-def _free() -> None:
-    # the memory manager holds models weakly, but they refer to themselves
-    gc.collect()
-    model_management.soft_empty_cache()
 
 
 def _backend(run: PassRun) -> ReForgeBackend:
@@ -27,4 +21,4 @@ def _backend(run: PassRun) -> ReForgeBackend:
     return ReForgeBackend(run)
 
 
-HOST = WebUIHost("reForge", _backend, _free)
+HOST = WebUIHost("reForge", _backend, freeing(model_management))

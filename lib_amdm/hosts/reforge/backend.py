@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ldm_patched.modules import model_management
+from ldm_patched.modules.args_parser import args
 from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
@@ -15,6 +16,7 @@ from ...comodels.cache import Loaded
 from ...families import Family
 from ..common.backend import Evaluation
 from ..common.hijack import embedding_names, notes_of_main_kept
+from ..common.memory_managers import give_way
 from ..common.patcher_lora import PatcherLoras
 from ..common.patchers import PatcherBackend
 from . import checkpoints, lora
@@ -24,8 +26,18 @@ class ReForgeBackend(PatcherBackend):
     """Models are what reForge's loader makes, with A1111's wrapping of their text encoders."""
 
     memory = model_management
-    memory_remedy = "start the WebUI with --always-low-vram"
     nan_remedy = "start the WebUI with --all-in-fp32"
+
+    @property
+    def memory_remedy(self) -> str:
+        for flag in ("always_gpu", "always_high_vram"):
+            if getattr(args, flag):
+                return f"start the WebUI without --{flag.replace('_', '-')}"
+        return "" if args.always_low_vram or args.always_no_vram else "start the WebUI with --always-low-vram"
+
+    def start(self) -> None:
+        super().start()
+        give_way(self.memory, self.run.main.forge_objects.unet, self.own_unets)
 
     def family(self, model: Any) -> Family:
         return checkpoints.family_of(model)

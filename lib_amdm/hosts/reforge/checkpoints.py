@@ -90,6 +90,8 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
     """The checkpoint's model without its VAE, as the host loads a main one; AmdmError where it cannot be."""
     weights = _read(info, slot)
     names = set(weights)
+    if not any(name.startswith(refusals.TEXTS) for name in names) and not _texts_are_elsewhere(info):
+        raise refusals.without_texts(slot, info.name)
     # some modules draw numbers, from the generator that the host encodes pictures with
     with torch.random.fork_rng(devices=[]), _text_encoder_choice_kept():
         engine = forge_loader.load_model_for_a1111(timer=Timer(), checkpoint_info=info, state_dict=weights)
@@ -112,6 +114,19 @@ def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
     if not any(key.startswith("model.diffusion_model.") for key in weights):
         raise refusals.without_unet(slot, info.name)
     return weights
+
+
+def _texts_are_elsewhere(info: Any) -> bool:
+    """True where the user has chosen a text encoder, or the host has one of the checkpoint's name. Without either the
+    host would take any."""
+    try:
+        from modules import sd_text_encoder
+    except ImportError:
+        return False
+    chosen, listed = getattr(shared.opts, "sd_text_encoder", "Automatic"), sd_text_encoder.text_encoder_options
+    if chosen == "Automatic":
+        return any(each.model_name == info.model_name for each in listed)
+    return any(each.label == chosen for each in listed)
 
 
 def _missing(engine: Any, names: set[str]) -> Iterator[str]:

@@ -95,7 +95,7 @@ CLIP_L: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint in ldm's layout. `error_prefix` opens every complaint about it: "AMDM", or "AMDM slot 2"."""
+    """A checkpoint in ldm's layout. `error_prefix` opens every complaint about it: "AMDM", or "AMDM co-model 2"."""
 
     path: Path
     title: str

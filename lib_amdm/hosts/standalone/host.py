@@ -252,7 +252,9 @@ class Standalone:
         """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""
         if not settings.used:
             return None
-        error_prefix, panel_label = (f"AMDM slot {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
+        error_prefix, panel_label = (
+            (f"AMDM co-model {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
+        )
         place = Place(model.unet, Family("SD1"), model, seeds, self.device, self.dtype, error_prefix, panel_label)
         return self.adapters.prepare(settings, place)
 
@@ -351,7 +353,7 @@ class _SlotModel:
     ) -> None:
         self.number, self.slot, self.progress = number, slot, progress
         self.main = host.model(job.checkpoint)
-        error_prefix = f"AMDM slot {number}"
+        error_prefix = f"AMDM co-model {number}"
         model = host.model(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
         self.title = model.title
         count = len(job.prompts)
@@ -386,7 +388,7 @@ class _SlotModel:
     def gave_nan(self) -> None:
         """Fail the picture: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
         raise AmdmError(
-            f'AMDM slot {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
+            f'AMDM co-model {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
         )
 
 

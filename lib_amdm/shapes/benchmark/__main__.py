@@ -1,7 +1,4 @@
-from ...errors import AmdmError
+from ...command_line import run
 from .bench import main
 
-try:
-    raise SystemExit(main())
-except AmdmError as error:
-    raise SystemExit(str(error)) from error
+run(main)

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from ... import command_line
 from ...errors import AmdmError
 from ..bundled import WEIGHTS
 from .adapter_methods import ADAPTER_METHODS
@@ -244,24 +245,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m lib_amdm.shapes.benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.benchmark"), __doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--methods", type=names_of(ROWS), help=f"of {', '.join(ROWS)}")
+    what.add_argument("--methods", type=names_of(ROWS), help=f"of {', '.join(ROWS)}; separated by commas")
     what.add_argument(
         "--sweep", type=names_of(GRIDS), nargs="?", const=list(GRIDS), help=f"all, or of {', '.join(GRIDS)}"
     )
-    what.add_argument("--fast", action="store_true")
-    what.add_argument("--plots", action="store_true")
+    what.add_argument("--fast", action="store_true", help="a few methods on few pictures; fails where AMDM does")
+    what.add_argument("--plots", action="store_true", help="the pictures of docs/, from what is in --out")
     parser.add_argument("--pictures", type=int, help="for each method (500; 48 with --sweep and --fast)")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cfg", dest="cfg_scale", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps")
+    parser.add_argument("--cfg", dest="cfg_scale", type=float, default=5.0, help="guidance")
     parser.add_argument("--sampler", default="euler", help="a sampler of k-diffusion")
     parser.add_argument("--scale", type=int, default=1, help="a picture's side: 2 = 256 pixels (with --weights for it)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=1, help="of scenes and noise")
+    parser.add_argument("--batch", type=int, default=50, help="pictures drawn at a time")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for what is measured")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder for --plots")
@@ -279,3 +278,7 @@ def names_of(known: dict[str, Any]) -> Any:
         return chosen
 
     return names
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -7,7 +7,6 @@ is drawn.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ... import command_line
 from ..bundled import WEIGHTS
 from ..world.conditions import boxes_of
 from ..world.scenes import CELL, Box, Scene, box_around
@@ -88,14 +88,10 @@ def measure(bench: Bench, name: str) -> tuple[Share, Share, float]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m lib_amdm.shapes.benchmark.boxes",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.benchmark.boxes"), __doc__)
+    parser.add_argument("--pictures", type=int, default=200, help="for each method")
+    parser.add_argument("--seed", type=int, default=1, help="of scenes and noise")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the checkpoints")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
@@ -108,4 +104,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...command_line import put
 from ...hosts.standalone.host import Standalone
 from ..bundled import JUDGE
 from ..world.data import drawn_scenes
@@ -120,7 +121,7 @@ class Bench:
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_suffix(".new")
             unfinished.write_text(json.dumps(kept))
-            unfinished.replace(file)
+            put(unfinished, file)
 
     def _file(self, name: str) -> Path | None:
         return self.folder / f"{name}.json" if self.folder else None

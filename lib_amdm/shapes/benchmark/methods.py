@@ -348,9 +348,9 @@ def amdm_row(label: str, settings: Settings, main: str = MAIN, mix: Mix = slerp)
     return Method(label, detail, partial(aggregated, settings=settings, main=main, mix=mix))
 
 
-def _shown(number: int) -> str:
+def _shown(number: int | str) -> str:
     """Write K or E: "auto", "all", or the number."""
-    return {AUTO: "auto", 0: "all"}.get(number, str(number))
+    return str(number or "all")
 
 
 def alone_row(name: str) -> Method:

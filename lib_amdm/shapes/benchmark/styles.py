@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ... import command_line
 from ...errors import AmdmError
 from ..bundled import STYLE_JUDGE, WEIGHTS
 from ..world.scenes import Scene
@@ -117,22 +118,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m lib_amdm.shapes.benchmark.styles",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.benchmark.styles"), __doc__)
     parser.add_argument(
-        "--methods", type=names_of(STYLE_METHODS), default=list(STYLE_METHODS), help=f"of {', '.join(STYLE_METHODS)}"
+        "--methods",
+        type=names_of(STYLE_METHODS),
+        default=",".join(STYLE_METHODS),
+        help="separated by commas (%(default)s)",
     )
-    parser.add_argument("--plots", action="store_true")
+    parser.add_argument("--plots", action="store_true", help="the grid of pictures for docs/")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="for each method")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--cfg", dest="scales", type=_scales, default=SCALES, help="guidance scales, with commas")
+    parser.add_argument("--steps", type=int, default=12, help="sampling steps")
+    parser.add_argument(
+        "--cfg",
+        dest="scales",
+        type=_scales,
+        default=",".join(f"{scale:g}" for scale in SCALES),
+        help="guidance scales, with commas",
+    )
     parser.add_argument("--sampler", default="euler", help="a sampler of k-diffusion")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=1, help="of scenes and noise")
+    parser.add_argument("--batch", type=int, default=50, help="pictures drawn at a time")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     parser.add_argument("--weights", type=Path, default=FOLDER, help=f"folder of {STYLE}")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for what is measured")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder for --plots")
@@ -144,7 +150,4 @@ def _scales(given: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except AmdmError as error:
-        raise SystemExit(str(error)) from error
+    command_line.run(main)

@@ -1,3 +1,4 @@
+from ...command_line import run
 from .demo import main
 
-main()
+run(main)

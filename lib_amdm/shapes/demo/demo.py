@@ -1,4 +1,4 @@
-"""AMDM on the bundled checkpoints, without a WebUI: `python -m lib_amdm.shapes.demo`, one picture and a small table.
+"""AMDM on the bundled checkpoints, without a WebUI: one picture and a small table.
 
 Each checkpoint was taught only a part of what a picture shows. The picture has a row for each of them alone, one for
 AMDM, and one for a checkpoint that was taught everything: the ceiling. All rows start from the same seeds.
@@ -6,7 +6,6 @@ AMDM, and one for a checkpoint that was taught everything: the ceiling. All rows
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ... import command_line
 from ...errors import AmdmError
 from ...hosts.standalone.host import Job, Standalone
 from ...settings import Settings
@@ -28,7 +28,7 @@ from ..world.scenes import SIZE, Scene
 from .example import CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
 
 FILE = "amdm-demo.png"
-PAGE_PORT = 7861
+PAGE_PORT, MOST_PORT = 7861, 65535
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str],
     began = time.monotonic()
     if pictures < 1:
         raise AmdmError(f"--pictures must be 1 or more, not {pictures}.")
+    if file.suffix.lower() != ".png" or file.is_dir():
+        raise AmdmError(f'--out names "{file.name}", but the picture is a PNG; name a file that ends in .png.')
     if not file.parent.is_dir():
         raise AmdmError(f'--out names a file in "{file.parent}", which is not a folder; make it or choose another.')
     judge, host = Judge.load(), Standalone(folder)
@@ -149,13 +151,15 @@ def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str],
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="install.py demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(FILE), help=f"the picture's file (default: {FILE})")
-    parser.add_argument("--pictures", type=int, default=3, help="pictures of each scene in each row (default: 3)")
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.demo"), __doc__)
+    parser.add_argument("--out", type=Path, default=Path(FILE), help="the picture's file, a PNG")
+    parser.add_argument("--pictures", type=int, default=3, help="pictures of each scene in each row")
     parser.add_argument("--serve", action="store_true", help="open a page on this machine instead")
-    parser.add_argument("--port", type=int, default=PAGE_PORT, help=f"the page's port (default: {PAGE_PORT})")
+    parser.add_argument("--port", type=int, default=PAGE_PORT, help="the page's port")
     chosen = parser.parse_args(arguments)
     try:
+        if not 0 < chosen.port <= MOST_PORT:
+            raise AmdmError(f"--port must be from 1 to {MOST_PORT}, not {chosen.port}.")
         if chosen.serve:
             from .page import serve
 
@@ -164,3 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
             demo(chosen.out, chosen.pictures)
     except AmdmError as error:
         parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

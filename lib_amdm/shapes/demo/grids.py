@@ -6,7 +6,6 @@ evaluations and eta.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ... import command_line
 from ...errors import AmdmError
 from ...hosts.standalone.host import Job, Standalone
 from ...settings import CoModel, Settings, specs
@@ -86,8 +86,8 @@ def said(name: str, value: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lib_amdm.shapes.demo.grids", description=__doc__)
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder for them (default: docs)")
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.demo.grids"), __doc__)
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder for them")
     folder = parser.parse_args(arguments).docs
     if not folder.is_dir():
         parser.exit(1, f'--docs names "{folder}", which is not a folder; make it or choose another.\n')
@@ -101,4 +101,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

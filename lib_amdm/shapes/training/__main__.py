@@ -1,3 +1,4 @@
+from ...command_line import run
 from .train import main
 
-main()
+run(main)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...command_line import put
+
 SAVE_EVERY = 60.0
 """Seconds between two saved states."""
 LOG_EVERY = 50
@@ -53,7 +55,7 @@ def train(
         state = {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
         unfinished = state_file.with_suffix(".new")
         torch.save({**state, "step": step, "seconds": seconds, "losses": losses}, unfinished)
-        unfinished.replace(state_file)
+        put(unfinished, state_file)
 
     began = saved = time.monotonic()
     before = seconds

@@ -9,7 +9,7 @@ stopped, and writes a loss plot.
 
 from __future__ import annotations
 
-import argparse
+import runpy
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ... import command_line
 from ...hosts.standalone.checkpoint_file import CheckpointFile
 from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, STYLED_OF, WEIGHTS
 from ..world import data
@@ -259,12 +260,16 @@ PARTS: dict[str, Callable[[Path], object]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lib_amdm.shapes.training", description=__doc__)
-    parser.add_argument("part", choices=PARTS)
+    parser = command_line.parser(command_line.typed("lib_amdm.shapes.training"), __doc__)
+    parser.add_argument("part", choices=PARTS, help="what is trained")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where states, logs and plots are kept")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     for weights in (WEIGHTS, ADAPTERS):
         weights.mkdir(exist_ok=True)
     PARTS[chosen.part](chosen.folder)
+
+
+if __name__ == "__main__":
+    runpy.run_module("lib_amdm.shapes.training", run_name="__main__")

@@ -13,6 +13,7 @@ those of two checkpoints for the same picture differ by more than that.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -256,3 +257,7 @@ def reference_features(scenes: Sequence[Scene], encoder: ClipVision, wanted: Enc
 
 def save(trained: nn.Module, file: Path) -> None:
     save_file({key: value.half().contiguous() for key, value in trained.state_dict().items()}, file)
+
+
+if __name__ == "__main__":
+    runpy.run_module("lib_amdm.shapes.training", run_name="__main__")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,7 @@ def _content_loss(judge: Judge, scenes: list[Scene], pictures: Tensor) -> Tensor
 
 def _write(judge: Judge, file: Path) -> None:
     save_file({key: value.half() for key, value in judge.state_dict().items()}, file)
+
+
+if __name__ == "__main__":
+    runpy.run_module("lib_amdm.shapes.training", run_name="__main__")

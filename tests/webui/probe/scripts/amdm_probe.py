@@ -2,7 +2,7 @@
 
 POST /amdm-probe/arm starts a record, with an optional fault: {"fault": "exception", "at": "co", "call": 2}.
 GET /amdm-probe/report is what happened since: evaluations, text encodings, opened checkpoints, every pass's latent.
-GET /amdm-probe/unets is how many UNets are in memory.
+GET /amdm-probe/unets is how many UNets are in memory, those included that Python has yet to collect.
 GET /amdm-probe/snapshot is everything that AMDM must leave as it was.
 """
 
@@ -336,7 +336,6 @@ def serve(_: Any, app: FastAPI) -> None:
 
     @app.get("/amdm-probe/unets")
     def unets() -> int:
-        gc.collect()
         return sum(type(each).__name__ in UNETS for each in gc.get_objects())
 
     @app.get("/amdm-probe/objects")

@@ -1,0 +1,48 @@
+"""The plan of a run: the steps that are mixed by default, and those in which the co-models are evaluated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .levels import Level
+
+LAST_RATIO = 0.36
+"""The noise to signal down to which models are mixed by default, for a latent of 16x16."""
+FOR_TWICE_THE_SIDE = 1.5
+"""The factor by which that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to
+2.2 from 16x16 to 32x32 (docs/measurements.md)."""
+LEAST_SHARE = 0.25
+"""The share of the steps that is mixed by default where all of them lie lower (img2img)."""
+NOISE_ALONE = 20.0
+"""The noise to signal above which a latent shows nothing of its picture: all such levels are one for the spread."""
+EVALUATIONS, NOISY_EVALUATIONS = 4, 7
+"""The defaults; a sampler that adds noise in every step makes a difference stale sooner."""
+
+
+def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:
+    """Return the number of steps from these levels that are mixed by default in a latent of this height and width."""
+    if not all(size):
+        return 0
+    last = LAST_RATIO * FOR_TWICE_THE_SIDE ** math.log2(math.sqrt(math.prod(size)) / 16)
+    steps = max(len(levels) - 1, 0)
+    return max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
+
+
+def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
+    """Choose the steps, among the first `steps`, in which co-models are evaluated.
+
+    `evaluations` of them, beginning with the first, evenly spread over the logarithm of the noise level; 0 or too many:
+    all.
+    """
+    if not 0 < evaluations < steps:
+        return list(range(steps))
+    # pure noise and none have no logarithm: the first counts as a high level, the last as one more step
+    depths = [-math.log(min(level.ratio, NOISE_ALONE)) for level in levels[: steps + 1] if level.sigma]
+    end = depths[steps] if len(depths) > steps else depths[-1] + (depths[-1] - depths[0]) / (steps - 1)
+    chosen: list[int] = []
+    for number in range(evaluations):
+        wanted = depths[0] + (end - depths[0]) * number / evaluations
+        first, last = (chosen[-1] + 1 if chosen else 0), steps - (evaluations - number)
+        chosen.append(min(range(first, last + 1), key=lambda k: abs(depths[k] - wanted)))
+    return chosen

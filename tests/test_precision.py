@@ -1,0 +1,134 @@
+"""Half precision: each evaluation is known as that of its step, whatever its level is rounded to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from denoisers import SAMPLERS, SHAPE, SIGMA_MAX, SIGMA_MIN, Denoiser, EpsDenoiser, randn, sigmas, timesteps
+from torch import Tensor
+
+from lib_amdm.levels import flow, variance_exploding
+from lib_amdm.sampling import CoRun, amdm
+
+# torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
+pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
+
+TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def shifted(steps: int, shift: float) -> Tensor:
+    """A flow model's schedule from pure noise on."""
+    even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return shift * even / (1 + (shift - 1) * even)
+
+
+def exponential(steps: int) -> Tensor:
+    levels = torch.linspace(math.log(SIGMA_MAX), math.log(SIGMA_MIN), steps, dtype=torch.float64).exp()
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+SCHEDULES: dict[str, tuple[Callable, Tensor]] = {
+    "flow, 30 steps": (flow, shifted(30, 1.0)),
+    "flow, 50 steps, shift 12": (flow, shifted(50, 12.0)),
+    "flow, 8 steps, shift 3": (flow, shifted(8, 3.0)),
+    "Karras, 20 steps": (variance_exploding, sigmas(20, torch.float64)),
+    "Karras, 150 steps": (variance_exploding, sigmas(150, torch.float64)),
+    "exponential, 150 steps": (variance_exploding, exponential(150)),
+}
+EACH_SCHEDULE = pytest.mark.parametrize("schedule", SCHEDULES)
+
+
+def zero(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def one(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+    return torch.ones_like(x)
+
+
+def counted(
+    sampler: str, schedule: str, dtype: torch.dtype, kind: torch.dtype, steps: int | None = None, **more: Any
+) -> tuple[Tensor, list[tuple[int, int]], list[float]]:
+    """What a sampler draws of `zero`, mixed wholly with `one`; what was heard of the steps; the levels of `one`."""
+    level_of, levels = SCHEDULES[schedule]
+    heard: list[tuple[int, int]] = []
+    shown: list[float] = []
+
+    def co_model(x: Tensor, sigma: Tensor) -> Tensor:
+        shown.append(sigma[0].item())
+        return one(x, sigma)
+
+    co = CoRun(co_model, gamma=1.0, form=lambda level: level)
+    mixing = amdm(
+        SAMPLERS[sampler].func,
+        [co],
+        len(levels) - 1 if steps is None else steps,
+        level_of=level_of,
+        on_mixed=lambda *said: heard.append(said),
+        **more,
+    )
+    x = (levels[0] * randn(SHAPE, 1)).to(dtype)
+    return mixing(zero, x, levels.to(kind), disable=True), heard, shown
+
+
+@EACH_SCHEDULE
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("same", [True, False], ids=["schedule of the same", "schedule in float32"])
+def test_all_of_k_are_mixed(schedule: str, dtype: torch.dtype, same: bool) -> None:
+    steps = len(SCHEDULES[schedule][1]) - 1
+    drawn, heard, shown = counted("euler", schedule, dtype, dtype if same else torch.float32)
+    assert heard == [(number, steps) for number in range(1, steps + 1)]
+    # where two levels are one in half precision no step is made between them
+    distinct = len(set(SCHEDULES[schedule][1].to(dtype).tolist())) - 1 if same else steps
+    assert len(shown) == distinct
+    # each model says the same of every latent, so all of the picture is the one that has all of the share
+    torch.testing.assert_close(drawn.float(), torch.ones(SHAPE), rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+@EACH_SCHEDULE
+@pytest.mark.parametrize("dtype", TYPES)
+def test_evaluations_are_as_many_as_were_asked_for(schedule: str, dtype: torch.dtype) -> None:
+    _, heard, shown = counted("euler", schedule, dtype, torch.float32, steps=7, evaluations=3)
+    assert (len(heard), len(shown)) == (7, 3)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde"])
+@pytest.mark.parametrize("schedule", ["Karras, 20 steps", "exponential, 150 steps"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_what_is_between_two_levels_is_the_step_above(sampler: str, schedule: str, dtype: torch.dtype) -> None:
+    """A sampler that looks between two levels finds each step settled at its own level, and no step twice."""
+    levels = SCHEDULES[schedule][1]
+    _, heard, shown = counted(sampler, schedule, dtype, torch.float32, steps=12)
+    assert len(heard) == len(shown) == 12
+    rounding = 2 * max(torch.finfo(kind).eps for kind in (dtype, torch.float32))
+    assert shown == pytest.approx(levels[:12].tolist(), rel=rounding)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("steps", [20, 50])
+def test_timesteps_that_a_type_does_not_have_are_those_of_their_steps(steps: int, dtype: torch.dtype) -> None:
+    shown: list[float] = []
+    heard: list[tuple[int, int]] = []
+
+    def co_model(x: Tensor, sigma: Tensor) -> Tensor:
+        shown.append(sigma[0].item())
+        return Denoiser(100)(x, sigma)
+
+    mixing = amdm(SAMPLERS["ddim"].func, [CoRun(co_model)], steps, on_mixed=lambda *said: heard.append(said))
+    mixing(EpsDenoiser(Denoiser()), randn(SHAPE, 1).to(dtype), timesteps(steps), disable=True)
+    assert heard == [(number, steps) for number in range(1, steps + 1)]
+    assert len(set(shown)) == len(shown) == steps
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("schedule", ["Karras, 20 steps", "Karras, 150 steps"])
+def test_churn_is_known_in_every_type(schedule: str, dtype: torch.dtype) -> None:
+    _, levels = SCHEDULES[schedule]
+    heard: list[tuple[int, int]] = []
+    mixing = amdm(SAMPLERS["euler"].func, [CoRun(one)], 15, on_mixed=lambda *said: heard.append(said))
+    mixing(zero, (levels[0] * randn(SHAPE, 1)).to(dtype), levels.to(dtype), disable=True, s_churn=0.3 * len(levels))
+    assert heard == [(number, 15) for number in range(1, 16)]

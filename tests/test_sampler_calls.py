@@ -1,0 +1,286 @@
+"""How samplers call their denoiser: from other threads, bit by bit, back again, once more, or not at all."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, EpsDenoiser, Sampler, randn, sigmas
+from torch import Tensor
+
+from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
+from lib_amdm.sampling import LOOKED_AHEAD, CoRun, amdm
+
+EULER = k_diffusion.sampling.sample_euler
+
+
+def mixed_euler(**more: Any) -> Tensor:
+    """What Euler draws, to compare with."""
+    return amdm(EULER, [CoRun(Denoiser(100))], 4, **more)(Denoiser(), noise(), sigmas(), disable=True)
+
+
+def noise(shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return SAMPLERS["euler"].noise(shape)
+
+
+# other threads, and bit by bit
+
+
+@pytest.mark.parametrize("module", [True, False])
+def test_a_denoiser_that_is_called_from_a_worker_thread_is_mixed(module: bool) -> None:
+    def sample(model: Any, x: Tensor, sigmas: Tensor, disable: bool = False) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return EULER(lambda x, sigma: pool.submit(model, x, sigma).result(), x, sigmas, disable=True)
+
+    main = Denoiser() if module else (lambda x, sigma: Denoiser()(x, sigma))
+    found = amdm(sample, [CoRun(Denoiser(100))], 4)(main, noise(), sigmas())
+    assert torch.equal(found, mixed_euler())
+    assert not found.requires_grad
+
+
+def test_workers_may_call_it_at_once() -> None:
+    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        with ThreadPoolExecutor(4) as pool:
+            for sigma, sigma_next in pairwise(sigmas):
+                level = sigma.expand(len(x))
+                same = list(pool.map(lambda _, x=x, level=level: model(x, level), range(4)))
+                assert all(torch.equal(one, same[0]) for one in same)
+                x = x + (x - same[0]) / sigma * (sigma_next - sigma)
+        return x
+
+    heard: list[tuple[int, int]] = []
+    co = CoRun(Denoiser(100))
+    found = amdm(sample, [co], 4, on_mixed=lambda *said: heard.append(said))(Denoiser(), noise(), sigmas())
+    torch.testing.assert_close(found, mixed_euler())
+    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)] and co.denoise.evaluations == 4
+
+
+def steps_of_euler(model: Any, x: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
+    for sigma, sigma_next in pairwise(sigmas):
+        x = x + (x - model(x, sigma.expand(len(x)))) / sigma * (sigma_next - sigma)
+        yield x
+
+
+def test_a_sampler_that_is_a_generator_is_mixed() -> None:
+    weight = torch.nn.Parameter(torch.ones(()))
+    co = CoRun(lambda x, sigma: weight * Denoiser(100)(x, sigma))
+    sample = amdm(steps_of_euler, [co], 4)
+    *_, found = sample(lambda x, sigma: weight * Denoiser()(x, sigma), noise(), sigmas())
+    torch.testing.assert_close(found, mixed_euler())
+    assert not found.requires_grad
+
+
+def test_generators_may_take_turns_on_one_module() -> None:
+    main, co = Denoiser(), Denoiser(100)
+    runs = [amdm(steps_of_euler, [CoRun(co)], 4)(main, x, sigmas()) for x in (noise(), noise() / 2)]
+    taken = [list(steps) for steps in zip(*runs)][-1]
+    torch.testing.assert_close(taken[0], mixed_euler())
+    assert main.evaluations == 2 * STEPS and co.evaluations == 8
+
+
+def test_a_generators_last_answer_of_nan_is_heard_of() -> None:
+    heard: list[int] = []
+    co = CoRun(lambda x, sigma: x / 0 * 0, on_nan=lambda: heard.append(1))
+    list(amdm(steps_of_euler, [co], STEPS)(Denoiser(), noise(), sigmas()))
+    assert len(heard) == STEPS
+
+
+@pytest.mark.parametrize("shown", ["none", "another size"])
+def test_a_sampler_that_never_calls_the_model_it_is_given_is_refused(shown: str) -> None:
+    """It would draw the picture of the main model alone, and nobody would know."""
+    own = Denoiser()
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        if shown == "another size":
+            model(x[..., 1:], sigmas[:1].expand(len(x)))
+        return EULER(own, x, sigmas, disable=True)
+
+    with pytest.raises(ValueError, match="never called the model that it was given"):
+        amdm(sample, [CoRun(Denoiser(100))], 4)(own, noise(), sigmas())
+
+
+# back again
+
+
+def sample_restarting(model: Any, x: Tensor, sigmas: Tensor, disable: bool = True) -> Tensor:
+    """Euler to the sixth level, from there with new noise back to the second, and to the end."""
+    down = EULER(model, x, sigmas[:6], disable=True)
+    raised = down + (sigmas[1] ** 2 - sigmas[5] ** 2).sqrt() * randn(x.shape, 9).to(x)
+    return EULER(model, raised, sigmas[1:], disable=True)
+
+
+def test_a_sampler_that_goes_back_up_is_mixed_there_without_further_evaluations() -> None:
+    levels, heard = sigmas(12), []
+    same = amdm(sample_restarting, [CoRun(Denoiser(), 0.7)], 8)(Denoiser(), noise(), levels)
+    torch.testing.assert_close(same, sample_restarting(Denoiser(), noise(), levels), rtol=0, atol=1e-4)
+    co, main = CoRun(Denoiser(100), 1.0), Denoiser()
+    drawn = amdm(sample_restarting, [co], 8, on_mixed=lambda *said: heard.append(said))(main, noise(), levels)
+    assert co.denoise.evaluations == 8 and heard == [(number, 8) for number in range(1, 9)]
+    alone = EULER(Denoiser(), main.latents[5], levels[1:], disable=True)
+    assert (drawn - alone).abs().max() > 1e-2
+
+
+def sample_looking_ahead(model: Any, x: Tensor, sigmas: Tensor, disable: bool = True) -> Tensor:
+    """Each step looks at the next two levels before it is made."""
+    for k, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = model(x, sigma.expand(len(x)))
+        for ahead in sigmas[k + 1 : k + 3]:
+            if ahead:
+                model(denoised + ahead / sigma * (x - denoised), ahead.expand(len(x)))
+        x = denoised + sigma_next / sigma * (x - denoised)
+    return x
+
+
+def test_a_sampler_that_looks_ahead_finds_each_step_as_it_was_settled() -> None:
+    """A step's change is found at the first look, and is the same at each one."""
+    changes: dict[float, list[Tensor]] = {}
+
+    class Listening(Denoiser):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            self.own = super().forward(x, sigma)
+            return self.own
+
+    main = Listening()
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        def listened(x: Tensor, sigma: Tensor) -> Tensor:
+            found = model(x, sigma)
+            changes.setdefault(sigma[0].item(), []).append(found - main.own)
+            return found
+
+        return sample_looking_ahead(listened, x, sigmas)
+
+    co = CoRun(Denoiser(100))
+    amdm(sample, [co], STEPS)(main, noise(), sigmas())
+    assert co.denoise.evaluations == STEPS and len(changes) == STEPS
+    for seen in changes.values():
+        assert all(torch.allclose(one, seen[0], atol=1e-5) for one in seen) and seen[0].abs().max() > 1e-4
+
+
+# memory
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm_fast", "ddim", "unipc"])
+def test_what_is_kept_does_not_grow_with_the_steps(name: str) -> None:
+    """Counted in an evaluation of the main model: the latents that are alive."""
+    sampler, shape = SAMPLERS[name], (1, 3, 11, 7)
+
+    class Counting(Denoiser):
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
+            if self.evaluations == 20:
+                alive.append(sum(type(each) is Tensor and each.shape == shape for each in gc.get_objects()))
+            found = super().forward(x, sigma)
+            self.latents.clear()
+            return found
+
+    alive: list[int] = []
+    for steps in (6, 24):
+        mixing = partial(amdm, co_models=[CoRun(lambda x, sigma: x / 2)], steps=steps, eta=0.2)
+        sampler.run(sampler.model(Counting()), sampler.noise(shape), mixing, steps=24)
+    few, many = alive
+    assert many <= few + 1 + LOOKED_AHEAD
+
+
+# once more
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+@pytest.mark.parametrize(("evaluations", "at"), [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1)])
+def test_an_evaluation_that_failed_may_be_made_once_more(fails: int, evaluations: int, at: int) -> None:
+    """A host that is out of memory frees some and calls the denoiser again: the picture is that without the failure."""
+
+    class Failing(Denoiser):
+        failed = False
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            if self.evaluations == at and not self.failed:
+                self.failed = True
+                raise MemoryError
+            return super().forward(x, sigma)
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        def tried(x: Tensor, sigma: Tensor) -> Tensor:
+            try:
+                return model(x, sigma)
+            except MemoryError:
+                return model(x, sigma)
+
+        return EULER(tried, x, sigmas, disable=True)
+
+    def run(kinds: list[type[Denoiser]], func: Callable) -> Tensor:
+        models = [CoRun(kind(100 + n), 0.4) for n, kind in enumerate(kinds)]
+        return amdm(func, models, 5, evaluations=evaluations)(Denoiser(), noise(), sigmas())
+
+    kinds = [Denoiser, Denoiser]
+    kinds[fails] = Failing
+    assert torch.equal(run(kinds, sample), run([Denoiser, Denoiser], lambda m, x, s: EULER(m, x, s, disable=True)))
+
+
+# nothing to mix
+
+
+@pytest.mark.parametrize("name", ["ddim", "plms"])
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("steps", ["auto", 3])
+def test_a_call_without_a_step_is_the_samplers_own(name: str, count: int, steps: Any) -> None:
+    """img2img with hardly any denoising: the WebUI hands an empty schedule on."""
+    sampler, x = SAMPLERS[name], SAMPLERS[name].noise()
+    calls: list[Any] = []
+
+    def func(model: Any, x: Tensor, timesteps: Tensor, **more: Any) -> Tensor:
+        calls.append(model)
+        return sampler.func(model, x, timesteps, **more)
+
+    model, co = EpsDenoiser(Denoiser()), CoRun(Denoiser(100))
+    found = amdm(func, [co], steps)(model, x, timesteps=torch.arange(1, 1 + count), disable=True)
+    assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
+
+
+@pytest.mark.parametrize("steps", ["auto", 3])
+def test_where_every_step_comes_before_the_start_no_co_model_is_evaluated(steps: Any) -> None:
+    co, x = CoRun(Denoiser(100)), noise()
+    found = amdm(EULER, [co], steps, start=STEPS)(Denoiser(), x, sigmas(), disable=True)
+    assert torch.equal(found, EULER(Denoiser(), x, sigmas(), disable=True)) and co.denoise.evaluations == 0
+
+
+# noise
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "noisy"),
+    [
+        ("ddim", {}, False),
+        ("ddim", {"eta": 0.0}, False),
+        ("ddim", {"eta": 1.0}, True),
+        ("ddim", {"eta": 0.3}, True),
+        ("euler", {}, False),
+        ("euler", {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float("inf"), "s_noise": 1.0}, False),
+        ("euler", {"s_churn": 4.0}, True),
+        ("heun", {"s_churn": 4.0}, True),
+        ("euler_ancestral", {}, True),
+        ("euler_ancestral", {"eta": 0.0}, False),
+        ("euler_ancestral", {"eta": 0.5}, True),
+        ("euler_ancestral", {"s_noise": 0.0}, False),
+        ("dpmpp_2m_sde", {}, True),
+        ("dpmpp_2m_sde", {"eta": 0.0}, False),
+        ("dpm_fast", {}, False),
+        ("dpm_fast", {"eta": 1.0}, True),
+        ("dpmpp_2m", {}, False),
+        ("lcm", {}, True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Should have t")
+def test_how_often_co_models_are_evaluated_depends_on_the_noise_that_this_call_adds(
+    name: str, given: dict[str, float], noisy: bool
+) -> None:
+    sampler: Sampler = SAMPLERS[name]
+    co = CoRun(Denoiser(100))
+    mixing = partial(amdm, co_models=[co], steps=12, evaluations="auto")
+    sampler.run(sampler.model(Denoiser()), sampler.noise(), mixing, steps=20, **given)
+    assert co.denoise.evaluations == (7 if noisy else 4)
