@@ -154,6 +154,7 @@ FORGE = Host(
     cpu_flags=("--always-cpu",),
     card_flags=("--all-in-fp32",),
     card_ways=MANAGED,
+    cpu_as_card=("--attention-pytorch",),
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedulers=(*SCHEDULERS, *TABLES),
     sizes="guessed",
@@ -179,6 +180,7 @@ REFORGE = Host(
     cpu_flags=("--always-cpu",),
     card_flags=("--all-in-fp32",),
     card_ways=MANAGED,
+    cpu_as_card=("--attention-pytorch",),
     samplers=SAMPLERS,
     more_samplers=True,
     smaller=("DPM++ 2S Ancestral CFG++ Intern",),
@@ -208,6 +210,7 @@ NEO = Host(
     cpu_flags=("--cpu",),
     card_flags=("--fp32-unet", "--fp32-vae", "--fp32-text-enc"),
     card_ways=MANAGED,
+    cpu_as_card=("--use-pytorch-cross-attention",),
     flags=(),
     # without the first, the launcher takes the file for an old version's and asks what to do; without the second, the
     # refiner's weights stay in the main model; by itself it counts no steps, but goes by noise levels; the folder for
