@@ -108,6 +108,7 @@ A1111 = Host(
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
     lacks={
         **dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+        "guidance functions": "guidance is its denoiser's own",
         **OF_NEO,
     },
     low_bits={
