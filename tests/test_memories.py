@@ -209,6 +209,17 @@ def slots_of_an_object() -> Remembering:
     return step
 
 
+@kind
+def a_namespace() -> Remembering:
+    state = types.SimpleNamespace(calls=0)
+
+    def step(x: Tensor) -> Tensor:
+        state.calls += 1
+        return x * state.calls
+
+    return step
+
+
 class Fading:
     """A script that keeps its scale in its class."""
 
@@ -507,9 +518,31 @@ def test_a_formula_is_carried_and_a_part_of_a_changed_unet_is_not() -> None:
         "transformer_options": {"patches_replace": {"attn1": {("middle", 0, 0): record}}},
         "model_function_wrapper": lambda apply, args: apply(args),
     }
-    assert formulas(options) == {
+    assert formulas(options, None) == {
         "sampler_cfg_function": rescaled,
         "sampler_post_cfg_function": [momentum],
         "disable_cfg1_optimization": True,
     }
-    assert formulas({"transformer_options": {}, "disable_cfg1_optimization": True}) == {}
+    assert formulas({"transformer_options": {}, "disable_cfg1_optimization": True}, None) == {}
+
+
+def test_a_formula_that_reads_its_models_patcher_reads_the_other_models() -> None:
+    class Patcher:
+        __module__ = "backend.patcher.unet"
+
+        def __init__(self, steps: int) -> None:
+            self.model_options: dict[str, Any] = {}
+            self.steps = steps
+
+    model, momentum = Patcher(999), Momentum()
+
+    def by_the_steps(args: float, *, factor: float = 2) -> float:
+        return float(momentum.update(torch.tensor(args))) * model.steps * factor
+
+    holder = types.SimpleNamespace(model=model)
+    options = {"sampler_cfg_function": by_the_steps, "sampler_post_cfg_function": [lambda args: holder.model]}
+    given = formulas(options, Patcher(1))
+    assert list(given) == ["sampler_cfg_function"]
+    assert given["sampler_cfg_function"](1.0) == 2
+    # it remembers with the same variables
+    assert by_the_steps(1.0) == 1.5 * 999 * 2

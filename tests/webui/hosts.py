@@ -65,6 +65,9 @@ class Host:
     controls: Mapping[str, Any] = field(default_factory=dict)
     """What its file of the page's defaults must hold, as it does after a first start."""
 
+    effects: Mapping[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
+    """What its own extensions make of the main model's guidance: their titles and arguments."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -131,6 +134,14 @@ FORGE = Host(
     low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     flow_families=("flux", "schnell", "chroma"),
+    effects={
+        "PAG that fades": ("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0, 1)),
+        "PAG in late steps": ("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0.3, 1)),
+        "dynamic thresholding": (
+            "DynamicThresholding (CFG-Fix) Integrated",
+            (True, 7, 1, "Constant", 0, "Half Cosine Up", 0, 1, "enable", "MEAN", "AD", 0.7),
+        ),
+    },
     lacks={
         **BY_ITSELF,
         **TOGETHER,
@@ -157,6 +168,11 @@ REFORGE = Host(
     opens=2,
     # labels of single pictures, no grid, pictures in one
     plot=(False, False, 0),
+    effects={
+        "momentum": ('"APG\'s now your CFG" and Guidance Limiter for reForge', (True, 0.5, 0, 15, 1, False, -1, -1)),
+        "RescaleCFG": ("RescaleCFG for reForge", (True, "Normal", 0.7)),
+        "MaHiRo": ("Mahiro CFG for reForge", (True,)),
+    },
     low_bits={"8 bits": {"arguments": ["--unet-in-fp8-e4m3fn"]}},
     request={"hr_cfg": 3},
     lacks={
@@ -182,6 +198,8 @@ NEO = Host(
         "refiner_use_steps": True,
         "refiner_fast_sd": False,
         "scaling_factor": 1.0,
+        "show_rescale_cfg": True,
+        "show_mahiro": True,
         "temp_dir": "",
     },
     # in a first start the boxes have no type yet, and the arrow button puts no text into them
@@ -215,6 +233,7 @@ NEO = Host(
         "mugen",
         "rectified",
     ),
+    effects={"RescaleCFG": ("RescaleCFG", (0.7,)), "MaHiRo": ("MaHiRo", (True,))},
     # as many rows as it takes
     plot_rows=(0,),
     lacks={

@@ -18,7 +18,9 @@ RELOADS = 200
 CO_MODELS = ("beta", "gamma", "vpred")
 SOAK = 60
 SETTLED = 20
-"""The requests after which nothing may grow any more."""
+"""The requests after which nothing may grow any more,"""
+ALLOCATORS = 1.05
+"""but for what allocators keep."""
 TITLES = [f"soak-{number}" for number in range(10)]
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "Heun", "DDIM")
 WORDS = ("red", "green", "blue", "round", "square", "old", "new", "wide", "small", "bright")
@@ -122,10 +124,8 @@ def test_sixty_random_requests_with_ten_co_models_stay_flat(
         ours, picture = random_request(chosen)
         probed.draw(ours, **picture)
         sizes.append(server.memory)
-    co_model = max(each["bytes"] for each in server.call("/amdm/v1/models")["loaded"])
-    print([round(size / 1e6) for size in sizes], round(co_model / 1e6))
+    print([round(size / 1e6) for size in sizes])
     after = probed.draw()
     assert np.array_equal(after.latent, before.latent)
     assert np.array_equal(after.picture, before.picture)
-    settled, end = max(sizes[SETTLED - 10 : SETTLED]), max(sizes[-10:])
-    assert end - settled < co_model, sizes
+    assert max(sizes[-10:]) < ALLOCATORS * max(sizes[:SETTLED]), sizes

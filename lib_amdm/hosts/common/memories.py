@@ -1,4 +1,4 @@
-"""What other extensions' functions remember of the model that they work on, kept apart for each model.
+"""Memories of other extensions' functions, of the model that they work on, kept apart for each model.
 
 They are put on the main model, and a slot's model may be evaluated by them too: momentum, a scale that fades with each
 call, features for the steps to come. The outputs of two models must not enter one such history.
@@ -28,7 +28,7 @@ Restore = Callable[[set[Place]], None]
 
 
 class Memory:
-    """What functions remember at one moment."""
+    """All that functions remember at one moment."""
 
     def __init__(self, functions: Iterable[Any]) -> None:
         reach = Reach(functions)

@@ -151,16 +151,16 @@ class PatcherBackend(ABC):
         return list(functions_of_classes(self.run.main.forge_objects.unet.model.modules()))
 
     def has_foreign_functions(self, model: Any) -> bool:
-        return model is self.run.main or bool(self._formulas()) or bool(self.functions_of_classes())
+        return model is self.run.main or bool(self._formulas(model)) or bool(self.functions_of_classes())
 
-    def _formulas(self) -> dict[str, Any]:
-        """The guidance that the main model has now, as far as it can be another model's too."""
-        return formulas(self.run.main.forge_objects.unet.model_options)
+    def _formulas(self, model: Any) -> dict[str, Any]:
+        """The guidance that the main model has now, as far as it can be a co-model's too."""
+        return formulas(self.run.main.forge_objects.unet.model_options, model.forge_objects.unet)
 
     @contextmanager
     def _guided_as_main(self, model: Any) -> Iterator[None]:
         """A context in which a co-model has the main model's guidance, by whatever functions other extensions set."""
-        options, given = model.forge_objects.unet.model_options, self._formulas()
+        options, given = model.forge_objects.unet.model_options, self._formulas(model)
         kept = {name: options[name] for name in given if name in options}
         options.update(given)
         try:

@@ -1,4 +1,4 @@
-"""What other extensions' functions can reach and change: what they close over, are bound to, and name in their modules.
+"""The reach of other extensions' functions: what they close over, are bound to, and name in their modules.
 
 It ends at the objects of the WebUI and of libraries.
 """
@@ -21,6 +21,7 @@ from types import (
     MemberDescriptorType,
     MethodType,
     ModuleType,
+    SimpleNamespace,
 )
 from typing import Any
 
@@ -117,6 +118,10 @@ def slots(kind: type) -> set[str]:
     }
 
 
+def is_patcher(each: Any) -> bool:
+    return package(type(each).__module__) in WEBUIS and "model_options" in getattr(each, "__dict__", ())
+
+
 def is_data(value: Any) -> bool:
     """Return False for functions, classes, modules, and what stands for an attribute in a class."""
     return not isinstance(value, (*CODE, *DESCRIPTORS))
@@ -132,8 +137,8 @@ class Reach:
         self.named: dict[int, tuple[dict[str, Any], set[str]]] = {}
         """Modules, and the names that are used of them."""
         self.codes: list[CodeType] = []
-        self.has_a_model = False
-        """True where a model of the WebUI's own is within it."""
+        self.models: dict[int, Any] = {}
+        """Models of the WebUI's own, their patchers among them."""
         self._names: set[str] = set()
         self._unused: dict[str, list[FunctionType]] = {}
         self._waiting: deque[Any] = deque(roots)
@@ -170,13 +175,13 @@ class Reach:
                 waiting.extend(each.values() if isinstance(each, dict) else each)
         elif kind is Tensor or isinstance(each, (torch.Generator, random.Random)):
             self.holders[id(each)] = each
-        elif is_strangers(kind.__module__):
+        elif is_strangers(kind.__module__) or isinstance(each, SimpleNamespace):
             self.holders[id(each)] = each
             waiting.append(kind)
             waiting.extend(attributes(each).values())
         elif package(kind.__module__) in WEBUIS:
-            parts = getattr(each, "__dict__", ())
-            self.has_a_model |= isinstance(each, nn.Module) or "model_options" in parts or "forge_objects" in parts
+            if isinstance(each, nn.Module) or is_patcher(each) or "forge_objects" in getattr(each, "__dict__", ()):
+                self.models[id(each)] = each
         elif kind.__module__ == "functools":
             waiting.append(getattr(each, "__wrapped__", None))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import nn
 
-from .reach import OURS, Reach, is_strangers, modules_of, package
+from .reach import OURS, Reach, content, is_patcher, is_strangers, modules_of, package
 
 CALLED = ("forward", "apply_model")
 """The methods of models that are replaced."""
@@ -54,10 +54,11 @@ def functions_of_classes(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Fu
                 yield f"{kind.__name__}.{name}", function
 
 
-def formulas(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a patcher for guidance that can be another model's too.
+def formulas(options: Mapping[str, Any], patcher: Any) -> dict[str, Any]:
+    """Return the options of a patcher for guidance, as far as they can be those of another model's `patcher` too.
 
-    A function that shares what it remembers with a change of the UNet cannot, nor one that refers to a model.
+    A function that shares what it remembers with a change of the UNet cannot, nor one that keeps a model in an object;
+    where a variable of its closure is the main model's patcher, it is the other one's in a copy of the function.
     """
     given = {name: options[name] for name in FORMULAS if options.get(name)}
     if not given:
@@ -66,15 +67,33 @@ def formulas(options: Mapping[str, Any]) -> dict[str, Any]:
 
     def is_formula(function: Any) -> bool:
         reach = Reach([function])
-        return not reach.has_a_model and not reach.holders.keys() & others.keys()
+        own = {id(each) for cell in _cells(function) for each in content(cell) if is_patcher(each)}
+        return reach.models.keys() <= own and not reach.holders.keys() & others.keys()
 
     kept: dict[str, Any] = {}
     for name, value in given.items():
         if isinstance(value, list):
-            kept[name] = [each for each in value if is_formula(each)]
+            kept[name] = [_referring_to(patcher, each) for each in value if is_formula(each)]
         elif is_formula(value):
-            kept[name] = value
+            kept[name] = _referring_to(patcher, value)
     kept = {name: value for name, value in kept.items() if value}
     if kept and WITH_FORMULAS in options:
         kept[WITH_FORMULAS] = options[WITH_FORMULAS]
     return kept
+
+
+def _cells(function: Any) -> tuple[CellType, ...]:
+    return (function.__closure__ or ()) if isinstance(function, FunctionType) else ()
+
+
+def _referring_to(patcher: Any, function: Any) -> Any:
+    """Return a function that refers to this patcher where the given one refers to one."""
+    cells = _cells(function)
+    others = tuple(CellType(patcher) if any(map(is_patcher, content(cell))) else cell for cell in cells)
+    if others == cells:
+        return function
+    copied = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, closure=others
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
