@@ -33,6 +33,10 @@ LOOKED_AHEAD = 2
 """By how many steps a sampler may look ahead and come back within one step (Heun++)."""
 
 
+class NothingMixedError(ValueError):
+    """The sampler has ended, and no step of it was mixed."""
+
+
 @dataclass(frozen=True)
 class CoRun:
     """A model that is run beside the main one.
@@ -114,7 +118,8 @@ def amdm(
     range of a sampler without a grid (DPM adaptive) is divided to count the first K steps. still_mixing: called before
     and after the co-models are run; once it returns False, the main model goes on alone. on_mixed: called with the
     number of steps that were mixed, and that are to be, after each of them. survives: called with an error
-    of a co-model or of the aggregation; where it returns True, the main model goes on alone. force: go through the
+    of a co-model or of the aggregation, or a NothingMixedError at the end; where it returns True, the main model goes
+    on alone. force: go through the
     aggregation even where it changes nothing (K >= 1 and every gamma 0). mix: one of `aggregation.MIXES`, or a rule of
     the caller's own. level_of: the noise level that a number in the sampler's `sigmas` means: `levels.flow` where the
     main model is a flow model.

@@ -14,7 +14,7 @@ import torch
 from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.protocol import Ran
-from lib_amdm.sampling import CoRun
+from lib_amdm.sampling import CoRun, NothingMixedError
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import infotext, sampler_hook
 
@@ -111,7 +111,7 @@ class FakeRun:
         def note(done, steps):
             self.steps = done
 
-        return {"on_mixed": note}
+        return {"on_mixed": note, "survives": lambda error: isinstance(error, NothingMixedError)}
 
     def start(self):
         pass

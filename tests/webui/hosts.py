@@ -126,6 +126,7 @@ A1111 = Host(
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
     lacks={
         **dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
+        "guidance functions": "guidance is its denoiser's own",
         **OF_NEO,
     },
     low_bits={
@@ -164,6 +165,14 @@ FORGE = Host(
     },
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     flow_families=("flux", "schnell", "chroma"),
+    effects={
+        "PAG that fades": ("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0, 1)),
+        "PAG in late steps": ("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0.3, 1)),
+        "dynamic thresholding": (
+            "DynamicThresholding (CFG-Fix) Integrated",
+            (True, 7, 1, "Constant", 0, "Half Cosine Up", 0, 1, "enable", "MEAN", "AD", 0.7),
+        ),
+    },
     lacks={
         **BY_ITSELF,
         **TOGETHER,
@@ -193,6 +202,11 @@ REFORGE = Host(
     opens=2,
     # labels of single pictures, no grid, pictures in one
     plot=(False, False, 0),
+    effects={
+        "momentum": ('"APG\'s now your CFG" and Guidance Limiter for reForge', (True, 0.5, 0, 15, 1, False, -1, -1)),
+        "RescaleCFG": ("RescaleCFG for reForge", (True, "Normal", 0.7)),
+        "MaHiRo": ("Mahiro CFG for reForge", (True,)),
+    },
     low_bits={"8 bits": {"arguments": ["--unet-in-fp8-e4m3fn"]}},
     request={"hr_cfg": 3},
     lacks={
@@ -221,6 +235,8 @@ NEO = Host(
         "refiner_use_steps": True,
         "refiner_fast_sd": False,
         "scaling_factor": 1.0,
+        "show_rescale_cfg": True,
+        "show_mahiro": True,
         "temp_dir": "",
     },
     # in a first start the boxes have no type yet, and the arrow button puts no text into them
@@ -254,6 +270,7 @@ NEO = Host(
         "mugen",
         "rectified",
     ),
+    effects={"RescaleCFG": ("RescaleCFG", (0.7,)), "MaHiRo": ("MaHiRo", (True,))},
     # as many rows as it takes
     plot_rows=(0,),
     lacks={

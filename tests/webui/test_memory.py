@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from .probed import Probed, settings, slot
@@ -12,6 +16,14 @@ from .webui_server import WebUI
 PICTURES = 50
 RELOADS = 200
 CO_MODELS = ("beta", "gamma", "vpred")
+SOAK = 60
+SETTLED = 20
+"""The requests after which nothing may grow any more,"""
+ALLOCATORS = 1.05
+"""but for what allocators keep."""
+TITLES = [f"soak-{number}" for number in range(10)]
+SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "Heun", "DDIM")
+WORDS = ("red", "green", "blue", "round", "square", "old", "new", "wide", "small", "bright")
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +78,54 @@ def test_unloading_leaves_no_unet_but_the_main_models(start_webui: Callable[...,
     own.call("/amdm-probe/arm", {})
     assert probed.unload()["unloaded"] == len(CO_MODELS)
     assert own.call("/amdm-probe/unets") == 1
+
+
+def random_request(chosen: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
+    """AMDM's settings, and the parameters of a picture."""
+
+    def prompt() -> str:
+        return " ".join(chosen.sample(WORDS, 4))
+
+    slots = [
+        slot(
+            name,
+            gamma=chosen.choice((0.2, 0.5, 0.9)),
+            noise=chosen.choice(("shared", "independent")),
+            prompt=chosen.choice(("", prompt())),
+            cfg_scale=chosen.choice((0, 2)),
+        )
+        for name in chosen.sample([*TITLES, "main"], chosen.choice((1, 2)))
+    ]
+    ours = settings(*slots, steps=chosen.choice((1, 2)), evaluations=chosen.choice((0, 1)))
+    picture = {
+        "prompt": prompt(),
+        "seed": chosen.randrange(2**31),
+        "sampler_name": chosen.choice(SAMPLERS),
+        "width": chosen.choice((64, 96)),
+        "batch_size": chosen.choice((1, 2)),
+        "steps": 3,
+    }
+    return ours, picture
+
+
+def test_sixty_random_requests_with_ten_co_models_stay_flat(
+    start_webui: Callable[..., WebUI], checkpoint_dir: Path
+) -> None:
+    """And the picture without AMDM is the same to the byte after them."""
+    server = start_webui(probe=True, options={"amdm_pool_limit": 2})
+    for number, title in enumerate(TITLES):
+        for source in checkpoint_dir.glob(f"{('alpha', *CO_MODELS)[number % 4]}.*"):
+            (server.checkpoint_folder / f"{title}{source.suffix}").symlink_to(source)
+    server.refresh_checkpoints()
+    probed, chosen = Probed(server), random.Random(5)
+    before = probed.draw()
+    sizes = []
+    for _ in range(SOAK):
+        ours, picture = random_request(chosen)
+        probed.draw(ours, **picture)
+        sizes.append(server.memory)
+    print([round(size / 1e6) for size in sizes])
+    after = probed.draw()
+    assert np.array_equal(after.latent, before.latent)
+    assert np.array_equal(after.picture, before.picture)
+    assert max(sizes[-10:]) < ALLOCATORS * max(sizes[:SETTLED]), sizes

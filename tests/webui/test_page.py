@@ -167,7 +167,9 @@ class Page:
         """The line below the gallery and the addresses of its pictures; the addresses are new for every picture."""
         # at one moment: the page puts previews in each other's place
         sources = "return [...document.querySelectorAll(arguments[0])].map(picture => picture.src)"
-        return self.one(f"#html_log_{tab}").text, self.driver.execute_script(sources, f"#{tab}_gallery img:not(.livePreview img)")
+        return self.one(f"#html_log_{tab}").text, self.driver.execute_script(
+            sources, f"#{tab}_gallery img:not(.livePreview img)"
+        )
 
     def pictures(self) -> list[np.ndarray]:
         """The pictures of txt2img's gallery, as they were drawn."""

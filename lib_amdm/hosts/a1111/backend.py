@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import k_diffusion.external
@@ -24,6 +24,7 @@ from ..common.backend import Evaluation
 from ..common.hijack import embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
 from ..common.slot import progress
+from ..common.strangers import functions_of_classes, functions_on
 from . import checkpoints, lora
 from .main_adapter import MainAdapterByCount
 
@@ -154,6 +155,22 @@ class A1111Backend:
 
     def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapterByCount:
         return MainAdapterByCount(self.run.denoiser, adapter, self.unet(self.run.main), evaluated)
+
+    # other extensions
+
+    def foreign_functions(self) -> list[Any]:
+        return [*functions_on(self._denoising_parts), *(function for _, function in self.functions_of_classes())]
+
+    def functions_of_classes(self) -> list[tuple[str, FunctionType]]:
+        return list(functions_of_classes(self._denoising_parts))
+
+    def has_foreign_functions(self, model: Any) -> bool:
+        return model is self.run.main or bool(self.functions_of_classes())
+
+    @property
+    def _denoising_parts(self) -> list[torch.nn.Module]:
+        main = self.run.main
+        return [main, *main.model.modules()]
 
     # the pass
 

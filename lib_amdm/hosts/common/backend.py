@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -142,6 +143,17 @@ class Backend(Protocol):
 
     def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapter:
         """Set an adapter to work on the main model; `evaluated` is called in each of its evaluations."""
+
+    # other extensions
+
+    def foreign_functions(self) -> list[Any]:
+        """The functions of other extensions that the main model is evaluated by now."""
+
+    def functions_of_classes(self) -> list[tuple[str, FunctionType]]:
+        """Those among them that act on all models of a class, with the names of what they replace."""
+
+    def has_foreign_functions(self, model: Any) -> bool:
+        """True where a slot's model is evaluated by any of these too."""
 
     # the pass
 

@@ -6,26 +6,35 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from modules import scripts, shared
+from modules import script_callbacks, scripts, shared
 
 from ...accelerator import is_memory_error
 from ...comodels.mixing import co_run, highest_shown
 from ...errors import AmdmError, let_go
 from ...levels import as_exploding, as_flow, flow, variance_exploding
 from ...readings import Stopwatch
-from ...sampling import CoRun
+from ...sampling import CoRun, NothingMixedError
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
 from . import refusals
 from .backend import Backend, MainAdapter
 from .kept import Kept
+from .memories import Memories
 from .slot import SlotModel
 
 logger = logging.getLogger(__name__)
+
+AROUND_EVALUATIONS = ("cfg_denoiser", "cfg_denoised", "cfg_after_cfg")
+"""The WebUIs' callbacks in each of the main model's evaluations, and in no other model's."""
+
+
+def _callbacks() -> Iterator[Callable[..., Any]]:
+    for name in AROUND_EVALUATIONS:
+        yield from (each.callback for each in script_callbacks.callback_map.get(f"callbacks_{name}", ()))
 
 
 @contextmanager
@@ -62,6 +71,7 @@ class PassRun:
         self.models: list[SlotModel] = []
         self.main_model: SlotModel | None = None
         self.main_adapter: MainAdapter | None = None
+        self.memories: Memories | None = None
         self.backend = backend(self)
         device = self.backend.adapter_numbers(self.main)[0]
         self.stopwatch, self.clock = Stopwatch(device), Stopwatch(device)
@@ -126,6 +136,24 @@ class PassRun:
         main = self.main_model
         if main is not None and main.adapter is not None:
             self.main_adapter = self.backend.main_adapter(main.adapter, main.count_evaluation)
+        if self.models:
+            self.memories = Memories(self.backend.foreign_functions, _callbacks)
+            self._name_functions_of_classes()
+
+    def _name_functions_of_classes(self) -> None:
+        """Say which extensions act on all models of a kind at once, and remember something."""
+        for name, function in self.backend.functions_of_classes():
+            self.p.comment(
+                f'AMDM: the extension module "{function.__globals__["__name__"]}" replaces {name} of all models at '
+                "once; what it remembers is kept apart for each as far as this can be seen. Should the picture look "
+                "wrong, switch that extension off."
+            )
+
+    def memory_of(self, slot: SlotModel) -> AbstractContextManager[None]:
+        """A context in which other extensions' functions remember this slot's model, and not the main one."""
+        if self.memories is None or not self.backend.has_foreign_functions(slot.model):
+            return nullcontext()
+        return self.memories.of(slot.number)
 
     def note_mixed(self, done: int, steps: int) -> None:
         self.mixed_steps = done
@@ -164,6 +192,9 @@ class PassRun:
 
     def survives(self, error: Exception) -> bool:
         """True where the main model goes on alone after an error of the co-models, as the user wants it to."""
+        if isinstance(error, NothingMixedError):
+            # the hook says so under the picture, which is the main model's own
+            return True
         worded = self.worded(error)
         if self.is_short_of_memory:
             self._make_room()
@@ -203,7 +234,7 @@ class PassRun:
         for model in models:
             with _logged("making room on the GPU"):
                 model.release()
-        self.models, self.main_model = [], None
+        self.models, self.main_model, self.memories = [], None, None
         if self.is_short_of_memory:
             self.kept.unload()
         else:

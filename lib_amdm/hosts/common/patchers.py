@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from .memory_managers import MemoryManager
 from .pass_run import PassRun
 from .patcher_adapters import MainAdapterByCall, working
 from .slot import progress
+from .strangers import formulas, functions_in, functions_of_classes, functions_on
 
 
 class PatcherBackend(ABC):
@@ -139,6 +140,36 @@ class PatcherBackend(ABC):
     def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapterByCall:
         return MainAdapterByCall(self.run.denoiser, adapter, self.unet(self.run.main), evaluated)
 
+    # other extensions
+
+    def foreign_functions(self) -> list[Any]:
+        unet = self.run.main.forge_objects.unet
+        of_classes = (function for _, function in self.functions_of_classes())
+        return [*functions_in(unet.model_options), *functions_on(unet.model.modules()), *of_classes]
+
+    def functions_of_classes(self) -> list[tuple[str, FunctionType]]:
+        return list(functions_of_classes(self.run.main.forge_objects.unet.model.modules()))
+
+    def has_foreign_functions(self, model: Any) -> bool:
+        return model is self.run.main or bool(self._formulas(model)) or bool(self.functions_of_classes())
+
+    def _formulas(self, model: Any) -> dict[str, Any]:
+        """The guidance that the main model has now, as far as it can be a co-model's too."""
+        return formulas(self.run.main.forge_objects.unet.model_options, model.forge_objects.unet)
+
+    @contextmanager
+    def _guided_as_main(self, model: Any) -> Iterator[None]:
+        """A context in which a co-model has the main model's guidance, by whatever functions other extensions set."""
+        options, given = model.forge_objects.unet.model_options, self._formulas(model)
+        kept = {name: options[name] for name in given if name in options}
+        options.update(given)
+        try:
+            yield
+        finally:
+            for name in given:
+                del options[name]
+            options.update(kept)
+
     # the pass
 
     def register(self, co_models: Sequence[Any], further: int) -> None:
@@ -196,7 +227,8 @@ class PatcherBackend(ABC):
         numbers are those of the main model's last evaluation."""
         if evaluation.model is not self.run.main:
             self._bring(evaluation.model.forge_objects.unet, evaluation.x.shape)
-        with self._same_random_numbers(), evaluation.with_loras(), self._adapted(evaluation):
+        guided = nullcontext() if evaluation.model is self.run.main else self._guided_as_main(evaluation.model)
+        with self._same_random_numbers(), evaluation.with_loras(), self._adapted(evaluation), guided:
             yield
 
     def _bring(self, unet: Any, shape: torch.Size) -> None:

@@ -225,7 +225,7 @@ class SlotModel:
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
         texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
         try:
-            with self._in_words("running"), run.stopwatch.running():
+            with self._in_words("running"), run.stopwatch.running(), run.memory_of(self):
                 denoised = self.backend.denoised(
                     Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
                 )

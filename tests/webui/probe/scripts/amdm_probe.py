@@ -1,6 +1,7 @@
 """The probe: a test-only extension that looks at a running WebUI, breaks it on demand, and answers under /amdm-probe/.
 
-POST /amdm-probe/arm starts a record, with an optional fault: {"fault": "exception", "at": "co", "call": 2}.
+POST /amdm-probe/arm starts a record, with an optional fault: {"fault": "exception", "at": "co", "call": 2}, or with
+functions on the main model that remember its outputs: {"remembers": "wrapper"}.
 GET /amdm-probe/report is what happened since: evaluations, text encodings, opened checkpoints, every pass's latent.
 GET /amdm-probe/unets is how many UNets are in memory, those included that Python has yet to collect.
 GET /amdm-probe/snapshot is everything that AMDM must leave as it was.
@@ -16,6 +17,7 @@ import io
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,8 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".bin")
 class Record:
     """What happened since the probe was armed, and the fault it was armed with."""
 
-    def __init__(self, fault: str | None = None, at: str = "co", call: int = 1) -> None:
-        self.fault, self.at, self.call = fault, at, call
+    def __init__(self, fault: str | None = None, at: str = "co", call: int = 1, remembers: str | None = None) -> None:
+        self.fault, self.at, self.call, self.remembers = fault, at, call, remembers
         self.denoiser = 0
         self.unet: dict[str, int] = {"main": 0, "co": 0}
         self.by_model: dict[int, int] = {}
@@ -115,6 +117,67 @@ class Record:
 
 
 record = Record()
+
+
+class Momentum:
+    """An average of a model's outputs."""
+
+    def __init__(self) -> None:
+        self.average: torch.Tensor | None = None
+
+    def update(self, output: torch.Tensor) -> torch.Tensor:
+        if self.average is None:
+            self.average = output.clone()
+        return self.average.mul_(0.5).add_(output, alpha=0.5).clone()
+
+
+class Fading:
+    """A guidance that is less with each call, by a number of its class, and one that is not."""
+
+    scale = 1.0
+
+    def __init__(self) -> None:
+        Fading.scale = 1.0
+        self.momentum = Momentum()
+
+    def __call__(self, args: dict[str, Any]) -> torch.Tensor:
+        Fading.scale *= 0.8
+        return self.formula({**args, "denoised": self.momentum.update(args["denoised"])}) * Fading.scale
+
+    @staticmethod
+    def formula(args: dict[str, Any]) -> torch.Tensor:
+        return 0.7 * args["denoised"] + 0.3 * args["cond_denoised"]
+
+
+def remember(p: Any, kind: str) -> Callable[[], None]:
+    """Put functions of this kind on the main model, and return one that takes them off it."""
+    unet, momentum = main_unet(), Momentum()
+    own, of_class = unet.forward, type(unet).forward
+    objects = getattr(p.sd_model, "forge_objects", None)
+
+    def wrapped(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        return momentum.update(apply_model(args["input"], args["timestep"], **args["c"]))
+
+    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return momentum.update(own(*args, **kwargs))
+
+    def shared_forward(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return momentum.update(of_class(self, *args, **kwargs))
+
+    if kind == "hook":
+        return unet.register_forward_hook(lambda module, args, output: momentum.update(output)).remove
+    if kind == "class":
+        type(unet).forward = shared_forward
+        return lambda: setattr(type(unet), "forward", of_class)
+    if objects is None:
+        unet.forward = forward
+        return lambda: delattr(unet, "forward")
+    objects.unet = patcher = objects.unet.clone()
+    if kind == "wrapper":
+        patcher.set_model_unet_function_wrapper(wrapped)
+    else:
+        patcher.set_model_sampler_post_cfg_function(Fading() if kind == "guidance" else Fading.formula)
+    return lambda: None
 
 
 def main_parts() -> dict[str, torch.nn.Module]:
@@ -286,6 +349,8 @@ def watch_files() -> None:
 class Probe(scripts.Script):
     """Keeps what every pass of the sampler gave."""
 
+    forget: Callable[[], None] = staticmethod(lambda: None)
+
     def title(self) -> str:
         return "AMDM probe"
 
@@ -296,6 +361,8 @@ class Probe(scripts.Script):
         self.before = process_random()
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        if record.remembers:
+            self.forget = remember(p, record.remembers)
         sampler = p.sampler
         if hasattr(sampler, "_amdm_probe"):
             return
@@ -303,7 +370,11 @@ class Probe(scripts.Script):
 
         @functools.wraps(launch)
         def launch_sampling(*args: Any, **kwargs: Any) -> Any:
-            latent = launch(*args, **kwargs)
+            try:
+                latent = launch(*args, **kwargs)
+            finally:
+                self.forget()
+                self.forget = Probe.forget
             record.passes.append(latent.detach().clone())
             record.random.append(picture_random(p))
             record.process_random_moved |= process_random() != self.before

@@ -1,0 +1,231 @@
+"""The reach of other extensions' functions: what they close over, are bound to, and name in their modules.
+
+It ends at the objects of the WebUI and of libraries.
+"""
+
+from __future__ import annotations
+
+import dis
+import enum
+import functools
+import random
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOST_OBJECTS = 20_000
+LONGEST = 10_000
+"""Entries of a container that is looked into; a longer one is a table."""
+OURS = "lib_amdm"
+WEBUIS = (
+    *("modules", "modules_forge", "backend", "ldm_patched", "ldm", "sgm", "k_diffusion", "k_diff", "huggingface_guess"),
+    *("__main__", OURS),
+)
+WEBUIS_EXTENSIONS = "modules.processing_scripts"
+"""Forge Neo's package of what is an extension elsewhere."""
+PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, enum.Enum, BuiltinFunctionType, torch.dtype)
+CODE = (FunctionType, BuiltinFunctionType, type, ModuleType, staticmethod, classmethod, property)
+DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
+CONTAINERS = (dict, list, deque, set)
+
+
+def package(module: object) -> str:
+    return str(module).partition(".")[0]
+
+
+def is_strangers(module: object) -> bool:
+    """Return True for the name of a module that is an extension's: not the WebUI's, a library's or this project's."""
+    top = package(module)
+    if str(module).startswith(WEBUIS_EXTENSIONS):
+        return True
+    if top in WEBUIS or top in sys.stdlib_module_names:
+        return False
+    loaded = sys.modules.get(top)
+    places = [getattr(loaded, "__file__", None) or "", *map(str, getattr(loaded, "__path__", ()))]
+    return not any("site-packages" in place or "dist-packages" in place for place in places)
+
+
+def bare(function: Any) -> Any:
+    """Return the function of a bound method or a partial one."""
+    while isinstance(function, (MethodType, functools.partial)):
+        function = function.__func__ if isinstance(function, MethodType) else function.func
+    return function
+
+
+def modules_of(function: Any) -> Iterator[str]:
+    """Yield the names of the modules that a function and those that it wraps are defined in, whatever it passes for."""
+    while True:
+        function = bare(function)
+        if isinstance(function, FunctionType):
+            yield str(function.__globals__.get("__name__"))
+        else:
+            yield str(type(function).__module__)
+        if not hasattr(function, "__wrapped__"):
+            return
+        function = function.__wrapped__
+
+
+def stored(codes: Iterable[CodeType]) -> set[str]:
+    """Return the names that code gives new values to, beyond its own call."""
+    return {
+        step.argval
+        for code in codes
+        for step in dis.get_instructions(code)
+        if step.opname in ("STORE_ATTR", "STORE_GLOBAL")
+        or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
+    }
+
+
+def codes_of(code: CodeType) -> Iterator[CodeType]:
+    """Yield a function's code and that of the functions in it."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from codes_of(each)
+
+
+def content(cell: CellType) -> list[Any]:
+    """Return what a variable of a closure holds, in a list that is empty before it has a value."""
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        return []
+
+
+def slots(kind: type) -> set[str]:
+    """Return the names of a class's attributes that are not in a dictionary."""
+    return {
+        name
+        for each in kind.__mro__
+        if is_strangers(each.__module__)
+        for name, value in vars(each).items()
+        if isinstance(value, MemberDescriptorType)
+    }
+
+
+def is_patcher(each: Any) -> bool:
+    return package(type(each).__module__) in WEBUIS and "model_options" in getattr(each, "__dict__", ())
+
+
+def is_data(value: Any) -> bool:
+    """Return False for functions, classes, modules, and what stands for an attribute in a class."""
+    return not isinstance(value, (*CODE, *DESCRIPTORS))
+
+
+class Reach:
+    """The objects within the reach of functions. A class's methods are within it where their names are used."""
+
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.objects: dict[int, Any] = {}
+        self.holders: dict[int, Any] = {}
+        """Those that can be changed, but for modules and classes."""
+        self.named: dict[int, tuple[dict[str, Any], set[str]]] = {}
+        """Modules, and the names that are used of them."""
+        self.codes: list[CodeType] = []
+        self.models: dict[int, Any] = {}
+        """Models of the WebUI's own, their patchers among them."""
+        self._names: set[str] = set()
+        self._unused: dict[str, list[FunctionType]] = {}
+        self._waiting: deque[Any] = deque(roots)
+        while self._waiting and len(self.objects) < MOST_OBJECTS:
+            each = self._waiting.popleft()
+            if id(each) not in self.objects and not isinstance(each, PLAIN):
+                self.objects[id(each)] = each
+                self._look_into(each)
+
+    @property
+    def remembers(self) -> bool:
+        """True where anything outlives a call: something to keep it in, or a name that code gives new values to."""
+        kinds = (*CONTAINERS, Tensor, torch.Generator, random.Random)
+        return any(isinstance(each, kinds) for each in self.holders.values()) or bool(stored(self.codes))
+
+    def _look_into(self, each: Any) -> None:
+        kind, waiting = type(each), self._waiting
+        if isinstance(each, FunctionType):
+            self._look_into_function(each)
+        elif isinstance(each, MethodType):
+            waiting.extend((each.__func__, each.__self__))
+        elif isinstance(each, functools.partial):
+            waiting.extend((each.func, each.args, each.keywords))
+        elif isinstance(each, type):
+            self._look_into_class(each)
+        elif isinstance(each, CellType):
+            self.holders[id(each)] = each
+            waiting.extend(content(each))
+        elif isinstance(each, (tuple, frozenset)):
+            waiting.extend(each)
+        elif isinstance(each, CONTAINERS):
+            if len(each) <= LONGEST:
+                self.holders[id(each)] = each
+                waiting.extend(each.values() if isinstance(each, dict) else each)
+        elif kind is Tensor or isinstance(each, (torch.Generator, random.Random)):
+            self.holders[id(each)] = each
+        elif is_strangers(kind.__module__) or isinstance(each, SimpleNamespace):
+            self.holders[id(each)] = each
+            waiting.append(kind)
+            waiting.extend(attributes(each).values())
+        elif package(kind.__module__) in WEBUIS:
+            if isinstance(each, nn.Module) or is_patcher(each) or "forge_objects" in getattr(each, "__dict__", ()):
+                self.models[id(each)] = each
+        elif kind.__module__ == "functools":
+            waiting.append(getattr(each, "__wrapped__", None))
+
+    def _look_into_function(self, function: FunctionType) -> None:
+        self._waiting.extend((*(function.__closure__ or ()), function.__defaults__, function.__kwdefaults__))
+        if vars(function):
+            self._waiting.append(vars(function))
+        if not is_strangers(function.__globals__.get("__name__")):
+            return
+        codes = list(codes_of(function.__code__))
+        names = {name for code in codes for name in code.co_names}
+        self.codes += codes
+        self._look_into_module(function.__globals__, names)
+        for name in names - self._names:
+            self._waiting.extend(self._unused.pop(name, ()))
+        self._names |= names
+
+    def _look_into_module(self, module: dict[str, Any], names: set[str]) -> None:
+        used = self.named.setdefault(id(module), (module, set()))[1]
+        new = names - used
+        used |= new
+        for name in new & module.keys():
+            value = module[name]
+            if not isinstance(value, ModuleType):
+                self._waiting.append(value)
+            elif is_strangers(value.__name__):
+                self._look_into_module(vars(value), names)
+
+    def _look_into_class(self, kind: type) -> None:
+        for each in kind.__mro__:
+            if not is_strangers(each.__module__):
+                continue
+            self.objects[id(each)] = each
+            for name, value in vars(each).items():
+                method = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+                if not isinstance(method, FunctionType):
+                    self._waiting.append(value)
+                elif name in self._names or name == "__call__":
+                    self._waiting.append(method)
+                else:
+                    self._unused.setdefault(name, []).append(method)
+
+
+def attributes(each: Any) -> dict[str, Any]:
+    """Return what an object holds by names."""
+    named = {name: getattr(each, name) for name in slots(type(each)) if hasattr(each, name)}
+    return {**getattr(each, "__dict__", {}), **named}

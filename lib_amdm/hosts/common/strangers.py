@@ -1,0 +1,99 @@
+"""Other extensions' functions on a WebUI's models: on one model, and on all that are of one class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import CellType, FunctionType
+from typing import Any
+
+from torch import nn
+
+from .reach import OURS, Reach, content, is_patcher, is_strangers, modules_of, package
+
+CALLED = ("forward", "apply_model")
+"""The methods of models that are replaced."""
+FORMULAS = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function")
+"""A patcher's options for functions that compute guidance."""
+WITH_FORMULAS = "disable_cfg1_optimization"
+"""The option by which such functions have the negative prompt's prediction at a guidance scale of 1 too."""
+
+
+def functions_in(options: Any) -> Iterator[Any]:
+    """Yield the functions in a patcher's options, at any depth."""
+    if isinstance(options, Mapping):
+        options = options.values()
+    elif not isinstance(options, (list, tuple)):
+        if callable(options) and not isinstance(options, type) and package(next(modules_of(options))) != OURS:
+            yield options
+        return
+    for each in options:
+        yield from functions_in(each)
+
+
+def functions_on(modules: Iterable[nn.Module]) -> Iterator[Any]:
+    """Yield the functions that were put in the place of the modules' own, and their hooks."""
+    for module in modules:
+        own = vars(module)
+        found = [own.get(name) for name in CALLED]
+        found += [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        yield from (each for each in found if each is not None and any(map(is_strangers, modules_of(each))))
+
+
+def functions_of_classes(modules: Iterable[nn.Module]) -> Iterator[tuple[str, FunctionType]]:
+    """Yield the replaced functions of the modules' classes, where they remember anything, with their names."""
+    kinds = dict.fromkeys(kind for module in modules for kind in type(module).__mro__)
+    for kind in kinds:
+        # a WebUI's LoRAs replace those of the library
+        if package(kind.__module__) == "torch" or is_strangers(kind.__module__):
+            continue
+        for name in CALLED:
+            function = vars(kind).get(name)
+            if not isinstance(function, FunctionType) or not any(map(is_strangers, modules_of(function))):
+                continue
+            if Reach([function]).remembers:
+                yield f"{kind.__name__}.{name}", function
+
+
+def formulas(options: Mapping[str, Any], patcher: Any) -> dict[str, Any]:
+    """Return the options of a patcher for guidance, as far as they can be those of another model's `patcher` too.
+
+    A function that shares what it remembers with a change of the UNet cannot, nor one that keeps a model in an object;
+    where a variable of its closure is the main model's patcher, it is the other one's in a copy of the function.
+    """
+    given = {name: options[name] for name in FORMULAS if options.get(name)}
+    if not given:
+        return {}
+    others = Reach(functions_in({name: value for name, value in options.items() if name not in given})).holders
+
+    def is_formula(function: Any) -> bool:
+        reach = Reach([function])
+        own = {id(each) for cell in _cells(function) for each in content(cell) if is_patcher(each)}
+        return reach.models.keys() <= own and not reach.holders.keys() & others.keys()
+
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, list):
+            kept[name] = [_referring_to(patcher, each) for each in value if is_formula(each)]
+        elif is_formula(value):
+            kept[name] = _referring_to(patcher, value)
+    kept = {name: value for name, value in kept.items() if value}
+    if kept and WITH_FORMULAS in options:
+        kept[WITH_FORMULAS] = options[WITH_FORMULAS]
+    return kept
+
+
+def _cells(function: Any) -> tuple[CellType, ...]:
+    return (function.__closure__ or ()) if isinstance(function, FunctionType) else ()
+
+
+def _referring_to(patcher: Any, function: Any) -> Any:
+    """Return a function that refers to this patcher where the given one refers to one."""
+    cells = _cells(function)
+    others = tuple(CellType(patcher) if any(map(is_patcher, content(cell))) else cell for cell in cells)
+    if others == cells:
+        return function
+    copied = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, closure=others
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
