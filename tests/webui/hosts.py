@@ -76,6 +76,9 @@ class Host:
     cpu_as_card: tuple[str, ...] = ()
     """What makes the CPU compute in the order that a card does."""
 
+    effects: Mapping[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
+    """What its own extensions make of the main model's guidance: their titles and arguments."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
