@@ -3,4 +3,4 @@
 The pure core is `aggregation` and `sampling`, which import torch alone; everything a WebUI needs stands above it.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
