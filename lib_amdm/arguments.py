@@ -31,7 +31,15 @@ def check_co_models(co_models: Any, kind: type) -> None:
             raise ValueError(f"co_models[{index}] must be a {name}, not {co!r:.80}; give {name}(denoise)")
 
 
-def check_count(name: str, value: Any, least: int = 0, word: str = "") -> None:
+def check_counts(steps: Any, evaluations: Any, start: Any, nominal_steps: Any) -> None:
+    """ValueError where one of these is no number of steps or evaluations."""
+    _check_count("steps", steps, word=AUTO)
+    _check_count("evaluations", evaluations, word=AUTO)
+    _check_count("start", start)
+    _check_count("nominal_steps", nominal_steps, 1)
+
+
+def _check_count(name: str, value: Any, least: int = 0, word: str = "") -> None:
     """ValueError where `value` is neither a whole number from `least` on nor `word`."""
     if isinstance(value, str) and value == word:
         return

@@ -12,7 +12,7 @@ import inspect
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -130,10 +130,7 @@ def amdm(
     """
     arguments.check_sampler(func)
     arguments.check_co_models(co_models, CoRun)
-    arguments.check_count("steps", steps, word=AUTO)
-    arguments.check_count("evaluations", evaluations, word=AUTO)
-    arguments.check_count("start", start)
-    arguments.check_count("nominal_steps", nominal_steps, 1)
+    arguments.check_counts(steps, evaluations, start, nominal_steps)
     if correction not in CORRECTIONS:
         raise ValueError(f'correction must be one of {", ".join(CORRECTIONS)}, not "{correction}"')
     if isinstance(mix, str) and mix not in MIXES:
@@ -158,9 +155,10 @@ def amdm(
             raise ValueError("a co-model of variance-exploding latents beside a flow model needs its sigma_max")
         automatic = NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
         count = automatic if isinstance(evaluations, str) else evaluations
+        device = call.x.device
         early = _EarlySteps(
             grid,
-            running,
+            [co if co.region is None else replace(co, region=co.region.to(device)) for co in running],
             mixed,
             start,
             etas=[eta, *(co.eta for co in running)],

@@ -83,6 +83,18 @@ def test_a_step_waits_for_nothing_and_moves_nothing(name: str, eta: float, monke
     assert not heard
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_a_region_goes_to_the_device_once(eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    func, region = k_diffusion.sampling.sample_euler, torch.zeros(1, 1, 8, 8)
+    region[..., :3] = 1.0
+    _, plain = run(func)
+    co_runs = [CoRun(analytic(2), 0.5, eta, region=region), CoRun(analytic(3), 0.5, eta, gamma_end=0.1, region=region)]
+    _, mixed = run(amdm(func, co_runs, 6, eta, evaluations=2), late=0, monkeypatch=monkeypatch)
+    # and the schedule's last level as ever
+    assert mixed["move"] - plain["move"] == 1 + len(co_runs)
+    assert mixed["read"] == plain["read"] and mixed["wait"] == 0
+
+
 def test_where_copies_cannot_be_followed_numbers_are_read_as_they_are_needed() -> None:
     func = k_diffusion.sampling.sample_euler
     evaluations: list[int] = []
