@@ -28,12 +28,20 @@ class AdapterError(ValueError):
 
 
 def let_go(error: BaseException | None) -> None:
-    """Let the frames that an error and its causes came through refer to nothing: a kept error would keep a model."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    """Let an error refer to nothing of what failed, and its causes not even to where: they would keep a model.
+
+    A frame that is cleared still has its function, and that the variables around it.
+    """
+    causes, waiting = set[int](), [error]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in causes:
+            continue
+        traceback.clear_frames(current.__traceback__)
+        if current is not error:
+            current.__traceback__ = None
+        causes.add(id(current))
+        waiting += [current.__cause__, current.__context__]
 
 
 def one_sentence(text: str, limit: int = LONGEST) -> str:

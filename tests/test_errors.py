@@ -103,7 +103,11 @@ def test_an_error_that_is_kept_keeps_nothing_of_what_failed() -> None:
 
     def run(model: Model) -> None:
         held = model  # what a frame refers to, its error refers to
-        raise ValueError(f"{type(held)} failed")
+
+        def inner() -> None:
+            raise ValueError(f"{type(held)} failed")
+
+        inner()
 
     def failed() -> tuple[Exception, weakref.ref[Model]]:
         model = Model()

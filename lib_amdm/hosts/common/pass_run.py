@@ -188,6 +188,7 @@ class PassRun:
         """
         self.is_short_of_memory = True
         let_go(error)
+        error.__traceback__ = None
         return refusals.not_enough_memory(error_prefix, name or "the co-models", self.backend.memory_remedy)
 
     def survives(self, error: Exception) -> bool:
@@ -197,6 +198,7 @@ class PassRun:
             return True
         worded = self.worded(error)
         if self.is_short_of_memory:
+            let_go(error)
             self._make_room()
         if not self.continue_on_error or not isinstance(worded, AmdmError):
             return False
