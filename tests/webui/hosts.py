@@ -131,7 +131,10 @@ FORGE = Host(
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedulers=(*SCHEDULERS, *TABLES),
     sizes="guessed",
-    low_bits={"8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}}},
+    low_bits={
+        "8 bits": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn"}},
+        "8 bits, LoRAs in 16": {"options": {"forge_unet_storage_dtype": "float8-e4m3fn (fp16 LoRA)"}},
+    },
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     flow_families=("flux", "schnell", "chroma"),
     effects={

@@ -52,8 +52,12 @@ class LoraFunctions(ABC):
         """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
 
     @abstractmethod
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str, computing: torch.dtype) -> torch.Tensor:
-        """A merged weight in its layer's dtype, or in the model's dtype for computing where the host keeps it so."""
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        """A merged weight in this dtype."""
+
+    def dtype_of(self, weight: torch.Tensor, model: torch.nn.Module, unet: torch.nn.Module) -> torch.dtype:
+        """The dtype in which the host has a weight of a model with its LoRAs; `unet` may be that model."""
+        return weight.dtype
 
 
 class _Collector(logging.Handler):
@@ -161,4 +165,4 @@ class PatcherLoras(NamedLoras):
             raise self.mismatch(name, key, f"it is for another size than {tuple(weight.shape)}")
         if said:
             raise self.mismatch(name, key, said)
-        return self.functions.rounded(merged, weight.dtype, key, getattr(model, "computation_dtype", weight.dtype))
+        return self.functions.rounded(merged, self.functions.dtype_of(weight, model, self.unet), key)

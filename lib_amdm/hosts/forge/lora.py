@@ -14,6 +14,8 @@ from backend.utils import load_torch_file
 
 from ..common.patcher_lora import Keys, LoraFunctions, Patches
 
+WHOLE = (torch.float32, torch.float16, torch.bfloat16)
+
 
 class ForgeLoras(LoraFunctions):
     """Forge's functions."""
@@ -31,9 +33,16 @@ class ForgeLoras(LoraFunctions):
     def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
         said = StringIO()
         with redirect_stdout(said):
-            merged = lora.merge_lora_to_weight(patches, weight, key, torch.float32)
+            # in float32 from the first on, or the host rounds the sum to the weight's dtype
+            merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32), key, torch.float32)
         return merged, said.getvalue() if "MISMATCH" in said.getvalue() else ""
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str, computing: torch.dtype) -> torch.Tensor:
-        # with "(fp16 LoRA)" the host adds LoRAs to what is computed with, and leaves the weights in 8 bits alone
-        return merged.to(computing if dtype.itemsize == 1 and dynamic_args["online_lora"] else dtype)
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+        return merged.to(dtype)
+
+    def dtype_of(self, weight: torch.Tensor, model: Any, unet: Any) -> torch.dtype:
+        # with "(fp16 LoRA)" the host adds LoRAs to what is computed with, and leaves weights in low bits as they are
+        if not dynamic_args.get("online_lora") or unet.storage_dtype in WHOLE:
+            return weight.dtype
+        computed: torch.dtype = getattr(model, "computation_dtype", torch.float32)
+        return computed

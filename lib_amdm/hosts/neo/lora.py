@@ -39,6 +39,6 @@ class NeoLoras(LoraFunctions):
             merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32, copy=True), key, torch.float32)
         return merged, " ".join(warnings)
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str, computing: torch.dtype) -> torch.Tensor:
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         # to 8 bits by lot, but by the same one for a layer every time
         return stochastic_rounding(merged, dtype, seed=lora.string_to_seed(key))

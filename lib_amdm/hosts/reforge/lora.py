@@ -32,6 +32,6 @@ class ReForgeLoras(LoraFunctions):
             merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
         return merged, " ".join(warnings)
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str, computing: torch.dtype) -> torch.Tensor:
+    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
         # to 8 bits by lot, but by the same one for a layer every time
         return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
