@@ -57,17 +57,19 @@ if __name__ == "__main__" and len(sys.argv) > 1:
 
     def demo(arguments: list[str]) -> int:
         """Draw with the bundled checkpoints, or open a page with --serve."""
-        return run("demo", "lib_amdm.shapes.demo", arguments)
+        return run("demo", ["demo", *arguments])
 
     def evaluate(arguments: list[str]) -> int:
         """Measure on models of yours: two checkpoints, the paper's Table 1, a GPU."""
-        return run("evaluate", "lib_amdm.evaluate", arguments)
+        return run("evaluate", arguments)
 
-    def run(name: str, module: str, arguments: list[str]) -> int:
+    def run(name: str, arguments: list[str]) -> int:
         set_up("demo")
-        environment = {**os.environ, "AMDM_TYPED": f"{TYPED} {name}"}
+        # the laboratory is not installed: it is run from this folder
+        paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": paths, "AMDM_TYPED": f"{TYPED} {name}"}
         try:
-            return subprocess.call([PYTHON, "-m", module, *arguments], env=environment)
+            return subprocess.call([PYTHON, "-m", "amdm_lab", *arguments], env=environment)
         except KeyboardInterrupt:  # how a page is ended, and a long drawing
             return 130
 

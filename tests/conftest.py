@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib_amdm.shapes.bundled import WEIGHTS
+from amdm_lab.bundled import WEIGHTS
 
 # no deadline: the first call of a torch function can take a hundred times as long as the next ones
 settings.register_profile(

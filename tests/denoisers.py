@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
+from amdm_lab.studio import k_diffusion_parts as k_diffusion
 
 SIGMA_MAX, SIGMA_MIN = 14.6146, 0.0292
 STEPS = 7

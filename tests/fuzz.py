@@ -34,12 +34,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_amdm.adapters.container import NEVER_UNPICKLED, opened, refuse_code
 from lib_amdm.adapters.kinds import describe, read_adapter
-from lib_amdm.adapters.pickles import Refused
-from lib_amdm.comodels import pictures
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.errors import LONGEST, AdapterError, AmdmError
+from lib_amdm.files import pictures
+from lib_amdm.files.container import NEVER_UNPICKLED, opened, refuse_code
+from lib_amdm.files.pickles import Refused
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
 from lib_amdm.webui import infotext

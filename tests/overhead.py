@@ -16,9 +16,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lib_amdm.evaluate.gpu.random_unets import LATENT, UNETS, Guided
-from lib_amdm.hosts.standalone.k_diffusion_parts import sampling
-from lib_amdm.sampling import CoRun, amdm
+from amdm_lab.gpu.random_unets import LATENT, UNETS, Guided
+from amdm_lab.studio.k_diffusion_parts import sampling
+from lib_amdm.core.sampling import CoRun, amdm
 
 STEPS, TURNS = 8, 15
 GAMMA, ETA = 0.4, 0.2

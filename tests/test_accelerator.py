@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_amdm import accelerator
+from lib_amdm.core import accelerator
 
 KINDS = ("cpu", "cuda", "cuda:0", "cuda:1", "mps", "xpu", "xpu:0", "privateuseone", "privateuseone:0", "meta")
 GIGABYTE = 2**30

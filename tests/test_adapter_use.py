@@ -18,9 +18,9 @@ from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.comodels.adapter_use import Adapters, AtWork, MainRows, Place, pooled_at_end
 from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.guidance import guided
-from lib_amdm.comodels.pictures import as_text
 from lib_amdm.errors import AdapterError
 from lib_amdm.families import Family
+from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import AdapterSettings
 from tests.unets import shared_unet_of
 

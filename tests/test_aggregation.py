@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib_amdm.aggregation import CORRECTIONS, aggregate, correct, slerp
+from lib_amdm.core.aggregation import CORRECTIONS, aggregate, correct, slerp
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)

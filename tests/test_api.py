@@ -9,8 +9,8 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 
 from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
-from lib_amdm.comodels.pictures import as_text, fingerprint, opened
 from lib_amdm.errors import AmdmError
+from lib_amdm.files.pictures import as_text, fingerprint, opened
 from lib_amdm.settings import CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 

@@ -11,8 +11,8 @@ import torch
 from denoisers import SAMPLERS, SHAPE, Denoiser, EpsDenoiser, randn, sigmas
 from torch import Tensor
 
-from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
-from lib_amdm.sampling import CoRun, amdm
+from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm.core.sampling import CoRun, amdm
 
 EULER = k_diffusion.sampling.sample_euler
 

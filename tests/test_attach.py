@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from amdm_lab.training.networks import CONTEXT, new_unet
 from lib_amdm.adapters.attach import attached, blocks_of
 from lib_amdm.adapters.base import Adapter, Prepared, Rows
 from lib_amdm.adapters.inputs import Features, GivenInputs
@@ -22,7 +23,6 @@ from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.errors import AdapterError
 from lib_amdm.layout import Layout
-from lib_amdm.shapes.training.networks import CONTEXT, new_unet
 from tests.adapter_files import (
     gligen_shapes,
     interactdiffusion_shapes,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_amdm.comodels.cache import FileState, Loaded, Pool, Recent, share_equal_tensors
+from lib_amdm.comodels.cache import Loaded, Pool, Recent, share_equal_tensors
+from lib_amdm.files.state import FileState
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import torch
 from gguf_files import write_gguf
 from safetensors.torch import save_file
 
-from lib_amdm.comodels import checkpoint_family
-from lib_amdm.comodels.checkpoint_family import CheckpointFamilies, family_of
+from amdm_lab.bundled import WEIGHTS
 from lib_amdm.families import Family
-from lib_amdm.shapes.bundled import WEIGHTS
+from lib_amdm.files import checkpoint_family
+from lib_amdm.files.checkpoint_family import CheckpointFamilies, family_of
 
 OLD = "model.diffusion_model."
 READS = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"

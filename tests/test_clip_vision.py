@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lib_amdm.adapters.clip_vision import MEAN, STD, ClipVision, clip_vision, has_vision, read_clip_vision
-from lib_amdm.adapters.container import opened
 from lib_amdm.adapters.inputs import Encoder
 from lib_amdm.errors import AdapterError
+from lib_amdm.files.container import opened
 
 EMBEDS = Encoder("", "image_embeds", 24)
 HIDDEN = Encoder("", "hidden_states", 128)

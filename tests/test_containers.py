@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from hostile_files import HOSTILE, PKL, Boom, archive, evil, old_format
 
+from amdm_lab.studio.host import Job, Standalone
 from lib_amdm.adapters.clip_vision import read_clip_vision
-from lib_amdm.adapters.container import in_memory, opened, refuse_code
 from lib_amdm.adapters.convert import main
 from lib_amdm.adapters.kinds import describe, read_adapter
-from lib_amdm.adapters.pickles import Refused, load_inert, look
 from lib_amdm.errors import AdapterError, AmdmError
-from lib_amdm.hosts.standalone.host import Job, Standalone
+from lib_amdm.files.container import in_memory, opened, refuse_code
+from lib_amdm.files.pickles import Refused, load_inert, look
 
 NAMES = ("x.ckpt", "x.PT", "x.bin", "x.pth", "x.sft", "x.safetensors.ckpt", "x")
 

@@ -15,11 +15,11 @@ from PIL import Image
 from pretend_device import DEVICE, Arrival, Elsewhere, pretended
 from random_adapters import GLIGEN, IP_ADAPTER, LAYOUTS, MIGC
 
-from lib_amdm import accelerator
-from lib_amdm.comodels.pictures import as_text
-from lib_amdm.hosts.standalone.host import Job, Result, Standalone
+from amdm_lab.bundled import WEIGHTS
+from amdm_lab.studio.host import Job, Result, Standalone
+from lib_amdm.core import accelerator
+from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import Settings
-from lib_amdm.shapes.bundled import WEIGHTS
 
 MAIN, OTHER = "all", "shapes"
 STEPS = 2

@@ -15,15 +15,15 @@ from denoisers import sample_ddim, sample_plms, sample_unipc, sd_alphas_cumprod,
 from pretend_device import DEVICE, Arrival, pretended
 from torch import Tensor, nn
 
-from lib_amdm import accelerator
+from amdm_lab.studio import k_diffusion_parts as k_diffusion
 from lib_amdm.adapters.base import Block, Call, Rows
 from lib_amdm.adapters.inputs import GivenInputs
 from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.comodels.guidance import guided
-from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
+from lib_amdm.core import accelerator
+from lib_amdm.core.sampling import CoRun, amdm
 from lib_amdm.layout import Layout
-from lib_amdm.sampling import CoRun, amdm
 
 STEPS = 8
 WIDTH, HEADS = 48, 2

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from lib_amdm.adapters import container
 from lib_amdm.comodels import file_list
 from lib_amdm.comodels.file_list import FileList, files_in, find_title, lists, model_folders, without_hash
+from lib_amdm.files import container
 
 IP = {"ip_adapter.1.to_k_ip.weight": torch.zeros(2, 768), "image_proj.proj.weight": torch.zeros(2, 2)}
 GLIGEN = {"position_net.null_positive_feature": torch.zeros(768), "input_blocks.1.1.fuser.alpha_attn": torch.zeros(1)}

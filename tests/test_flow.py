@@ -20,20 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from amdm_lab.bundled import FLOW_OF, WEIGHTS
+from amdm_lab.shapes import methods
+from amdm_lab.shapes.judge import Judge
+from amdm_lab.shapes.scores import shares
+from amdm_lab.studio import prompts, sampling
+from amdm_lab.studio.checkpoint_file import CheckpointFile
+from amdm_lab.studio.host import Job, Standalone, noise, sampler_names
+from amdm_lab.studio.model import FlowDenoiser, StandaloneModel
+from amdm_lab.training import networks, train
+from amdm_lab.training.ldm_format import write_checkpoint
+from amdm_lab.world.captions import caption
+from amdm_lab.world.data import drawn_scenes
 from lib_amdm.errors import AmdmError
-from lib_amdm.hosts.standalone import prompts, sampling
-from lib_amdm.hosts.standalone.checkpoint_file import CheckpointFile
-from lib_amdm.hosts.standalone.host import Job, Standalone, noise, sampler_names
-from lib_amdm.hosts.standalone.model import FlowDenoiser, StandaloneModel
 from lib_amdm.settings import CoModel, Settings
-from lib_amdm.shapes.benchmark import methods
-from lib_amdm.shapes.benchmark.judge import Judge
-from lib_amdm.shapes.benchmark.scores import shares
-from lib_amdm.shapes.bundled import FLOW_OF, WEIGHTS
-from lib_amdm.shapes.training import networks, train
-from lib_amdm.shapes.training.ldm_format import write_checkpoint
-from lib_amdm.shapes.world.captions import caption
-from lib_amdm.shapes.world.data import drawn_scenes
 
 ADDING_NOISE = {
     "dpm_2_ancestral",

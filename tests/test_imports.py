@@ -10,35 +10,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lib_amdm"
-FILES = sorted(PACKAGE.rglob("*.py"))
+LABORATORY = ROOT / "amdm_lab"
+FILES = [*sorted(PACKAGE.rglob("*.py")), *sorted(LABORATORY.rglob("*.py"))]
 
 # each part and the parts it may import, itself aside
-SAMPLING = ("sampling", "sampler_call", "plan", "arguments", "aggregation", "levels", "readings", "accelerator")
-WORDS = ("settings", "layout", "errors", "families")
+WORDS = ("errors", "layout", "families", "command_line")
 BELOW = {
     "errors": set(),
-    "command_line": {"errors"},
-    "__main__": {"command_line"},
-    "layout": {"errors"},
-    "settings": {"errors", "layout"},
-    "levels": set(),
-    "accelerator": set(),
-    "readings": {"accelerator"},
     "families": set(),
-    "aggregation": set(),
-    "arguments": set(),
-    "plan": {"levels"},
-    "sampler_call": {"arguments", "levels", "readings"},
-    "sampling": {"aggregation", "arguments", "levels", "plan", "readings", "sampler_call"},
-    "adapters": {"aggregation", "accelerator", "command_line", *WORDS},
-    "comodels": {"adapters", *SAMPLING, *WORDS},
-    "hosts": {"comodels", "adapters", *SAMPLING, *WORDS},
-    "webui": {"hosts", "comodels", "adapters", *SAMPLING, *WORDS},
-    "shapes": {"command_line", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
-    "evaluate": {"command_line", "shapes", "hosts", "comodels", "adapters", *SAMPLING, *WORDS},
+    "command_line": {"errors"},
+    "layout": {"errors"},
+    "core": set(),
+    "files": {"errors", "families", "command_line"},
+    "settings": {"errors", "layout"},
+    "adapters": {"core", "files", "settings", *WORDS},
+    "comodels": {"adapters", "core", "files", "settings", *WORDS},
+    "hosts": {"comodels", "adapters", "core", "files", "settings", *WORDS},
+    "webui": {"hosts", "comodels", "adapters", "core", "files", "settings", *WORDS},
+    "amdm_lab": {"hosts", "comodels", "adapters", "core", "files", "settings", *WORDS},
 }
-DEMO_PAGE = "lib_amdm.shapes.demo.page"
-"""A page with the WebUI's own panel: the one part of `shapes` that stands above `webui`."""
+DEMO_PAGE = "amdm_lab.demo.page"
+"""A page with the WebUI's own panel: the one part of the laboratory that stands above `webui`."""
+STUDIO_PAGE = "amdm_lab.studio.page"
+"""The controls that a WebUI's page has and the demo's has not."""
 HOSTS = {file.parent.name for file in (PACKAGE / "hosts").glob("*/__init__.py")}
 COMMON = "common"
 """What the WebUIs share; it is no host of its own, imports none, and imports only what all of them have."""
@@ -95,8 +89,9 @@ def imports(file: Path) -> list[str]:
 
 
 def part_of(name: str) -> str:
-    """`sampling` of lib_amdm.sampling.amdm; empty for the package itself."""
-    return [*name.split("."), ""][1]
+    """`core` of lib_amdm.core.sampling.amdm, `amdm_lab` of all that is in it; empty for the package itself."""
+    root, part = [*name.split("."), ""][:2]
+    return root if root == LABORATORY.name else part
 
 
 def hosts_of(name: str) -> set[str]:
@@ -106,9 +101,9 @@ def hosts_of(name: str) -> set[str]:
 
 
 def test_the_core_loads_torch_and_nothing_of_a_webui() -> None:
-    modules = [name_of(file) for file in FILES if part_of(name_of(file)) in (*SAMPLING, "adapters")]
+    modules = [name_of(file) for file in FILES if part_of(name_of(file)) in ("core", "adapters")]
     watched = {"gradio", "torch", "torchsde", *WEBUI_MODULES, *LIBRARIES}
-    assert "lib_amdm.sampling" in modules
+    assert "lib_amdm.core.sampling" in modules
     assert loaded_by(", ".join(modules), watched) == {"torch"}
 
 
@@ -130,8 +125,11 @@ def roots(names: list[str]) -> set[str]:
 def test_arrows_point_down() -> None:
     def upwards(module: str, names: list[str]) -> set[str]:
         own = part_of(module)
+        if not own:
+            # the package itself names the library's functions, and loads them once they are used
+            return set()
         below = {own, "", "__version__", *BELOW.get(own, set()), *({"webui"} if module == DEMO_PAGE else ())}
-        ours = {part_of(name) for name in names if name.split(".")[0] == "lib_amdm"}
+        ours = {part_of(name) for name in names if name.split(".")[0] in (PACKAGE.name, LABORATORY.name)}
         return (ours - below) | (roots(names) & {"scripts"})
 
     assert offenders(upwards) == {}
@@ -140,9 +138,9 @@ def test_arrows_point_down() -> None:
 def test_only_hosts_import_a_webui_and_only_the_page_imports_gradio() -> None:
     def foreign(module: str, names: list[str]) -> set[str]:
         forbidden: set[str] = set() if hosts_of(module) else set(WEBUI_MODULES)
-        if part_of(module) not in ("webui", "hosts") and module != DEMO_PAGE:
+        if part_of(module) not in ("webui", "hosts") and module not in (DEMO_PAGE, STUDIO_PAGE):
             forbidden.add("gradio")
-        if part_of(module) in (*SAMPLING, "adapters", "comodels"):
+        if part_of(module) in ("core", "files", "adapters", "comodels"):
             forbidden |= LIBRARIES
         return roots(names) & forbidden
 
@@ -152,8 +150,7 @@ def test_only_hosts_import_a_webui_and_only_the_page_imports_gradio() -> None:
 def test_no_host_imports_another() -> None:
     def others(module: str, names: list[str]) -> set[str]:
         own = hosts_of(module)
-        shared = {COMMON} if own != {"standalone"} else set()
-        return set().union(*(hosts_of(name) for name in names)) - own - shared if own else set()
+        return set().union(*(hosts_of(name) for name in names)) - own - {COMMON} if own else set()
 
     assert offenders(others) == {}
 
@@ -189,7 +186,7 @@ def test_a_start_imports_nothing_that_only_a_picture_needs() -> None:
     """The script's modules of the page and of a host, and all that they import at once."""
     arrows = arrows_of(at_once)
     waiting = [name for name in arrows if name.startswith("lib_amdm.webui.")]
-    waiting += [f"lib_amdm.hosts.{host}" for host in HOSTS - {"standalone"}]
+    waiting += [f"lib_amdm.hosts.{host}" for host in HOSTS]
     started: set[str] = set()
     while waiting:
         module = waiting.pop()
@@ -197,7 +194,7 @@ def test_a_start_imports_nothing_that_only_a_picture_needs() -> None:
             started.add(module)
             waiting += arrows[module]
     assert {"lib_amdm.hosts.common.host", "lib_amdm.comodels.file_list"} <= started
-    of_a_picture = {"lib_amdm.sampling", "lib_amdm.aggregation", "lib_amdm.hosts.common.pass_run"}
+    of_a_picture = {"lib_amdm.core.sampling", "lib_amdm.core.aggregation", "lib_amdm.hosts.common.pass_run"}
     assert not started & of_a_picture
 
 

@@ -15,7 +15,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_amdm.comodels.pictures import as_text, fingerprint
+from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.layout import EXAMPLE
 from lib_amdm.settings import (

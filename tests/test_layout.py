@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_amdm.adapters.interactdiffusion import between
-from lib_amdm.comodels.pictures import as_text
+from lib_amdm.files.pictures import as_text
 from lib_amdm.layout import EXAMPLE, Interaction, Layout, LayoutError, Region, boxes_of
 from lib_amdm.webui.region_preview import EVERYWHERE, GRID, SIZE, region_preview
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib_amdm.levels import (
+from lib_amdm.core.levels import (
     Level,
     as_exploding,
     euler_step,

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lib_amdm.comodels import mixing
 from lib_amdm.comodels.mixing import co_run, mixed
-from lib_amdm.comodels.pictures import as_text
+from lib_amdm.core.levels import as_flow
+from lib_amdm.core.sampling import amdm, private_seeds
 from lib_amdm.errors import AmdmError
-from lib_amdm.levels import as_flow
-from lib_amdm.sampling import amdm, private_seeds
+from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import CoModel, Settings
 
 SEEDS, SIZE = [11, 12], (8, 6)

@@ -15,7 +15,7 @@ from fake_host import FakeHost
 from PIL import Image
 
 from lib_amdm import settings as defined
-from lib_amdm.comodels.pictures import fingerprint
+from lib_amdm.files.pictures import fingerprint
 from lib_amdm.settings import (
     AdapterSettings,
     CoModel,

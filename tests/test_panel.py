@@ -14,8 +14,8 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 from PIL import Image
 
 from lib_amdm.comodels.cache import InMemory
-from lib_amdm.comodels.pictures import mask_of
 from lib_amdm.families import Family
+from lib_amdm.files.pictures import mask_of
 from lib_amdm.settings import (
     AdapterSettings,
     AdapterSpec,

@@ -20,11 +20,11 @@ from PIL import Image, ImageOps
 
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.inputs import Encoder
-from lib_amdm.comodels import pictures
 from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.image_features import ImageFeatures
-from lib_amdm.comodels.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
 from lib_amdm.errors import AmdmError
+from lib_amdm.files import pictures
+from lib_amdm.files.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = ROOT / "lib_amdm" / "shapes" / "adapters" / "image_encoder.safetensors"

@@ -11,8 +11,8 @@ import torch
 from denoisers import SAMPLERS, SHAPE, SIGMA_MAX, SIGMA_MIN, Denoiser, EpsDenoiser, randn, sigmas, timesteps
 from torch import Tensor
 
-from lib_amdm.levels import flow, variance_exploding
-from lib_amdm.sampling import CoRun, amdm
+from lib_amdm.core.levels import flow, variance_exploding
+from lib_amdm.core.sampling import CoRun, amdm
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")

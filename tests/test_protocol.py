@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from fake_host import FakeHost
 
+from amdm_lab.studio.host import Standalone
 from lib_amdm.hosts import protocol
-from lib_amdm.hosts.standalone.host import Standalone
 
 
 def functions(of: type) -> dict[str, Callable]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_amdm.readings import Reading, Stopwatch
+from lib_amdm.core.readings import Reading, Stopwatch
 
 
 def test_a_reading_is_the_number() -> None:

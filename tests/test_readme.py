@@ -75,7 +75,7 @@ def run_as_a_user(example: str, folder: Path) -> str:
 
 
 def test_the_k_diffusion_example_runs_and_mixes(tmp_path):
-    pytest.importorskip("lib_amdm.hosts.standalone.k_diffusion_parts")
+    pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
     [example] = python_of("standalone.md")
     alone, together = map(float, re.findall(r"-?\d+\.\d+", run_as_a_user(example, tmp_path)))
     assert alone < together < -alone
@@ -103,9 +103,9 @@ EVERY_PAGE = sorted(page for page in ROOT.rglob("*.md") if not {".venv", "node_m
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_and_modules_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    for name in re.findall(r"`((?:lib_amdm|tests|scripts|javascript|docs)/[\w./-]*)`", text):
+    for name in re.findall(r"`((?:lib_amdm|amdm_lab|tests|scripts|javascript|docs)/[\w./-]*)`", text):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"\bpython -m\s+((?:lib_amdm|tests)[\w.]*\w)", text):
+    for name in re.findall(r"\bpython -m\s+((?:lib_amdm|amdm_lab|tests)[\w.]*\w)", text):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
 

@@ -9,8 +9,8 @@ from denoisers import SIGMA_MAX, Denoiser, randn, sigmas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
-from lib_amdm.sampling import CoRun, amdm
+from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm.core.sampling import CoRun, amdm
 
 shares = st.floats(0, 1)
 

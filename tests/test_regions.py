@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lib_amdm.comodels.pictures import as_text
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.errors import AmdmError
+from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import CoModel
 
 Box = tuple[float, float, float, float]

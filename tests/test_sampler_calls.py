@@ -15,8 +15,8 @@ import torch
 from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, EpsDenoiser, Sampler, randn, sigmas
 from torch import Tensor
 
-from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
-from lib_amdm.sampling import LOOKED_AHEAD, CoRun, amdm
+from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm.core.sampling import LOOKED_AHEAD, CoRun, amdm
 
 EULER = k_diffusion.sampling.sample_euler
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lib_amdm.adapters.base import AdapterInfo
+from lib_amdm.core.sampling import CoRun, NothingMixedError
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.protocol import Ran
-from lib_amdm.sampling import CoRun, NothingMixedError
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import infotext, sampler_hook
 

@@ -33,11 +33,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lib_amdm.aggregation import slerp
-from lib_amdm.hosts.standalone import k_diffusion_parts as k_diffusion
-from lib_amdm.levels import variance_exploding
-from lib_amdm.plan import automatic_steps, spread
-from lib_amdm.sampling import AUTO, CoRun, amdm, private_seeds
+from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm.core.aggregation import slerp
+from lib_amdm.core.levels import variance_exploding
+from lib_amdm.core.plan import automatic_steps, spread
+from lib_amdm.core.sampling import AUTO, CoRun, amdm, private_seeds
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")

@@ -20,6 +20,11 @@ def test_the_code_has_nothing_to_complain_of(tool: str) -> None:
 
 def test_docstrings_begin_with_a_noun_phrase_or_a_verb() -> None:
     question = re.compile(r'"""(Who|What|Whether|When|Where|Which|Why|How|If|That)\b.*')
-    files = [ROOT / "install.py", *ROOT.glob("scripts/*.py"), *ROOT.glob("lib_amdm/**/*.py")]
+    files = [
+        ROOT / "install.py",
+        *ROOT.glob("scripts/*.py"),
+        *ROOT.glob("lib_amdm/**/*.py"),
+        *ROOT.glob("amdm_lab/**/*.py"),
+    ]
     found = {file.relative_to(ROOT): question.findall(file.read_text(encoding="utf-8")) for file in files}
     assert {file: words for file, words in found.items() if words} == {}

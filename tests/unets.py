@@ -8,7 +8,7 @@ from collections.abc import Callable
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from lib_amdm.shapes.training.ldm_format import UNET_PREFIX, unet_weights
+from amdm_lab.training.ldm_format import UNET_PREFIX, unet_weights
 from tests.ldm_unet import LdmUnet
 from tests.seeded import fill
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..errors import AdapterError
-from .container import opened
+from ..files.container import opened
 from .inputs import Encoder
 from .weights import Weights, attention, layer_norm, linear
 

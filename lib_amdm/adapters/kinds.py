@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import AdapterError
+from ..files.container import Read, opened
 from .base import Adapter, AdapterFile, AdapterInfo, Room, Shapes, refused
-from .container import Read, opened
 from .gligen import Gligen
 from .interactdiffusion import InteractDiffusion
 from .ip_adapter import IPAdapter

@@ -13,11 +13,11 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from ..accelerator import same_place
 from ..adapters.attach import attached, blocks_of
 from ..adapters.base import Adapter, AdapterInfo, Places, Prepared, Rows
 from ..adapters.inputs import Encoder, Features
 from ..adapters.kinds import adapter_of, describe, read_adapter
+from ..core.accelerator import same_place
 from ..errors import AdapterError, AmdmError
 from ..families import Family
 from ..layout import Layout

@@ -6,37 +6,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+
+from ..files.state import FileState
 
 RECENT_KEPT = 32
 _SHARED = "amdm_shared"
 """An attribute of parameters: the same object for all that were given the same numbers in memory."""
 T = TypeVar("T")
-
-
-class FileState(NamedTuple):
-    """The state of a file when it was read; in another state it must be read again."""
-
-    path: str
-    changed: int
-    size: int
-
-    @classmethod
-    def of(cls, path: str) -> FileState:
-        stat = Path(path).stat()
-        return cls(str(path), stat.st_mtime_ns, stat.st_size)
-
-    @classmethod
-    def of_loaded(cls, path: str) -> Hashable:
-        """Return the state of a file that a host has loaded. It may have gone since: then what equals nothing else, and
-        what depends on the file is made anew each time."""
-        try:
-            return cls.of(path)
-        except OSError:
-            return object()
 
 
 class Recent:

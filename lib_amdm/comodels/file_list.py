@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from ..adapters import kinds
 from ..adapters.clip_vision import has_vision
-from ..adapters.container import SUFFIXES, opened
 from ..errors import AdapterError
-from .cache import FileState
+from ..files.container import SUFFIXES, opened
+from ..files.state import FileState
 
 OWN_FOLDER = "amdm"
 """The folder under a WebUI's models that is AMDM's own: everything in it is listed."""

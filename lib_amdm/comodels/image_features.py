@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ..adapters.clip_vision import read_clip_vision
-from ..adapters.container import opened
 from ..adapters.inputs import Encoder, Features
 from ..errors import AdapterError, AmdmError
-from . import pictures
-from .cache import FileState, Recent
+from ..files import pictures
+from ..files.container import opened
+from ..files.state import FileState
+from .cache import Recent
 from .file_list import FileList
 
 FEATURES_KEPT = 16

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..levels import Form, as_exploding
-from ..sampling import CoRun, amdm, private_seeds
+from ..core.levels import Form, as_exploding
+from ..core.sampling import CoRun, amdm, private_seeds
 from ..settings import CoModel, Settings
 from .regions import region_map
 

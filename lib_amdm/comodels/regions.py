@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ..files.pictures import mask_of
 from ..layout import Box, boxes_of
 from ..settings import CoModel
-from .pictures import mask_of
 
 
 def region_map(slot: CoModel, height: int, width: int, error_prefix: str) -> Tensor | None:

@@ -13,7 +13,7 @@ from ..families import Family
 from ..settings import AdapterSettings, CoModel
 
 if TYPE_CHECKING:
-    from ..sampling import CoRun
+    from ..core.sampling import CoRun
 
 
 class Ran(NamedTuple):

@@ -8,17 +8,7 @@ from typing import TypeVar
 
 from ..adapters import kinds
 from ..hosts.protocol import Lists
-from ..settings import (
-    NO_ADAPTER,
-    AdapterSettings,
-    AdapterSpec,
-    CoModel,
-    LayoutSpec,
-    PictureSpec,
-    Settings,
-    Spec,
-    specs,
-)
+from ..settings import NO_ADAPTER, AdapterSettings, AdapterSpec, CoModel, LayoutSpec, PictureSpec, Settings, Spec, specs
 
 Holder = TypeVar("Holder", AdapterSettings, CoModel)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
-from ..comodels.pictures import as_text
+from ..files.pictures import as_text
 from ..hosts.protocol import Host
 from ..settings import MAX_SLOTS, PictureSpec, Settings, Spec, flat, full_name
 

@@ -10,19 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..comodels.file_list import without_folder, without_hash
-from ..comodels.pictures import fingerprint
+from ..files.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
-from ..settings import (
-    MAX_SLOTS,
-    NO_ADAPTER,
-    CoModel,
-    ListedSpec,
-    Part,
-    PictureSpec,
-    Settings,
-    flat,
-    infotext_label,
-)
+from ..settings import MAX_SLOTS, NO_ADAPTER, CoModel, ListedSpec, Part, PictureSpec, Settings, flat, infotext_label
 from . import listed
 
 SWITCH = "AMDM"

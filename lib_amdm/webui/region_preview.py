@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ..comodels.pictures import as_text
 from ..comodels.regions import region_map
 from ..errors import AmdmError, one_sentence
+from ..files.pictures import as_text
 from ..layout import LayoutError
 from ..settings import CoModel
 

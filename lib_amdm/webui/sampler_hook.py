@@ -14,7 +14,7 @@ from ..settings import Settings, SettingsError
 from . import adapter_inputs, infotext, plan_line
 
 if TYPE_CHECKING:
-    from ..sampling import CoRun
+    from ..core.sampling import CoRun
 
 HOLDER = "_amdm_holder"
 

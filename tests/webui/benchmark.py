@@ -86,7 +86,7 @@ def main() -> None:
 
     from k_diffusion.sampling import get_sigmas_karras, sample_euler
 
-    from lib_amdm.sampling import CoRun, amdm
+    from lib_amdm.core.sampling import CoRun, amdm
 
     model, other = Clocked(1, 7.0), Clocked(2, 7.0)
     sigmas = get_sigmas_karras(arguments.steps, 0.0292, 14.6146)

@@ -240,7 +240,7 @@ PLACES = {
     "evaluation": {"operation": "conv2d", "place": "hosts/common/slot.py:denoise", "skip": 3},
     "text": {"operation": "embedding", "place": "hosts/common/slot.py:encode"},
     "loading": {"operation": "copy to the card", "place": "hosts/common/slot.py:_load", "skip": 3},
-    "mixing": {"operation": "mul", "place": "lib_amdm/sampling.py:_change"},
+    "mixing": {"operation": "mul", "place": "lib_amdm/core/sampling.py:_change"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands of evidence on a real WebUI, by its API: `python -m lib_amdm.evaluate`."""
+"""The commands of evidence on a real WebUI, by its API: `python -m amdm_lab`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import pytest
 import random_adapters as adapter_files
 from PIL import Image
 
+from amdm_lab.bundled import LAYOUT_ADAPTER
+from amdm_lab.coco_mig import benchmark
+from amdm_lab.coco_mig.benchmark import Entry, Instance, prompt_of
+from amdm_lab.coco_mig.methods import BUILT_IN
+from amdm_lab.drawers.webui_api import WebUIDrawer
+from amdm_lab.drawing import Order
+from amdm_lab.export import export
 from lib_amdm import __version__
 from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.errors import AmdmError
-from lib_amdm.evaluate.coco_mig import benchmark
-from lib_amdm.evaluate.coco_mig.benchmark import Entry, Instance, prompt_of
-from lib_amdm.evaluate.coco_mig.methods import BUILT_IN
-from lib_amdm.evaluate.drawing import Order
-from lib_amdm.evaluate.webui_api import WebUIDrawer
-from lib_amdm.shapes.bundled import LAYOUT_ADAPTER
-from lib_amdm.shapes.export import export
 
 from .webui_server import WebUI
 
@@ -105,7 +105,7 @@ def bench(file: Path, entries: int) -> Path:
 
 def command(out: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command as a user does."""
-    asked = [sys.executable, "-m", "lib_amdm.evaluate", "coco-mig", f"--out={out}", *arguments]
+    asked = [sys.executable, "-m", "amdm_lab", "coco-mig", f"--out={out}", *arguments]
     return subprocess.Popen(
         asked,
         cwd=REPOSITORY,

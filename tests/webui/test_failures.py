@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lib_amdm.comodels.checkpoint_family import CheckpointFamilies
+from lib_amdm.files.checkpoint_family import CheckpointFamilies
 
 from . import checkpoints
 from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, slot

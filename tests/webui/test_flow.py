@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gguf_files import write_gguf
 
-from lib_amdm.comodels.checkpoint_family import CheckpointFamilies
+from lib_amdm.files.checkpoint_family import CheckpointFamilies
 
 from .conftest import REPOSITORY
 from .flow_checkpoints import FAMILIES

@@ -1,4 +1,4 @@
-"""`python -m lib_amdm.evaluate gpu` through a real WebUI's API: its own checkpoints, and some of random weights."""
+"""`python -m amdm_lab gpu` through a real WebUI's API: its own checkpoints, and some of random weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from lib_amdm.evaluate.command import main
-from lib_amdm.evaluate.gpu.loop import EVALUATIONS
+from amdm_lab.cli import main
+from amdm_lab.gpu.loop import EVALUATIONS
 
 from .webui_server import WebUI
 

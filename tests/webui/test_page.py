@@ -22,7 +22,7 @@ from gguf_files import write_gguf
 from PIL import Image
 
 from lib_amdm.comodels.file_list import without_hash
-from lib_amdm.comodels.pictures import as_text, fingerprint
+from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import examples, presets, tooltips
 

@@ -1,4 +1,4 @@
-"""`python -m lib_amdm.evaluate pair` on a real WebUI: the pictures are the WebUI's own, and a stopped run goes on."""
+"""`python -m amdm_lab pair` on a real WebUI: the pictures are the WebUI's own, and a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_amdm.evaluate.command import main
-from lib_amdm.evaluate.pair.kept import FOLDER
-from lib_amdm.evaluate.pair.run import WARMING_STEPS
+from amdm_lab.cli import main
+from amdm_lab.pair.kept import FOLDER
+from amdm_lab.pair.run import WARMING_STEPS
 
 from .probed import slot
 from .webui_server import WebUI

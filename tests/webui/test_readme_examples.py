@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_amdm.shapes.benchmark.judge import Judge
-from lib_amdm.shapes.export import export
-from lib_amdm.shapes.world.scenes import Scene, Thing
+from amdm_lab.export import export
+from amdm_lab.shapes.judge import Judge
+from amdm_lab.world.scenes import Scene, Thing
 
 from .webui_server import WebUI
 

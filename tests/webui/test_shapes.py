@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from lib_amdm.hosts.standalone.host import Job, Standalone
+from amdm_lab.bundled import DIALECT_OF, WEIGHTS
+from amdm_lab.export import FOLDER, export
+from amdm_lab.shapes import scores
+from amdm_lab.shapes.judge import Judge
+from amdm_lab.studio.host import Job, Standalone
+from amdm_lab.world.captions import caption
+from amdm_lab.world.data import drawn_scenes
+from amdm_lab.world.scenes import Scene
 from lib_amdm.settings import CoModel, Settings
-from lib_amdm.shapes.benchmark import scores
-from lib_amdm.shapes.benchmark.judge import Judge
-from lib_amdm.shapes.bundled import DIALECT_OF, WEIGHTS
-from lib_amdm.shapes.export import FOLDER, export
-from lib_amdm.shapes.world.captions import caption
-from lib_amdm.shapes.world.data import drawn_scenes
-from lib_amdm.shapes.world.scenes import Scene
 
 from .webui_server import WebUI
 

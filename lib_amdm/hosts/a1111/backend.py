@@ -13,12 +13,13 @@ import torch
 from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
-from ... import accelerator
 from ...comodels.adapter_use import AtWork
-from ...comodels.cache import FileState, Loaded
+from ...comodels.cache import Loaded
 from ...comodels.guidance import Announce, guided, taken
+from ...core import accelerator
+from ...core.levels import preserving_scale, variance_preserving
 from ...families import Family
-from ...levels import preserving_scale, variance_preserving
+from ...files.state import FileState
 from ..common import refusals
 from ..common.backend import Evaluation
 from ..common.hijack import embedding_names, notes_of_main_kept

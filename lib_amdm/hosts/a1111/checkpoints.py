@@ -21,8 +21,8 @@ from modules import (
 from modules.timer import Timer
 from omegaconf import OmegaConf
 
-from ...accelerator import same_place
 from ...comodels.cache import Loaded
+from ...core.accelerator import same_place
 from ...families import Family, inputs_of
 from ..common import refusals
 from .pickled import state_dict_of

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from modules import devices, sd_models, shared
 
-from ...adapters.container import in_memory
-from ...comodels.cache import FileState, Recent
+from ...comodels.cache import Recent
 from ...comodels.weight_swap import Change, added
+from ...files.container import in_memory
+from ...files.state import FileState
 from ..common.lora import Named, NamedLoras
 from .pickled import state_dict_of
 

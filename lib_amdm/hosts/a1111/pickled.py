@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from modules import sd_models
 
-from ...adapters.container import NEVER_UNPICKLED, refuse_code
-from ...adapters.pickles import load_inert
+from ...files.container import NEVER_UNPICKLED, refuse_code
+from ...files.pickles import load_inert
 
 
 def state_dict_of(filename: str, read_safetensors: Callable[[], Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from modules import prompt_parser, shared
 
-from ...comodels.cache import FileState, Loaded
+from ...comodels.cache import Loaded
 from ...errors import AmdmError
 from ...families import Family
+from ...files.state import FileState
 from .backend import Evaluation
 from .engines import EngineLoader, borrows_texts, is_flow, with_texts_of
 from .memory_managers import EngineMemory

@@ -20,9 +20,9 @@ import torch
 import yaml
 from modules import sd_models, shared
 
-from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
 from ...families import Family
+from ...files.container import refuse_code
 from . import refusals
 
 UNUSED = ("logit_scale", "text_projection.weight")

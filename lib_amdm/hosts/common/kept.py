@@ -9,8 +9,8 @@ from modules import paths_internal, shared
 
 from ...comodels.adapter_use import Adapters
 from ...comodels.cache import InMemory, Pool, Recent
-from ...comodels.checkpoint_family import CheckpointFamilies
 from ...comodels.file_list import Folder, lists, model_folders
+from ...files.checkpoint_family import CheckpointFamilies
 
 LORA_FILES_KEPT = 4
 

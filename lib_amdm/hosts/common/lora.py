@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from modules import extra_networks
 
-from ...adapters.pickles import Refused
-from ...comodels.cache import FileState
 from ...errors import AmdmError
+from ...files.pickles import Refused
+from ...files.state import FileState
 
 
 class Named(NamedTuple):

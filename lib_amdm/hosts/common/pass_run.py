@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from modules import script_callbacks, scripts, shared
 
-from ...accelerator import is_memory_error
 from ...comodels.mixing import co_run, highest_shown
+from ...core.accelerator import is_memory_error
+from ...core.levels import as_exploding, as_flow, flow, variance_exploding
+from ...core.readings import Stopwatch
+from ...core.sampling import CoRun, NothingMixedError
 from ...errors import AmdmError, let_go
-from ...levels import as_exploding, as_flow, flow, variance_exploding
-from ...readings import Stopwatch
-from ...sampling import CoRun, NothingMixedError
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
 from . import refusals

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import torch
 
-from ...adapters.container import in_memory, refuse_code
-from ...comodels.cache import FileState, Recent
+from ...comodels.cache import Recent
 from ...comodels.weight_swap import Change
+from ...files.container import in_memory, refuse_code
+from ...files.state import FileState
 from .lora import NamedLoras
 
 PACKED = ("gguf_cls", "bnb_quantized", "_qdata")

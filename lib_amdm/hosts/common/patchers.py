@@ -17,10 +17,11 @@ from modules import shared
 from modules.script_callbacks import CFGDenoiserParams
 from torch.utils.hooks import RemovableHandle
 
-from ... import accelerator
 from ...comodels.adapter_use import AtWork
-from ...comodels.cache import FileState, Loaded
+from ...comodels.cache import Loaded
+from ...core import accelerator
 from ...families import Family
+from ...files.state import FileState
 from . import refusals
 from .backend import Evaluation, SlotLoras
 from .memory_managers import MemoryManager

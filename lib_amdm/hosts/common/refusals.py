@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...adapters.pickles import Refused
 from ...errors import AmdmError, cause
 from ...families import Family
+from ...files.pickles import Refused
 
 TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
 """Beginnings of the names of text encoders' weights in a checkpoint."""

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
 
-from ...accelerator import is_memory_error
 from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
 from ...comodels.weight_swap import Change, changed
+from ...core.accelerator import is_memory_error
 from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, CoModel
 from . import refusals

@@ -14,9 +14,9 @@ from modules.timer import Timer
 from modules_forge import forge_loader
 from modules_forge.forge_util import apply_circular_forge
 
-from ...adapters.container import refuse_code
 from ...comodels.cache import Loaded
 from ...families import Family, inputs_of
+from ...files.container import refuse_code
 from ..common import refusals
 
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")

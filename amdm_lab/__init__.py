@@ -1,0 +1,1 @@
+"""The laboratory: evidence on the method, the demo, and what trained the bundled checkpoints."""

@@ -1,0 +1,51 @@
+"""The devices that a command may name, and what is missing where one cannot be used."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+
+from lib_amdm.errors import AmdmError
+
+HOW = "pytorch.org/get-started/locally has the pip command, to be run with the Python of .venv"
+
+
+def device_of(name: str, argument: str = "--device") -> torch.device:
+    """Return the device of a name; AmdmError where torch knows none of it, or none is there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise AmdmError(f'{argument} "{name}" is none; say cuda, cuda:1 or cpu.') from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise AmdmError(f'{argument} "{name}": {no_cuda()}, or say cpu.')
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise AmdmError(f'{argument} "{name}" is none of the {torch.cuda.device_count()} here; say cuda or cuda:0.')
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise AmdmError(f'{argument} "{name}" is not there, which needs a Mac with Apple silicon; say cpu.')
+    return device
+
+
+def no_cuda() -> str:
+    """Say in a part of a sentence why there is no CUDA device, and what to do."""
+    if built_without_cuda():
+        return (
+            f"There is no CUDA device here that this torch can use: {torch.__version__} is built for the CPU alone, as "
+            f"PyPI's for Windows is; install one with CUDA ({HOW})"
+        )
+    return "There is no CUDA device here; run this on a machine with one"
+
+
+def idle_card() -> str:
+    """Say that a card is there and torch cannot use it; "" where that is not so."""
+    if not built_without_cuda() or not shutil.which("nvidia-smi"):
+        return ""
+    return (
+        f"Drawing on the CPU: there is an NVIDIA card, but torch {torch.__version__} is built for the CPU alone, as "
+        f"PyPI's for Windows is; for the card install one with CUDA ({HOW})."
+    )
+
+
+def built_without_cuda() -> bool:
+    return torch.version.cuda is None and torch.version.hip is None

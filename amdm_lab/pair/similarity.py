@@ -1,0 +1,42 @@
+"""The nearness of a picture to a text, and to another picture, as a CLIP sees them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_amdm.errors import AmdmError, cause
+
+_EXTRA_NETWORKS = re.compile(r"<[^<>]*>")
+"""Tags of a WebUI's prompt that say nothing of the picture."""
+
+
+class Clip:
+    """A CLIP with its processor in a folder of transformers' layout; nothing is downloaded."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import CLIPModel, CLIPProcessor
+
+        try:
+            if not folder.is_dir():
+                raise NotADirectoryError("no such folder")
+            self.model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+            self.processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        except Exception as error:
+            raise AmdmError(
+                f'--clip "{folder.name}" has no CLIP in it that transformers can read ({cause(error)}); name a folder '
+                "with its config.json, model.safetensors, preprocessor_config.json and tokenizer."
+            ) from error
+
+    @torch.no_grad()
+    def seen(self, picture: Image.Image, texts: Sequence[str]) -> tuple[Tensor, list[float]]:
+        """Return a picture's features, of length 1, and its cosine to each text, from -1 to 1."""
+        plain = [_EXTRA_NETWORKS.sub("", text) for text in texts]
+        given = self.processor(text=plain, images=picture, return_tensors="pt", padding=True, truncation=True)
+        found = self.model(**given)
+        return found.image_embeds[0], (found.text_embeds @ found.image_embeds[0]).tolist()

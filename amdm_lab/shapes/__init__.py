@@ -1,0 +1,1 @@
+"""The benchmark of AMDM against other ways: `python -m amdm_lab shapes`."""

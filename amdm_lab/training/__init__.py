@@ -1,0 +1,1 @@
+"""The small networks and their training: `python -m amdm_lab train PART`."""

@@ -1,1 +1,0 @@
-"""Evidence by command, on models that the user names: `python -m lib_amdm.evaluate`."""

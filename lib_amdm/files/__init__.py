@@ -1,0 +1,1 @@
+"""All that reads the bytes of strangers: checkpoints, adapters, LoRAs, pictures."""

@@ -1,1 +1,0 @@
-"""A small world of drawings, checkpoints trained on it, a benchmark and a demo."""

@@ -1,4 +1,0 @@
-from ...command_line import run
-from .train import main
-
-run(main)
