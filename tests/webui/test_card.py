@@ -236,10 +236,10 @@ def test_what_the_pool_drops_is_gone(card: Card, probed: Probed, limit: int) -> 
     assert len(card.models("unet", "co")) == len(card.models("text", "co")) == limit
 
 
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "evaluation": {"operation": "conv2d", "place": "hosts/common/slot.py:denoise", "skip": 3},
     "text": {"operation": "embedding", "place": "hosts/common/slot.py:encode"},
-    "loading": {"operation": "copy to the card", "place": "hosts/common/slot.py:_load", "skip": 3},
+    "loading": {},
     "mixing": {"operation": "mul", "place": "lib_amdm/sampling.py:_change"},
 }
 
@@ -249,6 +249,13 @@ def left_by_a_failure(card: Card) -> list[Model]:
     card.server.call("/amdm-probe/arm", {})
     there = [model for kind in ("unet", "text") for model in card.models(kind, "co") if model.on_card]
     return there + [model for kind in ("unet", "text") for model in card.models(kind, "co", collect=True)]
+
+
+def fault(probed: Probed, place: str, error: str = "OutOfMemoryError") -> dict[str, Any]:
+    """The script's fault; it skips where nothing is loaded onto the card."""
+    if place == "loading" and travels(probed):
+        pytest.skip("it is loaded on the CPU")
+    return {"error": error, **(PLACES[place] or probed.server.host.card_loading)}
 
 
 def must_have_come(card: Card, probed: Probed, place: str) -> None:
@@ -264,9 +271,7 @@ def must_have_come(card: Card, probed: Probed, place: str) -> None:
 def test_out_of_memory_leaves_nothing_and_says_what_to_do(
     card: Card, probed: Probed, on_cpu: Probed, place: str, error: str
 ) -> None:
-    if place == "loading" and travels(probed):
-        pytest.skip("it is loaded on the CPU")
-    card.script(fault={"error": error, **PLACES[place]})
+    card.script(fault=fault(probed, place, error))
     failed = probed.try_to_draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
     must_have_come(card, probed, place)
     assert isinstance(failed, Failed), "a picture came"
@@ -278,11 +283,8 @@ def test_out_of_memory_leaves_nothing_and_says_what_to_do(
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_picture_that_goes_on_without_amdm_has_the_card_for_itself(card: Card, probed: Probed, place: str) -> None:
-    if place == "loading" and travels(probed):
-        pytest.skip("it is loaded on the CPU")
-
     def draw() -> Drawn:
-        card.script(fault={"error": "OutOfMemoryError", **PLACES[place]})
+        card.script(fault=fault(probed, place))
         return probed.draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
 
     drawn = probed.with_options({"amdm_on_error": "go on without AMDM"}, draw)
@@ -295,7 +297,7 @@ def test_a_picture_that_goes_on_without_amdm_has_the_card_for_itself(card: Card,
 def test_attempts_that_fail_leave_the_same_memory(card: Card, probed: Probed) -> None:
     left = []
     for _ in range(3):
-        card.script(fault={"error": "OutOfMemoryError", **PLACES["evaluation"]})
+        card.script(fault=fault(probed, "evaluation"))
         probed.fail(settings(slot("beta"), slot("gamma"), steps=K))
         probed.server.call("/amdm-probe/arm", {})
         left.append(card.report()["live"])
