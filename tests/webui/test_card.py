@@ -6,6 +6,7 @@ Each WebUI is started in its several ways to use a card; a copy of it on the CPU
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -135,8 +136,7 @@ def lora_of_cpu(lora: None, probed: Probed, on_cpu: Probed) -> None:  # noqa: F8
     for file in (probed.server.data / "models" / "Lora").iterdir():
         target = on_cpu.server.data / "models" / "Lora" / file.name
         target.parent.mkdir(exist_ok=True)
-        if not target.exists():
-            target.symlink_to(file)
+        shutil.copyfile(file, target)
     on_cpu.server.call("/sdapi/v1/refresh-loras", {})
 
 
