@@ -56,6 +56,8 @@ MADE: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda t: nn.functional.linear(t, t),
     "normalized": lambda t: nn.functional.layer_norm(t, t.shape),
     "in 16 bits": lambda t: nn.functional.group_norm(t.half()[None], 2),
+    "product in 16 bits": lambda t: nn.functional.linear(t.half(), t.half()),
+    "attention in 16 bits": lambda t: nn.functional.scaled_dot_product_attention(*[t.bfloat16()[None]] * 3),
 }
 NOT_THERE: dict[str, Callable[[Tensor], Tensor]] = {
     "cpu": lambda t: t.cpu(),
@@ -290,3 +292,13 @@ def test_waits_are_counted_by_the_line_of_the_extension(tmp_path: object) -> Non
     scope["ask"](there(2))  # type: ignore[operator]
     there(2).sum().item()
     assert dict(RECORD.waits) == {"item at lib_amdm/ask.py:ask": 1, "copy to the CPU at lib_amdm/ask.py:ask": 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_products_in_16_bits_are_summed_in_32(dtype: torch.dtype) -> None:
+    a, b = (torch.randn(8, 64).to(dtype) for _ in range(2))
+    found = a.cuda() @ b.cuda().T
+    assert found.dtype == dtype
+    assert torch.equal(found.cpu(), (a.float() @ b.float().T).to(dtype))
+    with pytest.raises(RuntimeError, match="dtype"):
+        a.cuda() @ b.cuda().float().T

@@ -79,6 +79,12 @@ class Host:
     effects: Mapping[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
     """What its own extensions make of the main model's guidance: their titles and arguments."""
 
+    card_loading: Mapping[str, Any] = field(
+        # after what lies on the card already
+        default_factory=lambda: {"operation": "copy to the card", "place": "sampling_prepare", "skip": 100}
+    )
+    """Where a co-model's weights go to the card (`card.record.Fault`): at a pass's start, with the host's own."""
+
     script: str = "launch.py"
     ready_text: str = "Startup time:"
 
@@ -124,6 +130,7 @@ A1111 = Host(
         "lowvram": Rehearsal(flags=("--lowvram",)),
     },
     cpu_as_card=("--opt-sdp-no-mem-attention",),
+    card_loading={"operation": "copy to the card", "place": "hosts/common/slot.py:_load", "skip": 3},
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),

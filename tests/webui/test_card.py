@@ -6,6 +6,7 @@ Each WebUI is started in its several ways to use a card; a copy of it on the CPU
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -135,8 +136,7 @@ def lora_of_cpu(lora: None, probed: Probed, on_cpu: Probed) -> None:  # noqa: F8
     for file in (probed.server.data / "models" / "Lora").iterdir():
         target = on_cpu.server.data / "models" / "Lora" / file.name
         target.parent.mkdir(exist_ok=True)
-        if not target.exists():
-            target.symlink_to(file)
+        shutil.copyfile(file, target)
     on_cpu.server.call("/sdapi/v1/refresh-loras", {})
 
 
@@ -236,10 +236,10 @@ def test_what_the_pool_drops_is_gone(card: Card, probed: Probed, limit: int) -> 
     assert len(card.models("unet", "co")) == len(card.models("text", "co")) == limit
 
 
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "evaluation": {"operation": "conv2d", "place": "hosts/common/slot.py:denoise", "skip": 3},
     "text": {"operation": "embedding", "place": "hosts/common/slot.py:encode"},
-    "loading": {"operation": "copy to the card", "place": "hosts/common/slot.py:_load", "skip": 3},
+    "loading": {},
     "mixing": {"operation": "mul", "place": "lib_amdm/core/sampling.py:_change"},
 }
 
@@ -251,16 +251,29 @@ def left_by_a_failure(card: Card) -> list[Model]:
     return there + [model for kind in ("unet", "text") for model in card.models(kind, "co", collect=True)]
 
 
+def fault(probed: Probed, place: str, error: str = "OutOfMemoryError") -> dict[str, Any]:
+    """The script's fault; it skips where nothing is loaded onto the card."""
+    if place == "loading" and travels(probed):
+        pytest.skip("it is loaded on the CPU")
+    return {"error": error, **(PLACES[place] or probed.server.host.card_loading)}
+
+
+def must_have_come(card: Card, probed: Probed, place: str) -> None:
+    """Skip a fault of texts where the host encodes them on the CPU, as Forge does in 32 bits."""
+    come = card.report()["refused"] != []
+    if place == "text" and not come and "medvram" in probed.server.host.lacks:
+        pytest.skip("texts are encoded on the CPU")
+    assert come, "the fault did not come"
+
+
 @pytest.mark.parametrize("error", MEMORY_ERRORS)
 @pytest.mark.parametrize("place", PLACES)
 def test_out_of_memory_leaves_nothing_and_says_what_to_do(
     card: Card, probed: Probed, on_cpu: Probed, place: str, error: str
 ) -> None:
-    if place == "loading" and travels(probed):
-        pytest.skip("it is loaded on the CPU")
-    card.script(fault={"error": error, **PLACES[place]})
+    card.script(fault=fault(probed, place, error))
     failed = probed.try_to_draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
-    assert card.report()["refused"], "the fault did not come"
+    must_have_come(card, probed, place)
     assert isinstance(failed, Failed), "a picture came"
     assert "memory" in failed.message and failed.message.startswith("AMDM"), failed.message
     assert "choose" not in failed.message, failed.message
@@ -270,15 +283,12 @@ def test_out_of_memory_leaves_nothing_and_says_what_to_do(
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_picture_that_goes_on_without_amdm_has_the_card_for_itself(card: Card, probed: Probed, place: str) -> None:
-    if place == "loading" and travels(probed):
-        pytest.skip("it is loaded on the CPU")
-
     def draw() -> Drawn:
-        card.script(fault={"error": "OutOfMemoryError", **PLACES[place]})
+        card.script(fault=fault(probed, place))
         return probed.draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
 
     drawn = probed.with_options({"amdm_on_error": "go on without AMDM"}, draw)
-    assert card.report()["refused"], "the fault did not come"
+    must_have_come(card, probed, place)
     assert "memory" in drawn.comments
     assert drawn.report["unet"]["main"] == STEPS
     assert left_by_a_failure(card) == []
@@ -287,7 +297,7 @@ def test_a_picture_that_goes_on_without_amdm_has_the_card_for_itself(card: Card,
 def test_attempts_that_fail_leave_the_same_memory(card: Card, probed: Probed) -> None:
     left = []
     for _ in range(3):
-        card.script(fault={"error": "OutOfMemoryError", **PLACES["evaluation"]})
+        card.script(fault=fault(probed, "evaluation"))
         probed.fail(settings(slot("beta"), slot("gamma"), steps=K))
         probed.server.call("/amdm-probe/arm", {})
         left.append(card.report()["live"])
