@@ -37,8 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command; return the exit code, 2 for a word that is not a command."""
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
-        helps = name in ("-h", "--help", "")
-        refused = [] if helps else [f'"{name}" is none of the commands: {", ".join(COMMANDS)}.\n']
+        helps = name in ("-h", "--help")
+        refused = [] if helps or not name else [f'"{name}" is none of the commands: {", ".join(COMMANDS)}.\n']
         listed = [f"  {command:10} {each.summary}" for command, each in COMMANDS.items()]
         usage = f"usage: {command_line.typed('amdm_lab')} COMMAND ...\n\n{__doc__}\n"
         print("\n".join([*refused, usage, *listed]), file=sys.stdout if helps else sys.stderr)

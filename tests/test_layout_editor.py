@@ -827,7 +827,7 @@ def test_what_is_too_much_to_import_is_said_and_the_layout_stays(page: Any, impo
     editor.press("take")
     assert editor.text == "a dog: 0 0 1 1"
     assert said in editor.messages()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 8
     # in the field itself it is refused as well, and the editor goes on
     editor.fill(imported)
     editor.fill("a cat: 0 0 1 1")

@@ -27,7 +27,7 @@ from lib_amdm.files import pictures
 from lib_amdm.files.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
 
 ROOT = Path(__file__).resolve().parents[1]
-ENCODER = ROOT / "lib_amdm" / "shapes" / "adapters" / "image_encoder.safetensors"
+ENCODER = ROOT / "amdm_lab" / "adapters" / "image_encoder.safetensors"
 
 
 def file_of(picture: Image.Image, kind: str = "PNG", **told: Any) -> str:

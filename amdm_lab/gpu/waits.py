@@ -16,7 +16,8 @@ import torch
 PROJECT, SAMPLER, MODELS = "AMDM", "sampler", "models"
 MESSAGE = "synchronizing CUDA operation"
 """Of the warning that torch gives for each of them."""
-_PACKAGE = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = {_ROOT / "lib_amdm", _ROOT / "amdm_lab"}
 _MODELS = ("diffusers", "transformers", "random_unets.py", "model.py")
 """Files and folders whose code is a model's own."""
 
@@ -74,7 +75,7 @@ def whose(frame: FrameType | None) -> str:
             return MODELS
         if file.parent.name == "k_diffusion":
             return SAMPLER
-        if _PACKAGE in file.resolve().parents:
+        if _PACKAGES & {*file.resolve().parents}:
             return PROJECT
         frame = frame.f_back
     return SAMPLER

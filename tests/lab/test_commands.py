@@ -95,7 +95,7 @@ def test_what_a_pair_takes_without_being_told_is_in_its_help(monkeypatch: pytest
         assert f"({default}" in said[name], name
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",)])
+@pytest.mark.parametrize("arguments", [("-h",), ("--help",)])
 def test_the_laboratory_lists_its_commands(arguments: tuple[str, ...]) -> None:
     done = ran("-m", "amdm_lab", *arguments)
     assert done.returncode == 0 and done.stderr == "" and "usage: python -m amdm_lab COMMAND" in done.stdout
@@ -285,7 +285,11 @@ def test_a_file_that_stays_open_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_file_that_is_replaced_is_tried_again() -> None:
-    sources = {file: file.read_text(encoding="utf-8") for file in (ROOT / "lib_amdm").rglob("*.py")}
+    sources = {
+        file: file.read_text(encoding="utf-8")
+        for root in ("lib_amdm", "amdm_lab")
+        for file in (ROOT / root).rglob("*.py")
+    }
     bare = [file.name for file, source in sources.items() if re.search(r"unfinished\.replace\(|os\.replace\(", source)]
     assert bare == ["command_line.py"]
 

@@ -49,7 +49,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("the bundled checkpoints are missing")
     port = free_port()
     log = tmp_path_factory.mktemp("page") / "log"
-    command = [sys.executable, "-m", "amdm_lab.demo", "--serve", "--port", str(port)]
+    command = [sys.executable, "-m", "amdm_lab", "demo", "--serve", "--port", str(port)]
     with log.open("w") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as server:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + DRAWN

@@ -105,7 +105,7 @@ def test_what_cannot_be_tried_is_named_with_what_can(change: str) -> None:
 
 
 def test_a_value_out_of_range_is_the_settings_own_sentence() -> None:
-    with pytest.raises(SettingsError, match=r'"co_models\[0\].gamma" must be from 0 to 1'):
+    with pytest.raises(SettingsError, match='"gamma of co-model 1" must be from 0 to 1'):
         ways(PAIR, ["gamma=2"], [], "defaults")
 
 

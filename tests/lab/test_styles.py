@@ -170,7 +170,7 @@ def test_what_is_handed_on_was_begun_by_the_first(studio: Studio) -> None:
 
 
 def test_the_command_names_what_to_train_where_there_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(AmdmError, match=f"shapes.training {STYLE}"):
+    with pytest.raises(AmdmError, match=f"amdm_lab train {STYLE}"):
         styles.main(["--weights", str(tmp_path)])
 
 
