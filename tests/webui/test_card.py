@@ -21,7 +21,8 @@ from .test_adapters import adapter, with_main
 from .test_networks import lora  # noqa: F401 -- a fixture
 from .webui_server import WebUI
 
-WAYS = tuple(dict.fromkeys(way for host in HOSTS.values() for way in host.card_ways))
+NAMED = [host for host in HOSTS.values() if host.directory() is not None] or list(HOSTS.values())
+WAYS = tuple(dict.fromkeys(way for host in NAMED for way in host.card_ways))
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC", "PLMS")
 TEXTS = (f"a blue circle, {number}" for number in itertools.count())
 """Texts that no picture has had, which must be encoded."""
