@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lib_amdm.comodels.file_list import without_hash
+
 from .webui_server import WebUI
 
 STEPS = 6
@@ -171,8 +173,8 @@ class Probed:
         return self.server.call("/amdm/v1/unload", {})
 
     def models(self) -> list[str]:
-        """The co-models that AMDM keeps loaded, as it lists them."""
-        return [entry["checkpoint"] for entry in self.server.call("/amdm/v1/models")["loaded"]]
+        """The files of the co-models that AMDM keeps loaded, in the order of its list."""
+        return [without_hash(entry["checkpoint"]) for entry in self.server.call("/amdm/v1/models")["loaded"]]
 
     def with_options(self, options: Mapping[str, Any], draw: Callable[[], Any]) -> Any:
         """What `draw` returns under other options of the WebUI; they are put back.

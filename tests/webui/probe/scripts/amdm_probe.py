@@ -265,7 +265,8 @@ def snapshot() -> dict[str, Any]:
         "attributes": digest(sorted(key for each in every for key in vars(each))),
         "padding": sorted({each.padding_mode for each in every if isinstance(each, torch.nn.Conv2d)}),
         "options": json.loads(json.dumps(shared.opts.data, default=repr)),
-        "checkpoints": sorted(sd_models.checkpoints_list),
+        # a title has a hash once the file was read
+        "checkpoints": sorted(info.name for info in sd_models.checkpoints_list.values()),
         "textinfo": shared.state.textinfo,
         **(engine_snapshot() if hasattr(shared.sd_model, "forge_objects") else {}),
         **(hijack_snapshot() if isinstance(shared.sd_model, torch.nn.Module) else {}),
@@ -329,10 +330,31 @@ def opened(path: Any) -> None:
 
 
 def watch_files() -> None:
-    """The safetensors reader is not Python, so it is watched by its name; everything else by the interpreter itself."""
+    """The safetensors reader is not Python, so it is watched by its name; everything else by the interpreter itself.
+
+    The WebUI's reading for a hash, once for each file, is left out.
+    """
+    from modules import hashes
+
+    hashing: set[str] = set()
+
+    def unwatched(read_hash: Callable[[str], str]) -> Callable[[str], str]:
+        def read(filename: str) -> str:
+            hashing.add(filename)
+            try:
+                return read_hash(filename)
+            finally:
+                hashing.discard(filename)
+
+        return read
+
+    # Forge and Forge Neo call it by another name
+    for name in ("calculate_sha256", "calculate_sha256_real"):
+        if hasattr(hashes, name):
+            setattr(hashes, name, unwatched(getattr(hashes, name)))
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str):
+        if event == "open" and isinstance(arguments[0], str) and arguments[0] not in hashing:
             opened(arguments[0])
 
     sys.addaudithook(audit)
