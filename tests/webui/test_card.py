@@ -8,8 +8,10 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import random_adapters as adapter_files
 from random_adapters import GLIGEN, KINDS
@@ -21,7 +23,8 @@ from .test_adapters import adapter, with_main
 from .test_networks import lora  # noqa: F401 -- a fixture
 from .webui_server import WebUI
 
-WAYS = tuple(dict.fromkeys(way for host in HOSTS.values() for way in host.card_ways))
+NAMED = [host for host in HOSTS.values() if host.directory() is not None] or list(HOSTS.values())
+WAYS = tuple(dict.fromkeys(way for host in NAMED for way in host.card_ways))
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC", "PLMS")
 TEXTS = (f"a blue circle, {number}" for number in itertools.count())
 """Texts that no picture has had, which must be encoded."""
@@ -48,6 +51,12 @@ def probed(request: pytest.FixtureRequest, webui_host: Host, start_webui: Callab
     write_adapters(server)
     yield Probed(server)
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def plain(probed: Probed) -> np.ndarray:
+    """What it draws without AMDM."""
+    return probed.draw().latent
 
 
 @pytest.fixture
@@ -84,50 +93,64 @@ def own_waits(report: dict[str, Any]) -> dict[str, int]:
 # ---- pictures ----
 
 
-def same_picture(probed: Probed, on_cpu: Probed, amdm: Any, **request: Any) -> Drawn:
-    """A picture on the card that is the CPU's; the next one without AMDM is the CPU's as well.
+@dataclass
+class Pictures:
+    """Pictures of a server with a card, beside those of another on the CPU."""
 
-    In the numbers that only a card computes in, the same picture twice instead.
-    """
-    other = probed if probed.server.card.native else on_cpu
-    drawn = probed.draw(amdm, **request)
-    assert distance(drawn.latent, other.draw(amdm, **request).latent) == 0
-    assert distance(probed.draw().latent, other.draw().latent) == 0
-    return drawn
+    probed: Probed
+    on_cpu: Probed
+    plain: np.ndarray
+
+    def check(self, amdm: Any, **request: Any) -> Drawn:
+        """A picture that is the CPU's, and the next one without AMDM the same as ever.
+
+        In the numbers that a card alone computes in, it is drawn twice instead.
+        """
+        other = self.probed if self.probed.server.card.native else self.on_cpu
+        drawn = self.probed.draw(amdm, **request)
+        assert distance(drawn.latent, other.draw(amdm, **request).latent) == 0
+        assert distance(self.probed.draw().latent, self.plain) == 0
+        return drawn
+
+
+@pytest.fixture
+def pictures(card: Card, probed: Probed, on_cpu: Probed, plain: np.ndarray) -> Pictures:
+    return Pictures(probed, on_cpu, plain)
+
+
+def test_a_picture_without_amdm_is_the_cpus(pictures: Pictures) -> None:
+    pictures.check(None)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_picture_is_the_cpus(card: Card, probed: Probed, on_cpu: Probed, sampler: str) -> None:
-    drawn = same_picture(probed, on_cpu, BOTH, sampler_name=sampler)
+def test_a_picture_is_the_cpus(pictures: Pictures, sampler: str) -> None:
+    drawn = pictures.check(BOTH, sampler_name=sampler)
     assert drawn.report["co_models"] == [K, K]
 
 
-def test_a_new_text_of_a_kept_co_model(card: Card, probed: Probed, on_cpu: Probed) -> None:
+def test_a_new_text_of_a_kept_co_model(pictures: Pictures) -> None:
     for _ in range(2):
-        same_picture(probed, on_cpu, settings(slot("beta", prompt=next(TEXTS))))
+        pictures.check(settings(slot("beta", prompt=next(TEXTS))))
 
 
-def test_hires_fix_and_a_picture_to_start_from(card: Card, probed: Probed, on_cpu: Probed) -> None:
+def test_hires_fix_and_a_picture_to_start_from(pictures: Pictures) -> None:
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
-    drawn = same_picture(probed, on_cpu, BOTH, **hires)
-    same_picture(probed, on_cpu, BOTH, init=drawn.picture, denoising_strength=0.7)
+    drawn = pictures.check(BOTH, **hires)
+    pictures.check(BOTH, init=drawn.picture, denoising_strength=0.7)
 
 
 @pytest.mark.parametrize("first", [[], [slot("beta")]], ids=["alone", "after a co-model"])
 def test_a_lora_on_the_main_model_of_a_slot(
     lora: None,  # noqa: F811
-    card: Card,
-    probed: Probed,
-    on_cpu: Probed,
     lora_of_cpu: None,
+    pictures: Pictures,
     first: list[dict[str, Any]],
 ) -> None:
     amdm = settings(*first, slot("main", prompt="a blue circle <lora:strong:1>"))
     for sampler in ("Euler", "DDIM"):
-        same_picture(probed, on_cpu, amdm, sampler_name=sampler)
+        pictures.check(amdm, sampler_name=sampler)
     # a prompt that is new to the main model
-    text = next(TEXTS)
-    assert distance(probed.draw(prompt=text).latent, on_cpu.draw(prompt=text).latent) == 0
+    pictures.check(None, prompt=next(TEXTS))
 
 
 @pytest.fixture(scope="module")
@@ -140,21 +163,21 @@ def lora_of_cpu(lora: None, probed: Probed, on_cpu: Probed) -> None:  # noqa: F8
     on_cpu.server.call("/sdapi/v1/refresh-loras", {})
 
 
-def test_a_lora_on_a_co_model(lora: None, lora_of_cpu: None, card: Card, probed: Probed, on_cpu: Probed) -> None:  # noqa: F811
-    same_picture(probed, on_cpu, settings(slot("beta", prompt="a blue circle <lora:strong:1>"), slot("gamma")))
+def test_a_lora_on_a_co_model(lora: None, lora_of_cpu: None, pictures: Pictures) -> None:  # noqa: F811
+    pictures.check(settings(slot("beta", prompt="a blue circle <lora:strong:1>"), slot("gamma")))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("checkpoint", ["main", "beta"])
-def test_an_adapter_of_a_slot(card: Card, probed: Probed, on_cpu: Probed, kind: str, checkpoint: str) -> None:
-    same_picture(probed, on_cpu, settings(slot(checkpoint, prompt=next(TEXTS), **adapter(kind))))
+def test_an_adapter_of_a_slot(pictures: Pictures, kind: str, checkpoint: str) -> None:
+    pictures.check(settings(slot(checkpoint, prompt=next(TEXTS), **adapter(kind))))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_of_the_main_model(card: Card, probed: Probed, on_cpu: Probed, kind: str) -> None:
-    same_picture(probed, on_cpu, with_main(kind))
+def test_an_adapter_of_the_main_model(pictures: Pictures, kind: str) -> None:
+    pictures.check(with_main(kind))
     # with the text encoder where its last picture's new prompt has left it
-    same_picture(probed, on_cpu, with_main(kind), prompt=next(TEXTS))
+    pictures.check(with_main(kind), prompt=next(TEXTS))
 
 
 # ---- moves and waits ----
@@ -199,7 +222,7 @@ def test_no_wait_for_each_evaluation_but_for_what_is_shown(card: Card, probed: P
 
 
 @pytest.mark.needs("medvram")
-def test_a_model_makes_room_where_little_is_left(card: Card, probed: Probed, on_cpu: Probed) -> None:
+def test_a_model_makes_room_where_little_is_left(card: Card, probed: Probed, pictures: Pictures) -> None:
     if travels(probed):
         pytest.skip("no co-model is there after its evaluation")
     amdm = settings(slot("beta"), steps=K)
@@ -208,7 +231,7 @@ def test_a_model_makes_room_where_little_is_left(card: Card, probed: Probed, on_
     report = card.script()
     room = card.models("unet", "co")[0].on_card * 2 // 3
     card.script(others=report["total"] - report["live"] - room)
-    same_picture(probed, on_cpu, amdm)
+    pictures.check(amdm)
     assert card.report()["refused"] == []
     assert card.models("unet", "co")[0].on_card == 0
 
@@ -269,7 +292,7 @@ def must_have_come(card: Card, probed: Probed, place: str) -> None:
 @pytest.mark.parametrize("error", MEMORY_ERRORS)
 @pytest.mark.parametrize("place", PLACES)
 def test_out_of_memory_leaves_nothing_and_says_what_to_do(
-    card: Card, probed: Probed, on_cpu: Probed, place: str, error: str
+    card: Card, probed: Probed, plain: np.ndarray, place: str, error: str
 ) -> None:
     card.script(fault=fault(probed, place, error))
     failed = probed.try_to_draw(settings(slot("beta", prompt=next(TEXTS)), steps=K))
@@ -278,7 +301,7 @@ def test_out_of_memory_leaves_nothing_and_says_what_to_do(
     assert "memory" in failed.message and failed.message.startswith("AMDM"), failed.message
     assert "choose" not in failed.message, failed.message
     assert left_by_a_failure(card) == []
-    assert distance(probed.draw().latent, on_cpu.draw().latent) == 0
+    assert distance(probed.draw().latent, plain) == 0
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -307,10 +330,10 @@ def test_attempts_that_fail_leave_the_same_memory(card: Card, probed: Probed) ->
 # ---- a layout's phrases ----
 
 
-def test_phrases_after_pictures_with_kept_texts(card: Card, probed: Probed, on_cpu: Probed) -> None:
+def test_phrases_after_pictures_with_kept_texts(probed: Probed, pictures: Pictures) -> None:
     """The host has moved its text encoder off the card, and does not need it for this picture."""
     probed.draw(with_main(GLIGEN))
     probed.draw()
     probed.draw()
     other = {**adapter(GLIGEN), "layout": [{"phrase": next(TEXTS), "box": [0, 0, 0.5, 0.5]}]}
-    same_picture(probed, on_cpu, {"enabled": True, "co_models": [], "main_adapter": other})
+    pictures.check({"enabled": True, "co_models": [], "main_adapter": other})
