@@ -184,7 +184,7 @@ import json, sys
 import numpy as np, torch
 from pathlib import Path
 from lib_amdm.adapters.inputs import Encoder
-from lib_amdm.comodels import pictures
+from lib_amdm.files import pictures
 from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.image_features import ImageFeatures
 from lib_amdm.comodels.regions import region_map
