@@ -25,7 +25,7 @@ from ..studio.host import Job, Result, Standalone, sampler_names
 from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
 
 ADDRESS = "127.0.0.1"
-EXTENSION = Path(__file__).resolve().parents[3]
+EXTENSION = Path(__file__).resolve().parents[2]
 SLOTS = 3
 MOST_PICTURES = 8
 MOST_SEED = 2**32 - 1
