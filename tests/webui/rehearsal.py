@@ -1,6 +1,7 @@
 """A WebUI behind the rehearsed card of `card/`: how it is started, and what it says of the card.
 
-AMDM_WEBUI_CARD starts every WebUI of the tests behind it: "plenty" of memory, or a number of megabytes.
+AMDM_WEBUI_CARD starts every WebUI of the tests behind it: "plenty" of memory, or a number of megabytes, and in 32 bits;
+"native" is plenty of memory and the numbers that the WebUI chooses by itself.
 AMDM_WEBUI_CARD_FLAGS are further arguments of theirs, such as --medvram.
 """
 
@@ -38,7 +39,7 @@ class Rehearsal:
         if not size:
             return None
         flags = tuple(os.environ.get("AMDM_WEBUI_CARD_FLAGS", "").split())
-        return cls(PLENTY if size == "plenty" else int(size), flags)
+        return cls(PLENTY if size in ("plenty", "native") else int(size), flags, native=size == "native")
 
     def arguments(self, exact: tuple[str, ...]) -> tuple[str, ...]:
         """The WebUI's arguments, with those that make it `exact`."""
