@@ -107,8 +107,8 @@ class Pictures:
     def check(self, amdm: Any, rounded: bool = False, **request: Any) -> Drawn:
         """A picture that is the CPU's, and the next one without AMDM the same as ever.
 
-        In the numbers that a card alone computes in, it is drawn twice instead. rounded: a part of it, LoRAs or an image
-        encoder, has 16 bits on a card in Forge and its kin.
+        In the numbers that a card alone computes in, it is drawn twice instead. rounded: a part of it, LoRAs or the
+        image encoder, has 16 bits on a card in Forge and its kin.
         """
         server = self.probed.server
         drawn, other = self.probed.draw(amdm, **request), self.probed if server.card.native else self.on_cpu
