@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .hosts import Host
     from .webui_server import WebUI
 
 LAUNCH = Path(__file__).resolve().parent / "card" / "launch.py"
@@ -41,9 +42,9 @@ class Rehearsal:
         flags = tuple(os.environ.get("AMDM_WEBUI_CARD_FLAGS", "").split())
         return cls(PLENTY if size in ("plenty", "native") else int(size), flags, native=size == "native")
 
-    def arguments(self, exact: tuple[str, ...]) -> tuple[str, ...]:
-        """The WebUI's arguments, with those that make it `exact`."""
-        return (*(() if self.native else exact), *self.flags)
+    def arguments(self, host: Host) -> tuple[str, ...]:
+        """The WebUI's arguments."""
+        return (*host.card_flags, *(() if self.native else host.card_exact), *self.flags)
 
     def variables(self) -> dict[str, str]:
         return {"AMDM_CARD_MB": str(self.megabytes)}
