@@ -18,8 +18,8 @@ class Host:
 
     name: str
     cpu_flags: tuple[str, ...]
-    card_flags: tuple[str, ...]
-    """Its arguments on a card, so that it computes there as it does on the CPU: in 32 bits."""
+    card_exact: tuple[str, ...]
+    """Its arguments on a card so that it computes there as it does on the CPU: in 32 bits."""
 
     card_ways: Mapping[str, Rehearsal]
     """The ways to use a card that it is tested in, by name."""
@@ -73,6 +73,9 @@ class Host:
     controls: Mapping[str, Any] = field(default_factory=dict)
     """What its file of the page's defaults must hold, as it does after a first start."""
 
+    card_flags: tuple[str, ...] = ()
+    """Its further arguments there."""
+
     cpu_as_card: tuple[str, ...] = ()
     """What makes the CPU compute in the order that a card does."""
 
@@ -123,7 +126,8 @@ OF_NEO = dict.fromkeys(
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
-    card_flags=("--no-half", "--precision", "full", "--opt-sdp-no-mem-attention", "--do-not-download-clip"),
+    card_exact=("--no-half", "--precision", "full"),
+    card_flags=("--opt-sdp-no-mem-attention", "--do-not-download-clip"),
     card_ways={
         "plain": Rehearsal(),
         "medvram": Rehearsal(flags=("--medvram",)),
@@ -163,7 +167,7 @@ MANAGED = {
 FORGE = Host(
     name="forge",
     cpu_flags=("--always-cpu",),
-    card_flags=("--all-in-fp32",),
+    card_exact=("--all-in-fp32",),
     card_ways=MANAGED,
     cpu_as_card=("--attention-pytorch",),
     samplers=(*SAMPLERS, "DDIM CFG++", "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
@@ -197,7 +201,7 @@ FORGE = Host(
 REFORGE = Host(
     name="reforge",
     cpu_flags=("--always-cpu",),
-    card_flags=("--all-in-fp32",),
+    card_exact=("--all-in-fp32",),
     card_ways=MANAGED,
     cpu_as_card=("--attention-pytorch",),
     samplers=SAMPLERS,
@@ -232,7 +236,7 @@ REFORGE = Host(
 NEO = Host(
     name="neo",
     cpu_flags=("--cpu",),
-    card_flags=("--fp32-unet", "--fp32-vae", "--fp32-text-enc"),
+    card_exact=("--fp32-unet", "--fp32-vae", "--fp32-text-enc"),
     card_ways=MANAGED,
     cpu_as_card=("--use-pytorch-cross-attention",),
     flags=(),

@@ -1,6 +1,7 @@
 """A WebUI behind the rehearsed card of `card/`: how it is started, and what it says of the card.
 
-AMDM_WEBUI_CARD starts every WebUI of the tests behind it: "plenty" of memory, or a number of megabytes.
+AMDM_WEBUI_CARD starts every WebUI of the tests behind it: "plenty" of memory, or a number of megabytes, and in 32 bits;
+"native" is plenty of memory and the numbers that the WebUI chooses by itself.
 AMDM_WEBUI_CARD_FLAGS are further arguments of theirs, such as --medvram.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .hosts import Host
     from .webui_server import WebUI
 
 LAUNCH = Path(__file__).resolve().parent / "card" / "launch.py"
@@ -38,11 +40,11 @@ class Rehearsal:
         if not size:
             return None
         flags = tuple(os.environ.get("AMDM_WEBUI_CARD_FLAGS", "").split())
-        return cls(PLENTY if size == "plenty" else int(size), flags)
+        return cls(PLENTY if size in ("plenty", "native") else int(size), flags, native=size == "native")
 
-    def arguments(self, exact: tuple[str, ...]) -> tuple[str, ...]:
-        """The WebUI's arguments, with those that make it `exact`."""
-        return (*(() if self.native else exact), *self.flags)
+    def arguments(self, host: Host) -> tuple[str, ...]:
+        """The WebUI's arguments."""
+        return (*host.card_flags, *(() if self.native else host.card_exact), *self.flags)
 
     def variables(self) -> dict[str, str]:
         return {"AMDM_CARD_MB": str(self.megabytes)}

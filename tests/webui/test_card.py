@@ -31,6 +31,9 @@ TEXTS = (f"a blue circle, {number}" for number in itertools.count())
 
 K = 3
 BOTH = settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=K)
+NEAR = 0.02
+"""How far such a part takes latents of size 10."""
+
 MEMORY_ERRORS = ("OutOfMemoryError", "AcceleratorError", "RuntimeError", "cuBLAS")
 
 
@@ -101,14 +104,16 @@ class Pictures:
     on_cpu: Probed
     plain: np.ndarray
 
-    def check(self, amdm: Any, **request: Any) -> Drawn:
+    def check(self, amdm: Any, rounded: bool = False, **request: Any) -> Drawn:
         """A picture that is the CPU's, and the next one without AMDM the same as ever.
 
-        In the numbers that a card alone computes in, it is drawn twice instead.
+        In the numbers that a card alone computes in, it is drawn twice instead. rounded: a part of it, LoRAs or the
+        image encoder, has 16 bits on a card in Forge and its kin.
         """
-        other = self.probed if self.probed.server.card.native else self.on_cpu
-        drawn = self.probed.draw(amdm, **request)
-        assert distance(drawn.latent, other.draw(amdm, **request).latent) == 0
+        server = self.probed.server
+        drawn, other = self.probed.draw(amdm, **request), self.probed if server.card.native else self.on_cpu
+        off = distance(drawn.latent, other.draw(amdm, **request).latent)
+        assert off <= (NEAR if rounded and "medvram" in server.host.lacks else 0)
         assert distance(self.probed.draw().latent, self.plain) == 0
         return drawn
 
@@ -148,7 +153,7 @@ def test_a_lora_on_the_main_model_of_a_slot(
 ) -> None:
     amdm = settings(*first, slot("main", prompt="a blue circle <lora:strong:1>"))
     for sampler in ("Euler", "DDIM"):
-        pictures.check(amdm, sampler_name=sampler)
+        pictures.check(amdm, rounded=True, sampler_name=sampler)
     # a prompt that is new to the main model
     pictures.check(None, prompt=next(TEXTS))
 
@@ -164,20 +169,20 @@ def lora_of_cpu(lora: None, probed: Probed, on_cpu: Probed) -> None:  # noqa: F8
 
 
 def test_a_lora_on_a_co_model(lora: None, lora_of_cpu: None, pictures: Pictures) -> None:  # noqa: F811
-    pictures.check(settings(slot("beta", prompt="a blue circle <lora:strong:1>"), slot("gamma")))
+    pictures.check(rounded=True, amdm=settings(slot("beta", prompt="a blue circle <lora:strong:1>"), slot("gamma")))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("checkpoint", ["main", "beta"])
 def test_an_adapter_of_a_slot(pictures: Pictures, kind: str, checkpoint: str) -> None:
-    pictures.check(settings(slot(checkpoint, prompt=next(TEXTS), **adapter(kind))))
+    pictures.check(rounded=True, amdm=settings(slot(checkpoint, prompt=next(TEXTS), **adapter(kind))))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_of_the_main_model(pictures: Pictures, kind: str) -> None:
-    pictures.check(with_main(kind))
+    pictures.check(with_main(kind), rounded=True)
     # with the text encoder where its last picture's new prompt has left it
-    pictures.check(with_main(kind), prompt=next(TEXTS))
+    pictures.check(with_main(kind), rounded=True, prompt=next(TEXTS))
 
 
 # ---- moves and waits ----

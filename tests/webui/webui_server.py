@@ -204,7 +204,7 @@ class WebUI:
         page = ["--gradio-allowed-path", str(self.directory)] if self.page else ["--nowebui"]
         api = ["--api"] if self.api else []
         start = [self.host.python(), *([str(LAUNCH)] if self.card else []), self.host.script]
-        device = self.card.arguments(self.host.card_flags) if self.card else self.host.cpu_flags
+        device = self.card.arguments(self.host) if self.card else self.host.cpu_flags
         return [*start, *COMMON_FLAGS, *self.host.flags, *device, *page, *api, *place, *self.arguments]
 
     def start(self) -> WebUI:
