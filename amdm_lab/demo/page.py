@@ -170,12 +170,12 @@ def _grid(columns: Sequence[tuple[str, Result]]) -> Image.Image:
 
 def _summary(seed: int, alone: Result, together: Result | None) -> str:
     """Sum up the pictures and their cost in a line."""
-    line = f"Seed {seed}. Without AMDM: {alone.evaluations} evaluations, {alone.seconds:.1f} s."
+    line = f"Seed {seed}. Without AMDM: {alone.evaluations} evaluations, {alone.seconds:.2f} s."
     if together is None:
         return f"{line} AMDM is off, or nothing is set for it to run."
     co_evaluations = " + ".join(str(count) for count in together.co_evaluations if count)
     evaluations = f"{together.evaluations} + {co_evaluations}" if co_evaluations else f"{together.evaluations}"
-    return " ".join([line, f"With AMDM: {evaluations} evaluations, {together.seconds:.1f} s.", *together.comments])
+    return " ".join([line, f"With AMDM: {evaluations} evaluations, {together.seconds:.2f} s.", *together.comments])
 
 
 def _head() -> str:
