@@ -276,6 +276,7 @@ def test_autocast_computes_in_16_bits_there_alone() -> None:
         assert (weight @ weight).dtype == torch.float16
         assert nn.functional.layer_norm(weight.half(), (2,)).dtype == torch.float32
         assert (number @ number).dtype == torch.float32
+        assert (weight.half() @ weight.to(torch.float8_e4m3fn)).dtype == torch.float16
 
 
 def test_a_card_within_a_card_leaves_the_outer_one() -> None:

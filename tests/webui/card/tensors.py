@@ -473,7 +473,10 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return _mapped(value, lambda each: each.to(dtype) if each.dtype in (torch.float16, torch.float32) else each)
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
+
+    return _mapped(value, cast)
 
 
 def _in_float(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
