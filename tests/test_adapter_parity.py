@@ -170,10 +170,7 @@ def test_interactdiffusion(layout: str) -> None:
 def test_interactdiffusion_tokens() -> None:
     tensors, meta = golden("interactdiffusion")
     adapter = seeded_adapter(meta["shapes"])
-    ours = [
-        adapter.tokens(Layout(), {}),
-        adapter.tokens(interaction_layout(tensors, meta), interaction_words(tensors)),
-    ]
+    ours = [adapter.tokens(Layout(), {}), adapter.tokens(interaction_layout(tensors, meta), interaction_words(tensors))]
     assert difference(torch.stack(ours), tensors["tokens"]) < EXACT
 
 

@@ -132,9 +132,7 @@ def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_i
         torch.testing.assert_close(tokens.cpu(), here)
 
 
-def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_device(
-    adapters: Adapters,
-) -> None:
+def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_device(adapters: Adapters) -> None:
     blocks = blocks_of(shared_unet_of("a1111", CONTEXT)[0])
     rows, queries = torch.tensor([0, 1]), torch.randn(2, 6, blocks[0].width)
 

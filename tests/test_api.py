@@ -138,10 +138,7 @@ def test_the_routes(client: Any) -> None:
     assert models["adapters"] == list(ADAPTERS)
     assert {k: models[k] for k in ("checkpoints", "loaded")} == {
         "checkpoints": list(TITLES),
-        "loaded": [
-            {"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000},
-            {"adapter": ADAPTERS[0], "bytes": 44_000_000},
-        ],
+        "loaded": [{"checkpoint": "<b>eta</b>", "bytes": 2_100_000_000}, {"adapter": ADAPTERS[0], "bytes": 44_000_000}],
     }
     assert requests.post("/amdm/v1/unload").json() == {"unloaded": 2, "bytes": 2_144_000_000}
     assert requests.get("/amdm/v1/models").json()["loaded"] == []

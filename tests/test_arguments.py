@@ -47,14 +47,13 @@ def co_models() -> list[CoRun]:
         ({"eta": -45, "correction": "paper"}, "eta must be a number from 0 on, not -45"),
         ({"eta": math.nan}, "eta must be from 0 to 1"),
         ({"eta": math.inf, "correction": "paper"}, "eta must be a number from 0 on"),
-        (
-            {"co_models": [CoRun(Denoiser(1)), CoRun(Denoiser(2), eta=2)]},
-            r"the eta of co_models\[1\] must be from 0",
-        ),
+        ({"co_models": [CoRun(Denoiser(1)), CoRun(Denoiser(2), eta=2)]}, r"the eta of co_models\[1\] must be from 0"),
         ({"co_models": [Denoiser(1)]}, r"co_models\[0\] must be a CoRun, not .*; give CoRun\(denoise\)"),
         ({"co_models": [CoRun(Denoiser(1)), lambda x, sigma: x]}, r"co_models\[1\] must be a CoRun"),
         ({"co_models": CoRun(Denoiser(1))}, "co_models must be a list of CoRun"),
         ({"co_models": Denoiser(1)}, "co_models must be a list of CoRun"),
+        ({"correction": "absolute"}, r'correction .* not "absolute"'),
+        ({"mix": "blend"}, r'mix .* not "blend"'),
         ({"func": "euler"}, "func must be a sampler's function, .*, not 'euler'"),
         ({"func": EulerDiscreteScheduler()}, "func must be a sampler's function, .*EulerDiscreteScheduler"),
         ({"func": None}, "func must be a sampler's function"),
@@ -64,6 +63,16 @@ def test_what_cannot_be_is_refused_by_name_before_anything_runs(given: dict[str,
     with pytest.raises(ValueError, match=named) as caught:
         amdm(**{"func": EULER, "co_models": co_models(), **given})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"gamma": gamma}, "gamma") for gamma in (-0.1, 1.1, math.nan)]
+    + [({"noise": "private"}, r'noise .* not "private"')],
+)
+def test_a_co_run_of_what_cannot_be_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        CoRun(Denoiser(), **given)
 
 
 def test_the_word_for_a_number_that_is_chosen_is_a_word() -> None:

@@ -67,11 +67,7 @@ def test_the_family_is_told_by_names_and_shapes(shapes: dict, family: str | None
 def test_families_that_share_their_latents_go_together() -> None:
     flux, z_image, sd1 = (
         family_of(shapes)
-        for shapes in (
-            {"double_blocks.0.img_attn.qkv.weight": (1,)},
-            {"cap_embedder.1.weight": (3840, 2560)},
-            unet(),
-        )
+        for shapes in ({"double_blocks.0.img_attn.qkv.weight": (1,)}, {"cap_embedder.1.weight": (3840, 2560)}, unet())
     )
     assert flux and z_image and sd1
     assert flux.goes_with(z_image) and not flux.goes_with(sd1)

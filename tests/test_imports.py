@@ -232,12 +232,7 @@ def test_every_part_has_its_place() -> None:
 
 def test_the_reader_of_imports_sees_all_forms() -> None:
     source = "import a.b\nfrom c import d\ndef f():\n    from . import e\n    from ..sampling import g\n"
-    assert set(imported(source, "lib_amdm.hosts.forge")) == {
-        "a.b",
-        "c.d",
-        "lib_amdm.hosts.e",
-        "lib_amdm.sampling.g",
-    }
+    assert set(imported(source, "lib_amdm.hosts.forge")) == {"a.b", "c.d", "lib_amdm.hosts.e", "lib_amdm.sampling.g"}
     assert set(imported("from .forge import x", "lib_amdm.hosts", True)) == {"lib_amdm.hosts.forge.x"}
     assert hosts_of("lib_amdm.hosts.forge.x") == {"forge"}
     assert hosts_of("lib_amdm.hosts.a1111.checkpoints") == {"a1111"}

@@ -112,9 +112,7 @@ def as_it_was(settings: Settings, titles: dict[int, str], slots: int = SLOTS) ->
     ]
     main = settings.main_adapter
     return replace(
-        settings,
-        main_adapter=replace(main, **adapter(main)),
-        co_models=(*kept, *(CoModel(),) * (slots - len(kept))),
+        settings, main_adapter=replace(main, **adapter(main)), co_models=(*kept, *(CoModel(),) * (slots - len(kept)))
     )
 
 
@@ -265,13 +263,7 @@ def test_every_entry_can_be_an_infotext(settings: Settings) -> None:
 
 def test_what_is_written_is_short() -> None:
     settings = Settings(enabled=True, steps=8, co_models=(CoModel(checkpoint="beta", gamma=0.7),))
-    short = {
-        "AMDM": "True",
-        "AMDM steps": "8",
-        "AMDM eta": "0",
-        "AMDM 1 checkpoint": TITLES[1],
-        "AMDM 1 gamma": "0.7",
-    }
+    short = {"AMDM": "True", "AMDM steps": "8", "AMDM eta": "0", "AMDM 1 checkpoint": TITLES[1], "AMDM 1 gamma": "0.7"}
     assert infotext.written(settings, {1: TITLES[1]}) == short
     assert infotext.written(replace(settings, steps=AUTO), {1: TITLES[1]}) == {**short, "AMDM steps": "auto"}
 

@@ -328,8 +328,7 @@ def test_a_picture_of_any_mode_becomes_a_text_that_opens_again(mode: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "given",
-    [{}, {"image": None}, True, False, 5, 0.5, [], [[1]], ["a"], b"PNG", object(), np.zeros((2, 2, 7))],
+    "given", [{}, {"image": None}, True, False, 5, 0.5, [], [[1]], ["a"], b"PNG", object(), np.zeros((2, 2, 7))]
 )
 def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
     with pytest.raises(AmdmError) as caught:

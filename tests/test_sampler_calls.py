@@ -30,9 +30,6 @@ def noise(shape: tuple[int, ...] = SHAPE) -> Tensor:
     return SAMPLERS["euler"].noise(shape)
 
 
-# other threads, and bit by bit
-
-
 @pytest.mark.parametrize("module", [True, False])
 def test_a_denoiser_that_is_called_from_a_worker_thread_is_mixed(module: bool) -> None:
     def sample(model: Any, x: Tensor, sigmas: Tensor, disable: bool = False) -> Tensor:
@@ -117,9 +114,6 @@ def test_a_sampler_that_never_calls_the_model_it_is_given_is_refused(shown: str)
         amdm(sample, [CoRun(Denoiser(100))], 4)(own, noise(), sigmas())
 
 
-# back again
-
-
 def sample_restarting(model: Any, x: Tensor, sigmas: Tensor, disable: bool = True) -> Tensor:
     """Euler to the sixth level, from there with new noise back to the second, and to the end."""
     down = EULER(model, x, sigmas[:6], disable=True)
@@ -175,9 +169,6 @@ def test_a_sampler_that_looks_ahead_finds_each_step_as_it_was_settled() -> None:
         assert all(torch.allclose(one, seen[0], atol=1e-5) for one in seen) and seen[0].abs().max() > 1e-4
 
 
-# memory
-
-
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_fast", "ddim", "unipc"])
 def test_what_is_kept_does_not_grow_with_the_steps(name: str) -> None:
     """Counted in an evaluation of the main model: the latents that are alive."""
@@ -197,9 +188,6 @@ def test_what_is_kept_does_not_grow_with_the_steps(name: str) -> None:
         sampler.run(sampler.model(Counting()), sampler.noise(shape), mixing, steps=24)
     few, many = alive
     assert many <= few + 1 + LOOKED_AHEAD
-
-
-# once more
 
 
 @pytest.mark.parametrize("fails", [0, 1])
@@ -234,9 +222,6 @@ def test_an_evaluation_that_failed_may_be_made_once_more(fails: int, evaluations
     assert torch.equal(run(kinds, sample), run([Denoiser, Denoiser], lambda m, x, s: EULER(m, x, s, disable=True)))
 
 
-# nothing to mix
-
-
 @pytest.mark.parametrize("name", ["ddim", "plms"])
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("steps", ["auto", 3])
@@ -252,16 +237,6 @@ def test_a_call_without_a_step_is_the_samplers_own(name: str, count: int, steps:
     model, co = EpsDenoiser(Denoiser()), CoRun(Denoiser(100))
     found = amdm(func, [co], steps)(model, x, timesteps=torch.arange(1, 1 + count), disable=True)
     assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
-
-
-@pytest.mark.parametrize("steps", ["auto", 3])
-def test_where_every_step_comes_before_the_start_no_co_model_is_evaluated(steps: Any) -> None:
-    co, x = CoRun(Denoiser(100)), noise()
-    found = amdm(EULER, [co], steps, start=STEPS)(Denoiser(), x, sigmas(), disable=True)
-    assert torch.equal(found, EULER(Denoiser(), x, sigmas(), disable=True)) and co.denoise.evaluations == 0
-
-
-# noise
 
 
 @pytest.mark.parametrize(

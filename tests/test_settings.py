@@ -464,9 +464,7 @@ def test_whatever_is_given_in_the_place_of_settings_is_refused_by_name(value: An
 
 
 @pytest.mark.parametrize(
-    "name",
-    [7, None, (1, 2), "x" * 3_000_000, "x\n\ud800y", 10**5000, b"steps"],
-    ids=lambda name: type(name).__name__,
+    "name", [7, None, (1, 2), "x" * 3_000_000, "x\n\ud800y", 10**5000, b"steps"], ids=lambda name: type(name).__name__
 )
 def test_a_name_of_any_kind_is_told_shortly_and_the_known_ones_beside_it(name: Any) -> None:
     for body in ({name: 1}, {"main_adapter": {name: 1}}, {"co_models": [{name: 1}]}):
