@@ -71,9 +71,6 @@ def taken(settings: Settings) -> None:
     assert settings.mixes <= settings.runs <= settings.enabled
 
 
-# --- values of any kind ---
-
-
 def loop() -> list[Any]:
     own: list[Any] = []
     own.append(own)
@@ -111,8 +108,6 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS | st.integers() | st.none(), inner, max_size=4),
     max_leaves=8,
 )
-
-# --- layouts ---
 
 PLACED = st.tuples(TEXTS, st.sampled_from([(0, 0, 0.5, 1), (0.25, 0.5, 1.0, 1), (0, 0, 1, 1), (1, 0, 0, 1)]))
 """A phrase and its box."""
@@ -159,9 +154,6 @@ def layout_holds(told: Any) -> None:
     region_preview(told, None, told, told, told).encode()
 
 
-# --- settings ---
-
-
 def values_of(spec: Spec) -> st.SearchStrategy[Any]:
     """Values that a setting takes, mostly."""
     if spec.choices:
@@ -204,9 +196,6 @@ def settings_hold(body: Any) -> None:
         taken(settings)
 
 
-# --- the plain list ---
-
-
 @st.composite
 def lists(draw: st.DrawFn) -> Any:
     """The page's list with a few values changed, or one of any kind."""
@@ -229,9 +218,6 @@ def list_holds(values: Any) -> None:
         Settings.from_list(values)
     except SettingsError as error:
         refused(error)
-
-
-# --- pictures ---
 
 
 @cache
@@ -305,9 +291,6 @@ def picture_holds(text: str) -> None:
         region_map(CoModel(mask=text), 4, 6, "AMDM co-model 1")
     except AmdmError as error:
         refused(error)
-
-
-# --- files of tensors ---
 
 
 class Call:

@@ -213,9 +213,6 @@ def test_published_layout_adapters_fit_sd1_alone(shapes: Callable) -> None:
         adapter.layers(blocks_of(sdxl_unet()))
 
 
-# -------------------------------------------------------------------------------------------------------- refusals
-
-
 def without(tensors: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name not in names}
 
@@ -317,9 +314,6 @@ def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
         read = read_adapter(path)
         path.write_bytes(bytes(path.stat().st_size))
         assert all(torch.equal(read.tensors[key], IP[key]) for key in IP)
-
-
-# -------------------------------------------------------------------------------------------------------- converter
 
 
 class Config:

@@ -43,9 +43,6 @@ def run(
         return predict(x, t, text)
 
 
-# ----------------------------------------------------------------------------------------------------- IP-Adapter
-
-
 def ip_result(
     layout: str, variant: str, rows: Rows = UNCOND_FIRST, uncond: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -95,9 +92,6 @@ def test_ip_adapter_shows_a_wrong_negative(variant: str) -> None:
     assert difference(same[1:], theirs[1:]) < EXACT
 
 
-# --------------------------------------------------------------------------------------------------------- GLIGEN
-
-
 def regions(tensors: dict[str, Tensor]) -> tuple[Region, ...]:
     return tuple(Region(word, tuple(box)) for word, box in zip(PHRASES, tensors["boxes"].tolist()))
 
@@ -139,9 +133,6 @@ def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPa
     ours = gligen_result("a1111")
     assert difference(ours[:1], tensors["out"][:1]) > SEEN
     assert difference(ours[1:], tensors["out"][1:]) < EXACT
-
-
-# ---------------------------------------------------------------------------------------------- InteractDiffusion
 
 
 def interaction_layout(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Layout:
@@ -187,8 +178,6 @@ def test_interactdiffusion_shows_a_wrong_box_of_the_action(monkeypatch: pytest.M
     tensors, _ = golden("interactdiffusion")
     assert difference(interaction_result("a1111"), tensors["out"]) > SEEN
 
-
-# ----------------------------------------------------------------------------------------------------------- MIGC
 
 MIGC_CASES = {
     "migc": ("shapes", "128x128", 0, 26 / 50, 0.0),

@@ -89,8 +89,6 @@ def test_the_pooled_embedding_is_the_first_end_tokens_even_beside_higher_numbers
     assert pooled_at_end(hidden, tokens, 7).flatten().tolist() == [3.0, 6.0]
 
 
-# --- an IP-Adapter and the devices ---
-
 CONTEXT = 40
 CPU = torch.device("cpu")
 PICTURE = as_text(Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 20))

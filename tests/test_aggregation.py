@@ -41,9 +41,6 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-# slerp
-
-
 @pytest.mark.parametrize(
     ("a", "b", "t", "expected"),
     [
@@ -154,9 +151,6 @@ def test_slerp_mixes_ordinary_samples_beside_degenerate_ones() -> None:
     close(slerp(a, b, 0.5), rows([math.sqrt(0.5)] * 2, [1.0, 0.0], [0.0, 1.0]))
 
 
-# a share that is a map
-
-
 @given(seeds, st.floats(0.01, 1))
 def test_a_map_with_one_share_everywhere_is_that_share(seed: int, t: float) -> None:
     a, b = latent(seed), latent(seed + 1)
@@ -193,9 +187,6 @@ def test_where_no_model_speaks_the_main_one_is_not_pulled(rule: str) -> None:
     new = aggregate(ys, means, [region], [0.3, 0.3], rule)[0]
     assert torch.equal(new[..., 1:], ys[0][..., 1:])
     assert (new[..., :1] - ys[0][..., :1]).abs().max() > 1e-3
-
-
-# correction
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -270,9 +261,6 @@ def test_the_pull_to_a_models_own_step_ends_there() -> None:
     m, y, mu = rows([4.0, 0.0]), rows([0.0, 2.0]), rows([9.0, 9.0])
     assert torch.equal(correct(m, y, mu, 1.0, "own"), y)
     close(correct(m, y, mu, 0.25, "own"), rows([3.0, 0.5]))
-
-
-# aggregation
 
 
 def test_aggregation_mixes_in_slot_order() -> None:

@@ -17,9 +17,6 @@ from lib_amdm.webui import api, options
 DEFAULTS = [spec.default for _, spec in flat(3)]
 
 
-# --- what a request carries ---
-
-
 def test_one_object_with_names() -> None:
     given = {"enabled": True, "steps": 5, "co_models": [{"checkpoint": "beta", "gamma": 0.3}]}
     expected = Settings(enabled=True, steps=5, co_models=(CoModel(checkpoint="beta", gamma=0.3),))
@@ -108,9 +105,6 @@ def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: 
 def test_what_cannot_be_read_is_named(args: list[Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         api.read_args(args)
-
-
-# --- routes ---
 
 
 @pytest.fixture
@@ -216,9 +210,6 @@ def test_without_logins_nobody_is_asked() -> None:
     from lib_amdm.hosts.common.login import guard
 
     assert guard({}) == []
-
-
-# --- options ---
 
 
 def test_options_have_defaults_before_they_are_registered() -> None:

@@ -136,8 +136,6 @@ def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-# --------------------------------------------------------------------------------------------------------- blocks
-
 SD1_ORDER = [
     *(f"input_blocks.{n}" for n in (1, 2, 4, 5, 7, 8)),
     *(f"output_blocks.{n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11)),
@@ -271,9 +269,6 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
             assert torch.equal(predict(*asked), plain)
 
 
-# ------------------------------------------------------------------------------------------------ what is left alone
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_that_is_off_changes_no_bit(kind: str, layout: str) -> None:
@@ -399,8 +394,6 @@ def test_the_image_seed_decides_migcs_order() -> None:
     assert not torch.equal(with_seed(1), with_seed(1, 0.1))
 
 
-# ------------------------------------------------------------------------------------------------------ the batch
-
 rows_of_batches = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=5).map(
     lambda pairs: Rows(tuple(image for image, _ in pairs), tuple(prompt for _, prompt in pairs))
 )
@@ -440,8 +433,6 @@ def test_any_size_of_latents(kind: str, size: tuple[int, int]) -> None:
     assert difference(predicted("diffusers", [prepared_for(kind)], ONE, size=size), plain) > 1e-3
 
 
-# -------------------------------------------------------------------------------------------------- several at once
-
 PAIRS = [("ip-adapter", "gligen"), ("interactdiffusion", "ip-adapter"), ("migc", "ip-adapter"), ("gligen", "migc")]
 
 
@@ -471,9 +462,6 @@ def test_contexts_of_other_lengths_than_the_prompt() -> None:
     longer = {**contexts(), "b": uniform("longer", (14, WIDTH))}
     prepared = own.prepare(laid_out(*layouts([0], False), contexts=longer))
     assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()
-
-
-# ---------------------------------------------------------------------------------------------------- beside others
 
 
 def test_a_change_of_the_output_layer_is_honoured() -> None:
@@ -546,9 +534,6 @@ def test_the_rows_are_asked_for_once_in_each_call() -> None:
     assert len(asked) == 2
 
 
-# ------------------------------------------------------------------------------------------------------- precision
-
-
 @cache
 def in_half() -> tuple[nn.Module, Callable[..., Tensor]]:
     """A UNet in half precision, and a call of it."""
@@ -590,9 +575,6 @@ def test_adapters_can_be_trained_through_their_hooks(kind: str) -> None:
         with attached(unet, [own.prepare(inputs())], lambda: ONE):
             predict(x, t, text).square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in own.parameters())
-
-
-# -------------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(

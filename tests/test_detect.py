@@ -136,9 +136,6 @@ def test_the_line_stands_in_the_place_of_the_panel() -> None:
     assert told == ["AMDM cannot be used here: &lt;why&gt;."]
 
 
-# --- the script where it cannot be used ---
-
-
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """AMDM's script as a WebUI loads it that is too old."""
@@ -186,9 +183,6 @@ def test_the_hook_does_nothing_where_there_is_no_host(script: Any) -> None:
     p = SimpleNamespace(sampler=SimpleNamespace(func=len))
     script.process_before_every_sampling(p, False, x=None)
     assert vars(p.sampler) == {"func": len}
-
-
-# --- the script before the WebUI is done starting ---
 
 
 def test_a_picture_that_comes_with_no_arguments_is_drawn_without_work(

@@ -35,9 +35,6 @@ PAIR = re.compile(r'\s*(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)
 SIZE = re.compile(r"^(\d+)x(\d+)$")
 
 
-# --- what the WebUI does with the entries, as its own reader and writer do it ---
-
-
 def picture_text(entries: dict[str, str], prompt: str = "a cat", negative: str = "") -> str:
     """The infotext of a picture: prompt, negative prompt, and one line of keys and values."""
     line = {
@@ -120,8 +117,6 @@ def adapter(of: CoModel | AdapterSettings) -> dict[str, Any]:
     """A model's adapter after a round trip."""
     return {"image": ""} if of.adapter not in ("", "None") else vars(AdapterSettings())
 
-
-# --- settings to try ---
 
 PIECES = (
     "red",
@@ -225,9 +220,6 @@ def can_be_read_back(settings: Settings) -> bool:
 
 def one(**slot: Any) -> Settings:
     return Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0], **slot),))
-
-
-# --- tests ---
 
 
 @given(all_settings(), texts, texts)
@@ -373,9 +365,6 @@ def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCapt
         infotext.expand(params, 2, FakeHost())
     assert "co-model 3" in caplog.text
     assert pasted(params, 2).co_models == settings.co_models[:2]
-
-
-# --- adapters ---
 
 
 def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:

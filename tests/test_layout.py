@@ -142,9 +142,6 @@ def test_a_phrase_of_several_rows_means_the_first_of_them() -> None:
     assert layout.interactions == (Interaction(0, "on", 1), Interaction(1, "under", 2))
 
 
-# --- regions: boxes alone ---
-
-
 def test_a_region_is_read_from_lines_and_from_json_with_or_without_phrases() -> None:
     told = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)]
     lines = ("0 0 0.5 1\n0.5 0.5 1 1", "a boy: 0, 0, .5, 1\n\n a sign: STOP: [0.5 0.5 1 1]\n")
@@ -198,8 +195,6 @@ def test_what_a_region_cannot_be_is_told_in_its_place() -> None:
     assert "mask cannot be read" in region_preview("", "no picture", 0.0)
     assert "must be a list of boxes" in region_preview(np.zeros(3), None, 0.0)
 
-
-# --- nonsense, and what is between two boxes ---
 
 HUGE = "9" * 400
 DEEP = "[" * 100_000

@@ -201,8 +201,6 @@ def agrees(editor: Editor) -> bool:
     return editor.boxes() == {region.phrase: told(list(region.box)) for region in Layout.read(editor.text).regions}
 
 
-# ---- reading and writing ----
-
 READ = """
 return arguments[0].map(text => {
     const {rows, problems} = window.amdmLayout.text.read(text);
@@ -325,9 +323,6 @@ def test_json_is_refused_where_the_python_reader_refuses_it_and_its_other_rows_s
     assert "has a row 2 whose box is empty" in page.execute_script(READ, [JSON_TEXTS[14]])[0][1][0]
 
 
-# ---- drawing ----
-
-
 def test_drawing_makes_a_row_with_these_numbers(page: Any) -> None:
     editor = Editor(page)
     editor.drag((0.1, 0.2), (0.3, 0.3), (0.502, 0.898))
@@ -414,9 +409,6 @@ def test_a_copy_leaves_its_boxs_name_in_the_actions(page: Any) -> None:
     editor.drag((0.36, 0.3), (0.875, 0.96))
     editor.keys("near")
     assert Layout.read(editor.text).interactions[1] == Interaction(2, "near", 3), editor.text
-
-
-# ---- regions ----
 
 
 def test_a_region_is_drawn_by_the_pointer(page: Any) -> None:
@@ -627,9 +619,6 @@ def test_several_editors_do_not_disturb_each_other(page: Any) -> None:
     assert first.text == "a boy: 0.1 0 0.6 0.5"
 
 
-# ---- the page around it ----
-
-
 def test_a_page_without_the_panel_and_the_scripts_twice_complain_of_nothing(browser: Any, tmp_path: Path) -> None:
     severe(browser)
     opened(browser, tmp_path, "<p>another page</p>")
@@ -755,8 +744,6 @@ def test_on_a_narrow_page_it_fits_and_each_button_says_what_it_does(page: Any) -
     named = [box.accessible_name for box in editor.all(".amdm-box")]
     assert named[1] == "a boy: left 10 %, top 20 %, right 60 %, bottom 90 %"
 
-
-# ---- other tools' layouts, and what an adapter takes ----
 
 IDEOGRAM = {
     "high_level_description": "a park",

@@ -440,9 +440,6 @@ def test_it_ends_somewhere() -> None:
     assert len(Reach([lambda: rows]).objects) <= MOST_OBJECTS
 
 
-# ---- which functions ----
-
-
 class Patched(nn.Module):
     """A WebUI's class of models."""
 

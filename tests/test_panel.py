@@ -167,9 +167,6 @@ def test_it_can_be_built_again_and_again(page: Page) -> None:
     assert page.callbacks == {} and page.added == {}
 
 
-# --- infotext ---
-
-
 def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
     said = [pair for pair in zip(built.components, flat(3)) if pair[1][1].shapes_picture]
     for (component, field), (made, (slot, spec)) in zip(built.infotext_fields, said, strict=True):
@@ -195,9 +192,6 @@ def test_img2img_has_no_hires_pass(page: Page) -> None:
     assert not by_label(img2img)["AMDM pass"].visible
     assert "AMDM pass" not in [name for _, name in img2img.infotext_fields]
     assert len(img2img.components) == len(txt2img.components)
-
-
-# --- checkpoints and memory ---
 
 
 def of_the_line(demo: Any, built: panel.Panel, slots: int, **given: Any) -> list[Any]:
@@ -293,9 +287,6 @@ def event(demo: Any, name: str) -> Any:
 def clicked(demo: Any, name: str) -> Any:
     """The function of this name among those the page calls."""
     return event(demo, name).fn
-
-
-# --- adapters ---
 
 
 def test_the_list_of_adapters_and_its_refresh(page: Page, built: panel.Panel) -> None:
@@ -424,9 +415,6 @@ def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
     assert "more co-models" in said and kept == [["own"]]
     assert not any("value" in update for update in updates)
     assert "Choose" in clicked(demo, "filled")(None, [])[0]
-
-
-# --- what is told in words, and regions ---
 
 
 @pytest.mark.parametrize(

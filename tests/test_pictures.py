@@ -63,8 +63,6 @@ def turned(picture: Image.Image, orientation: int, kind: str = "PNG") -> str:
     return file_of(picture, kind, exif=exif)
 
 
-# --- deep grey ---
-
 RAMP = np.linspace(0, 65535, 4096).reshape(64, 64)
 
 
@@ -94,9 +92,6 @@ def test_no_float_is_too_strange_to_be_seen() -> None:
     ]
     nothing = np.full((2, 2), np.nan, dtype=np.float32)
     assert not pixels(opened(file_of(Image.fromarray(nothing), "TIFF"), "AMDM")).any()
-
-
-# --- transparency ---
 
 
 @pytest.mark.parametrize("hidden", [(255, 0, 255), (0, 0, 0)])
@@ -139,9 +134,6 @@ def test_transparency_is_white_in_every_kind_of_file(kind: str) -> None:
     assert (mask[:, :20] == 0).all() and (mask[:, 20:] == 255).all()
 
 
-# --- which way is up ---
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> None:
@@ -154,9 +146,6 @@ def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> No
     assert upright.shape == (32, 64, 3)
     middles = upright[8::16, 16::32].reshape(4, 3).astype(int)
     assert abs(middles - [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]).max() < 30
-
-
-# --- how large ---
 
 
 def png_header(width: int, height: int) -> str:
@@ -233,8 +222,6 @@ def test_a_picture_of_48_megapixels_stays_below_400_mb() -> None:
     assert max(peaks.values()) < 400, peaks
 
 
-# --- what an infotext tells of them ---
-
 KNOWN = {
     "RGB": "a8769d70cc8e",
     "RGBA": "df7d5051f4b8",
@@ -280,9 +267,6 @@ def test_what_is_no_text_that_can_be_written_has_a_fingerprint_too() -> None:
     assert len({fingerprint(text) for text in ("\ud800", "\ud801", "", "a")}) == 4
 
 
-# --- what an encoder is shown ---
-
-
 @pytest.mark.parametrize("size", [(40, 28), (28, 28), (31, 77), (450, 300), (20, 14), (97, 28), (400, 28), (3, 2)])
 def test_an_encoder_sees_what_transformers_own_preprocessing_shows_it(size: tuple[int, int]) -> None:
     from transformers import CLIPImageProcessorPil
@@ -314,9 +298,6 @@ def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size
     whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         assert (found - read_clip_vision(ENCODER).features(whole, wanted)).abs().max() < 1e-2
-
-
-# --- what a page's control holds ---
 
 
 @pytest.mark.parametrize(

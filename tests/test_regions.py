@@ -46,9 +46,6 @@ def area(box: Box) -> float:
     return (x1 - x0) * (y1 - y0)
 
 
-# everywhere
-
-
 @pytest.mark.parametrize("feather", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("everything", ["", " \n", "[]", "0 0 1 1", "a picture: 0 0 1 1", "0 0 0.1 0.1\n0 0 1 1"])
 def test_a_region_of_everything_is_none(everything: str, feather: float) -> None:
@@ -73,9 +70,6 @@ def test_a_white_mask_is_everything(mode: str, size: tuple[int, int]) -> None:
     mask = as_text(Image.new(mode, size, "white"))
     for height, width in ((8, 8), (64, 96), (7, 13)):
         assert region_map(CoModel(mask=mask, feather=0.1), height, width, "AMDM") is None
-
-
-# boxes
 
 
 @given(sizes, any_boxes)
@@ -119,9 +113,6 @@ def test_a_place_within_a_box_is_covered_and_one_outside_is_not(size: tuple[int,
                 assert found[y, x] == pytest.approx(0, abs=1e-6)
 
 
-# the soft edge
-
-
 @given(st.tuples(st.integers(4, 24), st.integers(4, 24)), any_boxes, st.floats(0, 0.5))
 def test_a_feathers_edge_is_as_wide_as_it_says_and_no_wider(size: tuple[int, int], box: Box, feather: float) -> None:
     """1 where all is inside as far as its width reaches, 0 where all is outside."""
@@ -157,9 +148,6 @@ def test_a_region_at_the_pictures_side_goes_on_beyond_it() -> None:
 
 def test_without_a_feather_the_edge_is_hard() -> None:
     assert set(shares(32, 32, "0 0 0.5 1").unique().tolist()) == {0.0, 1.0}
-
-
-# a mask
 
 
 def painted(mode: str, inside: Any, outside: Any, size: tuple[int, int] = (40, 20)) -> Image.Image:

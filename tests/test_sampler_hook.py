@@ -325,8 +325,6 @@ def test_a_run_that_stopped_has_said_why_itself():
     assert host.comments == []
 
 
-# --- the main model's adapter ---
-
 ADAPTED = AdapterSettings(adapter="ip.safetensors")
 
 

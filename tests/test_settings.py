@@ -121,9 +121,6 @@ def refused(given: Any) -> str:
     return told
 
 
-# round trips
-
-
 @given(valid())
 def test_a_dict_of_the_settings_gives_the_same_settings(given: dict) -> None:
     settings = Settings.from_dict(given)
@@ -191,9 +188,6 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (slot.enabled, slot.gamma, slot.eta, slot.noise, slot.cfg_scale) == (True, 0.5, 0.0, "shared", 0.0)
     assert (slot.gamma_end, slot.region, slot.mask, slot.feather) == (None, "", "", 0.0)
     assert (slot.prompt, slot.negative_prompt) == ("", "")
-
-
-# the schema
 
 
 @functools.cache
@@ -265,9 +259,6 @@ def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
         assert type(kept) is spec.type
 
 
-# words that stand for a value
-
-
 def kept(of: type, spec: Spec, value: Any) -> Any:
     return getattr(holder(of, Settings.from_dict(holding(of, spec.name, value))), spec.attribute)
 
@@ -321,8 +312,6 @@ def test_a_text_that_is_neither_is_told_which_word_would_do() -> None:
     assert 'a whole number or "auto"' in refused({"steps": "some"})
     assert "a number or empty" in refused({"co_models": [{"gamma_end": "none"}]})
 
-
-# regions
 
 THIRD = {"phrase": "a ball", "box": [0, 0, 1 / 3, 0.123456789]}
 
@@ -521,9 +510,6 @@ def test_a_wrong_value_in_a_list_is_named_as_in_an_object() -> None:
         Settings.from_list(values)
 
 
-# whether it runs
-
-
 @given(
     st.booleans(),
     st.integers(0, 3) | st.just(AUTO),
@@ -574,9 +560,6 @@ def test_a_bad_row_of_a_layout_is_named() -> None:
     rows = [{"phrase": "a", "box": [0, 0, 1, 1]}, {"phrase": "b", "box": [0.5, 0, 0.5, 1]}]
     told = refused({"co_models": [{}, {"layout": rows}]})
     assert '"layout of co-model 2" has a row 2' in told
-
-
-# what the panel and the infotext read
 
 
 @BOTH

@@ -41,9 +41,6 @@ def settings_of(host: FakeHost, settings: Settings, **values: Any) -> Settings:
     return xyz.overlay(settings, cell(host, **values).amdm_xyz)
 
 
-# --- which axes there are ---
-
-
 def test_the_axes(host: FakeHost) -> None:
     captions = [label.removeprefix("[AMDM] ") for label in axes(host) if label.startswith("[AMDM] ")]
     assert captions == [
@@ -105,9 +102,6 @@ def test_numbers_take_ranges_and_choices_are_listed(host: FakeHost) -> None:
     assert checkpoint.cost == 1.0
     host.titles.append("delta.safetensors")
     assert checkpoint.choices()[-1] == "delta.safetensors"
-
-
-# --- values ---
 
 
 @pytest.mark.parametrize(("caption", "name"), [("steps (K)", "steps"), ("evaluations (E)", "evaluations")])
@@ -221,9 +215,6 @@ def test_values_out_of_range_are_refused_before_anything_runs(host: FakeHost, ca
     assert f"[AMDM] {caption}" in str(raised.value)
 
 
-# --- what becomes of the settings ---
-
-
 def test_no_axis_leaves_the_settings_alone() -> None:
     settings = Settings(co_models=(USED,))
     assert xyz.overlay(settings, {}) is settings
@@ -325,8 +316,6 @@ def test_axes_are_there_at_once_for_an_api_that_has_read_them_before_the_page_is
     xyz.register(host)
     assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
 
-
-# --- adapters ---
 
 ADAPTED = CoModel(checkpoint=MAIN_CHECKPOINT, adapter=ADAPTERS[0])
 
