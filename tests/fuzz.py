@@ -23,7 +23,7 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
+from strategies import value_of
 
 from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.comodels.regions import region_map
@@ -41,7 +42,7 @@ from lib_amdm.files import pictures
 from lib_amdm.files.container import NEVER_UNPICKLED, opened, refuse_code
 from lib_amdm.files.pickles import Refused
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
-from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
+from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, flat, specs
 from lib_amdm.webui import infotext
 from lib_amdm.webui.api import read_args
 from lib_amdm.webui.region_preview import region_preview
@@ -51,13 +52,22 @@ BATCH = 500
 """Cases of one run of Hypothesis, whose memory of what it has tried costs more and more."""
 
 
-def refused(error: Exception) -> None:
-    """Whether a complaint is one that can be shown anywhere."""
-    told = str(error)
-    assert told and len(told) <= LONGEST and len(told.splitlines()) == 1
-    told.encode()
+def refused(error: Exception) -> str:
+    """What a complaint says, which must be such that it can be shown anywhere."""
+    text = str(error)
+    assert text and len(text) <= LONGEST and len(text.splitlines()) == 1
+    text.encode()
     if isinstance(error, SettingsError):
-        assert told.startswith("AMDM: ") and told.endswith(".")
+        assert text.startswith("AMDM: ") and text.endswith(".")
+    return text
+
+
+def tried(read: Callable[..., Any], *given: Any) -> tuple[Any, str]:
+    """What is read, or None and the words in which it is refused."""
+    try:
+        return read(*given), ""
+    except (AdapterError, AmdmError, LayoutError, Refused, SettingsError) as error:
+        return None, refused(error)
 
 
 def taken(settings: Settings) -> None:
@@ -140,34 +150,17 @@ LAYOUTS = (
 )
 
 
-def layout_holds(told: Any) -> None:
-    try:
-        layout = Layout.read(told)
-    except LayoutError as error:
-        refused(error)
-    else:
+def layout_holds(given: Any) -> None:
+    layout, _ = tried(Layout.read, given)
+    if layout is not None:
         assert Layout.of_rows(layout.rows()) == Layout.read(json.dumps(layout.rows())) == layout
-    try:
-        assert boxes_of([list(box) for box in boxes_of(told)]) == boxes_of(told)
-    except LayoutError as error:
-        refused(error)
-    region_preview(told, None, told, told, told).encode()
+    boxes, _ = tried(boxes_of, given)
+    assert boxes is None or boxes_of([list(box) for box in boxes]) == boxes
+    region_preview(given, None, given, given, given).encode()
 
 
-def values_of(spec: Spec) -> st.SearchStrategy[Any]:
-    """Values that a setting takes, mostly."""
-    if spec.choices:
-        return st.sampled_from(spec.choices)
-    if spec.type is bool:
-        return st.booleans()
-    if spec.name in ("layout", "region"):
-        return LAYOUTS
-    if spec.type is str:
-        return TEXTS | WORDS
-    # an eta of more than 1 needs a correction of its own
-    most = min(spec.maximum or 0, 1) if spec.name == "eta" else spec.maximum or 0
-    whole = st.integers(int(spec.minimum or 0), int(most))
-    return whole if spec.type is int else whole | st.floats(spec.minimum, most)
+values_of = partial(value_of, texts=TEXTS | WORDS, layout=LAYOUTS, region=LAYOUTS)
+"""Values that a setting takes, mostly."""
 
 
 @st.composite
@@ -188,11 +181,8 @@ def bodies(draw: st.DrawFn) -> Any:
 
 
 def settings_hold(body: Any) -> None:
-    try:
-        settings = Settings.from_dict(body)
-    except SettingsError as error:
-        refused(error)
-    else:
+    settings, _ = tried(Settings.from_dict, body)
+    if settings is not None:
         taken(settings)
 
 
@@ -208,16 +198,10 @@ def lists(draw: st.DrawFn) -> Any:
 
 
 def list_holds(values: Any) -> None:
-    try:
-        settings = read_args(values)
-    except (SettingsError, AmdmError) as error:
-        refused(error)
-    else:
+    settings, _ = tried(read_args, values)
+    if settings is not None:
         taken(settings)
-    try:
-        Settings.from_list(values)
-    except SettingsError as error:
-        refused(error)
+    tried(Settings.from_list, values)
 
 
 @cache
@@ -280,17 +264,11 @@ def texts_of_pictures(draw: st.DrawFn) -> str:
 
 def picture_holds(text: str) -> None:
     assert len(pictures.fingerprint(text)) == (pictures.FINGERPRINT if text else 0)
-    try:
-        seen = pictures.opened(text, "AMDM co-model 1")
-    except AmdmError as error:
-        refused(error)
-    else:
+    seen, _ = tried(pictures.opened, text, "AMDM co-model 1")
+    if seen is not None:
         assert seen.mode == "RGB" and seen.width * seen.height <= pictures.MAX_PIXELS
         assert min(pictures.shrunk(seen, 16).size) == 16
-    try:
-        region_map(CoModel(mask=text), 4, 6, "AMDM co-model 1")
-    except AmdmError as error:
-        refused(error)
+    tried(region_map, CoModel(mask=text), 4, 6, "AMDM co-model 1")
 
 
 class Call:
@@ -346,31 +324,23 @@ def archives(draw: st.DrawFn) -> bytes:
     return file.getvalue()
 
 
-def file_holds(told: tuple[str, bytes]) -> None:
-    """Nothing that is read is run, nor anything of what is handed on to a reader that runs whatever it is told."""
-    suffix, data = told
+def file_holds(given: tuple[str, bytes]) -> None:
+    """Nothing that is read is run, nor anything of what is handed on to a reader that runs whatever it finds."""
+    suffix, data = given
     path = folder() / f"file{suffix}"
     path.write_bytes(data)
-    for inert in (False, True):
-        try:
-            file = opened(path, inert)
-            shapes = {name: tuple(tensor.shape) for name, tensor in file.read(file.shapes).items()}
-            assert shapes == file.shapes
-        except AdapterError as error:
-            refused(error)
-    for read in (describe, read_adapter):
-        try:
-            read(path)
-        except AdapterError as error:
-            refused(error)
-    try:
-        refuse_code(path)
-    except Refused as error:
-        refused(error)
-    else:
-        if suffix not in NEVER_UNPICKLED:
-            with contextlib.suppress(Exception):
-                torch.serialization.load(path, map_location="cpu", weights_only=False)
+
+    def shapes_hold(inert: bool) -> None:
+        file = opened(path, inert)
+        assert {name: tuple(tensor.shape) for name, tensor in file.read(file.shapes).items()} == file.shapes
+
+    tried(shapes_hold, False)
+    tried(shapes_hold, True)
+    tried(describe, path)
+    tried(read_adapter, path)
+    if not tried(refuse_code, path)[1] and suffix not in NEVER_UNPICKLED:
+        with contextlib.suppress(Exception):
+            torch.serialization.load(path, map_location="cpu", weights_only=False)
     assert not (folder() / "ran").exists()
 
 
@@ -379,12 +349,7 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "layouts": (LAYOUTS, layout_holds),
     "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
     "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
-    "files": (
-        st.tuples(
-            st.sampled_from([".safetensors", ".gguf", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()
-        ),
-        file_holds,
-    ),
+    "files": (st.tuples(st.sampled_from(SUFFIXES), damaged(weights) | archives()), file_holds),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -33,9 +32,7 @@ def co_models() -> list[CoRun]:
     [
         ({"steps": -3}, 'steps must be a whole number from 0 on, or "auto", not -3'),
         ({"steps": -1}, 'steps must be a whole number from 0 on, or "auto", not -1'),
-        ({"steps": 2.5}, "steps must be a whole number"),
-        ({"steps": "some"}, "steps must be a whole number"),
-        ({"steps": None}, "steps must be a whole number"),
+        *(({"steps": steps}, "steps must be a whole number") for steps in (2.5, "some", None)),
         ({"evaluations": -5}, 'evaluations must be a whole number from 0 on, or "auto", not -5'),
         ({"evaluations": "all"}, "evaluations must be a whole number"),
         ({"start": -1}, "start must be a whole number from 0 on, not -1"),
@@ -109,24 +106,3 @@ def test_a_schedule_without_steps_is_the_samplers_own_business(levels: list[floa
 def test_a_latent_without_numbers_comes_back_as_it_is(shape: tuple[int, ...], steps: Any) -> None:
     drawn = amdm(EULER, co_models(), steps)(lambda x, sigma: x / 2, torch.zeros(shape), sigmas(), disable=True)
     assert drawn.shape == shape
-
-
-@pytest.mark.parametrize("kind", [float, lambda sigma: sigma, lambda sigma: sigma.double()])
-@pytest.mark.parametrize("module", [True, False])
-def test_a_sampler_may_call_the_level_by_a_bare_number(kind: Any, module: bool) -> None:
-    """A number, or a tensor of one: what the model makes of it is the model's business."""
-
-    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
-        for sigma, sigma_next in itertools.pairwise(sigmas):
-            x = x + (x - model(x, kind(sigma))) / sigma * (sigma_next - sigma)
-        return x
-
-    class Main(Denoiser):
-        def forward(self, x: Tensor, sigma: Any) -> Tensor:
-            return super().forward(x, torch.as_tensor(sigma).float().expand(len(x)))
-
-    x = SAMPLERS["euler"].noise()
-    main = Main() if module else (lambda x, sigma: Main()(x, sigma))
-    found = amdm(sample, co_models(), 3)(main, x, sigmas())
-    wanted = amdm(EULER, co_models(), 3)(Denoiser(), x, sigmas(), disable=True)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)

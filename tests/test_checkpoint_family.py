@@ -10,7 +10,6 @@ import torch
 from gguf_files import write_gguf
 from safetensors.torch import save_file
 
-from amdm_lab.bundled import WEIGHTS
 from lib_amdm.families import Family
 from lib_amdm.files import checkpoint_family
 from lib_amdm.files.checkpoint_family import CheckpointFamilies, family_of
@@ -115,7 +114,3 @@ def test_a_file_that_cannot_be_read_has_no_family(tmp_path: Path, contents: byte
         assert CheckpointFamilies().of(file) is None
         file.unlink()
         assert CheckpointFamilies().of(file) is None
-
-
-def test_the_bundled_checkpoints_are_known() -> None:
-    assert {str(CheckpointFamilies().of(file)) for file in WEIGHTS.glob("*.safetensors")} == {"SD1"}

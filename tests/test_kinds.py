@@ -22,10 +22,12 @@ from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.families import Family
 from lib_amdm.layout import Layout
 from lib_amdm.settings import AdapterSettings
+from tests.adapter_files import widths_of
 from tests.unets import shared_unet_of
 
 CONTEXT = 40
 CPU = torch.device("cpu")
+SHAPE = Shape(widths_of(shared_unet_of("a1111", CONTEXT)[0]), CONTEXT)
 
 
 class PreparedTint(Prepared):
@@ -77,6 +79,11 @@ def place(phrases: Phrases | None = None) -> Place:
     return Place(unet, Family("SD1"), phrases, [1], CPU, torch.float32, "AMDM co-model 2", "co-model 2")
 
 
+def adapters_in(folder: Path) -> Adapters:
+    folders = [Folder(folder, own=True)]
+    return Adapters(*lists(lambda: folders, lambda: folders))
+
+
 @pytest.mark.usefixtures("with_tint")
 def test_a_fifth_kind_is_read_checked_and_listed(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "my-Tint"
@@ -101,8 +108,7 @@ def test_a_fifth_kind_works_on_a_model(tmp_path: Path) -> None:
     unet, predict = shared_unet_of("a1111", CONTEXT)
     width = next(block.width for block in blocks_of(unet) if block.name.startswith("middle"))
     save_file(tint(width), tmp_path / "red.safetensors")
-    folder = [Folder(tmp_path, own=True)]
-    adapters = Adapters(*lists(lambda: folder, lambda: folder))
+    adapters = adapters_in(tmp_path)
     x, t, text = torch.ones(2, 4, 16, 16), torch.full((2,), 300), torch.ones(2, 7, CONTEXT)
     at_work = adapters.prepare(AdapterSettings(adapter="red"), place())
     with torch.no_grad(), at_work.on(unet):
@@ -111,23 +117,18 @@ def test_a_fifth_kind_works_on_a_model(tmp_path: Path) -> None:
         assert (predict(x, t, text) - plain).abs().max() > 1e-3
 
 
-@pytest.mark.usefixtures("with_tint")
-def test_a_fifth_kind_is_named_where_a_file_is_none() -> None:
-    with pytest.raises(AdapterError, match=r"takes IP-Adapter, GLIGEN, InteractDiffusion, MIGC and Tint files\.$"):
-        kinds.identify({"weight": (4,)}, "mine")
-
-
-def test_an_unknown_file_is_told_which_kinds_there_are() -> None:
-    with pytest.raises(AdapterError) as caught:
-        kinds.identify({"weight": (4,)}, "mine")
-    assert str(caught.value) == (
-        '"mine" is no adapter that AMDM knows; it takes IP-Adapter, GLIGEN, InteractDiffusion and MIGC files.'
-    )
+def test_an_unknown_file_is_refused_with_the_kinds_there_are(request: pytest.FixtureRequest) -> None:
+    for names in ("InteractDiffusion and MIGC", "InteractDiffusion, MIGC and Tint"):
+        with pytest.raises(AdapterError) as caught:
+            kinds.identify({"weight": (4,)}, "mine")
+        assert str(caught.value) == (
+            f'"mine" is no adapter that AMDM knows; it takes IP-Adapter, GLIGEN, {names} files.'
+        )
+        request.getfixturevalue("with_tint")
 
 
 def test_each_file_is_of_one_kind_alone(tmp_path: Path) -> None:
-    unet, _ = shared_unet_of("a1111", CONTEXT)
-    write(tmp_path, Shape({block.name: block.width for block in blocks_of(unet)}, CONTEXT))
+    write(tmp_path, SHAPE)
     for name in (IP_ADAPTER, GLIGEN, INTERACT, MIGC):
         shapes = {key: tuple(value.shape) for key, value in kinds.read_adapter(tmp_path / name).tensors.items()}
         assert sum(kind.recognise(shapes, name) is not None for kind in kinds.KINDS) == 1
@@ -170,8 +171,7 @@ class Asked:
     ],
 )
 def test_an_adapter_asks_for_its_own_inputs_alone(name: str, asked: set[str], tmp_path: Path) -> None:
-    unet, _ = shared_unet_of("a1111", CONTEXT)
-    write(tmp_path, Shape({block.name: block.width for block in blocks_of(unet)}, CONTEXT))
+    write(tmp_path, SHAPE)
     inputs = Asked(Layout.read(LAYOUTS.get(name, "")))
     kinds.adapter_of(kinds.read_adapter(tmp_path / name)).prepare(inputs)
     assert inputs.asked == asked
@@ -190,10 +190,8 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layout in an IP-Adapter's slot is not even read, nor an image in a layout adapter's."""
-    unet, _ = shared_unet_of("a1111", CONTEXT)
-    write(tmp_path, Shape({block.name: block.width for block in blocks_of(unet)}, CONTEXT))
-    folder = [Folder(tmp_path, own=True)]
-    adapters = Adapters(*lists(lambda: folder, lambda: folder))
+    write(tmp_path, SHAPE)
+    adapters = adapters_in(tmp_path)
     with pytest.raises(AmdmError, match=r"^AMDM co-model 2: the adapter's image cannot be read"):
         adapters.prepare(
             AdapterSettings(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent())

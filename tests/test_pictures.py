@@ -320,11 +320,26 @@ def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", ",", "A", "AAAA", "data:,", "\ud800", "é", "=" * 9, "9" * 100_000, kinds()["RGB"][:-40]]
+    "text",
+    [
+        "",
+        " ",
+        ",",
+        "A",
+        "AAAA",
+        "YWJj",
+        "no picture!",
+        "data:,",
+        "\ud800",
+        "é",
+        "=" * 9,
+        "9" * 100_000,
+        kinds()["RGB"][:-40],
+    ],
 )
 def test_a_text_that_is_no_picture_is_a_sentence(text: str) -> None:
-    for read in (opened, mask_of):
-        with pytest.raises(AmdmError, match="cannot be read"):
+    for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
+        with pytest.raises(AmdmError, match=rf"^AMDM co-model 2: {what} cannot be read[^\n.!?]*\.$"):
             read(text, "AMDM co-model 2")
 
 
