@@ -668,13 +668,13 @@ def test_no_hook_is_left_behind(sampler: Sampler, where: str) -> None:
         co_models[1] = CoRun(failing(Denoiser(101), 1), 0.5)
     if where == "callback":
         more["callback"] = ended
-    still_mixing = ended if where == "still_mixing" else None
+    stopping = {"still_mixing": ended} if where == "still_mixing" else {}
     before = {module: dict(module._forward_hooks) for module in model.modules()}
     if where == "nowhere":
         sampler.run(model, sampler.noise(), wrapped(co_models, 3))
     else:
         with pytest.raises(EndedError):
-            sampler.run(model, sampler.noise(), wrapped(co_models, 3, still_mixing=still_mixing), **more)
+            sampler.run(model, sampler.noise(), wrapped(co_models, 3, **stopping), **more)
     assert {module: dict(module._forward_hooks) for module in model.modules()} == before
     assert not any(module._forward_pre_hooks for module in model.modules())
 
