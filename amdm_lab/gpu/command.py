@@ -5,8 +5,8 @@
     ... gpu --parts webui --url http://127.0.0.1:7860 --main A --co B --co C       # checkpoints of your own
     ... gpu --device cpu --size tiny              # everything but CUDA's own counters, on any machine
 
-Prints a table in Markdown, with the card's name, to paste into docs/measurements.md. Nothing is downloaded. Checkpoints
-of random weights are written where --folder says, 2.2 GB each, and left there; without it they go after the run.
+Prints a table in Markdown, with the card's name, to paste into docs/measurements/mixed-step.md. Nothing is downloaded.
+Checkpoints of random weights, 2.2 GB each, are written to --folder and kept; without it they are deleted after the run.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ LAST_RATIO = 0.36
 """The noise to signal down to which models are mixed by default, for a latent of 16x16."""
 FOR_TWICE_THE_SIDE = 1.5
 """The factor by which that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to
-2.2 from 16x16 to 32x32 (docs/measurements.md)."""
+2.2 from 16x16 to 32x32 (docs/measurements/mixing-length.md)."""
 LEAST_SHARE = 0.25
 """The share of the steps that is mixed by default where all of them lie lower (img2img)."""
 NOISE_ALONE = 20.0

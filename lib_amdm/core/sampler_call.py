@@ -100,9 +100,20 @@ class Call:
 
     @property
     def is_noisy(self) -> bool:
-        """True where the sampler, called like this, adds noise in every step."""
+        """True if the sampler, called like this, adds noise on the way: ancestral noise, or churn in half its steps."""
         eta = self.get("eta", 1.0 if "noise_sampler" in self.named else 0.0)
-        return bool(self.get("s_noise", 1.0)) and (eta != 0 or self.get("s_churn", 0.0) > 0)
+        return bool(self.get("s_noise", 1.0)) and (eta != 0 or self._churns)
+
+    @property
+    def churn_range(self) -> tuple[float, float]:
+        """The lowest and the highest sigma at which s_churn acts."""
+        return self.get("s_tmin", 0.0), self.get("s_tmax", math.inf)
+
+    @property
+    def _churns(self) -> bool:
+        low, high = self.churn_range
+        starts = self.get("sigmas", ())[:-1]
+        return self.get("s_churn", 0.0) > 0 and 2 * sum(bool(low <= sigma <= high) for sigma in starts) >= len(starts)
 
     def levels(self) -> tuple[Any, Any]:
         """Return the sigmas and the timesteps, either of which may be None.
@@ -148,7 +159,7 @@ def grid_of(call: Call, nominal_steps: int, level_of: Callable[[float], Level] =
         check_falling("sigmas", values)
         # churn raises a step's level before it is evaluated
         churn = 1 + min(call.get("s_churn", 0.0) / max(len(values) - 1, 1), math.sqrt(2) - 1)
-        low, high = call.get("s_tmin", 0.0), call.get("s_tmax", math.inf)
+        low, high = call.churn_range
         starts = [value * churn if low <= value <= high else value for value in values[:-1]]
         return Grid([*map(level_of, values)], starts, level_of, _kind(sigmas))
     if call.get("sigma_min") is None or call.get("sigma_max") is None:

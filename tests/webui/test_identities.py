@@ -1,6 +1,6 @@
 """What must hold exactly, for every sampler and scheduler the WebUI lists.
 
-AMDM_TABLE=table.md writes what was measured as the tables of docs/measurements.md, table-a1111.md and so on.
+AMDM_TABLE=table.md writes what was measured as the tables of docs/measurements/identities.md, table-a1111.md and so on.
 """
 
 from __future__ import annotations
