@@ -1,26 +1,19 @@
-"""What nobody would think of giving, made by Hypothesis: `python -m tests.fuzz [CASES] [--seed N] [--only NAME ...]`.
+"""What nobody would think of giving, made by Hypothesis.
 
-Whatever is given is taken, or refused with an exception of AMDM's own in one bounded line; what is taken can be told
+Whatever is given is taken, or refused with an exception of AMDM's own in one bounded line; what is taken can be given
 again. Another kind of input is another entry of `TARGETS`: a strategy, and what must hold of each of its values.
-`test_fuzz.py` runs all of them with few cases. The seed is printed; with it the same cases come again.
 """
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import base64
 import contextlib
 import io
 import json
 import os
-import random
 import shutil
-import sys
 import tempfile
-import time
-import traceback
-import warnings
 import zipfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -30,7 +23,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 from strategies import value_of
@@ -46,10 +38,6 @@ from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError,
 from lib_amdm.webui import infotext
 from lib_amdm.webui.api import read_args
 from lib_amdm.webui.region_preview import region_preview
-
-CASES = 20_000
-BATCH = 500
-"""Cases of one run of Hypothesis, whose memory of what it has tried costs more and more."""
 
 
 def refused(error: Exception) -> str:
@@ -351,44 +339,3 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
     "files": (st.tuples(st.sampled_from(SUFFIXES), damaged(weights) | archives()), file_holds),
 }
-
-
-def fuzz(name: str, cases: int, number: int) -> None:
-    """Try `cases` values of a target; `number` seeds them. Fails with the smallest value for which it does not hold."""
-    for done in range(0, cases, BATCH):
-        _batch(*TARGETS[name], min(BATCH, cases - done), number + done)
-
-
-def _batch(values: st.SearchStrategy[Any], holds: Callable[[Any], None], cases: int, number: int) -> None:
-    @seed(number)
-    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(values)
-    def case(value: Any) -> None:
-        holds(value)
-
-    case()
-
-
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("cases", nargs="?", type=int, default=CASES, help="of each target")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    told = parser.parse_args(arguments)
-    # what Pillow remarks of damaged files
-    warnings.simplefilter("ignore")
-    failed = 0
-    print(f"seed {told.seed}", flush=True)
-    for name in told.only:
-        start = time.monotonic()
-        try:
-            fuzz(name, told.cases, told.seed)
-        except Exception:
-            failed += 1
-            traceback.print_exc()
-        print(f"{name}: {told.cases} cases, {time.monotonic() - start:.0f} s", flush=True)
-    return min(failed, 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
