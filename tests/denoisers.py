@@ -140,7 +140,7 @@ def sample_plms(model, x, timesteps, extra_args=None, callback=None, disable=Non
 def sample_unipc(model, x, timesteps, extra_args=None, callback=None, disable=None, is_img2img=False):
     """A second-order multistep solver in log SNR on its own grid: of the timesteps it takes the number and the top.
 
-    Like the WebUI's UniPC it starts from the very top unless it is told that it is img2img, and refuses short lists.
+    Like the WebUI's UniPC it starts from the very top unless it is img2img, and refuses short lists.
     """
     if len(timesteps) < 3:
         raise ValueError("order must be smaller than the number of steps")

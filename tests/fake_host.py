@@ -25,7 +25,7 @@ class AxisOption:
 
 
 class FakeHost:
-    """Keeps what is registered, and fires it when told to."""
+    """Keeps what is registered, and fires it on demand."""
 
     name = "fake"
 

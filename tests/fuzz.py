@@ -59,9 +59,9 @@ def tried(read: Callable[..., Any], *given: Any) -> tuple[Any, str]:
 
 
 def taken(settings: Settings) -> None:
-    """Whether settings can be told again, in each of the ways there are."""
-    told = settings.to_dict()
-    assert Settings.from_dict(json.loads(json.dumps(told, allow_nan=False))) == settings
+    """Whether settings can be given again, in each of the ways there are."""
+    values = settings.to_dict()
+    assert Settings.from_dict(json.loads(json.dumps(values, allow_nan=False))) == settings
     shown = [spec.shown(settings.value(slot, spec)) for slot, spec in flat(len(settings.co_models))]
     assert Settings.from_list(shown) == settings
     for value in infotext.written(settings, {}).values():
@@ -154,18 +154,18 @@ values_of = partial(value_of, texts=TEXTS | WORDS, layout=LAYOUTS, region=LAYOUT
 @st.composite
 def somehow(draw: st.DrawFn, of: type) -> Any:
     """An object of settings: some right, some of another kind, now and then one that nobody knows."""
-    told = draw(st.fixed_dictionaries({}, optional={spec.name: values_of(spec) for spec in specs(of)}))
+    values = draw(st.fixed_dictionaries({}, optional={spec.name: values_of(spec) for spec in specs(of)}))
     if draw(st.integers(0, 3)) == 0:
-        told[draw(st.sampled_from([spec.name for spec in specs(of)]) | TEXTS)] = draw(ANYTHING)
-    return told
+        values[draw(st.sampled_from([spec.name for spec in specs(of)]) | TEXTS)] = draw(ANYTHING)
+    return values
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> Any:
-    told = draw(somehow(Settings))
+    values = draw(somehow(Settings))
     slots = st.lists(somehow(CoModel) | somehow(CoModel) | somehow(CoModel) | ANYTHING, max_size=3)
     nested = {"main_adapter": somehow(AdapterSettings) | st.none(), "co_models": slots | slots | st.none() | ANYTHING}
-    return {**told, **draw(st.fixed_dictionaries({}, optional=nested))}
+    return {**values, **draw(st.fixed_dictionaries({}, optional=nested))}
 
 
 def settings_hold(body: Any) -> None:
@@ -222,12 +222,12 @@ def files() -> list[bytes]:
         (palette, "GIF", {"save_all": True, "append_images": [palette.rotate(90)]}),
         (plain, "BMP", {}),
     ]
-    told = []
+    made_files = []
     for picture, kind, more in made:
         file = io.BytesIO()
         picture.save(file, kind, **more)
-        told.append(file.getvalue())
-    return told
+        made_files.append(file.getvalue())
+    return made_files
 
 
 @st.composite
@@ -282,13 +282,13 @@ PICKLED = ({"state_dict": TENSORS, "epoch": 3}, {"a": torch.nn.Parameter(torch.o
 @cache
 def weights() -> list[bytes]:
     """Small files in every container that is read; some run code where they are unpickled."""
-    told = [safetensors.torch.save({name: tensor.contiguous() for name, tensor in TENSORS.items()})]
+    made_files = [safetensors.torch.save({name: tensor.contiguous() for name, tensor in TENSORS.items()})]
     for each in PICKLED:
         for zipped in (True, False):
             file = io.BytesIO()
             torch.save(each, file, _use_new_zipfile_serialization=zipped)
-            told.append(file.getvalue())
-    return told
+            made_files.append(file.getvalue())
+    return made_files
 
 
 @cache

@@ -160,11 +160,11 @@ class Model:
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor | dict[str, Tensor], rows: list[int]) -> Tensor:
         self.calls.append(len(x))
-        told = cond["crossattn"] if isinstance(cond, dict) else cond
-        assert len(x) == len(sigma) == len(told) == len(rows)
+        texts = cond["crossattn"] if isinstance(cond, dict) else cond
+        assert len(x) == len(sigma) == len(texts) == len(rows)
         return (
             x * sigma.view(-1, 1, 1, 1)
-            + told.mean((1, 2)).view(-1, 1, 1, 1)
+            + texts.mean((1, 2)).view(-1, 1, 1, 1)
             + 10 * torch.tensor(rows).view(-1, 1, 1, 1)
         )
 

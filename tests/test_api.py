@@ -54,8 +54,8 @@ def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
     for key in ((0, "image"), (2, "image"), (3, "mask")):
         values[keys.index(key)] = picture
     settings = api.read_args(values)
-    told = (settings.main_adapter.image, settings.co_models[1].image, settings.co_models[2].mask)
-    for text in (*told, f"data:image/png;base64,{as_text(picture)}"):
+    texts = (settings.main_adapter.image, settings.co_models[1].image, settings.co_models[2].mask)
+    for text in (*texts, f"data:image/png;base64,{as_text(picture)}"):
         assert opened(text, "AMDM").tobytes() == picture.tobytes()
     assert settings.co_models[0].image == settings.co_models[1].mask == ""
     assert fingerprint(settings.main_adapter.image) == fingerprint(as_text(picture)) != fingerprint("")
@@ -73,7 +73,7 @@ def test_a_cleared_field_of_a_slot_ends_nothing() -> None:
 
 
 @pytest.mark.parametrize("given", [{"image": None}, True, 5, 0.5, ["a", "b"], b"PNG", object(), {"x" * 3_000_000: 1}])
-def test_what_is_no_picture_in_a_plain_list_is_told_by_its_settings_name(given: Any) -> None:
+def test_what_is_no_picture_in_a_plain_list_is_named_by_its_setting(given: Any) -> None:
     keys = [(slot, spec.name) for slot, spec in flat(3)]
     for key, path in (((0, "image"), "image of main_adapter"), ((3, "mask"), "mask of co-model 3")):
         values = list(DEFAULTS)

@@ -58,7 +58,7 @@ def unet(channels: int = 4, text: int = 768, labels: int = 0, out: int = 4, text
         ({}, None),
     ],
 )
-def test_the_family_is_told_by_names_and_shapes(shapes: dict, family: str | None) -> None:
+def test_the_family_is_known_by_names_and_shapes(shapes: dict, family: str | None) -> None:
     found = family_of(shapes)
     assert (found and str(found)) == family
 
@@ -97,7 +97,7 @@ def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypat
         (unet(9), "SD1 inpainting"),
     ],
 )
-def test_a_gguf_file_is_told_by_its_header(tmp_path: Path, shapes: dict, family: str) -> None:
+def test_a_gguf_file_is_known_by_its_header(tmp_path: Path, shapes: dict, family: str) -> None:
     pytest.importorskip("gguf")
     tensors = [(name.removeprefix(OLD), np.zeros(shape, np.float16), None) for name, shape in shapes.items()]
     file = write_gguf(tmp_path / "x.gguf", "an architecture", tensors)

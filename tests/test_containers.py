@@ -108,10 +108,10 @@ WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2, dtype=
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_torch_saves_is_read_and_its_shapes_are_known_before(zipped: bool, tmp_path: Path) -> None:
     shared = torch.ones(3, 4)
-    told = {**WEIGHTS, "half": shared[1:], "tied": shared, "scalar": torch.tensor(1.0), "empty": torch.zeros(0, 3)}
-    told |= {"turned": torch.ones(2, 3).T, "parameter": torch.nn.Parameter(torch.ones(4))}
+    saved = {**WEIGHTS, "half": shared[1:], "tied": shared, "scalar": torch.tensor(1.0), "empty": torch.zeros(0, 3)}
+    saved |= {"turned": torch.ones(2, 3).T, "parameter": torch.nn.Parameter(torch.ones(4))}
     path = tmp_path / "x.bin"
-    torch.save({"state_dict": OrderedDict(told), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
+    torch.save({"state_dict": OrderedDict(saved), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
     file = opened(path)
     wanted = {"a": (2, 3), "b.c": (2,), "half": (2, 4), "tied": (3, 4), "scalar": (), "empty": (0, 3)}
     assert file.shapes == {**wanted, "turned": (3, 2), "parameter": (4,)}
@@ -152,7 +152,7 @@ def test_safetensors_are_read_whatever_they_are_called(suffix: str, tmp_path: Pa
     assert torch.equal(opened(path).read(["a"])["a"], WEIGHTS["a"])
 
 
-def test_a_free_reader_that_goes_by_the_suffix_is_told_of_a_wrong_one(tmp_path: Path) -> None:
+def test_a_free_reader_that_trusts_a_suffix_is_warned_of_a_wrong_one(tmp_path: Path) -> None:
     for name in ("x.safetensors", "x.sft", "x.ckpt"):
         safetensors.torch.save_file({"a": WEIGHTS["a"]}, tmp_path / name)
     refuse_code(tmp_path / "x.safetensors")
@@ -170,7 +170,7 @@ def test_a_pickle_by_the_name_of_a_safetensors_file_is_never_unpickled(name: str
     assert not marker.exists()
 
 
-def test_a_name_that_is_no_utf8_is_told_from_damage(tmp_path: Path) -> None:
+def test_a_name_that_is_no_utf8_is_not_taken_for_damage(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
     path.write_bytes(safetensors.torch.save({"a": WEIGHTS["a"]}))
     with pytest.raises(AdapterError, match=r'^"caf\?\.safetensors" has a name that is no UTF-8, .*; rename it\.$'):
@@ -178,7 +178,7 @@ def test_a_name_that_is_no_utf8_is_told_from_damage(tmp_path: Path) -> None:
 
 
 def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
-    """An archive with one tensor that is told to be of this size, on a storage that is told to be of that."""
+    """An archive with one tensor that claims this size, on a storage that claims that one."""
 
     class Tensor:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -188,8 +188,8 @@ def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes
         pass
 
     class Pickler(pickle.Pickler):
-        def persistent_id(self, told: Any) -> Any:
-            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(told, Storage) else None
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(value, Storage) else None
 
     file = io.BytesIO()
     Pickler(file, 2).dump({"a": Tensor()})
@@ -232,8 +232,8 @@ def test_endless_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
         opened(path)
     for _ in range(100):
         deep = {"a": deep}
-    for told in (deep, [1, 2], None, {1: torch.ones(1)}, "text", {"state_dict": None}):
-        torch.save(told, path)
+    for odd in (deep, [1, 2], None, {1: torch.ones(1)}, "text", {"state_dict": None}):
+        torch.save(odd, path)
         with pytest.raises(AdapterError, match=r'^"x\.bin" '):
             read_adapter(path)
     for packed in (b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x80\x02}", bytes(100), b"\x80\x02." * 9):

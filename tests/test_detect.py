@@ -122,8 +122,8 @@ def test_the_line_stands_in_the_place_of_the_panel() -> None:
     with gr.Blocks() as page:
         components = refusal.build("AMDM cannot be used here: <why>.", lambda name: f"amdm_{name}")
     assert [component.value for component in components] == [False]
-    told = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
-    assert told == ["AMDM cannot be used here: &lt;why&gt;."]
+    shown = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    assert shown == ["AMDM cannot be used here: &lt;why&gt;."]
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def paths(found: FileList, root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in found.files.values()}
 
 
-def test_files_are_told_by_their_contents_where_users_have_them(root: Path) -> None:
+def test_files_are_known_by_their_contents_where_users_have_them(root: Path) -> None:
     adapters, encoders = lists_of(root)
     assert paths(adapters, root) == set(ADAPTERS)
     # the one in models/amdm goes before one of the same name elsewhere

@@ -279,7 +279,7 @@ def test_absent_entries_go_back_to_their_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("written", "shown"),
     [
         ("styles/beta.safetensors", TITLES[1]),
         ("styles/beta.safetensors [0000000000]", TITLES[1]),
@@ -288,8 +288,8 @@ def test_absent_entries_go_back_to_their_defaults() -> None:
         ("None", "None"),
     ],
 )
-def test_a_checkpoint_is_shown_by_its_present_title(told: str, shown: str) -> None:
-    params = {"AMDM": "True", "AMDM 1 checkpoint": told}
+def test_a_checkpoint_is_shown_by_its_present_title(written: str, shown: str) -> None:
+    params = {"AMDM": "True", "AMDM 1 checkpoint": written}
     infotext.expand(params, 1, FakeHost())
     assert params["AMDM 1 checkpoint"] == shown
 
@@ -305,7 +305,7 @@ def test_what_a_user_does_not_want_to_paste_stays_away() -> None:
     assert without == {}
 
 
-def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_picture_with_more_slots_than_the_panel_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0]),) * 3)
     params = read(picture_text(infotext.written(settings, {})))
     with caplog.at_level(logging.WARNING):
@@ -314,7 +314,7 @@ def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCapt
     assert pasted(params, 2).co_models == settings.co_models[:2]
 
 
-def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_adapters_picture_is_written_as_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
     red, blue = picture((255, 0, 0)), picture((0, 0, 255))
     main = AdapterSettings(adapter=ADAPTERS[0], image=blue)
     settings = replace(one(adapter=ADAPTERS[0], image=red), main_adapter=main)
@@ -329,7 +329,7 @@ def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.Log
     assert infotext.pasted_image("AMDM 2 adapter image", params) is None
 
 
-def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mask_is_written_as_its_fingerprint_with_its_transparency(caplog: pytest.LogCaptureFixture) -> None:
     """Masks that differ in their transparency alone are two masks."""
     masks = [picture((0, 0, 0)), picture((0, 0, 0, 255)), picture((0, 0, 0, 128)), picture((0, 0, 0, 0))]
     entries = [infotext.written(one(mask=mask), {})["AMDM 1 mask"] for mask in masks]

@@ -93,7 +93,7 @@ def test_the_rows_of_a_layout_give_it_back(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "said"),
     [
         ([BOY, {"phrase": "a"}], "row 2"),
         ([{**BOY, "colour": "red"}], "row 1"),
@@ -118,8 +118,8 @@ def test_the_rows_of_a_layout_give_it_back(layout: Layout) -> None:
         ("a boy: 0 0 1 1\na boy > kicking > a ball", "row 2 whose object is .a ball., a phrase that no row has"),
     ],
 )
-def test_what_cannot_be_used_is_named_by_its_row(rows: Any, told: str) -> None:
-    with pytest.raises(LayoutError, match=told) as caught:
+def test_what_cannot_be_used_is_named_by_its_row(rows: Any, said: str) -> None:
+    with pytest.raises(LayoutError, match=said) as caught:
         Layout.read(rows)
     assert not re.search(r"\.\s|\n", str(caught.value))
 
@@ -151,10 +151,10 @@ def test_a_regions_drawing_covers_what_the_region_covers() -> None:
 @pytest.mark.parametrize(("width", "height"), [(512, 512), (1024, 512), (512, 1024), (64, 2048)])
 def test_a_regions_drawing_has_the_form_of_the_picture(width: int, height: int) -> None:
     drawn = region_preview("0 0 0.5 1", None, 0.0, width, height)
-    told = ElementTree.fromstring(drawn)
-    assert float(told.get("width")) / float(told.get("height")) == pytest.approx(width / height)
-    assert max(float(told.get("width")), float(told.get("height"))) == SIZE
-    assert max(x for x, _, _ in fields(drawn)) < float(told.get("width")) / 2
+    svg = ElementTree.fromstring(drawn)
+    assert float(svg.get("width")) / float(svg.get("height")) == pytest.approx(width / height)
+    assert max(float(svg.get("width")), float(svg.get("height"))) == SIZE
+    assert max(x for x, _, _ in fields(drawn)) < float(svg.get("width")) / 2
 
 
 def test_a_regions_mask_is_drawn_with_its_boxes() -> None:
@@ -164,7 +164,7 @@ def test_a_regions_mask_is_drawn_with_its_boxes() -> None:
         assert len(fields(region_preview("0 0 1 0.25", picture, 0.0))) == GRID * GRID / 8
 
 
-def test_what_a_region_cannot_be_is_told_in_its_place() -> None:
+def test_what_a_region_cannot_be_is_said_in_its_place() -> None:
     for nothing in (("", None, 0.0), (None, None, None), ("0 0 1 1", None, 0.3)):
         assert region_preview(*nothing) == EVERYWHERE
     assert "row 2" in region_preview("0 0 1 1\n<b>", None, 0.0)

@@ -147,7 +147,7 @@ class Editor:
         """Wait the page's own time for text and drawing to agree, however slow the machine is."""
         self.driver.execute_async_script("setTimeout(arguments[1], arguments[0])", SOON)
 
-    def told(self, selector: str, script: str) -> list[Any]:
+    def each(self, selector: str, script: str) -> list[Any]:
         """What a script says of each of these elements, all at one moment."""
         each = f"return [...document.querySelectorAll(arguments[0])].map(element => {script})"
         return self.driver.execute_script(each, f"{self.place} {selector}")
@@ -155,15 +155,15 @@ class Editor:
     def boxes(self) -> dict[str, list[float]]:
         """The boxes that are drawn, in percent, by their labels."""
         sides = "['left', 'top', 'width', 'height'].map(side => parseFloat(element.style[side]))"
-        drawn = self.told(".amdm-box", f"[element.textContent, {sides}]")
+        drawn = self.each(".amdm-box", f"[element.textContent, {sides}]")
         ends = {label: (x, y, x + width, y + height) for label, (x, y, width, height) in drawn}
         return {label: [round(side, 3) for side in box] for label, box in ends.items()}
 
     def selected(self) -> str:
-        return "".join(self.told(".amdm-canvas > [aria-selected=true]", "element.textContent"))
+        return "".join(self.each(".amdm-canvas > [aria-selected=true]", "element.textContent"))
 
     def messages(self) -> str:
-        return "\n".join(self.told(".amdm-messages > div", "element.textContent"))
+        return "\n".join(self.each(".amdm-messages > div", "element.textContent"))
 
     def press(self, name: str) -> None:
         self.driver.execute_script("arguments[0].click()", self.all(f"[data-do={name}]")[0])
@@ -209,13 +209,13 @@ def region(page: Any) -> Editor:
     return Editor(page, REGION)
 
 
-def told(box: list[float]) -> list[float]:
+def percent(box: list[float]) -> list[float]:
     return [round(side * 100, 3) for side in box]
 
 
 def agrees(editor: Editor) -> bool:
     """Whether what is drawn is what the text says."""
-    return editor.boxes() == {region.phrase: told(list(region.box)) for region in Layout.read(editor.text).regions}
+    return editor.boxes() == {region.phrase: percent(list(region.box)) for region in Layout.read(editor.text).regions}
 
 
 READ = """
@@ -665,7 +665,7 @@ def test_it_opens_large_over_the_page_and_draws_there(page: Any, editor: Editor)
     editor.press("large")
     editor.press("draw")
     editor.keys(Keys.ESCAPE)
-    assert editor.all("dialog[open]") and editor.told("[data-do=draw]", "element.ariaPressed") == ["false"]
+    assert editor.all("dialog[open]") and editor.each("[data-do=draw]", "element.ariaPressed") == ["false"]
     editor.keys(Keys.ESCAPE)
     wait(lambda: not editor.all("dialog[open]"), "the editor in its place again")
 
@@ -692,7 +692,7 @@ def test_keys_reach_the_editor_after_a_button_that_takes_no_focus(page: Any, edi
     assert editor.text != EXAMPLE
     editor.all("[data-do=draw]")[0].click()
     editor.keys(Keys.ESCAPE)
-    assert editor.told("[data-do=draw]", "element.ariaPressed") == ["false"]
+    assert editor.each("[data-do=draw]", "element.ariaPressed") == ["false"]
     editor.with_key(control, "z")
     assert editor.text == EXAMPLE
     assert "Escape" not in page.execute_script("return window.heard"), "the page would end its picture"
@@ -815,8 +815,8 @@ def test_more_than_an_adapter_takes_is_said_before_a_picture(page: Any, editor: 
     editor.fill(many)
     assert "MIGC 28" in editor.messages()
     page.execute_script(set_room, editor.place, {"adapter": "MIGC_SD14.ckpt", "boxes": "28"})
-    told = '"MIGC_SD14.ckpt" takes 28 boxes and the layout has 29; remove some.'
-    wait(lambda: editor.messages() == told, "the limit")
+    limit = '"MIGC_SD14.ckpt" takes 28 boxes and the layout has 29; remove some.'
+    wait(lambda: editor.messages() == limit, "the limit")
     editor.fill(many.rpartition("\n")[0])
     assert editor.messages() == ""
     page.execute_script("delete document.querySelector(arguments[0]).dataset.boxes", editor.place)

@@ -161,8 +161,8 @@ def test_captions_are_short_and_saved_under_unique_names(built: panel.Panel) -> 
     labels = [f"{component.label}" for component in built.components]
     assert len(set(labels)) == len(labels)
     assert labels[:4] == ["AMDM", "AMDM steps", "AMDM evaluations", "AMDM eta"]
-    told = {"Gamma of co-model 1", "Gamma end of co-model 2", "CFG scale of co-model 2", "Use co-model 3"}
-    assert told | {f"{name} of co-model 3" for name in ("Region", "Mask", "Feather")} <= set(labels)
+    expected = {"Gamma of co-model 1", "Gamma end of co-model 2", "CFG scale of co-model 2", "Use co-model 3"}
+    assert expected | {f"{name} of co-model 3" for name in ("Region", "Mask", "Feather")} <= set(labels)
 
 
 def test_it_can_be_built_again_and_again_with_ids_that_are_unique_on_the_page(page: Page) -> None:
@@ -225,13 +225,13 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
         before = len(demo.fns)
         hints.follow_main([built], gr.Dropdown([*TITLES]), made)
     assert len(demo.fns) == before + 1
-    told = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
-    line, marks = clicked(demo, "chose_main")(alpha, *told)
+    sent = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
+    line, marks = clicked(demo, "chose_main")(alpha, *sent)
     assert "is SDXL, but the main checkpoint" in line and "beta" in marks
-    assert (clicked(demo, "_say")(*told), clicked(demo, "opened")(True)) == (line, marks)
-    line, marks = clicked(demo, "chose_main")(beta, *told)
+    assert (clicked(demo, "_say")(*sent), clicked(demo, "opened")(True)) == (line, marks)
+    line, marks = clicked(demo, "chose_main")(beta, *sent)
     assert line == "" and "alpha" in marks
-    assert clicked(demo, "_say")(False, *told[1:]) == ""
+    assert clicked(demo, "_say")(False, *sent[1:]) == ""
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_an_adapter_is_meant_for_the_main_checkpoint_where_none_is_chosen(
     assert clicked(demo, "choose")(adapter, checkpoint) == chosen
 
 
-def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_file_takes(page: Page) -> None:
+def test_each_layout_has_a_place_for_its_editor_which_knows_what_the_chosen_file_takes(page: Page) -> None:
     with gr.Blocks() as demo:
         built = build(page)
     places = [block.value for block in demo.blocks.values() if "amdm-layout" in str(getattr(block, "value", ""))]
@@ -322,8 +322,8 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
     named = [re.findall(r'data-(\w+)="(.*?)"', place) for place in places]
     expected = [[("field", field)] for field in fields[LayoutSpec]]
     assert sorted(named) == sorted([*expected, *([("field", f), ("kind", "region")] for f in fields[BoxesSpec])])
-    told = layout_mount.mount(page, "field", ADAPTERS[1])
-    assert dict(re.findall(r'data-(\w+)="(.*?)"', told)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
+    mounted = layout_mount.mount(page, "field", ADAPTERS[1])
+    assert dict(re.findall(r'data-(\w+)="(.*?)"', mounted)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
     for nothing in ("lost.safetensors", "None", None):
         assert "adapter" not in layout_mount.mount(page, "field", nothing)
     assert "<b>" not in layout_mount.mount(page, '"><b>', None)
@@ -397,12 +397,13 @@ def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "steps", "end"), [(("auto", ""), "auto", None), ((" Auto ", " "), "auto", None), (("7", "0.3"), 7, 0.3)]
+    ("typed_in", "steps", "end"),
+    [(("auto", ""), "auto", None), ((" Auto ", " "), "auto", None), (("7", "0.3"), 7, 0.3)],
 )
-def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int | str, end: float | None) -> None:
+def test_what_a_user_types_is_read(page: Page, typed_in: tuple[str, str], steps: int | str, end: float | None) -> None:
     with gr.Blocks():
         values = {f"{component.label}": component.value for component in build(page, slots=1).components}
-    typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}
+    typed = {"AMDM steps": typed_in[0], "AMDM evaluations": typed_in[0], "Gamma end of co-model 1": typed_in[1]}
     settings = read_args(list((values | typed).values()))
     assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
 
@@ -426,7 +427,7 @@ def test_a_start_may_be_given_and_is_what_the_controls_show(page: Page) -> None:
     )
 
 
-def test_a_region_is_drawn_where_it_is_told(page: Page) -> None:
+def test_a_region_is_drawn_where_it_is_given(page: Page) -> None:
     demo = page_of(page, slots=1)
     drawn = clicked(demo, "region_preview")
     assert "<svg" in drawn("0 0 0.5 1", None, 0.1)
@@ -434,7 +435,7 @@ def test_a_region_is_drawn_where_it_is_told(page: Page) -> None:
 
 
 def test_a_masks_transparency_is_kept_by_its_control(built: panel.Panel) -> None:
-    """gradio makes of a picture what its control's mode says; a picture that is opaque is told by its brightness."""
+    """gradio makes of a picture what its control's mode says; of an opaque picture the brightness counts."""
     control = by_label(built)["Mask of co-model 1"]
     clear, white = Image.new("RGBA", (2, 1), (0, 0, 0, 0)), Image.new("L", (2, 1), 255)
     clear.putpixel((1, 0), (0, 0, 0, 255))

@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ENCODER = ROOT / "amdm_lab" / "adapters" / "image_encoder.safetensors"
 
 
-def file_of(picture: Image.Image, kind: str = "PNG", **told: Any) -> str:
+def file_of(picture: Image.Image, kind: str = "PNG", **options: Any) -> str:
     file = io.BytesIO()
-    picture.save(file, kind, **told)
+    picture.save(file, kind, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -46,7 +46,7 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 
 def painting() -> Image.Image:
-    """A picture without symmetry, whose pixels are told apart, partly transparent."""
+    """A picture without symmetry, each pixel of another colour, partly transparent."""
     y, x = np.mgrid[0:30, 0:40]
     return Image.fromarray(np.stack([x * 6, y * 8, (x * y) % 256, 255 - x * 5], -1).astype(np.uint8))
 
@@ -158,7 +158,7 @@ def png_header(width: int, height: int) -> str:
 @pytest.mark.parametrize(
     "size", [(MAX_PIXELS // 1000, 1001), (10_000, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)]
 )
-def test_too_large_a_picture_is_told_by_its_header(size: tuple[int, int]) -> None:
+def test_too_large_a_picture_is_refused_by_its_header(size: tuple[int, int]) -> None:
     for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
         with pytest.raises(AmdmError) as caught:
             read(png_header(*size), "AMDM co-model 2")
@@ -180,37 +180,37 @@ from lib_amdm.comodels.regions import region_map
 from lib_amdm.settings import CoModel
 torch.set_num_threads(1)
 def peak():  # getrusage's would be the parent's, where that has had more before it started this process
-    told = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
-    return int(told.split()[0]) // 1024
+    peaks = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
+    return int(peaks.split()[0]) // 1024
 folders = [Folder(Path(sys.argv[1]), own=True)]
 images = ImageFeatures(lists(lambda: folders, lambda: folders)[1])
 encoder = Encoder("", "image_embeds", int(sys.argv[2]))
 def features(text):
     images.of(text, encoder, torch.device("cpu"), "AMDM", "ip")
 small = pictures.as_text(np.zeros((30, 40, 3), np.uint8))
-told = {}
+peaks = {}
 features(small)
 region_map(CoModel(mask=small), 8, 8, "AMDM")
 before = peak()
 for kind, text in json.load(sys.stdin).items():
     features(text)
-    told[kind] = peak() - before
+    peaks[kind] = peak() - before
     region_map(CoModel(mask=text), 64, 64, "AMDM")
-    told[kind + ", mask"] = peak() - before
-print(json.dumps(told))
+    peaks[kind + ", mask"] = peak() - before
+print(json.dumps(peaks))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's own peak this way")
 def test_a_picture_of_48_megapixels_stays_below_400_mb() -> None:
     large = Image.new("RGB", (8000, 6000), (9, 99, 199))
-    told = {
+    texts = {
         "turned": turned(large, 6, "JPEG"),
         "transparent": file_of(Image.merge("RGBA", [*large.split(), Image.new("L", large.size, 99)]), compress_level=1),
     }
     ran = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(ENCODER.parent), "64"],
-        input=json.dumps(told),
+        input=json.dumps(texts),
         capture_output=True,
         text=True,
         check=True,
@@ -218,7 +218,7 @@ def test_a_picture_of_48_megapixels_stays_below_400_mb() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     peaks = json.loads(ran.stdout)
-    assert peaks.keys() >= told.keys()
+    assert peaks.keys() >= texts.keys()
     assert max(peaks.values()) < 400, peaks
 
 
@@ -311,12 +311,12 @@ def test_a_picture_of_any_mode_becomes_a_text_that_opens_again(mode: str) -> Non
 @pytest.mark.parametrize(
     "given", [{}, {"image": None}, True, False, 5, 0.5, [], [[1]], ["a"], b"PNG", object(), np.zeros((2, 2, 7))]
 )
-def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
+def test_what_is_no_picture_is_named_by_its_setting(given: Any) -> None:
     with pytest.raises(AmdmError) as caught:
         as_text(given, "mask of co-model 2")
-    told = str(caught.value)
-    assert told.startswith('AMDM: "mask of co-model 2" must be a picture') and told.endswith("; change it.")
-    assert len(told) <= 500 and len(told.splitlines()) == 1
+    words = str(caught.value)
+    assert words.startswith('AMDM: "mask of co-model 2" must be a picture') and words.endswith("; change it.")
+    assert len(words) <= 500 and len(words.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ LEFT = torch.cat([torch.ones(4, 3), torch.zeros(4, 3)], dim=1)
     ],
     ids=lambda mask: mask.mode,
 )
-def test_a_mask_is_told_by_its_transparency_and_where_it_has_none_by_its_brightness(mask: Image.Image) -> None:
+def test_a_mask_is_read_by_its_transparency_and_where_it_has_none_by_its_brightness(mask: Image.Image) -> None:
     file = io.BytesIO()
     mask.save(file, "PNG")
     for text in (file_text(file), f"data:image/png;base64,{file_text(file)}"):

@@ -101,7 +101,7 @@ def test_off_calls_the_sampler_on_the_very_arguments(sampler: Sampler, off: str)
 
     co_models = {"no co-model": [], "no share": co_runs(gamma=0.0)}.get(off, co_runs())
     steps = 0 if off == "no steps" else 3
-    model, x, callback = sampler.model(Denoiser()), sampler.noise(), lambda told: None
+    model, x, callback = sampler.model(Denoiser()), sampler.noise(), lambda step: None
     args, kwargs = (model, x), {**sampler.grid(), "extra_args": {}, "callback": callback, "disable": True}
     torch.manual_seed(5)
     got = amdm(func, co_models, steps=steps)(*args, **kwargs)
@@ -393,7 +393,7 @@ def test_a_difference_is_used_again_where_the_co_model_is_not_evaluated() -> Non
     close(got, EULER.run(beside, x), 1e-9)
 
 
-def test_what_a_model_is_told_decides_when_its_difference_is_taken_again() -> None:
+def test_a_models_state_key_decides_when_its_difference_is_taken_again() -> None:
     levels = sigmas()
     state_key, co_models = (lambda sigma: sigma < levels[3].item() * 1.001), co_runs(2)
     co_models[0] = CoRun(Denoiser(100), 0.5, state_key=state_key)

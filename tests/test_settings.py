@@ -45,7 +45,7 @@ EACH_WORD = pytest.mark.parametrize(("of", "spec"), WORDS, ids=lambda value: get
 
 
 def meant(spec: Spec, given: Any) -> Any:
-    """The value that a setting has once it was told `given`: a word or a number that was told as a text is read."""
+    """The value that a setting has given `given`: a word, or a number in a text, is read."""
     if not isinstance(spec, WordSpec) or not isinstance(given, str):
         return given
     return spec.meaning if given.strip().lower() == spec.word else float(given)
@@ -89,14 +89,14 @@ def test_a_dict_of_the_settings_gives_the_same_settings(given: dict) -> None:
 
 @given(bodies())
 def test_every_given_value_is_kept_and_every_other_is_the_default(given: dict) -> None:
-    told = Settings.from_dict(given).to_dict()
+    values = Settings.from_dict(given).to_dict()
     for spec in specs(Settings):
-        assert told[spec.name] == meant(spec, given.get(spec.name, spec.default))
-        assert type(told[spec.name]) in kinds(spec)
+        assert values[spec.name] == meant(spec, given.get(spec.name, spec.default))
+        assert type(values[spec.name]) in kinds(spec)
     for spec in specs(AdapterSettings):
-        assert told["main_adapter"][spec.name] == given.get("main_adapter", {}).get(spec.name, spec.default)
-    assert len(told["co_models"]) == len(given["co_models"])
-    for slot, given_slot in zip(told["co_models"], given["co_models"]):
+        assert values["main_adapter"][spec.name] == given.get("main_adapter", {}).get(spec.name, spec.default)
+    assert len(values["co_models"]) == len(given["co_models"])
+    for slot, given_slot in zip(values["co_models"], given["co_models"]):
         for spec in specs(CoModel):
             assert slot[spec.name] == meant(spec, given_slot.get(spec.name, spec.default))
             assert type(slot[spec.name]) in kinds(spec)
@@ -255,7 +255,7 @@ def test_the_text_of_a_list_has_the_very_same_numbers(ends: list) -> None:
 
 
 @pytest.mark.parametrize(
-    ("region", "told"),
+    ("region", "words"),
     [
         ("0 0 1 1\n0 0 1", "row 2"),
         ("here", "row 1"),
@@ -266,8 +266,8 @@ def test_the_text_of_a_list_has_the_very_same_numbers(ends: list) -> None:
         (["0 0 1 1"], "row 1"),
     ],
 )
-def test_a_bad_box_of_a_region_is_named(region: Any, told: str) -> None:
-    assert f'"region of co-model 2" {"" if "JSON" in told else "has a "}{told}' in refused(
+def test_a_bad_box_of_a_region_is_named(region: Any, words: str) -> None:
+    assert f'"region of co-model 2" {"" if "JSON" in words else "has a "}{words}' in refused(
         {"co_models": [{}, {"region": region}]}
     )
 
@@ -321,9 +321,9 @@ def said(read: Any, given: Any) -> str:
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)
 def test_whatever_is_given_for_a_setting_is_taken_or_refused_by_name(value: Any) -> None:
     for of, spec in ALL:
-        told = said(Settings.from_dict, holding(of, spec.name, value))
-        assert not told or f'"{path(of, spec)}"' in told
-        assert told or isinstance(value, str)
+        words = said(Settings.from_dict, holding(of, spec.name, value))
+        assert not words or f'"{path(of, spec)}"' in words
+        assert words or isinstance(value, str)
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)
@@ -339,10 +339,10 @@ def test_whatever_is_given_in_the_place_of_settings_is_refused_by_name(value: An
 @pytest.mark.parametrize(
     "name", [7, None, (1, 2), "x" * 3_000_000, "x\n\ud800y", 10**5000, b"steps"], ids=lambda name: type(name).__name__
 )
-def test_a_name_of_any_kind_is_told_shortly_and_the_known_ones_beside_it(name: Any) -> None:
+def test_a_name_of_any_kind_is_shown_shortly_and_the_known_ones_beside_it(name: Any) -> None:
     for body in ({name: 1}, {"main_adapter": {name: 1}}, {"co_models": [{name: 1}]}):
-        told = refused(body)
-        assert "is not a setting" in told
+        words = refused(body)
+        assert "is not a setting" in words
     assert all(spec.name in refused({name: 1}) for spec in specs(Settings))
 
 
