@@ -170,21 +170,14 @@ def test_a_file_whose_name_is_no_text_is_listed_all_the_same(client: Any) -> Non
 
 
 LOGINS = {"me": "secret", "you": "a:b", "odd\udce9": "x"}
+LETTING_IN = [("me", "secret"), ("you", "a:b")]
+
+
+REFUSED = [*(None, ("me", "other"), ("me", ""), ("me", "a:b"), ("nobody", "secret"), ("nobody", ""), ("ME", "secret"))]
 
 
 @pytest.mark.parametrize(
-    ("login", "status"),
-    [
-        (None, 401),
-        (("me", "other"), 401),
-        (("me", ""), 401),
-        (("me", "a:b"), 401),
-        (("nobody", "secret"), 401),
-        (("nobody", ""), 401),
-        (("ME", "secret"), 401),
-        (("me", "secret"), 200),
-        (("you", "a:b"), 200),
-    ],
+    ("login", "status"), [*((login, 401) for login in REFUSED), *((login, 200) for login in LETTING_IN)]
 )
 def test_a_login_is_a_name_and_its_own_password(client: Any, login: tuple[str, str] | None, status: int) -> None:
     from lib_amdm.hosts.common.login import guard

@@ -1,8 +1,9 @@
-"""How samplers call their denoiser: from other threads, bit by bit, back again, once more, or not at all."""
+"""How samplers call their denoiser, in whatever way, and how `amdm` is called: what cannot be is one sentence."""
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -295,3 +296,95 @@ def test_co_models_are_evaluated_seldom_where_the_call_adds_no_noise(name: str, 
 @pytest.mark.filterwarnings("ignore:Should have t")
 def test_co_models_are_evaluated_more_often_where_the_call_adds_noise(name: str, given: dict[str, float]) -> None:
     assert evaluations_by_default(name, given) == 7
+
+
+class EulerDiscreteScheduler:
+    """What a pipeline of diffusers holds in a sampler's place."""
+
+    def step(self, noise: Tensor, timestep: int, sample: Tensor) -> Tensor:
+        return sample
+
+
+def co_models() -> list[CoRun]:
+    return [CoRun(Denoiser(100))]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"steps": -3}, 'steps must be a whole number from 0 on, or "auto", not -3'),
+        ({"steps": -1}, 'steps must be a whole number from 0 on, or "auto", not -1'),
+        *(({"steps": steps}, "steps must be a whole number") for steps in (2.5, "some", None)),
+        ({"evaluations": -5}, 'evaluations must be a whole number from 0 on, or "auto", not -5'),
+        ({"evaluations": "all"}, "evaluations must be a whole number"),
+        ({"start": -1}, "start must be a whole number from 0 on, not -1"),
+        ({"start": "auto"}, "start must be a whole number from 0 on, not 'auto'"),
+        ({"nominal_steps": 0}, "nominal_steps must be a whole number from 1 on, not 0"),
+        ({"eta": -1}, "eta must be from 0 to 1 with the relative correction, not -1"),
+        ({"eta": 2}, "eta must be from 0 to 1 with the relative correction, not 2"),
+        ({"eta": 1.5, "correction": "own"}, "eta must be from 0 to 1 with the own correction, not 1.5"),
+        ({"eta": -45, "correction": "paper"}, "eta must be a number from 0 on, not -45"),
+        ({"eta": math.nan}, "eta must be from 0 to 1"),
+        ({"eta": math.inf, "correction": "paper"}, "eta must be a number from 0 on"),
+        ({"co_models": [CoRun(Denoiser(1)), CoRun(Denoiser(2), eta=2)]}, r"the eta of co_models\[1\] must be from 0"),
+        ({"co_models": [Denoiser(1)]}, r"co_models\[0\] must be a CoRun, not .*; give CoRun\(denoise\)"),
+        ({"co_models": [CoRun(Denoiser(1)), lambda x, sigma: x]}, r"co_models\[1\] must be a CoRun"),
+        ({"co_models": CoRun(Denoiser(1))}, "co_models must be a list of CoRun"),
+        ({"co_models": Denoiser(1)}, "co_models must be a list of CoRun"),
+        ({"correction": "absolute"}, r'correction .* not "absolute"'),
+        ({"mix": "blend"}, r'mix .* not "blend"'),
+        ({"func": "euler"}, "func must be a sampler's function, .*, not 'euler'"),
+        ({"func": EulerDiscreteScheduler()}, "func must be a sampler's function, .*EulerDiscreteScheduler"),
+        ({"func": None}, "func must be a sampler's function"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name_before_anything_runs(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        amdm(**{"func": EULER, "co_models": co_models(), **given})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"gamma": gamma}, "gamma") for gamma in (-0.1, 1.1, math.nan)]
+    + [({"noise": "private"}, r'noise .* not "private"')],
+)
+def test_a_co_run_of_what_cannot_be_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        CoRun(Denoiser(), **given)
+
+
+def test_the_word_for_a_number_that_is_chosen_is_a_word() -> None:
+    x, drawn = SAMPLERS["euler"].noise(), []
+    for given in ({"steps": "auto", "evaluations": "auto"}, {"evaluations": "auto"}):
+        models = co_models()
+        drawn.append(amdm(EULER, models, **given)(Denoiser(), x, sigmas(), disable=True))
+        assert models[0].denoise.evaluations == 4
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("levels", [[1.0, 2.0, 4.0, 8.0], [8.0, 4.0, 5.0, 1.0], [8.0, math.nan, 1.0], [0.0, 1.0]])
+def test_levels_that_rise_are_refused(levels: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"sigmas must lead from the noise down to the picture, .* other order"):
+        amdm(EULER, co_models())(Denoiser(), randn(SHAPE, 1).float(), sigmas=torch.tensor(levels), disable=True)
+
+
+def test_timesteps_that_fall_are_refused() -> None:
+    sample = amdm(SAMPLERS["ddim"].func, co_models())
+    with pytest.raises(ValueError, match=r"timesteps.* must lead from the noise down to the picture"):
+        sample(EpsDenoiser(Denoiser()), randn(SHAPE, 1).float(), timesteps=torch.tensor([900, 500, 1]), disable=True)
+
+
+@pytest.mark.parametrize("levels", [[], [3.0], [0.0]])
+@pytest.mark.parametrize("steps", ["auto", 3])
+def test_a_schedule_without_steps_is_the_samplers_own_business(levels: list[float], steps: Any) -> None:
+    models, x = co_models(), randn(SHAPE, 1).float()
+    drawn = amdm(EULER, models, steps=steps)(Denoiser(), x, torch.tensor(levels), disable=True)
+    assert torch.equal(drawn, x) and models[0].denoise.evaluations == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 6, 5), (2, 4, 0, 5), (2, 4, 6, 0)])
+@pytest.mark.parametrize("steps", ["auto", 3])
+def test_a_latent_without_numbers_comes_back_as_it_is(shape: tuple[int, ...], steps: Any) -> None:
+    drawn = amdm(EULER, co_models(), steps=steps)(lambda x, sigma: x / 2, torch.zeros(shape), sigmas(), disable=True)
+    assert drawn.shape == shape

@@ -441,9 +441,9 @@ def test_a_layout_may_be_a_list_and_is_kept_as_a_text() -> None:
 
 @BOTH
 def test_every_setting_explains_itself(of: type, spec: Spec) -> None:
-    assert spec.label
-    assert len(spec.help) > 10
-    assert spec.help.endswith(".")
+    assert spec.label and len(spec.help) > 10 and spec.help.endswith(".")
+    # a co-model has one name
+    assert not re.search(r"\bslots?\b|\[\d\]", spec.help)
     assert type(spec.default) in kinds(spec)
     assert spec.check(spec.default, spec.name) == spec.default
     assert getattr(of(), spec.attribute) == spec.default
@@ -480,8 +480,8 @@ def test_the_panels_order_is_the_main_settings_and_then_each_slot() -> None:
     assert order[0][1].name == "enabled", "the WebUI's accordion puts its own checkbox first"
 
 
-def test_what_a_user_reads_calls_a_co_model_by_one_name() -> None:
-    texts = [spec.help for of in (Settings, AdapterSettings, CoModel) for spec in specs(of)]
-    texts += [full_name(slot, spec) for slot, spec in flat(3)]
-    assert not [text for text in texts if re.search(r"\bslots?\b|\[\d\]", text)]
+def test_a_co_models_settings_are_named_after_it() -> None:
+    assert not [
+        name for name in (full_name(slot, spec) for slot, spec in flat(3)) if re.search(r"\bslots?\b|\[\d\]", name)
+    ]
     assert full_name(3, named("gamma", specs(CoModel))) == "gamma of co-model 3"
