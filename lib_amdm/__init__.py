@@ -12,23 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.aggregation import aggregate, slerp
+    from .core.arguments import CoRun, Mixing, Pass
     from .core.levels import Level, flow, variance_exploding, variance_preserving
     from .core.plan import automatic_steps, spread
-    from .core.sampling import CoRun, amdm
+    from .core.sampling import amdm
 
 __version__ = "0.3.0"
 
 _MODULES = {
     "aggregation": ("aggregate", "slerp"),
+    "arguments": ("CoRun", "Mixing", "Pass"),
     "levels": ("Level", "flow", "variance_exploding", "variance_preserving"),
     "plan": ("automatic_steps", "spread"),
-    "sampling": ("CoRun", "amdm"),
+    "sampling": ("amdm",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "CoRun",
     "Level",
+    "Mixing",
+    "Pass",
     "aggregate",
     "amdm",
     "automatic_steps",

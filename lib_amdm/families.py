@@ -1,13 +1,45 @@
-"""Families of models: which of them can be run together, and what an adapter made for one fits."""
+"""Families of models: their names and latent spaces, which of them can be run together, and what an adapter fits."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+
+class FlowKind(NamedTuple):
+    """A family of flow models that is known."""
+
+    name: str
+    latents: str
+    """The name of its latent space, as Forge Neo has it."""
+    marks: tuple[str, ...]
+    """Beginnings of the names of weights: a network with one of them is of this family, unless one before it fits."""
+    width: int = 0
+    """The length of that weight, where other families have a weight of this name; 0: of any length."""
+
+
+FLOW_KINDS = (
+    FlowKind("Lumina 2", "Flux", ("cap_embedder.1.weight",), 2304),
+    FlowKind("Z-Image", "Flux", ("cap_embedder.1.weight",), 3840),
+    FlowKind("Chroma", "Flux", ("distilled_guidance_layer.",)),
+    FlowKind("Flux.2", "Flux2", ("double_stream_modulation_img.",)),
+    FlowKind("Flux", "Flux", ("double_blocks.0.img_attn.", "single_transformer_blocks.0.mlp_fc1.")),
+    FlowKind("SD3", "SD3", ("joint_blocks.0.context_block.",)),
+    FlowKind("Anima", "Wan21", ("llm_adapter.blocks.0.",)),
+    FlowKind("PiD", "PiD", ("lq_proj.latent_proj.",)),
+    FlowKind("Krea 2", "Wan21", ("txtfusion.projector.",)),
+    FlowKind("Qwen-Image", "Wan21", ("txt_norm.",)),
+    FlowKind("Wan", "Wan21", ("head.modulation",)),
+    FlowKind("Ernie-Image", "Flux2", ("layers.0.mlp.linear_fc2.",)),
+    # its network is a UNet of SDXL's layers, so its file is known by shapes
+    FlowKind("Mugen", "SDXL_Flux2", ()),
+)
+TEXT_WIDTHS = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
+"""The families whose networks are UNets, by the width of their text contexts."""
+UNKNOWN = "of an unknown kind"
 _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainting"}
 """By the UNet's input channels."""
 _ALONE = ("InstructPix2Pix", "unCLIP")
-"""Kinds whose models have inputs of their own, which no other model shares."""
+"""Kinds whose models have inputs that no other model shares."""
 _NO_PICTURES = ("PiD", "Wan")
 """Families that upscale, or draw videos."""
 _OF_BOTH_KINDS = ("SDXL",)
@@ -15,17 +47,16 @@ _OF_BOTH_KINDS = ("SDXL",)
 
 
 class Family(NamedTuple):
-    """A family of models. `str` gives it in a user's words.
-
-    name: "SD1", "SDXL", "Flux". inputs: what the network is given beside the latent and the text, "inpainting", or "".
-    latents: the name of its latent space, where other families have the same. is_flow: latents are
-    (1 - t) x0 + t noise; the networks of all others predict eps or v.
-    """
+    """A family of models. `str` gives it in a user's words."""
 
     name: str
+    """"SD1", "SDXL", "Flux"."""
     inputs: str = ""
+    """The network's inputs in addition to the latent and the text, "inpainting", or ""."""
     latents: str = ""
+    """The name of its latent space; "" where no other family has it."""
     is_flow: bool = False
+    """True where latents are (1 - t) x0 + t noise; the networks of all others predict eps or v."""
 
     def __str__(self) -> str:
         kind = "rectified flow" if self.is_flow and self.name in _OF_BOTH_KINDS else ""
@@ -51,6 +82,13 @@ class Family(NamedTuple):
         return self.name == "SD1"
 
 
-def inputs_of(channels: int) -> str:
-    """The inputs of a UNet with this many input channels, as a part of its family's name."""
-    return _INPUTS.get(channels, f"with {channels} input channels")
+def flow_family(name: str, latents: str = "") -> Family:
+    """Return a family of flow models. latents: a host's name of its latent space, for a family that is not known."""
+    known = next((kind.latents for kind in FLOW_KINDS if kind.name == name), latents)
+    return Family(name, latents=known, is_flow=True)
+
+
+def unet_family(name: str, channels: int = 4, has_labels: bool = False, is_flow: bool = False) -> Family:
+    """Return a family whose network is a UNet. channels: its input channels. has_labels: it has class labels."""
+    inputs = "unCLIP" if name == "SD2" and has_labels else _INPUTS.get(channels, f"with {channels} input channels")
+    return Family(name, inputs, is_flow=is_flow)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from amdm_lab.gpu.random_unets import LATENT, UNETS, Guided
 from amdm_lab.studio.k_diffusion_parts import sampling
-from lib_amdm.core.sampling import CoRun, amdm
+from lib_amdm import CoRun, amdm
 
 STEPS, TURNS = 8, 15
 GAMMA, ETA = 0.4, 0.2
@@ -73,7 +73,7 @@ def arithmetic(size: int, batch: int, count: int, device: str) -> str:
     sigmas = sampling.get_sigmas_karras(STEPS, 0.03, 14.6, device=device)
     x = torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(0)).to(device) * sigmas[0]
     main, others = denoiser(0, device), [denoiser(1 + n, device) for n in range(count)]
-    mixed = amdm(sampling.sample_euler, [CoRun(other, GAMMA, ETA) for other in others], STEPS, ETA)
+    mixed = amdm(sampling.sample_euler, [CoRun(other, GAMMA, ETA) for other in others], steps=STEPS, eta=ETA)
     ways: dict[str, Callable[[], Tensor]] = {
         "AMDM": lambda: mixed(main, x, sigmas, disable=True),
         "shortest": lambda: shortest(main, others, x, sigmas),
@@ -96,7 +96,7 @@ def pictures(kind: str, device: str) -> list[str]:
     lines = []
     for sampler in (sampling.sample_euler, sampling.sample_dpmpp_2m):
         for evaluations in (4, 0):
-            mixed = amdm(sampler, [CoRun(other, 0.5, on_nan=lambda: None)], -1, evaluations=evaluations)
+            mixed = amdm(sampler, [CoRun(other, 0.5, on_nan=lambda: None)], evaluations=evaluations)
             main.evaluations = other.evaluations = 0
             mixed(main, x, sigmas, disable=True)
             counts, level = (main.evaluations, other.evaluations), sigmas[:1]

@@ -12,7 +12,7 @@ from denoisers import SAMPLERS, SHAPE, Denoiser, EpsDenoiser, randn, sigmas
 from torch import Tensor
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
-from lib_amdm.core.sampling import CoRun, amdm
+from lib_amdm import CoRun, amdm
 
 EULER = k_diffusion.sampling.sample_euler
 
@@ -91,14 +91,14 @@ def test_timesteps_that_fall_are_refused() -> None:
 @pytest.mark.parametrize("steps", ["auto", 3])
 def test_a_schedule_without_steps_is_the_samplers_own_business(levels: list[float], steps: Any) -> None:
     models, x = co_models(), randn(SHAPE, 1).float()
-    drawn = amdm(EULER, models, steps)(Denoiser(), x, torch.tensor(levels), disable=True)
+    drawn = amdm(EULER, models, steps=steps)(Denoiser(), x, torch.tensor(levels), disable=True)
     assert torch.equal(drawn, x) and models[0].denoise.evaluations == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 6, 5), (2, 4, 0, 5), (2, 4, 6, 0)])
 @pytest.mark.parametrize("steps", ["auto", 3])
 def test_a_latent_without_numbers_comes_back_as_it_is(shape: tuple[int, ...], steps: Any) -> None:
-    drawn = amdm(EULER, co_models(), steps)(lambda x, sigma: x / 2, torch.zeros(shape), sigmas(), disable=True)
+    drawn = amdm(EULER, co_models(), steps=steps)(lambda x, sigma: x / 2, torch.zeros(shape), sigmas(), disable=True)
     assert drawn.shape == shape
 
 
@@ -118,6 +118,6 @@ def test_a_sampler_may_call_the_level_by_a_bare_number(kind: Any, module: bool) 
 
     x = SAMPLERS["euler"].noise()
     main = Main() if module else (lambda x, sigma: Main()(x, sigma))
-    found = amdm(sample, co_models(), 3)(main, x, sigmas())
-    wanted = amdm(EULER, co_models(), 3)(Denoiser(), x, sigmas(), disable=True)
+    found = amdm(sample, co_models(), steps=3)(main, x, sigmas())
+    wanted = amdm(EULER, co_models(), steps=3)(Denoiser(), x, sigmas(), disable=True)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)

@@ -16,13 +16,13 @@ from pretend_device import DEVICE, Arrival, pretended
 from torch import Tensor, nn
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm import CoRun, amdm
 from lib_amdm.adapters.base import Block, Call, Rows
 from lib_amdm.adapters.inputs import GivenInputs
 from lib_amdm.adapters.kinds import adapter_file, adapter_of
 from lib_amdm.adapters.migc import Migc
 from lib_amdm.comodels.guidance import guided
 from lib_amdm.core import accelerator
-from lib_amdm.core.sampling import CoRun, amdm
 from lib_amdm.layout import Layout
 
 STEPS = 8
@@ -74,7 +74,7 @@ def test_a_step_waits_for_nothing_and_moves_nothing(name: str, eta: float, monke
         CoRun(analytic(2), 0.5, eta, on_nan=lambda: heard.append(2)),
         CoRun(analytic(3), 0.3, eta, gamma_end=0.1, on_nan=lambda: heard.append(3)),
     ]
-    mixing = amdm(func, co_runs, 3, eta, evaluations=2)
+    mixing = amdm(func, co_runs, steps=3, eta=eta, evaluations=2)
     _, mixed = run(mixing, late=0, monkeypatch=monkeypatch)
     # the schedule is read once; a level for each evaluation, and a flag for each one of a co-model, are sent off
     assert mixed["read"] == plain["read"] and mixed["wait"] == 0
@@ -89,7 +89,7 @@ def test_a_region_goes_to_the_device_once(eta: float, monkeypatch: pytest.Monkey
     region[..., :3] = 1.0
     _, plain = run(func)
     co_runs = [CoRun(analytic(2), 0.5, eta, region=region), CoRun(analytic(3), 0.5, eta, gamma_end=0.1, region=region)]
-    _, mixed = run(amdm(func, co_runs, 6, eta, evaluations=2), late=0, monkeypatch=monkeypatch)
+    _, mixed = run(amdm(func, co_runs, steps=6, eta=eta, evaluations=2), late=0, monkeypatch=monkeypatch)
     # and the schedule's last level as ever
     assert mixed["move"] - plain["move"] == 1 + len(co_runs)
     assert mixed["read"] == plain["read"] and mixed["wait"] == 0
@@ -99,7 +99,7 @@ def test_where_copies_cannot_be_followed_numbers_are_read_as_they_are_needed() -
     func = k_diffusion.sampling.sample_euler
     evaluations: list[int] = []
     _, plain = run(func, evaluations)
-    _, mixed = run(amdm(func, [CoRun(analytic(2), 0.5, on_nan=lambda: None)], 3, evaluations=2))
+    _, mixed = run(amdm(func, [CoRun(analytic(2), 0.5, on_nan=lambda: None)], steps=3, evaluations=2))
     assert mixed["read"] - plain["read"] == len(evaluations) + 2
 
 
@@ -114,7 +114,7 @@ def test_an_answer_of_nan_is_heard_of_and_has_no_part_in_the_picture(
     def broken(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
         return x * float("nan")
 
-    mixing = amdm(func, [CoRun(broken, 0.5, on_nan=lambda: heard.append(1))], 3, evaluations=2)
+    mixing = amdm(func, [CoRun(broken, 0.5, on_nan=lambda: heard.append(1))], steps=3, evaluations=2)
     drawn, _ = run(mixing, late=late, monkeypatch=monkeypatch)
     assert len(heard) == 2
     assert (drawn - own).abs().max() < 1e-5
@@ -131,7 +131,7 @@ def test_the_very_last_answer_of_nan_is_heard_of(evaluations: int, monkeypatch: 
         return x * (float("nan") if len(calls) == evaluations else 0.5)
 
     co = CoRun(broken_at_last, 0.5, on_nan=lambda: heard.append(1))
-    mixing = amdm(k_diffusion.sampling.sample_euler, [co], STEPS, evaluations=evaluations)
+    mixing = amdm(k_diffusion.sampling.sample_euler, [co], steps=STEPS, evaluations=evaluations)
     run(mixing, late=None, monkeypatch=monkeypatch)
     assert len(calls) == evaluations and heard == [1]
 
@@ -165,7 +165,7 @@ def sample_ddim_cfgpp(model: Any, x: Tensor, timesteps: Tensor, eta: float = 0.0
 @pytest.mark.parametrize("more", [{}, {"eta": 0.2, "noise": "independent", "seed": 4}], ids=["plain", "corrected"])
 def test_timestep_samplers_draw_the_same_on_a_device_without_float64(func: Callable, more: dict[str, Any]) -> None:
     x = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
-    mixing = amdm(func, [CoRun(analytic(2), **more)], 4, more.get("eta", 0.0), evaluations=2)
+    mixing = amdm(func, [CoRun(analytic(2), **more)], steps=4, eta=more.get("eta", 0.0), evaluations=2)
     with pretended():
         there = mixing(Eps(DEVICE), x.to(DEVICE), timesteps=timesteps(8).to(DEVICE)).to("cpu")
     here = mixing(Eps(torch.device("cpu")), x, timesteps=timesteps(8))
@@ -253,7 +253,7 @@ def test_a_gpu_waits_for_nothing_from_the_first_evaluation_on(eta: float) -> Non
     co_runs = [CoRun(analytic(2), 0.5, eta, on_nan=lambda: None), CoRun(analytic(3), 0.3, eta, gamma_end=0.1)]
     sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
-    mixing = amdm(sample, co_runs, 3, eta, evaluations=2)
+    mixing = amdm(sample, co_runs, steps=3, eta=eta, evaluations=2)
     wanted = mixing(own, x, sigmas)
     try:
         found = mixing(model, x.cuda(), sigmas.cuda())

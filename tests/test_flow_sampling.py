@@ -12,8 +12,8 @@ import torch
 from denoisers import SAMPLERS, SIGMA_MAX, Denoiser, Sampler, randn
 from torch import Tensor, nn
 
+from lib_amdm import CoRun, amdm
 from lib_amdm.core.levels import as_exploding, as_flow, euler_step, flow, posterior_mean
-from lib_amdm.core.sampling import CoRun, amdm
 
 FLOW_SAMPLERS = [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "heun", "lms", "dpm_2", "dpmpp_2m")]
 FROM_NOISE = (1.0, 0.93, 0.8, 0.61, 0.4, 0.15, 0.0)

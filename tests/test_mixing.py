@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from lib_amdm.comodels import mixing
-from lib_amdm.comodels.mixing import co_run, mixed
+from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
+from lib_amdm.core.arguments import Mixing, Pass
 from lib_amdm.core.levels import as_flow
-from lib_amdm.core.sampling import amdm, private_seeds
+from lib_amdm.core.sampling import private_seeds
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import CoModel, Settings
@@ -42,7 +42,7 @@ shares = st.floats(0, 1)
     st.integers(1, 10),
 )
 def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: int) -> None:
-    run = co_run(number, slot, zero, SEEDS, SIZE)
+    run = co_run(number, slot, SlotRun(zero), SEEDS, SIZE)
     assert (run.gamma, run.gamma_end, run.eta, run.noise) == (slot.gamma, slot.gamma_end, slot.eta, slot.noise)
     assert run.denoise is zero
     assert run.seed == private_seeds(SEEDS, number)
@@ -51,8 +51,13 @@ def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: in
 
 
 def test_what_the_host_knows_of_the_model_is_handed_on() -> None:
-    run = co_run(1, CoModel(), zero, SEEDS, SIZE, sigma_max=14.6, state_key=bool, form=as_flow)
+    run = co_run(1, CoModel(), SlotRun(zero, 14.6, bool, form=as_flow), SEEDS, SIZE, main=15.0)
     assert (run.sigma_max, run.state_key, run.form) == (14.6, bool, as_flow)
+
+
+@pytest.mark.parametrize("highest", [14.6, 10.0])
+def test_what_neither_model_knows_is_shown_to_both(highest: float) -> None:
+    assert co_run(1, CoModel(), SlotRun(zero, 14.6), SEEDS, SIZE, main=highest).sigma_max is None
 
 
 def test_a_slots_answer_of_nan_fails_the_pass() -> None:
@@ -62,13 +67,13 @@ def test_a_slots_answer_of_nan_fails_the_pass() -> None:
     def found() -> None:
         raise FoundError
 
-    run = co_run(1, CoModel(), lambda x, sigma: x * float("nan"), SEEDS, SIZE, on_nan=found)
+    run = co_run(1, CoModel(), SlotRun(lambda x, sigma: x * float("nan"), on_nan=found), SEEDS, SIZE)
     with pytest.raises(FoundError):
         mixed(euler, Settings(steps=2), [run])(main, torch.ones(2, 4, *SIZE), torch.tensor([2.0, 1.0, 0.0]))
 
 
 def test_a_region_becomes_a_map_over_the_latent_by_which_every_share_is_multiplied() -> None:
-    run = co_run(1, CoModel(gamma=0.6, gamma_end=0.2, region="0 0 0.5 1"), zero, SEEDS, SIZE)
+    run = co_run(1, CoModel(gamma=0.6, gamma_end=0.2, region="0 0 0.5 1"), SlotRun(zero), SEEDS, SIZE)
     expected = torch.zeros(1, 1, *SIZE)
     expected[..., :3] = 1
     assert torch.equal(run.region, expected)
@@ -77,38 +82,23 @@ def test_a_region_becomes_a_map_over_the_latent_by_which_every_share_is_multipli
 
 
 def test_a_slots_noise_is_its_own() -> None:
-    seeds = [seed for number in (1, 2) for seed in co_run(number, CoModel(), zero, SEEDS, SIZE).seed]
+    seeds = [seed for number in (1, 2) for seed in co_run(number, CoModel(), SlotRun(zero), SEEDS, SIZE).seed]
     assert len({*seeds, *SEEDS}) == 6
 
 
 def test_a_mask_that_cannot_be_read_is_named_with_its_slot() -> None:
     with pytest.raises(AmdmError, match=r"^AMDM co-model 3: the mask cannot be read"):
-        co_run(3, CoModel(mask="no picture"), zero, SEEDS, SIZE)
+        co_run(3, CoModel(mask="no picture"), SlotRun(zero), SEEDS, SIZE)
 
 
-def test_the_settings_reach_amdm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_reach_amdm(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(steps=7, evaluations=3, eta=0.25, start=2, correction="paper")
-    caught: dict[str, Any] = {}
-
-    def catch(*args: Any, **kwargs: Any) -> str:
-        caught.update(inspect.signature(amdm).bind(*args, **kwargs).arguments)
-        return "sampler"
-
-    monkeypatch.setattr(mixing, "amdm", catch)
-    assert mixed(zero, settings, ["run"], nominal_steps=30) == "sampler"
-    assert (
-        caught.items()
-        >= {
-            "func": zero,
-            "co_models": ["run"],
-            "steps": 7,
-            "evaluations": 3,
-            "eta": 0.25,
-            "start": 2,
-            "correction": "paper",
-            "nominal_steps": 30,
-        }.items()
-    )
+    caught: list[Any] = []
+    monkeypatch.setattr(mixing, "amdm", lambda *given: caught.extend(given))
+    in_pass = Pass(nominal_steps=30)
+    mixed(zero, settings, ["run"], in_pass)
+    wanted = Mixing(steps=7, evaluations=3, eta=0.25, start=2, correction="paper")
+    assert caught == [zero, ["run"], wanted, in_pass]
 
 
 def euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
@@ -129,7 +119,7 @@ def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
         levels.append(sigma[0].item())
         return torch.full_like(x, 2.0)
 
-    runs = [co_run(n, slot, co_model if n == 1 else zero, SEEDS, SIZE) for n, slot in enumerate(slots, 1)]
+    runs = [co_run(n, slot, SlotRun(co_model if n == 1 else zero), SEEDS, SIZE) for n, slot in enumerate(slots, 1)]
     x = 5 * torch.randn(2, 4, *SIZE, generator=torch.Generator().manual_seed(0))
     return mixed(euler, settings, runs)(main, x, torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.0])), levels
 

@@ -11,8 +11,8 @@ import torch
 from denoisers import SAMPLERS, SHAPE, SIGMA_MAX, SIGMA_MIN, Denoiser, EpsDenoiser, randn, sigmas, timesteps
 from torch import Tensor
 
+from lib_amdm import CoRun, amdm
 from lib_amdm.core.levels import flow, variance_exploding
-from lib_amdm.core.sampling import CoRun, amdm
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
@@ -66,7 +66,7 @@ def counted(
     mixing = amdm(
         SAMPLERS[sampler].func,
         [co],
-        len(levels) - 1 if steps is None else steps,
+        steps=len(levels) - 1 if steps is None else steps,
         level_of=level_of,
         on_mixed=lambda *said: heard.append(said),
         **more,
@@ -118,7 +118,7 @@ def test_timesteps_that_a_type_does_not_have_are_those_of_their_steps(steps: int
         shown.append(sigma[0].item())
         return Denoiser(100)(x, sigma)
 
-    mixing = amdm(SAMPLERS["ddim"].func, [CoRun(co_model)], steps, on_mixed=lambda *said: heard.append(said))
+    mixing = amdm(SAMPLERS["ddim"].func, [CoRun(co_model)], steps=steps, on_mixed=lambda *said: heard.append(said))
     mixing(EpsDenoiser(Denoiser()), randn(SHAPE, 1).to(dtype), timesteps(steps), disable=True)
     assert heard == [(number, steps) for number in range(1, steps + 1)]
     assert len(set(shown)) == len(shown) == steps
@@ -129,7 +129,7 @@ def test_timesteps_that_a_type_does_not_have_are_those_of_their_steps(steps: int
 def test_churn_is_known_in_every_type(schedule: str, dtype: torch.dtype) -> None:
     _, levels = SCHEDULES[schedule]
     heard: list[tuple[int, int]] = []
-    mixing = amdm(SAMPLERS["euler"].func, [CoRun(one)], 15, on_mixed=lambda *said: heard.append(said))
+    mixing = amdm(SAMPLERS["euler"].func, [CoRun(one)], steps=15, on_mixed=lambda *said: heard.append(said))
     mixing(zero, (levels[0] * randn(SHAPE, 1)).to(dtype), levels.to(dtype), disable=True, s_churn=0.3 * len(levels))
     assert heard == [(number, 15) for number in range(1, 16)]
 
@@ -146,7 +146,7 @@ def test_no_step_is_settled_between_two_levels(sampler: str, schedule: str, dtyp
         return x / 2
 
     settled: list[int] = []
-    mixing = amdm(SAMPLERS[sampler].func, [CoRun(one)], 40, on_mixed=lambda *said: settled.append(len(calls)))
+    mixing = amdm(SAMPLERS[sampler].func, [CoRun(one)], steps=40, on_mixed=lambda *said: settled.append(len(calls)))
     mixing(main, (levels[0] * randn(SHAPE, 1)).to(dtype), levels.float(), disable=True)
     assert settled == [*range(1, 81, 2)]
 
@@ -161,7 +161,7 @@ def test_a_step_is_computed_at_the_level_of_the_schedule_not_at_its_rounding(sch
 
     def run(kind: torch.dtype) -> Tensor:
         co = CoRun(lambda x, sigma: x.tanh(), 0.4, 0.3, form=lambda level: level)
-        mixing = amdm(sample, [co], len(levels) // 2, 0.3, level_of=level_of)
+        mixing = amdm(sample, [co], steps=len(levels) // 2, eta=0.3, level_of=level_of)
         return mixing(lambda x, sigma: x.sin(), levels[0].float() * randn(SHAPE, 1).float(), levels.float(), True, kind)
 
     torch.testing.assert_close(run(half), run(torch.float32), rtol=0, atol=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
-from lib_amdm.core.sampling import CoRun, amdm
+from lib_amdm import CoRun, amdm
 
 shares = st.floats(0, 1)
 
@@ -47,7 +47,12 @@ def test_amdm_around_euler_is_the_reference(run: dict) -> None:
         first.append(x if noise == "shared" else levels[0].item() * torch.stack(own).double())
         co_models.append(CoRun(models[slot], gamma, run["etas"][slot], noise, seeds))
     sample = amdm(
-        k_diffusion.sampling.sample_euler, co_models, run["k"], run["etas"][0], run["start"], run["correction"]
+        k_diffusion.sampling.sample_euler,
+        co_models,
+        steps=run["k"],
+        eta=run["etas"][0],
+        start=run["start"],
+        correction=run["correction"],
     )
     expected = reference.amdm_euler(
         models, first, levels.tolist(), run["k"], run["gammas"], run["etas"], run["start"], run["correction"]
@@ -65,7 +70,7 @@ def test_a_float32_run_stays_near_the_reference(run: dict) -> None:
     etas = [min(eta, 1.0) for eta in run["etas"]]
     co_models = [CoRun(model, gamma, eta) for model, gamma, eta in zip(models[1:], run["gammas"], etas[1:])]
     expected = reference.amdm_euler(models, [x] * len(models), levels.tolist(), run["k"], run["gammas"], etas)
-    sample = amdm(k_diffusion.sampling.sample_euler, co_models, run["k"], etas[0])
+    sample = amdm(k_diffusion.sampling.sample_euler, co_models, steps=run["k"], eta=etas[0])
     got = sample(models[0], x.float(), sigmas=levels.float(), disable=True)
     torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-3)
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lib_amdm.errors import AmdmError, cause
-from lib_amdm.families import Family, inputs_of
+from lib_amdm.families import Family, unet_family
 from lib_amdm.hosts.common import refusals
 
 CO, MAIN = SimpleNamespace(name="co.safetensors"), SimpleNamespace(name="main.safetensors")
@@ -24,7 +24,7 @@ def message(call: Callable[[], object]) -> str:
 
 def test_a_family_is_called_by_its_name_and_its_inputs() -> None:
     names = {4: "SD1", 5: "SD1 depth", 8: "SD1 InstructPix2Pix", 9: "SD1 inpainting", 6: "SD1 with 6 input channels"}
-    assert {channels: str(Family("SD1", inputs_of(channels))) for channels in names} == names
+    assert {channels: str(unet_family("SD1", channels)) for channels in names} == names
 
 
 def test_models_go_together_by_their_latents_and_inputs() -> None:

@@ -16,14 +16,15 @@ from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, EpsDenoiser, Sampler, ra
 from torch import Tensor
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
-from lib_amdm.core.sampling import LOOKED_AHEAD, CoRun, amdm
+from lib_amdm import CoRun, amdm
+from lib_amdm.core.sampling import LOOKED_AHEAD
 
 EULER = k_diffusion.sampling.sample_euler
 
 
 def mixed_euler(**more: Any) -> Tensor:
     """What Euler draws, to compare with."""
-    return amdm(EULER, [CoRun(Denoiser(100))], 4, **more)(Denoiser(), noise(), sigmas(), disable=True)
+    return amdm(EULER, [CoRun(Denoiser(100))], steps=4, **more)(Denoiser(), noise(), sigmas(), disable=True)
 
 
 def noise(shape: tuple[int, ...] = SHAPE) -> Tensor:
@@ -46,7 +47,7 @@ def test_a_denoiser_that_is_called_from_a_worker_thread_is_mixed(module: bool) -
         return Denoiser(100)(x, sigma)
 
     main = Denoiser() if module else (lambda x, sigma: Denoiser()(x, sigma))
-    found = amdm(sample, [CoRun(other)], 4)(main, noise(), sigmas())
+    found = amdm(sample, [CoRun(other)], steps=4)(main, noise(), sigmas())
     assert torch.equal(found, mixed_euler())
     assert graphs == [False] * 4
 
@@ -68,7 +69,7 @@ def test_workers_may_call_it_at_once() -> None:
 
     heard: list[tuple[int, int]] = []
     co = CoRun(Slow(100))
-    found = amdm(sample, [co], 4, on_mixed=lambda *said: heard.append(said))(Denoiser(), noise(), sigmas())
+    found = amdm(sample, [co], steps=4, on_mixed=lambda *said: heard.append(said))(Denoiser(), noise(), sigmas())
     torch.testing.assert_close(found, mixed_euler())
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)] and co.denoise.evaluations == 4
 
@@ -82,7 +83,7 @@ def steps_of_euler(model: Any, x: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
 def test_a_sampler_that_is_a_generator_is_mixed() -> None:
     weight = torch.nn.Parameter(torch.ones(()))
     co = CoRun(lambda x, sigma: weight * Denoiser(100)(x, sigma))
-    sample = amdm(steps_of_euler, [co], 4)
+    sample = amdm(steps_of_euler, [co], steps=4)
     *_, found = sample(lambda x, sigma: weight * Denoiser()(x, sigma), noise(), sigmas())
     torch.testing.assert_close(found, mixed_euler())
     assert not found.requires_grad
@@ -90,7 +91,7 @@ def test_a_sampler_that_is_a_generator_is_mixed() -> None:
 
 def test_generators_may_take_turns_on_one_module() -> None:
     main, co = Denoiser(), Denoiser(100)
-    runs = [amdm(steps_of_euler, [CoRun(co)], 4)(main, x, sigmas()) for x in (noise(), noise() / 2)]
+    runs = [amdm(steps_of_euler, [CoRun(co)], steps=4)(main, x, sigmas()) for x in (noise(), noise() / 2)]
     taken = [list(steps) for steps in zip(*runs)][-1]
     torch.testing.assert_close(taken[0], mixed_euler())
     assert main.evaluations == 2 * STEPS and co.evaluations == 8
@@ -99,7 +100,7 @@ def test_generators_may_take_turns_on_one_module() -> None:
 def test_a_generators_last_answer_of_nan_is_heard_of() -> None:
     heard: list[int] = []
     co = CoRun(lambda x, sigma: x / 0 * 0, on_nan=lambda: heard.append(1))
-    list(amdm(steps_of_euler, [co], STEPS)(Denoiser(), noise(), sigmas()))
+    list(amdm(steps_of_euler, [co], steps=STEPS)(Denoiser(), noise(), sigmas()))
     assert len(heard) == STEPS
 
 
@@ -114,7 +115,7 @@ def test_a_sampler_that_never_calls_the_model_it_is_given_is_refused(shown: str)
         return EULER(own, x, sigmas, disable=True)
 
     with pytest.raises(ValueError, match="never called the model that it was given"):
-        amdm(sample, [CoRun(Denoiser(100))], 4)(own, noise(), sigmas())
+        amdm(sample, [CoRun(Denoiser(100))], steps=4)(own, noise(), sigmas())
 
 
 # back again
@@ -129,10 +130,10 @@ def sample_restarting(model: Any, x: Tensor, sigmas: Tensor, disable: bool = Tru
 
 def test_a_sampler_that_goes_back_up_is_mixed_there_without_further_evaluations() -> None:
     levels, heard = sigmas(12), []
-    same = amdm(sample_restarting, [CoRun(Denoiser(), 0.7)], 8)(Denoiser(), noise(), levels)
+    same = amdm(sample_restarting, [CoRun(Denoiser(), 0.7)], steps=8)(Denoiser(), noise(), levels)
     torch.testing.assert_close(same, sample_restarting(Denoiser(), noise(), levels), rtol=0, atol=1e-4)
     co, main = CoRun(Denoiser(100), 1.0), Denoiser()
-    drawn = amdm(sample_restarting, [co], 8, on_mixed=lambda *said: heard.append(said))(main, noise(), levels)
+    drawn = amdm(sample_restarting, [co], steps=8, on_mixed=lambda *said: heard.append(said))(main, noise(), levels)
     assert co.denoise.evaluations == 8 and heard == [(number, 8) for number in range(1, 9)]
     alone = EULER(Denoiser(), main.latents[5], levels[1:], disable=True)
     assert (drawn - alone).abs().max() > 1e-2
@@ -169,7 +170,7 @@ def test_a_sampler_that_looks_ahead_finds_each_step_as_it_was_settled() -> None:
         return sample_looking_ahead(listened, x, sigmas)
 
     co = CoRun(Denoiser(100))
-    amdm(sample, [co], STEPS)(main, noise(), sigmas())
+    amdm(sample, [co], steps=STEPS)(main, noise(), sigmas())
     assert co.denoise.evaluations == STEPS and len(changes) == STEPS
     for seen in changes.values():
         assert all(torch.allclose(one, seen[0], atol=1e-5) for one in seen) and seen[0].abs().max() > 1e-4
@@ -227,7 +228,7 @@ def test_an_evaluation_that_failed_may_be_made_once_more(fails: int, evaluations
 
     def run(kinds: list[type[Denoiser]], func: Callable) -> Tensor:
         models = [CoRun(kind(100 + n), 0.4) for n, kind in enumerate(kinds)]
-        return amdm(func, models, 5, evaluations=evaluations)(Denoiser(), noise(), sigmas())
+        return amdm(func, models, steps=5, evaluations=evaluations)(Denoiser(), noise(), sigmas())
 
     kinds = [Denoiser, Denoiser]
     kinds[fails] = Failing
@@ -250,14 +251,14 @@ def test_a_call_without_a_step_is_the_samplers_own(name: str, count: int, steps:
         return sampler.func(model, x, timesteps, **more)
 
     model, co = EpsDenoiser(Denoiser()), CoRun(Denoiser(100))
-    found = amdm(func, [co], steps)(model, x, timesteps=torch.arange(1, 1 + count), disable=True)
+    found = amdm(func, [co], steps=steps)(model, x, timesteps=torch.arange(1, 1 + count), disable=True)
     assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
 
 
 @pytest.mark.parametrize("steps", ["auto", 3])
 def test_where_every_step_comes_before_the_start_no_co_model_is_evaluated(steps: Any) -> None:
     co, x = CoRun(Denoiser(100)), noise()
-    found = amdm(EULER, [co], steps, start=STEPS)(Denoiser(), x, sigmas(), disable=True)
+    found = amdm(EULER, [co], steps=steps, start=STEPS)(Denoiser(), x, sigmas(), disable=True)
     assert torch.equal(found, EULER(Denoiser(), x, sigmas(), disable=True)) and co.denoise.evaluations == 0
 
 

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lib_amdm import CoRun, Pass
 from lib_amdm.adapters.base import AdapterInfo
-from lib_amdm.core.sampling import CoRun, NothingMixedError
+from lib_amdm.core.sampling import NothingMixedError
 from lib_amdm.errors import AdapterError, AmdmError
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
@@ -107,11 +108,11 @@ class FakeRun:
     def worded(self, error):
         return AmdmError("AMDM: no memory is left.") if isinstance(error, MemoryError) else error
 
-    def sampler_options(self):
+    def sampled_pass(self):
         def note(done, steps):
             self.steps = done
 
-        return {"on_mixed": note, "survives": lambda error: isinstance(error, NothingMixedError)}
+        return Pass(on_mixed=note, survives=lambda error: isinstance(error, NothingMixedError))
 
     def start(self):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -34,10 +35,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm import CoRun, Mixing, Pass, amdm
 from lib_amdm.core.aggregation import slerp
+from lib_amdm.core.arguments import AUTO
 from lib_amdm.core.levels import variance_exploding
 from lib_amdm.core.plan import automatic_steps, spread
-from lib_amdm.core.sampling import AUTO, CoRun, amdm, private_seeds
+from lib_amdm.core.sampling import private_seeds
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
@@ -64,7 +67,7 @@ def silent() -> list[CoRun]:
 
 
 def wrapped(co_models: list[CoRun], steps: int = 3, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return lambda func: amdm(func, co_models, steps, **more)
+    return lambda func: amdm(func, co_models, steps=steps, **more)
 
 
 def plain(sampler: Sampler, x: Tensor, **more: Any) -> Tensor:
@@ -73,7 +76,8 @@ def plain(sampler: Sampler, x: Tensor, **more: Any) -> Tensor:
 
 def mixed(sampler: Sampler, x: Tensor, co_models: list[CoRun], steps: int = 3, eta: float = 0.3, **more: Any) -> Tensor:
     """One run; keywords of `amdm` go there, and all others to the sampler."""
-    own = {name: more.pop(name) for name in set(more) & set(inspect.signature(amdm).parameters)}
+    known = {each.name for record in (Mixing, Pass) for each in dataclasses.fields(record)}
+    own = {name: more.pop(name) for name in set(more) & known}
     return sampler.run(sampler.model(Denoiser()), x, wrapped(co_models, steps, eta=eta, **own), **more)
 
 
@@ -104,7 +108,7 @@ def test_off_calls_the_sampler_on_the_very_arguments(sampler: Sampler, off: str)
     model, x, callback = sampler.model(Denoiser()), sampler.noise(), lambda told: None
     args, kwargs = (model, x), {**sampler.grid(), "extra_args": {}, "callback": callback, "disable": True}
     torch.manual_seed(5)
-    got = amdm(func, co_models, steps)(*args, **kwargs)
+    got = amdm(func, co_models, steps=steps)(*args, **kwargs)
     ((given_args, given_kwargs),) = calls
     assert all(given is own for given, own in zip(given_args, args)) and len(given_args) == len(args)
     assert all(given_kwargs[name] is kwargs[name] for name in kwargs) and given_kwargs.keys() == kwargs.keys()
@@ -413,7 +417,7 @@ def test_a_sampler_that_leaves_out_levels_gets_as_many_evaluations(left_out: lis
         return k_diffusion.sampling.sample_euler(model, x, sigmas[kept], disable=True)
 
     co_models = co_runs(2)
-    amdm(sample, co_models, 10, evaluations=evaluations)(Denoiser(), SAMPLERS["euler"].noise(), sigmas(14))
+    amdm(sample, co_models, steps=10, evaluations=evaluations)(Denoiser(), SAMPLERS["euler"].noise(), sigmas(14))
     assert [co.denoise.evaluations for co in co_models] == [evaluations] * 2
 
 
@@ -474,7 +478,7 @@ def test_the_signature_is_kept(sampler: Sampler) -> None:
 @pytest.mark.parametrize("sampler", KINDS)
 def test_arguments_may_be_given_by_place_or_by_name(sampler: Sampler) -> None:
     sample, model, x, grid = (
-        amdm(sampler.func, co_runs(), 3, 0.2),
+        amdm(sampler.func, co_runs(), steps=3, eta=0.2),
         sampler.model(Denoiser()),
         sampler.noise(),
         sampler.grid(),
@@ -626,7 +630,7 @@ def test_a_plain_callables_attributes_can_be_read_and_set_through_the_stand_in()
         return SAMPLERS["euler"].func(model, x, sigmas, disable=True)
 
     model = type("Model", (), {"__call__": lambda self, x, sigma: x / 2, "offset": 1.0})()
-    amdm(func, co_runs(), 3)(model, SAMPLERS["euler"].noise(), sigmas())
+    amdm(func, co_runs(), steps=3)(model, SAMPLERS["euler"].noise(), sigmas())
     assert model.last_level == 1.0
 
 
@@ -664,13 +668,13 @@ def test_no_hook_is_left_behind(sampler: Sampler, where: str) -> None:
         co_models[1] = CoRun(failing(Denoiser(101), 1), 0.5)
     if where == "callback":
         more["callback"] = ended
-    still_mixing = ended if where == "still_mixing" else None
+    stopping = {"still_mixing": ended} if where == "still_mixing" else {}
     before = {module: dict(module._forward_hooks) for module in model.modules()}
     if where == "nowhere":
         sampler.run(model, sampler.noise(), wrapped(co_models, 3))
     else:
         with pytest.raises(EndedError):
-            sampler.run(model, sampler.noise(), wrapped(co_models, 3, still_mixing=still_mixing), **more)
+            sampler.run(model, sampler.noise(), wrapped(co_models, 3, **stopping), **more)
     assert {module: dict(module._forward_hooks) for module in model.modules()} == before
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -685,7 +689,7 @@ def test_other_hooks_stay_and_see_every_main_evaluation() -> None:
 
 def test_after_an_exception_the_next_run_is_as_ever() -> None:
     sampler, model = SAMPLERS["euler"], Denoiser()
-    sample = amdm(sampler.func, [CoRun(failing(Denoiser(100), 2), 0.5)], 3)
+    sample = amdm(sampler.func, [CoRun(failing(Denoiser(100), 2), 0.5)], steps=3)
     for _ in range(2):
         with pytest.raises(EndedError):
             sample(model, sampler.noise(), sigmas(), disable=True)
@@ -778,14 +782,16 @@ def test_a_sampler_may_take_more_keywords_than_it_names() -> None:
         seen.append(kwargs.pop("option"))
         return SAMPLERS["euler"].func(model, x, sigmas, **kwargs)
 
-    got = amdm(sample_open, co_runs(), 3, 0.3)(Denoiser(), SAMPLERS["euler"].noise(), sigmas(), option=4, disable=True)
+    got = amdm(sample_open, co_runs(), steps=3, eta=0.3)(
+        Denoiser(), SAMPLERS["euler"].noise(), sigmas(), option=4, disable=True
+    )
     assert torch.equal(got, mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), co_runs()))
     assert set(seen) == {4}
 
 
 def test_a_partial_of_a_sampler_is_a_sampler() -> None:
     x = SAMPLERS["ddim"].noise()
-    sample = amdm(functools.partial(sample_ddim, eta=0.5), silent(), 3, **FORCED)
+    sample = amdm(functools.partial(sample_ddim, eta=0.5), silent(), steps=3, **FORCED)
     torch.manual_seed(5)
     got = sample(EpsDenoiser(Denoiser()), x, **SAMPLERS["ddim"].grid())
     close(got, plain(SAMPLERS["ddim"], x, eta=0.5))
@@ -825,7 +831,7 @@ def test_samplers_written_otherwise_draw_the_same(func: Callable[..., Tensor], s
 
     def run(sampler: Callable[..., Tensor]) -> Tensor:
         torch.manual_seed(5)
-        return amdm(sampler, co_runs(1), steps, 0.1)(Denoiser(), x, levels, disable=True)
+        return amdm(sampler, co_runs(1), steps=steps, eta=0.1)(Denoiser(), x, levels, disable=True)
 
     assert torch.equal(run(func), run(k_diffusion.sampling.sample_dpmpp_3m_sde))
 
@@ -837,7 +843,7 @@ def test_a_sampler_may_call_its_model_by_keyword(module: bool) -> None:
 
     main = Denoiser() if module else (lambda x, sigma: Denoiser()(x, sigma))
     x = SAMPLERS["euler"].noise()
-    got = amdm(sample_keyword, co_runs(), 3, 0.3)(main, x, sigmas())
+    got = amdm(sample_keyword, co_runs(), steps=3, eta=0.3)(main, x, sigmas())
     assert torch.equal(got, mixed(SAMPLERS["euler"], x, co_runs()))
 
 
@@ -854,7 +860,7 @@ def test_an_evaluation_of_a_latent_of_another_size_is_the_main_models_own() -> N
         return k_diffusion.sampling.sample_euler(halved, x, sigmas, disable=True)
 
     x, co_models = SAMPLERS["euler"].noise(), co_runs()
-    got = amdm(sample_halved, co_models, 3, 0.3)(Denoiser(), x, sigmas())
+    got = amdm(sample_halved, co_models, steps=3, eta=0.3)(Denoiser(), x, sigmas())
     assert torch.equal(got, mixed(SAMPLERS["euler"], x, co_runs()))
     assert all(seen) and [co.denoise.evaluations for co in co_models] == [3, 3]
 
@@ -929,7 +935,7 @@ def test_where_a_picture_is_known_nothing_is_mixed() -> None:
     model.register_forward_hook(lambda module, args, output: seen.append(output))
     heard: list[dict] = []
     mixed(SAMPLERS["euler"], SAMPLERS["euler"].noise(), co_runs(), STEPS, within=within, callback=heard.append)
-    sample = amdm(k_diffusion.sampling.sample_euler, co_runs(), STEPS, 0.3, within=within)
+    sample = amdm(k_diffusion.sampling.sample_euler, co_runs(), steps=STEPS, eta=0.3, within=within)
     sample(model, SAMPLERS["euler"].noise(), sigmas(), disable=True, callback=heard.append)
     for own, told in zip(seen, heard[STEPS:]):
         assert torch.equal(own[..., :1], told["denoised"][..., :1])
@@ -942,7 +948,7 @@ def test_where_a_picture_is_known_nothing_is_mixed() -> None:
 def test_two_threads_may_run_on_one_module() -> None:
     def run(model: nn.Module, seed: int) -> Tensor:
         x = SIGMA_MAX * randn(SHAPE, seed).float()
-        return amdm(k_diffusion.sampling.sample_euler, co_runs(1), 5, 0.1)(model, x, sigmas(), disable=True)
+        return amdm(k_diffusion.sampling.sample_euler, co_runs(1), steps=5, eta=0.1)(model, x, sigmas(), disable=True)
 
     class Slow(Denoiser):
         def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -958,12 +964,12 @@ def test_two_threads_may_run_on_one_module() -> None:
 
 def test_a_co_model_may_run_a_sampler_of_its_own_on_the_main_module() -> None:
     def nested(main: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-        func = amdm(k_diffusion.sampling.sample_euler, co_runs(1), 1)
+        func = amdm(k_diffusion.sampling.sample_euler, co_runs(1), steps=1)
         return lambda x, sigma: func(main, x, torch.stack([sigma[0], sigma[0] * 0]), disable=True)
 
     main, x = Denoiser(), SAMPLERS["euler"].noise()
-    sample = amdm(k_diffusion.sampling.sample_euler, [CoRun(nested(main), 0.5)], 3)
-    apart = amdm(k_diffusion.sampling.sample_euler, [CoRun(nested(Denoiser()), 0.5)], 3)
+    sample = amdm(k_diffusion.sampling.sample_euler, [CoRun(nested(main), 0.5)], steps=3)
+    apart = amdm(k_diffusion.sampling.sample_euler, [CoRun(nested(Denoiser()), 0.5)], steps=3)
     assert torch.equal(sample(main, x, sigmas(), disable=True), apart(Denoiser(), x, sigmas(), disable=True))
     assert not main._forward_hooks
 
@@ -972,7 +978,7 @@ def test_no_graph_is_built() -> None:
     """Nothing that comes out asks for gradients, whatever the models' weights do."""
     weight = nn.Parameter(torch.ones(()))
     main, other = (lambda x, sigma: weight * Denoiser()(x, sigma)), (lambda x, sigma: weight * Denoiser(100)(x, sigma))
-    got = amdm(lambda model, x, sigmas: model(x, sigmas[:1].expand(len(x))), [CoRun(other)], 1)(
+    got = amdm(lambda model, x, sigmas: model(x, sigmas[:1].expand(len(x))), [CoRun(other)], steps=1)(
         main, SAMPLERS["euler"].noise(), sigmas()
     )
     assert not got.requires_grad

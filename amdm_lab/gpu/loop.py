@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lib_amdm.core.sampling import CoRun, amdm
+from lib_amdm.core.arguments import CoRun
+from lib_amdm.core.sampling import amdm
 
 from ..studio.k_diffusion_parts import sampling as k_sampling
 from .random_unets import LATENT, TINY_LATENT, Guided
@@ -53,7 +54,7 @@ class Bench:
                     on_mixed(done, steps)
 
         co_runs = [CoRun(other, 0.5 / len(others), on_nan=_ignore) for other in others]
-        sample = amdm(k_sampling.sample_euler, co_runs, MIXED, evaluations=EVALUATIONS, on_mixed=mixed)
+        sample = amdm(k_sampling.sample_euler, co_runs, steps=MIXED, evaluations=EVALUATIONS, on_mixed=mixed)
         found: Tensor = (sample if mixing else k_sampling.sample_euler)(main, self.x, self.sigmas, disable=True)
         return found
 

@@ -20,7 +20,7 @@ from lib_amdm.adapters.inputs import Features, GivenInputs
 from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.kinds import read_adapter
 from lib_amdm.comodels.adapter_use import AtWork
-from lib_amdm.comodels.mixing import co_run, mixed
+from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.settings import MAIN_CHECKPOINT, Settings
 
 from ..bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER
@@ -97,7 +97,7 @@ def adapted(
         return Sampled(studio.sample(studio.func, first, seeds), first.evaluations)
     other = denoiser(co_model)
     [(number, slot)] = settings.active
-    func = mixed(studio.func, settings, [co_run(number, slot, other, seeds, LATENT[1:])])
+    func = mixed(studio.func, settings, [co_run(number, slot, SlotRun(other), seeds, LATENT[1:])])
     return Sampled(studio.sample(func, first, seeds), first.evaluations, other.evaluations)
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lib_amdm.comodels.adapter_use import AtWork
-from lib_amdm.comodels.mixing import co_run, highest_shown, mixed
+from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.core.aggregation import Mix, slerp
+from lib_amdm.core.arguments import Pass
 from lib_amdm.core.sampling import private_seeds
 from lib_amdm.settings import AUTO, CoModel, Settings
 
@@ -287,15 +288,14 @@ def aggregated(
         co_run(
             number,
             slot,
-            other,
+            SlotRun(other, other.model.highest, form=other.model.form),
             seeds,
             studio.latent[1:],
-            sigma_max=highest_shown(other.model.highest, denoiser.model.highest),
-            form=other.model.form,
+            denoiser.model.highest,
         )
         for other, (number, slot) in zip(others, settings.active)
     ]
-    func = mixed(studio.func, settings, co_runs, mix=mix, level_of=denoiser.model.level)
+    func = mixed(studio.func, settings, co_runs, Pass(level_of=denoiser.model.level), mix)
     latents = studio.sample(func, denoiser, seeds)
     return Sampled(latents, denoiser.evaluations, sum(other.evaluations for other in others))
 

@@ -27,8 +27,8 @@ from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.comodels.adapter_use import Adapters, AtWork, Place
 from lib_amdm.comodels.cache import InMemory, Loaded, Pool
 from lib_amdm.comodels.file_list import Folder, files_in, find_title, lists, readable
-from lib_amdm.comodels.mixing import co_run, highest_shown, mixed
-from lib_amdm.core.sampling import CoRun
+from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
+from lib_amdm.core.arguments import CoRun, Pass
 from lib_amdm.errors import AmdmError
 from lib_amdm.families import Family
 from lib_amdm.files.checkpoint_family import CheckpointFamilies
@@ -310,7 +310,7 @@ class Standalone:
         co_models = {number: _SlotModel(self, job, number, slot, progress) for number, slot in slots}
         if co_models:
             co_runs = [co_model.co_run(job) for co_model in co_models.values()]
-            func = mixed(func, settings, co_runs, nominal_steps=job.steps, level_of=model.level)
+            func = mixed(func, settings, co_runs, Pass(nominal_steps=job.steps, level_of=model.level))
         stream = ImageNoise(job.seeds, (LATENT_CHANNELS, *job.latent_size))
         latents = sampling.sample(func, denoiser, stream, sigmas, report)
         pictures = _bytes(autoencoder.decode(latents))
@@ -371,17 +371,9 @@ class _SlotModel:
 
     def co_run(self, job: Job) -> CoRun:
         model = self.denoiser.model
-        return co_run(
-            self.number,
-            self.slot,
-            self.denoiser,
-            job.seeds,
-            job.latent_size,
-            sigma_max=highest_shown(model.highest, self.main.highest),
-            state_key=self.state_key if self.adapter else None,
-            on_nan=self.gave_nan,
-            form=model.form,
-        )
+        state_key = self.state_key if self.adapter else None
+        run = SlotRun(self.denoiser, model.highest, state_key, self.gave_nan, model.form)
+        return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
 
     def state_key(self, ratio: float) -> bool:
         """True where the slot's adapter works at a noise to signal."""

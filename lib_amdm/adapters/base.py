@@ -14,8 +14,6 @@ from ..errors import AdapterError
 from .inputs import Inputs
 from .weights import Weights
 
-FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
-"""The checkpoints' family by the width of their text contexts; files of other widths count as SD1's."""
 _ROUNDING = 1e-6
 """Shares of steps such as 0.1 + 0.2 must not gain a step by their last binary digit."""
 

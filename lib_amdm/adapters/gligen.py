@@ -11,8 +11,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..errors import AdapterError
+from ..families import TEXT_WIDTHS
 from ..layout import Layout
-from .base import FAMILIES, Adapter, AdapterInfo, Block, Call, Prepared, Room, Shapes, refused
+from .base import Adapter, AdapterInfo, Block, Call, Prepared, Room, Shapes, refused
 from .inputs import Inputs
 from .names import ldm_names, without_prefix
 from .weights import Weights, attention, box_embedding, layer_norm, linear, silu_mlp
@@ -64,7 +65,7 @@ class Grounding(Adapter):
             )
         if not fused:
             raise refused(name, "has a GLIGEN file's position net but no fusers; download it again")
-        family = FAMILIES.get(shapes[NULL_PHRASE][0], "SD1") if NULL_PHRASE in shapes else "SD1"
+        family = TEXT_WIDTHS.get(shapes[NULL_PHRASE][0], "SD1") if NULL_PHRASE in shapes else "SD1"
         if family != "SD1":
             raise refused(name, f"is for {family}; only SD1's GLIGEN and InteractDiffusion files can be run")
         return AdapterInfo(cls.kind, family, cls.variant_of(name), name)

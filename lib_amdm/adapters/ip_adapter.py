@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..errors import AdapterError
-from .base import FAMILIES, Adapter, AdapterInfo, Block, Call, Prepared, Shapes, refused
+from ..families import TEXT_WIDTHS
+from .base import Adapter, AdapterInfo, Block, Call, Prepared, Shapes, refused
 from .inputs import Encoder, Inputs
 from .weights import Weights, attention, layer_norm, linear
 
@@ -71,7 +72,7 @@ class IPAdapter(Adapter):
         first = shapes.get("ip_adapter.1.to_k_ip.weight")
         if first is None or not image:
             raise refused(name, "is an IP-Adapter without all its parts; download it again")
-        family = FAMILIES.get(first[1], "SD1")
+        family = TEXT_WIDTHS.get(first[1], "SD1")
         if family == "SD2":
             raise refused(name, "is an IP-Adapter for SD2; choose one for SD1 or SDXL")
         variant = "full" if "proj.3.weight" in image else "plus" if "latents" in image else "base"

@@ -1,63 +1,70 @@
-"""From settings to a sampler: the one place where a slot becomes a `CoRun`, and the settings the words of `amdm`."""
+"""From settings to a sampler: the one place where a slot becomes a `CoRun`, and the settings a `Mixing`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
-from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..core.aggregation import Mix
+from ..core.arguments import CoRun, Mixing, Pass
 from ..core.levels import Form, as_exploding
-from ..core.sampling import CoRun, amdm, private_seeds
+from ..core.sampling import amdm, private_seeds
 from ..settings import CoModel, Settings
 from .regions import region_map
 
-_KEYWORDS = tuple(signature(amdm).parameters)
+
+class SlotRun(NamedTuple):
+    """A slot's model as its host runs it; the fields without a comment are those of `CoRun`."""
+
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    highest: float = math.inf
+    """The highest noise-to-signal ratio that the model knows."""
+    state_key: Callable[[float], Hashable] | None = None
+    on_nan: Callable[[], None] | None = None
+    form: Form = as_exploding
 
 
 def co_run(
-    number: int,
-    slot: CoModel,
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    seeds: Sequence[int],
-    size: tuple[int, int],
-    *,
-    sigma_max: float | None = None,
-    state_key: Callable[[float], Hashable] | None = None,
-    on_nan: Callable[[], None] | None = None,
-    form: Form = as_exploding,
+    number: int, slot: CoModel, model: SlotRun, seeds: Sequence[int], size: tuple[int, int], main: float = math.inf
 ) -> CoRun:
-    """The model of a slot, by its number from 1. denoise, sigma_max, state_key, on_nan, form: see `CoRun`. seeds:
-    those of the images. size: the latent's height and width. AmdmError where the slot's mask cannot be read."""
+    """Make the `CoRun` of a slot, by its number from 1.
+
+    seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
+    main model knows. AmdmError where the slot's mask cannot be read.
+    """
     return CoRun(
-        denoise,
+        model.denoise,
         gamma=slot.gamma,
         gamma_end=slot.gamma_end,
         region=region_map(slot, *size, f"AMDM co-model {number}"),
         eta=slot.eta,
         noise=slot.noise,
         seed=private_seeds(seeds, number),
-        sigma_max=sigma_max,
-        state_key=state_key,
-        on_nan=on_nan,
-        form=form,
+        # above what the main model knows itself, both are shown what neither knows
+        sigma_max=model.highest if model.highest < main else None,
+        state_key=model.state_key,
+        on_nan=model.on_nan,
+        form=model.form,
     )
 
 
-def highest_shown(own: float, main: float) -> float | None:
-    """The highest level that a co-model is shown (`CoRun.sigma_max`).
-
-    own, main: the highest noise to signal that it and the main model know; above what the main model knows itself, both
-    are shown what neither does.
-    """
-    return own if own < main else None
-
-
-def mixed(func: Callable[..., Any], settings: Settings, co_runs: Sequence[CoRun], **more: Any) -> Callable[..., Any]:
-    """The sampler `func` with these co-models in its first steps.
-
-    A setting goes to the keyword of `amdm` that it shares its name with. more: other keywords of `amdm`.
-    """
-    shared = {name: getattr(settings, name) for name in _KEYWORDS if hasattr(settings, name)}
-    return amdm(func, **{**shared, "co_models": co_runs}, **more)
+def mixed(
+    func: Callable[..., Any],
+    settings: Settings,
+    co_runs: Sequence[CoRun],
+    in_pass: Pass = Pass(),
+    mix: str | Mix = "slerp",
+) -> Callable[..., Any]:
+    """Return the sampler `func` with these co-models in its first steps. mix: see `Mixing`."""
+    mixing = Mixing(
+        steps=settings.steps,
+        evaluations=settings.evaluations,
+        eta=settings.eta,
+        start=settings.start,
+        correction=settings.correction,
+        mix=mix,
+    )
+    return amdm(func, co_runs, mixing, in_pass)

@@ -1,15 +1,157 @@
-"""The arguments of `amdm`, checked before anything runs: an error is a sentence with the argument and the remedy."""
+"""The arguments of `amdm`, checked when they are made: an error is a sentence with the argument and the remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, Literal
 
+from torch import Tensor
+
+from .aggregation import CORRECTIONS, MIXES, Mix, Share
+from .levels import Form, Level, as_exploding, variance_exploding
+
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 """The word for a number of steps or evaluations that is chosen for each call."""
+NOISES = ("shared", "independent")
+
+
+@dataclass(frozen=True)
+class CoRun:
+    """A model that is run beside the main one."""
+
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    """denoise(x, sigma) returns the denoised latent after the model's own guidance. x: a latent (batch, ...) at the
+    noise level sigma (batch,), in the model's `form`: x0 + sigma noise, or (1 - sigma) x0 + sigma noise."""
+    gamma: float = 0.5
+    """The model's share in the aggregation, 0 to 1."""
+    eta: float = 0.0
+    """The model's correction."""
+    noise: str = "shared"
+    """"shared": it starts from the main model's noisy latent; "independent": from noise of its own."""
+    seed: int | Sequence[int] | None = None
+    """For independent noise, one number for the batch or one for each sample; None draws a new one in each run."""
+    gamma_end: float | None = None
+    """The share that gamma reaches, linearly, by the last early step; None: it stays."""
+    region: Tensor | None = None
+    """A map of 0 to 1 that broadcasts to the latent, multiplied with the share; None: everywhere."""
+    sigma_max: float | None = None
+    """The highest noise level that the model knows; above it, the model is shown this one, and the latent scaled
+    accordingly. A variance-exploding model beside a flow model needs it."""
+    state_key: Callable[[float], Hashable] | None = None
+    """state_key(ratio) identifies the inputs of this model and the main one at a noise-to-signal ratio, such as the
+    current part of a scheduled prompt. When it changes, the model is evaluated again, whatever the plan is."""
+    on_nan: Callable[[], None] | None = None
+    """Called when the model's answer was not finite and the main model's was. The answer counts as the main model's,
+    since on a GPU this may be known only a step later. None: answers are taken as they are."""
+    form: Form = as_exploding
+    """The form of the model's noise levels."""
+
+    def __post_init__(self) -> None:
+        for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {share}")
+        _check_choice("noise", self.noise, NOISES)
+
+    @property
+    def speaks(self) -> bool:
+        """True where the model has a share in any step."""
+        return self.gamma > 0 or bool(self.gamma_end)
+
+    def share(self, k: int, steps: int) -> Share:
+        """Return its share in step k of `steps`."""
+        way = 0.0 if self.gamma_end is None or steps < 2 else k / (steps - 1) * (self.gamma_end - self.gamma)
+        share = min(max(self.gamma + way, 0.0), 1.0)
+        return share if self.region is None else share * self.region
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How models are mixed."""
+
+    steps: int | Auto = AUTO
+    """K, the number of early steps; "auto": down to a noise level that depends on the latent's size."""
+    evaluations: int | Auto = 0
+    """E, the number of the K steps in which each co-model is evaluated, spread evenly over log noise levels from the
+    first on; in the others its prediction is the main model's plus their last difference. 0: in all K; "auto": 4, or 7
+    for samplers that add noise in every step."""
+    eta: float = 0.0
+    """The main model's correction."""
+    start: int = 0
+    """The first step that is aggregated; before it every model goes its own way."""
+    correction: str = "relative"
+    """One of `aggregation.CORRECTIONS`."""
+    mix: str | Mix = "slerp"
+    """One of `aggregation.MIXES`, or the caller's own rule."""
+    force: bool = False
+    """Aggregate even where it changes nothing (K >= 1 and every gamma 0)."""
+
+    def __post_init__(self) -> None:
+        _check_count("steps", self.steps, word=AUTO)
+        _check_count("evaluations", self.evaluations, word=AUTO)
+        _check_count("start", self.start)
+        _check_choice("correction", self.correction, CORRECTIONS)
+        if isinstance(self.mix, str):
+            _check_choice("mix", self.mix, MIXES)
+        self.check_eta("eta", self.eta)
+
+    @property
+    def rule(self) -> Mix:
+        return MIXES[self.mix] if isinstance(self.mix, str) else self.mix
+
+    @property
+    def is_empty(self) -> bool:
+        """True where there is no step to aggregate, whatever the sampler's schedule is."""
+        return not isinstance(self.steps, str) and self.steps <= self.start
+
+    def check_eta(self, name: str, value: float) -> None:
+        """ValueError where `value` is no share of the way back or, with the paper's correction, no length."""
+        if self.correction == "paper" and not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be a number from 0 on, not {value}")
+        if self.correction != "paper" and not 0 <= value <= 1:
+            raise ValueError(
+                f"{name} must be from 0 to 1 with the {self.correction} correction, not {value}; lower it, or set "
+                'correction to "paper" for a length in the paper\'s units'
+            )
+
+
+def _always() -> bool:
+    return True
+
+
+def _never(error: Exception) -> bool:
+    return False
+
+
+def _ignore(done: int, steps: int) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The pass of a sampler in which models are mixed."""
+
+    init: Tensor | None = None
+    """The clean latent that the sampler's input was noised from (img2img), for independent noise."""
+    within: Tensor | None = None
+    """A map of booleans: where the picture may be changed at all (inpainting); None: everywhere."""
+    nominal_steps: int = 20
+    """For a sampler without a grid (DPM adaptive): the number of equal parts of log sigma that count as its steps."""
+    level_of: Callable[[float], Level] = variance_exploding
+    """The noise level that a number in the sampler's `sigmas` means: `levels.flow` for a flow model."""
+    still_mixing: Callable[[], bool] = _always
+    """Called before and after co-models are run; once it returns False, the main model goes on alone."""
+    on_mixed: Callable[[int, int], None] = _ignore
+    """on_mixed(done, steps), called after each mixed step."""
+    survives: Callable[[Exception], bool] = _never
+    """Called with an error of a co-model or of the aggregation, or a NothingMixedError at the end. Where it returns
+    True, the main model goes on alone."""
+
+    def __post_init__(self) -> None:
+        _check_count("nominal_steps", self.nominal_steps, 1)
 
 
 def check_sampler(func: Any) -> None:
@@ -21,22 +163,24 @@ def check_sampler(func: Any) -> None:
         )
 
 
-def check_co_models(co_models: Any, kind: type) -> None:
-    """ValueError where `co_models` is no sequence of `kind`."""
-    name = kind.__name__
+def check_co_models(co_models: Any, mixing: Mixing) -> None:
+    """ValueError where `co_models` is no sequence of `CoRun`, or an eta does not fit the correction."""
     if not isinstance(co_models, Sequence):
-        raise ValueError(f"co_models must be a list of {name}, not {co_models!r:.80}; give [{name}(denoise)]")
+        raise ValueError(f"co_models must be a list of CoRun, not {co_models!r:.80}; give [CoRun(denoise)]")
     for index, co in enumerate(co_models):
-        if not isinstance(co, kind):
-            raise ValueError(f"co_models[{index}] must be a {name}, not {co!r:.80}; give {name}(denoise)")
+        if not isinstance(co, CoRun):
+            raise ValueError(f"co_models[{index}] must be a CoRun, not {co!r:.80}; give CoRun(denoise)")
+        mixing.check_eta(f"the eta of co_models[{index}]", co.eta)
 
 
-def check_counts(steps: Any, evaluations: Any, start: Any, nominal_steps: Any) -> None:
-    """ValueError where one of these is no number of steps or evaluations."""
-    _check_count("steps", steps, word=AUTO)
-    _check_count("evaluations", evaluations, word=AUTO)
-    _check_count("start", start)
-    _check_count("nominal_steps", nominal_steps, 1)
+def check_falling(name: str, levels: Sequence[float]) -> None:
+    """ValueError where a level is above the one before it, or no number."""
+    for number, (level, level_next) in enumerate(pairwise(levels)):
+        if not level >= level_next:
+            raise ValueError(
+                f"{name} must lead from the noise down to the picture, but step {number} leads from {level:g} to "
+                f"{level_next:g}; give the schedule in the other order"
+            )
 
 
 def _check_count(name: str, value: Any, least: int = 0, word: str = "") -> None:
@@ -48,22 +192,6 @@ def _check_count(name: str, value: Any, least: int = 0, word: str = "") -> None:
         raise ValueError(f"{name} must be a whole number from {least} on{other}, not {value!r:.80}")
 
 
-def check_eta(name: str, value: float, correction: str) -> None:
-    """ValueError where `value` is no share of the way back or, with the paper's correction, no length."""
-    if correction == "paper" and not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a number from 0 on, not {value}")
-    if correction != "paper" and not 0 <= value <= 1:
-        raise ValueError(
-            f"{name} must be from 0 to 1 with the {correction} correction, not {value}; lower it, or set correction to "
-            '"paper" for a length in the paper\'s units'
-        )
-
-
-def check_falling(name: str, levels: Sequence[float]) -> None:
-    """ValueError where a level is above the one before it, or no number."""
-    for number, (level, level_next) in enumerate(pairwise(levels)):
-        if not level >= level_next:
-            raise ValueError(
-                f"{name} must lead from the noise down to the picture, but step {number} leads from {level:g} to "
-                f"{level_next:g}; give the schedule in the other order"
-            )
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(choices)}, not "{value}"')

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import AdapterError, cause
-from ..families import Family, inputs_of
+from ..families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family
 from .container import opened
 from .state import FileState
 
@@ -18,31 +18,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "net.", "")
 """Beginnings of the names of a network's weights, by who wrote the file."""
-_FLUX, _FLUX2, _WAN = "Flux", "Flux2", "Wan21"
-_MARKS = {
-    "distilled_guidance_layer.": Family("Chroma", latents=_FLUX, is_flow=True),
-    "double_stream_modulation_img.": Family("Flux.2", latents=_FLUX2, is_flow=True),
-    "double_blocks.0.img_attn.": Family("Flux", latents=_FLUX, is_flow=True),
-    "single_transformer_blocks.0.mlp_fc1.": Family("Flux", latents=_FLUX, is_flow=True),
-    "joint_blocks.0.context_block.": Family("SD3", is_flow=True),
-    "llm_adapter.blocks.0.": Family("Anima", latents=_WAN, is_flow=True),
-    "lq_proj.latent_proj.": Family("PiD", is_flow=True),
-    "txtfusion.projector.": Family("Krea 2", latents=_WAN, is_flow=True),
-    "txt_norm.": Family("Qwen-Image", latents=_WAN, is_flow=True),
-    "head.modulation": Family("Wan", latents=_WAN, is_flow=True),
-    "layers.0.mlp.linear_fc2.": Family("Ernie-Image", latents=_FLUX2, is_flow=True),
-}
-"""Beginnings of names that of all families only one has, or several with the first of them first."""
-_CAPTIONS = "cap_embedder.1.weight"
-_BY_CAPTION_WIDTH = {
-    2304: Family("Lumina 2", latents=_FLUX, is_flow=True),
-    3840: Family("Z-Image", latents=_FLUX, is_flow=True),
-}
 _FIRST, _LAST, _LABELS = "input_blocks.0.0.weight", "out.2.weight", "label_emb.0.0.weight"
 _READS_TEXT = "attn2.to_k.weight"
 _SDXL_LABELS = (2816, 2560)
-"""Widths of what an SDXL, or its refiner, is told beside the text."""
-_SD2_TEXTS = 1024
+"""Widths of what an SDXL, or its refiner, has in addition to the text."""
 _SDXL_TEXTS, _OPEN_CLIP, _IMAGE_CLIP = "conditioner.embedders.", "cond_stage_model.model.", "embedder.model."
 """Beginnings of the names of text encoders' weights: SDXL's, SD2's, and unCLIP's of pictures."""
 _MUGEN_CHANNELS = 32
@@ -55,11 +34,14 @@ def family_of(shapes: Shapes) -> Family | None:
     try:
         if _FIRST in own:
             return _of_unet(own, shapes)
-        if _CAPTIONS in own:
-            return _BY_CAPTION_WIDTH.get(own[_CAPTIONS][0])
+        return next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(own, kind)), None)
     except IndexError:  # fewer dimensions than such weights have
         return None
-    return next((family for mark, family in _MARKS.items() if _begins(own, mark)), None)
+
+
+def _has_mark(network: Shapes, kind: FlowKind) -> bool:
+    found = [shape for name, shape in network.items() if name.startswith(kind.marks)]
+    return bool(found) and (not kind.width or found[0][0] == kind.width)
 
 
 def _of_unet(unet: Shapes, shapes: Shapes) -> Family | None:
@@ -67,12 +49,12 @@ def _of_unet(unet: Shapes, shapes: Shapes) -> Family | None:
     labels = unet.get(_LABELS, (0, 0))[1]
     if labels in _SDXL_LABELS or _begins(shapes, _SDXL_TEXTS):
         if unet.get(_LAST, (0,))[0] == _MUGEN_CHANNELS:
-            return Family("Mugen", latents="SDXL_Flux2", is_flow=True)
-        return Family("SDXL", inputs_of(channels))
-    widths = {shape[1] for name, shape in unet.items() if name.endswith(_READS_TEXT)}
-    if _SD2_TEXTS in widths or _begins(shapes, _OPEN_CLIP):
-        return Family("SD2", "unCLIP" if labels or _begins(shapes, _IMAGE_CLIP) else inputs_of(channels))
-    return None if labels else Family("SD1", inputs_of(channels))
+            return flow_family("Mugen")
+        return unet_family("SDXL", channels)
+    kinds = {TEXT_WIDTHS.get(shape[1]) for name, shape in unet.items() if name.endswith(_READS_TEXT)}
+    if "SD2" in kinds or _begins(shapes, _OPEN_CLIP):
+        return unet_family("SD2", channels, has_labels=bool(labels) or _begins(shapes, _IMAGE_CLIP))
+    return None if labels else unet_family("SD1", channels)
 
 
 def _begins(names: Shapes, beginning: str) -> bool:

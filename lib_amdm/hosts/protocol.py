@@ -13,7 +13,7 @@ from ..families import Family
 from ..settings import AdapterSettings, CoModel
 
 if TYPE_CHECKING:
-    from ..core.sampling import CoRun
+    from ..core.arguments import CoRun, Pass
 
 
 class Ran(NamedTuple):
@@ -44,8 +44,8 @@ class HostRun(Protocol):
     def adapt_main(self, settings: AdapterSettings) -> None:
         """Prepare the adapter that works on the main model from `start` to `finish`; AmdmError in words."""
 
-    def sampler_options(self) -> dict[str, Any]:
-        """The keyword arguments of `sampling.amdm` that the host decides."""
+    def sampled_pass(self) -> Pass:
+        """Describe the pass to `amdm`."""
 
     def start(self) -> None:
         """The pass begins; what this hangs anywhere, `finish` takes away."""

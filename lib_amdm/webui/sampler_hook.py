@@ -14,7 +14,7 @@ from ..settings import Settings, SettingsError
 from . import adapter_inputs, infotext, plan_line
 
 if TYPE_CHECKING:
-    from ..core.sampling import CoRun
+    from ..core.arguments import CoRun
 
 HOLDER = "_amdm_holder"
 
@@ -45,7 +45,7 @@ class MixedSampling:
         # with the first picture: a start needs none of it
         from ..comodels.mixing import mixed
 
-        mixing = mixed(func, self.settings, self.co_models, **self.host_run.sampler_options())
+        mixing = mixed(func, self.settings, self.co_models, self.host_run.sampled_pass())
         titles, is_drawn = self.host_run.titles(), False
         try:
             self.host_run.start()

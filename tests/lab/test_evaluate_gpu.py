@@ -29,8 +29,8 @@ from amdm_lab.gpu.waits import MESSAGE, MODELS, PROJECT, SAMPLER, Waits
 from amdm_lab.gpu.watching import placed, watched
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
 from amdm_lab.studio.host import Standalone
+from lib_amdm import CoRun, amdm
 from lib_amdm.core import accelerator
-from lib_amdm.core.sampling import CoRun, amdm
 from lib_amdm.errors import AmdmError
 
 CPU = torch.device("cpu")
@@ -174,7 +174,9 @@ def mixed_on_the_device(waits: Waits, follow: Any, monkeypatch: pytest.MonkeyPat
     with pretended() as traffic, waits.heard():
         if follow:
             monkeypatch.setitem(accelerator.EVENTS, DEVICE.type, lambda device, timed: Arrival(traffic))
-        mixing = amdm(k_diffusion.sampling.sample_heun, [CoRun(denoise, 0.5, on_nan=lambda: None)], 4, evaluations=2)
+        mixing = amdm(
+            k_diffusion.sampling.sample_heun, [CoRun(denoise, 0.5, on_nan=lambda: None)], steps=4, evaluations=2
+        )
         here, levels = x.to(DEVICE), sigmas.to(DEVICE)
         waits.counts.clear()
         waits.start()
@@ -197,7 +199,7 @@ def test_the_projects_own_waits_are_told_from_the_samplers(waits: Waits, monkeyp
 def test_a_models_own_waits_are_its_own(waits: Waits) -> None:
     model = Guided("sd15", 0, CPU, torch.float32, tiny=True)
     model.unet.register_forward_pre_hook(lambda *told: warnings.warn(f"called a {MESSAGE}", stacklevel=2))
-    mixing = amdm(k_diffusion.sampling.sample_euler, [CoRun(model, 0.5)], 1)
+    mixing = amdm(k_diffusion.sampling.sample_euler, [CoRun(model, 0.5)], steps=1)
     with waits.heard():
         mixing(model, torch.randn(1, 4, 8, 8), torch.tensor([1.0, 0.5, 0.0]), disable=True)
     assert waits.counts == {MODELS: 3}

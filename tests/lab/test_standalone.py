@@ -30,7 +30,7 @@ from amdm_lab.studio.checkpoint_file import CheckpointFile
 from amdm_lab.studio.host import Interrupted, Job, Result, Standalone, noise, sampler_names
 from amdm_lab.studio.tokenizer import read_tokenizer, write_tokenizer
 from amdm_lab.training import ldm_format, networks
-from lib_amdm.core.sampling import CoRun, amdm
+from lib_amdm import CoRun, amdm
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import Settings
@@ -421,7 +421,7 @@ def test_the_forced_way_without_a_share_is_bitwise_the_sampler(host: Standalone,
         stream = sampling.ImageNoise([5], (4, 8, 8))
         return sampling.sample(func, model.denoiser(["a"], [""], 3), stream, sigmas)
 
-    forced = amdm(func, [CoRun(co_denoiser, gamma=0.0, eta=0.0)], K, eta=0.0, force=True)
+    forced = amdm(func, [CoRun(co_denoiser, gamma=0.0, eta=0.0)], steps=K, eta=0.0, force=True)
     assert torch.equal(latents(forced), latents(func))
     assert co_denoiser.evaluations == K
 

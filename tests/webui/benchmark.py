@@ -86,7 +86,7 @@ def main() -> None:
 
     from k_diffusion.sampling import get_sigmas_karras, sample_euler
 
-    from lib_amdm.core.sampling import CoRun, amdm
+    from lib_amdm import CoRun, amdm
 
     model, other = Clocked(1, 7.0), Clocked(2, 7.0)
     sigmas = get_sigmas_karras(arguments.steps, 0.0292, 14.6146)
@@ -95,10 +95,10 @@ def main() -> None:
     co = [CoRun(other, gamma=0.5)]
     runs = {
         "main alone": sample_euler,
-        f"AMDM, K = {arguments.early}": amdm(sample_euler, co, arguments.early),
-        "every model at every step": amdm(sample_euler, co, arguments.steps),
+        f"AMDM, K = {arguments.early}": amdm(sample_euler, co, steps=arguments.early),
+        "every model at every step": amdm(sample_euler, co, steps=arguments.steps),
     }
-    measured("warm-up", amdm(sample_euler, co, 2), model, other, x, sigmas[-3:])
+    measured("warm-up", amdm(sample_euler, co, steps=2), model, other, x, sigmas[-3:])
     rows = [measured(name, sampler, model, other, x, sigmas) for name, sampler in runs.items()]
 
     print(f"{arguments.steps} steps of Euler, {arguments.size}x{arguments.size}, guidance in one batch, {_machine()}\n")

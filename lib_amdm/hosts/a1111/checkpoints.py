@@ -23,8 +23,9 @@ from omegaconf import OmegaConf
 
 from ...comodels.cache import Loaded
 from ...core.accelerator import same_place
-from ...families import Family, inputs_of
+from ...families import Family, flow_family, unet_family
 from ..common import refusals
+from ..common.hijack import flagged_family
 from .pickled import state_dict_of
 
 VAE_PREFIX = "first_stage_model."
@@ -93,13 +94,10 @@ def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
 
 
 def family(model: Any) -> Family:
-    flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2"}
-    name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "SD1")
-    if model.model.conditioning_key == "crossattn-adm":
-        return Family(name, "unCLIP")
-    # the one kind of 8 channels that the host knows
-    inputs = "InstructPix2Pix" if model.cond_stage_key == "edit" else inputs_of(in_channels(model))
-    return Family(name, inputs, is_flow=name == "SD3")
+    name = flagged_family(model, "SD1")
+    if name == "SD3":
+        return flow_family(name)
+    return unet_family(name, in_channels(model), has_labels=model.model.conditioning_key == "crossattn-adm")
 
 
 def in_channels(model: Any) -> int:

@@ -14,7 +14,7 @@ from ...errors import AmdmError
 from ...families import Family
 from ...files.state import FileState
 from .backend import Evaluation
-from .engines import EngineLoader, borrows_texts, is_flow, with_texts_of
+from .engines import EngineLoader, borrows_texts, family_of, is_flow, with_texts_of
 from .memory_managers import EngineMemory
 from .patcher_lora import LoraFunctions, PatcherLoras
 from .patchers import PatcherBackend
@@ -42,7 +42,7 @@ class EngineBackend(PatcherBackend):
             )
 
     def family(self, model: Any) -> Family:
-        return self.loader.family_of(model)
+        return family_of(model)
 
     def variant(self) -> tuple[Any, ...]:
         return self.loader.variant()

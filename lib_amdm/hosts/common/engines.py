@@ -21,13 +21,27 @@ import yaml
 from modules import sd_models, shared
 
 from ...comodels.cache import Loaded
-from ...families import Family
+from ...families import TEXT_WIDTHS, UNKNOWN, Family, unet_family
 from ...files.container import refuse_code
 from . import refusals
 
 UNUSED = ("logit_scale", "text_projection.weight")
 """Ends of names that some files leave out and that no prediction needs."""
 
+ENGINES = {
+    "StableDiffusion": "SD1",
+    "StableDiffusion2": "SD2",
+    "StableDiffusion3": "SD3",
+    "StableDiffusionXL": "SDXL",
+    "StableDiffusionXLRefiner": "SDXL",
+    "ErnieImage": "Ernie-Image",
+    "Flux2": "Flux.2",
+    "Krea2": "Krea 2",
+    "Lumina2": "Lumina 2",
+    "QwenImage": "Qwen-Image",
+    "ZImage": "Z-Image",
+}
+"""The families of the hosts' classes of engines; one that is not here (Flux, Chroma, Anima) has its family's name."""
 NETWORKS = ("unet", "transformer")
 TEXT_ENCODER = "text_encoder"
 """The hosts' names of components."""
@@ -142,6 +156,21 @@ def is_flow(engine: Any) -> bool:
     return predicts(engine) == "const"
 
 
+def family_of(engine: Any) -> Family:
+    """The family of an engine's model."""
+    return _family(type(engine), engine.model_config, is_flow(engine))
+
+
+def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
+    """The family of a class of engines. guess: what the host takes a file for."""
+    engine = kind.__name__ if kind else UNKNOWN
+    name = ENGINES.get(engine, engine)
+    if name in TEXT_WIDTHS.values():
+        config = guess.unet_config
+        return unet_family(name, config["in_channels"], bool(config.get("adm_in_channels")), is_flow)
+    return Family(name, latents=type(guess.latent_format).__name__, is_flow=is_flow)
+
+
 class EngineLoader(ABC):
     """A host's way from a file to an engine."""
 
@@ -160,10 +189,7 @@ class EngineLoader(ABC):
         """The engine's class for what the host takes a file for."""
 
     @abstractmethod
-    def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family: ...
-
-    @abstractmethod
-    def family_of(self, engine: Any) -> Family: ...
+    def is_flow_file(self, guess: Any, filename: str) -> bool: ...
 
     @abstractmethod
     def vae_without_weights(self, folder: Path) -> torch.nn.Module:
@@ -202,8 +228,8 @@ class EngineLoader(ABC):
     def _engine(self, info: Any, main: Any, slot: int) -> Any:
         parts, guess, borrows = self._read(info, main, slot)
         kind = self.kind_of(guess)
-        own = self.family_of_file(kind, guess, info.filename)
-        refusals.refuse_other_family(slot, info, own, main.sd_checkpoint_info, self.family_of(main))
+        own = _family(kind, guess, self.is_flow_file(guess, info.filename))
+        refusals.refuse_other_family(slot, info, own, main.sd_checkpoint_info, family_of(main))
         self.chosen(guess, info.filename)
         repository = self.configurations / guess.huggingface_repo
         # here, for it is slow to import, and no picture without co-models needs it

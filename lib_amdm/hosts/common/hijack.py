@@ -1,11 +1,19 @@
-"""The hijack: one process-wide object that wraps the text encoders of A1111 and reForge."""
+"""The parts that A1111 and reForge alone share: the flags of a model, and the hijack, which wraps text encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from modules import sd_hijack
+
+FLAGS = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd1": "SD1"}
+
+
+def flagged_family(model: Any, default: str) -> str:
+    """The name of a model's family by the host's flags on it."""
+    return next((name for flag, name in FLAGS.items() if getattr(model, flag, False)), default)
 
 
 @contextmanager

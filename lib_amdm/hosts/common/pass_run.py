@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from modules import script_callbacks, scripts, shared
 
-from ...comodels.mixing import co_run, highest_shown
+from ...comodels.mixing import SlotRun, co_run
 from ...core.accelerator import is_memory_error
+from ...core.arguments import CoRun, Pass
 from ...core.levels import as_exploding, as_flow, flow, variance_exploding
 from ...core.readings import Stopwatch
-from ...core.sampling import CoRun, NothingMixedError
+from ...core.sampling import NothingMixedError
 from ...errors import AmdmError, let_go
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
@@ -97,36 +98,29 @@ class PassRun:
         size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
-        return [
-            co_run(
-                model.number,
-                model.slot,
-                model.denoise,
-                self.seeds,
-                size,
-                sigma_max=highest_shown(self._highest(model.model), highest),
-                state_key=model.state_key,
-                on_nan=None if allows_nan else model.gave_nan,
-                form=as_flow if backend.family(model.model).is_flow else as_exploding,
-            )
-            for model in self.models
-        ]
+        co_runs = []
+        for model in self.models:
+            form = as_flow if backend.family(model.model).is_flow else as_exploding
+            on_nan = None if allows_nan else model.gave_nan
+            run = SlotRun(model.denoise, self._highest(model.model), model.state_key, on_nan, form)
+            co_runs.append(co_run(model.number, model.slot, run, self.seeds, size, highest))
+        return co_runs
 
     def _highest(self, model: Any) -> float:
         """The highest noise to signal that a model knows."""
         return math.inf if self.backend.family(model).is_flow else self.backend.sigma_max(model)
 
-    def sampler_options(self) -> dict[str, Any]:
+    def sampled_pass(self) -> Pass:
         x, noise = self.hook["x"], self.hook["noise"]
-        return {
-            "init": None if x is noise else x,
-            "within": self.within,
-            "nominal_steps": self.pass_steps,
-            "still_mixing": self.still_mixing,
-            "on_mixed": self.note_mixed,
-            "survives": self.survives,
-            "level_of": flow if self.backend.family(self.main).is_flow else variance_exploding,
-        }
+        return Pass(
+            init=None if x is noise else x,
+            within=self.within,
+            nominal_steps=self.pass_steps,
+            level_of=flow if self.backend.family(self.main).is_flow else variance_exploding,
+            still_mixing=self.still_mixing,
+            on_mixed=self.note_mixed,
+            survives=self.survives,
+        )
 
     # in it
 

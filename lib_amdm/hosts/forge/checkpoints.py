@@ -13,31 +13,10 @@ from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 
-from ...families import Family, inputs_of
-from ..common.engines import EngineLoader, LoadedEngine, additional_modules, is_flow
+from ..common.engines import EngineLoader, LoadedEngine, additional_modules
 
-FAMILIES = {
-    "StableDiffusion": "SD1",
-    "StableDiffusion2": "SD2",
-    "StableDiffusionXL": "SDXL",
-    "StableDiffusionXLRefiner": "SDXL",
-}
-"""Kinds of engines whose networks predict eps or v, in a user's words."""
 CHROMAS_OWN = "distilled_guidance_layer.layers.0.in_layer.bias"
 """A weight that of these families only a Chroma has."""
-OTHERS = {"StableDiffusion3": "SD3"}
-"""Other kinds; those that are not here (Flux, Chroma) are called so already."""
-
-
-def family(kind: type | None, guess: Any, is_flow: bool) -> Family:
-    """The family of a kind of engine. guess: what the host takes a file for."""
-    engine = kind.__name__ if kind else "of an unknown kind"
-    if engine not in FAMILIES:
-        return Family(OTHERS.get(engine, engine), latents=type(guess.latent_format).__name__, is_flow=is_flow)
-    name, config = FAMILIES[engine], guess.unet_config
-    if name == "SD2" and config.get("adm_in_channels"):
-        return Family(name, "unCLIP")
-    return Family(name, inputs_of(config["in_channels"]), is_flow=is_flow)
 
 
 class ForgeLoader(EngineLoader):
@@ -67,11 +46,8 @@ class ForgeLoader(EngineLoader):
             parts["text_encoder"] = parts.pop("text_encoder_2", {})
         return parts, guess
 
-    def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family:
-        return family(kind, guess, guess.model_type.name in ("FLOW", "FLUX"))
-
-    def family_of(self, engine: Any) -> Family:
-        return family(type(engine), engine.model_config, is_flow(engine))
+    def is_flow_file(self, guess: Any, filename: str) -> bool:
+        return guess.model_type.name in ("FLOW", "FLUX")
 
     def vae_without_weights(self, folder: Path) -> torch.nn.Module:
         config = IntegratedAutoencoderKL.load_config(str(folder))

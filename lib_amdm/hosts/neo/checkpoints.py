@@ -15,29 +15,7 @@ from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 from modules_forge.utils import apply_circular_forge
 
-from ...families import Family, inputs_of
-from ..common.engines import EngineLoader, LoadedEngine, additional_modules, is_flow
-
-FAMILIES = {"StableDiffusion": "SD1", "StableDiffusionXL": "SDXL", "StableDiffusionXLRefiner": "SDXL"}
-"""Kinds of engines whose networks predict eps or v, in a user's words."""
-OTHERS = {
-    "ErnieImage": "Ernie-Image",
-    "Flux2": "Flux.2",
-    "Krea2": "Krea 2",
-    "Lumina2": "Lumina 2",
-    "QwenImage": "Qwen-Image",
-    "ZImage": "Z-Image",
-}
-"""Other kinds; those that are not here (Flux, Chroma, Anima, Mugen, Wan) are called so already."""
-
-
-def family(kind: type | None, guess: Any, is_flow: bool) -> Family:
-    """The family of a kind of engine. guess: what the host takes a file for."""
-    engine = kind.__name__ if kind else "of an unknown kind"
-    if engine in FAMILIES:
-        return Family(FAMILIES[engine], inputs_of(guess.unet_config["in_channels"]), is_flow=is_flow)
-    return Family(OTHERS.get(engine, engine), latents=type(guess.latent_format).__name__, is_flow=is_flow)
-
+from ..common.engines import EngineLoader, LoadedEngine, additional_modules
 
 ANIMAS_OWN = "llm_adapter."
 """The part of Anima's text encoder that is trained with its network, and comes with that."""
@@ -65,12 +43,8 @@ class NeoLoader(EngineLoader):
         # a guess's class is often another one's child, whose engine is not the one for it
         return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
 
-    def family_of_file(self, kind: type | None, guess: Any, filename: str) -> Family:
-        of_flow = guess.model_type.name not in ("EPS", "V_PREDICTION")
-        return family(kind, guess, of_flow or _is_rectified(guess, filename))
-
-    def family_of(self, engine: Any) -> Family:
-        return family(type(engine), engine.model_config, is_flow(engine))
+    def is_flow_file(self, guess: Any, filename: str) -> bool:
+        return guess.model_type.name not in ("EPS", "V_PREDICTION") or _is_rectified(guess, filename)
 
     def text_parts(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
         adapter = {key.removeprefix(ANIMAS_OWN): value for key, value in weights.items() if key.startswith(ANIMAS_OWN)}

@@ -15,15 +15,13 @@ from modules_forge import forge_loader
 from modules_forge.forge_util import apply_circular_forge
 
 from ...comodels.cache import Loaded
-from ...families import Family, inputs_of
+from ...families import TEXT_WIDTHS, UNKNOWN, Family, flow_family, unet_family
 from ...files.container import refuse_code
 from ..common import refusals
+from ..common.hijack import flagged_family
 
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 """Text encoders that are in memory under the names they have in the file."""
-
-SD2_TEXTS = 1024
-"""The width of the encoded texts of an SD2."""
 
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
@@ -63,17 +61,15 @@ def variant() -> tuple[Any, ...]:
 
 
 def family_of(model: Any) -> Family:
-    flags = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd1": "SD1"}
-    name = next((flags[flag] for flag in flags if getattr(model, flag, False)), "of an unknown kind")
+    name = flagged_family(model, UNKNOWN)
     unet = model.forge_objects.unet.model
     config = unet.model_config.unet_config
     if not _has_sigmas(model):
-        return Family(name if name == "SD3" else type(unet).__name__, is_flow=True)
-    if name == "SD1" and config.get("context_dim") == SD2_TEXTS:
-        name = "SD2"  # the host's own flag never says so
-    if name == "SD2" and config.get("adm_in_channels"):
-        return Family(name, "unCLIP")
-    return Family(name, inputs_of(config.get("in_channels", 4)))
+        return flow_family(name if name == "SD3" else type(unet).__name__)
+    if name == "SD1":
+        # the host's own flag never says SD2
+        name = TEXT_WIDTHS.get(config.get("context_dim"), name)
+    return unet_family(name, config.get("in_channels", 4), bool(config.get("adm_in_channels")))
 
 
 def predicts_v(model: Any) -> bool:
