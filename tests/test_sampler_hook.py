@@ -192,21 +192,29 @@ def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_th
     assert it.p.extra_generation_params == {"Model": "main"}
 
 
+@pytest.mark.parametrize("continue_on_error", [False, True])
 @pytest.mark.parametrize(
-    "error", [AmdmError("AMDM co-model 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
+    ("error", "said"),
+    [
+        (AmdmError("AMDM co-model 1: broken"), "AMDM co-model 1: broken"),
+        (SettingsError("AMDM: wrong"), "AMDM: wrong"),
+        (MemoryError(), "AMDM: no memory is left."),
+        (KeyError("unet"), "AMDM: preparing the co-models failed (KeyError: 'unet')"),
+    ],
 )
-def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
-    it, evaluated = picture(run=FakeRun(error)), []
+def test_what_is_wrong_before_a_pass_is_raised_from_the_sampler_or_said_with_the_main_models_picture(
+    error, said, continue_on_error
+):
+    it, evaluated = picture(run=FakeRun(error), continue_on_error=continue_on_error), []
     assert it.run.finished == 1, "what was loaded before the failure is kept beyond the user's limit"
-    with pytest.raises((AmdmError, SettingsError), match=str(error)):
+    if continue_on_error:
+        [comment] = it.host.comments
+        assert comment.startswith(said) and it.sampler.func is euler
+        return
+    with pytest.raises((AmdmError, SettingsError)) as caught:
         draw(it.sampler, lambda x, sigma: evaluated.append(sigma))
+    assert str(caught.value).startswith(said) and error in (caught.value, caught.value.__cause__)
     assert evaluated == []
-
-
-def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
-    it = picture(run=FakeRun(AmdmError("AMDM co-model 1: broken")), continue_on_error=True)
-    assert it.host.comments == ["AMDM co-model 1: broken"]
-    assert it.sampler.func is euler
 
 
 @pytest.mark.parametrize("which", ["first", "hires", "both"])
