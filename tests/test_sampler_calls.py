@@ -266,7 +266,8 @@ def test_a_call_without_a_step_is_the_samplers_own(name: str, levels: list[float
         return sampler.func(model, *args, **more)
 
     model, co = sampler.model(Denoiser()), CoRun(Denoiser(100))
-    found = amdm(func, [co], steps=steps)(model, x, torch.tensor(levels), disable=True)
+    grid = torch.tensor(levels, dtype=torch.long if sampler.kind == "timesteps" else None)
+    found = amdm(func, [co], steps=steps)(model, x, grid, disable=True)
     assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
 
 
