@@ -178,6 +178,21 @@ def _text_encoder_wrapping() -> Iterator[None]:
         sd_unet.original_forward = kept
 
 
+def prepare(model: Any, p: Any, main: Any) -> None:
+    """Make a loaded model ready for a pass beside the `main` one, as the host does with that."""
+    if model.parameterization != "v" and main.parameterization == "v":
+        # the option's noise schedule is the main model's; this one keeps to the one that it was trained on
+        model.alphas_cumprod = model.alphas_cumprod_original.to(devices.device)
+    else:
+        sd_models.apply_alpha_schedule_override(model)
+    set_tiling(model, p.tiling)
+    sd_models.apply_token_merging(model, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+    if lowvram.is_enabled(main):
+        place_small_parts(model)
+    else:
+        move(model, devices.device)
+
+
 def set_tiling(model: Any, tiling: bool) -> None:
     """Let the UNet's convolutions wrap around the borders, as the host does for the main model."""
     mode: Literal["circular", "zeros"] = "circular" if tiling else "zeros"

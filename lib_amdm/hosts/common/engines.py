@@ -9,9 +9,9 @@ A file of a large model seldom brings its text encoder; that of the main model t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from ...comodels.cache import Loaded
 from ...families import TEXT_WIDTHS, UNKNOWN, Family, unet_family
 from ...files.container import refuse_code
 from . import refusals
+from .engine_texts import NoTextEncoder
 
 UNUSED = ("logit_scale", "text_projection.weight")
 """Ends of names that some files leave out and that no prediction needs."""
@@ -61,49 +62,6 @@ class HostLoader(Protocol):
     def load_huggingface_component(
         self, guess: Any, name: str, library: str, kind: str, repository: str, weights: Any
     ) -> Any: ...
-
-
-class NoTextEncoder(torch.nn.Module):
-    """A stand-in for a text encoder that an engine borrows for each text."""
-
-    def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
-        """own: the parts of the encoder that its checkpoint brings."""
-        super().__init__()
-        self.own = torch.nn.ModuleDict(own)
-        # as much of one as the hosts' engines look at when they are made
-        self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
-        self.transformer.text_model = torch.nn.Module()
-        self.transformer.text_model.embeddings = embeddings
-        embeddings.token_embedding = torch.nn.Embedding(1, 1)
-
-
-def borrows_texts(engine: Any) -> bool:
-    """True where the main model's text encoder is this engine's too."""
-    return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
-
-
-@contextmanager
-def with_texts_of(main: Any, engine: Any, device: torch.device) -> Iterator[None]:
-    """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
-
-    It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
-    prompt's LoRAs. device: where it encodes.
-    """
-    clip, borrowed = engine.forge_objects.clip, main.forge_objects_original.clip
-    names = [name for name in vars(engine) if name.startswith("text_processing_engine")]
-    changes = [(engine, name, getattr(main, name)) for name in names]
-    changes.append((engine.forge_objects, "clip", borrowed))
-    for name, empty in clip.cond_stage_model.named_children():
-        encoder = getattr(borrowed.cond_stage_model, name)
-        changes += [(encoder, part, own.to(device)) for part, own in empty.own.items()]
-    before = [(of, name, getattr(of, name)) for of, name, _ in changes]
-    try:
-        for of, name, value in changes:
-            setattr(of, name, value)
-        yield
-    finally:
-        for of, name, value in before:
-            setattr(of, name, value)
 
 
 class LoadedEngine(torch.nn.Module):
@@ -171,7 +129,8 @@ def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     return Family(name, latents=type(guess.latent_format).__name__, is_flow=is_flow)
 
 
-class EngineLoader(ABC):
+@dataclass(frozen=True)
+class EngineLoader:
     """A host's way from a file to an engine."""
 
     host: HostLoader
@@ -179,36 +138,22 @@ class EngineLoader(ABC):
     """The folder of the host's configurations, one for each kind of model."""
     unknown_kind: type[Exception]
     """The host's error for a file of a kind that it does not know."""
-
-    @abstractmethod
-    def variant(self) -> tuple[Any, ...]:
-        """The options that decide, beside the file, how a checkpoint is loaded."""
-
-    @abstractmethod
-    def kind_of(self, guess: Any) -> type | None:
-        """The engine's class for what the host takes a file for."""
-
-    @abstractmethod
-    def is_flow_file(self, guess: Any, filename: str) -> bool: ...
-
-    @abstractmethod
-    def vae_without_weights(self, folder: Path) -> torch.nn.Module:
-        """The engines are made with a VAE; a co-model's takes no memory."""
-
-    @abstractmethod
-    def loaded(self, engine: Any) -> LoadedEngine: ...
-
-    @abstractmethod
-    def globals_kept(self) -> AbstractContextManager[None]:
-        """A context after which the globals that the host's loader sets are those of the main model."""
-
-    def text_parts(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
-        """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
-        return {}
-
-    def chosen(self, guess: Any, filename: str) -> None:
-        """Note in the host's guess what it knows by the file's name alone."""
-        return
+    kind_of: Callable[[Any], type | None]
+    """The engine's class for what the host takes a file for, its guess."""
+    is_flow_file: Callable[[Any, str], bool]
+    """is_flow_file(guess, filename)"""
+    vae_without_weights: Callable[[Path], torch.nn.Module]
+    """The VAE of a folder: engines are made with one, and a co-model's takes no memory."""
+    rescaled: Callable[[torch.Tensor], torch.Tensor]
+    """The host's rule for noise levels that end in zero SNR."""
+    globals_kept: Callable[[], AbstractContextManager[None]] = nullcontext
+    """A context after which the globals that the host's loader sets are those of the main model."""
+    corrected: Callable[[dict[str, Any], Any], None] = lambda parts, guess: None
+    """corrected(parts, guess) changes what the host takes a file for, and its weights by component."""
+    chosen: Callable[[Any, str], None] = lambda guess, filename: None
+    """chosen(guess, filename) notes in the guess what the host knows by the file's name alone."""
+    text_parts: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.nn.Module]] = lambda weights: {}
+    """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
 
     @torch.inference_mode()
     def load(self, info: Any, main: Any, slot: int) -> Loaded:
@@ -223,7 +168,7 @@ class EngineLoader(ABC):
                 text_model.embeddings.to(torch.float32)
         engine.sd_checkpoint_info = info
         engine.filename = info.filename
-        return Loaded(info.title, self.loaded(engine))
+        return Loaded(info.title, LoadedEngine(engine, self.rescaled))
 
     def _engine(self, info: Any, main: Any, slot: int) -> Any:
         parts, guess, borrows = self._read(info, main, slot)
@@ -285,7 +230,9 @@ class EngineLoader(ABC):
             return self._split(filename, additional)
 
     def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
-        return self.host.split_state_dict(filename, additional_state_dicts=additional)
+        parts, guess = self.host.split_state_dict(filename, additional_state_dicts=additional)
+        self.corrected(parts, guess)
+        return parts, guess
 
     def _component(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,17 @@ if TYPE_CHECKING:
 class WebUIHost:
     """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives and dies with this object."""
 
-    def __init__(self, name: str, backend: Callable[[PassRun], Backend], free: Callable[[], None]) -> None:
-        """backend: makes this host's answers for one pass. free: see `Kept`."""
-        self.name, self.backend, self.memory = name, backend, Kept(free)
+    def __init__(self, name: str, package: str, free: Callable[[], None]) -> None:
+        """package: the host's folder, with its `backend`. free: see `Kept`."""
+        self.name, self.package, self.memory = name, package, Kept(free)
 
     def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
         try:
             # with the first picture: a start needs none of it
             from .pass_run import PassRun
 
-            return PassRun(self.memory, self.backend, p, continue_on_error, hook, sampler)
+            make: Callable[[PassRun], Backend] = import_module(f"{self.package}.backend").backend
+            return PassRun(self.memory, make, p, continue_on_error, hook, sampler)
         except ImportError as error:
             raise AmdmError(lacks(self.name, error)) from error
 

@@ -7,10 +7,9 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -35,30 +34,22 @@ class LayerNames(Protocol):
     def model_lora_keys_clip(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
 
-class LoraFunctions(ABC):
+class LoraFunctions(NamedTuple):
     """The host's own functions for LoRAs: how a file is read, which layers its tensors are for, how they are merged."""
 
     layers: LayerNames
-
-    @abstractmethod
-    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        """The tensors of a file."""
-
-    @abstractmethod
-    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        """A LoRA's tensors as patches of these layers."""
-
-    @abstractmethod
-    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
-
-    @abstractmethod
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        """A merged weight in this dtype."""
-
-    def dtype_of(self, weight: torch.Tensor, model: torch.nn.Module, unet: torch.nn.Module) -> torch.dtype:
-        """The dtype in which the host has a weight of a model with its LoRAs; `unet` may be that model."""
-        return weight.dtype
+    tensors_of: Callable[[str], Mapping[str, torch.Tensor]]
+    """The tensors of a file."""
+    patches_of: Callable[[Mapping[str, torch.Tensor], Keys], Patches]
+    """A LoRA's tensors as patches of these layers."""
+    merged: Callable[[list[Any], torch.Tensor, str], tuple[torch.Tensor, str]]
+    """merged(patches, weight, key): a layer's weight with the patches, in float32, and what the host said of those that
+    it could not merge."""
+    rounded: Callable[[torch.Tensor, torch.dtype, str], torch.Tensor]
+    """rounded(merged, dtype, key): a merged weight in this dtype."""
+    dtype_of: Callable[[torch.Tensor, Any, Any], torch.dtype] = lambda weight, model, unet: weight.dtype
+    """dtype_of(weight, model, unet): the dtype in which the host has a weight of a model with its LoRAs; `unet` may be
+    that model."""
 
 
 class _Collector(logging.Handler):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from ldm_patched.modules import model_management
 from ldm_patched.modules.model_sampling import V_PREDICTION, rescale_zero_terminal_snr_sigmas
 from modules import sd_models, shared
 from modules.timer import Timer
@@ -26,7 +25,7 @@ SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transfor
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
 
-class LoadedEngine(torch.nn.Module):
+class LoadedModel(torch.nn.Module):
     """The parts of a model that are kept, as one module: its UNet, its text encoders, and the model that uses them."""
 
     engine: Any
@@ -97,7 +96,7 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
     engine.first_stage_model = None
     for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):
         objects.vae = objects.clipvision = None
-    return Loaded(info.title, LoadedEngine(engine))
+    return Loaded(info.title, LoadedModel(engine))
 
 
 def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
@@ -154,8 +153,3 @@ def _text_encoder_choice_kept() -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(sd_text_encoder, name, value)
-
-
-def load_text_encoder_to_gpu(engine: Any) -> None:
-    """Have a model's text encoder where it encodes; the host itself brings only the main one's."""
-    model_management.load_model_gpu(engine.forge_objects.clip.patcher)
