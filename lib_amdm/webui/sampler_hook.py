@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun, Ran
+from ..hosts.webui_types import Processing, Sampler
 from ..settings import Settings, SettingsError
 from . import adapter_inputs, infotext, plan_line
 
@@ -33,7 +34,7 @@ class MixedSampling:
     comment: shows a text with the picture. before: what the picture's first pass has written of itself.
     """
 
-    p: Any
+    p: Processing
     settings: Settings
     pool_limit: int
     host_run: HostRun
@@ -100,7 +101,7 @@ class _Holder:
     stand_in: StandIn | None = None
 
 
-def attach(sampler: Any, stand_in: StandIn | None) -> None:
+def attach(sampler: Sampler, stand_in: StandIn | None) -> None:
     """Let `stand_in` run in the place of `sampler.func` in the coming pass; None takes AMDM out of it.
 
     img2img keeps one sampler for all its batches and some hosts call the hook twice, so a sampler that has a holder
@@ -126,7 +127,7 @@ def attach(sampler: Any, stand_in: StandIn | None) -> None:
         delattr(sampler, HOLDER)
 
 
-def original(sampler: Any) -> Callable[..., Any]:
+def original(sampler: Sampler) -> Callable[..., Any]:
     """Return the sampler function without AMDM."""
     holder = getattr(sampler, HOLDER, None)
     return holder.original if holder else sampler.func
@@ -134,7 +135,7 @@ def original(sampler: Any) -> Callable[..., Any]:
 
 def prepare(
     host: Host,
-    p: Any,
+    p: Processing,
     read_settings: Callable[[], Settings],
     continue_on_error: bool,
     pool_limit: int,
@@ -176,7 +177,7 @@ def prepare(
     return None
 
 
-def _wanted(host: Host, p: Any, settings: Settings) -> bool:
+def _wanted(host: Host, p: Processing, settings: Settings) -> bool:
     """Return True where the settings ask for this pass; comment where the pass they ask for never comes."""
     wanted = settings.which_pass
     if wanted == "hires" and not getattr(p, "enable_hr", False):

@@ -7,6 +7,7 @@ import gc
 from modules import devices
 
 from ..common.host import WebUIHost
+from ..protocol import Host
 
 
 def _free() -> None:
@@ -15,4 +16,4 @@ def _free() -> None:
     devices.torch_gc()
 
 
-HOST = WebUIHost("A1111", __name__, _free)
+HOST: Host = WebUIHost("A1111", __name__, _free)

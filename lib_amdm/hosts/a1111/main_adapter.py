@@ -10,6 +10,7 @@ import torch
 
 from ...comodels.adapter_use import AtWork, MainRows
 from ..common.slot import progress
+from ..webui_types import Denoiser
 
 
 class MainAdapterByCount:
@@ -20,7 +21,9 @@ class MainAdapterByCount:
     main model's UNet, are not announced, and the adapter does not act in them.
     """
 
-    def __init__(self, denoiser: Any, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]) -> None:
+    def __init__(
+        self, denoiser: Denoiser, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
+    ) -> None:
         self.at_work, self.evaluated = adapter, evaluated
         self.rows = MainRows([])
         self.progress = 0.0
@@ -34,7 +37,7 @@ class MainAdapterByCount:
         ):
             self.stack.callback(handle.remove)
 
-    def _evaluation(self, denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _evaluation(self, denoiser: Denoiser, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.rows = MainRows([len(parts) for parts in kwargs["cond"].batch])
         self.progress = progress(denoiser, denoiser.step)
 

@@ -16,6 +16,7 @@ from ...comodels.adapter_use import AtWork
 from ...comodels.cache import Loaded, Recent
 from ...comodels.weight_swap import Change
 from ...families import Family
+from ..webui_types import CheckpointInfo, MainModel, Processing
 
 
 class SlotLoras(Protocol):
@@ -79,17 +80,17 @@ class Checkpoints:
     """family(model)"""
     variant: Callable[[], tuple[Any, ...]]
     """The host's options that decide, in addition to the file, how a checkpoint is loaded."""
-    load: Callable[[Any, Any, int], Loaded]
+    load: Callable[[CheckpointInfo, Any, int], Loaded]
     """load(info, main, slot) returns a checkpoint's UNet and text encoder, for the cache; AmdmError where it cannot be
     run beside the main model."""
     model_of: Callable[[Any], Any]
     """The model in what `load` returned."""
-    prepare: Callable[[Any, Any, Any], None]
+    prepare: Callable[[Any, Processing, Any], None]
     """prepare(loaded, p, main) makes a loaded model ready for a pass, as the host does with its main one."""
     sigma_max: Callable[[Any], float]
     """The highest noise level that a model knows; not called for flow models, which know pure noise."""
     runs_flow_models: bool = False
-    refuse_main: Callable[[Any, str], None] = _nothing
+    refuse_main: Callable[[MainModel, str], None] = _nothing
     """refuse_main(main, others) raises AmdmError where only this host knows a reason against co-models. others: their
     names."""
     main_has_other_weights: Callable[[], bool] = lambda: False

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from modules import prompt_parser
 
+from ..webui_types import Engine
 from . import engine_texts, patchers
 from .backend import AdapterPlaces, Checkpoints, Evaluation
 from .engines import EngineLoader, family_of, is_flow
@@ -30,7 +31,7 @@ def checkpoints(loader: EngineLoader, variant: Callable[[], tuple[Any, ...]]) ->
 
 
 def adapter_places(run: PassRun, memory: EngineMemory) -> AdapterPlaces:
-    def phrase_encoder(model: Any) -> tuple[Any, torch.nn.Module] | None:
+    def phrase_encoder(model: Engine) -> tuple[Any, torch.nn.Module] | None:
         return engine_texts.phrase_encoder(run, model) if family_of(model).has_phrases else None
 
     phrase_device = partial(engine_texts.phrase_device, run, memory)
@@ -86,5 +87,5 @@ def _over(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return sigma.view(-1, *[1] * (x.ndim - 1))
 
 
-def _predictor(engine: Any) -> Any:
+def _predictor(engine: Engine) -> Any:
     return engine.forge_objects.unet.model.predictor

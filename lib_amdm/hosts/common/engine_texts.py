@@ -10,6 +10,7 @@ import torch
 from modules import shared
 
 from ...files.state import FileState
+from ..webui_types import Engine
 from .memory_managers import EngineMemory
 from .pass_run import PassRun
 from .patcher_lora import LoraFunctions, PatcherLoras
@@ -30,13 +31,13 @@ class NoTextEncoder(torch.nn.Module):
         embeddings.token_embedding = torch.nn.Embedding(1, 1)
 
 
-def borrows_texts(engine: Any) -> bool:
+def borrows_texts(engine: Engine) -> bool:
     """True where the main model's text encoder is this engine's too."""
     return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
 
 
 @contextmanager
-def with_texts_of(main: Any, engine: Any, device: torch.device) -> Iterator[None]:
+def with_texts_of(main: Engine, engine: Engine, device: torch.device) -> Iterator[None]:
     """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
 
     It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
@@ -44,7 +45,7 @@ def with_texts_of(main: Any, engine: Any, device: torch.device) -> Iterator[None
     """
     clip, borrowed = engine.forge_objects.clip, main.forge_objects_original.clip
     names = [name for name in vars(engine) if name.startswith("text_processing_engine")]
-    changes = [(engine, name, getattr(main, name)) for name in names]
+    changes: list[tuple[Any, str, Any]] = [(engine, name, getattr(main, name)) for name in names]
     changes.append((engine.forge_objects, "clip", borrowed))
     for name, empty in clip.cond_stage_model.named_children():
         encoder = getattr(borrowed.cond_stage_model, name)
@@ -60,7 +61,7 @@ def with_texts_of(main: Any, engine: Any, device: torch.device) -> Iterator[None
 
 
 @contextmanager
-def text_encoder_of(run: PassRun, memory: EngineMemory, model: Any) -> Iterator[None]:
+def text_encoder_of(run: PassRun, memory: EngineMemory, model: Engine) -> Iterator[None]:
     """A context in which a model has its text encoder, or the main model's where it has none, on the device."""
     borrows = borrows_texts(model)
     clip = (run.main.forge_objects_original if borrows else model.forge_objects).clip
@@ -79,25 +80,27 @@ def distilled_guidance(run: PassRun) -> dict[str, Any]:
     return {"distilled_cfg_scale": p.hr_distilled_cfg if p.is_hr_pass else p.distilled_cfg_scale}
 
 
-def options(run: PassRun, model: Any, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+def options(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     """What decides how a model encodes a text, in addition to the host's options."""
     if model is run.main or not borrows_texts(model):
         return text_options_of_main(run, model, variant)
     return (*variant(), FileState.of_loaded(run.main.sd_checkpoint_info.filename))
 
 
-def loras(run: PassRun, functions: LoraFunctions, model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
+def loras(
+    run: PassRun, functions: LoraFunctions, model: Engine, named: Sequence[Any], error_prefix: str
+) -> PatcherLoras:
     texts = run.main if borrows_texts(model) else model
     return PatcherLoras(model, texts, named, error_prefix, run.kept.lora_files, functions)
 
 
-def phrase_encoder(run: PassRun, model: Any) -> tuple[Any, torch.nn.Module]:
+def phrase_encoder(run: PassRun, model: Engine) -> tuple[Any, torch.nn.Module]:
     """The wrapping of an SD1's one CLIP, and the CLIP itself."""
     engine = (run.main if borrows_texts(model) else model).text_processing_engine
     return engine, engine.text_encoder.transformer
 
 
-def phrase_device(run: PassRun, memory: EngineMemory, model: Any) -> torch.device:
+def phrase_device(run: PassRun, memory: EngineMemory, model: Engine) -> torch.device:
     device = memory.text_encoder_device()
     embeddings: Any = phrase_encoder(run, model)[1].get_submodule("text_model.embeddings")
     # as the host does before it encodes: its loader may leave this buffer behind

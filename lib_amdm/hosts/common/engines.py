@@ -23,6 +23,7 @@ from modules import sd_models, shared
 from ...comodels.cache import Loaded
 from ...families import TEXT_WIDTHS, UNKNOWN, Family, unet_family
 from ...files.container import refuse_code
+from ..webui_types import CheckpointInfo, Engine, Processing
 from . import refusals
 from .engine_texts import NoTextEncoder
 
@@ -67,10 +68,10 @@ class HostLoader(Protocol):
 class LoadedEngine(torch.nn.Module):
     """The parts of an engine that are kept, as one module: its UNet, its text encoders, and the engine itself."""
 
-    engine: Any
+    engine: Engine
     unet: Any
 
-    def __init__(self, engine: Any, rescaled: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, engine: Engine, rescaled: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """rescaled: the host's own rule for noise levels that end in zero SNR."""
         super().__init__()
         self.engine, self.rescaled = engine, rescaled
@@ -79,7 +80,7 @@ class LoadedEngine(torch.nn.Module):
         predictor = self.unet.predictor
         self.schedule = None if is_flow(engine) else (predictor.sigmas, predictor.log_sigmas)
 
-    def prepare(self, p: Any, main: Any) -> None:
+    def prepare(self, p: Processing, main: Engine) -> None:
         """Make the engine ready for a pass beside the `main` one, as the host does with that."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
@@ -103,18 +104,18 @@ def additional_modules() -> list[str]:
     return list(sd_models.model_data.forge_loading_parameters.get("additional_modules") or [])
 
 
-def predicts(engine: Any) -> str:
+def predicts(engine: Engine) -> str:
     """The network's prediction type: "epsilon", "v_prediction" or another."""
     prediction: str = engine.forge_objects.unet.model.predictor.prediction_type
     return prediction
 
 
-def is_flow(engine: Any) -> bool:
+def is_flow(engine: Engine) -> bool:
     """True for a flow model."""
     return predicts(engine) == "const"
 
 
-def family_of(engine: Any) -> Family:
+def family_of(engine: Engine) -> Family:
     """The family of an engine's model."""
     return _family(type(engine), engine.model_config, is_flow(engine))
 
@@ -156,7 +157,7 @@ class EngineLoader:
     """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
 
     @torch.inference_mode()
-    def load(self, info: Any, main: Any, slot: int) -> Loaded:
+    def load(self, info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
         """The checkpoint's engine without a VAE, in the dtypes the host has for a main one; AmdmError where it cannot
         be."""
         with self.globals_kept():
@@ -170,7 +171,7 @@ class EngineLoader:
         engine.filename = info.filename
         return Loaded(info.title, LoadedEngine(engine, self.rescaled))
 
-    def _engine(self, info: Any, main: Any, slot: int) -> Any:
+    def _engine(self, info: CheckpointInfo, main: Engine, slot: int) -> Engine:
         parts, guess, borrows = self._read(info, main, slot)
         kind = self.kind_of(guess)
         own = _family(kind, guess, self.is_flow_file(guess, info.filename))
@@ -196,7 +197,7 @@ class EngineLoader:
             assert kind is not None  # or it would be of another family than the main model
             return kind(estimated_config=guess, huggingface_components=components)
 
-    def _read(self, info: Any, main: Any, slot: int) -> tuple[dict[str, Any], Any, bool]:
+    def _read(self, info: CheckpointInfo, main: Engine, slot: int) -> tuple[dict[str, Any], Any, bool]:
         """The file's tensors by component, the kind of model that the host takes it for, and True where it is to use
         the main model's text encoder.
 
@@ -241,7 +242,7 @@ class EngineLoader:
         entry: Sequence[str],
         repository: Path,
         weights: Mapping[str, torch.Tensor] | None,
-        info: Any,
+        info: CheckpointInfo,
         slot: int,
     ) -> Any:
         if name == "vae":
@@ -292,7 +293,7 @@ def _needed(model: torch.nn.Module, with_biases: bool) -> Iterator[str]:
                 yield f"{name}.bias"
 
 
-def _prediction(info: Any, guess: Any) -> str | None:
+def _prediction(info: CheckpointInfo, guess: Any) -> str | None:
     """The UNet's prediction type: as the .yaml beside the file says, or as the host guesses."""
     beside = Path(info.filename).with_suffix(".yaml")
     params = {}

@@ -18,6 +18,7 @@ from ...comodels.file_list import readable
 from ...errors import AmdmError
 from ...families import Family
 from ..detect import lacks
+from ..webui_types import Processing
 from . import drawing
 from .checkpoint_list import find_checkpoint
 from .kept import Kept
@@ -35,7 +36,9 @@ class WebUIHost:
         """package: the host's folder, with its `backend`. free: see `Kept`."""
         self.name, self.package, self.memory = name, package, Kept(free)
 
-    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
+    def run(
+        self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
+    ) -> PassRun:
         try:
             # with the first picture: a start needs none of it
             from .pass_run import PassRun
@@ -45,13 +48,13 @@ class WebUIHost:
         except ImportError as error:
             raise AmdmError(lacks(self.name, error)) from error
 
-    def is_hires_pass(self, p: Any) -> bool:
+    def is_hires_pass(self, p: Processing) -> bool:
         return bool(p.is_hr_pass)
 
-    def is_inner(self, p: Any) -> bool:
+    def is_inner(self, p: Processing) -> bool:
         return bool(getattr(p, "_ad_inner", False))
 
-    def comment(self, p: Any, text: str) -> None:
+    def comment(self, p: Processing, text: str) -> None:
         p.comment(text)
 
     runs_a_script = staticmethod(drawing.runs_a_script)

@@ -21,6 +21,7 @@ from ...core.sampling import NothingMixedError
 from ...errors import AmdmError, let_go
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
+from ..webui_types import Denoiser, Processing
 from . import refusals
 from .backend import Backend, MainAdapter
 from .kept import Kept
@@ -54,7 +55,7 @@ class PassRun:
         self,
         kept: Kept,
         backend: Callable[[PassRun], Backend],
-        p: Any,
+        p: Processing,
         continue_on_error: bool,
         hook: Mapping[str, Any],
         sampler: Callable[..., Any],
@@ -65,7 +66,7 @@ class PassRun:
         self.on_timesteps = "timesteps" in parameters
         # UniPC has times of its own, between the timesteps
         self.on_whole_timesteps = self.on_timesteps and "is_img2img" not in parameters
-        self.main = shared.sd_model
+        self.main: Any = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
@@ -271,7 +272,7 @@ class PassRun:
     # what the backends ask about it
 
     @property
-    def denoiser(self) -> Any:
+    def denoiser(self) -> Denoiser:
         return self.sampler.model_wrap_cfg
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...comodels.adapter_use import AtWork
+from ..webui_types import Denoiser
 from .slot import progress
 
 
@@ -44,7 +45,7 @@ class MainAdapterByCall:
     """
 
     def __init__(
-        self, denoiser: torch.nn.Module, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
+        self, denoiser: Denoiser, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
     ) -> None:
         self.evaluated = evaluated
         self.share: float | None = None
@@ -53,11 +54,11 @@ class MainAdapterByCall:
         self.stack.callback(denoiser.register_forward_pre_hook(self._begin).remove)
         self.stack.callback(denoiser.register_forward_hook(self._end).remove)
 
-    def _begin(self, denoiser: Any, args: tuple[Any, ...]) -> None:
+    def _begin(self, denoiser: Denoiser, args: tuple[Any, ...]) -> None:
         self.share = progress(denoiser, denoiser.step)
         self.evaluated()
 
-    def _end(self, denoiser: Any, args: tuple[Any, ...], output: Any) -> None:
+    def _end(self, denoiser: Denoiser, args: tuple[Any, ...], output: Any) -> None:
         self.share = None
 
     def remove(self) -> None:

@@ -17,6 +17,7 @@ from ...comodels.cache import Recent
 from ...comodels.weight_swap import Change
 from ...files.container import in_memory, refuse_code
 from ...files.state import FileState
+from ..webui_types import Engine
 from .lora import NamedLoras
 
 PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
@@ -85,7 +86,13 @@ class PatcherLoras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
 
     def __init__(
-        self, model: Any, texts: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: LoraFunctions
+        self,
+        model: Engine,
+        texts: Engine,
+        named: Sequence[Any],
+        error_prefix: str,
+        files: Recent,
+        functions: LoraFunctions,
     ) -> None:
         """Read the files; AmdmError in words where one cannot be used. texts: the model whose text encoder it uses."""
         super().__init__(named, error_prefix)
@@ -96,8 +103,8 @@ class PatcherLoras(NamedLoras):
         keys = layers.model_lora_keys_unet(self.unet, {}), layers.model_lora_keys_clip(self.texts, {})
         weights = [self._read(entry) for entry in self.on_disk]
         self.patches = [tuple(functions.patches_of(each, of) for of in keys) for each in weights]
-        for lora, (unet, texts) in zip(self.named, self.patches):
-            if not unet and not texts:
+        for lora, patches in zip(self.named, self.patches):
+            if not any(patches):
                 raise self.wrong_family(lora.name)
 
     @property

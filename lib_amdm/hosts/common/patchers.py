@@ -19,6 +19,7 @@ from modules.script_callbacks import CFGDenoiserParams
 from ...comodels.adapter_use import AtWork
 from ...core import accelerator
 from ...files.state import FileState
+from ..webui_types import Engine, Patcher
 from .backend import AdapterPlaces, Evaluation, Extensions
 from .memory_managers import MemoryManager, give_way
 from .pass_run import PassRun
@@ -29,11 +30,11 @@ from .strangers import formulas, functions_in, functions_of_classes, functions_o
 Guide = Callable[["PatcherEvaluator", Evaluation], torch.Tensor]
 
 
-def unet_of(model: Any) -> torch.nn.Module:
+def unet_of(model: Engine) -> torch.nn.Module:
     return model.forge_objects.unet.model.diffusion_model
 
 
-def text_options_of_main(run: PassRun, model: Any, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+def text_options_of_main(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     """What decides how the main model encodes a text, in addition to the host's options; nothing for a co-model."""
     if model is not run.main:
         return ()
@@ -85,19 +86,19 @@ def extensions(run: PassRun) -> Extensions:
         by_class = (function for _, function in of_classes())
         return [*functions_in(unet.model_options), *functions_on(unet.model.modules()), *by_class]
 
-    def act_on(model: Any) -> bool:
+    def act_on(model: Engine) -> bool:
         return model is run.main or bool(_formulas(run, model)) or bool(of_classes())
 
     return Extensions(functions, of_classes, act_on)
 
 
-def _formulas(run: PassRun, model: Any) -> dict[str, Any]:
+def _formulas(run: PassRun, model: Engine) -> dict[str, Any]:
     """The part of the main model's present guidance that can be a co-model's too."""
     return formulas(run.main.forge_objects.unet.model_options, model.forge_objects.unet)
 
 
 @contextmanager
-def _guided_as_main(run: PassRun, model: Any) -> Iterator[None]:
+def _guided_as_main(run: PassRun, model: Engine) -> Iterator[None]:
     """A context in which a co-model has the main model's guidance, by whatever functions other extensions set."""
     options, given = model.forge_objects.unet.model_options, _formulas(run, model)
     kept = {name: options[name] for name in given if name in options}
@@ -131,14 +132,14 @@ class PatcherEvaluator:
     in_pass: Callable[[PatcherEvaluator], AbstractContextManager[Any]] = nullcontext
     """A context for the pass, from the moment on that its co-models are known."""
 
-    own_unets: list[Any] = field(default_factory=list)
-    registered_at: Any = None
+    own_unets: list[Patcher] = field(default_factory=list)
+    registered_at: Patcher | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     random: tuple[torch.Tensor, torch.Tensor | None] | None = None
     """The states of the generators of the CPU and of the device."""
     stack: ExitStack = field(default_factory=ExitStack)
 
-    def register(self, co_models: Sequence[Any], further: int) -> None:
+    def register(self, co_models: Sequence[Engine], further: int) -> None:
         own = {id(model.forge_objects.unet): model.forge_objects.unet for model in co_models}
         self.own_unets = [*own.values()]
         self.stack.enter_context(self.in_pass(self))
@@ -179,7 +180,7 @@ class PatcherEvaluator:
     def denoised(self, evaluation: Evaluation) -> torch.Tensor:
         return self.guide(self, evaluation)
 
-    def park(self, model: Any, adapter: AtWork | None) -> None:
+    def park(self, model: Engine, adapter: AtWork | None) -> None:
         """Take the adapter off, of which the memory manager does not know; it takes the models that it needs to."""
         if adapter is not None:
             adapter.park()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
+from modules import extra_networks, prompt_parser, sd_samplers, sd_samplers_common, shared
 
 from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
@@ -21,6 +21,7 @@ from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
 from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, CoModel
+from ..webui_types import CheckpointInfo, Denoiser
 from . import refusals
 from .backend import Evaluation, SlotLoras
 from .checkpoint_list import find_checkpoint
@@ -34,7 +35,7 @@ ALMOST_ALL = 0.999
 """Progress of evaluations beyond the last step: DPM adaptive takes as many as it likes."""
 
 
-def progress(denoiser: Any, step: int) -> float:
+def progress(denoiser: Denoiser, step: int) -> float:
     """The share of the sampling steps that are done, by the host's own count of evaluations."""
     return min(step / denoiser.total_steps, ALMOST_ALL)
 
@@ -76,7 +77,7 @@ class SlotModel:
         """The name of the slot's controls in an error's text."""
         return f"co-model {self.number}" if self.number else "the main adapter"
 
-    def _found(self) -> sd_models.CheckpointInfo:
+    def _found(self) -> CheckpointInfo:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(

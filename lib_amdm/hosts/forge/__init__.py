@@ -6,5 +6,6 @@ from backend import memory_management
 
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
+from ..protocol import Host
 
-HOST = WebUIHost("Forge", __name__, freeing(memory_management))
+HOST: Host = WebUIHost("Forge", __name__, freeing(memory_management))

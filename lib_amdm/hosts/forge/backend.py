@@ -18,6 +18,7 @@ from ..common import engine_backend, engine_texts, patchers
 from ..common.backend import Backend, Texts
 from ..common.pass_run import PassRun
 from ..common.patchers import PatcherEvaluator
+from ..webui_types import Engine
 from . import checkpoints, lora
 
 
@@ -45,7 +46,7 @@ def backend(run: PassRun) -> Backend:
 
 
 @contextmanager
-def _encoding(run: PassRun, model: Any) -> Iterator[None]:
+def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
     kept = classic_engine.last_extra_generation_params
     classic_engine.last_extra_generation_params = {}
     try:

@@ -7,6 +7,7 @@ from backend import memory_management
 from ...comodels.file_list import without_hash
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
+from ..protocol import Host
 
 
 class NeoHost(WebUIHost):
@@ -16,4 +17,4 @@ class NeoHost(WebUIHost):
         return sorted(super().checkpoint_titles(), key=without_hash)
 
 
-HOST = NeoHost("Forge Neo", __name__, freeing(memory_management))
+HOST: Host = NeoHost("Forge Neo", __name__, freeing(memory_management))

@@ -19,6 +19,7 @@ from ..common import engine_backend, engine_texts, patchers
 from ..common.backend import Backend, Evaluation, Texts
 from ..common.pass_run import PassRun
 from ..common.patchers import PatcherEvaluator
+from ..webui_types import Engine, MainModel
 from . import checkpoints, lora
 
 
@@ -52,7 +53,7 @@ def backend(run: PassRun) -> Backend:
     )
 
 
-def _refuse_reference_pictures(main: Any, others: str) -> None:
+def _refuse_reference_pictures(main: MainModel, others: str) -> None:
     if dynamic_args.ref_latents:
         raise AmdmError(
             f'AMDM: the main checkpoint "{main.sd_checkpoint_info.name}" draws by reference pictures, '
@@ -61,7 +62,7 @@ def _refuse_reference_pictures(main: Any, others: str) -> None:
 
 
 @contextmanager
-def _encoding(run: PassRun, model: Any) -> Iterator[None]:
+def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
     text_encoder = engine_texts.text_encoder_of(run, memory_management, model)
     with checkpoints.globals_kept(), torch.inference_mode(), devices.autocast(), text_encoder:
         yield

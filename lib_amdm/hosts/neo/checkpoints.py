@@ -16,6 +16,7 @@ from backend.operations import using_forge_operations
 from modules_forge.utils import apply_circular_forge
 
 from ..common.engines import EngineLoader, LoadedEngine, additional_modules
+from ..webui_types import Engine, Processing
 
 ANIMAS_OWN = "llm_adapter."
 """The part of Anima's text encoder that is trained with its network, and comes with that."""
@@ -25,7 +26,7 @@ def variant() -> tuple[Any, ...]:
     return (*additional_modules(), str(dynamic_args.forge_unet_storage_dtype), str(dynamic_args.embedding_dir))
 
 
-def prepare(loaded: LoadedEngine, p: Any, main: Any) -> None:
+def prepare(loaded: LoadedEngine, p: Processing, main: Engine) -> None:
     """Make an engine ready for a pass, as Forge Neo does with its main one."""
     loaded.prepare(p, main)
     apply_circular_forge(loaded.engine, p.tiling)

@@ -6,5 +6,6 @@ from ldm_patched.modules import model_management
 
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
+from ..protocol import Host
 
-HOST = WebUIHost("reForge", __name__, freeing(model_management))
+HOST: Host = WebUIHost("reForge", __name__, freeing(model_management))

@@ -18,16 +18,17 @@ from ..common.hijack import embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
 from ..common.patcher_lora import PatcherLoras
 from ..common.patchers import PatcherEvaluator
+from ..webui_types import Engine
 from . import checkpoints, lora
 
 
 def backend(run: PassRun) -> Backend:
     """The answers for one pass; models are what reForge's loader makes, with A1111's wrapping of text encoders."""
 
-    def loras(model: Any, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
+    def loras(model: Engine, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
         return PatcherLoras(model, model, named, error_prefix, run.kept.lora_files, lora.FUNCTIONS)
 
-    def text_options(model: Any) -> tuple[Any, ...]:
+    def text_options(model: Engine) -> tuple[Any, ...]:
         return (*_text_options(), *patchers.text_options_of_main(run, model, checkpoints.variant))
 
     low_vram = "" if args.always_low_vram or args.always_no_vram else "start the WebUI with --always-low-vram"
@@ -57,7 +58,7 @@ def backend(run: PassRun) -> Backend:
 
 
 @contextmanager
-def _encoding(model: Any) -> Iterator[None]:
+def _encoding(model: Engine) -> Iterator[None]:
     # the host itself brings only the main model's text encoder
     model_management.load_model_gpu(model.forge_objects.clip.patcher)
     with notes_of_main_kept(), torch.inference_mode(), devices.autocast():
@@ -80,12 +81,12 @@ def _text_options() -> tuple[Any, ...]:
     )
 
 
-def _phrase_encoder(model: Any) -> tuple[Any, torch.nn.Module] | None:
+def _phrase_encoder(model: Engine) -> tuple[Any, torch.nn.Module] | None:
     encoder = getattr(model, "cond_stage_model", None) if checkpoints.family_of(model).has_phrases else None
     return (encoder, encoder.wrapped.transformer) if encoder else None
 
 
-def _phrase_device(model: Any) -> torch.device:
+def _phrase_device(model: Engine) -> torch.device:
     return next(model.cond_stage_model.wrapped.transformer.parameters()).device
 
 
