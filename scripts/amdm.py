@@ -11,7 +11,7 @@ from lib_amdm.hosts import detect
 from lib_amdm.hosts.protocol import Host
 from lib_amdm.hosts.webui_types import Processed, Processing
 from lib_amdm.settings import Settings
-from lib_amdm.webui import api, compare, hints, infotext, options, panel, refusal, sampler_hook, xyz
+from lib_amdm.webui import api, compare, infotext, options, panel, refusal, sampler_hook, xyz
 
 HOST: Host | None = None
 REASON = ""  # why there is none
@@ -88,7 +88,7 @@ def _register(host: Host) -> None:
     options.register(host)
     xyz.register(host)
     api.register(host)
-    host.on_after_component(lambda control, **made: hints.follow_main(PANELS.values(), control, made))
+    host.on_main_checkpoint(lambda control: panel.follow_main(PANELS.values(), control))
     host.on_infotext_pasted(lambda text, params: infotext.expand(params, options.slots(host), host))
 
 

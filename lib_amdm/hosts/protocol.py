@@ -126,7 +126,8 @@ class Callbacks(Protocol):
 
     def on_before_ui(self, callback: Callable) -> None: ...
 
-    def on_after_component(self, callback: Callable) -> None: ...
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        """Call with the page's control of the main checkpoint, each time that it is made."""
 
     def on_ui_settings(self, callback: Callable) -> None: ...
 

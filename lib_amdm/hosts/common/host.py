@@ -23,6 +23,7 @@ from . import drawing
 from .checkpoint_list import find_checkpoint
 from .kept import Kept
 from .login import guard
+from .main_checkpoint import is_main_checkpoint
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -134,8 +135,12 @@ class WebUIHost:
     def on_before_ui(self, callback: Callable) -> None:
         _register("before_ui", callback)
 
-    def on_after_component(self, callback: Callable) -> None:
-        _register("after_component", callback)
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        def made(control: Any, **arguments: Any) -> None:
+            if is_main_checkpoint(control, arguments):
+                callback(control)
+
+        _register("after_component", made)
 
     def on_ui_settings(self, callback: Callable) -> None:
         _register("ui_settings", callback)

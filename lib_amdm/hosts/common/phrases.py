@@ -16,7 +16,7 @@ from ...errors import AmdmError
 PHRASE_TOKENS = 75
 
 
-class Phrases:
+class SlotPhrases:
     """A slot model's CLIP, asked for a layout's phrases (`comodels.adapter_use.Phrases`)."""
 
     def __init__(

@@ -25,7 +25,7 @@ from ..webui_types import CheckpointInfo, Denoiser
 from . import refusals
 from .backend import Evaluation, SlotLoras
 from .checkpoint_list import find_checkpoint
-from .phrases import Phrases
+from .phrases import SlotPhrases
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class SlotModel:
         if encoder is not None:
             kept = self.texts, self._text_key()
             where = partial(places.phrase_device, self.model)
-            phrases = Phrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
+            phrases = SlotPhrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
         return Place(
             unet=places.unet(self.model),
             family=self.backend.checkpoints.family(self.model),
