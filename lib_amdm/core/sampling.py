@@ -133,7 +133,7 @@ class _EarlySteps:
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     """For answers of co-models, whether they were finite."""
     planned: int = 0
-    """How many evaluations of the plan have been made."""
+    """The number of evaluations of the plan that have been made."""
     over: bool = False
     """True once the main model goes on alone."""
 

@@ -27,7 +27,7 @@ class Denoiser(Protocol):
     """The number of evaluations so far, those of the present one included only after it."""
     total_steps: int
     mask: Tensor | None
-    """Where an inpainting keeps the known picture; `nmask` is the rest. None where nothing is inpainted."""
+    """The part of an inpainting that keeps the known picture; `nmask` is the rest. None if nothing is inpainted."""
     nmask: Tensor
     init_latent: Tensor
     inner_model: nn.Module

@@ -56,7 +56,7 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 
 class Passes(dict[str, Any]):
-    """What each pass ran, by its name ("first", "hires"), among the entries of an infotext.
+    """The runs of a picture's passes, by their names ("first", "hires"), among the entries of an infotext.
 
     A WebUI's API gives it as data; to the text, for which a WebUI calls such a value, it adds nothing.
     """

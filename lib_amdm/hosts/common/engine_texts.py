@@ -81,7 +81,7 @@ def distilled_guidance(run: PassRun) -> dict[str, Any]:
 
 
 def options(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What decides how a model encodes a text, in addition to the host's options."""
+    """Return what decides, with the host's options, how a model encodes a text."""
     if model is run.main or not borrows_texts(model):
         return text_options_of_main(run, model, variant)
     return (*variant(), FileState.of_loaded(run.main.sd_checkpoint_info.filename))

@@ -35,7 +35,7 @@ def unet_of(model: Engine) -> torch.nn.Module:
 
 
 def text_options_of_main(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What decides how the main model encodes a text, in addition to the host's options; nothing for a co-model."""
+    """Return what decides, with the host's options, how the main model encodes a text; nothing for a co-model."""
     if model is not run.main:
         return ()
     return (model.current_lora_hash, *variant(), FileState.of_loaded(model.sd_checkpoint_info.filename))

@@ -29,7 +29,7 @@ def _kind_of(guess: Any) -> type | None:
 
 
 def _as_chroma(parts: dict[str, Any], guess: Any) -> None:
-    """Where Forge's list of kinds has no Chroma, its loader makes one of what is taken for a Flux."""
+    """Make a Chroma of what is taken for a Flux, as the loader does if Forge's list of kinds has no Chroma."""
     chroma = getattr(loader, "GuessChroma", None)
     if chroma is not None and CHROMAS_OWN in (parts.get("transformer") or {}):
         guess.huggingface_repo = chroma.huggingface_repo
