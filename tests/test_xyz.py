@@ -321,7 +321,7 @@ def test_settings_that_do_not_fit_each_other_are_refused(host: FakeHost) -> None
 
 def test_axes_are_there_at_once_for_an_api_that_has_read_them_before_the_page_is_built() -> None:
     host = FakeHost()
-    host.on_before_ui = lambda callback: None
+    host.on = lambda moment, callback: None
     xyz.register(host)
     assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
 
