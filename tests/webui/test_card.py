@@ -264,12 +264,18 @@ def test_a_model_that_does_not_fit_is_used_in_parts_or_refused_in_words(
 def test_an_adapter_leaves_the_card_with_its_picture(card: Card, probed: Probed) -> None:
     if "medvram" not in probed.server.host.lacks and not travels(probed):
         pytest.skip("it stays where there is room")
+
+    def beside_models() -> int:
+        """Bytes; where the host has its own text encoder is its memory manager's affair."""
+        report = card.report()
+        return report["live"] - sum(model["bytes"].get("cuda", 0) for model in report["models"])
+
     probed.draw()
-    before = card.script()["live"]
+    before = beside_models()
     probed.draw(with_main(GLIGEN))
     probed.draw()
     probed.server.call("/amdm-probe/arm", {})
-    assert card.report()["live"] - before < 1 << 20
+    assert beside_models() - before < 1 << 20
 
 
 def test_what_is_unloaded_is_gone(card: Card, probed: Probed) -> None:
