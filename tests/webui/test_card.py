@@ -34,6 +34,9 @@ BOTH = settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=K)
 NEAR = 0.02
 """How far such a part takes latents of size 10."""
 
+FEW = 4
+"""A pass may read the highest noise level of each model, and where its text encoder is."""
+
 MEMORY_ERRORS = ("OutOfMemoryError", "AcceleratorError", "RuntimeError", "cuBLAS")
 
 
@@ -221,6 +224,16 @@ def test_no_wait_for_each_evaluation_but_for_what_is_shown(card: Card, probed: P
         waits.append(own_waits(card.report()))
     few, many = waits
     assert many == few
+
+
+def test_a_pass_with_what_is_kept_waits_a_few_times(card: Card, probed: Probed) -> None:
+    """A schedule or an adapter that is copied tensor by tensor would wait for each."""
+    for _ in range(2):
+        card.script(late=0)
+        probed.draw(settings(slot("beta", prompt="a blue circle", **adapter(GLIGEN))))
+    waits = own_waits(card.report())
+    print(waits)
+    assert max(waits.values(), default=0) <= FEW, waits
 
 
 # ---- memory ----
