@@ -332,9 +332,10 @@ class _Builder:
         if len(self.sides) == len(SIDES):
             inputs += [self.sides[side] for side in SIDES]
         draw = listen.quick(region_preview.region_preview)
-        # fast typing loses changes while one is under way, so the text is looked at again once it is left
-        for event in (self.controls[slot, boxes.name].blur, *(control.change for control in inputs)):
-            event(fn=draw, inputs=inputs, outputs=[drawn], queue=False, show_progress=False)
+        call: dict[str, Any] = {"fn": draw, "inputs": inputs, "outputs": [drawn]}
+        self.controls[slot, boxes.name].blur(**call, queue=False, show_progress=False)
+        for control in inputs:
+            listen.after_change(control, **call)
 
     def choose_main_for_adapter(self, slot: int) -> None:
         """Choose the main checkpoint once an adapter is: without any it runs nothing, and most are meant for that."""

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -315,6 +316,20 @@ def test_the_environments_python_is_the_link_that_venv_makes(tmp_path: Path) -> 
     done = ran("-c", code, copied(tmp_path), "demo")
     assert done.returncode == 1 and "pip could not install what `demo` needs" in done.stderr
     assert (tmp_path / ".venv" / "bin" / "python").is_symlink() == (os.name != "nt")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("foo",)])
+def test_the_list_of_commands_is_shown_without_setting_up_an_environment(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    for name in ("lib_amdm", "amdm_lab"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
+    done = ran(copied(tmp_path), "evaluate", *arguments)
+    said = done.stdout + done.stderr
+    assert "usage: python " in said and "install.py evaluate COMMAND ..." in said
+    assert all(f"  {name} " in said for name in listing.COMMANDS)
+    assert ('"foo" is none of the commands' in said) == ("foo" in arguments)
+    assert not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.parametrize(
