@@ -56,6 +56,14 @@ def write_text(file: Path, text: str) -> None:
     put(unfinished, file)
 
 
+def read_json(file: Path, wanted: str) -> Any:
+    """Read a JSON file; AmdmError says what is `wanted` where it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AmdmError(f'"{file}" cannot be read as JSON ({cause(error)}); name {wanted}.') from error
+
+
 def picture_in(source: Path | bytes) -> Image.Image:
     """Return the picture in a file or in its bytes, in RGB; ValueError where there is none, or too large a one."""
     Image.init()

@@ -12,7 +12,8 @@ from typing import Any
 from lib_amdm.errors import AmdmError
 from lib_amdm.layout import Box
 
-from .benchmark import Entry, Instance, prompt_of, read_json
+from ..records import read_json
+from .benchmark import Entry, Instance, prompt_of
 from .published import COLOURS, ENTRIES, LEAST_SIDE, LEFT_OUT, LEVELS
 
 

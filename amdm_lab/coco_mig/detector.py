@@ -13,7 +13,7 @@ from PIL import Image
 
 from lib_amdm.errors import AmdmError, cause
 
-from .benchmark import read_json
+from ..records import read_json
 from .published import LEAST_SCORE, SUPPRESSED_OVERLAP
 
 DINO, DETECTOR = "grounding-dino", "--detector"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import Settings, SettingsError
@@ -19,8 +19,10 @@ from lib_amdm.webui import compare
 from lib_amdm.webui.api import read_args
 from lib_amdm.webui.panel import build_panel
 
+from .. import sheets
 from ..bundled import ADAPTERS, WEIGHTS
-from ..shapes.methods import MAIN
+from ..shapes.rows import MAIN
+from ..sheets import Form
 from ..studio.host import Job, Result, Standalone, sampler_names
 from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
 
@@ -40,8 +42,7 @@ STYLE = f"""
 .{PICTURES}:has(.preview) .grid-wrap.fixed-height {{ min-height: 26rem; }}
 .{PICTURES} .empty {{ min-height: 8rem; }}
 """
-MARGIN, GAP, LINE = 8, 4, 18
-INK, PAPER = (20, 20, 20), (255, 255, 255)
+FORM = Form(font=13, line=18, left=0, margin=8)
 LETTERS = 16
 """Of a caption, in a line above a column of small pictures."""
 
@@ -149,23 +150,12 @@ def _alone(job: Job, model: compare.Alone) -> Job:
 
 def _grid(columns: Sequence[tuple[str, Result]]) -> Image.Image:
     """Draw a column of pictures below each caption, and a row for each seed."""
-    font = ImageFont.load_default(size=13)
-    heads = [textwrap.wrap(caption, LETTERS) for caption, _ in columns]
     labels = [f"seed {seed}" for seed in columns[0][1].seeds]
-    height, width = columns[0][1].pictures.shape[1:3]
-    top = MARGIN + LINE * max(map(len, heads))
-    left = MARGIN + max(int(font.getlength(label)) for label in labels) + MARGIN
-    page = Image.new("RGB", (left + len(columns) * (width + GAP), top + len(labels) * (height + GAP)), PAPER)
-    pen = ImageDraw.Draw(page)
-    for row, label in enumerate(labels):
-        pen.text((MARGIN, top + row * (height + GAP) + height // 2), label, INK, font, anchor="lm")
-    for column, (head, (_, result)) in enumerate(zip(heads, columns)):
-        x = left + column * (width + GAP)
-        for number, line in enumerate(head):
-            pen.text((x, MARGIN + number * LINE), line, INK, font)
-        for row, picture in enumerate(result.pictures):
-            page.paste(Image.fromarray(picture), (x, top + row * (height + GAP)))
-    return page
+    rows = [[Image.fromarray(result.pictures[n]) for _, result in columns] for n in range(len(labels))]
+    left = max(int(sheets.text_width(label, FORM)) for label in labels) + FORM.margin
+    return sheets.sheet(
+        rows, [textwrap.wrap(caption, LETTERS) for caption, _ in columns], labels, replace(FORM, left=left)
+    )
 
 
 def _summary(seed: int, alone: Result, together: Result | None) -> str:

@@ -1,14 +1,14 @@
-"""Train one part of the shapes world: `python -m amdm_lab train vae` (then text, judge, each checkpoint).
+"""Train one part of the drawn world: `python -m amdm_lab train vae` (then text, judge, each checkpoint).
 
-The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
-time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and
-colours-flow make flow models of the bundled ones, and all-pierced a model of another style, which style-judge tells
-apart. The adapters layout and image (after its encoder) are for the bundled shapes. Each command goes on where it was
-stopped, and writes a loss plot.
+Train vae and text first, then shapes, colours, backgrounds and all, which write the checkpoints; judge at any time.
+Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and colours-flow make
+flow models of the bundled ones. all-pierced makes a model of another style, which style-judge recognises. The adapters
+layout and image are for the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lib_amdm import command_line
-
+from ..arguments import add_threads
 from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, STYLED_OF, WEIGHTS
 from ..studio.checkpoint_file import CheckpointFile
 from ..world import data
@@ -259,13 +258,14 @@ PARTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = command_line.parser(command_line.typed("amdm_lab train"), __doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("part", choices=PARTS, help="what is trained")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where states, logs and plots are kept")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(chosen.threads)
+    add_threads(parser, 2)
+
+
+def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
     for weights in (WEIGHTS, ADAPTERS):
         weights.mkdir(exist_ok=True)
-    PARTS[chosen.part](chosen.folder)
+    PARTS[options.part](options.folder)

@@ -31,7 +31,7 @@ from lib_amdm.adapters.gligen import Gligen, PreparedGrounding
 from lib_amdm.adapters.inputs import Encoder, Features, GivenInputs
 
 from ..bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from ..shapes.judge import blemished
+from ..judges.scenes import blemished
 from ..studio.checkpoint_file import CheckpointFile
 from ..world import data
 from ..world.captions import caption
