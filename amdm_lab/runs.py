@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -36,6 +36,8 @@ def complete(
     """
     values = {key: value for key in keys if (value := kept(key)) is not None}
     missing = [key for key in keys if key not in values]
+    if values:
+        print(f"{len(values)} of {len(keys)} are done already.")
     with tqdm(total=len(keys), initial=len(values), unit="picture", disable=not missing) as progress:
         for begin in range(0, len(missing), batch):
             part = missing[begin : begin + batch]
@@ -86,9 +88,8 @@ def draw_missing(
             memory.start()
             drawn = drawer.draw(item.order)
             used = memory.used_by(item.order)
-            record = Record(
-                asdict(item.order), place, drawn.seconds, dict(drawn.evaluations), drawn.infotext, fresh, used
-            )
+            order = order_fields(item.order)
+            record = Record(order, place, drawn.seconds, dict(drawn.evaluations), drawn.infotext, fresh, used)
             store.keep(item.name, drawn.picture, record)
             yield record
 

@@ -118,12 +118,12 @@ class WebUIDrawer:
 
     def figure(self, *keys: str) -> int | None:
         """Return a figure of the WebUI's memory by its keys, such as "ram", "used"; None where there is none."""
-        figure = self.request(MEMORY)
         try:
+            figure = self.request(MEMORY)
             for key in keys:
                 figure = figure[key]
             return int(number(figure))
-        except _MISREAD:
+        except (AmdmError, *_MISREAD):
             return None
 
     @contextmanager

@@ -103,8 +103,9 @@ def verdict(comparison: Comparison) -> list[str]:
     if comparison.with_clip and comparison.has_two_prompts:
         nearest = max(mixed, key=lambda row: (row.to_main or 0) + (row.to_co or 0))
         sentences.append(
-            f"Nearest to both prompts together, as CLIP sees it: {nearest.way.caption}, {_three_digits(nearest.to_main)} "
-            f"to the main model's and {_three_digits(nearest.to_co)} to the co-model's."
+            f"Nearest to both prompts together, as CLIP sees it: {nearest.way.caption}, "
+            f"{_three_digits(nearest.to_main)} to the main model's and "
+            f"{_three_digits(nearest.to_co)} to the co-model's."
         )
     return [*sentences, "How far a picture moved does not say whether it is a better one: look at them."]
 

@@ -123,9 +123,9 @@ def conditions(bench: Bench, accuracy: dict[str, float]) -> str:
         f"{bench.pictures} pictures and {objects} objects for each method, seed {bench.seed}, {studio.sampler}, "
         f"{studio.steps} steps, CFG {studio.cfg_scale:g}. The judge is right on fresh drawings: "
         f"{in_percent(accuracy)}. Shares in %, with 95 % Wilson intervals for objects that are correlated within their "
-        "picture (cluster-robust); background is by picture, all else by object. An evaluation is one guided prediction "
-        "of a picture. Seconds for one picture, decoding included, methods in turns in one process, batches of 16: "
-        f"{machine()}."
+        "picture (cluster-robust); background is by picture, all else by object. An evaluation is one guided "
+        "prediction of a picture. Seconds for one picture, decoding included, methods in turns in one process, "
+        f"batches of 16: {machine()}."
     )
 
 

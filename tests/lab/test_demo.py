@@ -17,10 +17,11 @@ pytest.importorskip("diffusers")
 pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
 
 from amdm_lab.bundled import JUDGE, WEIGHTS
+from amdm_lab.cli import main
 from amdm_lab.demo import demo
-from amdm_lab.demo.demo import DrawnRow, Row
+from amdm_lab.demo.demo import DemoWay, DrawnWay
 from amdm_lab.demo.example import MIX, SCENES
-from amdm_lab.shapes.judge import Judge
+from amdm_lab.judges.scenes import Judge
 from amdm_lab.shapes.methods import EVERYTHING, MAIN
 from amdm_lab.world import scenes as world
 
@@ -39,7 +40,7 @@ class Ran:
 
     file: Path
     said: str
-    drawn: dict[str, DrawnRow]
+    drawn: dict[str, DrawnWay]
 
 
 def run(file: Path) -> Ran:
@@ -120,10 +121,10 @@ def test_the_shares_are_those_of_the_scenes() -> None:
     """Drawings of the scenes themselves are right, and drawings of other scenes are not."""
     rng = np.random.default_rng(3)
     painted = np.stack([[world.draw(scene, rng) for _ in range(3)] for scene in SCENES])
-    right = DrawnRow(Row("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
+    right = DrawnWay(DemoWay("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
     judge = Judge.load()
     assert min(demo.shares(right, judge).values()) > 0.95
-    wrong = DrawnRow(right.row, right.pictures[::-1].copy(), 0.0)
+    wrong = DrawnWay(right.way, right.pictures[::-1].copy(), 0.0)
     assert demo.shares(wrong, judge)["both"] < 0.3
 
 
@@ -140,10 +141,8 @@ def test_each_checkpoint_is_told_the_scene_in_its_own_words() -> None:
 def test_what_cannot_be_done_is_said_in_a_sentence(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        demo.main(arguments)
+    assert main(["demo", *arguments]) == 1
     said = capsys.readouterr().err
-    assert ended.value.code == 1
     assert named in said and said.count("\n") == 1
 
 

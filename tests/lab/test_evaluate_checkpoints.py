@@ -11,18 +11,18 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from amdm_lab.coco_mig.methods import Method
+from amdm_lab.coco_mig.runner import Folder, draw_all
+from amdm_lab.pair.kept import FOLDER, Pictures
+from amdm_lab.pair.run import draw_all as draw_pair
 from coco_stand_ins import DRAWING, Draws, entries
 from test_evaluate_pair import INFOTEXT, Painter, Png, silent
 
 from amdm_lab.coco_mig import benchmark, command
-from amdm_lab.coco_mig.methods import Method
-from amdm_lab.coco_mig.runner import Folder, draw_all
 from amdm_lab.drawing import Drawer
 from amdm_lab.gpu.command import _listed as listed_for_gpu
 from amdm_lab.pair import command as pair
 from amdm_lab.pair.from_pictures import read_pictures
-from amdm_lab.pair.kept import FOLDER, Pictures
-from amdm_lab.pair.run import draw_all as draw_pair
 from amdm_lab.pair.subjects import Subject
 from amdm_lab.pair.ways import new_pair, ways
 from lib_amdm.errors import AmdmError
