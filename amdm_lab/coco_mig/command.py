@@ -10,11 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.errors import AmdmError
 
 from ..arguments import add_place, add_sampling
-from ..checkpoints import find_file
+from ..checkpoints import listed_file
 from ..drawers import drawer_at
 from ..drawing import Drawer, Order
 from ..records import made, write_text, write_whole
@@ -117,23 +116,23 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
         raise AmdmError(
             f"--entries is {options.entries}, but there are {len(LEVELS)} levels; raise it to as many or more."
         )
-    kept = options.out / BENCH
+    kept_bench = options.out / BENCH
     if options.bench:
         entries = read(options.bench)
     elif options.annotations:
         entries = build(options.annotations, options.entries, options.bench_seed)
-    elif kept.is_file():
-        entries = read(kept)
+    elif kept_bench.is_file():
+        entries = read(kept_bench)
     else:
         raise AmdmError(
             f"There is no benchmark; name the paper's {BENCH} with --bench, or COCO's instances_val2014.json with "
             "--annotations, from which one is built."
         )
-    if not kept.is_file():
+    if not kept_bench.is_file():
         made(options.out)
-        write(entries, kept)
-    elif read(kept) != entries:
-        raise AmdmError(f'"{kept}" is another benchmark than the one that is named; choose another --out.')
+        write(entries, kept_bench)
+    elif read(kept_bench) != entries:
+        raise AmdmError(f'"{kept_bench}" is another benchmark than the one that is named; choose another --out.')
     return first_of_each_level(entries, options.entries)
 
 
@@ -169,14 +168,8 @@ def _order(options: argparse.Namespace, drawer: Drawer) -> Order:
 
     A WebUI draws with another checkpoint where it does not know the name.
     """
-    titles = drawer.checkpoints()
-    checkpoint = find_file(options.checkpoint, titles)
-    if checkpoint is None:
-        wish = f'"{options.checkpoint}" is not in the list' if options.checkpoint else "No checkpoint is named"
-        listed = ", ".join(map(without_hash, titles)) or "none is there"
-        raise AmdmError(f"{wish}; choose one with --checkpoint ({listed}).")
     return Order(
-        checkpoint,
+        listed_file(options.checkpoint, drawer.checkpoints(), "--checkpoint"),
         prompt="",
         seed=options.seed,
         negative_prompt=options.negative_prompt,

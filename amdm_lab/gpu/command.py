@@ -23,7 +23,7 @@ import torch
 from lib_amdm.errors import AmdmError
 
 from ..arguments import add_webui
-from ..checkpoints import find_file
+from ..checkpoints import listed_file
 from ..devices import device_of, no_cuda
 from ..drawers.webui_api import WebUIDrawer
 from .table import Measurement, table
@@ -129,13 +129,7 @@ def _listed(options: argparse.Namespace, drawer: WebUIDrawer, written: Iterable[
     wanted = [options.main, *options.co[:MOST]] if options.main else list(written)
     drawer.request("/sdapi/v1/refresh-checkpoints", {})
     titles = drawer.checkpoints()
-    files = []
-    for name in wanted:
-        file = find_file(name, titles)
-        if file is None:
-            raise AmdmError(f'The WebUI does not list "{name}"; name one of its checkpoints, or its folder of them.')
-        files.append(file)
-    return files
+    return [listed_file(name, titles, "--main and --co, or have some written with --folder") for name in wanted]
 
 
 def _device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ def rows(drawer: WebUIDrawer, names: Sequence[str], side: int) -> Iterator[Measu
         loaded = drawer.loaded()
         second = drawer.draw(order)
         again = drawer.loaded()
-        kept = "the same co-models loaded" if again == loaded else "other co-models loaded"
+        loading = "the same co-models loaded" if again == loaded else "other co-models loaded"
         yield Measurement(
             place,
             names[0],
@@ -31,7 +31,7 @@ def rows(drawer: WebUIDrawer, names: Sequence[str], side: int) -> Iterator[Measu
             second.seconds,
             peak=gpu_memory(drawer, "peak"),
             placed=f"co-models {megabytes(sum(size for _, size in again))} MB" if again else "",
-            second=f"{first.seconds:.1f} s, then {second.seconds:.1f} s" + (f", {kept}" if count else ""),
+            second=f"{first.seconds:.1f} s, then {second.seconds:.1f} s" + (f", {loading}" if count else ""),
             leaving=_unloaded(drawer) if count == len(names) - 1 else "",
         )
 

@@ -76,9 +76,9 @@ class Judge(nn.Module):
         """Return the shares of right answers on fresh drawings: shape and colour by cell, background by picture."""
         right = dict.fromkeys(("shape", "colour", "background"), 0)
         for scene, verdict in _judged_drawings(self, drawn_scenes, count, seed):
-            for wanted, found in zip(scene.cells, verdict.cells):
-                right["shape"] += (wanted and wanted.shape) == (found and found.shape)
-                right["colour"] += (wanted and wanted.colour) == (found and found.colour)
+            for wanted, seen in zip(scene.cells, verdict.cells):
+                right["shape"] += (wanted and wanted.shape) == (seen and seen.shape)
+                right["colour"] += (wanted and wanted.colour) == (seen and seen.colour)
             right["background"] += scene.background == verdict.background
         return {name: hits / (count if name == "background" else 4 * count) for name, hits in right.items()}
 
@@ -136,9 +136,9 @@ class StyleJudge(Judge):
         things = 0
         for scene, verdict in _judged_drawings(self, styled_scenes, count, seed):
             for cell, thing in scene.things:
-                found = verdict.cells[cell]
+                seen = verdict.cells[cell]
                 for name in ("shape", "colour", "style"):
-                    right[name] += found is not None and getattr(found, name) == getattr(thing, name)
+                    right[name] += seen is not None and getattr(seen, name) == getattr(thing, name)
                 things += 1
             right["background"] += scene.background == verdict.background
         return {name: hits / (count if name == "background" else things) for name, hits in right.items()}

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import MAIN_CHECKPOINT
 
 from ..arguments import add_place, add_sampling
-from ..checkpoints import find_file
+from ..checkpoints import listed_file
 from ..drawers import drawer_at
 from ..drawers.webui_api import WebUIDrawer
 from ..drawing import Drawer, Order
@@ -118,20 +117,12 @@ def _pair(options: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subje
         raise AmdmError("Name two checkpoints and a file of prompts, with --main, --co and --prompts, or use --from.")
     subjects = read_subjects(options.prompts, options.co_prompts, options.seed)
     titles = drawer.checkpoints()
-    co = MAIN_CHECKPOINT if options.co == MAIN_CHECKPOINT else _listed(options.co, titles)
+    co = MAIN_CHECKPOINT if options.co == MAIN_CHECKPOINT else listed_file(options.co, titles, "--co")
     if co == MAIN_CHECKPOINT and not any(subject.co_prompt for subject in subjects):
         raise AmdmError(
             "With --co main the second model needs prompts of its own; write them in --prompts behind tabs."
         )
-    return new_pair(_listed(options.main, titles), co, {"steps": STEPS, **common}), subjects
-
-
-def _listed(name: str, titles: Sequence[str]) -> str:
-    file = find_file(name, titles)
-    if file is None:
-        listed = ", ".join(map(without_hash, titles)) or "empty"
-        raise AmdmError(f'"{name}" is not in the list of checkpoints ({listed}); choose from it.')
-    return file
+    return new_pair(listed_file(options.main, titles, "--main"), co, {"steps": STEPS, **common}), subjects
 
 
 def _refiners(options: argparse.Namespace) -> Sequence[float]:

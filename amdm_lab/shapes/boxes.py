@@ -54,8 +54,8 @@ def in_boxes(
     """Count by picture the things with the right shape, and those in their boxes; return these and all overlaps."""
     right, inside, all_overlaps = [], [], []
     for scene, wanted, picture, verdict in zip(scenes, boxes, pictures, judge(pictures)):
-        seen = [(thing, verdict.cells[cell]) for cell, thing in scene.things]
-        shapes = [found is not None and found.shape == thing.shape for thing, found in seen]
+        pairs = [(thing, verdict.cells[cell]) for cell, thing in scene.things]
+        shapes = [seen is not None and seen.shape == thing.shape for thing, seen in pairs]
         of_scene = overlaps(scene, wanted, picture)
         right.append(sum(shapes))
         inside.append(sum(is_right and overlap >= LEAST_OVERLAP for is_right, overlap in zip(shapes, of_scene)))

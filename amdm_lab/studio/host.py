@@ -1,10 +1,10 @@
-"""No WebUI: SD1-format checkpoints with diffusers and transformers, sampled by k-diffusion, co-models beside them.
+"""The host without a WebUI: SD1-format checkpoints with diffusers, sampled by k-diffusion, with co-models.
 
     host = Standalone(Path("models"))
     job = Job("shapes", prompts=["a cross"], seeds=[1], steps=20)
     result = host.generate(job, Settings.from_dict({"enabled": True, "co_models": [{"checkpoint": "colours"}]}))
 
-Prompts are read as in `prompts`. Pictures are made in one pass: `pass` = hires runs no co-model.
+Prompts are read as in `prompts`. There is one pass, so `pass` = hires runs no co-model.
 """
 
 from __future__ import annotations
@@ -61,23 +61,25 @@ _RANDOM_SEEDS = 2**32
 
 @dataclass(frozen=True)
 class Job:
-    """A batch of pictures. checkpoint: a name from the host's list. prompts and seeds: one for each picture, and -1 is
-    a random seed.
-
-    negative_prompts: one for each, or one text for all. sampler: one of `sampler_names()`. schedule: "automatic" (as
-    the WebUI's), "karras" or "exponential". width and height in pixels.
-    """
+    """A batch of pictures."""
 
     checkpoint: str
+    """A name from the host's list."""
     prompts: Sequence[str]
+    """One for each picture."""
     seeds: Sequence[int]
+    """One for each picture; -1 is a random seed."""
     negative_prompts: Sequence[str] | str = ""
+    """One for each picture, or one text for all."""
     sampler: str = "euler"
+    """One of `sampler_names()`."""
     steps: int = 20
     cfg_scale: float = 7.0
     width: int = 128
+    """In pixels."""
     height: int = 128
     schedule: str = "automatic"
+    """"automatic" (as the WebUI's), "karras" or "exponential"."""
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -86,15 +88,15 @@ class Job:
 
     @property
     def negatives(self) -> list[str]:
-        given = self.negative_prompts
-        return [given] * len(self.prompts) if isinstance(given, str) else list(given)
+        texts = self.negative_prompts
+        return [texts] * len(self.prompts) if isinstance(texts, str) else list(texts)
 
     def check(self) -> None:
-        """AmdmError names what does not fit."""
+        """Raise AmdmError for what does not fit."""
         counts = {"prompts": len(self.prompts), "seeds": len(self.seeds), "negative prompts": len(self.negatives)}
         if not self.prompts or len(set(counts.values())) > 1:
-            found = ", ".join(f"{count} {name}" for name, count in counts.items())
-            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {found}.")
+            numbers = ", ".join(f"{count} {name}" for name, count in counts.items())
+            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {numbers}.")
         odd = [seed for seed in self.seeds if not isinstance(seed, Integral) or not -1 <= seed <= MOST_SEED]
         if odd:
             raise AmdmError(
@@ -107,7 +109,7 @@ class Job:
                 raise AmdmError(f"AMDM: the {name} must be a multiple of {LATENT_SCALE}, not {size}.")
 
     def with_its_seeds(self) -> Job:
-        """The same batch with a seed in the place of each -1."""
+        """Return the same batch with a seed instead of each -1."""
         return replace(self, seeds=[secrets.randbelow(_RANDOM_SEEDS) if s == -1 else int(s) for s in self.seeds])
 
 
@@ -155,13 +157,10 @@ class Result(Latents):
 
 
 class Standalone:
-    """The checkpoints of some folders, and what is loaded of them; the pool lives and dies with this object.
+    """The checkpoints of some folders, and what is loaded of them.
 
-    most_loaded: how many checkpoints stay loaded between pictures, if the last picture did not need more; and how many
-    adapters. adapter_folders: where adapters and image encoders are.
-
-    Several threads may ask. One batch is drawn at a time, because an adapter hangs on a network while it is evaluated,
-    and other batches may be drawn with that network.
+    Several threads may use it. One batch is drawn at a time, because an adapter is attached to a network while it is
+    evaluated, and other batches may use that network.
     """
 
     name = "standalone"
@@ -174,12 +173,20 @@ class Standalone:
         most_loaded: int = 4,
         adapter_folders: Sequence[Path] = (),
     ) -> None:
+        """Read the lists of files.
+
+        folders: of checkpoints.
+        device, dtype: where, and in which precision, the models run.
+        most_loaded: how many checkpoints, and how many adapters, stay loaded between pictures, if the last picture did
+            not need more.
+        adapter_folders: of adapters and image encoders.
+        """
         self.folders = [folders] if isinstance(folders, Path) else list(folders)
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
-        own = [Folder(folder, own=True) for folder in adapter_folders]
+        folders_of_adapters = [Folder(folder, own=True) for folder in adapter_folders]
         self.families = CheckpointFamilies()
-        self.adapters = Adapters(*lists(lambda: own, lambda: own))
+        self.adapters = Adapters(*lists(lambda: folders_of_adapters, lambda: folders_of_adapters))
         self._drawing = threading.RLock()
         self._files: dict[str, Path] = {}
         self.refresh_checkpoints()
@@ -188,17 +195,17 @@ class Standalone:
 
     def refresh_checkpoints(self) -> None:
         """Read the folders again; of two files with one name the first folder's counts."""
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for folder in self.folders:
             for file in files_in(folder, SUFFIXES):
-                found.setdefault(readable(file.relative_to(folder).as_posix()), file)
-        self._files = found
+                files.setdefault(readable(file.relative_to(folder).as_posix()), file)
+        self._files = files
 
     def checkpoint_titles(self) -> list[str]:
         return list(self._files)
 
     def checkpoint_title(self, name: str) -> str | None:
-        """The list's own entry for a name (`find_title`); never a path."""
+        """Return the list's entry for a name (`find_title`); never a path."""
         return find_title(name, self._files)
 
     def checkpoint_family(self, name: str) -> Family | None:
@@ -206,7 +213,7 @@ class Standalone:
         return self.families.of(self._files[title]) if title else None
 
     def main_checkpoint(self) -> str:
-        """Each batch of pictures names its own."""
+        """Return "": each batch of pictures names its own."""
         return ""
 
     def adapter_titles(self) -> list[str]:
@@ -237,7 +244,7 @@ class Standalone:
     # what is loaded
 
     def load(self, name: str, error_prefix: str = "AMDM") -> Loaded:
-        """The checkpoint's StandaloneModel, from the pool where it is kept; `error_prefix` opens its errors."""
+        """Return the checkpoint's StandaloneModel, from the pool if it is there. error_prefix: begins its errors."""
         file = self._file(name, error_prefix)
 
         def read() -> Loaded:
@@ -247,13 +254,13 @@ class Standalone:
         return self.pool.get(str(file.path), self._variant(file, self.dtype), read)
 
     def model(self, name: str, error_prefix: str = "AMDM") -> StandaloneModel:
-        """`load`, of which the name and the size do not matter."""
+        """Return the checkpoint's model: see `load`."""
         model = self.load(name, error_prefix).model
         assert isinstance(model, StandaloneModel)
         return model
 
     def autoencoder(self, name: str) -> Autoencoder:
-        """The checkpoint's VAE, in float32: in half precision some overflow."""
+        """Return the checkpoint's VAE, in float32: in half precision some overflow."""
         file = self._file(name, "AMDM")
 
         def read() -> Loaded:
@@ -407,13 +414,13 @@ class Standalone:
         return page.refresh_button(component, refresh, choices, elem_id)
 
     def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
-        """gradio's own buttons have no tooltip."""
+        """Make a button; gradio's have no tooltip."""
         from . import page
 
         return page.tool_button(text, elem_id)
 
     def option(self, name: str) -> Any:
-        """No settings page: AMDM's options stand at their defaults."""
+        """Raise KeyError: without a settings page, AMDM's options are at their defaults."""
         raise KeyError(name)
 
 
@@ -465,7 +472,7 @@ class _SlotModel:
 def _reporter(
     steps: int, progress: Callable[[int, int], None] | None, keep_drawing: Callable[[], bool] | None
 ) -> Callable[[dict[str, Any]], None]:
-    """Return the function for k-diffusion to call in each step; DPM adaptive may take more than were asked for."""
+    """Return the function for k-diffusion to call in each step; DPM adaptive may take more steps than ordered."""
 
     def report(state: dict[str, Any]) -> None:
         if keep_drawing is not None and not keep_drawing():
@@ -477,5 +484,5 @@ def _reporter(
 
 
 def _bytes(pictures: Tensor) -> np.ndarray:
-    """Pictures (batch, 3, h, w) from 0 to 1 as bytes (batch, h, w, 3), rounded down as the WebUI does."""
+    """Turn pictures (batch, 3, h, w) from 0 to 1 into bytes (batch, h, w, 3), rounded down as the WebUI does."""
     return (pictures.permute(0, 2, 3, 1) * 255).to(torch.uint8).cpu().numpy()

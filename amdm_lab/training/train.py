@@ -97,9 +97,9 @@ def _forget_unread(text_encoder: networks.CLIPTextModel, tokenizer: networks.CLI
     texts = [caption(scene, dialect, rng) for scene in data.drawn_scenes(2000, rng) for dialect in DIALECTS]
     read = networks.tokenize(tokenizer, texts).unique()
     table = text_encoder.get_input_embeddings().get_parameter("weight").data
-    kept = table[read].clone()
+    needed = table[read].clone()
     table.zero_()
-    table[read] = kept
+    table[read] = needed
 
 
 Loss = Callable[[np.random.Generator, float], Tensor]
@@ -201,7 +201,7 @@ def _loss(
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(len(latents), size=batch)
         with_text = rng.random(batch) >= WITHOUT_TEXT
-        texts = [caption(scenes[i], dialect, rng) if kept else "" for i, kept in zip(chosen, with_text)]
+        texts = [caption(scenes[i], dialect, rng) if has_text else "" for i, has_text in zip(chosen, with_text)]
         with torch.no_grad():
             cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
         x, timesteps, wanted = with_noise(latents[chosen])

@@ -200,7 +200,10 @@ BUILT = ("--annotations", "{coco}", "--entries", "10")
         (("--annotations", "{coco}", "--entries", "1000"), "too few layouts for 1000 entries"),
         (BUILT, "Nothing draws, and .* has no pictures"),
         ((*BUILT, "--url", "x"), r"No checkpoint is named; choose one with --checkpoint \(alpha\.safetensors\)"),
-        ((*BUILT, "--url", "x", "--checkpoint", "lost"), '"lost" is not in the list; choose one with --checkpoint'),
+        (
+            (*BUILT, "--url", "x", "--checkpoint", "lost"),
+            '"lost" is not in the list of checkpoints; choose one',
+        ),
         ((*BUILT, "--url", "x", "--migc", "mine"), 'no adapter "mine" is in the list .* or name it with --migc'),
         ((*BUILT, "--url", "x", "--methods", "mine"), '"mine" is not a method; choose among'),
         ((*BUILT, "--url", "x", "--methods", "migc,migc"), '"migc" names two methods'),
