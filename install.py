@@ -1,4 +1,4 @@
-"""The WebUI's step of installing, which has nothing to do; and a few commands for a machine without a WebUI."""
+"""The WebUI's installation step, which does nothing, and a few commands for a machine without a WebUI."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if __name__ == "__main__" and len(sys.argv) > 1:
     PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
     def set_up(extra: str) -> None:
-        """The virtual environment with what `extra` of pyproject.toml names; nothing to do where it has it already."""
-        if sys.version_info < (3, 10):  # noqa: UP036 - pip's own words for it are of a package
+        """Create the virtual environment and install an extra of pyproject.toml into it, unless that is done."""
+        if sys.version_info < (3, 10):  # noqa: UP036 - pip's own message would name a package
             sys.exit(f"This needs Python 3.10 or newer, but {sys.executable} is {sys.version.split()[0]}; use another.")
         wanted = hashlib.sha256((HERE / "pyproject.toml").read_bytes()).hexdigest()
         done = VENV / f"installed-{extra}"
@@ -35,11 +35,11 @@ if __name__ == "__main__" and len(sys.argv) > 1:
             ["--no-deps", "--group", f"{HERE / 'pyproject.toml'}:k-diffusion"],
         ]
         if any(subprocess.call([PYTHON, "-m", "pip", "install", "-qq", *step]) for step in steps):
-            sys.exit(f"pip could not install what `{extra}` needs and says why above; mend that and run this again.")
+            sys.exit(f"pip could not install what `{extra}` needs; fix the error above and run this again.")
         done.write_text(wanted)
 
     def make_venv() -> None:
-        """Make it as `python -m venv` does: a copy of a Mac's Python does not find its library."""
+        """Create it as `python -m venv` does: a copy of a Mac's Python does not find its library."""
         try:
             venv.create(VENV, with_pip=True, symlinks=os.name != "nt")
         except (OSError, subprocess.CalledProcessError) as error:
@@ -51,7 +51,7 @@ if __name__ == "__main__" and len(sys.argv) > 1:
     def test(arguments: list[str]) -> int:
         """Run the tests; further arguments are pytest's."""
         set_up("test")
-        # each process loads torch, so that more of them cost memory rather than save time
+        # each process loads torch: more of them would cost memory and save no time
         spread = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup"]
         return subprocess.call([PYTHON, "-m", "pytest", *spread, *arguments], cwd=HERE)
 
@@ -60,7 +60,7 @@ if __name__ == "__main__" and len(sys.argv) > 1:
         return run("demo", ["demo", *arguments])
 
     def evaluate(arguments: list[str]) -> int:
-        """Measure on models of yours: two checkpoints, the paper's Table 1, a GPU."""
+        """Measure on your own models: two checkpoints, the paper's Table 1, a GPU."""
         return run("evaluate", arguments)
 
     def run(name: str, arguments: list[str]) -> int:
@@ -70,7 +70,7 @@ if __name__ == "__main__" and len(sys.argv) > 1:
         environment = {**os.environ, "PYTHONPATH": paths, "AMDM_TYPED": f"{TYPED} {name}"}
         try:
             return subprocess.call([PYTHON, "-m", "amdm_lab", *arguments], env=environment)
-        except KeyboardInterrupt:  # how a page is ended, and a long drawing
+        except KeyboardInterrupt:  # the way to end a page or a long drawing
             return 130
 
     COMMANDS = {"demo": demo, "evaluate": evaluate, "test": test}

@@ -31,7 +31,7 @@ AUTO: Literal["auto"] = "auto"
 """The word for a number that is chosen for each picture."""
 MAX_SLOTS = 10
 MAIN_ADAPTER_HELP = (
-    "An adapter on the main model, in all its steps or its own share of them, with or without co-models."
+    "An adapter on the main model, active in all steps or in a fraction of them, with or without co-models."
 )
 
 
@@ -41,27 +41,27 @@ class _AdapterFields:
 
     adapter: str = setting(
         NO_ADAPTER,
-        "An adapter's file on this model: IP-Adapter, InteractDiffusion, GLIGEN or MIGC, told apart by what is in it.",
+        "Adapter file for this model: IP-Adapter, InteractDiffusion, GLIGEN or MIGC, recognised by its contents.",
         AdapterSpec,
         part=Part.ADAPTER,
     )
     strength: float = setting(
         1.0,
-        "How much the adapter does: 0 = nothing.",
+        "Adapter strength; 0 = no effect.",
         label="adapter strength",
         span=(0.0, 2.0, 0.05),
         part=Part.ADAPTER,
     )
     until: float = setting(
         1.0,
-        "In which share of the sampling steps the adapter works, from the first step on: 0 = in none, 1 = in all.",
+        "Fraction of the sampling steps, from the first, in which the adapter is active: 0 = none, 1 = all.",
         label="adapter until",
         span=(0.0, 1.0, 0.01),
         part=Part.ADAPTER,
     )
     image: str = setting(
         "",
-        "The reference picture of an IP-Adapter; in the API a picture file as base64.",
+        "Reference picture for an IP-Adapter; in the API a picture file as base64.",
         PictureSpec,
         label="adapter image",
         part=Part.ADAPTER,
@@ -96,19 +96,19 @@ class _ModelFields:
     enabled: bool = setting(True, "Use this co-model.", SwitchSpec)
     checkpoint: str = setting(
         NO_CHECKPOINT,
-        'The checkpoint that is run beside the main one; "main" runs the main checkpoint with this co-model\'s prompt.',
+        'Checkpoint to run alongside the main one; "main" runs the main checkpoint with this co-model\'s prompt.',
         CheckpointSpec,
         terse=False,
     )
     gamma: float = setting(
         0.5,
-        "How much of this model goes into the picture: 0 = nothing, 0.5 = half, 1 = it alone in the early steps.",
+        "How much this model contributes: 0 = nothing, 0.5 = half, 1 = this model alone in the early steps.",
         span=(0.0, 1.0, 0.01),
         terse=False,
     )
     gamma_end: float | None = setting(
         None,
-        "What gamma has come to, evenly, by the last of the steps; empty = it stays.",
+        "gamma at the last mixed step, reached linearly; empty = constant.",
         WordSpec,
         type=float,
         span=(0.0, 1.0, 0.01),
@@ -116,48 +116,48 @@ class _ModelFields:
     )
     region: str = setting(
         "",
-        "Where in the picture this model speaks: a box in each line, x0 y0 x1 y1 from 0 to 1; empty = everywhere.",
+        "Where in the picture this model applies: one box per line, x0 y0 x1 y1 from 0 to 1; empty = everywhere.",
         BoxesSpec,
         lines=2,
         part=Part.REGION,
     )
     mask: str = setting(
         "",
-        "A picture that says where this model speaks: by its transparency, or else by its brightness (white = here); "
-        "in the API a picture file as base64.",
+        "Picture that marks where this model applies: by its transparency if it has any, otherwise by its brightness "
+        "(white = here); in the API a picture file as base64.",
         PictureSpec,
         transparent=True,
         part=Part.REGION,
     )
     feather: float = setting(
         0.0,
-        "How soft the region's edge is, as a share of the picture's shorter side: 0 = hard.",
+        "Softness of the region's edge, as a fraction of the picture's shorter side; 0 = hard.",
         span=(0.0, 0.5, 0.01),
         part=Part.REGION,
     )
     eta: float = setting(
         0.0,
-        "After each mix, how far this model is pulled back to what it would have drawn: 0 = not at all, 1 = fully; "
+        "After each mix, how far this model is pulled back towards its own prediction: 0 = not at all, 1 = fully; "
         "with the paper's correction a distance, such as 45.",
         WideNumberSpec,
         span=(0.0, 1000.0, 0.01),
         part=Part.SELDOM,
     )
-    prompt: str = setting("", "This model's own prompt, with the WebUI's syntax; empty = the main prompt.", lines=2)
+    prompt: str = setting("", "Prompt for this model, in the WebUI's syntax; empty = the main prompt.", lines=2)
     negative_prompt: str = setting(
-        "", "This model's own negative prompt; empty = the main negative prompt.", lines=2, part=Part.SELDOM
+        "", "Negative prompt for this model; empty = the main negative prompt.", lines=2, part=Part.SELDOM
     )
     cfg_scale: float = setting(
         0.0,
-        "How strictly this model follows its prompt; 0 = the main CFG scale.",
+        "CFG scale for this model; 0 = the main CFG scale.",
         label="CFG scale",
         span=(0.0, 30.0, 0.5),
         part=Part.SELDOM,
     )
     noise: str = setting(
         "shared",
-        "shared = start from the main model's noise, so the picture stays near the main model's own; "
-        "independent = noise of its own, made from the image's seed.",
+        "shared = start from the main model's noise, so that the picture stays close to the main model's own; "
+        "independent = separate noise, derived from the image's seed.",
         choices=("shared", "independent"),
         part=Part.SELDOM,
     )
@@ -188,11 +188,13 @@ class CoModel(_AdapterFields, _ModelFields):
 class Settings:
     """Everything that can be set for one picture."""
 
-    enabled: bool = setting(False, "Run other models beside the main one in the first steps.", SwitchSpec, label="AMDM")
+    enabled: bool = setting(
+        False, "Run other models alongside the main one in the first steps.", SwitchSpec, label="AMDM"
+    )
     steps: int | Literal["auto"] = setting(
         AUTO,
-        "K: in how many of the first sampling steps the models are run together; then the main one goes on alone. "
-        "auto = chosen for the picture's size, the sampler and its schedule.",
+        "K: the number of first sampling steps in which the models run together; then the main one continues alone. "
+        "auto = chosen from the picture's size, the sampler and its schedule.",
         WordSpec,
         word=AUTO,
         meaning=AUTO,
@@ -203,7 +205,7 @@ class Settings:
     evaluations: int | Literal["auto"] = setting(
         AUTO,
         "In how many of these steps a co-model is evaluated; in the others its last difference from the main model is "
-        "used again. 0 = in all of them; auto = 4, and 7 for samplers that add noise in every step.",
+        "reused. 0 = all of them; auto = 4, or 7 for samplers that add noise in every step.",
         WordSpec,
         word=AUTO,
         meaning=AUTO,
@@ -212,7 +214,7 @@ class Settings:
     )
     eta: float = setting(
         0.0,
-        "After each mix, how far the main model is pulled back to what it would have drawn: 0 = not at all, 1 = fully; "
+        "After each mix, how far the main model is pulled back towards its own prediction: 0 = not at all, 1 = fully; "
         "with the paper's correction a distance, such as 45.",
         WideNumberSpec,
         span=(0.0, 1000.0, 0.01),
@@ -220,7 +222,7 @@ class Settings:
     )
     which_pass: str = setting(
         "first",
-        "In which pass of hires fix the models are run together; without hires fix there is only the first.",
+        "The pass of hires fix in which the models run together; without hires fix there is only the first.",
         name="pass",
         label="pass",
         choices=("first", "hires", "both"),
@@ -228,20 +230,20 @@ class Settings:
     )
     start: int = setting(
         0,
-        "The first step whose results are mixed; before it every model goes its own way. 0 = from the beginning.",
+        "The first step whose results are mixed; before it each model runs on its own. 0 = from the beginning.",
         span=(0, 149, 1),
         part=Part.SELDOM,
     )
     correction: str = setting(
         "relative",
-        "relative = eta is a share of the way back to the model's mean, 0 to 1; own = of the way to its own step, "
-        "which keeps the noise; paper = eta is a distance in the paper's units (45, 55).",
+        "What eta measures: relative = a fraction of the way back to the model's mean, 0 to 1; own = a fraction of the "
+        "way to its own step, which keeps the noise; paper = a distance in the paper's units (45, 55).",
         choices=("relative", "own", "paper"),
         part=Part.SELDOM,
     )
     compare: bool = setting(
         False,
-        "Also draw each model alone with the same seeds, and a grid of all beside each other.",
+        "Also draw each model alone with the same seeds, and a grid of all pictures side by side.",
         shapes_picture=False,
     )
     main_adapter: AdapterSettings = AdapterSettings()

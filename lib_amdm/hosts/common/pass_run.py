@@ -239,7 +239,9 @@ class PassRun:
 
     def _ran(self) -> Ran | None:
         evaluations = [(model.title, model.evaluations) for model in self.models]
-        counts = ", ".join(f"slot {model.number} ({model.title}) {model.evaluations} times" for model in self.models)
+        counts = ", ".join(
+            f"co-model {model.number} ({model.title}) {model.evaluations} times" for model in self.models
+        )
         logger.debug("AMDM: the pass of %d steps evaluated %s", self.pass_steps, counts or "no co-model")
         if not any(model.evaluations for model in self._all_models):
             return None

@@ -271,7 +271,7 @@ class SlotModel:
                 raise AmdmError(f"{self.error_prefix}: {error}") from error
             raise AmdmError(
                 f'{self.error_prefix}: {doing} "{self.info.name}" failed ({cause(error)}); '
-                "choose another checkpoint or empty the slot."
+                f"choose another checkpoint, or switch {self.panel_label} off."
             ) from error
 
 
