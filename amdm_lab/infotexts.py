@@ -42,14 +42,14 @@ def evaluations_in(infotext: str, titles: Sequence[str] = ()) -> dict[str, int]:
         return {}
     named = " and ".join(f"{_COUNT}({re.escape(title)}|{re.escape(_shown(title))})" for title in titles)
     whole = re.fullmatch(named, ran[2]) if titles else None
-    counts: list[tuple[str, ...]]
+    found: list[tuple[str, ...]]
     if whole:
-        counts = list(zip(whole.groups()[::2], whole.groups()[1::2]))
+        found = list(zip(whole.groups()[::2], whole.groups()[1::2]))
     else:
         parts = re.split(f" and (?={_COUNT.replace('(', '(?:')})", ran[2])
-        counts = [match.groups() for part in parts if (match := re.fullmatch(f"{_COUNT}(.+)", part))]
+        found = [each.groups() for part in parts if (each := re.fullmatch(f"{_COUNT}(.+)", part))]
     evaluations: dict[str, int] = {}
-    for count, name in counts:
+    for count, name in found:
         evaluations[name] = evaluations.get(name, 0) + int(count)
     return evaluations
 

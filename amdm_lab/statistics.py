@@ -7,7 +7,7 @@ every interval counts pictures as the independent observations, not instances (c
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,10 +91,11 @@ def ratio(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Estimate:
     value = float(quotient(one, other))
     if len(one) < 2:
         return Estimate(value, 0.0, math.inf)
-    drawn = bootstrap(
-        (one, other), quotient, paired=True, n_resamples=RESAMPLES, method="percentile", random_state=seed
-    ).confidence_interval
-    return Estimate(value, float(drawn.low), float(drawn.high))
+    options: dict[str, Any] = {"paired": True, "n_resamples": RESAMPLES, "method": "percentile", "random_state": seed}
+    # resamples in which the other has none are infinite
+    with np.errstate(invalid="ignore"):
+        interval = bootstrap((one, other), quotient, **options).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high))
 
 
 def _influences(right: np.ndarray, of: np.ndarray) -> np.ndarray:

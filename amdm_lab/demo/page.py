@@ -6,6 +6,7 @@ import random
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ..bundled import ADAPTERS, WEIGHTS
 from ..shapes.rows import MAIN
 from ..sheets import Form
 from ..studio.host import Job, Result, Standalone, sampler_names
-from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
+from .example import BUNDLED, CFG_SCALE, SAMPLER, SCENES, STEPS, bundled_example, prompt_for
 
 ADDRESS = "127.0.0.1"
 EXTENSION = Path(__file__).resolve().parents[2]
@@ -89,10 +90,10 @@ def _controls(host: Standalone) -> list[Any]:
 
 
 def _panel(host: Standalone) -> list[Any]:
-    example = mix_for(SCENES[0], MIX)
-    named = tuple(replace(s, checkpoint=host.checkpoint_title(s.checkpoint) or s.checkpoint) for s in example.co_models)
+    examples = {name: partial(bundled_example, name) for name in BUNDLED}
+    start, _ = bundled_example(next(iter(BUNDLED)), host)
     # as in img2img, there is no hires pass here
-    return build_panel(host, SLOTS, "img2img", "amdm_{}".format, replace(example, co_models=named)).components
+    return build_panel(host, SLOTS, "img2img", "amdm_{}".format, start, offered=examples).components
 
 
 def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:

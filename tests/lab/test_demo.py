@@ -46,7 +46,7 @@ class Ran:
 def run(file: Path) -> Ran:
     said: list[str] = []
     drawn = demo.demo(file, PICTURES, say=said.append)
-    return Ran(file, "\n".join(said), {one.row.title: one for one in drawn})
+    return Ran(file, "\n".join(said), {one.way.title: one for one in drawn})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_every_picture_stands_in_the_row_of_its_models_and_the_column_of_its_sce
     for drawn in ran.drawn.values():
         assert drawn.pictures.shape == (len(SCENES), PICTURES, world.SIZE, world.SIZE, 3)
         places = [place(picture, page) for scene in drawn.pictures for picture in scene]
-        assert None not in places, drawn.row.title
+        assert None not in places, drawn.way.title
         [y] = {y for y, _ in places}
         ys.append(y)
         xs = [x for _, x in places]
@@ -88,8 +88,8 @@ def test_every_picture_stands_in_the_row_of_its_models_and_the_column_of_its_sce
 @bundled
 @judged
 def test_amdm_differs_from_each_checkpoint_alone_in_every_scene(ran: Ran) -> None:
-    alone = [drawn.pictures for drawn in ran.drawn.values() if drawn.row.mix is None]
-    [together] = [drawn.pictures for drawn in ran.drawn.values() if drawn.row.mix is not None]
+    alone = [drawn.pictures for drawn in ran.drawn.values() if drawn.way.mix is None]
+    [together] = [drawn.pictures for drawn in ran.drawn.values() if drawn.way.mix is not None]
     assert len(alone) == len(MIX.co_models) + 2
     for pictures in alone:
         differing = [not np.array_equal(one, other) for one, other in zip(together, pictures)]
@@ -103,7 +103,7 @@ def test_the_table_says_that_amdm_gets_more_objects_right_than_either_alone(ran:
     both = {title: int(share) for title, _, _, share, _ in found}
     assert list(both) == list(ran.drawn)
     assert all(int(share) <= min(int(shape), int(colour)) for _, shape, colour, share, _ in found)
-    [amdm] = [share for title, share in both.items() if ran.drawn[title].row.mix]
+    [amdm] = [share for title, share in both.items() if ran.drawn[title].way.mix]
     assert amdm > max(share for title, share in both.items() if title.endswith("alone")), ran.said
     assert str(ran.file.resolve()) in ran.said
 
