@@ -1,4 +1,4 @@
-"""The laboratory's commands. Each has its own --help:"""
+"""The laboratory's commands. Each has its own --help."""
 
 from __future__ import annotations
 

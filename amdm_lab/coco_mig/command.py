@@ -146,7 +146,7 @@ def recipes_to_draw(options: argparse.Namespace, listed: list[str]) -> list[Reci
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise AmdmError(
-            f'"{twice}" names two methods, whose pictures would have one folder; leave one out or rename it.'
+            f'"{twice}" names two methods, and their pictures would have one folder; leave one out or rename it.'
         )
     return recipes
 

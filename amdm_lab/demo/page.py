@@ -45,7 +45,7 @@ STYLE = f"""
 """
 FORM = Form(font=13, line=18, left=0, margin=8)
 LETTERS = 16
-"""Of a caption, in a line above a column of small pictures."""
+"""Of a line of a caption above a column of pictures."""
 
 
 def build(host: Standalone) -> gr.Blocks:
@@ -68,7 +68,7 @@ def build(host: Standalone) -> gr.Blocks:
 
 
 def _controls(host: Standalone) -> list[Any]:
-    """Build the main model's controls, in the order in which `_drawing` takes them."""
+    """Build the main model's controls, in the order of `_drawing`'s arguments."""
     checkpoints = host.checkpoint_titles()
     with gr.Row():
         checkpoint = gr.Dropdown(
@@ -109,8 +109,10 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it by its default
         *panel: Any,
     ) -> tuple[Any, ...]:
-        """Draw the pictures without and with AMDM, and by each model alone where they are to be compared, from the same
-        seeds; return them and a line on them."""
+        """Draw the pictures without and with AMDM from the same seeds, and by each model alone if "compare" is on.
+
+        Return them and a line on them.
+        """
         first = random.randint(0, MOST_SEED) if seed in (None, -1) else seed
         seeds = range(first, first + count)
         job = Job(checkpoint or "", [prompt] * count, seeds, negative, sampler, steps, cfg_scale)
@@ -138,7 +140,7 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
 
 
 def _alone(job: Job, model: compare.Alone) -> Job:
-    """Return the job for one model alone, by what its slot says otherwise."""
+    """Return the job for one model alone, with its slot's own texts and guidance."""
     count = len(job.prompts)
     return replace(
         job,
@@ -170,9 +172,9 @@ def _summary(seed: int, alone: Result, together: Result | None) -> str:
 
 
 def _head() -> str:
-    """Return what a WebUI's page takes from an extension by itself: its scripts and its style sheet.
+    """Return what a WebUI's page loads from an extension: its scripts and its style sheet.
 
-    They stand beside the package; where it was installed without them, there is the text field alone.
+    They are in the folder of the package. Without them there is only the layout's text field.
     """
     style = "".join(file.read_text(encoding="utf-8") for file in EXTENSION.glob("style.css"))
     scripts = [file.read_text(encoding="utf-8") for file in sorted(EXTENSION.glob("javascript/*.js"))]

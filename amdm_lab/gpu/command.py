@@ -94,7 +94,7 @@ def _parts(options: argparse.Namespace) -> Sequence[str]:
 def _measured(
     options: argparse.Namespace, parts: Sequence[str], device: torch.device, dtype: torch.dtype, folder: Path
 ) -> Iterator[Measurement]:
-    """Yield the rows of each part that is asked for."""
+    """Yield the rows of each part."""
     tiny = options.size == "tiny"
     names: Sequence[str] = []
     if "standalone" in parts or ("webui" in parts and not options.main):
@@ -104,7 +104,7 @@ def _measured(
         names = [file.name for file in files]
         _emptied(device)
     drawer = WebUIDrawer(options.url, options.login)
-    # a name that is not listed is told before anything is measured
+    # an unlisted name is an error before anything is measured
     listed = _listed(options, drawer, names) if "webui" in parts else []
     if "loop" in parts:
         from . import loop

@@ -106,7 +106,7 @@ def rows(kind: str, most: int, device: torch.device, dtype: torch.dtype, tiny: b
 
 
 def _leaving(rig: Rig) -> str:
-    """Draw a picture whose co-models leave the device after the last mixed step; tell what became of it."""
+    """Draw a picture whose co-models leave the device after the last mixed step; return what became of it."""
     whole = rig.draw(True, Waits(rig.device))
     memory = []
 

@@ -156,7 +156,7 @@ def _styled(scene: Scene, styles: Sequence[int]) -> Scene:
 
 
 def trained(judge: Kind, file: Path, part: str) -> Kind:
-    """Read a judge's weights; AmdmError where there are none names the part whose training makes them."""
+    """Read a judge's weights; AmdmError where there are none. part: the name of its training."""
     if not file.is_file():
         raise AmdmError(f"{file} is missing; run `python -m amdm_lab train {part}`, or get the file again.")
     judge.load_state_dict({key: value.float() for key, value in load_file(file).items()})
@@ -168,7 +168,7 @@ def _thing(shape: int, colour: int) -> Thing | None:
 
 
 def blemished(pictures: Tensor) -> Tensor:
-    """Make pictures as a generator may give them: a little blurred, noisy, pale or tinted."""
+    """Blemish pictures as a generator may: a little blurred, noisy, pale or tinted."""
     count = len(pictures)
     small = F.interpolate(pictures, scale_factor=0.5, mode="area")
     soft = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")

@@ -119,9 +119,7 @@ def _pair(options: argparse.Namespace, drawer: Drawer) -> tuple[Pair, list[Subje
     titles = drawer.checkpoints()
     co = MAIN_CHECKPOINT if options.co == MAIN_CHECKPOINT else listed_file(options.co, titles, "--co")
     if co == MAIN_CHECKPOINT and not any(subject.co_prompt for subject in subjects):
-        raise AmdmError(
-            "With --co main the second model needs prompts of its own; write them in --prompts behind tabs."
-        )
+        raise AmdmError("With --co main the second model needs its own prompts; write them into --prompts behind tabs.")
     return new_pair(listed_file(options.main, titles, "--main"), co, {"steps": STEPS, **common}), subjects
 
 

@@ -33,7 +33,7 @@ def read_subjects(prompts: Path, co_prompts: Path | None, seed: int) -> list[Sub
     if co_prompts and len(others) != len(lines):
         raise AmdmError(
             f'"{co_prompts.name}" has {len(others)} lines, but "{prompts.name}" has {len(lines)}; '
-            "give the co-model a line for each prompt, an empty one where it is told the same."
+            "give the co-model a line for each prompt, an empty one where it gets the same."
         )
     pairs: list[tuple[str, str]] = []
     for number, (line, other) in enumerate(zip(lines, others), 1):

@@ -108,7 +108,7 @@ def ways(pair: Pair, changes: Sequence[str], refiners: Sequence[float], unchange
     captions = [way.caption for way in of_pair]
     twice = next((caption for caption in captions if captions.count(caption) > 1), None)
     if twice:
-        raise AmdmError(f'"{twice}" is asked for twice; leave one of them out.')
+        raise AmdmError(f'"{twice}" is there twice; leave one of them out.')
     return of_pair
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: does AMDM draw what two checkpoints know? `python -m amdm_lab shapes`
+"""The benchmark: whether AMDM draws what two checkpoints know.
 
     shapes                      # all methods, 500 pictures each, and the table
     shapes --methods amdm,all   # these alone, without the table: for several processes

@@ -1,8 +1,7 @@
-"""The share of a picture's things that stand in their boxes: `python -m amdm_lab boxes`
+"""The share of a picture's things that are in their boxes.
 
-A thing is in its box where the judge sees its shape in the box's cell, and the box around what is drawn there overlaps
-with the wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 where nothing
-is drawn.
+A thing is in its box if the judge sees its shape in the box's cell, and the box around what is drawn there overlaps the
+wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 where nothing is drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .rows import MAIN, Method
 
 LEAST_OVERLAP = 0.5
 TINTED, DARK, LIGHT = 0.2, 0.3, 0.88
-"""Backgrounds are grey and neither dark nor light; no colour of a thing is."""
+"""Backgrounds are grey, and neither dark nor light. The colours of things are not."""
 ROWS = [METHODS[MAIN], *(ADAPTER_METHODS[name] for name in ("untold", "layout-main", "layout-amdm"))]
 BATCH = 50
 

@@ -1,4 +1,4 @@
-"""The rule of the paper's released code, for comparison alone: how it mixes two models and pulls them back.
+"""The rule of the paper's released code, for comparison: how it mixes two models and pulls them back.
 
 It differs from the paper, and from `lib_amdm.core.aggregation`: its mix assumes that latents are orthogonal; the peak
 is the mean of one step of the training, from the noise predicted one sampling step before; the pull has a fixed length

@@ -93,7 +93,7 @@ class Summed(Together):
 
 
 class Picked(Summed):
-    """At each place of the latent the prediction of the model whose guidance is strongest around there."""
+    """At each place of the latent the prediction of the model with the strongest guidance around there."""
 
     def together(self, guided: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
         strengths = [(one - other).abs().mean(1, keepdim=True) for one, other in zip(guided, plain)]

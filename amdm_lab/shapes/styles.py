@@ -1,4 +1,4 @@
-"""Two models with the same skill in two styles: `python -m amdm_lab styles`
+"""Two models with the same skill in two styles.
 
     styles                       # all rows at three guidance scales, and the table
     styles --methods amdm,merge  # these alone

@@ -1,4 +1,4 @@
-"""SD1 checkpoints for diffusers and transformers: files in ldm's layout, and the yaml that may lie beside them."""
+"""SD1 checkpoints for diffusers and transformers: files in ldm's layout, and their yamls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale")
 _PLAIN = yaml.safe_load(Path(__file__).with_name("v1-inference.yaml").read_text(encoding="utf-8"))
 MODEL: dict[str, Any] = _PLAIN["model"]
 SD1: dict[str, Any] = MODEL["params"]
-"""Stable Diffusion 1's entries, for files that have no yaml beside them."""
+"""Stable Diffusion 1's entries, for files without a yaml."""
 CLIP_L: dict[str, Any] = _PLAIN["text_encoder"]
 """openai/clip-vit-large-patch14, the text encoder of Stable Diffusion 1."""
 

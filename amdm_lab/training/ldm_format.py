@@ -1,4 +1,4 @@
-"""Writing a checkpoint as Stable Diffusion 1 has it: ldm's names for the weights, and ldm's yaml beside the file."""
+"""Writing a checkpoint as Stable Diffusion 1 has it: ldm's names for the weights, and ldm's yaml next to the file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def write_checkpoint(
     clip_folder: str,
     params: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the networks into one float16 safetensors file, and the yaml that describes them beside it.
+    """Write the networks into one float16 safetensors file, and the yaml that describes them next to it.
 
     unet, vae, text_encoder: the networks.
     scale_factor: what the VAE's latents are multiplied by.

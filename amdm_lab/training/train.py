@@ -43,7 +43,7 @@ LARGER = ("shapes", "colours")
 FLOW_STEPS = 600
 STYLED_STEPS, STYLED_STOCK = 500, 4000
 WITHOUT_TEXT = 0.1
-"""Share of the pictures that are learned without their caption, for guidance."""
+"""Share of the pictures without their caption, for guidance."""
 TIMESTEPS = 1000
 SCHEDULE = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 FLOW_PARAMS = {"parameterization": "flow", "shift": 1.0}
@@ -72,7 +72,7 @@ def train_vae(folder: Path) -> None:
 
 
 def train_text(folder: Path) -> None:
-    """Train the text encoder by what a small probe can read from its output alone: the caption of each cell."""
+    """Train the text encoder by what a small probe reads from its output: the caption of each cell."""
     torch.manual_seed(2)
     tokenizer = networks.tokenizer(folder)
     probe = CaptionProbe(networks.new_text_encoder())
@@ -106,7 +106,7 @@ Loss = Callable[[np.random.Generator, float], Tensor]
 
 
 def train_unet(folder: Path, name: str, dialect: str) -> None:
-    """Train a UNet on captions in one dialect, and write its checkpoint, whose VAE and text encoder all share."""
+    """Train a UNet on captions in one dialect, and write its checkpoint; all share one VAE and one text encoder."""
     tokenizer = networks.tokenizer(folder)
     vae, text_encoder, scale = _shared(folder)
     latents = data.stock_latents(vae, folder / "latents.pt").float()
@@ -132,7 +132,7 @@ def train_larger(folder: Path, name: str, dialect: str) -> None:
 
 
 def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
-    """Train a bundled UNet on to say the velocity of a rectified flow; the checkpoint stays in `folder`."""
+    """Train a bundled UNet to predict the velocity of a rectified flow; the checkpoint stays in `folder`."""
     unet, vae, text_encoder, scale = _networks(name)
     latents = data.stock_latents(vae, folder / "latents.pt").float() * scale
     loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH, flowing)
@@ -143,7 +143,7 @@ def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
 
 
 def train_styled(folder: Path, part: str, name: str, style: str, dialect: str) -> None:
-    """Train a bundled UNet on to draw in another style; the checkpoint stays in `folder`."""
+    """Train a bundled UNet to draw in another style; the checkpoint stays in `folder`."""
     unet, vae, text_encoder, scale = _networks(name)
     latents = data.stock_latents(vae, folder / f"latents-{style}.pt", STYLED_STOCK, style=style).float() * scale
     loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH)
@@ -153,7 +153,7 @@ def train_styled(folder: Path, part: str, name: str, style: str, dialect: str) -
 
 
 def _networks(name: str) -> tuple[networks.UNet2DConditionModel, networks.AutoencoderKL, networks.CLIPTextModel, float]:
-    """Load a bundled checkpoint, whose UNet is to be trained on, and the scale of its latents."""
+    """Load the networks of a bundled checkpoint, its UNet for training, and the scale of its latents."""
     bundled = _bundled(name)
     unet = bundled.unet(torch.float32).train().requires_grad_(True)
     vae, scale = bundled.autoencoder(torch.float32)
@@ -165,7 +165,7 @@ def _bundled(name: str) -> CheckpointFile:
 
 
 Noised = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""From clean latents: the same with noise, their timesteps, and what a UNet must say of them."""
+"""Makes of clean latents: noised ones, their timesteps, and what a UNet must predict."""
 
 
 def noised(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,7 +50,7 @@ ENCODER_STEPS, ENCODER_BATCH = 1500, 24
 WITHOUT_BOTH = 0.1
 """Share of the pictures without text and layout."""
 LEVEL = 5.0
-"""Weight of the predictions themselves beside their differences, in the image adapter's loss."""
+"""Weight of the predictions in the image adapter's loss; their differences have weight 1."""
 
 
 class Base:
@@ -160,8 +160,15 @@ def fusers_loss(
     prepared: PreparedGrounding,
     with_adapter: Tensor,
 ) -> Tensor:
-    """Return the mean distance of the fusers from what the texts `cond` add to the empty text in their blocks'
-    cross-attention, as a share of that. The pictures are on the texts' way through the UNet."""
+    """Return the mean distance of the fusers from what the texts add to the empty text, as a share of that.
+
+    The texts add it in the cross-attention of the fusers' blocks, with the pictures on the texts' way through the UNet.
+
+    base: the frozen checkpoint.
+    x, timesteps, cond: the noised pictures, their timesteps and the encoded texts.
+    adapter, prepared: the adapter, and its inputs.
+    with_adapter: the rows that it works in, (batch,).
+    """
     blocks = blocks_of(base.unet)
     layers, call = adapter.layers(blocks), Call(rows_of(with_adapter), (x.shape[-2], x.shape[-1]))
     seen, empty = base.seen(x, timesteps, cond), base.encoded([""]).expand_as(cond)
@@ -177,7 +184,7 @@ def fusers_loss(
 
 
 class ImageProbe(nn.Module):
-    """The head that trains the encoder: it must read the colour of each cell, and the background, from image_embeds."""
+    """The head that trains the encoder: it reads the colour of each cell, and the background, from image_embeds."""
 
     def __init__(self, encoder: ClipVision) -> None:
         super().__init__()
