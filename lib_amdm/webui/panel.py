@@ -115,6 +115,12 @@ def defaults(slots: int) -> list[SimpleNamespace]:
     return [SimpleNamespace(value=_value(start, slot, spec), label=caption(slot, spec)) for slot, spec in flat(slots)]
 
 
+def follow_main(panels: Iterable[Panel], control: Any) -> None:
+    """Let panels follow the page's control of the main checkpoint."""
+    for built in panels:
+        built.follow(control)
+
+
 def is_page() -> bool:
     """Return True where a page is being built: there a panel stands within something else."""
     return Context.block is not Context.root_block
