@@ -1,4 +1,4 @@
-"""What is drawn and what draws it: a running WebUI, or the studio, by one interface."""
+"""Orders of pictures, and the interface of what draws them: a running WebUI, or the studio."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ class Measurement:
     """Waits in a mixed step, by whose code waits."""
     peak: int | None = None
     placed: str = ""
-    """Where the weights are."""
+    """The device and dtype of the weights."""
     second: str = ""
-    """What a second picture read."""
+    """The files that the first and a second picture read."""
     leaving: str = ""
-    """What happened when the co-models left."""
+    """The result of the co-models' leaving."""
 
     def cells(self) -> dict[str, str]:
         """Return the cells by their columns' heads."""

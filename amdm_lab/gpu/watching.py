@@ -18,7 +18,7 @@ from lib_amdm.core.readings import Stopwatch
 
 @dataclass
 class Observed:
-    """What was observed of one picture."""
+    """Observations of one picture."""
 
     evaluations: list[int]
     """The evaluations of each network."""

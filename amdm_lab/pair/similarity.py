@@ -1,4 +1,4 @@
-"""How near a picture is to a text, and to another picture, by a CLIP."""
+"""The similarity of a picture to a text, and to another picture, by a CLIP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn in every way: a prompt for each model, and a seed."""
+"""The subjects that are drawn in every way: a prompt for each model, and a seed."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Bench:
     seed: int = 1
     batch: int = 50
     folder: Path | None = None
-    """Where the verdicts are kept; None: nowhere."""
+    """For the verdicts; None: they are not kept."""
     judge_file: Path = JUDGE
 
     @classmethod

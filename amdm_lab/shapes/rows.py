@@ -1,4 +1,4 @@
-"""What the rows of the benchmark's table are made of: a studio, and methods that draw scenes in it.
+"""The parts of the benchmark's rows: a studio, and methods that draw scenes in it.
 
 Most rows are orders to the studio's drawer: one checkpoint alone, or AMDM with settings as a user has them. `rules` has
 the methods that no settings describe. All draw from the same first noise.

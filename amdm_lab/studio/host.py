@@ -143,7 +143,7 @@ class Latents:
     co_evaluations: list[int]
     """Evaluations of each slot of the settings; 0 where it did not run."""
     comments: list[str]
-    """What the user should know of the run."""
+    """Notes on the run for the user."""
 
 
 @dataclass(kw_only=True)
