@@ -24,6 +24,13 @@ class AxisOption:
         self.confirm, self.cost, self.choices, self.prepare = confirm, cost, choices, prepare
 
 
+def _registering(event: str) -> Callable[[Any, Callable], None]:
+    def register(self: FakeHost, callback: Callable) -> None:
+        self.callbacks.setdefault(event, []).append(callback)
+
+    return register
+
+
 class FakeHost:
     """Keeps what is registered, and fires it on demand."""
 
@@ -112,17 +119,6 @@ class FakeHost:
     def api_auth(self) -> list[Any]:
         return self.auth
 
-    def on_before_ui(self, callback: Callable) -> None:
-        self.callbacks.setdefault("before_ui", []).append(callback)
-
-    def on_after_component(self, callback: Callable) -> None:
-        self.callbacks.setdefault("after_component", []).append(callback)
-
-    def on_ui_settings(self, callback: Callable) -> None:
-        self.callbacks.setdefault("ui_settings", []).append(callback)
-
-    def on_app_started(self, callback: Callable) -> None:
-        self.callbacks.setdefault("app_started", []).append(callback)
-
-    def on_infotext_pasted(self, callback: Callable) -> None:
-        self.callbacks.setdefault("infotext_pasted", []).append(callback)
+    on_before_ui, on_after_component, on_ui_settings, on_app_started, on_infotext_pasted = map(
+        _registering, ("before_ui", "after_component", "ui_settings", "app_started", "infotext_pasted")
+    )
