@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -122,3 +123,11 @@ class FakeHost:
     on_before_ui, on_after_component, on_ui_settings, on_app_started, on_infotext_pasted = map(
         _registering, ("before_ui", "after_component", "ui_settings", "app_started", "infotext_pasted")
     )
+
+
+def functions(of: type) -> dict[str, Callable]:
+    return {name: each for name, each in inspect.getmembers(of, inspect.isfunction) if not name.startswith("_")}
+
+
+def parameters(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
