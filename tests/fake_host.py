@@ -25,13 +25,6 @@ class AxisOption:
         self.confirm, self.cost, self.choices, self.prepare = confirm, cost, choices, prepare
 
 
-def _registering(event: str) -> Callable[[Any, Callable], None]:
-    def register(self: FakeHost, callback: Callable) -> None:
-        self.callbacks.setdefault(event, []).append(callback)
-
-    return register
-
-
 class FakeHost:
     """Keeps what is registered, and fires it on demand."""
 
@@ -120,9 +113,11 @@ class FakeHost:
     def api_auth(self) -> list[Any]:
         return self.auth
 
-    on_before_ui, on_after_component, on_ui_settings, on_app_started, on_infotext_pasted = map(
-        _registering, ("before_ui", "after_component", "ui_settings", "app_started", "infotext_pasted")
-    )
+    def on(self, moment: str, callback: Callable) -> None:
+        self.callbacks.setdefault(moment, []).append(callback)
+
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        self.on("main_checkpoint", callback)
 
 
 def functions(of: type) -> dict[str, Callable]:

@@ -164,6 +164,17 @@ def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_d
         torch.testing.assert_close(there.cpu(), found)
 
 
+def test_adapters_are_kept_as_many_as_are_wanted_or_as_the_last_picture_used(adapters: Adapters) -> None:
+    for kind in (IP_ADAPTER, IP_PLUS):
+        at_work = prepared(adapters, kind, CPU)
+        assert at_work.name == kind
+    assert [entry.name for entry in adapters.listing()] == [IP_ADAPTER, IP_PLUS]
+    assert (adapters.trim(1, used=2), adapters.trim(1, used=1)) == (0, 1)
+    assert [entry.name for entry in adapters.unload()] == [IP_PLUS] and adapters.listing() == []
+    prepared(adapters, IP_ADAPTER, CPU)
+    assert adapters.trim(0, used=1) == 1, "the user keeps none"
+
+
 class Model:
     """Predicts x * sigma + the mean of its condition, and remembers how many rows each call had."""
 
@@ -383,6 +394,9 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
             AdapterSettings(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent())
         )
     monkeypatch.setattr(adapters.images, "of", lambda *_: pytest.fail("a picture was encoded"))
+    spoken = Asked(Layout())
+    adapters.prepare(AdapterSettings(adapter=MIGC, image="no picture", layout=LAYOUTS[MIGC]), place(spoken))
+    assert spoken.asked == {"pooled", "contexts"}
     with pytest.raises(AssertionError, match="phrases were encoded"):
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
     with pytest.raises(AmdmError, match=r'^AMDM co-model 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):

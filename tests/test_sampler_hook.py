@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import itertools
+import json
+import traceback
+import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -173,6 +178,12 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     counted = "1 evaluation" if ran == 1 else f"{ran} evaluations"
     entries["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
     assert entries.items() <= it.p.extra_generation_params.items()
+    data = json.loads(json.dumps(it.p.extra_generation_params))["AMDM passes"]
+    evaluations = [{"checkpoint": "other.safetensors [abc]", "evaluations": ran}]
+    assert data == {
+        "first": {"steps": mixed, "pass_steps": 4, "evaluations": evaluations, "seconds": 0.25, "pass_seconds": 1.5}
+    }
+    assert it.p.extra_generation_params["AMDM passes"](index=0) is None, "it is no part of the infotext"
 
 
 def test_seconds_that_no_one_knows_are_not_written():
@@ -244,6 +255,39 @@ def test_a_pass_that_never_comes_is_said():
     it = picture(replace(SETTINGS, which_pass="hires"))
     assert it.chosen is None
     assert "hires fix is off" in it.host.comments[0]
+
+
+def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends():
+    """The error of its evaluation knows nothing of it, but the calls that it came through did."""
+
+    class FailingRun(FakeRun):
+        is_left: bool
+
+        def load_co_models(self, slots):
+            with in_words():
+                model = torch.nn.Linear(1, 1)
+                self.model = weakref.ref(model)
+                raise MemoryError
+
+        def finish(self, pool_limit):
+            gc.collect()
+            self.is_left = self.model() is not None
+            return super().finish(pool_limit)
+
+    @contextmanager
+    def in_words():
+        try:
+            yield
+        except MemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            raise AmdmError("AMDM: no memory is left.") from error
+
+    run = FailingRun()
+    _, chosen = prepared(host_with(run), SimpleNamespace(func=euler))
+    assert not run.is_left
+    with pytest.raises(AmdmError, match="no memory"):
+        chosen.sample(euler)
 
 
 @pytest.mark.parametrize("which", ["first", "hires", "both"])

@@ -69,7 +69,7 @@ def test_a_reloaded_page_adds_only_what_is_missing(host: FakeHost) -> None:
 def test_axes_are_there_at_once_and_a_webui_may_lack_the_plot() -> None:
     """An API may have read them before the page is built."""
     host = FakeHost()
-    host.on_before_ui = lambda callback: None
+    host.on = lambda moment, callback: None
     xyz.register(host)
     assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
     host = FakeHost()
@@ -111,6 +111,21 @@ def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, nam
     assert shown == [f"[AMDM] {caption}: {word}" for word in (3, "auto", 0)]
 
 
+def test_a_constant_gamma_stands_beside_gammas_that_change(host: FakeHost) -> None:
+    """The plot drops an empty value, so it has a word."""
+    option = axes(host)["[AMDM] gamma end"]
+    values = [option.type(text) for text in option.prepare("Empty, 0.9, 0")]
+    option.confirm(None, values)
+    made, shown = [], []
+    for value in values:
+        p = SimpleNamespace()
+        option.apply(p, value, values)
+        shown.append(option.format_value(p, option, value))
+        made.append(xyz.overlay(Settings(co_models=(replace(USED, gamma_end=0.5),)), p.amdm_xyz).co_models[0].gamma_end)
+    assert made == [None, 0.9, 0.0]
+    assert shown == [f"[AMDM] gamma end: {text}" for text in ("empty", "0.9", "0")]
+
+
 @pytest.mark.parametrize(
     ("caption", "text", "said"),
     [
@@ -120,6 +135,7 @@ def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, nam
         ("steps (K)", "1;2", '"auto"'),
         ("gamma", "0, half", "a number"),
         ("gamma end", "none", "a number"),
+        ("gamma end", "nan", "from 0 to 1"),
         ("eta of co-model 1", "auto", "a number"),
     ],
 )

@@ -7,6 +7,7 @@ untouched picture to compare with is the cell with K = 0, gamma = 0, checkpoint 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..comodels.file_list import without_folder
 from ..hosts.protocol import Host, Lists
+from ..hosts.webui_types import Processing
 from ..settings import (
     NO_ADAPTER,
     AdapterSettings,
@@ -72,7 +74,7 @@ def register(host: Host) -> None:
     An API without a page has read the plot's axes before that moment, so the first time is the one that counts there.
     """
     _add_axes(host)
-    host.on_before_ui(lambda: _add_axes(host))
+    host.on("before_ui", lambda: _add_axes(host))
 
 
 def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
@@ -177,7 +179,7 @@ def _add_axes(host: Host) -> None:
 def _option(module: ModuleType, host: Host, target: Target) -> Any:
     spec = target.spec
 
-    def apply(p: Any, given: Any, _all: Sequence[Any]) -> None:
+    def apply(p: Processing, given: Any, _all: Sequence[Any]) -> None:
         # p is a shallow copy of the plot's own: what it holds is replaced, never changed
         setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, spec, given)})
 
@@ -195,7 +197,7 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
         if isinstance(spec, ListedSpec):
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
             return f"{whose}: {without_folder(given)}"
-        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, given), target.label))}"
+        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, given), target.label)) or EMPTY}"
 
     choices: Callable[[], list[str]] | None = None
     if isinstance(spec, ListedSpec):
@@ -221,6 +223,8 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
 
 WORD = -1
 """The number that stands for a word on an axis of numbers."""
+EMPTY = "empty"
+"""The word for a setting that is left empty: the plot drops an empty value."""
 
 
 def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
@@ -228,17 +232,24 @@ def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
 
     SettingsError where it is neither: the plot would show an error of Python's.
     """
+    if isinstance(spec, WordSpec) and not spec.word and text.lower() == EMPTY:
+        return str(math.nan)
     try:
-        kind(text)
+        number = kind(text)
     except ValueError:
         if not _RANGE.search(text):
             value = spec.check(text, label)
             return str(WORD if isinstance(spec, WordSpec) and value == spec.meaning else value)
+        return text
+    if math.isnan(number):
+        spec.check(number, label)
     return text
 
 
 def _value(host: Lists, spec: Spec, given: Any) -> Any:
     """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
+    if isinstance(given, float) and math.isnan(given) and isinstance(spec, WordSpec):
+        return spec.word
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
         given = round(given, 8)
