@@ -53,6 +53,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     return made
 
 
+# torch's event of a Mac's GPU cannot be ended where there is none
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_question_has_an_answer_about_every_kind_of_device() -> None:
     """On a machine without it too; tests/webui/test_accelerator.py asks under the WebUIs' own torches."""
     found = all_answers()
