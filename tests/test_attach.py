@@ -428,7 +428,7 @@ def test_one_condition_serves_all_images(kind: str) -> None:
 
 def test_an_image_that_was_not_prepared_for_is_refused() -> None:
     for kind in KINDS:
-        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was told of 2 images but image 3 is drawn'):
+        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was prepared for 2 images, but image 3'):
             predicted("a1111", [prepared_for(kind, (0, 1))], Rows((2,), (True,)))
 
 

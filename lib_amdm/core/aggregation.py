@@ -55,12 +55,12 @@ MIXES: dict[str, Mix] = {"slerp": slerp}
 
 
 def relative(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """m - eta (m - mu): a share of the way back to the model's posterior mean, eta in [0, 1]."""
+    """Return m - eta (m - mu), a share of the way back to the model's posterior mean, eta in [0, 1]."""
     return torch.lerp(m, mu, eta)
 
 
 def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """m - s (m - mu) / |m - mu| with s = eta sqrt(n / 16384), n = numbers in one latent: the paper's Proposition 1.
+    """Return m - s (m - mu) / |m - mu| with s = eta sqrt(n / 16384), n numbers in a latent: the paper's Proposition 1.
 
     For latents of variance 1; it can step past the peak.
     """
@@ -70,13 +70,13 @@ def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
 
 
 def norm_kept(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """The relative correction, scaled to the length of m: the mean alone has too little noise for the next level."""
+    """Scale the relative correction to the length of m: the mean alone has too little noise for the next level."""
     pulled = relative(m, y, mu, eta)
     return pulled * (_norm(m) / _norm(pulled).clamp_min(torch.finfo(pulled.dtype).tiny))
 
 
 def own_step(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """m - eta (m - y): a share of the way back to the model's own new latent, which has the next level's noise."""
+    """Return m - eta (m - y), a share of the way back to the model's own new latent at the next noise level."""
     return torch.lerp(m, y, eta)
 
 
@@ -111,8 +111,8 @@ def aggregate(
     """Aggregate all models once: slerp the co-models into the main one in slot order, then correct each model.
 
     latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...). gammas: one share
-    for each co-model. etas: one for each model. scale: the latents' standard deviation (`Level.scale`; the paper's rule
-    alone needs it). mix: used in slerp's place, for comparisons. Returns the new latent of each model, in the
+    for each co-model. etas: one for each model. scale: the latents' standard deviation (`Level.scale`; only the paper's
+    rule needs it). mix: used instead of slerp, for comparisons. Returns the new latent of each model, in the
     same order. The main model's is its own where every share is 0.
     """
     m = latents[0]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class FileState(NamedTuple):
-    """The state of a file when it was read; in another state it must be read again."""
+    """The state of a file when it was read; if it differs, the file must be read again."""
 
     path: str
     changed: int
@@ -21,8 +21,10 @@ class FileState(NamedTuple):
 
     @classmethod
     def of_loaded(cls, path: str) -> Hashable:
-        """Return the state of a file that a host has loaded. It may have gone since: then what equals nothing else, and
-        what depends on the file is made anew each time."""
+        """Return the state of a file that a host has loaded.
+
+        If the file has gone since, its state equals no other, so whatever depends on it is made anew each time.
+        """
         try:
             return cls.of(path)
         except OSError:

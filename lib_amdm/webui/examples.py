@@ -22,8 +22,8 @@ def connect(
 ) -> None:
     """Let two buttons fill the controls from the example that is chosen in a list, and take it back.
 
-    controls: under slot and name. What they showed before each example is kept, so that taking back what was filled in
-    ends at the user's own.
+    controls: by slot and name. Their values before each example are kept, so that undoing all examples restores the
+    user's own.
     """
     message, before = gr.HTML(value=""), gr.State([])
     keys = [(slot, spec) for slot, spec in flat(slots) if not isinstance(spec, PictureSpec)]
@@ -41,7 +41,7 @@ def connect(
             return [message, kept, *untouched]
         settings = replace(settings, co_models=(*settings.co_models, *(CoModel(),) * -missing))
         new = [spec.shown(settings.value(slot, spec)) for slot, spec in keys]
-        # one that is filled in twice is taken back once
+        # the same example twice is undone at once
         kept = kept if new == list(values) else [*kept, list(values)]
         return [escape(advice), kept, *(gr.update(value=value) for value in new)]
 
@@ -55,7 +55,7 @@ def connect(
 
 
 def example(host: Lists, name: str | None) -> tuple[Settings, str] | None:
-    """Return an example's settings with the user's own files, and what else it needs; None where none has the name."""
+    """Return an example's settings with the user's own files, and what else it needs; None for an unknown name."""
     if name == presets.TWO_CHECKPOINTS:
         return presets.two_checkpoints(host)
     preset = next((preset for preset in presets.PRESETS if preset.name == name), None)

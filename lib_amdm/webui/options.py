@@ -19,7 +19,7 @@ MAX_POOL_LIMIT = 10
 
 
 def register(host: Host) -> None:
-    """Give the WebUI's settings page a section for AMDM."""
+    """Add a section for AMDM to the WebUI's settings page."""
     host.on_ui_settings(lambda: _add(host))
 
 
@@ -34,7 +34,7 @@ def pool_limit(host: Page) -> int:
 
 
 def continue_on_error(host: Page) -> bool:
-    """Return True where the main model alone shall draw the picture once AMDM cannot do what it was asked."""
+    """Return True if the main model alone shall draw the picture when AMDM fails."""
     return _value(host, ON_ERROR) == GO_ON
 
 
@@ -78,7 +78,7 @@ def _number(host: Page, name: str, default: int, minimum: int, maximum: int) -> 
 
 
 def _value(host: Page, name: str) -> Any:
-    """Return an option's value; None before it is registered, as in a start that has not reached the settings page."""
+    """Return an option's value; None before it is registered, early in a start."""
     try:
         return host.option(name)
     except (AttributeError, KeyError):

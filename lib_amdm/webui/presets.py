@@ -16,7 +16,7 @@ INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
 MIGC = "MIGC_SD14.ckpt"
 IP_ADAPTER = "ip-adapter_sd15.safetensors"
 _PATTERNS = {INTERACT_DIFFUSION: ("interact",), MIGC: ("migc",), IP_ADAPTER: ("ip-adapter_sd15", "ip-adapter")}
-"""Parts of the names of a user's own file for each of these, the best first."""
+"""Parts of the names of a user's own files that can replace each of these, the best first."""
 
 
 class Preset(NamedTuple):
@@ -36,7 +36,7 @@ class Preset(NamedTuple):
         )
 
     def with_files(self, listed: Iterable[str]) -> Settings:
-        """Return the settings with the user's own files where the list has such ones."""
+        """Return the settings with the user's own files, if the list has suitable ones."""
         listed = list(listed)
         main = self.settings.main_adapter
         return replace(
@@ -47,10 +47,10 @@ class Preset(NamedTuple):
 
 
 def two_checkpoints(host: Lists) -> tuple[Settings, str]:
-    """Return the settings that run a checkpoint of the user's beside the main one, and what to do with them.
+    """Return the settings that run one of the user's checkpoints with the main one, and what to do with them.
 
-    One whose file says that it goes with the main one is taken before one that says nothing. Where there is none, it is
-    the main one again, which wants another prompt.
+    A checkpoint that is known to suit the main one is preferred to one of unknown family. If there is none, it is
+    the main one again, which needs another prompt.
     """
     main = host.main_checkpoint()
     own = host.checkpoint_title(main)

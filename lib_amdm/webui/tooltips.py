@@ -1,4 +1,4 @@
-"""Tooltips of what a WebUI's own have no place for: tabs, folds, and buttons where there is no WebUI."""
+"""Tooltips that a WebUI's own have no place for: of tabs and folds, and of buttons if there is no WebUI."""
 
 from __future__ import annotations
 
