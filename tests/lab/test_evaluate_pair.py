@@ -53,6 +53,9 @@ class Painter:
     def checkpoints(self) -> list[str]:
         return [PAIR.main, PAIR.co]
 
+    def adapters(self) -> list[str]:
+        return []
+
     def description(self) -> str:
         return "a painter"
 

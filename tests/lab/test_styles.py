@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,8 @@ def test_without_a_prompt_there_is_one_row_for_each_picture(studio: Studio) -> N
     found = silent(x, sigma)
     hook.remove()
     assert rows == [6, 3]
-    cond = silent.groups[0].uncond
+    groups: Any = silent.groups
+    cond = groups[0].uncond
     torch.testing.assert_close(found, studio.model(STYLE).wrap(x, sigma, cond=cond))
 
 
