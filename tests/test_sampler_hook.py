@@ -249,6 +249,24 @@ def test_a_pass_that_never_comes_is_told():
     assert "hires fix is off" in host.comments[0]
 
 
+@pytest.mark.parametrize("continue_on_error", [False, True])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "AMDM: no memory is left."), (KeyError("unet"), "AMDM: preparing the co-models failed (KeyError")],
+)
+def test_what_goes_wrong_before_a_pass_is_said_in_the_hosts_words(error, said, continue_on_error):
+    host, sampler = host_with(FakeRun(error)), SimpleNamespace(func=euler)
+    _, chosen = prepared(host, sampler, continue_on_error=continue_on_error)
+    sampler_hook.attach(sampler, chosen)
+    if continue_on_error:
+        draw(sampler)
+        assert host.comments[0].startswith(said)
+    else:
+        with pytest.raises(AmdmError) as caught:
+            draw(sampler)
+        assert str(caught.value).startswith(said) and caught.value.__cause__ is error
+
+
 @pytest.mark.parametrize("which", ["first", "hires", "both"])
 def test_off_is_no_work(which):
     """The host that is handed over can do nothing at all."""

@@ -165,7 +165,10 @@ def prepare(
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
     except Exception as error:
-        problem = AmdmError(f"AMDM: preparing the co-models failed ({type(error).__name__}: {error}); switch AMDM off.")
+        problem = error if host_run is None else host_run.worded(error)
+        if problem is error:
+            what = f"{type(error).__name__}: {error}"
+            problem = AmdmError(f"AMDM: preparing the co-models failed ({what}); switch AMDM off.")
         problem.__cause__ = error
     if host_run is not None:
         # the slots before the failed one are loaded, and the user's limit applies to them too

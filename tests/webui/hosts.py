@@ -83,10 +83,14 @@ class Host:
     """What its own extensions make of the main model's guidance: their titles and arguments."""
 
     card_loading: Mapping[str, Any] = field(
-        # after what lies on the card already
-        default_factory=lambda: {"operation": "copy to the card", "place": "sampling_prepare", "skip": 100}
+        # with a part of them there already
+        default_factory=lambda: {
+            "operation": "copy to the card",
+            "place": "hosts/common/patchers.py:_load",
+            "skip": 100,
+        }
     )
-    """Where a co-model's weights go to the card (`card.record.Fault`): at a pass's start, with the host's own."""
+    """Where a co-model's weights go to the card (`card.record.Fault`): before a pass's start, with the host's own."""
 
     script: str = "launch.py"
     ready_text: str = "Startup time:"

@@ -247,6 +247,37 @@ def test_a_model_makes_room_where_little_is_left(card: Card, probed: Probed, pic
     assert card.models("unet", "co")[0].on_card == 0
 
 
+def test_a_model_that_does_not_fit_is_used_in_parts_or_refused_in_words(
+    card: Card, probed: Probed, plain: np.ndarray
+) -> None:
+    amdm = settings(slot("beta"), steps=K)
+    probed.draw(amdm)
+    probed.server.call("/amdm-probe/arm", {})
+    size = sum(card.models("unet", "co")[0].bytes.values())
+    probed.unload()
+    probed.draw()
+    report = card.script()
+    card.script(others=report["total"] - report["live"] - size // 2)
+    drawn = probed.try_to_draw(amdm)
+    if isinstance(drawn, Failed):
+        assert card.report()["refused"] != []
+        assert "memory" in drawn.message and drawn.message.startswith("AMDM"), drawn.message
+        assert left_by_a_failure(card) == []
+    card.reset()
+    assert distance(probed.draw().latent, plain) == 0
+
+
+def test_an_adapter_leaves_the_card_with_its_picture(card: Card, probed: Probed) -> None:
+    if "medvram" not in probed.server.host.lacks and not travels(probed):
+        pytest.skip("it stays where there is room")
+    probed.draw()
+    before = card.script()["live"]
+    probed.draw(with_main(GLIGEN))
+    probed.draw()
+    probed.server.call("/amdm-probe/arm", {})
+    assert card.report()["live"] - before < 1 << 20
+
+
 def test_what_is_unloaded_is_gone(card: Card, probed: Probed) -> None:
     probed.draw()
     probed.server.call("/amdm-probe/arm", {})
