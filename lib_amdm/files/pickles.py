@@ -260,7 +260,7 @@ class _Outliner(pickle.Unpickler):
         item = _ITEM_SIZES.get(storage.__name__.removesuffix("Storage"), 1)
         self.sizes[str(key)] = numel * item
         if numel < 0 or sum(self.sizes.values()) > self.room:
-            raise Refused("declares tensors larger than the file")
+            raise Refused("declares larger tensors than the file contains")
         return _Storage(numel)
 
 
@@ -298,7 +298,7 @@ def _is_dtype(module: str, name: str) -> bool:
 def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Outline:
     last = offset + sum((length - 1) * step for length, step in zip(size, stride)) if math.prod(size) else 0
     if min(*size, *stride, offset, 0) < 0 or max(last + 1, math.prod(size)) > max(storage.numel, 1):
-        raise Refused("declares tensors larger than the file")
+        raise Refused("declares larger tensors than the file contains")
     return Outline(tuple(size))
 
 
