@@ -138,8 +138,10 @@ _TIMED: dict[str, _Make] = {"mps": _mps_event, "xpu": _xpu_event}
 
 
 def _module(device: torch.device) -> Any:
-    """Return the torch module of a kind of accelerator; None for the CPU and for kinds that torch itself lacks."""
-    return getattr(torch, device.type, None) if device.type in ("cuda", "xpu", "mps") else None
+    """Return the torch module of a kind of accelerator that is available; None for the CPU and other kinds."""
+    module = getattr(torch, device.type, None) if device.type in ("cuda", "xpu", "mps") else None
+    said_by = torch.backends.mps if device.type == "mps" else module
+    return module if said_by is not None and said_by.is_available() else None
 
 
 def _index(device: torch.device) -> int:
