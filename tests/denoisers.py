@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm import CoRun
 
 SIGMA_MAX, SIGMA_MIN = 14.6146, 0.0292
 STEPS = 7
@@ -55,6 +56,12 @@ class Denoiser(nn.Module):
         kept = z / (1 + level**2).sqrt()
         denoised = torch.tanh(1.5 * kept + d * hidden + e * hidden.roll(-2, 1) + f * torch.log1p(level) / 3)
         return (1.5 * denoised).view_as(x).to(x.dtype)
+
+
+def denoiser_of(co_model: CoRun) -> Denoiser:
+    """Return a co-model's denoiser, which knows what it was called with."""
+    assert isinstance(co_model.denoise, Denoiser)
+    return co_model.denoise
 
 
 def sd_alphas_cumprod() -> Tensor:

@@ -49,9 +49,9 @@ def a_variable_of_its_closure() -> Remembering:
 @kind
 def a_variable_that_has_no_value_at_first() -> Remembering:
     def step(x: Tensor) -> Tensor:
-        nonlocal last
+        nonlocal last  # type: ignore[misc]
         try:
-            before = last
+            before = last  # type: ignore[has-type]
         except NameError:
             before = torch.zeros(2)
         last = x
@@ -76,7 +76,10 @@ def a_queue() -> Remembering:
 
 @kind
 def a_default_argument() -> Remembering:
-    return lambda x, history=[]: added(history, x)
+    def step(x: Tensor, history: list[Tensor] = []) -> Tensor:  # noqa: B006 - what it remembers
+        return added(history, x)
+
+    return step
 
 
 @kind
@@ -248,8 +251,8 @@ def a_name_that_the_module_has_later() -> Remembering:
 
     def step(x: Tensor) -> Tensor:
         global later
-        later = globals().get("later", torch.zeros(2)) + x
-        return later
+        later = globals().get("later", torch.zeros(2)) + x  # type: ignore[name-defined]
+        return later  # type: ignore[name-defined]
 
     return step
 
@@ -282,8 +285,9 @@ def a_module_of_its_own() -> Remembering:
 
         def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
-            self.average += x
-            return self.average * self.calls
+            average: Any = self.average
+            average += x
+            return average * self.calls
 
     return Buffered()
 
@@ -313,7 +317,9 @@ def test_each_model_has_a_memory_of_its_own(make: Callable[[], Remembering]) -> 
     assert together[::2] != alone(make, MAIN), "it remembers nothing"
 
     step = make()
-    memories, main, others = Memories(lambda: [step], list), [], {1: [], 2: []}
+    memories = Memories(lambda: [step], list)
+    main: list[Any] = []
+    others: dict[int, list[Any]] = {1: [], 2: []}
     for number, (x, y) in enumerate(zip(MAIN, OTHER)):
         main.append(step(x).tolist())
         for model in others:

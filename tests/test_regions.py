@@ -174,7 +174,7 @@ def test_a_mask_is_read_by_its_transparency_and_where_it_has_none_by_its_brightn
     mask.save(file, "PNG")
     for text in (file_text(file), f"data:image/png;base64,{file_text(file)}"):
         found = region_map(CoModel(mask=text), 4, 6, "AMDM")
-        assert torch.equal(found[0, 0], LEFT)
+        assert found is not None and torch.equal(found[0, 0], LEFT)
 
 
 def file_text(file: io.BytesIO) -> str:
