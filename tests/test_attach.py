@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -118,14 +118,20 @@ def predicted(
     announced: Rows | None = None,
     size: tuple[int, int] = (16, 16),
 ) -> Tensor:
-    _, predict = UNETS[layout]
-    with torch.no_grad(), attached(UNETS[layout][0], adapters, lambda: announced or rows):
+    unet, predict = UNETS[layout]
+    with acting(unet, *adapters, rows=lambda: announced or rows):
         return predict(latents(rows.images, size), torch.full((len(rows.images),), TIME), texts(rows))
 
 
 UNETS = {layout: unet_of(layout, WIDTH) for layout in LAYOUTS}
 ONE = Rows((0, 0), (True, False))
 ASKED = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+
+
+@contextmanager
+def acting(unet: nn.Module, *adapters: Prepared, rows: Callable[[], Any] = lambda: ONE) -> Iterator[None]:
+    with torch.no_grad(), attached(unet, adapters, rows):
+        yield
 
 
 def hooks(unet: nn.Module) -> int:
@@ -236,15 +242,14 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
     for block in modules:
         for layer in (*(getattr(block.attn2, f"to_{each}") for each in "qkv"), block.attn2.to_out[0]):
             layer.weight.data = (layer.weight.data / SCALE).round().clamp(-127, 127) * SCALE
-    with torch.no_grad():
-        with attached(unet, [prepared_for(kind)], lambda: ONE):
-            plain = predict(*ASKED)
-        for block in modules:
-            for name in ("to_q", "to_k", "to_v"):
-                setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
-            block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
-        with attached(unet, [prepared_for(kind)], lambda: ONE):
-            assert torch.equal(predict(*ASKED), plain)
+    with acting(unet, prepared_for(kind)):
+        plain = predict(*ASKED)
+    for block in (each.module for each in blocks_of(unet)):
+        for name in ("to_q", "to_k", "to_v"):
+            setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
+        block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
+    with acting(unet, prepared_for(kind)):
+        assert torch.equal(predict(*ASKED), plain)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -282,13 +287,11 @@ def test_migc_and_naive_fuser_have_shares_of_their_own() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_that_is_anothers_is_left_alone(kind: str) -> None:
     unet, predict = UNETS["a1111"]
-    with torch.no_grad():
-        plain = predict(*ASKED)
-        with attached(unet, [prepared_for(kind)], lambda: None):
-            assert torch.equal(predict(*ASKED), plain)
-            # an inner attachment, such as a co-model's on the main model's own weights, acts alone
-            with attached(unet, [prepared_for("ip-adapter")], lambda: ONE):
-                inner = predict(*ASKED)
+    with acting(unet, prepared_for(kind), rows=lambda: None):
+        assert torch.equal(predict(*ASKED), predicted("a1111", [], ONE))
+        # an inner attachment, such as a co-model's on the main model's own weights, acts alone
+        with acting(unet, prepared_for("ip-adapter")):
+            inner = predict(*ASKED)
     assert torch.equal(inner, predicted("a1111", [prepared_for("ip-adapter")], ONE))
 
 
@@ -324,10 +327,15 @@ def test_hooks_are_gone_however_it_ends() -> None:
     def fails() -> Rows:
         raise RuntimeError("no rows")
 
-    with pytest.raises(RuntimeError, match="no rows"), attached(unet, everything, fails), torch.no_grad():
+    with pytest.raises(RuntimeError, match="no rows"), acting(unet, *everything, rows=fails):
         predict(*ASKED)
     assert hooks(unet) == 0
-    with pytest.raises(RuntimeError), attached(unet, everything, lambda: ONE), torch.no_grad():
+    with acting(unet, *everything):
+        whole = predict(*ASKED)
+        with pytest.raises(RuntimeError):
+            predict(*ASKED[:2], ASKED[2][..., :5])
+        assert torch.equal(predict(*ASKED), whole), "a call that failed leaves nothing for the next"
+    with pytest.raises(RuntimeError), acting(unet, *everything):
         predict(*ASKED[:2], ASKED[2][..., :5])
     assert hooks(unet) == 0
     wide = adapter_of(adapter_file(random_tensors(ip_shapes(SMALL, 24, features=40)), "wide.safetensors"))
@@ -336,16 +344,6 @@ def test_hooks_are_gone_however_it_ends() -> None:
         pass
     assert hooks(unet) == 0
     assert torch.equal(predicted("forge", [], ONE), predicted("a1111", [], ONE))
-
-
-def test_a_call_that_failed_leaves_nothing_for_the_next() -> None:
-    unet, predict = UNETS["a1111"]
-    prepared = prepared_for("gligen")
-    with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
-        whole = predict(*ASKED)
-        with pytest.raises(RuntimeError):
-            predict(*ASKED[:2], ASKED[2][..., :5])
-        assert torch.equal(predict(*ASKED), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -441,7 +439,7 @@ def test_a_change_of_the_output_layer_is_honoured() -> None:
     block: Any = blocks_of(unet)[3].module
     layer = block.attn2.to_out[0]
     delta = 0.3 * uniform("delta", layer.weight.shape)
-    with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
+    with acting(unet, prepared):
         plain = predict(*ASKED)
         handle = layer.register_forward_hook(lambda module, args, out: out + args[0] @ delta.T)
         in_call = predict(*ASKED)
@@ -464,11 +462,8 @@ def test_a_replaced_cross_attention_is_an_error() -> None:
 
     block.forward = forward
     for kind in ("ip-adapter", "gligen"):
-        with (
-            pytest.raises(AdapterError, match=r"replaced the cross-attention of input_blocks\.4"),
-            attached(unet, [prepared_for(kind)], lambda: ONE),
-            torch.no_grad(),
-        ):
+        said = r"replaced the cross-attention of input_blocks\.4"
+        with pytest.raises(AdapterError, match=said), acting(unet, prepared_for(kind)):
             predict(*ASKED)
 
 
@@ -486,26 +481,14 @@ def test_merged_tokens_are_an_error() -> None:
     block = blocks_of(unet)[0].module
     whole = block.forward
     block.forward = lambda x, context: torch.cat([whole(x[:, ::2], context), whole(x[:, 1::2], context)], dim=1)
-    with (
-        pytest.raises(AdapterError, match="128 tokens, which is no halving of 16x16"),
-        attached(unet, [own], lambda: ONE),
-        torch.no_grad(),
-    ):
+    with pytest.raises(AdapterError, match="128 tokens, which is no halving of 16x16"), acting(unet, own):
         predict(*ASKED)
 
 
 def test_the_rows_are_asked_for_once_in_each_call() -> None:
     asked: list[int] = []
     unet, predict = UNETS["a1111"]
-
-    def rows() -> Rows:
-        asked.append(1)
-        return ONE
-
-    with (
-        torch.no_grad(),
-        attached(unet, [prepared_for("gligen"), prepared_for("ip-adapter")], rows),
-    ):
+    with acting(unet, prepared_for("gligen"), prepared_for("ip-adapter"), rows=lambda: asked.append(1) or ONE):
         predict(*ASKED)
         predict(*ASKED)
     assert len(asked) == 2

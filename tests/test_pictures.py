@@ -144,6 +144,8 @@ def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> No
     stored = quarters if back is None else quarters.transpose(Image.Transpose(back))
     upright = np.array(opened(turned(stored, orientation, kind), "AMDM"))
     assert upright.shape == (32, 64, 3)
+    mask = np.array(mask_of(turned(stored, orientation, kind), "AMDM"))
+    assert mask.shape == (32, 64) and mask[8::16, 16::32].argmax() == 3
     middles = upright[8::16, 16::32].reshape(4, 3).astype(int)
     assert abs(middles - [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]).max() < 30
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, EpsDenoiser, denoiser_of, randn, sigmas
+from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, randn, sigmas
 from torch import Tensor
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
@@ -247,21 +248,27 @@ def test_an_evaluation_that_failed_may_be_made_once_more(fails: int, evaluations
     assert torch.equal(run(kinds, sample), run([Denoiser, Denoiser], lambda m, x, s: EULER(m, x, s, disable=True)))
 
 
-@pytest.mark.parametrize("name", ["ddim", "plms"])
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        *((name, levels) for name in ("ddim", "plms") for levels in ([], [1])),
+        *(("euler", each) for each in ([], [3.0], [0.0])),
+    ],
+)
 @pytest.mark.parametrize("steps", ["auto", 3])
-def test_a_call_without_a_step_is_the_samplers_own(name: str, count: int, steps: Any) -> None:
+def test_a_call_without_a_step_is_the_samplers_own(name: str, levels: list[float], steps: Any) -> None:
     """img2img with hardly any denoising: the WebUI hands an empty schedule on."""
-    sampler, x = SAMPLERS[name], SAMPLERS[name].noise()
-    calls: list[Any] = []
+    sampler, x, calls = SAMPLERS[name], SAMPLERS[name].noise(), list[Any]()
 
-    def func(model: Any, x: Tensor, timesteps: Tensor, **more: Any) -> Tensor:
+    @functools.wraps(sampler.func)
+    def func(model: Any, *args: Any, **more: Any) -> Tensor:
         calls.append(model)
-        return sampler.func(model, x, timesteps, **more)
+        return sampler.func(model, *args, **more)
 
-    model, co = EpsDenoiser(Denoiser()), CoRun(Denoiser(100))
-    found = amdm(func, [co], steps=steps)(model, x, timesteps=torch.arange(1, 1 + count), disable=True)
-    assert torch.equal(found, x) and calls == [model] and denoiser_of(co).evaluations == 0
+    model, co = sampler.model(Denoiser()), CoRun(Denoiser(100))
+    grid = torch.tensor(levels, dtype=torch.long if sampler.kind == "timesteps" else None)
+    found = amdm(func, [co], steps=steps)(model, x, grid, disable=True)
+    assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
 
 
 NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float("inf"), "s_noise": 1.0}
@@ -364,24 +371,21 @@ def test_the_word_for_a_number_that_is_chosen_is_a_word() -> None:
     assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("levels", [[1.0, 2.0, 4.0, 8.0], [8.0, 4.0, 5.0, 1.0], [8.0, math.nan, 1.0], [0.0, 1.0]])
-def test_levels_that_rise_are_refused(levels: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"sigmas must lead from the noise down to the picture, .* other order"):
-        amdm(EULER, co_models())(Denoiser(), randn(SHAPE, 1).float(), sigmas=torch.tensor(levels), disable=True)
-
-
-def test_timesteps_that_fall_are_refused() -> None:
-    sample = amdm(SAMPLERS["ddim"].func, co_models())
-    with pytest.raises(ValueError, match=r"timesteps.* must lead from the noise down to the picture"):
-        sample(EpsDenoiser(Denoiser()), randn(SHAPE, 1).float(), timesteps=torch.tensor([900, 500, 1]), disable=True)
-
-
-@pytest.mark.parametrize("levels", [[], [3.0], [0.0]])
-@pytest.mark.parametrize("steps", ["auto", 3])
-def test_a_schedule_without_steps_is_the_samplers_own_business(levels: list[float], steps: Any) -> None:
-    models, x = co_models(), randn(SHAPE, 1).float()
-    drawn = amdm(EULER, models, steps=steps)(Denoiser(), x, torch.tensor(levels), disable=True)
-    assert torch.equal(drawn, x) and denoiser_of(models[0]).evaluations == 0
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        *(
+            ("euler", levels)
+            for levels in ([1.0, 2.0, 4.0, 8.0], [8.0, 4.0, 5.0, 1.0], [8.0, math.nan, 1.0], [0.0, 1.0])
+        ),
+        ("ddim", [900, 500, 1]),
+    ],
+)
+def test_levels_in_another_order_are_refused(name: str, levels: list[float]) -> None:
+    sampler, kind = SAMPLERS[name], "timesteps" if name == "ddim" else "sigmas"
+    with pytest.raises(ValueError, match=rf"{kind}.* must lead from the noise down to the picture, .* other order"):
+        sample = amdm(sampler.func, co_models())
+        sample(sampler.model(Denoiser()), sampler.noise(), disable=True, **{kind: torch.tensor(levels)})
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 6, 5), (2, 4, 0, 5), (2, 4, 6, 0)])

@@ -323,6 +323,8 @@ def test_a_main_adapter_needs_no_step_and_no_slot(idle: Any) -> None:
     assert it.run.adapted == ADAPTED and it.chosen.co_models == []
     assert torch.equal(draw(it.sampler), draw(SimpleNamespace(func=euler)))
     assert it.run.finished == 1
+    without = picture(replace(SETTINGS, main_adapter=replace(ADAPTED, strength=0)))
+    assert without.run.adapted is None and len(without.run.slots) == 1, "one that does nothing is not prepared"
 
 
 def test_what_an_adapter_complains_of_in_the_middle_is_raised_as_ours() -> None:
