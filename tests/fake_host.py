@@ -135,8 +135,8 @@ class FakeHost(Part):
     def on_before_ui(self, callback: Callable) -> None:
         self.callbacks.setdefault("before_ui", []).append(callback)
 
-    def on_after_component(self, callback: Callable) -> None:
-        self.callbacks.setdefault("after_component", []).append(callback)
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        self.callbacks.setdefault("main_checkpoint", []).append(callback)
 
     def on_ui_settings(self, callback: Callable) -> None:
         self.callbacks.setdefault("ui_settings", []).append(callback)

@@ -112,7 +112,9 @@ def test_what_only_a_picture_needs_is_missed_with_the_first_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_up(tmp_path, PAGE, monkeypatch)
-    host = importlib.import_module("lib_amdm.hosts.common.host").WebUIHost("A1111", lambda run: None, lambda: None)
+    host = importlib.import_module("lib_amdm.hosts.common.host").WebUIHost(
+        "A1111", "lib_amdm.hosts.a1111", lambda: None
+    )
     with pytest.raises(AmdmError, match="like A1111, but lacks something") as raised:
         host.run(SimpleNamespace(), False, {}, print)
     assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)

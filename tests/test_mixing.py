@@ -15,12 +15,15 @@ from torch import Tensor
 
 from lib_amdm.comodels import mixing
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
-from lib_amdm.core.arguments import Mixing, Pass
+from lib_amdm.core.aggregation import CORRECTIONS
+from lib_amdm.core.arguments import AUTO, NOISES, Mixing, Pass
 from lib_amdm.core.levels import as_flow
+from lib_amdm.core.plan import EVALUATIONS, NOISY_EVALUATIONS
 from lib_amdm.core.sampling import private_seeds
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text
-from lib_amdm.settings import CoModel, Settings
+from lib_amdm.settings import AUTO as SETTINGS_AUTO
+from lib_amdm.settings import CoModel, Settings, specs
 
 SEEDS, SIZE = [11, 12], (8, 6)
 
@@ -105,6 +108,17 @@ def test_the_settings_reach_amdm(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed(zero, settings, [run], in_pass)
     wanted = Mixing(steps=7, evaluations=3, eta=0.25, start=2, correction="paper")
     assert caught == [zero, ["run"], wanted, in_pass]
+
+
+def field(kind: type, name: str) -> Any:
+    return next(spec for spec in specs(kind) if spec.name == name)
+
+
+def test_the_settings_say_what_amdm_takes() -> None:
+    assert SETTINGS_AUTO == AUTO
+    assert field(CoModel, "noise").choices == NOISES
+    assert set(field(Settings, "correction").choices) <= CORRECTIONS.keys()
+    assert f"auto = {EVALUATIONS}, or {NOISY_EVALUATIONS} for samplers" in field(Settings, "evaluations").help
 
 
 def euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.families import Family
 from lib_amdm.files.pictures import mask_of
+from lib_amdm.hosts.common.main_checkpoint import is_main_checkpoint
 from lib_amdm.settings import (
     AdapterSettings,
     AdapterSpec,
@@ -33,7 +34,7 @@ from lib_amdm.settings import (
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import examples, hints, layout_mount, panel, plan_line, presets  # noqa: E402
+from lib_amdm.webui import examples, layout_mount, panel, plan_line, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -84,7 +85,7 @@ def settings_after(demo: Any, event: str, *given: Any) -> tuple[Settings, str, l
 OWN = [f"old {number}" for number, _ in enumerate(without_pictures())]
 """Values of a user's in all controls but pictures."""
 MAIN_CONTROLS = (
-    {"elem_id": hints.MAIN_CHECKPOINT_CONTROL, "label": "Stable Diffusion checkpoint"},
+    {"elem_id": "setting_sd_model_checkpoint", "label": "Stable Diffusion checkpoint"},
     {"label": "Checkpoint", "elem_classes": ["model_selection"]},
 )
 """How WebUIs make their list of checkpoints."""
@@ -216,12 +217,13 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
     lost = gr.Dropdown([*TITLES])
     with gr.Blocks() as demo:
         built = build(page, slots=1)
-        hints.follow_main([built], lost, made)
+        assert not is_main_checkpoint(lost, made), "it is on no page"
         # the WebUI's refiner has the same caption, and no classes
         another = {"elem_id": "another", "label": "Checkpoint", "elem_classes": None}
-        hints.follow_main([built], gr.Dropdown([*TITLES]), another)
-        before = len(demo.fns)
-        hints.follow_main([built], gr.Dropdown([*TITLES]), made)
+        assert not is_main_checkpoint(gr.Dropdown([*TITLES]), another)
+        before, control = len(demo.fns), gr.Dropdown([*TITLES])
+        assert is_main_checkpoint(control, made)
+        built.follow(control)
     assert len(demo.fns) == before + 1
     sent = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
     line, marks = clicked(demo, "chose_main")(alpha, *sent)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, randn, sigmas
+from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, denoiser_of, randn, sigmas
 from torch import Tensor
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +183,12 @@ def test_what_ran_is_written_after_it_ran(steps: int, evaluations: Any, ran: Any
     counted = "1 evaluation" if ran == 1 else f"{ran} evaluations"
     entries["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
     assert entries.items() <= it.p.extra_generation_params.items()
+    data = json.loads(json.dumps(it.p.extra_generation_params))["AMDM passes"]
+    counts = [{"checkpoint": "other.safetensors [abc]", "evaluations": ran}]
+    assert data == {
+        "first": {"steps": mixed, "pass_steps": 4, "evaluations": counts, "seconds": 0.25, "pass_seconds": 1.5}
+    }
+    assert it.p.extra_generation_params["AMDM passes"](index=0) is None, "it is no part of the infotext"
 
 
 def test_seconds_that_no_one_knows_are_not_written() -> None:

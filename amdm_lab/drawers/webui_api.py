@@ -85,7 +85,7 @@ class WebUIDrawer:
         seconds = time.perf_counter() - began
         with self.understood(TXT2IMG):
             data, info = base64.b64decode(answer["images"][0]), json.loads(answer["info"])
-            infotext = readable((info.get("infotexts") or [""])[0])
+            infotext, evaluations = readable((info.get("infotexts") or [""])[0]), evaluations_in(info)
         try:
             picture = picture_in(data)
         except ValueError as error:
@@ -98,8 +98,7 @@ class WebUIDrawer:
                 f"{self.url} drew a picture without AMDM, which its log says why; correct that, and let an error stop "
                 "a picture on its page Settings, AMDM."
             )
-        titles = [slot.checkpoint for _, slot in settings.active]
-        return Drawn(picture, seconds, infotext, evaluations_in(infotext, titles))
+        return Drawn(picture, seconds, infotext, evaluations)
 
     def loaded(self) -> list[tuple[str, int]]:
         """Return the names of what AMDM keeps in memory, with its bytes."""

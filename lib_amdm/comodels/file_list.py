@@ -54,7 +54,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-class Contents:
+class ContentKinds:
     """The kinds of files by their contents, read once for each file and time it was written."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ def lists(
     In AMDM's own folder every file that is not an encoder is listed as an adapter: choosing an unusable one gives the
     reason.
     """
-    contents = Contents()
+    contents = ContentKinds()
 
     def is_adapter(file: Path, own: bool) -> bool:
         return contents.of(file) in ((ADAPTER, OTHER) if own else (ADAPTER,))

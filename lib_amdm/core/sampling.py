@@ -24,7 +24,7 @@ from .arguments import CoRun, Mixing, Pass
 from .levels import Level, euler_step, posterior_mean, prediction_change
 from .plan import EVALUATIONS, NOISY_EVALUATIONS, automatic_steps, spread
 from .readings import Reading
-from .sampler_call import Call, Grid, StandIn, grid_of
+from .sampler_call import Grid, SamplerCall, StandIn, grid_of
 
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
@@ -64,7 +64,7 @@ def amdm(
     def sample(*args: Any, **kwargs: Any) -> Any:
         if not running or mixing.is_empty:
             return func(*args, **kwargs)
-        call = Call(func, args, kwargs)
+        call = SamplerCall(func, args, kwargs)
         grid = grid_of(call, in_pass.nominal_steps, in_pass.level_of)
         most = automatic_steps(grid.levels, call.x.shape[-2:]) if isinstance(mixing.steps, str) else mixing.steps
         steps = min(most, grid.steps)
@@ -119,7 +119,7 @@ class _EarlySteps:
     plan: Sequence[int]
     """The steps in which co-models are evaluated."""
     shape: torch.Size
-    """The latent's."""
+    """The sides of the latent."""
     offsets: Sequence[Tensor | float]
     """Each co-model's latent minus the main one's."""
 
@@ -133,7 +133,7 @@ class _EarlySteps:
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     """For each co-model's output, a reading of whether it was finite."""
     planned: int = 0
-    """How many evaluations of the plan have been made."""
+    """The number of evaluations of the plan that have been made."""
     over: bool = False
     """True once the main model goes on alone."""
 
@@ -251,7 +251,7 @@ class _EarlySteps:
                 raise error
 
     def report_nan(self, wait: bool = False) -> None:
-        """Call `on_nan` for outputs that were not finite, among those checked by now; wait: among all."""
+        """Call `on_nan` for those answers whose check has arrived and was not finite; wait: wait for the rest."""
         waiting, self.finite = self.finite, []
         for co, finite in waiting:
             if not wait and not finite.arrived:

@@ -24,6 +24,9 @@ RAN = "AMDM ran"
 SKIPPED = "infotext_skip_pasting"
 """The WebUI's option that lists the keys a user does not want to be pasted."""
 
+PASSES = "AMDM passes"
+"""The key of the same as data, in an API's answer alone."""
+
 _QUOTED_BY_THE_HOST = re.compile(r"[,:\n]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -50,6 +53,27 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
             label = infotext_label(number, spec)
             entries[label] = _safe(label, as_text(spec.shown(value)))
     return entries
+
+
+class Passes(dict[str, Any]):
+    """The runs of a picture's passes, by their names ("first", "hires"), among the entries of an infotext.
+
+    A WebUI's API gives it as data; to the text, for which a WebUI calls such a value, it adds nothing.
+    """
+
+    def __call__(self, **_: Any) -> None:
+        return
+
+
+def with_run(entries: Mapping[str, Any], name: str, ran: Ran) -> dict[str, Any]:
+    """Return the entries of what ran, in words and as data: those of an earlier pass in `entries`, and this one's.
+
+    name: the pass's, "first" or "hires".
+    """
+    line, before = ran_line(ran), entries.get(RAN)
+    evaluations = [{"checkpoint": title, "evaluations": count} for title, count in ran.evaluations]
+    passes = Passes({**entries.get(PASSES, {}), name: {**ran._asdict(), "evaluations": evaluations}})
+    return {RAN: f"{before}; hires fix: {line}" if before else line, PASSES: passes}
 
 
 def ran_line(ran: Ran) -> str:
@@ -81,7 +105,7 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     The cells of a plot and the pictures of a folder share one collection of entries, and what was written for one of
     them must not appear in the next.
     """
-    own = {RAN, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
+    own = {RAN, PASSES, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
     return {key: value for key, value in entries.items() if key not in own}
 
 

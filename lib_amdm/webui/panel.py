@@ -113,6 +113,12 @@ def defaults(slots: int) -> list[SimpleNamespace]:
     return [SimpleNamespace(value=_value(start, slot, spec), label=caption(slot, spec)) for slot, spec in flat(slots)]
 
 
+def follow_main(panels: Iterable[Panel], control: Any) -> None:
+    """Let panels follow the page's control of the main checkpoint."""
+    for built in panels:
+        built.follow(control)
+
+
 def is_page() -> bool:
     """Return True if a page is being built, in which the panel is inside another block."""
     return Context.block is not Context.root_block

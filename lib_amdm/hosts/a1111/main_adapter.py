@@ -10,17 +10,20 @@ import torch
 
 from ...comodels.adapter_use import AtWork, MainRows
 from ..common.slot import progress
+from ..webui_types import Denoiser
 
 
 class MainAdapterByCount:
     """An adapter at work on the main model for one pass.
 
-    The host evaluates a batch in one call of its model or in several, and may leave the negative prompts out; so the
-    rows are counted over the calls within one evaluation. Calls outside of these, such as those of a co-model on the
+    The host evaluates a batch in one call of its model or in several, and may leave out the negative prompts; so the
+    rows are counted over the calls of one evaluation. Other calls, such as those of a co-model on the
     main model's UNet, are not announced, and the adapter does not act in them.
     """
 
-    def __init__(self, denoiser: Any, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]) -> None:
+    def __init__(
+        self, denoiser: Denoiser, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
+    ) -> None:
         self.at_work, self.evaluated = adapter, evaluated
         self.rows = MainRows([])
         self.progress = 0.0
@@ -34,7 +37,7 @@ class MainAdapterByCount:
         ):
             self.stack.callback(handle.remove)
 
-    def _evaluation(self, denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _evaluation(self, denoiser: Denoiser, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.rows = MainRows([len(parts) for parts in kwargs["cond"].batch])
         self.progress = progress(denoiser, denoiser.step)
 

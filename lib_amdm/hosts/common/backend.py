@@ -1,19 +1,22 @@
-"""The questions that a WebUI must answer about its models: the one slot and the one pass beside this file ask them."""
+"""What a WebUI must provide for its models, in small parts that its `backend.py` combines for one pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from modules import shared
 from torch import Tensor, nn
 
 from ...comodels.adapter_use import AtWork
 from ...comodels.cache import Loaded, Recent
 from ...comodels.weight_swap import Change
 from ...families import Family
+from ..webui_types import CheckpointInfo, MainModel, Processing
 
 
 class SlotLoras(Protocol):
@@ -21,16 +24,16 @@ class SlotLoras(Protocol):
 
     @property
     def size_in_pass(self) -> int:
-        """The bytes that the UNet's other weights will take in the pass, where they are computed in it."""
+        """The bytes that the UNet's other weights will take, if they are computed in the pass."""
 
     key: tuple[Any, ...]
-    """Their names, weights and files, as a part of a cache's key."""
+    """The LoRAs' names, weights and files, as a part of a cache's key."""
 
     def of_texts(self) -> list[Change]:
-        """The text encoder's other weights."""
+        """Return the text encoder's other weights."""
 
     def of_unet(self) -> list[Change]:
-        """The UNet's other weights."""
+        """Return the UNet's other weights."""
 
 
 class MainAdapter(Protocol):
@@ -40,143 +43,149 @@ class MainAdapter(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """One evaluation of a slot's model.
-
-    x: a latent, (batch, channels, ..., height, width), and sigma: its noise level, (batch,), in the model's own form
-    (`sampling.CoRun`). step: the host's own count, from
-    0. cond, uncond: scheduled texts, as the host's prompt parser gives them; uncond None where it is not needed. texts:
-    what this model has encoded. with_loras: a context in which the slot's LoRAs are in the UNet, once it is where it is
-    evaluated. adapter: at work on the UNet in this evaluation.
-    """
+    """One evaluation of a slot's model."""
 
     model: Any
     x: Tensor
+    """A latent, (batch, channels, ..., height, width), in the model's own form (`CoRun.form`)."""
     sigma: Tensor
+    """Its noise level, (batch,)."""
     step: int
+    """The step by the host's own count, from 0."""
     cond: Any
+    """Scheduled texts from the host's prompt parser."""
     uncond: Any
+    """The same for the negative prompt; None if it is not needed."""
     cond_scale: float
     texts: Recent
+    """The texts that this model has encoded."""
     with_loras: Callable[[], AbstractContextManager[None]]
+    """A context in which the slot's LoRAs are in the UNet, to be entered once the UNet is in place."""
     adapter: AtWork | None
 
 
-class Backend(Protocol):
-    """A host's models, and the rules that it has for its main one, in one pass of one batch.
+def _nothing(*_: Any) -> None:
+    return
 
-    A model is whatever the host itself calls one: a module on A1111, an engine on Forge.
-    """
 
-    @property
-    def memory_remedy(self) -> str:
-        """The remedy where the GPU's memory is too small, as the end of a sentence; "" where the host has none."""
+def _old_scheduling() -> tuple[Any, ...]:
+    return (shared.opts.use_old_scheduling,)
 
-    nan_remedy: str
-    """The remedy where a model gives NaN."""
-    unet_is_final_in_pass: bool
-    """True where the UNet has the weights that it is evaluated with only in the pass, not when texts are encoded."""
 
-    # a checkpoint
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a host. A model is the host's own object: a module on A1111, an engine on Forge."""
 
-    def refuse_main(self, others: str) -> None:
-        """AmdmError where the method is not made for the main model's kind. others: the co-models' names."""
+    family: Callable[[Any], Family]
+    """family(model)"""
+    variant: Callable[[], tuple[Any, ...]]
+    """The host's options that decide, in addition to the file, how a checkpoint is loaded."""
+    load: Callable[[CheckpointInfo, Any, int], Loaded]
+    """load(info, main, slot) returns a checkpoint's UNet and text encoder, for the cache; AmdmError if it cannot be
+    combined with the main model."""
+    model_of: Callable[[Any], Any]
+    """Returns the model in the result of `load`."""
+    prepare: Callable[[Any, Processing, Any], None]
+    """prepare(loaded, p, main) makes a loaded model ready for a pass, as the host does with its main one."""
+    sigma_max: Callable[[Any], float]
+    """The highest noise level that a model knows; not called for flow models, which know pure noise."""
+    runs_flow_models: bool = False
+    refuse_main: Callable[[MainModel, str], None] = _nothing
+    """refuse_main(main, others) raises AmdmError for this host's own reasons against co-models. others: their names."""
+    main_has_other_weights: Callable[[], bool] = lambda: False
+    """True once the main model has another checkpoint's weights under the same name."""
 
-    def family(self, model: Any) -> Family: ...
 
-    def variant(self) -> tuple[Any, ...]:
-        """The host's options that decide, beside the file, how a checkpoint is loaded."""
+@dataclass(frozen=True)
+class Texts:
+    """The text encoders of a host's models."""
 
-    def load(self, info: Any, slot: int) -> Loaded:
-        """A checkpoint's UNet and text encoder, for the cache; AmdmError where it cannot be run beside the main one."""
+    encoding: Callable[[Any], AbstractContextManager[None]]
+    """A context in which a model encodes texts, and the host's notes remain those on the main prompt."""
+    options: Callable[[Any], tuple[Any, ...]]
+    """Everything that affects how a model encodes a text, besides the text, its schedule and its LoRAs."""
+    loras: Callable[[Any, Sequence[Any], str], SlotLoras]
+    """loras(model, named, error_prefix): those in a prompt, in the form of the host's parser; AmdmError if one cannot
+    be used."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the host's prompts (`SdConditioning`) in addition to texts and picture size."""
+    parser_options: Callable[[], tuple[Any, ...]] = _old_scheduling
+    """The arguments that the host gives to its prompt parser after the numbers of steps."""
+    needs_negative: Callable[[float], bool] = lambda cfg_scale: True
+    """True if the negative prompt is encoded. cfg_scale: the slot's own, or 0 for the main model's."""
 
-    def model_of(self, loaded: nn.Module) -> Any:
-        """The model in what `load` gave."""
 
-    def prepare(self, loaded: nn.Module) -> None:
-        """Make a loaded model ready for this pass, as the host does with its main one."""
+@dataclass(frozen=True)
+class AdapterPlaces:
+    """The places in a host's models where adapters act."""
 
-    def sigma_max(self, model: Any) -> float:
-        """The highest noise level that a model knows; not asked of flow models, which know pure noise."""
+    unet: Callable[[Any], nn.Module]
+    phrase_encoder: Callable[[Any], tuple[Any, nn.Module] | None]
+    """The host's wrapping of a model's one CLIP, for its tokens, and the CLIP itself; None without adapters for it."""
+    phrase_device: Callable[[Any], torch.device]
+    """The device of a model's CLIP's tokens in the context `Texts.encoding`."""
+    numbers: Callable[[Any], tuple[torch.device, torch.dtype]]
+    """Device and dtype of an adapter on a model."""
+    image_dtype: Callable[[], torch.dtype]
+    """The precision in which reference pictures are encoded."""
+    on_main: Callable[[AtWork, Callable[[], None]], MainAdapter]
+    """on_main(adapter, evaluated) attaches an adapter to the main model; `evaluated` is called in each of its
+    evaluations."""
+    make_room: Callable[[int], None] = _nothing
+    """Frees this many bytes on the device, if the host has a memory manager for that."""
 
-    def main_has_other_weights(self) -> bool:
-        """True once the main model has another checkpoint's weights, and is the same model by its name."""
 
-    # its texts
+@dataclass(frozen=True)
+class Extensions:
+    """Other extensions' functions on the main model."""
 
-    def encoding(self, model: Any) -> AbstractContextManager[None]:
-        """A context in which the model encodes texts, and the host's notes on texts stay the main prompt's."""
+    functions: Callable[[], list[Any]]
+    """The functions that take part in its evaluations now."""
+    of_classes: Callable[[], list[tuple[str, FunctionType]]]
+    """Those that act on all models of a class, with the names of the replaced methods."""
+    act_on: Callable[[Any], bool]
+    """True if any of them takes part in a slot's evaluation too."""
 
-    def text_arguments(self) -> dict[str, Any]:
-        """The arguments of the host's prompts for a text encoder (`SdConditioning`) beside texts and picture size."""
 
-    def parser_options(self) -> tuple[Any, ...]:
-        """The arguments that the host gives to its prompt parser after the numbers of steps."""
-
-    def text_options(self, model: Any) -> tuple[Any, ...]:
-        """Everything but a text, its schedule and its LoRAs that decides how this model encodes it."""
-
-    def needs_negative(self, cfg_scale: float) -> bool:
-        """True where the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
-
-    def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> SlotLoras:
-        """The LoRAs that a prompt names, as the host's parser gives them; AmdmError where one cannot be used."""
-
-    # adapters
-
-    def unet(self, model: Any) -> nn.Module: ...
-
-    def phrase_encoder(self, model: Any) -> tuple[Any, nn.Module] | None:
-        """The host's wrapping of the one CLIP, for its tokens, and the CLIP itself; None without adapters for it."""
-
-    def phrase_device(self, model: Any) -> torch.device:
-        """The device that this model's CLIP takes tokens on, in the context `encoding`."""
-
-    def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
-        """Device and dtype of an adapter on this model."""
-
-    @property
-    def image_dtype(self) -> torch.dtype:
-        """The precision in which reference pictures are encoded."""
-
-    def make_room(self, size: int) -> None:
-        """Free this many bytes on the device, where the host has a memory manager for that."""
-
-    def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapter:
-        """Set an adapter to work on the main model; `evaluated` is called in each of its evaluations."""
-
-    # other extensions
-
-    def foreign_functions(self) -> list[Any]:
-        """The functions of other extensions that the main model is evaluated by now."""
-
-    def functions_of_classes(self) -> list[tuple[str, FunctionType]]:
-        """Those among them that act on all models of a class, with the names of what they replace."""
-
-    def has_foreign_functions(self, model: Any) -> bool:
-        """True where a slot's model is evaluated by any of these too."""
-
-    # the pass
+class Evaluator(Protocol):
+    """The co-models of a pass, which the host evaluates and moves between devices."""
 
     def register(self, co_models: Sequence[Any], further: int) -> None:
-        """Let the host know of the pass's co-models, the main one not among them, before it plans its memory.
+        """Tell the host about the pass's co-models, without the main model, before it plans its memory.
 
         further: the bytes that the slots' LoRAs will take in the pass.
         """
 
-    def start(self) -> None:
-        """Begin the pass."""
+    def start(self) -> None: ...
 
     def finish(self) -> None:
-        """End the pass, however it went."""
+        """End the pass, also after an error."""
 
     def drop(self) -> None:
-        """Refer to no co-model any more, in the middle of a pass: its memory is needed."""
+        """Drop all references to co-models during a pass, since their memory is needed."""
 
     def cond_scale(self, cfg_scale: float) -> float:
-        """The guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
+        """Return the guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
 
     def denoised(self, evaluation: Evaluation) -> Tensor:
-        """The denoised latent after guidance, as the host's own denoiser gives it for its main model."""
+        """Return the denoised latent after guidance, as the host's own denoiser would for its main model."""
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
-        """Make room on the GPU after the early steps, where the host does not do so by itself."""
+        """Make room on the GPU after the early steps, if the host does not do so itself."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A host's models, and its rules for the main one, in one pass of one batch."""
+
+    checkpoints: Checkpoints
+    texts: Texts
+    adapters: AdapterPlaces
+    extensions: Extensions
+    evaluator: Evaluator
+    memory_remedy: str
+    """The remedy for too little GPU memory, as the end of a sentence, or ""."""
+    nan_remedy: str
+    """The remedy for a model that gives NaN."""
+    unet_is_final_in_pass: bool = True
+    """True if the UNet gets its final weights only in the pass, after texts are encoded."""

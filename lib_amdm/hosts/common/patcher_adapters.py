@@ -1,4 +1,4 @@
-"""Adapters on models in patchers, whose calls of the UNet say which of their rows are prompts'."""
+"""Adapters on models in patchers: their calls of the UNet tell which rows have the prompt."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from ...comodels.adapter_use import AtWork
+from ..webui_types import Denoiser
 from .slot import progress
 
 
 @contextmanager
 def working(at_work: AtWork, unet: torch.nn.Module, done: Callable[[], float | None]) -> Iterator[None]:
-    """A context in which the adapter works on a UNet.
+    """Attach the adapter to a UNet during the context.
 
     The host's `cond_or_uncond` has an entry for each part of the call's batch, 0 for prompts; a part is a row for each
-    image. done: the share of the steps that are done, or None for calls that the adapter has no part in.
+    image. done: the fraction of the steps that are done, or None for calls without the adapter.
     """
 
     def announce(unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -38,13 +39,13 @@ def working(at_work: AtWork, unet: torch.nn.Module, done: Callable[[], float | N
 
 
 class MainAdapterByCall:
-    """An adapter at work on a main model whose UNet's calls say what their rows are.
+    """An adapter at work on a main model in a patcher.
 
-    It has no part in calls outside of the denoiser's own evaluations, such as those of a co-model on the same UNet.
+    It does not act in calls outside the denoiser's own evaluations, such as those of a co-model on the same UNet.
     """
 
     def __init__(
-        self, denoiser: torch.nn.Module, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
+        self, denoiser: Denoiser, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
     ) -> None:
         self.evaluated = evaluated
         self.share: float | None = None
@@ -53,11 +54,11 @@ class MainAdapterByCall:
         self.stack.callback(denoiser.register_forward_pre_hook(self._begin).remove)
         self.stack.callback(denoiser.register_forward_hook(self._end).remove)
 
-    def _begin(self, denoiser: Any, args: tuple[Any, ...]) -> None:
+    def _begin(self, denoiser: Denoiser, args: tuple[Any, ...]) -> None:
         self.share = progress(denoiser, denoiser.step)
         self.evaluated()
 
-    def _end(self, denoiser: Any, args: tuple[Any, ...], output: Any) -> None:
+    def _end(self, denoiser: Denoiser, args: tuple[Any, ...], output: Any) -> None:
         self.share = None
 
     def remove(self) -> None:

@@ -1,16 +1,15 @@
-"""The LoRAs of a slot's own prompt where models are in patchers: read and merged by the host's own functions.
+"""The LoRAs of a slot's own prompt for models in patchers, read and merged by the host's own functions.
 
-The host patches a model's weights for the main prompt. Nothing is put among these patches: what they would make of a
-layer is computed aside, and the layer looks at it while the co-model is evaluated.
+The host patches a model's weights for the main prompt. Nothing is added to these patches: the merged weights of a
+layer are computed separately, and the layer uses them while the co-model is evaluated.
 """
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -18,47 +17,40 @@ from ...comodels.cache import Recent
 from ...comodels.weight_swap import Change
 from ...files.container import in_memory, refuse_code
 from ...files.state import FileState
+from ..webui_types import Engine
 from .lora import NamedLoras
 
 PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
-"""Attributes of weights whose numbers are in low bits with scales beside them."""
+"""Attributes of weights in low bits with separate scales."""
 
 Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
 
 
 class LayerNames(Protocol):
-    """The host's module that knows a model's layers by the names that LoRA files have for them."""
+    """The host's module with a model's layers by their names in LoRA files."""
 
     def model_lora_keys_unet(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
     def model_lora_keys_clip(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
 
-class LoraFunctions(ABC):
+class LoraFunctions(NamedTuple):
     """The host's own functions for LoRAs: how a file is read, which layers its tensors are for, how they are merged."""
 
     layers: LayerNames
-
-    @abstractmethod
-    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        """The tensors of a file."""
-
-    @abstractmethod
-    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        """A LoRA's tensors as patches of these layers."""
-
-    @abstractmethod
-    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
-
-    @abstractmethod
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        """A merged weight in this dtype."""
-
-    def dtype_of(self, weight: torch.Tensor, model: torch.nn.Module, unet: torch.nn.Module) -> torch.dtype:
-        """The dtype in which the host has a weight of a model with its LoRAs; `unet` may be that model."""
-        return weight.dtype
+    tensors_of: Callable[[str], Mapping[str, torch.Tensor]]
+    """Returns the tensors of a file."""
+    patches_of: Callable[[Mapping[str, torch.Tensor], Keys], Patches]
+    """Returns a LoRA's tensors as patches of these layers."""
+    merged: Callable[[list[Any], torch.Tensor, str], tuple[torch.Tensor, str]]
+    """merged(patches, weight, key): a layer's weight with the patches, in float32, and the host's messages on patches
+    that it could not merge."""
+    rounded: Callable[[torch.Tensor, torch.dtype, str], torch.Tensor]
+    """rounded(merged, dtype, key): a merged weight in this dtype."""
+    dtype_of: Callable[[torch.Tensor, Any, Any], torch.dtype] = lambda weight, model, unet: weight.dtype
+    """dtype_of(weight, model, unet): the dtype in which the host has a weight of a model with its LoRAs; `unet` may be
+    that model."""
 
 
 class _Collector(logging.Handler):
@@ -72,15 +64,17 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def warnings_of_host(*names: str) -> Iterator[list[str]]:
-    """Collect what is logged under these names in the meantime, "" being the root's: some hosts say so where they leave
-    a patch out, and go on."""
+    """Collect messages logged under these names, "" for the root, during the context.
+
+    Some hosts log that they left a patch out, and go on.
+    """
     collector = _Collector()
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(collector)
         if logger.getEffectiveLevel() > logging.WARNING:
-            # the user wants to see less than that
+            # below the user's log level
             logger.setLevel(logging.WARNING)
     try:
         yield collector.messages
@@ -91,12 +85,18 @@ def warnings_of_host(*names: str) -> Iterator[list[str]]:
 
 
 class PatcherLoras(NamedLoras):
-    """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
+    """The LoRAs of a slot's prompt, on its model (`backend.SlotLoras`)."""
 
     def __init__(
-        self, model: Any, texts: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: LoraFunctions
+        self,
+        model: Engine,
+        texts: Engine,
+        named: Sequence[Any],
+        error_prefix: str,
+        files: Recent,
+        functions: LoraFunctions,
     ) -> None:
-        """Read the files; AmdmError in words where one cannot be used. texts: the model whose text encoder it uses."""
+        """Read the files; AmdmError names one that cannot be used. texts: the model whose text encoder is used."""
         super().__init__(named, error_prefix)
         self.files, self.functions = files, functions
         self.unet = model.forge_objects.unet.model
@@ -105,8 +105,8 @@ class PatcherLoras(NamedLoras):
         keys = layers.model_lora_keys_unet(self.unet, {}), layers.model_lora_keys_clip(self.texts, {})
         weights = [self._read(entry) for entry in self.on_disk]
         self.patches = [tuple(functions.patches_of(each, of) for of in keys) for each in weights]
-        for lora, (unet, texts) in zip(self.named, self.patches):
-            if not unet and not texts:
+        for lora, patches in zip(self.named, self.patches):
+            if not any(patches):
                 raise self.wrong_family(lora.name)
 
     @property
@@ -137,7 +137,7 @@ class PatcherLoras(NamedLoras):
     def _changes(
         self, model: torch.nn.Module, patches: Sequence[Patches], strengths: Sequence[float]
     ) -> Iterator[Change]:
-        """For every layer that any of the LoRAs changes, its weight with all of them, in the prompt's order."""
+        """Return the weight of each layer that any of the LoRAs changes, with all of them, in the prompt's order."""
         of_key: dict[str, list[tuple[str, list[Any]]]] = {}
         for lora, patched, strength in zip(self.named, patches, strengths):
             for place, patch in patched.items():

@@ -1,6 +1,6 @@
 """One slot's model in one pass, on every WebUI: found, loaded, its texts encoded, evaluated, released.
 
-What differs between the WebUIs are the answers of a `Backend`, in each WebUI's own folder.
+The differences between the WebUIs are in the parts of a `Backend`, which each WebUI's `backend.py` combines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
+from modules import extra_networks, prompt_parser, sd_samplers, sd_samplers_common, shared
 
 from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
@@ -21,21 +21,22 @@ from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
 from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, CoModel
+from ..webui_types import CheckpointInfo, Denoiser
 from . import refusals
 from .backend import Evaluation, SlotLoras
 from .checkpoint_list import find_checkpoint
-from .phrases import Phrases
+from .phrases import SlotPhrases
 
 logger = logging.getLogger(__name__)
 
 LORAS = ("lora", "lyco")
 """The WebUIs' names for LoRAs in prompts."""
 ALMOST_ALL = 0.999
-"""Progress of evaluations beyond the last step: DPM adaptive takes as many as it likes."""
+"""The progress of evaluations beyond the last step, which DPM adaptive may make."""
 
 
-def progress(denoiser: Any, step: int) -> float:
-    """The share of the sampling steps that are done, by the host's own count of evaluations."""
+def progress(denoiser: Denoiser, step: int) -> float:
+    """Return the fraction of the sampling steps that are done, by the host's own count of evaluations."""
     return min(step / denoiser.total_steps, ALMOST_ALL)
 
 
@@ -49,7 +50,7 @@ class SlotModel:
     adapter: AtWork | None = None
 
     def __init__(self, run: Any, number: int, slot: CoModel) -> None:
-        """Find it, load it and encode its texts; AmdmError in words. run: the `PassRun`."""
+        """Find and load the model, and encode its texts; AmdmError names a problem. run: the `PassRun`."""
         self.run, self.backend, self.number, self.slot = run, run.backend, number, slot
         self.evaluations = 0
         self.is_main = slot.checkpoint == MAIN_CHECKPOINT
@@ -76,7 +77,7 @@ class SlotModel:
         """The name of the slot's controls in an error's text."""
         return f"co-model {self.number}" if self.number else "the main adapter"
 
-    def _found(self) -> sd_models.CheckpointInfo:
+    def _found(self) -> CheckpointInfo:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(
@@ -86,33 +87,32 @@ class SlotModel:
         return info
 
     def _load(self) -> None:
-        run, backend = self.run, self.backend
+        run, checkpoints = self.run, self.backend.checkpoints
         if self.is_main:
             self.model, self.texts = run.main, run.kept.main_texts
             return
-        load = partial(backend.load, self.info, self.number)
-        loaded = run.kept.pool.get(self.info.filename, backend.variant(), load)
-        self.model, self.texts = backend.model_of(loaded.model), loaded.texts
-        # once more, because a kept one may have been loaded beside another main model
-        refusals.refuse_other_family(
-            self.number, self.info, backend.family(self.model), run.main.sd_checkpoint_info, backend.family(run.main)
-        )
-        backend.prepare(loaded.model)
+        load = partial(checkpoints.load, self.info, run.main, self.number)
+        loaded = run.kept.pool.get(self.info.filename, checkpoints.variant(), load)
+        self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts
+        # checked again: a kept model may have been loaded with another main model
+        own, main = checkpoints.family(self.model), checkpoints.family(run.main)
+        refusals.refuse_other_family(self.number, self.info, own, run.main.sd_checkpoint_info, main)
+        checkpoints.prepare(loaded.model, run.p, run.main)
 
     # its texts and LoRAs
 
     def _encode(self) -> tuple[Any, Any]:
-        """The slot's own texts, or the main prompt's, through this model's text encoder, as the host schedules them."""
+        """Encode the slot's own texts, or the main prompt's, with this model's text encoder and the host's schedule."""
         p, hook = self.run.p, self.run.hook
         main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
-        needed = (True, self.backend.needs_negative(self.slot.cfg_scale))
+        needed = (True, self.backend.texts.needs_negative(self.slot.cfg_scale))
         prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
         negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
         named = [each for kind in LORAS for each in networks.pop(kind, [])]
         self._refuse_networks(networks, "prompt")
         self._refuse_networks(others, "negative prompt")
-        self.loras = self.backend.loras(self.model, named, self.error_prefix) if named else None
+        self.loras = self.backend.texts.loras(self.model, named, self.error_prefix) if named else None
         conds: list[Any] = []
         for own, main, encoder, ready, is_needed in zip(
             (prompt, negative), main_texts, encoders, (hook["c"], hook["uc"]), needed
@@ -136,7 +136,7 @@ class SlotModel:
         p = self.run.p
         hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
         width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
-        beside = self.backend.text_arguments()
+        beside = self.backend.texts.arguments
         conditioning = prompt_parser.SdConditioning(
             texts, is_negative_prompt=negative, width=width, height=height, **beside
         )
@@ -146,7 +146,7 @@ class SlotModel:
         if hires:
             config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
             hires_steps = config.total_steps(self.run.pass_steps) if config else self.run.pass_steps
-        further = self.backend.parser_options()
+        further = self.backend.texts.parser_options()
 
         def encode() -> Any:
             with self._encoding():
@@ -164,17 +164,17 @@ class SlotModel:
         return self.texts.get(key, encode)
 
     def _text_key(self) -> tuple[Any, ...]:
-        """Everything but a text and its schedule that decides how this model encodes it."""
-        return (*self.backend.text_options(self.model), self.loras.key if self.loras else ())
+        """Return everything that affects how this model encodes a text, besides the text and its schedule."""
+        return (*self.backend.texts.options(self.model), self.loras.key if self.loras else ())
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
-        """A context in which this model encodes texts with its own LoRAs."""
-        with self.backend.encoding(self.model), changed(self.loras.of_texts() if self.loras else []):
+        """Give this model's text encoder its own LoRAs during the context."""
+        with self.backend.texts.encoding(self.model), changed(self.loras.of_texts() if self.loras else []):
             yield
 
     def _compute_loras(self) -> list[Change]:
-        """The UNet's other weights, computed once."""
+        """Compute the UNet's other weights, once."""
         if self.changes is None:
             self.changes = self.loras.of_unet() if self.loras else []
         return self.changes
@@ -185,31 +185,33 @@ class SlotModel:
     # its adapter
 
     def _place(self) -> Place:
-        backend, encoder = self.backend, self.backend.phrase_encoder(self.model)
-        device, dtype = backend.adapter_numbers(self.model)
+        places, encoder = self.backend.adapters, self.backend.adapters.phrase_encoder(self.model)
+        device, dtype = places.numbers(self.model)
         phrases = None
         if encoder is not None:
             kept = self.texts, self._text_key()
-            where = partial(backend.phrase_device, self.model)
-            phrases = Phrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
+            where = partial(places.phrase_device, self.model)
+            phrases = SlotPhrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
         return Place(
-            unet=backend.unet(self.model),
-            family=backend.family(self.model),
+            unet=places.unet(self.model),
+            family=self.backend.checkpoints.family(self.model),
             phrases=phrases,
             seeds=self.run.seeds,
             device=device,
             dtype=dtype,
             error_prefix=self.error_prefix,
             panel_label=self.panel_label,
-            make_room=backend.make_room,
-            image_dtype=backend.image_dtype,
+            make_room=places.make_room,
+            image_dtype=places.image_dtype(),
         )
 
     # evaluated
 
     def state_key(self, sigma: float) -> Hashable:
-        """The parts of the scheduled prompts that hold in this step, of this model and of the main one, and whether
-        their adapters work in it (`sampling.CoRun.state_key`)."""
+        """Return the current parts of the scheduled prompts, of this model and of the main one, and of their adapters.
+
+        It is the `state_key` of `CoRun`.
+        """
         step, hook = self.run.denoiser.step - 1, self.run.hook
         texts = tuple(_scheduled(each, step) for each in (self.cond, self.uncond, hook["c"], hook["uc"]))
         share = progress(self.run.denoiser, step)
@@ -217,16 +219,16 @@ class SlotModel:
         return texts, tuple(share < model.slot.until for model in models)
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """The model's denoised latent after guidance (`sampling.CoRun.denoise`)."""
+        """Return the model's denoised latent after guidance, for `CoRun.denoise`."""
         state, run = shared.state, self.run
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
         step = run.denoiser.step - 1
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
-        texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
+        texts = (self.cond, self.uncond, self.backend.evaluator.cond_scale(self.slot.cfg_scale), self.texts)
         try:
             with self._in_words("running"), run.stopwatch.running(), run.memory_of(self):
-                denoised = self.backend.denoised(
+                denoised = self.backend.evaluator.denoised(
                     Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
                 )
         finally:
@@ -238,7 +240,7 @@ class SlotModel:
         self.evaluations += 1
 
     def gave_nan(self) -> None:
-        """Fail the pass: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        """Fail the pass, as an evaluation's output was not finite, for `CoRun.on_nan`."""
         self.evaluations -= 1
         remedy = f"choose another checkpoint, or {self.backend.nan_remedy}"
         self.run.failed(AmdmError(f'{self.error_prefix}: "{self.info.name}" gave NaN; {remedy}.'))
@@ -250,15 +252,15 @@ class SlotModel:
         model, adapter = self.model, self.adapter
         self.drop()
         if model is not None:
-            self.backend.park(model, adapter)
+            self.backend.evaluator.park(model, adapter)
 
     def drop(self) -> None:
-        """Refer to the model no more: the pass may hold this object for a while, and the cache may drop the model."""
+        """Drop the references to the model: the pass may keep this object longer than the cache keeps the model."""
         self.model = self.adapter = self.loras = self.changes = None
 
     @contextmanager
     def _in_words(self, doing: str) -> Iterator[None]:
-        """Turn whatever goes wrong into one sentence that names the slot, the file and the remedy."""
+        """Turn any error into one sentence that names the co-model, the file and the remedy."""
         try:
             yield
         except Exception as error:
@@ -276,7 +278,7 @@ class SlotModel:
 
 
 def _scheduled(cond: Any, step: int) -> tuple[int, ...]:
-    """The entry of each of its schedules that holds in a step."""
+    """Return the entry of each of the schedules that applies to a step."""
     if cond is None:
         return ()
     images = getattr(cond, "batch", None)

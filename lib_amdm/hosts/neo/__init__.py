@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backend import memory_management
 
 from ...comodels.file_list import without_hash
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
-
-if TYPE_CHECKING:
-    from ..common.pass_run import PassRun
-    from .backend import NeoBackend
-
-
-def _backend(run: PassRun) -> NeoBackend:
-    # with the first picture: a start needs none of it
-    from .backend import NeoBackend
-
-    return NeoBackend(run)
+from ..protocol import Host
 
 
 class NeoHost(WebUIHost):
-    """Forge Neo, whose list of checkpoints is a set: what it shows of it, it sorts."""
+    """Forge Neo: its list of checkpoints is a set, which it sorts for display."""
 
     def checkpoint_titles(self) -> list[str]:
         return sorted(super().checkpoint_titles(), key=without_hash)
 
 
-HOST = NeoHost("Forge Neo", _backend, freeing(memory_management))
+HOST: Host = NeoHost("Forge Neo", __name__, freeing(memory_management))
