@@ -244,7 +244,7 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
             layer.weight.data = (layer.weight.data / SCALE).round().clamp(-127, 127) * SCALE
     with acting(unet, prepared_for(kind)):
         plain = predict(*ASKED)
-    for block in (each.module for each in blocks_of(unet)):
+    for block in modules:
         for name in ("to_q", "to_k", "to_v"):
             setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
         block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
@@ -488,7 +488,12 @@ def test_merged_tokens_are_an_error() -> None:
 def test_the_rows_are_asked_for_once_in_each_call() -> None:
     asked: list[int] = []
     unet, predict = UNETS["a1111"]
-    with acting(unet, prepared_for("gligen"), prepared_for("ip-adapter"), rows=lambda: asked.append(1) or ONE):
+
+    def rows() -> Rows:
+        asked.append(1)
+        return ONE
+
+    with acting(unet, prepared_for("gligen"), prepared_for("ip-adapter"), rows=rows):
         predict(*ASKED)
         predict(*ASKED)
     assert len(asked) == 2

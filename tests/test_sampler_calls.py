@@ -268,7 +268,7 @@ def test_a_call_without_a_step_is_the_samplers_own(name: str, levels: list[float
     model, co = sampler.model(Denoiser()), CoRun(Denoiser(100))
     grid = torch.tensor(levels, dtype=torch.long if sampler.kind == "timesteps" else None)
     found = amdm(func, [co], steps=steps)(model, x, grid, disable=True)
-    assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
+    assert torch.equal(found, x) and calls == [model] and denoiser_of(co).evaluations == 0
 
 
 NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float("inf"), "s_noise": 1.0}

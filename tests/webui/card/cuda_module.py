@@ -24,7 +24,7 @@ from .record import MOVING, RECORD, SCRIPT, caller, waited
 try:
     from torch import _streambase
 except ImportError:
-    _streambase = None
+    _streambase = None  # type: ignore[assignment]
 
 NAME = "NVIDIA Rehearsal"
 SUCCESS = 0
