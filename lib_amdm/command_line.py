@@ -1,4 +1,4 @@
-"""What the commands share: their parsers, consoles that lack letters, and files that another program has open."""
+"""The parts that the commands share: their parsers, consoles that lack letters, and files that another program has open."""
 
 from __future__ import annotations
 

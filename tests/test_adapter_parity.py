@@ -1,5 +1,7 @@
-"""Our adapters give what the published implementations give (tests/golden), in every layout, and a wrong order or a
-missing rule would show."""
+"""Our adapters give what the published implementations give (tests/golden), in every layout.
+
+A wrong order or a missing rule would show.
+"""
 
 from __future__ import annotations
 

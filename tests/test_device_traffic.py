@@ -43,8 +43,10 @@ def analytic(number: int) -> Callable[..., Tensor]:
 def run(
     func: Callable[..., Any], counts: list[int] | None = None, late: int | None = 0, monkeypatch: Any = None
 ) -> tuple[Tensor, Counter[str]]:
-    """A sampler's latent on the pretended device, and what went to and fro. late: see `Arrival`; its copies can be
-    followed where `monkeypatch` is given."""
+    """A sampler's latent on the pretended device, and the traffic.
+
+    late: see `Arrival`; its copies can be followed if `monkeypatch` is given.
+    """
     sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
     with pretended() as traffic:

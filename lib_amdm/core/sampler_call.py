@@ -22,7 +22,7 @@ from .levels import Level, variance_exploding, variance_preserving
 from .readings import Reading
 
 ROUNDINGS = 8
-"""How many roundings a sampler's own arithmetic may be off the level of a step."""
+"""The number of roundings by which a sampler's own arithmetic may miss the level of a step."""
 
 
 class Grid(NamedTuple):

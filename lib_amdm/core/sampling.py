@@ -29,7 +29,7 @@ from .sampler_call import Grid, SamplerCall, StandIn, grid_of
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
 LOOKED_AHEAD = 2
-"""How many steps a sampler may look ahead and come back within one step (Heun++)."""
+"""The number of steps that a sampler may look ahead, and come back, within one step (Heun++)."""
 _OF_MIXING = {each.name for each in fields(Mixing)}
 
 

@@ -40,9 +40,9 @@ CAN: dict[str, dict[str, tuple[str, ...]]] = {
         **_HOOK,
     },
 }
-"""What each host's files need in a WebUI; the first host with all of it is chosen.
+"""The names that each host's files need in a WebUI; the first host with all of them is chosen.
 
-The hook is the last of them: if only it is missing, the WebUI is too old.
+The hook is the last: if only it is missing, the WebUI is too old.
 """
 
 

@@ -596,8 +596,10 @@ def measured(easel: Bench, share: float, seed: int) -> bench.Measured:
 def test_the_fast_run_neither_passes_nor_fails_by_luck(
     easel_bench: Bench, amdm: float, single: float, average: float, most: float, least: float
 ) -> None:
-    """How often it passes in 30 runs: an AMDM that works, one that does nothing, one that is
-    hardly better than a single checkpoint, and one that is no better than averaging."""
+    """It passes in nearly all of 30 runs of an AMDM that works, and in few of any other.
+
+    The others do nothing, are hardly better than a single checkpoint, or no better than averaging.
+    """
     easel = replace(easel_bench, pictures=bench.FAST_PICTURES)
     passed = 0
     for seed in range(0, 120, 4):

@@ -1,4 +1,4 @@
-"""What a WebUI must provide for its models, in small parts that its `backend.py` combines for one pass."""
+"""The parts that a WebUI must provide for its models; its `backend.py` combines them for one pass."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LABEL, CLASS = "Checkpoint", "model_selection"
 
 
 def is_main_checkpoint(control: Any, made: Mapping[str, Any]) -> bool:
-    """True for that control. made: the arguments that it was made with."""
+    """Return True for the control of the main checkpoint. made: the arguments that it was made with."""
     # where a control has no classes, they are None
     of_forge = made.get("label") == LABEL and CLASS in (made.get("elem_classes") or ())
     # Forge Neo also makes one that is not on the page
