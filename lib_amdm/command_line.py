@@ -1,4 +1,4 @@
-"""The parts that the commands share: their parsers, consoles that lack letters, and files that another program has open."""
+"""The commands' common parts: their parsers, consoles that lack letters, and files that another program has open."""
 
 from __future__ import annotations
 
