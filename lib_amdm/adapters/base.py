@@ -25,9 +25,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Rows:
     """The rows of one UNet call.
 
-    images: for each row of the UNet's batch the number of its image (0, 1, ...). prompts: for each row whether it has
-    the prompt (True) or the negative prompt (False). progress: the share of the sampling steps that are done, step /
-    steps: 0 at the first step and below 1 at the last, the same for every evaluation of a step.
+    images: for each row of the UNet's batch the number of its image (0, 1, ...).
+    prompts: for each row whether it has the prompt (True) or the negative prompt (False).
+    progress: the share of the sampling steps that are done, step / steps: 0 at the first step and below 1 at the last,
+        the same for every evaluation of a step.
     """
 
     images: tuple[int, ...]
@@ -156,8 +157,10 @@ class Prepared:
 class AdapterInfo:
     """The description of a file.
 
-    kind: that of its class, see `kinds.KINDS`. family: SD1 or SDXL. variant: named by the kind, which reads it from the
-    tensors or the file's name; may be empty. name: the file's, for error texts.
+    kind: that of its class, see `kinds.KINDS`.
+    family: SD1 or SDXL.
+    variant: named by the kind, which reads it from the tensors or the file's name; may be empty.
+    name: the file's, for error texts.
     """
 
     kind: str

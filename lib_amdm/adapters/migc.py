@@ -47,8 +47,10 @@ _LAYER_OF_VARIANT = {
 class Instances(NamedTuple):
     """The things of one image.
 
-    boxes: n. places: their Fourier features for the position net (n, 64). pooled: the phrases' pooled embeddings (n,
-    width). contexts: the phrases as prompts, n of (length, width).
+    boxes: n.
+    places: their Fourier features for the position net (n, 64).
+    pooled: the phrases' pooled embeddings (n, width).
+    contexts: the phrases as prompts, n of (length, width).
     """
 
     boxes: tuple[Box, ...]
@@ -224,8 +226,11 @@ class PreparedInstances(Prepared):
     ) -> Tensor:
         """Return the cross-attention (tokens, width) of one row.
 
-        h: its input (tokens, width). each: its output with each context, the prompt's first, (1 + n, tokens, width).
-        masks: see `box_masks`. grid: the layer's height and width. order: see `slot_order`.
+        h: its input (tokens, width).
+        each: its output with each context, the prompt's first, (1 + n, tokens, width).
+        masks: see `box_masks`.
+        grid: the layer's height and width.
+        order: see `slot_order`.
         """
         dtype = self.adapter.dtype
         h, each, masks = h.to(dtype), each.to(dtype), masks.to(dtype)

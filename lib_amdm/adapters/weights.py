@@ -58,8 +58,9 @@ def layer_norm(layer: Weights, x: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Return softmax(q k^T / sqrt(channels / heads)) v in each head, (batch, n, channels).
 
-    q: (batch, n, channels). k, v: (batch, m, channels). mask: True where a query may attend to a key, broadcast to
-    (batch, heads, n, m).
+    q: (batch, n, channels).
+    k, v: (batch, m, channels).
+    mask: True where a query may attend to a key, broadcast to (batch, heads, n, m).
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -44,9 +44,10 @@ def _plenty(size: int) -> None:
 class Place(NamedTuple):
     """The model that an adapter is put on.
 
-    phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images.
-    error_prefix: the beginning of an error's text, "AMDM co-model 2". panel_label: the name of the slot's controls,
-    "co-model 2".
+    phrases: None for a model whose family has no adapters with phrases.
+    seeds: those of the batch's images.
+    error_prefix: the beginning of an error's text, "AMDM co-model 2".
+    panel_label: the name of the slot's controls, "co-model 2".
     """
 
     unet: nn.Module

@@ -34,9 +34,11 @@ class Folder(NamedTuple):
 def model_folders(models: Path, extensions: Iterable[Path] = ()) -> tuple[list[Folder], list[Folder]]:
     """Return the folders in which a WebUI has adapters, and those in which it has image encoders.
 
-    models: its models folder. extensions: its extensions' folders. Adapters: models/amdm, and the folders in models,
-    and the models folders of extensions, that are named for ControlNet or a kind of adapter. Encoders: models/amdm,
-    models/clip_vision, models/ControlNetPreprocessor, and these extensions' downloads.
+    models: its models folder.
+    extensions: its extensions' folders.
+    Adapters: models/amdm, and the folders in models, and the models folders of extensions, that are named for
+        ControlNet or a kind of adapter.
+    Encoders: models/amdm, models/clip_vision, models/ControlNetPreprocessor, and these extensions' downloads.
     """
     shared = re.compile("|".join([_CONTROL_NET, *(kind.folders for kind in kinds.KINDS)]), re.IGNORECASE)
     own = Folder(models / OWN_FOLDER, own=True)

@@ -48,8 +48,10 @@ class ImageFeatures:
     ) -> Features:
         """Return the features (1, ...) of the picture in a setting's text `image`, on the CPU in float32.
 
-        device, dtype: where and in what precision the encoder runs. make_room: called with its size in bytes before it
-        is put there. error_prefix, adapter: the beginning of error texts, and the file that they say needs the encoder.
+        device, dtype: where and in what precision the encoder runs.
+        make_room: called with its size in bytes before it is put there.
+        error_prefix, adapter: the beginning of error texts, and the file that they say needs the encoder.
+
         AmdmError if the picture cannot be read or the encoder is in no folder.
         """
         path = self._file(encoder, error_prefix, adapter)

@@ -113,10 +113,13 @@ def aggregate(
 ) -> list[Tensor]:
     """Aggregate all models once: slerp the co-models into the main one in slot order, then correct each model.
 
-    latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...). gammas: one share
-    for each co-model. etas: one for each model. scale: the latents' standard deviation (`Level.scale`; only the paper's
-    rule needs it). mix: used instead of slerp, for comparisons. Returns the new latent of each model, in the
-    same order. The main model's is its own where every share is 0.
+    latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...).
+    gammas: one share for each co-model.
+    etas: one for each model.
+    scale: the latents' standard deviation (`Level.scale`; only the paper's rule needs it).
+    mix: used instead of slerp, for comparisons.
+
+    Returns the new latent of each model, in the same order. The main model's is its own where every share is 0.
     """
     m = latents[0]
     for y, gamma in zip(latents[1:], gammas):

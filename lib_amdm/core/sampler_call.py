@@ -29,9 +29,11 @@ class Grid(NamedTuple):
     """The noise levels that a sampler's steps end at, from the highest down.
 
     starts: the numbers by which the sampler calls the levels that its steps start from; churn raises them above those
-    that the steps before ended at. level(number): the level of such a number. kind: the schedule's dtype.
-    predicts_noise: the model returns eps. counter: for samplers that put as many evaluations as there are steps at
-    levels of their own.
+        that the steps before ended at.
+    level(number): the level of such a number.
+    kind: the schedule's dtype.
+    predicts_noise: the model returns eps.
+    counter: for samplers that put as many evaluations as there are steps at levels of their own.
     """
 
     levels: list[Level]

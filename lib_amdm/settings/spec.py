@@ -46,10 +46,12 @@ class Part(Enum):
 class Spec:
     """One setting: its default, and what else panel, infotext and API need to know.
 
-    name: in the API. label: the caption in the panel and, after "AMDM", in the infotext. attribute: the dataclass's
-    own name for it. If empty, these three are derived from the field. terse: left out of the infotext while
-    it has its default. hires_fix: used only in txt2img, which alone has a hires pass. shapes_picture: False for a
-    setting that does not change the picture, and is in no infotext and no plot.
+    name: in the API.
+    label: the caption in the panel and, after "AMDM", in the infotext.
+    attribute: the dataclass's own name for it. If empty, these three are derived from the field.
+    terse: left out of the infotext while it has its default.
+    hires_fix: used only in txt2img, which alone has a hires pass.
+    shapes_picture: False for a setting that does not change the picture, and is in no infotext and no plot.
     """
 
     default: Any

@@ -30,8 +30,9 @@ class SlotPhrases:
     ) -> None:
         """Use a model's encoder.
 
-        encoder, device: see `AdapterPlaces`. kept: encoded texts, and the part of their keys that tells how a text is
-        encoded. encoding: a context in which the model encodes.
+        encoder, device: see `AdapterPlaces`.
+        kept: encoded texts, and the part of their keys that tells how a text is encoded.
+        encoding: a context in which the model encodes.
         """
         self.model, self.encoding, self.device, self.error_prefix = model, encoding, device, error_prefix
         self.engine, self.transformer = encoder
