@@ -468,7 +468,7 @@ def test_a_replaced_cross_attention_is_an_error() -> None:
 
 
 def test_rows_that_do_not_fit_are_an_error() -> None:
-    with pytest.raises(AdapterError, match="called with 2 rows where 1"):
+    with pytest.raises(AdapterError, match="called with 2 rows, but 1"):
         predicted("a1111", [prepared_for("ip-adapter")], ONE, Rows((0,), (True,)))
     for kind in KINDS:
         with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was prepared for 2 images, but image 3'):

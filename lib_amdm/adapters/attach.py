@@ -148,7 +148,7 @@ class _Attachment:
         latents: Tensor = args[0] if args else kwargs["sample" if "sample" in kwargs else "x"]
         if self.acting and len(latents) != len(rows.images):
             raise AdapterError(
-                f"The UNet was called with {len(latents)} rows where {len(rows.images)} were announced; "
+                f"The UNet was called with {len(latents)} rows, but {len(rows.images)} were announced; "
                 "another extension changes the batch: switch it off, or the adapters."
             )
         self.call = Call(rows, (latents.shape[-2], latents.shape[-1]), self.places)

@@ -252,7 +252,7 @@ class MainRows:
         self._taken += count
         if self._taken > len(self._images):
             raise AdapterError(
-                f"The main model was shown {self._taken} rows where {len(self._images)} were announced; another "
+                f"The main model was called with {self._taken} rows, but {len(self._images)} were announced; another "
                 "extension changes the batch: switch it off, or the main adapter."
             )
         return self._images[taken], self._prompts[taken]

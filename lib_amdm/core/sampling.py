@@ -71,7 +71,7 @@ def amdm(
         if steps <= mixing.start or not call.x.numel():
             return func(*args, **kwargs)
         if any(co.sigma_max is None and math.isinf(co.form(grid.levels[0]).sigma) for co in running):
-            raise ValueError("a co-model of variance-exploding latents beside a flow model needs its sigma_max")
+            raise ValueError("a variance-exploding co-model of a flow model needs its sigma_max")
         automatic = NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
         evaluations = automatic if isinstance(mixing.evaluations, str) else mixing.evaluations
         early = _EarlySteps(

@@ -61,12 +61,12 @@ def two_checkpoints(host: Lists) -> tuple[Settings, str]:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=chosen),))
     if chosen != MAIN_CHECKPOINT:
         return settings, (
-            f"{chosen} is run beside the main checkpoint: choose any other in its place, and press Generate. With "
-            "compare switched on each is drawn alone too; a higher gamma gives the co-model more of the picture."
+            f"{chosen} is run with the main checkpoint: choose any other instead, and press Generate. With compare "
+            "switched on, each is drawn alone too; a higher gamma makes the co-model contribute more."
         )
     return settings, (
-        "No other checkpoint in the list goes with the main one, so this runs the main one again: write another prompt "
-        "into Co-model 1, and press Generate."
+        "No other checkpoint in the list can be combined with the main one, so this runs the main one again: write "
+        "another prompt into Co-model 1, and press Generate."
     )
 
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from html import escape
 
 CLASS = "amdm-tooltips"
-PANEL = "Run other models beside the main one: opening this switches it on, closing it switches it off."
-SLOT = "What runs beside the main model: a checkpoint, or the main one with a prompt or an adapter of its own."
+PANEL = "Run other models alongside the main one: opening this switches it on, closing it switches it off."
+SLOT = "The model to run with the main one: another checkpoint, or the main one with another prompt or an adapter."
 FOLDS = {
-    "main_adapter": "An adapter that works on the main model itself, with or without co-models.",
-    "advanced": "What is seldom changed: the correction, the first step, the pass of hires fix.",
-    "examples": "Settings to start from: two checkpoints of yours, or one of the paper's runs.",
-    "memory_fold": "Which co-models are in memory, and a way to take them out.",
-    "adapter_of": "An adapter that works on this co-model alone.",
-    "region_of": "The part of the picture in which this co-model speaks.",
-    "more": "What is seldom changed of this co-model.",
+    "main_adapter": "An adapter on the main model itself, with or without co-models.",
+    "advanced": "Settings that are rarely changed: the correction, the first step, the pass of hires fix.",
+    "examples": "Settings to start from: two of your checkpoints, or one of the paper's runs.",
+    "memory_fold": "Show the co-models that are in memory, or unload them.",
+    "adapter_of": "An adapter on this co-model only.",
+    "region_of": "The part of the picture to which this co-model applies.",
+    "more": "Settings of this co-model that are rarely changed.",
 }
 """By the name in the fold's id."""
 

@@ -360,7 +360,7 @@ def test_samplers_by_timesteps_are_refused_by_name(flowing: Flowing, webui_host:
     if sampler == "UniPC" and webui_host.name == "neo":
         pytest.skip("Forge Neo's UniPC goes by noise levels")
     failed = flowing.fail(settings(slot("flux-b")), **asked("flux-a", "", {"sampler_name": sampler}))
-    assert f'"{sampler}" goes by timesteps' in failed.message and "flux-a.safetensors" in failed.message
+    assert f'"{sampler}" uses timesteps' in failed.message and "flux-a.safetensors" in failed.message
     assert failed.report["denoiser"] == 0
 
 
@@ -374,7 +374,7 @@ def test_the_main_checkpoint_as_its_own_co_model_with_every_sampler(
     if sampler not in {each["name"] for each in flowing.server.call("/sdapi/v1/samplers")}:
         pytest.skip(f"{webui_host.name} has no {sampler}")
     if sampler == "UniPC" and webui_host.name != "neo":
-        pytest.skip("it goes by timesteps here")
+        pytest.skip("it uses timesteps here")
     more: dict[str, Any] = {"sampler_name": sampler, "steps": 6}
     plain = flowing.of("schnell-a", **more).latent
     drawn = flowing.of("schnell-a", same("schnell-a", steps=6), **more).latent

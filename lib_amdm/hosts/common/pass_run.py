@@ -121,7 +121,7 @@ class PassRun:
         refusals.refuse_main(family, name, others)
         if self.on_timesteps and family.is_flow:
             raise AmdmError(
-                f'AMDM: the sampler "{self.p.sampler_name}" goes by timesteps, which the main checkpoint "{name}", '
+                f'AMDM: the sampler "{self.p.sampler_name}" uses timesteps, which the main checkpoint "{name}", '
                 f"{family}, does not have; choose Euler or another sampler."
             )
         checkpoints.refuse_main(self.main, others)
@@ -155,8 +155,8 @@ class PassRun:
         for name, function in self.backend.extensions.of_classes():
             self.p.comment(
                 f'AMDM: the extension module "{function.__globals__["__name__"]}" replaces {name} of all models at '
-                "once; what it remembers is kept apart for each as far as this can be seen. Should the picture look "
-                "wrong, switch that extension off."
+                "once; its state is kept apart for each model where that is visible. If the picture looks wrong, switch "
+                "that extension off."
             )
 
     def memory_of(self, slot: SlotModel) -> AbstractContextManager[None]:

@@ -58,7 +58,7 @@ def not_enough_memory(error_prefix: str, name: str, remedy: str) -> AmdmError:
     """Return the error for a model that does not fit on the GPU with the main one. remedy: the host's, or ""."""
     others = f"fewer co-models, a smaller picture, or {remedy}" if remedy else "fewer co-models or a smaller picture"
     return AmdmError(
-        f'{error_prefix}: there is not enough GPU memory for "{name}" beside the main checkpoint; use {others}.'
+        f'{error_prefix}: there is not enough GPU memory for "{name}" and the main checkpoint; use {others}.'
     )
 
 
