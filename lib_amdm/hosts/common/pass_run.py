@@ -155,8 +155,8 @@ class PassRun:
         for name, function in self.backend.extensions.of_classes():
             self.p.comment(
                 f'AMDM: the extension module "{function.__globals__["__name__"]}" replaces {name} of all models at '
-                "once; its state is kept apart for each model where that is visible. If the picture looks wrong, switch "
-                "that extension off."
+                "once; its state is kept apart for each model where that is visible. If the picture looks wrong, "
+                "switch that extension off."
             )
 
     def memory_of(self, slot: SlotModel) -> AbstractContextManager[None]:
