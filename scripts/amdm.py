@@ -89,7 +89,7 @@ def _register(host: Host) -> None:
     xyz.register(host)
     api.register(host)
     host.on_main_checkpoint(lambda control: panel.follow_main(PANELS.values(), control))
-    host.on_infotext_pasted(lambda text, params: infotext.expand(params, options.slots(host), host))
+    host.on("infotext_pasted", lambda text, params: infotext.expand(params, options.slots(host), host))
 
 
 if HOST is not None:

@@ -132,17 +132,8 @@ class FakeHost(Part):
     def api_auth(self) -> list[Any]:
         return self.auth
 
-    def on_before_ui(self, callback: Callable) -> None:
-        self.callbacks.setdefault("before_ui", []).append(callback)
+    def on(self, moment: str, callback: Callable) -> None:
+        self.callbacks.setdefault(moment, []).append(callback)
 
     def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
-        self.callbacks.setdefault("main_checkpoint", []).append(callback)
-
-    def on_ui_settings(self, callback: Callable) -> None:
-        self.callbacks.setdefault("ui_settings", []).append(callback)
-
-    def on_app_started(self, callback: Callable) -> None:
-        self.callbacks.setdefault("app_started", []).append(callback)
-
-    def on_infotext_pasted(self, callback: Callable) -> None:
-        self.callbacks.setdefault("infotext_pasted", []).append(callback)
+        self.on("main_checkpoint", callback)

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from lib_amdm.errors import AmdmError, cause
 from lib_amdm.families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family
 from lib_amdm.files import checkpoint_family
-from lib_amdm.files.checkpoint_family import CheckpointFamilies, family_of
+from lib_amdm.files.checkpoint_family import family_in, family_of
+from lib_amdm.files.state import ByState
 from lib_amdm.hosts.common import refusals
 
 HOSTS = Path(__file__).resolve().parents[1] / "lib_amdm" / "hosts"
@@ -230,7 +231,7 @@ def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypat
         return original(path)
 
     monkeypatch.setattr(checkpoint_family, "opened", watched)
-    file, families = tmp_path / "x.safetensors", CheckpointFamilies()
+    file, families = tmp_path / "x.safetensors", ByState(family_in)
 
     def write(shapes: dict) -> None:
         save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, file)
@@ -253,9 +254,9 @@ def test_a_gguf_file_is_known_by_its_header(tmp_path: Path, shapes: dict, family
     pytest.importorskip("gguf")
     tensors = [(name.removeprefix(OLD), np.zeros(shape, np.float16), None) for name, shape in shapes.items()]
     file = write_gguf(tmp_path / "x.gguf", "an architecture", tensors)
-    assert str(CheckpointFamilies().of(file)) == family
+    assert str(family_in(file)) == family
     file.write_bytes(file.read_bytes()[:60])
-    assert CheckpointFamilies().of(file) is None
+    assert family_in(file) is None
 
 
 @pytest.mark.parametrize("contents", [b"", b"no checkpoint", b"\x80\x04N."])
@@ -263,6 +264,6 @@ def test_a_file_that_cannot_be_read_has_no_family(tmp_path: Path, contents: byte
     for name in ("x.safetensors", "x.ckpt", "x.gguf"):
         file = tmp_path / name
         file.write_bytes(contents)
-        assert CheckpointFamilies().of(file) is None
+        assert family_in(file) is None
         file.unlink()
-        assert CheckpointFamilies().of(file) is None
+        assert family_in(file) is None

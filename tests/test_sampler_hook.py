@@ -184,9 +184,9 @@ def test_what_ran_is_written_after_it_ran(steps: int, evaluations: Any, ran: Any
     entries["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
     assert entries.items() <= it.p.extra_generation_params.items()
     data = json.loads(json.dumps(it.p.extra_generation_params))["AMDM passes"]
-    counts = [{"checkpoint": "other.safetensors [abc]", "evaluations": ran}]
+    evaluations = [{"checkpoint": "other.safetensors [abc]", "evaluations": ran}]
     assert data == {
-        "first": {"steps": mixed, "pass_steps": 4, "evaluations": counts, "seconds": 0.25, "pass_seconds": 1.5}
+        "first": {"steps": mixed, "pass_steps": 4, "evaluations": evaluations, "seconds": 0.25, "pass_seconds": 1.5}
     }
     assert it.p.extra_generation_params["AMDM passes"](index=0) is None, "it is no part of the infotext"
 

@@ -278,6 +278,13 @@ def test_settings_that_do_not_fit_each_other_are_refused(host: FakeHost) -> None
     assert settings_of(host, paper, eta="45").eta == 45.0
 
 
+def test_axes_are_there_at_once_for_an_api_that_has_read_them_before_the_page_is_built() -> None:
+    host = FakeHost()
+    host.on = lambda moment, callback: None  # type: ignore[method-assign]
+    xyz.register(host)
+    assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
+
+
 ADAPTED = CoModel(checkpoint=MAIN_CHECKPOINT, adapter=ADAPTERS[0])
 
 

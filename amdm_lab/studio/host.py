@@ -31,8 +31,8 @@ from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.core.arguments import CoRun, Pass
 from lib_amdm.errors import AmdmError
 from lib_amdm.families import Family
-from lib_amdm.files.checkpoint_family import CheckpointFamilies
-from lib_amdm.files.state import FileState
+from lib_amdm.files.checkpoint_family import family_in
+from lib_amdm.files.state import ByState, FileState
 from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 
 from . import sampling
@@ -151,7 +151,7 @@ class Standalone:
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
         own = [Folder(folder, own=True) for folder in adapter_folders]
-        self.families = CheckpointFamilies()
+        self.families = ByState(family_in)
         self.adapters = Adapters(*lists(lambda: own, lambda: own))
         self._drawing = threading.RLock()
         self._files: dict[str, Path] = {}

@@ -13,7 +13,7 @@ from ..adapters import kinds
 from ..adapters.clip_vision import has_vision
 from ..errors import AdapterError
 from ..files.container import SUFFIXES, opened
-from ..files.state import FileState
+from ..files.state import ByState
 
 OWN_FOLDER = "amdm"
 """The folder under a WebUI's models that is AMDM's own: everything in it is listed."""
@@ -56,25 +56,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-class ContentKinds:
-    """The kinds of files by their contents, read once for each file and time it was written."""
-
-    def __init__(self) -> None:
-        self._known: dict[FileState, str] = {}
-
-    def of(self, path: Path) -> str:
-        """Return ADAPTER, ENCODER or OTHER."""
-        try:
-            state = FileState.of(str(path))
-        except OSError:
-            # it has gone since its folder was read
-            return OTHER
-        if state not in self._known:
-            self._known[state] = _contents(path)
-        return self._known[state]
-
-
 def _contents(path: Path) -> str:
+    """Return ADAPTER, ENCODER or OTHER."""
     try:
         shapes = opened(path, inert=True).shapes
         if has_vision(shapes):
@@ -130,7 +113,7 @@ def lists(
     In AMDM's own folder every file that is not an encoder is listed as an adapter: choosing an unusable one gives the
     reason.
     """
-    contents = ContentKinds()
+    contents = ByState(_contents)
 
     def is_adapter(file: Path, own: bool) -> bool:
         return contents.of(file) in ((ADAPTER, OTHER) if own else (ADAPTER,))

@@ -124,16 +124,11 @@ class Callbacks(Protocol):
         info: str,
     ) -> None: ...
 
-    def on_before_ui(self, callback: Callable) -> None: ...
+    def on(self, moment: str, callback: Callable) -> None:
+        """Call in one of the WebUI's moments: before_ui, ui_settings, app_started, infotext_pasted."""
 
     def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
         """Call with the page's control of the main checkpoint, each time that it is made."""
-
-    def on_ui_settings(self, callback: Callable) -> None: ...
-
-    def on_app_started(self, callback: Callable) -> None: ...
-
-    def on_infotext_pasted(self, callback: Callable) -> None: ...
 
     def has_api(self) -> bool:
         """Return True if the host was started with its API; otherwise AMDM has no routes either."""

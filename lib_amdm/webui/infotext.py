@@ -13,7 +13,7 @@ from ..comodels.file_list import without_folder, without_hash
 from ..files.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
 from ..settings import MAX_SLOTS, NO_ADAPTER, CoModel, ListedSpec, Part, PictureSpec, Settings, flat, infotext_label
-from . import listed
+from . import listed, options
 
 SWITCH = "AMDM"
 """The key that tells if AMDM took part in the picture."""
@@ -116,7 +116,7 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
     without AMDM switches AMDM off and leaves its other controls alone: they do nothing then, and the user's choices
     are not lost. Keys that the user excluded in the WebUI are not added.
     """
-    skipped = set(_option(host, SKIPPED) or ())
+    skipped = set(options.value(host, SKIPPED) or ())
     _join_sizes(params)
     if not any(infotext_label(slot, spec) in params for slot, spec in flat(MAX_SLOTS)):
         if SWITCH not in skipped:
@@ -192,11 +192,3 @@ def _warn_of_lost_slots(params: Mapping[str, Any], slots: int) -> None:
 
 def _has_slot(params: Mapping[str, Any], slot: int) -> bool:
     return any(number == slot and infotext_label(number, spec) in params for number, spec in flat(slot))
-
-
-def _option(host: Page, name: str) -> Any:
-    """Return the value of an option that not every WebUI has, or None."""
-    try:
-        return host.option(name)
-    except (AttributeError, KeyError):
-        return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import SHORT, one_sentence
 from ..hosts.protocol import Lists
-from ..settings import NO_ADAPTER, NO_CHECKPOINT, AdapterSettings, CoModel, Settings, SettingsError
+from ..settings import NO_ADAPTER, AdapterSettings, Settings, SettingsError
 from . import fitting
 
 
@@ -32,7 +32,7 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
     said += [
         f"Co-model {number} is switched off."
         for number, slot in enumerate(settings.co_models, 1)
-        if not slot.enabled and _has_checkpoint(slot)
+        if not slot.enabled and slot.has_checkpoint
     ]
     said += [
         fitting.sentence(number, slot.checkpoint, main, families)
@@ -55,7 +55,7 @@ def idle(settings: Settings) -> list[str]:
         said.append(f"The main adapter has {_zero(settings.main_adapter)}, so it does nothing.")
     for number, slot in enumerate(settings.co_models, 1):
         adapter = slot.adapter_settings
-        if not _has_checkpoint(slot):
+        if not slot.has_checkpoint:
             # only the first empty slot is named: the others are usually empty
             if slot.prompt or adapter.used:
                 said.append(f"Co-model {number} has no checkpoint, so it is not run.")
@@ -68,7 +68,7 @@ def idle(settings: Settings) -> list[str]:
 
 def _remedy(settings: Settings) -> str:
     """Say how to make the co-models run; "" if one runs, or none is wanted, as with a main adapter."""
-    chosen = [slot for slot in settings.co_models if _has_checkpoint(slot)]
+    chosen = [slot for slot in settings.co_models if slot.has_checkpoint]
     used = [slot for slot in chosen if slot.enabled]
     if settings.mixes or (settings.main_adapter.used and not used):
         return ""
@@ -79,10 +79,6 @@ def _remedy(settings: Settings) -> str:
     if settings.steps == 0:
         return "raise steps"
     return f"lower start ({settings.start}) below steps ({settings.steps}), or raise steps"
-
-
-def _has_checkpoint(slot: CoModel) -> bool:
-    return slot.checkpoint not in ("", NO_CHECKPOINT)
 
 
 def _does_nothing(adapter: AdapterSettings) -> bool:

@@ -75,7 +75,7 @@ def register(host: Host) -> None:
     An API without a page has read the plot's axes before that moment, so the first time is the one that counts there.
     """
     _add_axes(host)
-    host.on_before_ui(lambda: _add_axes(host))
+    host.on("before_ui", lambda: _add_axes(host))
 
 
 def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:

@@ -11,7 +11,7 @@ from test_protocol import functions, parameters
 from amdm_lab.bundled import WEIGHTS
 from amdm_lab.studio.host import Job, Standalone
 from lib_amdm.errors import AmdmError
-from lib_amdm.files.checkpoint_family import CheckpointFamilies
+from lib_amdm.files.checkpoint_family import family_in
 from lib_amdm.hosts import protocol
 
 
@@ -30,4 +30,4 @@ def test_no_code_of_a_checkpoints_file_runs(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_bundled_checkpoints_are_stable_diffusion_1() -> None:
-    assert {str(CheckpointFamilies().of(file)) for file in WEIGHTS.glob("*.safetensors")} == {"SD1"}
+    assert {str(family_in(file)) for file in WEIGHTS.glob("*.safetensors")} == {"SD1"}

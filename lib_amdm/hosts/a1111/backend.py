@@ -24,7 +24,7 @@ from ..common.pass_run import PassRun
 from ..common.slot import progress
 from ..common.strangers import functions_of_classes, functions_on
 from . import checkpoints, lora
-from .main_adapter import MainAdapterByCount
+from .main_adapter import work_on_main
 
 
 def backend(run: PassRun) -> Backend:
@@ -52,7 +52,7 @@ def backend(run: PassRun) -> Backend:
             phrase_device=lambda model: devices.device,
             numbers=lambda model: (devices.device, devices.dtype_unet),
             image_dtype=lambda: torch.float32 if devices.device.type == "cpu" else devices.dtype,
-            on_main=lambda adapter, evaluated: MainAdapterByCount(run.denoiser, adapter, _unet_of(run.main), evaluated),
+            on_main=lambda adapter, evaluated: work_on_main(run.denoiser, adapter, _unet_of(run.main), evaluated),
         ),
         _extensions(run),
         evaluator,

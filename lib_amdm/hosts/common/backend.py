@@ -36,12 +36,6 @@ class SlotLoras(Protocol):
         """Return the UNet's other weights."""
 
 
-class MainAdapter(Protocol):
-    """An adapter at work on the main model, from a pass's start to its end."""
-
-    def remove(self) -> None: ...
-
-
 class Evaluation(NamedTuple):
     """One evaluation of a slot's model."""
 
@@ -128,9 +122,9 @@ class AdapterPlaces:
     """Device and dtype of an adapter on a model."""
     image_dtype: Callable[[], torch.dtype]
     """The precision in which reference pictures are encoded."""
-    on_main: Callable[[AtWork, Callable[[], None]], MainAdapter]
-    """on_main(adapter, evaluated) attaches an adapter to the main model; `evaluated` is called in each of its
-    evaluations."""
+    on_main: Callable[[AtWork, Callable[[], None]], Callable[[], None]]
+    """on_main(adapter, evaluated) sets an adapter to work on the main model, and returns a function that ends it;
+    `evaluated` is called in each of its evaluations."""
     make_room: Callable[[int], None] = _nothing
     """Frees this many bytes on the device, if the host has a memory manager for that."""
 

@@ -132,24 +132,17 @@ class WebUIHost:
         option = shared.OptionInfo(default, label, component, component_args, section=section)
         shared.opts.add_option(name, option.info(info))
 
-    def on_before_ui(self, callback: Callable) -> None:
-        _register("before_ui", callback)
+    def on(self, moment: str, callback: Callable) -> None:
+        # as this file's; to find that out itself, the host walks the call stack, some 30 ms a time
+        callbacks = script_callbacks.callback_map[f"callbacks_{moment}"]
+        script_callbacks.add_callback(callbacks, callback, category=moment, filename=__file__)
 
     def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
         def made(control: Any, **arguments: Any) -> None:
             if is_main_checkpoint(control, arguments):
                 callback(control)
 
-        _register("after_component", made)
-
-    def on_ui_settings(self, callback: Callable) -> None:
-        _register("ui_settings", callback)
-
-    def on_app_started(self, callback: Callable) -> None:
-        _register("app_started", callback)
-
-    def on_infotext_pasted(self, callback: Callable) -> None:
-        _register("infotext_pasted", callback)
+        self.on("after_component", made)
 
     def has_api(self) -> bool:
         return bool(shared.cmd_opts.api or shared.cmd_opts.nowebui)
@@ -160,9 +153,3 @@ class WebUIHost:
             return guard(dict(login.strip().split(":", 1) for login in given.split(",")))
         # the routes must not show more than the page does
         return guard(dict(get_gradio_auth_creds()))
-
-
-def _register(category: str, callback: Callable) -> None:
-    """Register a callback as this file's: the host would walk the call stack for that, some 30 ms each time."""
-    callbacks = script_callbacks.callback_map[f"callbacks_{category}"]
-    script_callbacks.add_callback(callbacks, callback, category=category, filename=__file__)

@@ -23,7 +23,7 @@ from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
 from ..webui_types import Denoiser, Processing
 from . import refusals
-from .backend import Backend, MainAdapter
+from .backend import Backend
 from .kept import Kept
 from .memories import Memories
 from .slot import SlotModel
@@ -72,7 +72,7 @@ class PassRun:
         self.mixed_steps = 0
         self.models: list[SlotModel] = []
         self.main_model: SlotModel | None = None
-        self.main_adapter: MainAdapter | None = None
+        self.end_main_adapter: Callable[[], None] | None = None
         self.memories: Memories | None = None
         self.backend = backend(self)
         device = self.backend.adapters.numbers(self.main)[0]
@@ -145,7 +145,7 @@ class PassRun:
         self.backend.evaluator.start()
         main = self.main_model
         if main is not None and main.adapter is not None:
-            self.main_adapter = self.backend.adapters.on_main(main.adapter, main.count_evaluation)
+            self.end_main_adapter = self.backend.adapters.on_main(main.adapter, main.count_evaluation)
         if self.models:
             self.memories = Memories(self.backend.extensions.functions, _callbacks)
             self._name_functions_of_classes()
@@ -235,9 +235,9 @@ class PassRun:
     def finish(self, pool_limit: int) -> Ran | None:
         shared.state.textinfo = None
         with _logged("ending the pass"):
-            if self.main_adapter is not None:
-                self.main_adapter.remove()
-                self.main_adapter = None
+            if self.end_main_adapter is not None:
+                self.end_main_adapter()
+                self.end_main_adapter = None
                 if self._is_refined:
                     self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
             self.backend.evaluator.finish()

@@ -23,7 +23,7 @@ from ..webui_types import Engine, Patcher
 from .backend import AdapterPlaces, Evaluation, Extensions
 from .memory_managers import MemoryManager, give_way
 from .pass_run import PassRun
-from .patcher_adapters import MainAdapterByCall, working
+from .patcher_adapters import work_on_main, working
 from .slot import progress
 from .strangers import formulas, functions_in, functions_of_classes, functions_on
 
@@ -72,7 +72,7 @@ def adapter_places(
         phrase_device,
         lambda model: (memory.get_torch_device(), dtype_of(model.forge_objects.unet.model)),
         image_dtype,
-        lambda adapter, evaluated: MainAdapterByCall(run.denoiser, adapter, unet_of(run.main), evaluated),
+        lambda adapter, evaluated: work_on_main(run.denoiser, adapter, unet_of(run.main), evaluated),
         make_room,
     )
 
