@@ -79,7 +79,7 @@ def test_a_program_is_refused_and_not_run(tmp_path: Path, capsys: pytest.Capture
             self.weight = torch.zeros(1)
 
         @torch.jit.export
-        def __getstate__(self) -> Any:
+        def __getstate__(self) -> tuple[torch.Tensor, bool]:
             return self.weight, self.training
 
         @torch.jit.export
