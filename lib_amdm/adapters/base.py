@@ -194,7 +194,7 @@ def refused(name: str, reason: str) -> AdapterError:
 class Adapter(Weights, ABC):
     """An adapter's weights, in the file's own dtype and on the CPU until `.to(...)` moves them.
 
-    A kind of adapter is a subclass in a file of its own, registered in `kinds.KINDS`. It recognises its files, names
+    A kind of adapter is a subclass in a separate file, registered in `kinds.KINDS`. It recognises its files, names
     and checks their tensors, fits its layers to a UNet, and prepares itself for a generation.
     """
 

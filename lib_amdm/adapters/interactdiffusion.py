@@ -85,7 +85,7 @@ class InteractDiffusion(Grounding):
     def tokens(self, layout: Layout, pooled: Mapping[str, Tensor]) -> Tensor:
         """Return grounding tokens (3 slots, width): all subjects, then all actions, then all objects.
 
-        Every slot has a learnt embedding of its own, so empty ones are tokens too.
+        Every slot has its own learnt embedding, so empty ones are tokens too.
         """
         net = self["position_net"]
         regions = layout.regions

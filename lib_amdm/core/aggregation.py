@@ -24,8 +24,8 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     """Interpolate spherically from `a` (t = 0) to `b` (t = 1): equation 9 of the AMDM paper.
 
     sin((1 - t) w) / sin(w) * a + sin(t w) / sin(w) * b, with w the angle between a and b, for each sample of shape
-    (batch, ...) whose length float32 can square. Where t is a map, w is the angle within the region that has a share,
-    and `a` stands outside it. The straight line stands in where there is no angle (parallel, opposite or zero vectors).
+    (batch, ...) whose length float32 can square. If t is a map, w is the angle within the region that has a share,
+    and the result is `a` outside it. Without an angle (parallel, opposite or zero vectors) it is the straight line.
     """
     if isinstance(t, float | int):
         if t == 0:
@@ -119,7 +119,7 @@ def aggregate(
     scale: the latents' standard deviation (`Level.scale`; only the paper's rule needs it).
     mix: used instead of slerp, for comparisons.
 
-    Returns the new latent of each model, in the same order. The main model's is its own where every share is 0.
+    Returns the new latent of each model, in the same order. The main model's is its own if every share is 0.
     """
     m = latents[0]
     for y, gamma in zip(latents[1:], gammas):
@@ -134,6 +134,6 @@ def aggregate(
 
 
 def _norm(x: Tensor, region: Tensor | None = None) -> Tensor:
-    """Return each sample's length, (batch, 1, ...), measured within the region alone where there is one."""
+    """Return each sample's length, (batch, 1, ...), measured only within the region if there is one."""
     within = x if region is None else x * region
     return torch.linalg.vector_norm(within, dim=[*range(1, x.ndim)], keepdim=True)

@@ -31,7 +31,7 @@ class CoRun:
     eta: float = 0.0
     """The model's correction."""
     noise: str = "shared"
-    """"shared": it starts from the main model's noisy latent; "independent": from noise of its own."""
+    """"shared": it starts from the main model's noisy latent; "independent": from separate noise."""
     seed: int | Sequence[int] | None = None
     """For independent noise, one number for the batch or one for each sample; None draws a new one in each run."""
     gamma_end: float | None = None
@@ -87,7 +87,7 @@ class Mixing:
     mix: str | Mix = "slerp"
     """One of `aggregation.MIXES`, or the caller's own rule."""
     force: bool = False
-    """Aggregate even where it changes nothing (K >= 1 and every gamma 0)."""
+    """Aggregate even if it changes nothing (K >= 1 and every gamma 0)."""
 
     def __post_init__(self) -> None:
         _check_count("steps", self.steps, word=AUTO)

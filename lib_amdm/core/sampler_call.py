@@ -96,7 +96,7 @@ class SamplerCall:
         self.x = args[1] if len(args) > 1 else self.named["x"]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an argument by name, or `default` where it is missing or None."""
+        """Return an argument by name, or `default` if it is missing or None."""
         value = self.named.get(name)
         return default if value is None else value
 
@@ -170,7 +170,7 @@ def grid_of(call: SamplerCall, nominal_steps: int, level_of: Callable[[float], L
     top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
     parts = call.get("n", nominal_steps)
     values = [math.exp(top + (bottom - top) * k / parts) for k in range(parts + 1)]
-    # DPM fast makes as many evaluations as it is given steps, at levels of its own
+    # DPM fast makes one evaluation per step, at its own levels
     counter = itertools.count() if "n" in call.named else None
     return Grid([*map(level_of, values)], values[:-1], level_of, counter=counter)
 

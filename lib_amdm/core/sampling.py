@@ -141,7 +141,7 @@ class _EarlySteps:
         """Return what the sampler gets instead of `output`; None leaves it.
 
         x: the latent the main model was shown, (batch, ...). sigma: its noise level, a number on its way from the
-        device. output: the main model's own answer, of x's shape: a denoised latent, or noise where the grid
+        device. output: the main model's own answer, of x's shape: a denoised latent, or noise if the grid
         `predicts_noise`. Returns a tensor like `output`.
 
         The first evaluation in a step settles the change of its prediction; later ones in the same step, at the step's

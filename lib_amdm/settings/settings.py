@@ -37,7 +37,7 @@ MAIN_ADAPTER_HELP = (
 
 @dataclass(frozen=True)
 class _AdapterFields:
-    """The settings of an adapter, whichever model it is on."""
+    """The settings of an adapter, on any model."""
 
     adapter: str = setting(
         NO_ADAPTER,

@@ -71,7 +71,7 @@ def _add(host: Host) -> None:
 
 
 def value(host: Page, name: str) -> Any:
-    """Return an option's value; None where there is none, or before it is registered, as early in a start."""
+    """Return an option's value; None if there is none, or before it is registered, early in a start."""
     try:
         return host.option(name)
     except (AttributeError, KeyError):

@@ -28,7 +28,7 @@ class Preset(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """A line that says what else the example needs."""
+        """A line about what else the example needs."""
         return (
             f"{self.name}: set Sampling steps to {self.sampling_steps}, the sampler to DDIM or Euler and the CFG scale "
             "to 7.5; draw 512x512 with an SD1.5 checkpoint, describe the scene of the layout in the prompt"
@@ -71,7 +71,7 @@ def two_checkpoints(host: Lists) -> tuple[Settings, str]:
 
 
 def missing_files(settings: Settings, listed: Iterable[str]) -> list[str]:
-    """Sentences that say which adapter files of these settings are not in the list, and where they go."""
+    """Name the adapter files of these settings that are not in the list, and the folder for them."""
     wanted = [settings.main_adapter.adapter, *(slot.adapter for slot in settings.co_models)]
     known = {NO_ADAPTER, *listed}
     return [f"{name} is missing: put it into models/amdm and refresh the list." for name in wanted if name not in known]

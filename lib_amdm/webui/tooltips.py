@@ -22,7 +22,7 @@ FOLDS = {
 
 
 def of_tab(tabs: str, number: int, elem_id: str) -> str:
-    """Return the selector of a tab's button, which in gradio 3 has no id of its own. number: from 1."""
+    """Return the selector of a tab's button, which has no id in gradio 3. number: from 1."""
     return f"#{elem_id}-button, #{tabs} > .tab-nav > button:nth-of-type({number})"
 
 
