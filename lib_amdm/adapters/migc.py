@@ -190,8 +190,8 @@ class PreparedInstances(Prepared):
     ) -> Tensor | None:
         """Return the output with each image's instances in it, (rows, tokens, width).
 
-        In the steps before `migc_until` MIGC acts in blocks for which it has a layer. NaiveFuser acts in the others, and
-        after that, before `naive_until`.
+        In the steps before `migc_until` MIGC acts in blocks for which it has a layer. NaiveFuser acts in the others,
+        and after that, before `naive_until`.
         """
         if not self.before(call.rows.progress, self.migc_until):
             layer = None
