@@ -62,10 +62,6 @@ def _nothing(*_: Any) -> None:
     return
 
 
-def _old_scheduling() -> tuple[Any, ...]:
-    return (shared.opts.use_old_scheduling,)
-
-
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of a host. A model is what the host itself calls one: a module on A1111, an engine on Forge."""
@@ -104,7 +100,7 @@ class Texts:
     one cannot be used."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The arguments of the host's prompts (`SdConditioning`) in addition to texts and picture size."""
-    parser_options: Callable[[], tuple[Any, ...]] = _old_scheduling
+    parser_options: Callable[[], tuple[Any, ...]] = lambda: (shared.opts.use_old_scheduling,)
     """The arguments that the host gives to its prompt parser after the numbers of steps."""
     needs_negative: Callable[[float], bool] = lambda cfg_scale: True
     """True where the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
