@@ -25,7 +25,7 @@ class AxisOption:
 
 
 class FakeHost:
-    """Keeps what is registered, and fires it when told to."""
+    """Keeps what is registered, and fires it on demand."""
 
     name = "fake"
 
@@ -34,10 +34,7 @@ class FakeHost:
         self.added: dict[str, dict[str, Any]] = {}
         self.titles = list(TITLES)
         self.adapters = list(ADAPTERS)
-        self.pool = [
-            InMemory("checkpoint", "<b>eta</b>", 2_100_000_000),
-            InMemory("adapter", ADAPTERS[0], 44_000_000),
-        ]
+        self.pool = [InMemory("checkpoint", "<b>eta</b>", 2_100_000_000), InMemory("adapter", ADAPTERS[0], 44_000_000)]
         self.callbacks: dict[str, list[Callable]] = {}
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.api, self.auth = True, []

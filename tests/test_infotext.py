@@ -14,28 +14,17 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
+from strategies import bodies
 
 from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.layout import EXAMPLE
-from lib_amdm.settings import (
-    AUTO,
-    MAIN_CHECKPOINT,
-    AdapterSettings,
-    CoModel,
-    PictureSpec,
-    Settings,
-    flat,
-    infotext_label,
-)
+from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, PictureSpec, Settings, flat, infotext_label
 from lib_amdm.webui import adapter_inputs, infotext
 
 SLOTS = 4
 PAIR = re.compile(r'\s*(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
 SIZE = re.compile(r"^(\d+)x(\d+)$")
-
-
-# --- what the WebUI does with the entries, as its own reader and writer do it ---
 
 
 def picture_text(entries: dict[str, str], prompt: str = "a cat", negative: str = "") -> str:
@@ -112,9 +101,7 @@ def as_it_was(settings: Settings, titles: dict[int, str], slots: int = SLOTS) ->
     ]
     main = settings.main_adapter
     return replace(
-        settings,
-        main_adapter=replace(main, **adapter(main)),
-        co_models=(*kept, *(CoModel(),) * (slots - len(kept))),
+        settings, main_adapter=replace(main, **adapter(main)), co_models=(*kept, *(CoModel(),) * (slots - len(kept)))
     )
 
 
@@ -122,8 +109,6 @@ def adapter(of: CoModel | AdapterSettings) -> dict[str, Any]:
     """A model's adapter after a round trip."""
     return {"image": ""} if of.adapter not in ("", "None") else vars(AdapterSettings())
 
-
-# --- settings to try ---
 
 PIECES = (
     "red",
@@ -143,22 +128,8 @@ PIECES = (
     "\t",
 )
 SPECIAL = (
-    "512x512",
-    "1x2",
-    "AMDM 1 prompt",
-    '"',
-    '""',
-    '"a"',
-    '"a", b: "c"',
-    " a",
-    "a ",
-    "\\",
-    "'",
-    "None",
-    "False",
-    "\r",
+    *("512x512", "1x2", "AMDM 1 prompt", '"', '""', '"a"', '"a", b: "c"', " a", "a ", "\\", "'", "None", "False", "\r"),
 )
-REGIONS = ("", "0 0 0.5 1", "0 0 1 0.5\n0.25, .5, 1, 1\n", " a sign: STOP: 0 0 1 1", "[[0, 0, 0.5, 1]]", "[]")
 texts = st.one_of(
     st.just(""),
     st.sampled_from(SPECIAL),
@@ -172,51 +143,21 @@ def picture(colour: tuple[int, ...]) -> str:
 
 
 RED = picture((255, 0, 0))
+NO_ADAPTERS_OWN = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
 
 
-def adapters() -> dict[str, st.SearchStrategy[Any]]:
-    return {
-        "adapter": st.sampled_from(["None", "", *ADAPTERS, "lost.ckpt"]),
-        "strength": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 2)),
-        "until": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)),
-        "layout": st.sampled_from(["", EXAMPLE, '[{"phrase": "a, b: \\"c\\"", "box": [0, 0, 1, 1]}]']),
-    }
-
-
-def co_models(eta: float) -> st.SearchStrategy[CoModel]:
-    return st.builds(
-        CoModel,
-        enabled=st.booleans(),
+def all_settings() -> st.SearchStrategy[Settings]:
+    """Settings that are on, with checkpoints, adapters and pictures that the fake host has, and others."""
+    drawn = bodies(
+        SLOTS,
         checkpoint=st.sampled_from([*TITLES, MAIN_CHECKPOINT, "None", "lost.safetensors"]),
-        gamma=st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1)),
-        gamma_end=st.one_of(st.sampled_from([None, 0.0, 0.3, 1.0]), st.floats(0, 1)),
-        region=st.sampled_from(REGIONS),
-        mask=st.sampled_from(["", RED]),
-        feather=st.one_of(st.just(0.0), st.floats(0, 0.5)),
-        eta=st.floats(0, eta),
+        adapter=st.sampled_from(["None", "", *ADAPTERS, "lost.ckpt"]),
         prompt=texts,
         negative_prompt=texts,
-        cfg_scale=st.one_of(st.just(0.0), st.floats(0, 30)),
-        noise=st.sampled_from(["shared", "independent"]),
-        **adapters(),
+        mask=st.sampled_from(["", RED]),
+        image=st.just(""),
     )
-
-
-@st.composite
-def all_settings(draw: st.DrawFn) -> Settings:
-    correction = draw(st.sampled_from(["relative", "paper"]))
-    eta = 1000 if correction == "paper" else 1
-    return Settings(
-        enabled=True,
-        steps=draw(st.just(AUTO) | st.integers(0, 150)),
-        evaluations=draw(st.just(AUTO) | st.integers(0, 150)),
-        eta=draw(st.floats(0, eta)),
-        which_pass=draw(st.sampled_from(["first", "hires", "both"])),
-        start=draw(st.integers(0, 149)),
-        correction=correction,
-        main_adapter=draw(st.builds(AdapterSettings, **adapters())),
-        co_models=tuple(draw(st.lists(co_models(eta), max_size=SLOTS))),
-    )
+    return drawn.map(lambda body: Settings.from_dict({**body, "enabled": True, "compare": False}))
 
 
 def can_be_read_back(settings: Settings) -> bool:
@@ -227,9 +168,6 @@ def can_be_read_back(settings: Settings) -> bool:
 
 def one(**slot: Any) -> Settings:
     return Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0], **slot),))
-
-
-# --- tests ---
 
 
 @given(all_settings(), texts, texts)
@@ -263,41 +201,32 @@ def test_every_entry_can_be_an_infotext(settings: Settings) -> None:
     assert all(isinstance(value, str) and value for value in entries.values())
 
 
-def test_what_is_written_is_short() -> None:
-    settings = Settings(enabled=True, steps=8, co_models=(CoModel(checkpoint="beta", gamma=0.7),))
-    short = {
-        "AMDM": "True",
-        "AMDM steps": "8",
-        "AMDM eta": "0",
-        "AMDM 1 checkpoint": TITLES[1],
-        "AMDM 1 gamma": "0.7",
-    }
-    assert infotext.written(settings, {1: TITLES[1]}) == short
-    assert infotext.written(replace(settings, steps=AUTO), {1: TITLES[1]}) == {**short, "AMDM steps": "auto"}
-
-
 @pytest.mark.parametrize(
-    ("main", "slot", "told"),
+    ("main", "slot", "beside"),
     [
-        ({"evaluations": 0}, {}, {"AMDM evaluations": "0"}),
-        ({"evaluations": 7}, {}, {"AMDM evaluations": "7"}),
-        ({}, {"gamma_end": 0.0}, {"AMDM 1 gamma end": "0"}),
-        ({}, {"gamma_end": 0.3}, {"AMDM 1 gamma end": "0.3"}),
+        ({}, {}, {}),
+        ({"steps": 8}, {}, {"AMDM steps": "8"}),
+        *(({"evaluations": count}, {}, {"AMDM evaluations": str(count)}) for count in (0, 7)),
+        *(({}, {"gamma_end": end}, {"AMDM 1 gamma end": f"{end:g}"}) for end in (0.0, 0.3)),
         ({}, {"region": "0 0 0.5 1", "feather": 0.1}, {"AMDM 1 region": "0 0 0.5 1", "AMDM 1 feather": "0.1"}),
         ({}, {"mask": RED}, {"AMDM 1 mask": fingerprint(RED)}),
+        # what belongs to no adapter is left out
+        ({"main_adapter": AdapterSettings(**NO_ADAPTERS_OWN)}, NO_ADAPTERS_OWN, {}),
+        (
+            {"steps": 0, "main_adapter": AdapterSettings(adapter=ADAPTERS[1], until=0.5)},
+            {},
+            {"AMDM steps": "0", "AMDM main adapter": ADAPTERS[1], "AMDM main adapter until": "0.5"},
+        ),
     ],
 )
-def test_what_is_told_beside_that(main: dict[str, Any], slot: dict[str, Any], told: dict[str, str]) -> None:
-    settings = replace(one(**slot), **main)
-    assert infotext.written(settings, {}) == infotext.written(one(), {}) | told
+def test_what_is_written_is_short(main: dict[str, Any], slot: dict[str, Any], beside: dict[str, str]) -> None:
+    settings = replace(one(gamma=0.7, **slot), **main)
+    short = {
+        **{"AMDM": "True", "AMDM steps": "auto", "AMDM eta": "0"},
+        **{"AMDM 1 checkpoint": TITLES[1], "AMDM 1 gamma": "0.7"},
+    }
+    assert infotext.written(settings, {1: TITLES[1]}) == short | beside
     assert round_trip(settings, {}) == as_it_was(settings, {})
-
-
-def test_auto_and_an_empty_end_take_the_place_of_what_a_panel_showed() -> None:
-    params = read(picture_text(infotext.written(one(), {})))
-    infotext.expand(params, 1, FakeHost())
-    shown = {label: params[label] for label in ("AMDM steps", "AMDM evaluations", "AMDM 1 gamma end")}
-    assert shown == {"AMDM steps": "auto", "AMDM evaluations": "auto", "AMDM 1 gamma end": ""}
 
 
 def test_slots_keep_their_numbers_and_empty_ones_are_left_out() -> None:
@@ -345,10 +274,12 @@ def test_absent_entries_go_back_to_their_defaults() -> None:
     params = {"AMDM": "True", "AMDM 2 checkpoint": TITLES[0]}
     infotext.expand(params, 2, FakeHost())
     assert pasted(params, 2) == Settings(enabled=True, co_models=(CoModel(), CoModel(checkpoint=TITLES[0])))
+    shown = {label: params[label] for label in ("AMDM steps", "AMDM evaluations", "AMDM 1 gamma end")}
+    assert shown == {"AMDM steps": "auto", "AMDM evaluations": "auto", "AMDM 1 gamma end": ""}
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("written", "shown"),
     [
         ("styles/beta.safetensors", TITLES[1]),
         ("styles/beta.safetensors [0000000000]", TITLES[1]),
@@ -357,8 +288,8 @@ def test_absent_entries_go_back_to_their_defaults() -> None:
         ("None", "None"),
     ],
 )
-def test_a_checkpoint_is_shown_by_its_present_title(told: str, shown: str) -> None:
-    params = {"AMDM": "True", "AMDM 1 checkpoint": told}
+def test_a_checkpoint_is_shown_by_its_present_title(written: str, shown: str) -> None:
+    params = {"AMDM": "True", "AMDM 1 checkpoint": written}
     infotext.expand(params, 1, FakeHost())
     assert params["AMDM 1 checkpoint"] == shown
 
@@ -374,7 +305,7 @@ def test_what_a_user_does_not_want_to_paste_stays_away() -> None:
     assert without == {}
 
 
-def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_picture_with_more_slots_than_the_panel_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0]),) * 3)
     params = read(picture_text(infotext.written(settings, {})))
     with caplog.at_level(logging.WARNING):
@@ -383,10 +314,7 @@ def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCapt
     assert pasted(params, 2).co_models == settings.co_models[:2]
 
 
-# --- adapters ---
-
-
-def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_adapters_picture_is_written_as_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
     red, blue = picture((255, 0, 0)), picture((0, 0, 255))
     main = AdapterSettings(adapter=ADAPTERS[0], image=blue)
     settings = replace(one(adapter=ADAPTERS[0], image=red), main_adapter=main)
@@ -401,7 +329,7 @@ def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.Log
     assert infotext.pasted_image("AMDM 2 adapter image", params) is None
 
 
-def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mask_is_written_as_its_fingerprint_with_its_transparency(caplog: pytest.LogCaptureFixture) -> None:
     """Masks that differ in their transparency alone are two masks."""
     masks = [picture((0, 0, 0)), picture((0, 0, 0, 255)), picture((0, 0, 0, 128)), picture((0, 0, 0, 0))]
     entries = [infotext.written(one(mask=mask), {})["AMDM 1 mask"] for mask in masks]
@@ -410,12 +338,6 @@ def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest
     params = read(picture_text({"AMDM 1 mask": entries[2]}))
     with caplog.at_level(logging.WARNING), pytest.warns(UserWarning, match=entries[2]):
         assert infotext.pasted_image("AMDM 1 mask", params) is None
-
-
-def test_what_belongs_to_no_adapter_is_not_told() -> None:
-    adapted = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
-    settings = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
-    assert not [key for key in infotext.written(settings, {}) if "adapter" in key]
 
 
 @pytest.mark.parametrize("file", [*ADAPTERS, "lost.ckpt", "None"])
@@ -427,14 +349,6 @@ def test_of_an_adapters_inputs_those_that_it_looks_at_are_left(file: str) -> Non
     expected = {"adapter": file, "layout": layout, "strength": 1.0 if file == "None" else 0.5, "image": image}
     assert left.main_adapter == AdapterSettings(**expected)
     assert left == replace(one(**expected), main_adapter=left.main_adapter)
-
-
-def test_a_main_adapter_alone_is_told_with_the_slots_that_did_not_run() -> None:
-    settings = replace(one(), steps=0, main_adapter=AdapterSettings(adapter=ADAPTERS[1], until=0.5))
-    entries = infotext.written(settings, {})
-    assert entries["AMDM main adapter"] == ADAPTERS[1]
-    assert entries["AMDM main adapter until"] == "0.5"
-    assert (entries["AMDM steps"], entries["AMDM 1 checkpoint"]) == ("0", TITLES[0])
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("told", "count"),
+    ("given", "count"),
     [
         ({"steps": 5, "evaluations": 0}, 5),
         ({"steps": 5}, 4),
@@ -149,8 +149,8 @@ def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
         ({"steps": 0}, 0),
     ],
 )
-def test_a_co_model_is_evaluated_as_often_as_the_settings_say(told: dict[str, int], count: int) -> None:
-    _, levels = drawn(Settings(**told), CoModel())
+def test_a_co_model_is_evaluated_as_often_as_the_settings_say(given: dict[str, int], count: int) -> None:
+    _, levels = drawn(Settings(**given), CoModel())
     assert len(levels) == count
     assert levels == sorted(levels, reverse=True)
     assert levels[:1] == [5.0][:count], "the first step is always among them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import reference
 import torch
-from denoisers import SIGMA_MAX, Denoiser, randn, sigmas
+from denoisers import SAMPLERS, SIGMA_MAX, Denoiser, randn, sd_alphas_cumprod, sigmas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,30 +35,35 @@ def runs(draw: st.DrawFn) -> dict:
     }
 
 
-@given(runs())
-def test_amdm_around_euler_is_the_reference(run: dict) -> None:
-    seed, shape, levels = run["seed"], run["shape"], sigmas(run["n"], torch.float64)
+@given(runs(), st.sampled_from(["euler", "ddim"]))
+def test_amdm_around_euler_and_ddim_is_the_reference(run: dict, name: str) -> None:
+    """DDIM's latents are the reference's own, Euler's are those times a level's scale."""
+    sampler, seed, shape = SAMPLERS[name], run["seed"], run["shape"]
+    grid = sampler.grid(run["n"], torch.float64)
+    levels = grid["sigmas"].tolist() if name == "euler" else sigmas_of(grid["timesteps"])
+    start, end = ((1 + level**2) ** 0.5 if name == "ddim" else 1.0 for level in (levels[0], levels[-1]))
     models = [Denoiser(seed + index) for index in range(len(run["etas"]))]
-    x = SIGMA_MAX * randn(shape, seed)
+    x = levels[0] * randn(shape, seed)
     first, co_models = [x], []
     for slot, (gamma, noise) in enumerate(zip(run["gammas"], run["noises"]), 1):
         seeds = [seed + 100 * slot + n for n in range(shape[0])]
         own = [torch.randn(shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds]
-        first.append(x if noise == "shared" else levels[0].item() * torch.stack(own).double())
+        first.append(x if noise == "shared" else levels[0] * torch.stack(own).double())
         co_models.append(CoRun(models[slot], gamma, run["etas"][slot], noise, seeds))
     sample = amdm(
-        k_diffusion.sampling.sample_euler,
-        co_models,
-        steps=run["k"],
-        eta=run["etas"][0],
-        start=run["start"],
-        correction=run["correction"],
+        sampler.func, co_models, steps=run["k"], eta=run["etas"][0], start=run["start"], correction=run["correction"]
     )
     expected = reference.amdm_euler(
-        models, first, levels.tolist(), run["k"], run["gammas"], run["etas"], run["start"], run["correction"]
+        models, first, levels, run["k"], run["gammas"], run["etas"], run["start"], run["correction"]
     )
-    got = sample(models[0], x, sigmas=levels, disable=True)
+    got = end * sample(sampler.model(models[0]), x / start, **grid, disable=True)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def sigmas_of(timesteps: torch.Tensor) -> list[float]:
+    """The noise-to-signal ratios of DDIM's steps, from the last timestep down to the first."""
+    kept = sd_alphas_cumprod()[timesteps.flip(0)]
+    return ((1 - kept) / kept).sqrt().tolist()
 
 
 @settings(max_examples=15)

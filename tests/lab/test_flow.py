@@ -75,9 +75,6 @@ def close(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
 
 
-# the denoiser
-
-
 class Velocity(nn.Module):
     """The exact velocity of one picture and one noise; `told` are the timesteps."""
 
@@ -123,9 +120,6 @@ def test_the_guided_denoiser_is_the_guided_velocity(model: StandaloneModel) -> N
     close(model.denoiser(["a cross"], ["bad"], 3)(x, sigma), x - 0.7 * guided)
 
 
-# the noise levels
-
-
 @pytest.mark.parametrize("steps", [1, 2, 20])
 @pytest.mark.parametrize("sampler", ALLOWED)
 def test_levels_fall_from_1_to_0(model: StandaloneModel, sampler: str, steps: int) -> None:
@@ -149,9 +143,6 @@ def test_progress_follows_the_levels(model: StandaloneModel) -> None:
     levels = model.sigmas(STEPS)
     done = sampling.progress(levels)
     assert [done(level) for level in levels[:-1].tolist()] == [step / STEPS for step in range(STEPS)]
-
-
-# samplers
 
 
 class Gaussian(nn.Module):
@@ -227,9 +218,6 @@ def test_a_shift_that_is_no_number_is_told(host: Standalone, tmp_path: Path) -> 
         Standalone(tmp_path).generate(job(checkpoint="odd"))
 
 
-# training
-
-
 def test_a_training_leaves_a_flow_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.save(torch.randn(8, *networks.LATENT).half(), tmp_path / "latents.pt")
     monkeypatch.setattr(train, "UNET_BATCH", 2)
@@ -254,9 +242,6 @@ def test_what_a_flow_learns_from_is_on_the_way_to_the_noise(seed: int) -> None:
     t = timesteps.view(-1, 1, 1, 1) / 1000
     assert ((t >= 0) & (t <= 1)).all()
     close(x - t * velocity, clean)
-
-
-# the pair
 
 
 @pytest.mark.skipif(
