@@ -58,6 +58,22 @@ class Evaluation(NamedTuple):
     adapter: AtWork | None
 
 
+TEXT_OPTIONS = (
+    "emphasis",
+    "CLIP_stop_at_last_layers",
+    "sdxl_crop_left",
+    "sdxl_crop_top",
+    "sdxl_refiner_low_aesthetic_score",
+    "sdxl_refiner_high_aesthetic_score",
+)
+"""The WebUIs' options that decide how a text is encoded, of those that all of them have."""
+
+
+def text_options(*further: str) -> tuple[Any, ...]:
+    """Return the values of these options and of further ones, as a part of a cache's key."""
+    return tuple(getattr(shared.opts, name) for name in (*TEXT_OPTIONS, *further))
+
+
 def _nothing(*_: Any) -> None:
     return
 
