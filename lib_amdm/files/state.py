@@ -32,7 +32,7 @@ class FileState(NamedTuple):
 
 
 class ByState(Generic[T]):
-    """What `read` says of files, each read once for each time that it was written; None for one that has gone."""
+    """The results of `read` for files, each read once for each time that it was written; None for one that has gone."""
 
     def __init__(self, read: Callable[[Path], T | None]) -> None:
         self._read = read
