@@ -18,15 +18,15 @@ if __name__ == "__main__" and len(sys.argv) > 1:
     VENV = HERE / ".venv"
     PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
-    def set_up(extra: str) -> None:
-        """Create the virtual environment and install an extra of pyproject.toml into it, unless that is done."""
+    def set_up(extra: str, name: str) -> None:
+        """Create the virtual environment, with an extra of pyproject.toml for a command, unless that is done."""
         if sys.version_info < (3, 10):  # noqa: UP036 - pip's own message would name a package
             sys.exit(f"This needs Python 3.10 or newer, but {sys.executable} is {sys.version.split()[0]}; use another.")
         wanted = hashlib.sha256((HERE / "pyproject.toml").read_bytes()).hexdigest()
         done = VENV / f"installed-{extra}"
         if done.exists() and done.read_text() == wanted:
             return
-        print(f"Setting up {VENV} for `{extra}`; the first time it takes a few minutes.", flush=True)
+        print(f"Setting up {VENV} for `{name}`: several GB, mostly PyTorch, and a few minutes; once.", flush=True)
         if not PYTHON.exists():
             make_venv()
         steps = [
@@ -35,7 +35,7 @@ if __name__ == "__main__" and len(sys.argv) > 1:
             ["--no-deps", "--group", f"{HERE / 'pyproject.toml'}:k-diffusion"],
         ]
         if any(subprocess.call([PYTHON, "-m", "pip", "install", "-qq", *step]) for step in steps):
-            sys.exit(f"pip could not install what `{extra}` needs; fix the error above and run this again.")
+            sys.exit(f"pip could not install what `{name}` needs; fix the error above and run this again.")
         done.write_text(wanted)
 
     def make_venv() -> None:
@@ -50,26 +50,37 @@ if __name__ == "__main__" and len(sys.argv) > 1:
 
     def test(arguments: list[str]) -> int:
         """Run the tests; further arguments are pytest's."""
-        set_up("test")
+        set_up("test", "test")
         # each process loads torch: more of them would cost memory and save no time
         spread = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup"]
         return subprocess.call([PYTHON, "-m", "pytest", *spread, *arguments], cwd=HERE)
 
     def demo(arguments: list[str]) -> int:
         """Draw with the bundled checkpoints, or open a page with --serve."""
-        return run("demo", ["demo", *arguments])
+        set_up("demo", "demo")
+        return laboratory(PYTHON, "demo", ["demo", *arguments])
 
     def evaluate(arguments: list[str]) -> int:
         """Measure on your own models: two checkpoints, the paper's Table 1, a GPU."""
-        return run("evaluate", arguments)
+        # the list of its commands needs no packages
+        if sys.version_info >= (3, 10) and not names_one(arguments):
+            return laboratory(Path(sys.executable), "evaluate", arguments)
+        set_up("demo", "evaluate")
+        return laboratory(PYTHON, "evaluate", arguments)
 
-    def run(name: str, arguments: list[str]) -> int:
-        set_up("demo")
+    def names_one(arguments: list[str]) -> bool:
+        """Return True if the first argument is one of the laboratory's commands."""
+        from amdm_lab.cli import COMMANDS
+
+        return bool(arguments) and arguments[0] in COMMANDS
+
+    def laboratory(python: Path, name: str, arguments: list[str]) -> int:
+        """Run one of the laboratory's commands."""
         # the laboratory is not installed: it is run from this folder
         paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": paths, "AMDM_TYPED": f"{TYPED} {name}"}
         try:
-            return subprocess.call([PYTHON, "-m", "amdm_lab", *arguments], env=environment)
+            return subprocess.call([python, "-m", "amdm_lab", *arguments], env=environment)
         except KeyboardInterrupt:  # the way to end a page or a long drawing
             return 130
 

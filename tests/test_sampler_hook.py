@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import itertools
 import json
+import traceback
+import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -251,6 +255,39 @@ def test_a_pass_that_never_comes_is_said():
     it = picture(replace(SETTINGS, which_pass="hires"))
     assert it.chosen is None
     assert "hires fix is off" in it.host.comments[0]
+
+
+def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends():
+    """The error of its evaluation knows nothing of it, but the calls that it came through did."""
+
+    class FailingRun(FakeRun):
+        is_left: bool
+
+        def load_co_models(self, slots):
+            with in_words():
+                model = torch.nn.Linear(1, 1)
+                self.model = weakref.ref(model)
+                raise MemoryError
+
+        def finish(self, pool_limit):
+            gc.collect()
+            self.is_left = self.model() is not None
+            return super().finish(pool_limit)
+
+    @contextmanager
+    def in_words():
+        try:
+            yield
+        except MemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            raise AmdmError("AMDM: no memory is left.") from error
+
+    run = FailingRun()
+    _, chosen = prepared(host_with(run), SimpleNamespace(func=euler))
+    assert not run.is_left
+    with pytest.raises(AmdmError, match="no memory"):
+        chosen.sample(euler)
 
 
 @pytest.mark.parametrize("which", ["first", "hires", "both"])

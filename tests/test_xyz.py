@@ -111,6 +111,21 @@ def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, nam
     assert shown == [f"[AMDM] {caption}: {word}" for word in (3, "auto", 0)]
 
 
+def test_a_constant_gamma_stands_beside_gammas_that_change(host: FakeHost) -> None:
+    """The plot drops an empty value, so it has a word."""
+    option = axes(host)["[AMDM] gamma end"]
+    values = [option.type(text) for text in option.prepare("Empty, 0.9, 0")]
+    option.confirm(None, values)
+    made, shown = [], []
+    for value in values:
+        p = SimpleNamespace()
+        option.apply(p, value, values)
+        shown.append(option.format_value(p, option, value))
+        made.append(xyz.overlay(Settings(co_models=(replace(USED, gamma_end=0.5),)), p.amdm_xyz).co_models[0].gamma_end)
+    assert made == [None, 0.9, 0.0]
+    assert shown == [f"[AMDM] gamma end: {text}" for text in ("empty", "0.9", "0")]
+
+
 @pytest.mark.parametrize(
     ("caption", "text", "said"),
     [
@@ -120,6 +135,7 @@ def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, nam
         ("steps (K)", "1;2", '"auto"'),
         ("gamma", "0, half", "a number"),
         ("gamma end", "none", "a number"),
+        ("gamma end", "nan", "from 0 to 1"),
         ("eta of co-model 1", "auto", "a number"),
     ],
 )

@@ -51,11 +51,14 @@ class Hints:
         switch.change(fn=listen.quick(opened), inputs=[switch], outputs=[self.marks], **quiet)
         for control in self.inputs:
             call: dict[str, Any] = {"fn": say, "inputs": self.inputs, "outputs": [self.line]}
-            # fast typing loses changes while one is under way, so what is typed is looked at again once it is left
+            # gradio 3 loses a change while one is under way, so what is typed is looked at again
             if isinstance(control, gr.Dropdown):
                 listen.after_choice(control, **call)
             elif isinstance(control, gr.Textbox):
                 control.blur(**call, **quiet)
+            else:
+                listen.after_change(control, **call)
+                continue
             # a prompt is long
             if not (isinstance(control, gr.Textbox) and control.lines > 1):
                 control.change(**call, **quiet)

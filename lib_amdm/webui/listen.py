@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+_QUIET: dict[str, Any] = {"queue": False, "show_progress": False}
+
 
 def quick(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function without its annotations, which gradio resolves anew for each event: most of an event's cost
@@ -25,8 +27,15 @@ def after_choice(dropdown: Any, **call: Any) -> None:
     another is under way. A dropdown is left before or after it has what was chosen, by gradio's version; hence the way
     to the server and back.
     """
-    quiet: dict[str, Any] = {"queue": False, "show_progress": False}
-    dropdown.blur(fn=_nothing, inputs=[], outputs=[], **quiet).then(**call, **quiet)
+    dropdown.blur(fn=_nothing, inputs=[], outputs=[], **_QUIET).then(**call, **_QUIET)
+
+
+def after_change(control: Any, **call: Any) -> None:
+    """Call a function, with what a gradio event takes, for each change of a control, and once more.
+
+    A number that is typed fast changes while its earlier change is under way, and gradio 3 loses such a change.
+    """
+    control.change(**call, **_QUIET).then(**call, **_QUIET)
 
 
 @quick

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AdapterError, AmdmError
@@ -171,6 +172,8 @@ def prepare(
             problem = AmdmError(f"AMDM: preparing the co-models failed ({what}); switch AMDM off.")
         problem.__cause__ = error
     if host_run is not None:
+        # a call that the error came through may refer to the model that failed, which would then stay in memory
+        clear_frames(problem.__traceback__)
         # the slots before the one that failed are loaded, and the user's limit holds for them too
         host_run.finish(pool_limit)
     if not continue_on_error:

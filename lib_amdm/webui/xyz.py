@@ -7,6 +7,7 @@ untouched picture to compare with is the cell with K = 0, gamma = 0, checkpoint 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -196,7 +197,7 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
         if isinstance(spec, ListedSpec):
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
             return f"{whose}: {without_folder(given)}"
-        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, given), target.label))}"
+        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, given), target.label)) or EMPTY}"
 
     choices: Callable[[], list[str]] | None = None
     if isinstance(spec, ListedSpec):
@@ -222,6 +223,8 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
 
 WORD = -1
 """The number that stands for a word on an axis of numbers."""
+EMPTY = "empty"
+"""The word for a setting that is left empty: the plot drops an empty value."""
 
 
 def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
@@ -229,17 +232,24 @@ def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
 
     SettingsError where it is neither: the plot would show an error of Python's.
     """
+    if isinstance(spec, WordSpec) and not spec.word and text.lower() == EMPTY:
+        return str(math.nan)
     try:
-        kind(text)
+        number = kind(text)
     except ValueError:
         if not _RANGE.search(text):
             value = spec.check(text, label)
             return str(WORD if isinstance(spec, WordSpec) and value == spec.meaning else value)
+        return text
+    if math.isnan(number):
+        spec.check(number, label)
     return text
 
 
 def _value(host: Lists, spec: Spec, given: Any) -> Any:
     """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
+    if isinstance(given, float) and math.isnan(given) and isinstance(spec, WordSpec):
+        return spec.word
     if isinstance(given, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
         given = round(given, 8)

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from amdm_lab.bundled import FLOW_OF, WEIGHTS
-from amdm_lab.shapes import methods
-from amdm_lab.shapes.judge import Judge
+from amdm_lab.judges.scenes import Judge
+from amdm_lab.shapes.rows import Ordered, Studio
 from amdm_lab.shapes.scores import shares
 from amdm_lab.studio import prompts, sampling
 from amdm_lab.studio.checkpoint_file import CheckpointFile
@@ -175,8 +175,8 @@ def test_a_sampler_ends_where_the_flow_does(model: StandaloneModel, sampler: str
 
 def test_the_benchmark_draws_what_the_host_does(host: Standalone) -> None:
     scenes, seeds = drawn_scenes(2, np.random.default_rng(0)), [3, 4]
-    studio = methods.Studio(host, steps=3, cfg_scale=2.0)
-    drawn = methods.alone(studio, scenes, seeds, "shapes-flow").latents
+    studio = Studio(host, steps=3, cfg_scale=2.0)
+    drawn = Ordered("shapes-flow")(studio, scenes, seeds).latents
     told = [caption(scene, "shapes") for scene in scenes]
     assert torch.equal(drawn, host.generate(Job("shapes-flow", told, seeds, steps=3, cfg_scale=2.0)).latents)
     assert studio.pictures(drawn).shape == (2, 3, 128, 128)
@@ -251,8 +251,8 @@ def test_what_a_flow_learns_from_is_on_the_way_to_the_noise(seed: int) -> None:
 def test_the_pair_draws_what_it_is_told(name: str, quantity: str) -> None:
     """By chance it would be 0.16 of the shapes and 0.10 of the colours."""
     scenes, seeds = drawn_scenes(8, np.random.default_rng(1)), range(8)
-    studio = methods.Studio(Standalone(WEIGHTS), steps=8)
-    drawn = methods.alone(studio, scenes, seeds, name).latents
+    studio = Studio(Standalone(WEIGHTS), steps=8)
+    drawn = Ordered(name)(studio, scenes, seeds).latents
     assert shares(scenes, Judge.load()(studio.pictures(drawn)))[quantity].value > 0.8
 
 

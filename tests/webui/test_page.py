@@ -583,6 +583,19 @@ def test_what_runs_nothing_says_so_before_the_picture_and_with_it(page: Page) ->
     says("raise steps")
 
 
+def test_the_line_keeps_up_with_a_number_that_is_typed_fast(page: Page) -> None:
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    line = page.one("#script_txt2img_amdm_enabled .amdm-line")
+    box = page.one("#script_txt2img_amdm_gamma_1 input[type=number]")
+    for typed in ("0.05", "0", "0.31", "0", "0.75", "0"):
+        box.send_keys(Keys.CONTROL, "a")
+        # all its letters at once, and the field is not left
+        box.send_keys(typed)
+        idle = float(typed) == 0
+        page.wait(lambda idle=idle: ("raise gamma" in line.text) is idle, f"the line for gamma {typed}", 10)
+
+
 @pytest.mark.needs("presets")
 def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tmp_path: Path) -> None:
     """A preset brings the main checkpoint that was chosen in it."""
