@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import unescape
 
 import pytest
-from fake_host import FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost
 
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, flat
 from lib_amdm.webui import plan_line
 
-BETA, EMPTY = CoModel(checkpoint="beta"), CoModel()
-IP = AdapterSettings(adapter="ip.safetensors")
+BETA, EMPTY = CoModel(checkpoint=TITLES[1]), CoModel()
+IP = AdapterSettings(adapter=ADAPTERS[0])
+LOST = "lost.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -49,12 +51,26 @@ IP = AdapterSettings(adapter="ip.safetensors")
             Settings(enabled=True, co_models=(BETA, replace(BETA, adapter=IP.adapter, until=0))),
             "The adapter of co-model 2 has until 0, so it does nothing.",
         ),
+        (
+            Settings(enabled=True, co_models=(BETA, replace(BETA, checkpoint=LOST))),
+            'Co-model 2: "lost.safetensors" is not in the list.',
+        ),
+        (
+            Settings(enabled=True, co_models=(replace(BETA, adapter=LOST),)),
+            'Adapter of co-model 1: "lost.safetensors" is not in the list.',
+        ),
+        (
+            Settings(enabled=True, main_adapter=replace(IP, adapter=LOST)),
+            'Main adapter: "lost.safetensors" is not in the list.',
+        ),
+        (Settings(enabled=True, co_models=(CoModel(checkpoint="main"),)), ""),
+        (Settings(enabled=True, co_models=(BETA, replace(BETA, checkpoint=LOST, gamma=0))), "Co-model 2 has gamma 0"),
         (Settings(enabled=True, compare=True, co_models=(BETA,)), "Compare: 3 pictures for each, and a grid."),
         (Settings(enabled=True, compare=True, co_models=(BETA, BETA)), "Compare: 4 pictures for each, and a grid."),
     ],
 )
 def test_what_it_says(settings: Settings, said: str) -> None:
-    told = plan_line.say(settings, FakeHost())
+    told = unescape(plan_line.say(settings, FakeHost()))
     assert told.startswith(said) if said else told == ""
 
 
