@@ -6,14 +6,14 @@ WEIGHTS = Path(__file__).with_name("weights")
 DIALECT_OF = {"shapes": "shapes", "colours": "colours", "backgrounds": "backgrounds", "all": "full"}
 """The dialect of captions (see `captions.caption`) that each checkpoint knows."""
 FLOW_OF = {"shapes-flow": "shapes", "colours-flow": "colours"}
-"""The flow models that are made of them; they are not bundled."""
+"""The flow models that are trained from them; they are not bundled."""
 STYLED_OF = {"all-pierced": "all"}
-"""The checkpoint of the other style, and the one that it is made of; it is not bundled."""
+"""The checkpoint of the other style, and the bundled one it is trained from; it is not bundled itself."""
 MADE_OF = {**FLOW_OF, **STYLED_OF}
 CLIP_FOLDER = "clip"
-"""The text encoder's folder, as the bundled yamls name it; it lies beside them."""
+"""The text encoder's folder, next to the bundled yamls, which name it."""
 JUDGE = Path(__file__).with_name("judge.safetensors")
-"""The judge's weights; it is no checkpoint, and lies outside the folder whose checkpoints are listed."""
+"""The judge's weights. They are outside the folder of the checkpoints, which hosts list."""
 STYLE_JUDGE = Path(__file__).with_name("judges") / "styles.safetensors"
 """The weights of the judge that knows both styles."""
 ADAPTERS = Path(__file__).with_name("adapters")

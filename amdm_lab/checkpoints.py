@@ -1,4 +1,4 @@
-"""Checkpoints by their files: a WebUI adds a hash to a title once it has read the file, which stays the same."""
+"""Checkpoints by their files: a WebUI adds a hash to a title once it has read the file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lib_amdm.comodels.file_list import find_title, without_hash
+from lib_amdm.errors import AmdmError
 
 
 def find_file(name: str, titles: Iterable[str]) -> str | None:
@@ -14,8 +15,18 @@ def find_file(name: str, titles: Iterable[str]) -> str | None:
     return None if title is None else without_hash(title)
 
 
+def listed_file(name: str, titles: Iterable[str], argument: str) -> str:
+    """Return the file that a name means in a list of titles; AmdmError names the argument that takes another name."""
+    file = find_file(name, titles)
+    if file is None:
+        wish = f'"{name}" is not in the list of checkpoints' if name else "No checkpoint is named"
+        listed = ", ".join(map(without_hash, titles)) or "the list is empty"
+        raise AmdmError(f"{wish}; choose one with {argument} ({listed}).")
+    return file
+
+
 def by_file(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an order's fields with each checkpoint by its file, so that orders of before and after are the same."""
+    """Return the fields of an order with checkpoints by their files, which stay when a title gets a hash."""
     named = {**order, "checkpoint": without_hash(order["checkpoint"])}
     if order.get("refiner"):
         checkpoint, share = order["refiner"]

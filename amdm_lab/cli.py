@@ -1,11 +1,12 @@
-"""The laboratory's commands. Each has its own --help:"""
+"""The laboratory's commands. Each has its own --help."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lib_amdm import command_line
 from lib_amdm.errors import AdapterError, AmdmError
@@ -13,7 +14,10 @@ from lib_amdm.settings import SettingsError
 
 
 class Command(NamedTuple):
-    """A command: the module that has its `main(arguments)`, imported when it runs, and what it is for."""
+    """A command: its module, which is imported when it runs, and what it is for.
+
+    The module has `add_arguments(parser)` and `run(options)`, and its docstring describes the command.
+    """
 
     module: str
     summary: str
@@ -37,15 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command; return the exit code, 2 for a word that is not a command."""
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
-        helps = name in ("-h", "--help")
-        refused = [] if helps or not name else [f'"{name}" is none of the commands: {", ".join(COMMANDS)}.\n']
-        listed = [f"  {command:10} {each.summary}" for command, each in COMMANDS.items()]
-        usage = f"usage: {command_line.typed('amdm_lab')} COMMAND ...\n\n{__doc__}\n"
-        print("\n".join([*refused, usage, *listed]), file=sys.stdout if helps else sys.stderr)
-        return 0 if helps else 2
+        return _list_commands(name)
     try:
-        module = importlib.import_module(f".{COMMANDS[name].module}", __package__)
-        return int(module.main(list(arguments[1:])) or 0)
+        return run(name, arguments[1:])
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("lib_amdm", "amdm_lab")):
             raise
@@ -54,7 +52,37 @@ def main(arguments: Sequence[str]) -> int:
             "is needed into .venv.",
             file=sys.stderr,
         )
-        return 1
     except (AmdmError, AdapterError, SettingsError) as error:
         print(error, file=sys.stderr)
-        return 1
+    return 1
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; AmdmError is left to the caller."""
+    module = _module(name)
+    options = parser_of(name, module).parse_args(arguments)
+    return int(module.run(options) or 0)
+
+
+def parser_of(name: str, module: Any = None) -> argparse.ArgumentParser:
+    """Return a command's parser."""
+    module = module or _module(name)
+    typed = command_line.typed("amdm_lab")
+    # install.py's own word for a command is already in what was typed
+    prog = typed if typed.endswith(f" {name}") else f"{typed} {name}"
+    parser = command_line.parser(prog, module.__doc__)
+    module.add_arguments(parser)
+    return parser
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f".{COMMANDS[name].module}", __package__)
+
+
+def _list_commands(name: str) -> int:
+    helps = name in ("-h", "--help")
+    lines = [] if helps or not name else [f'"{name}" is none of the commands: {", ".join(COMMANDS)}.\n']
+    lines += [f"usage: {command_line.typed('amdm_lab')} COMMAND ...\n\n{__doc__}\n"]
+    lines += [f"  {name:10} {command.summary}" for name, command in COMMANDS.items()]
+    print("\n".join(lines), file=sys.stdout if helps else sys.stderr)
+    return 0 if helps else 2

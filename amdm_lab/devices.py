@@ -1,4 +1,4 @@
-"""The devices that a command may name, and what is missing where one cannot be used."""
+"""The devices that a command may name, and why one cannot be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOW = "pytorch.org/get-started/locally has the pip command, to be run with the P
 
 
 def device_of(name: str, argument: str = "--device") -> torch.device:
-    """Return the device of a name; AmdmError where torch knows none of it, or none is there."""
+    """Return the device of a name; AmdmError where torch does not know it, or it is not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -28,7 +28,7 @@ def device_of(name: str, argument: str = "--device") -> torch.device:
 
 
 def no_cuda() -> str:
-    """Say in a part of a sentence why there is no CUDA device, and what to do."""
+    """Return a part of a sentence: why there is no CUDA device, and what to do."""
     if built_without_cuda():
         return (
             f"There is no CUDA device here that this torch can use: {torch.__version__} is built for the CPU alone, as "
@@ -38,7 +38,7 @@ def no_cuda() -> str:
 
 
 def idle_card() -> str:
-    """Say that a card is there and torch cannot use it; "" where that is not so."""
+    """Return a sentence where a card is there and torch cannot use it; "" otherwise."""
     if not built_without_cuda() or not shutil.which("nvidia-smi"):
         return ""
     return (

@@ -6,12 +6,12 @@ tokenizer's files are made there. The WebUI lists them as amdm-shapes/shapes.saf
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from pathlib import Path
 
 import yaml
 
-from lib_amdm import command_line
 from lib_amdm.errors import AmdmError
 
 from .bundled import CLIP_FOLDER, DIALECT_OF, WEIGHTS
@@ -21,8 +21,15 @@ MODELS = Path("models/Stable-diffusion")
 FOLDER = "amdm-shapes"
 
 
+def write_clip_folder(folder: Path) -> Path:
+    """Write what a WebUI needs of the text encoder: its configuration and its tokenizer."""
+    write_tokenizer(folder)
+    shutil.copyfile(WEIGHTS / CLIP_FOLDER / "config.json", folder / "config.json")
+    return folder
+
+
 def export(webui: Path) -> list[Path]:
-    """Copy the checkpoints into a WebUI's folder, or into any other folder of models; returns the checkpoints' files.
+    """Copy the checkpoints into a WebUI's folder, or into any other folder of models; return their files.
 
     AmdmError where there is no such folder.
     """
@@ -30,8 +37,7 @@ def export(webui: Path) -> list[Path]:
         raise AmdmError(f'"{webui}" is not a folder; give the WebUI\'s own folder, or the one it keeps checkpoints in.')
     models = webui / MODELS if (webui / MODELS).is_dir() else webui
     target = (models / FOLDER).resolve()
-    clip_folder = write_tokenizer(target / CLIP_FOLDER)
-    shutil.copyfile(WEIGHTS / CLIP_FOLDER / "config.json", clip_folder / "config.json")
+    clip_folder = write_clip_folder(target / CLIP_FOLDER)
     files = []
     for name in DIALECT_OF:
         file = target / f"{name}.safetensors"
@@ -43,11 +49,10 @@ def export(webui: Path) -> list[Path]:
     return files
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = command_line.parser(command_line.typed("amdm_lab export"), __doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("webui", type=Path, help="the WebUI's folder, or the folder that it keeps checkpoints in")
-    try:
-        for file in export(parser.parse_args(arguments).webui):
-            print(file)
-    except AmdmError as error:
-        parser.exit(1, f"{error}\n")
+
+
+def run(options: argparse.Namespace) -> None:
+    for file in export(options.webui):
+        print(file)

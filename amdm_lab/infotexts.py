@@ -1,16 +1,17 @@
-"""Values in a picture's infotext by their keys, and the evaluations that it took."""
+"""Values in a picture's infotext by their keys, and the evaluations that an API's answer says it took."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from lib_amdm.comodels.file_list import without_hash
+from lib_amdm.comodels.file_list import readable, without_folder, without_hash
+
+from .records import number
 
 _VALUE = re.compile(r'(?:^|, )([^:,"]+): ("(?:\\.|[^"\\])*"|[^,]*)')
-_RAN = re.compile(r"(\d{1,3}) models?, .*? steps?, (.+?)(?:, \+[\d.]+ s of [\d.]+ s)?")
-_COUNT = r"(\d{1,9}) evaluations? of "
 
 
 def values_of(infotext: str) -> dict[str, str]:
@@ -32,28 +33,16 @@ def _unquoted(value: str) -> str:
         return value.strip('"')
 
 
-def evaluations_in(infotext: str, titles: Sequence[str] = ()) -> dict[str, int]:
-    """Read each co-model's evaluations in an infotext's "AMDM ran"; co-models of one name count together.
-
-    titles: of the co-models in their order, where they are known: a title may read like two of them.
-    """
-    ran = _RAN.fullmatch(values_of(infotext).get("AMDM ran", ""))
-    if not ran:
-        return {}
-    named = " and ".join(f"{_COUNT}({re.escape(title)}|{re.escape(_shown(title))})" for title in titles)
-    whole = re.fullmatch(named, ran[2]) if titles else None
-    found: list[tuple[str, ...]]
-    if whole:
-        found = list(zip(whole.groups()[::2], whole.groups()[1::2]))
-    else:
-        parts = re.split(f" and (?={_COUNT.replace('(', '(?:')})", ran[2])
-        found = [each.groups() for part in parts if (each := re.fullmatch(f"{_COUNT}(.+)", part))]
+def evaluations_in(info: Mapping[str, Any]) -> dict[str, int]:
+    """Read each co-model's evaluations in the `info` of an API's answer; co-models of one name count together."""
+    passes = info.get("extra_generation_params", {}).get("AMDM passes", {})
     evaluations: dict[str, int] = {}
-    for count, name in found:
-        evaluations[name] = evaluations.get(name, 0) + int(count)
+    for entry in (entry for ran in passes.values() for entry in ran["evaluations"]):
+        name = _shown(readable(entry["checkpoint"]))
+        evaluations[name] = evaluations.get(name, 0) + int(number(entry["evaluations"]))
     return evaluations
 
 
 def _shown(title: str) -> str:
-    """Return a title as the line has it, without folder, suffix and hash."""
-    return re.sub(r"\.\w+$", "", without_hash(title).rpartition("/")[2])
+    """Return a title without folder, suffix and hash."""
+    return re.sub(r"\.\w+$", "", without_folder(without_hash(title)))

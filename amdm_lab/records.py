@@ -1,4 +1,4 @@
-"""Records kept beside pictures, as JSON, and what may be read back from a folder that others had in their hands."""
+"""Files kept between runs, and reading them back from folders that others may have changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST = 1e15
 
 
 def fits_a_file(name: str) -> bool:
-    """Return True where every system takes a text as a file's name, and as no path."""
+    """Return True where every system takes a text as the name of a file, and not as a path."""
     try:
         short = 0 < len(name.encode()) <= LONGEST_NAME
     except UnicodeEncodeError:
@@ -35,7 +35,7 @@ def fits_a_file(name: str) -> bool:
 
 
 def made(folder: Path) -> Path:
-    """Make a folder where there is none; AmdmError where that cannot be."""
+    """Make a folder if it is not there; AmdmError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -44,16 +44,24 @@ def made(folder: Path) -> Path:
 
 
 def write_whole(file: Path, content: Any) -> None:
-    """Write JSON into a file that is there whole or not at all."""
-    # half a character is written as JSON's escape for it
+    """Write a file of JSON, whole or not at all."""
+    # lone surrogates become JSON's escapes
     write_text(file, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text, half characters of it as escapes, into a file that is there whole or not at all."""
+    """Write a file of text, whole or not at all; lone surrogates become escapes."""
     unfinished = file.with_suffix(".part")
     unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
     put(unfinished, file)
+
+
+def read_json(file: Path, wanted: str) -> Any:
+    """Read a JSON file; AmdmError says what is `wanted` where it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AmdmError(f'"{file}" cannot be read as JSON ({cause(error)}); name {wanted}.') from error
 
 
 def picture_in(source: Path | bytes) -> Image.Image:
@@ -70,14 +78,14 @@ def picture_in(source: Path | bytes) -> Image.Image:
 
 
 def number(value: Any) -> float:
-    """Return a number from 0 on that a record has; ValueError for anything else."""
+    """Return a number from 0 on; ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
-        raise ValueError("no number from 0 on")
+        raise ValueError("not a number from 0 on")
     return value
 
 
 def counts(value: Any) -> dict[str, int]:
     """Return evaluations by their models' names; ValueError for anything else."""
     if not isinstance(value, Mapping):
-        raise ValueError("no numbers by name")
+        raise ValueError("not numbers by name")
     return {str(name): int(number(count)) for name, count in value.items()}

@@ -25,7 +25,7 @@
             // JSON stays JSON, and lines stay lines
             this.form = "lines";
             this.notice = "";
-            this.canvas = new amdm.Canvas(amdm.sentences.NAMES[page.kind]);
+            this.canvas = new amdm.Canvas(amdm.text.NAMES[page.kind]);
             this.view = new amdm.View(this);
             this.view.root.addEventListener("keydown", event => this.key(event));
             this.canvas.element.addEventListener("focusin", event => this.focused(event));

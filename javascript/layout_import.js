@@ -35,7 +35,7 @@
             const phrase = thing.phrase || `thing ${n + 1}`;
             const box = boxOf(thing, large);
             if (!box) {
-                return {problem: `The box of "${amdm.sentences.clipped(phrase)}" cannot be used: it must be `
+                return {problem: `The box of "${amdm.text.clipped(phrase)}" cannot be used: it must be `
                     + "[y1, x1, y2, x2] of 0 to 1000, or x, y, w, h of 0 to 1 within the picture."};
             }
             rows.push({kind: "region", phrase, box});
@@ -110,7 +110,7 @@
     }
 
     function oneLine(words) {
-        return amdm.sentences.oneLine(words);
+        return amdm.text.oneLine(words);
     }
 
     amdm.imports = {read};

@@ -8,7 +8,7 @@
     // room: {adapter, boxes, actions} of the chosen file; boxes or actions are missing where they are not counted.
     function beyond(room, regions, actions) {
         const many = {boxes: regions.length, actions: actions.length};
-        const name = `"${amdm.sentences.clipped(room.adapter || "")}"`;
+        const name = `"${amdm.text.clipped(room.adapter || "")}"`;
         if (!room.adapter) {
             return many.boxes > PUBLISHED.boxes || many.actions > PUBLISHED.actions
                 ? [`The layout has ${many.boxes} boxes and ${many.actions} actions: GLIGEN takes 30 boxes, MIGC 28, `
@@ -24,7 +24,7 @@
         if (!actions.length) told.push(`${name} draws actions alone; drag one from a box to another.`);
         const alone = regions.find((region, n) => !actions.some(each => each.subject === n || each.object === n));
         if (actions.length && alone) {
-            const phrase = amdm.sentences.clipped(alone.phrase || "");
+            const phrase = amdm.text.clipped(alone.phrase || "");
             told.push(`${name} draws actions alone and "${phrase}" takes part in none; give it one or remove it.`);
         }
         return told;

@@ -12,7 +12,7 @@
     const SHARES = ".amdm-shares";
     const TAB = /(?:^|_)(txt2img|img2img)_/;
     // the scripts come in any order
-    const NEEDED = ["sentences", "text", "imports", "limits", "boxes", "History", "Canvas", "Pointer", "View"];
+    const NEEDED = ["text", "imports", "limits", "boxes", "History", "Canvas", "Pointer", "View"];
     // a gallery's large picture is what the user looks at; without one its last small picture is the last one drawn
     const GALLERY = [".preview :is(.media-button, .image-button) img", ".preview > img", ".preview img", "img"];
     const editors = new Map();

@@ -1,15 +1,37 @@
 // The text of a layout or of a region's boxes, read as lib_amdm/layout.py reads it, but row by row: a row that cannot be
-// read does not hide the others. And written again, so that only those rows change that were changed.
+// read does not hide the others. What is wrong with a row is said in short; lib_amdm/layout.py has the last word. And
+// written again, so that only those rows change that were changed.
 (function() {
     "use strict";
 
     const amdm = window.amdmLayout = window.amdmLayout || {};
     const MOST_ROWS = 500;
-    const PLACE_DIGITS = 9;
+    const PLACE = /^[0-9]{1,9}$/;
+    const NUMBER = /^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$/;
+    const SHORT = 80;
+    const CUT = "...";
+    // Python and JavaScript do not agree on what is blank
+    const BLANK = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+    const OUTER_BLANKS = new RegExp(`^[${BLANK}]+|[${BLANK}]+$`, "g");
+    const BLANKS = new RegExp(`[${BLANK}]+`, "g");
+    const NAMES = {layout: "Layout", region: "Region"};
     const QUOTATION_MARKS = ["\"\"", "''", "“”", "„“", "„”", "«»", "»«", "‘’", "‚‘", "‹›", "「」"];
     const LINE = /[^\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+/g;
     const REGION_NAMES = "box,phrase";
     const ACTION_NAMES = "action,object,subject";
+
+    function strip(text) {
+        return text.replace(OUTER_BLANKS, "");
+    }
+
+    function oneLine(text) {
+        return strip(text).replace(BLANKS, " ");
+    }
+
+    function clipped(text, limit = SHORT) {
+        const letters = Array.from(text);
+        return letters.length <= limit ? text : letters.slice(0, limit - CUT.length).join("") + CUT;
+    }
 
     // Returns {form, rows, problems}. form: "lines" or "json". rows: in order, each with its source in the text (from,
     // to), and by its kind "region" {phrase, box}, "action" {subject, action, object: numbers of regions} or "unknown";
@@ -36,19 +58,17 @@
             rows.forEach((row, n) => row.kind === part && check(row, `row ${n + 1}`, regions, of));
         }
         const problems = rows.filter(row => row.problem).map(({problem, from, to}) => ({message: problem, from, to}));
-        if (whole) problems.push({message: amdm.sentences.sentence(whole), from: start, to: start + bare.length});
+        if (whole) problems.push({message: whole, from: start, to: start + bare.length});
         return {form: json ? "json" : "lines", rows, problems, locked: Boolean(whole)};
     }
 
     function bareOf(text) {
-        const {strip} = amdm.sentences;
         return strip(strip(text).replace(/^\ufeff/, ""));
     }
 
     // ---- lines ----
 
     function lineRows(text, of) {
-        const {strip} = amdm.sentences;
         const rows = [];
         for (const match of text.matchAll(LINE)) {
             const line = strip(match[0]);
@@ -67,8 +87,8 @@
             return {kind: "action", given: {subject, action, object}};
         }
         if (colon >= 0) return boxLine(line);
-        const problem = `has a row ${number} that reads ${amdm.sentences.short(line)}, but it must be like `
-            + "a ball: 0 0 0.5 1 or like a boy > kicking > a ball; correct it";
+        const problem = `has a row ${number} that is not like a ball: 0 0 0.5 1 or like a boy > kicking > a ball; `
+            + "correct it";
         return {kind: "unknown", problem};
     }
 
@@ -80,7 +100,6 @@
     }
 
     function unquoted(part) {
-        const {strip} = amdm.sentences;
         const text = strip(part);
         const inner = strip(text.slice(1, -1));
         const [first, last] = [text[0], text[text.length - 1]];
@@ -89,39 +108,20 @@
     }
 
     function values(text) {
-        const {BLANK} = amdm.sentences;
         const outer = /^[ [\]\t]+|[ [\]\t]+$/g;
         return text.replace(outer, "").split(new RegExp(`[${BLANK},]+`)).map(value);
     }
 
-    // A number, or the word itself where Python's float() would refuse it.
+    // A number, or the word itself where it is none.
     function value(word) {
-        const {Float} = amdm.sentences;
-        const told = latin(word);
-        if (/^[+-]?(inf|infinity|nan)$/i.test(told)) {
-            return new Float(/nan/i.test(told) ? NaN : told.startsWith("-") ? -Infinity : Infinity);
-        }
-        const bare = told.replace(/(\d)_(?=\d)/g, "$1");
-        return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(bare) ? new Float(Number(bare)) : word;
-    }
-
-    // Digits of all scripts as 0 to 9: each script has its ten in a row.
-    function latin(word) {
-        return word.replace(/\p{Nd}/gu, digit => {
-            let first = digit.codePointAt(0);
-            const code = first;
-            while (/\p{Nd}/u.test(String.fromCodePoint(first - 1))) first -= 1;
-            return String((code - first) % 10);
-        });
+        return NUMBER.test(word) ? Number(word) : word;
     }
 
     // ---- JSON ----
 
     function jsonRows(text, of) {
-        const {short} = amdm.sentences;
         if (text.startsWith("{")) {
-            return {rows: [], problem: refusedAsJson(text, of)
-                || `must be a list of ${of.list}, but it is ${short(JSON.parse(text))}; correct it`};
+            return {rows: [], problem: refusedAsJson(text, of) || `must be a list of ${of.list}; correct it`};
         }
         const {parts, end} = split(text);
         if (end < text.length - 1) {
@@ -136,8 +136,12 @@
             JSON.parse(text);
             return "";
         } catch (error) {
-            return `is not JSON (${error.message}); correct it, or write lines such as ${of.example}`;
+            return `is not JSON (${reason(error)}); correct it, or write lines such as ${of.example}`;
         }
+    }
+
+    function reason(error) {
+        return clipped(oneLine(error.message));
     }
 
     // The places of a list's parts in a text that begins with "[", whether or not each of them can be read.
@@ -183,7 +187,7 @@
             if (open) throw new Error("the list has no end");
             return {...of.json(given, source, number), ...place};
         } catch (error) {
-            const problem = `has a row ${number} that is not JSON (${error.message}); correct it`;
+            const problem = `has a row ${number} that is not JSON (${reason(error)}); correct it`;
             return {kind: "unknown", problem, ...place};
         }
     }
@@ -198,14 +202,14 @@
         // 0.0 is no place of a phrase, but JSON.parse makes it the same as 0
         const counted = !/"(subject|object)"\s*:\s*-?\d+[.eE]/.test(source);
         if (names === ACTION_NAMES) return {kind: "action", given, counted};
-        const problem = `has a row ${number} that is neither {"phrase", "box"} nor {"subject", "action", "object"}: `
-            + `${amdm.sentences.short(given)}; correct it`;
+        const problem = `has a row ${number} that is neither {"phrase", "box"} nor {"subject", "action", "object"}; `
+            + "correct it";
         return {kind: "unknown", problem};
     }
 
     function boxJson(given) {
         const box = isObject(given) && "box" in given ? given.box : given;
-        const phrase = typeof given?.phrase === "string" ? amdm.sentences.oneLine(given.phrase) : "";
+        const phrase = typeof given?.phrase === "string" ? oneLine(given.phrase) : "";
         return {kind: "region", given: {phrase, box}};
     }
 
@@ -232,48 +236,41 @@
             row.object = placeOf(row, "object", name, regions, wrong);
             row.action = words(row.given.action, name, "action", wrong);
         }
-        if (wrong.length) row.problem = amdm.sentences.sentence(wrong[0]);
-        else if (row.problem) row.problem = amdm.sentences.sentence(row.problem);
+        if (wrong.length) row.problem = wrong[0];
     }
 
     function words(given, name, part, wrong) {
-        const found = typeof given === "string" ? amdm.sentences.strip(given) : "";
+        const found = typeof given === "string" ? strip(given) : "";
         if (!found) wrong.push(`has a ${name} without words for its ${part}; write some`);
         return found || null;
     }
 
     function boxOf(given, name, wrong) {
-        const {Float, short} = amdm.sentences;
-        const box = Array.isArray(given) ? given.map(each => each instanceof Float ? each.value : each) : [];
+        const box = Array.isArray(given) ? given : [];
         if (box.length !== 4 || !box.every(each => typeof each === "number" && each >= 0 && each <= 1)) {
-            wrong.push(`has a ${name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1): ${short(given)}; `
-                + "correct it");
+            wrong.push(`has a ${name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1); correct it`);
             return null;
         }
         if (box[0] >= box[2] || box[1] >= box[3]) {
-            wrong.push(`has a ${name} whose box is empty: x0 must be less than x1 and y0 less than y1, but they are `
-                + `${short(given)}; correct it`);
+            wrong.push(`has a ${name} whose box is empty: x0 must be less than x1 and y0 less than y1; correct it`);
             return null;
         }
         return box;
     }
 
     function placeOf(row, end, name, regions, wrong) {
-        const {clipped, short} = amdm.sentences;
         let given = row.given[end];
         if (typeof given === "string") {
             const found = regions.findIndex(region => region.phrase === given);
             if (found >= 0) return found;
-            if (!/^\p{Nd}+$/u.test(given) || Array.from(given).length > PLACE_DIGITS) {
-                wrong.push(`has a ${name} whose ${end} is "${clipped(given)}", a phrase that no row has; correct it`);
+            if (!PLACE.test(given)) {
+                wrong.push(`has a ${name} whose ${end} is a phrase that no row has; correct it`);
                 return null;
             }
-            given = Number(latin(given));
+            given = Number(given);
         }
         if (!Number.isInteger(given) || row.counted === false || given < 0 || given >= regions.length) {
-            wrong.push(`has a ${name} whose ${end} is ${short(given)}, but it must be the number of a phrase, counted `
-                + "from 0" + (regions.length ? ` to ${regions.length - 1}` : ", and there is no phrase")
-                + "; correct it");
+            wrong.push(`has a ${name} whose ${end} is not the number of a phrase, counted from 0; correct it`);
             return null;
         }
         return given;
@@ -331,5 +328,5 @@
         return JSON.stringify(row.kind === "region" ? [row.phrase, row.box] : [row.subject, row.action, row.object]);
     }
 
-    amdm.text = {MOST_ROWS, read, write};
+    amdm.text = {MOST_ROWS, NAMES, clipped, oneLine, read, write};
 })();

@@ -39,7 +39,7 @@
         }
 
         get name() {
-            return `${amdm.sentences.NAMES[this.editor.page.kind]} editor`;
+            return `${amdm.text.NAMES[this.editor.page.kind]} editor`;
         }
 
         // Some browsers give a pressed button no focus, and a button that is disabled or gone has none: the keys that
@@ -88,7 +88,7 @@
 
         buildWords() {
             this.words = amdm.make("input", {type: "text", autocomplete: "off", spellcheck: false});
-            this.words.addEventListener("input", () => this.editor.typed(amdm.sentences.oneLine(this.words.value)));
+            this.words.addEventListener("input", () => this.editor.typed(amdm.text.oneLine(this.words.value)));
             this.words.addEventListener("blur", () => this.editor.left());
             this.caption = amdm.make("span");
             const {named} = this.editor;
@@ -134,13 +134,13 @@
             this.words.placeholder = pending ? "type a verb, such as kicking" : idle;
             const value = pending ? "" : (row?.phrase ?? row?.action) || "";
             // what is being typed may end in a blank, or be empty for a moment
-            const typed = amdm.sentences.oneLine(this.words.value);
+            const typed = amdm.text.oneLine(this.words.value);
             const typing = document.activeElement === this.words && (typed === value || !typed);
             if (!typing && this.words.value !== value) this.words.value = value;
         }
 
         phrase(n) {
-            return amdm.sentences.clipped(this.editor.regions[n]?.phrase || "?", PHRASE);
+            return amdm.text.clipped(this.editor.regions[n]?.phrase || "?", PHRASE);
         }
 
         renderMessages() {

@@ -30,8 +30,10 @@ _BOX_NAMES = {"phrase", "box"}
 _ACTION_NAMES = {"subject", "action", "object"}
 _LINES = "a ball: 0 0 0.5 1"
 _QUOTATION_MARKS = ('""', "''", "“”", "„“", "„”", "«»", "»«", "‘’", "‚‘", "‹›", "「」")
-_PLACE_DIGITS = 9
-"""Digits that a phrase's place can have; Python reads no number of thousands."""
+_PLACE = re.compile("[0-9]{1,9}")
+"""A phrase's number; Python reads none of thousands of digits."""
+_SHARE = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""A number of a line, as the layout editor reads it too."""
 
 
 class LayoutError(ValueError):
@@ -178,7 +180,7 @@ def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
         first = next((number for number, other in enumerate(placed) if other.phrase == given), None)
         if first is not None:
             return first
-        if not given.isdecimal() or len(given) > _PLACE_DIGITS:
+        if not _PLACE.fullmatch(given):
             raise LayoutError(f'has a {name} whose {end} is "{clipped(given)}", a phrase that no row has; correct it')
         given = int(given)
     if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < len(placed):
@@ -234,10 +236,7 @@ def _values(box: str) -> list[float | str]:
 
 
 def _value(word: str) -> float | str:
-    try:
-        return float(word)
-    except ValueError:
-        return word
+    return float(word) if _SHARE.fullmatch(word) else word
 
 
 def _is_share(value: Any) -> bool:

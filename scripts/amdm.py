@@ -8,15 +8,17 @@ from typing import Any
 from modules import scripts
 
 from lib_amdm.hosts import detect
+from lib_amdm.hosts.protocol import Host
+from lib_amdm.hosts.webui_types import Processed, Processing
 from lib_amdm.settings import Settings
-from lib_amdm.webui import api, compare, hints, infotext, options, panel, refusal, sampler_hook, xyz
+from lib_amdm.webui import api, compare, infotext, options, panel, refusal, sampler_hook, xyz
 
+HOST: Host | None = None
+REASON = ""  # why there is none
 try:
-    HOST, REASON = detect.host(), ""
+    HOST = detect.host()
 except detect.UnknownHostError as unknown:
-    HOST, REASON = None, str(unknown)
-
-
+    REASON = str(unknown)
 PANELS: dict[str, panel.Panel] = {}  # of the page that is being built, by their tabs
 
 
@@ -48,7 +50,7 @@ class Script(scripts.Script):
                 # the WebUI makes its sliders before it asks for this panel
                 self.sides = {**getattr(self, "sides", {}), side: component}
 
-    def process(self, p: Any, *args: Any) -> None:
+    def process(self, p: Processing, *args: Any) -> None:
         if HOST is None:
             refusal.refuse(REASON, p, args)
             return
@@ -57,44 +59,38 @@ class Script(scripts.Script):
         if not _is_off(p, args):
             compare.plan(HOST, p, lambda: _settings(p, args))
 
-    def process_before_every_sampling(self, p: Any, *args: Any, **hook: Any) -> None:
+    def process_before_every_sampling(self, p: Processing, *args: Any, **hook: Any) -> None:
         if HOST is None:
             return
         chosen = None
         if not _is_off(p, args) and not HOST.is_inner(p):
-            chosen = sampler_hook.prepare(
-                HOST,
-                p,
-                lambda: _settings(p, args),
-                options.continue_on_error(HOST),
-                options.pool_limit(HOST),
-                hook,
-            )
+            continues, limit = options.continue_on_error(HOST), options.pool_limit(HOST)
+            chosen = sampler_hook.prepare(HOST, p, lambda: _settings(p, args), continues, limit, hook)
         sampler_hook.attach(p.sampler, chosen)
 
-    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+    def postprocess(self, p: Processing, processed: Processed, *args: Any) -> None:
         if HOST is not None:
             compare.finish(HOST, p, processed)
 
 
-def _is_off(p: Any, args: Sequence[Any]) -> bool:
+def _is_off(p: Processing, args: Sequence[Any]) -> bool:
     # some WebUIs give no arguments while they start
     chosen_elsewhere = getattr(p, xyz.HELD_IN, None) or hasattr(p, compare.SETTINGS)
     return not chosen_elsewhere and (not args or args[0] is False)
 
 
-def _settings(p: Any, args: Sequence[Any]) -> Settings:
+def _settings(p: Processing, args: Sequence[Any]) -> Settings:
     given = getattr(p, compare.SETTINGS, None)
     return given if given is not None else xyz.overlay(api.read_args(args), getattr(p, xyz.HELD_IN, {}))
 
 
-def _expand_infotext(text: str, params: dict[str, object]) -> None:
-    infotext.expand(params, options.slots(HOST), HOST)
+def _register(host: Host) -> None:
+    options.register(host)
+    xyz.register(host)
+    api.register(host)
+    host.on_main_checkpoint(lambda control: panel.follow_main(PANELS.values(), control))
+    host.on("infotext_pasted", lambda text, params: infotext.expand(params, options.slots(host), host))
 
 
 if HOST is not None:
-    options.register(HOST)
-    xyz.register(HOST)
-    api.register(HOST)
-    HOST.on_after_component(lambda control, **made: hints.follow_main(PANELS.values(), control, made))
-    HOST.on_infotext_pasted(_expand_infotext)
+    _register(HOST)

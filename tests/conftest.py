@@ -10,13 +10,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import random_adapters
 import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from amdm_lab.bundled import WEIGHTS
 
 # no deadline: the first call of a torch function can take a hundred times as long as the next ones
 settings.register_profile(
@@ -39,14 +36,6 @@ TOGETHER = (
     "webui",
 )
 """Files and folders whose tests share what is costly to make; one process runs all of them."""
-
-
-@pytest.fixture(scope="module")
-def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Adapters of every kind, with random weights, that fit the bundled checkpoints."""
-    folder = tmp_path_factory.mktemp("adapters")
-    random_adapters.write(folder, random_adapters.Shape.of(WEIGHTS / "all.safetensors"))
-    return folder
 
 
 # before pytest-xdist reads the marks

@@ -21,7 +21,7 @@ SHAPE = (2, 4, 6, 5)
 
 
 class Denoiser(nn.Module):
-    """A smooth nonlinear denoiser, another one for each `seed`; it keeps the latents and the levels it is called with.
+    """A smooth nonlinear denoiser, another one for each `seed`; it keeps what it is called with.
 
     Like Stable Diffusion's its prediction is bounded and depends on all of the latent, and it is the same function
     for every sample of a batch.
@@ -34,6 +34,7 @@ class Denoiser(nn.Module):
         self.phase = draw.uniform(0.0, 6.0)
         self.latents: list[Tensor] = []
         self.levels: list[Tensor] = []
+        self.extras: list[dict[str, Any]] = []
 
     @property
     def evaluations(self) -> int:
@@ -42,6 +43,7 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
         self.latents.append(x.clone())
         self.levels.append(sigma.clone())
+        self.extras.append(extra)
         wide = torch.promote_types(x.dtype, torch.float32)
         level = sigma.to(wide).view(-1, 1)
         z = x.to(wide).flatten(1) / (1 + level**2).sqrt()
@@ -79,7 +81,7 @@ class EpsDenoiser(nn.Module):
         alpha = alpha.to(wide).view(-1, *[1] * (x.ndim - 1))
         sigma = ((1 - alpha) / alpha).sqrt()
         latent = x.to(wide) / alpha.sqrt()
-        return ((latent - self.denoiser(latent, sigma.flatten())) / sigma).to(x.dtype)
+        return ((latent - self.denoiser(latent, sigma.flatten(), **extra)) / sigma).to(x.dtype)
 
 
 @torch.no_grad()
@@ -138,7 +140,7 @@ def sample_plms(model, x, timesteps, extra_args=None, callback=None, disable=Non
 def sample_unipc(model, x, timesteps, extra_args=None, callback=None, disable=None, is_img2img=False):
     """A second-order multistep solver in log SNR on its own grid: of the timesteps it takes the number and the top.
 
-    Like the WebUI's UniPC it starts from the very top unless it is told that it is img2img, and refuses short lists.
+    Like the WebUI's UniPC it starts from the very top unless it is img2img, and refuses short lists.
     """
     if len(timesteps) < 3:
         raise ValueError("order must be smaller than the number of steps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ class AxisOption:
 
 
 class FakeHost:
-    """Keeps what is registered, and fires it when told to."""
+    """Keeps what is registered, and fires it on demand."""
 
     name = "fake"
 
@@ -34,10 +35,7 @@ class FakeHost:
         self.added: dict[str, dict[str, Any]] = {}
         self.titles = list(TITLES)
         self.adapters = list(ADAPTERS)
-        self.pool = [
-            InMemory("checkpoint", "<b>eta</b>", 2_100_000_000),
-            InMemory("adapter", ADAPTERS[0], 44_000_000),
-        ]
+        self.pool = [InMemory("checkpoint", "<b>eta</b>", 2_100_000_000), InMemory("adapter", ADAPTERS[0], 44_000_000)]
         self.callbacks: dict[str, list[Callable]] = {}
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.api, self.auth = True, []
@@ -115,17 +113,16 @@ class FakeHost:
     def api_auth(self) -> list[Any]:
         return self.auth
 
-    def on_before_ui(self, callback: Callable) -> None:
-        self.callbacks.setdefault("before_ui", []).append(callback)
+    def on(self, moment: str, callback: Callable) -> None:
+        self.callbacks.setdefault(moment, []).append(callback)
 
-    def on_after_component(self, callback: Callable) -> None:
-        self.callbacks.setdefault("after_component", []).append(callback)
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        self.on("main_checkpoint", callback)
 
-    def on_ui_settings(self, callback: Callable) -> None:
-        self.callbacks.setdefault("ui_settings", []).append(callback)
 
-    def on_app_started(self, callback: Callable) -> None:
-        self.callbacks.setdefault("app_started", []).append(callback)
+def functions(of: type) -> dict[str, Callable]:
+    return {name: each for name, each in inspect.getmembers(of, inspect.isfunction) if not name.startswith("_")}
 
-    def on_infotext_pasted(self, callback: Callable) -> None:
-        self.callbacks.setdefault("infotext_pasted", []).append(callback)
+
+def parameters(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]

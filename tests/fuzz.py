@@ -1,38 +1,31 @@
-"""What nobody would think of giving, made by Hypothesis: `python -m tests.fuzz [CASES] [--seed N] [--only NAME ...]`.
+"""What nobody would think of giving, made by Hypothesis.
 
-Whatever is given is taken, or refused with an exception of AMDM's own in one bounded line; what is taken can be told
+Whatever is given is taken, or refused with an exception of AMDM's own in one bounded line; what is taken can be given
 again. Another kind of input is another entry of `TARGETS`: a strategy, and what must hold of each of its values.
-`test_fuzz.py` runs all of them with few cases. The seed is printed; with it the same cases come again.
 """
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import base64
 import contextlib
 import io
 import json
 import os
-import random
 import shutil
-import sys
 import tempfile
-import time
-import traceback
-import warnings
 import zipfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
+from strategies import value_of
 
 from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.comodels.regions import region_map
@@ -41,37 +34,39 @@ from lib_amdm.files import pictures
 from lib_amdm.files.container import NEVER_UNPICKLED, opened, refuse_code
 from lib_amdm.files.pickles import Refused
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
-from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, Spec, flat, specs
+from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, flat, specs
 from lib_amdm.webui import infotext
 from lib_amdm.webui.api import read_args
 from lib_amdm.webui.region_preview import region_preview
 
-CASES = 20_000
-BATCH = 500
-"""Cases of one run of Hypothesis, whose memory of what it has tried costs more and more."""
 
-
-def refused(error: Exception) -> None:
-    """Whether a complaint is one that can be shown anywhere."""
-    told = str(error)
-    assert told and len(told) <= LONGEST and len(told.splitlines()) == 1
-    told.encode()
+def refused(error: Exception) -> str:
+    """What a complaint says, which must be such that it can be shown anywhere."""
+    text = str(error)
+    assert text and len(text) <= LONGEST and len(text.splitlines()) == 1
+    text.encode()
     if isinstance(error, SettingsError):
-        assert told.startswith("AMDM: ") and told.endswith(".")
+        assert text.startswith("AMDM: ") and text.endswith(".")
+    return text
+
+
+def tried(read: Callable[..., Any], *given: Any) -> tuple[Any, str]:
+    """What is read, or None and the words in which it is refused."""
+    try:
+        return read(*given), ""
+    except (AdapterError, AmdmError, LayoutError, Refused, SettingsError) as error:
+        return None, refused(error)
 
 
 def taken(settings: Settings) -> None:
-    """Whether settings can be told again, in each of the ways there are."""
-    told = settings.to_dict()
-    assert Settings.from_dict(json.loads(json.dumps(told, allow_nan=False))) == settings
+    """Whether settings can be given again, in each of the ways there are."""
+    values = settings.to_dict()
+    assert Settings.from_dict(json.loads(json.dumps(values, allow_nan=False))) == settings
     shown = [spec.shown(settings.value(slot, spec)) for slot, spec in flat(len(settings.co_models))]
     assert Settings.from_list(shown) == settings
     for value in infotext.written(settings, {}).values():
         assert isinstance(value, str)
     assert settings.mixes <= settings.runs <= settings.enabled
-
-
-# --- values of any kind ---
 
 
 def loop() -> list[Any]:
@@ -112,8 +107,6 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 
-# --- layouts ---
-
 PLACED = st.tuples(TEXTS, st.sampled_from([(0, 0, 0.5, 1), (0.25, 0.5, 1.0, 1), (0, 0, 1, 1), (1, 0, 0, 1)]))
 """A phrase and its box."""
 SHARES = st.floats(0, 1) | st.integers(0, 1) | st.sampled_from([0.25, 0.5])
@@ -145,66 +138,40 @@ LAYOUTS = (
 )
 
 
-def layout_holds(told: Any) -> None:
-    try:
-        layout = Layout.read(told)
-    except LayoutError as error:
-        refused(error)
-    else:
+def layout_holds(given: Any) -> None:
+    layout, _ = tried(Layout.read, given)
+    if layout is not None:
         assert Layout.of_rows(layout.rows()) == Layout.read(json.dumps(layout.rows())) == layout
-    try:
-        assert boxes_of([list(box) for box in boxes_of(told)]) == boxes_of(told)
-    except LayoutError as error:
-        refused(error)
-    region_preview(told, None, told, told, told).encode()
+    boxes, _ = tried(boxes_of, given)
+    assert boxes is None or boxes_of([list(box) for box in boxes]) == boxes
+    region_preview(given, None, given, given, given).encode()
 
 
-# --- settings ---
-
-
-def values_of(spec: Spec) -> st.SearchStrategy[Any]:
-    """Values that a setting takes, mostly."""
-    if spec.choices:
-        return st.sampled_from(spec.choices)
-    if spec.type is bool:
-        return st.booleans()
-    if spec.name in ("layout", "region"):
-        return LAYOUTS
-    if spec.type is str:
-        return TEXTS | WORDS
-    # an eta of more than 1 needs a correction of its own
-    most = min(spec.maximum or 0, 1) if spec.name == "eta" else spec.maximum or 0
-    whole = st.integers(int(spec.minimum or 0), int(most))
-    return whole if spec.type is int else whole | st.floats(spec.minimum, most)
+values_of = partial(value_of, texts=TEXTS | WORDS, layout=LAYOUTS, region=LAYOUTS)
+"""Values that a setting takes, mostly."""
 
 
 @st.composite
 def somehow(draw: st.DrawFn, of: type) -> Any:
     """An object of settings: some right, some of another kind, now and then one that nobody knows."""
-    told = draw(st.fixed_dictionaries({}, optional={spec.name: values_of(spec) for spec in specs(of)}))
+    values = draw(st.fixed_dictionaries({}, optional={spec.name: values_of(spec) for spec in specs(of)}))
     if draw(st.integers(0, 3)) == 0:
-        told[draw(st.sampled_from([spec.name for spec in specs(of)]) | TEXTS)] = draw(ANYTHING)
-    return told
+        values[draw(st.sampled_from([spec.name for spec in specs(of)]) | TEXTS)] = draw(ANYTHING)
+    return values
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> Any:
-    told = draw(somehow(Settings))
+    values = draw(somehow(Settings))
     slots = st.lists(somehow(CoModel) | somehow(CoModel) | somehow(CoModel) | ANYTHING, max_size=3)
     nested = {"main_adapter": somehow(AdapterSettings) | st.none(), "co_models": slots | slots | st.none() | ANYTHING}
-    return {**told, **draw(st.fixed_dictionaries({}, optional=nested))}
+    return {**values, **draw(st.fixed_dictionaries({}, optional=nested))}
 
 
 def settings_hold(body: Any) -> None:
-    try:
-        settings = Settings.from_dict(body)
-    except SettingsError as error:
-        refused(error)
-    else:
+    settings, _ = tried(Settings.from_dict, body)
+    if settings is not None:
         taken(settings)
-
-
-# --- the plain list ---
 
 
 @st.composite
@@ -219,19 +186,10 @@ def lists(draw: st.DrawFn) -> Any:
 
 
 def list_holds(values: Any) -> None:
-    try:
-        settings = read_args(values)
-    except (SettingsError, AmdmError) as error:
-        refused(error)
-    else:
+    settings, _ = tried(read_args, values)
+    if settings is not None:
         taken(settings)
-    try:
-        Settings.from_list(values)
-    except SettingsError as error:
-        refused(error)
-
-
-# --- pictures ---
+    tried(Settings.from_list, values)
 
 
 @cache
@@ -243,33 +201,28 @@ def files() -> list[bytes]:
     palette = plain.quantize(8)
     exif = Image.Exif()
     exif[0x0112] = 6
+    deep, several = grey.point(lambda value: value * 257, "I").convert("I;16"), {"save_all": True}
     made: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        (plain, "PNG", {}),
-        (colours, "PNG", {}),
-        (palette, "PNG", {"transparency": 1}),
-        (grey, "PNG", {"transparency": 3}),
-        (grey.point(lambda value: value * 257, "I").convert("I;16"), "PNG", {"exif": exif}),
-        (plain, "JPEG", {"exif": exif}),
-        (plain, "JPEG", {"progressive": True}),
-        (plain.convert("CMYK"), "JPEG", {}),
-        (colours, "WEBP", {"lossless": True}),
-        (plain, "WEBP", {"exif": exif}),
-        (plain, "WEBP", {"save_all": True, "append_images": [plain.rotate(90)]}),
-        (colours, "TIFF", {}),
-        (plain, "TIFF", {"compression": "tiff_lzw"}),
-        (plain.convert("CMYK"), "TIFF", {}),
-        (grey.convert("F"), "TIFF", {}),
-        (grey.convert("I"), "TIFF", {}),
-        (palette, "GIF", {"transparency": 1}),
-        (palette, "GIF", {"save_all": True, "append_images": [palette.rotate(90)]}),
-        (plain, "BMP", {}),
+        *(
+            (plain, "PNG", {}),
+            (colours, "PNG", {}),
+            (palette, "PNG", {"transparency": 1}),
+            (deep, "PNG", {"exif": exif}),
+        ),
+        *((grey, "PNG", {"transparency": 3}), (plain, "JPEG", {"exif": exif}), (plain, "JPEG", {"progressive": True})),
+        *((plain.convert("CMYK"), kind, {}) for kind in ("JPEG", "TIFF")),
+        *((colours, "WEBP", {"lossless": True}), (plain, "WEBP", {"exif": exif}), (plain, "BMP", {})),
+        (plain, "WEBP", {**several, "append_images": [plain.rotate(90)]}),
+        *((colours, "TIFF", {}), (plain, "TIFF", {"compression": "tiff_lzw"})),
+        *((grey.convert(mode), "TIFF", {}) for mode in "FI"),
+        *((palette, "GIF", {"transparency": 1}), (palette, "GIF", {**several, "append_images": [palette.rotate(90)]})),
     ]
-    told = []
+    made_files = []
     for picture, kind, more in made:
         file = io.BytesIO()
         picture.save(file, kind, **more)
-        told.append(file.getvalue())
-    return told
+        made_files.append(file.getvalue())
+    return made_files
 
 
 @st.composite
@@ -294,20 +247,11 @@ def texts_of_pictures(draw: st.DrawFn) -> str:
 
 def picture_holds(text: str) -> None:
     assert len(pictures.fingerprint(text)) == (pictures.FINGERPRINT if text else 0)
-    try:
-        seen = pictures.opened(text, "AMDM co-model 1")
-    except AmdmError as error:
-        refused(error)
-    else:
+    seen, _ = tried(pictures.opened, text, "AMDM co-model 1")
+    if seen is not None:
         assert seen.mode == "RGB" and seen.width * seen.height <= pictures.MAX_PIXELS
         assert min(pictures.shrunk(seen, 16).size) == 16
-    try:
-        region_map(CoModel(mask=text), 4, 6, "AMDM co-model 1")
-    except AmdmError as error:
-        refused(error)
-
-
-# --- files of tensors ---
+    tried(region_map, CoModel(mask=text), 4, 6, "AMDM co-model 1")
 
 
 class Call:
@@ -333,13 +277,13 @@ PICKLED = ({"state_dict": TENSORS, "epoch": 3}, {"a": torch.nn.Parameter(torch.o
 @cache
 def weights() -> list[bytes]:
     """Small files in every container that is read; some run code where they are unpickled."""
-    told = [safetensors.torch.save({name: tensor.contiguous() for name, tensor in TENSORS.items()})]
+    made_files = [safetensors.torch.save({name: tensor.contiguous() for name, tensor in TENSORS.items()})]
     for each in PICKLED:
         for zipped in (True, False):
             file = io.BytesIO()
             torch.save(each, file, _use_new_zipfile_serialization=zipped)
-            told.append(file.getvalue())
-    return told
+            made_files.append(file.getvalue())
+    return made_files
 
 
 @cache
@@ -363,31 +307,23 @@ def archives(draw: st.DrawFn) -> bytes:
     return file.getvalue()
 
 
-def file_holds(told: tuple[str, bytes]) -> None:
-    """Nothing that is read is run, nor anything of what is handed on to a reader that runs whatever it is told."""
-    suffix, data = told
+def file_holds(given: tuple[str, bytes]) -> None:
+    """Nothing that is read is run, nor anything of what is handed on to a reader that runs whatever it finds."""
+    suffix, data = given
     path = folder() / f"file{suffix}"
     path.write_bytes(data)
-    for inert in (False, True):
-        try:
-            file = opened(path, inert)
-            shapes = {name: tuple(tensor.shape) for name, tensor in file.read(file.shapes).items()}
-            assert shapes == file.shapes
-        except AdapterError as error:
-            refused(error)
-    for read in (describe, read_adapter):
-        try:
-            read(path)
-        except AdapterError as error:
-            refused(error)
-    try:
-        refuse_code(path)
-    except Refused as error:
-        refused(error)
-    else:
-        if suffix not in NEVER_UNPICKLED:
-            with contextlib.suppress(Exception):
-                torch.serialization.load(path, map_location="cpu", weights_only=False)
+
+    def shapes_hold(inert: bool) -> None:
+        file = opened(path, inert)
+        assert {name: tuple(tensor.shape) for name, tensor in file.read(file.shapes).items()} == file.shapes
+
+    tried(shapes_hold, False)
+    tried(shapes_hold, True)
+    tried(describe, path)
+    tried(read_adapter, path)
+    if not tried(refuse_code, path)[1] and suffix not in NEVER_UNPICKLED:
+        with contextlib.suppress(Exception):
+            torch.serialization.load(path, map_location="cpu", weights_only=False)
     assert not (folder() / "ran").exists()
 
 
@@ -396,51 +332,5 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "layouts": (LAYOUTS, layout_holds),
     "lists": (lists() | st.lists(ANYTHING, max_size=40) | ANYTHING.map(lambda value: [value]), list_holds),
     "pictures": (texts_of_pictures() | TEXTS | WORDS, picture_holds),
-    "files": (
-        st.tuples(
-            st.sampled_from([".safetensors", ".gguf", ".bin", ".ckpt", ".PT", ""]), damaged(weights) | archives()
-        ),
-        file_holds,
-    ),
+    "files": (st.tuples(st.sampled_from(SUFFIXES), damaged(weights) | archives()), file_holds),
 }
-
-
-def fuzz(name: str, cases: int, number: int) -> None:
-    """Try `cases` values of a target; `number` seeds them. Fails with the smallest value for which it does not hold."""
-    for done in range(0, cases, BATCH):
-        _batch(*TARGETS[name], min(BATCH, cases - done), number + done)
-
-
-def _batch(values: st.SearchStrategy[Any], holds: Callable[[Any], None], cases: int, number: int) -> None:
-    @seed(number)
-    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(values)
-    def case(value: Any) -> None:
-        holds(value)
-
-    case()
-
-
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("cases", nargs="?", type=int, default=CASES, help="of each target")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    told = parser.parse_args(arguments)
-    # what Pillow remarks of damaged files
-    warnings.simplefilter("ignore")
-    failed = 0
-    print(f"seed {told.seed}", flush=True)
-    for name in told.only:
-        start = time.monotonic()
-        try:
-            fuzz(name, told.cases, told.seed)
-        except Exception:
-            failed += 1
-            traceback.print_exc()
-        print(f"{name}: {told.cases} cases, {time.monotonic() - start:.0f} s", flush=True)
-    return min(failed, 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -35,9 +35,9 @@ def archive(*entries: tuple[str, bytes], kind: int = zipfile.ZIP_STORED, comment
     return file.getvalue()
 
 
-def old_format(told: bytes) -> bytes:
+def old_format(contents: bytes) -> bytes:
     head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    return b"".join(pickle.dumps(each, 2) for each in head) + told + pickle.dumps([], 2)
+    return b"".join(pickle.dumps(each, 2) for each in head) + contents + pickle.dumps([], 2)
 
 
 def tar(name: str, *parts: tuple[str, bytes]) -> bytes:

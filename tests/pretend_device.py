@@ -65,8 +65,8 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> Elsewhere:
-        told = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
-        return Tensor._make_wrapper_subclass(cls, held.size(), device=DEVICE, **told)
+        form = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        return Tensor._make_wrapper_subclass(cls, held.size(), device=DEVICE, **form)
 
     def __init__(self, held: Tensor) -> None:
         self.held = held.detach()

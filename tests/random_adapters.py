@@ -5,12 +5,12 @@ Sizes are read from a checkpoint's own names, so one recipe serves every WebUI's
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from adapter_files import gligen_shapes, interactdiffusion_shapes, ip_shapes, linear, migc_shapes, norm, random_tensors
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +21,6 @@ HIDDEN = 48
 """Width within the position nets; the published 512 would make large files of small ones."""
 ENCODER_WIDTH, PROJECTION, ENCODER_LAYERS = 64, 32, 2
 SIZE, PATCH = 28, 14
-GATE = 0.7
 
 Tensors = dict[str, Tensor]
 
@@ -51,135 +50,52 @@ def _order(name: str) -> tuple[int, list[int]]:
     return side, [int(part) for part in name.split(".") if part.isdigit()]
 
 
-class Random:
-    """Weights of a seed: norms near 1, and the rest so that a layer's output is of its input's order."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, *shape: int) -> Tensor:
-        fan_in = shape[1] if len(shape) > 1 else 25
-        return torch.randn(shape, generator=self.generator) / fan_in**0.5
-
-    def linear(self, name: str, outputs: int, inputs: int, bias: bool = True) -> Tensors:
-        told = {f"{name}.weight": self(outputs, inputs)}
-        return told | ({f"{name}.bias": self(outputs)} if bias else {})
-
-    def norm(self, name: str, width: int) -> Tensors:
-        return {f"{name}.weight": 1 + self(width) / 2, f"{name}.bias": self(width)}
-
-
 def ip_adapter(shape: Shape, seed: int = 1, plus: bool = False, tokens: int = 4) -> Tensors:
-    """IP-Adapter (base, or plus with its resampler), flat names as in the .safetensors files."""
-    random, d = Random(seed), shape.context
+    """IP-Adapter (base, or plus with a small resampler), flat names as in the .safetensors files."""
     if plus:
-        inner = 64
-        made = {"latents": random(1, tokens, inner)}
-        made |= random.linear("proj_in", inner, ENCODER_WIDTH) | random.linear("proj_out", d, inner)
-        made |= random.norm("norm_out", d)
-        for n in range(2):
-            made |= random.norm(f"layers.{n}.0.norm1", inner) | random.norm(f"layers.{n}.0.norm2", inner)
-            for part, outputs in (("to_q", inner), ("to_kv", 2 * inner), ("to_out", inner)):
-                made |= random.linear(f"layers.{n}.0.{part}", outputs, inner, bias=False)
-            made |= random.norm(f"layers.{n}.1.0", inner)
-            made |= random.linear(f"layers.{n}.1.1", 4 * inner, inner, bias=False)
-            made |= random.linear(f"layers.{n}.1.3", inner, 4 * inner, bias=False)
+        shapes = ip_shapes(shape.blocks, shape.context, "plus", ENCODER_WIDTH, tokens, inner=64, depth=2)
     else:
-        made = random.linear("proj", tokens * d, PROJECTION) | random.norm("norm", d)
-    told = {f"image_proj.{name}": tensor for name, tensor in made.items()}
-    # down, up, middle
-    for n, block in enumerate(sorted(shape.blocks, key=lambda name: name.startswith("middle"))):
-        width = shape.blocks[block]
-        for part in ("to_k_ip", "to_v_ip"):
-            told |= random.linear(f"ip_adapter.{2 * n + 1}.{part}", width, d, bias=False)
-    return told
-
-
-def _position_mlp(random: Random, name: str, inputs: int, outputs: int) -> Tensors:
-    widths = (inputs, HIDDEN, HIDDEN, outputs)
-    made: Tensors = {}
-    for n, (before, after) in enumerate(itertools.pairwise(widths)):
-        made |= random.linear(f"{name}.{2 * n}", after, before)
-    return made
-
-
-def _fusers(random: Random, shape: Shape) -> Tensors:
-    made: Tensors = {}
-    for block, c in shape.blocks.items():
-        name = f"{block}.fuser"
-        made |= {f"{name}.alpha_attn": torch.tensor(GATE), f"{name}.alpha_dense": torch.tensor(GATE)}
-        made |= random.linear(f"{name}.linear", c, shape.context)
-        for part in ("to_q", "to_k", "to_v"):
-            made |= random.linear(f"{name}.attn.{part}", c, c, bias=False)
-        made |= random.linear(f"{name}.attn.to_out.0", c, c)
-        made |= random.linear(f"{name}.ff.net.0.proj", 8 * c, c) | random.linear(f"{name}.ff.net.2", c, 4 * c)
-        made |= random.norm(f"{name}.norm1", c) | random.norm(f"{name}.norm2", c)
-    return made
+        shapes = ip_shapes(shape.blocks, shape.context, "base", PROJECTION, tokens)
+    return random_tensors(shapes, seed=seed, by_fan_in=True)
 
 
 def gligen(shape: Shape, seed: int = 2) -> Tensors:
     """GLIGEN for text boxes, as the pruned file has it."""
-    random, d = Random(seed), shape.context
-    made = _fusers(random, shape) | _position_mlp(random, "position_net.linears", d + 64, d)
-    nulls = {"position_net.null_positive_feature": random(d), "position_net.null_position_feature": random(64)}
-    return made | nulls
+    return random_tensors(gligen_shapes(shape.blocks, shape.context, HIDDEN), seed=seed, by_fan_in=True)
 
 
 def interactdiffusion(shape: Shape, seed: int = 3) -> Tensors:
     """InteractDiffusion, as the file for the WebUI's extension has it."""
-    random, d = Random(seed), shape.context
-    made = gligen(shape, seed) | _position_mlp(random, "position_net.linear_action", d + 64, d)
-    return made | {
-        "position_net.interaction_embedding.emb.weight": random(30, d),
-        "position_net.position_embedding.emb.weight": random(3, d),
-        "position_net.null_action_feature": random(d),
-    }
+    return random_tensors(interactdiffusion_shapes(shape.blocks, shape.context, HIDDEN), seed=seed, by_fan_in=True)
 
 
 def migc(shape: Shape, seed: int = 4) -> Tensors:
     """MIGC in the middle and the first output block, as its .ckpt has it."""
-    random, d = Random(seed), shape.context
-    chosen = [next(name for name in shape.blocks if name.startswith(side)) for side in ("middle", "output")]
-    made: Tensors = {}
-    for block in chosen:
-        c, name = shape.blocks[block], f"{PREFIX}{block}.attn2.migc"
-        for part, inputs in (("to_q", c), ("to_k", d), ("to_v", d)):
-            made |= random.linear(f"{name}.ea.{part}", c, inputs, bias=False)
-        for part in ("to_q", "to_k", "to_v"):
-            made |= random.linear(f"{name}.la.{part}", c, c, bias=False)
-        for part in ("ea", "la"):
-            made |= random.linear(f"{name}.{part}.to_out.0", c, c)
-        made |= random.norm(f"{name}.norm", c)
-        made |= {f"{name}.sac.conv1.weight": random(c, c + 1, 1, 1), f"{name}.sac.conv1.bias": random(c)}
-        made |= {f"{name}.sac.conv2.weight": random(1, c, 1, 1), f"{name}.sac.conv2.bias": random(1)}
-        gate = f"{name}.sac.cbam1.ChannelGate.mlp"
-        made |= random.linear(f"{gate}.1", c // 16, c) | random.linear(f"{gate}.3", c, c // 16)
-        gate = f"{name}.sac.cbam2.ChannelGate.mlp"
-        made |= random.linear(f"{gate}.1", 30, 30) | random.linear(f"{gate}.3", 30, 30)
-        for n in (1, 2):
-            made[f"{name}.sac.cbam{n}.SpatialGate.spatial.conv.weight"] = random(1, 2, 7, 7)
-        made |= _position_mlp(random, f"{name}.pos_net.linears_position", 64, d)
-    return made
+    chosen = (next(name for name in shape.blocks if name.startswith(side)) for side in ("middle", "output"))
+    blocks = tuple(name.removesuffix(".transformer_blocks.0") for name in chosen)
+    shapes = migc_shapes(shape.blocks, shape.context, blocks=blocks, hidden=HIDDEN)
+    return random_tensors(shapes, seed=seed, by_fan_in=True)
 
 
 def clip_vision(seed: int = 5) -> Tensors:
     """An image encoder in transformers' layout."""
-    random, w = Random(seed), ENCODER_WIDTH
-    inner = "vision_model"
-    made = {
-        f"{inner}.embeddings.class_embedding": random(w),
-        f"{inner}.embeddings.patch_embedding.weight": random(w, 3, PATCH, PATCH) / PATCH,
-        f"{inner}.embeddings.position_embedding.weight": random((SIZE // PATCH) ** 2 + 1, w),
-        "visual_projection.weight": random(PROJECTION, w),
+    w, inner = ENCODER_WIDTH, "vision_model"
+    patches = f"{inner}.embeddings.patch_embedding.weight"
+    shapes = {
+        f"{inner}.embeddings.class_embedding": (w,),
+        patches: (w, 3, PATCH, PATCH),
+        f"{inner}.embeddings.position_embedding.weight": ((SIZE // PATCH) ** 2 + 1, w),
+        "visual_projection.weight": (PROJECTION, w),
+        **norm(f"{inner}.pre_layrnorm", w),
+        **norm(f"{inner}.post_layernorm", w),
     }
-    made |= random.norm(f"{inner}.pre_layrnorm", w) | random.norm(f"{inner}.post_layernorm", w)
-    for n in range(ENCODER_LAYERS):
-        layer = f"{inner}.encoder.layers.{n}"
+    for layer in (f"{inner}.encoder.layers.{n}" for n in range(ENCODER_LAYERS)):
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            made |= random.linear(f"{layer}.self_attn.{part}", w, w)
-        made |= random.linear(f"{layer}.mlp.fc1", 2 * w, w) | random.linear(f"{layer}.mlp.fc2", w, 2 * w)
-        made |= random.norm(f"{layer}.layer_norm1", w) | random.norm(f"{layer}.layer_norm2", w)
-    return made
+            shapes |= linear(f"{layer}.self_attn.{part}", w, w)
+        shapes |= {**linear(f"{layer}.mlp.fc1", 2 * w, w), **linear(f"{layer}.mlp.fc2", w, 2 * w)}
+        shapes |= {**norm(f"{layer}.layer_norm1", w), **norm(f"{layer}.layer_norm2", w)}
+    tensors = random_tensors(shapes, seed=seed, by_fan_in=True)
+    return {**tensors, patches: tensors[patches] / PATCH}
 
 
 IP_ADAPTER, IP_PLUS = "ip-adapter_tiny.safetensors", "ip-adapter-plus_tiny.bin"

@@ -43,9 +43,6 @@ def run(
         return predict(x, t, text)
 
 
-# ----------------------------------------------------------------------------------------------------- IP-Adapter
-
-
 def ip_result(
     layout: str, variant: str, rows: Rows = UNCOND_FIRST, uncond: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -77,13 +74,6 @@ def test_ip_adapter_for_sdxl(layout: str) -> None:
     assert difference(ours, tensors["out_xl"]) < EXACT
 
 
-def test_ip_adapter_shows_a_wrong_order_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A UNet runs its blocks in another order than files number them: the middle between down and up."""
-    monkeypatch.setattr(ip_adapter, "sorted", lambda blocks, key: list(blocks), raising=False)
-    ours, theirs = ip_result("a1111", "base")
-    assert difference(ours, theirs) > SEEN
-
-
 @pytest.mark.parametrize("variant", ["base", "plus", "full"])
 def test_ip_adapter_shows_a_wrong_negative(variant: str) -> None:
     swapped, theirs = ip_result("a1111", variant, Rows((0, 0), (True, False)))
@@ -93,9 +83,6 @@ def test_ip_adapter_shows_a_wrong_negative(variant: str) -> None:
     same, _ = ip_result("a1111", variant, uncond=cond)
     assert difference(same[:1], theirs[:1]) > SEEN
     assert difference(same[1:], theirs[1:]) < EXACT
-
-
-# --------------------------------------------------------------------------------------------------------- GLIGEN
 
 
 def regions(tensors: dict[str, Tensor]) -> tuple[Region, ...]:
@@ -121,11 +108,16 @@ def test_gligen(layout: str) -> None:
     assert difference(gligen_result(layout, meta["weak"]), tensors["out_weak"]) < EXACT
 
 
-def test_gligen_tokens() -> None:
-    tensors, meta = golden("gligen")
-    adapter = seeded_adapter(meta["shapes"])
-    ours = torch.stack([adapter.tokens(Layout(), {}), adapter.tokens(Layout(regions(tensors)), words(tensors))])
-    assert difference(ours, tensors["tokens"]) < EXACT
+def test_tokens_of_gligen_and_interactdiffusion() -> None:
+    for kind in ("gligen", "interactdiffusion"):
+        tensors, meta = golden(kind)
+        adapter = seeded_adapter(meta["shapes"])
+        if kind == "gligen":
+            layout, texts = Layout(regions(tensors)), words(tensors)
+        else:
+            layout, texts = interaction_layout(tensors, meta), interaction_words(tensors)
+        ours = torch.stack([adapter.tokens(Layout(), {}), adapter.tokens(layout, texts)])
+        assert difference(ours, tensors["tokens"]) < EXACT
 
 
 def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +131,6 @@ def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPa
     ours = gligen_result("a1111")
     assert difference(ours[:1], tensors["out"][:1]) > SEEN
     assert difference(ours[1:], tensors["out"][1:]) < EXACT
-
-
-# ---------------------------------------------------------------------------------------------- InteractDiffusion
 
 
 def interaction_layout(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Layout:
@@ -166,32 +155,6 @@ def test_interactdiffusion(layout: str) -> None:
     tensors, _ = golden("interactdiffusion")
     assert difference(interaction_result(layout), tensors["out"]) < EXACT
 
-
-def test_interactdiffusion_tokens() -> None:
-    tensors, meta = golden("interactdiffusion")
-    adapter = seeded_adapter(meta["shapes"])
-    ours = [
-        adapter.tokens(Layout(), {}),
-        adapter.tokens(interaction_layout(tensors, meta), interaction_words(tensors)),
-    ]
-    assert difference(torch.stack(ours), tensors["tokens"]) < EXACT
-
-
-@pytest.mark.parametrize("mistake", [{"SUBJECT": 1, "OBJECT": 0}, {"ACTION": 1, "OBJECT": 2}])
-def test_interactdiffusion_shows_wrong_roles(mistake: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    for role, row in mistake.items():
-        monkeypatch.setattr(interactdiffusion, role, row)
-    tensors, _ = golden("interactdiffusion")
-    assert difference(interaction_result("a1111"), tensors["out"]) > SEEN
-
-
-def test_interactdiffusion_shows_a_wrong_box_of_the_action(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interactdiffusion, "between", lambda a, b: (a[0], a[1], b[2], b[3]))
-    tensors, _ = golden("interactdiffusion")
-    assert difference(interaction_result("a1111"), tensors["out"]) > SEEN
-
-
-# ----------------------------------------------------------------------------------------------------------- MIGC
 
 MIGC_CASES = {
     "migc": ("shapes", "128x128", 0, 26 / 50, 0.0),
@@ -239,25 +202,6 @@ def test_migc(layout: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert difference(ours, theirs) < EXACT
 
 
-def test_migc_shows_a_wrong_order_of_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = migc.box_embedding
-    monkeypatch.setattr(migc, "box_embedding", lambda boxes: right(boxes[:, [0, 2, 1, 3]]))
-    ours, theirs = migc_result("a1111", "migc", monkeypatch)
-    assert difference(ours[1:], theirs[1:]) > SEEN
-
-
-def test_migc_shows_a_wrong_order_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors, _ = golden("migc")
-    order = tensors["orders_migc"][0].long().flip(0).tolist()
-    monkeypatch.setattr(migc, "_aggregated", _with_order(migc._aggregated, order))
-    ours, theirs = migc_result("a1111", "migc", monkeypatch)
-    assert difference(ours[1:], theirs[1:]) > SEEN
-
-
-def _with_order(aggregated, order: list[int]):
-    return lambda layer, phases, guides, grid, _: aggregated(layer, phases, guides, grid, order)
-
-
 def test_migc_leaves_negative_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, meta = golden("migc")
     _, predict = shared_unet_of("a1111", 768)
@@ -267,3 +211,34 @@ def test_migc_leaves_negative_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(ours[:1], plain[:1])
     swapped, _ = migc_result("a1111", "migc", monkeypatch, (True, False))
     assert difference(swapped[:1], theirs[:1]) > SEEN
+
+
+def of_order(order: list[int]) -> Any:
+    right = migc._aggregated
+    return lambda layer, phases, guides, grid, _: right(layer, phases, guides, grid, order)
+
+
+_box_embedding = migc.box_embedding
+MISTAKES: dict[str, tuple[str, list[tuple[Any, str, Any]]]] = {
+    # a UNet runs its blocks in another order than files number them: the middle between down and up
+    "order of IP-Adapter's layers": ("ip", [(ip_adapter, "sorted", lambda blocks, key: list(blocks))]),
+    "subject and object": ("interaction", [(interactdiffusion, "SUBJECT", 1), (interactdiffusion, "OBJECT", 0)]),
+    "action and object": ("interaction", [(interactdiffusion, "ACTION", 1), (interactdiffusion, "OBJECT", 2)]),
+    "box of the action": ("interaction", [(interactdiffusion, "between", lambda a, b: (a[0], a[1], b[2], b[3]))]),
+    "order of MIGC's box": ("migc", [(migc, "box_embedding", lambda boxes: _box_embedding(boxes[:, [0, 2, 1, 3]]))]),
+    "order of MIGC's slots": ("migc", [(migc, "_aggregated", None)]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_shows(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, changes = MISTAKES[mistake]
+    for module, name, value in changes:
+        if value is None:
+            value = of_order(golden("migc")[0]["orders_migc"][0].long().flip(0).tolist())
+        monkeypatch.setattr(module, name, value, raising=False)
+    if kind == "interaction":
+        ours, theirs = interaction_result("a1111"), golden("interactdiffusion")[0]["out"]
+    else:
+        ours, theirs = ip_result("a1111", "base") if kind == "ip" else migc_result("a1111", "migc", monkeypatch)
+    assert difference(ours[1:], theirs[1:]) > SEEN

@@ -41,9 +41,6 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-# slerp
-
-
 @pytest.mark.parametrize(
     ("a", "b", "t", "expected"),
     [
@@ -154,9 +151,6 @@ def test_slerp_mixes_ordinary_samples_beside_degenerate_ones() -> None:
     close(slerp(a, b, 0.5), rows([math.sqrt(0.5)] * 2, [1.0, 0.0], [0.0, 1.0]))
 
 
-# a share that is a map
-
-
 @given(seeds, st.floats(0.01, 1))
 def test_a_map_with_one_share_everywhere_is_that_share(seed: int, t: float) -> None:
     a, b = latent(seed), latent(seed + 1)
@@ -185,19 +179,6 @@ def test_regions_that_do_not_meet_do_not_disturb_each_other() -> None:
     assert torch.equal(both[..., 1:2], y[..., 1:2])
 
 
-@EVERY_RULE
-def test_where_no_model_speaks_the_main_one_is_not_pulled(rule: str) -> None:
-    ys, means = [latent(1), latent(2)], [latent(3), latent(4)]
-    region = torch.zeros(1, 1, *ys[0].shape[-2:]).double()
-    region[..., 0] = 0.5
-    new = aggregate(ys, means, [region], [0.3, 0.3], rule)[0]
-    assert torch.equal(new[..., 1:], ys[0][..., 1:])
-    assert (new[..., :1] - ys[0][..., :1]).abs().max() > 1e-3
-
-
-# correction
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_relative_correction_goes_the_share_of_the_way_back(dtype: torch.dtype) -> None:
     m, mu = latent(1, dtype=dtype), latent(2, dtype=dtype)
@@ -222,12 +203,6 @@ def test_paper_correction_is_a_step_of_given_length_towards_the_mean(seed: int, 
     close(norms(taken), torch.full((shape[0],), length, dtype=torch.float64), 1e-8)
     cosine = ((m - mu) * taken).flatten(1).sum(1) / norms(m - mu) / norms(taken)
     close(cosine, torch.ones_like(cosine), 1e-8)
-
-
-@pytest.mark.parametrize("eta", [45, 55])
-def test_paper_step_on_the_papers_latent_is_eta_long(eta: float) -> None:
-    m, mu = randn((2, 4, 64, 64), 1), randn((2, 4, 64, 64), 2)
-    close(norms(m - correct(m, OWN, mu, eta, "paper")), torch.tensor([eta, eta]).double())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -272,9 +247,6 @@ def test_the_pull_to_a_models_own_step_ends_there() -> None:
     close(correct(m, y, mu, 0.25, "own"), rows([3.0, 0.5]))
 
 
-# aggregation
-
-
 def test_aggregation_mixes_in_slot_order() -> None:
     ys, means = [latent(n) for n in range(4)], [latent(n + 10) for n in range(4)]
     gammas = [0.3, 0.6, 0.2]
@@ -301,12 +273,6 @@ def test_aggregation_corrects_each_model_towards_its_own_mean_by_its_own_eta(rul
         close(new, correct(m, y, mu, eta, rule))
 
 
-def test_full_relative_correction_leaves_every_model_at_its_own_mean() -> None:
-    ys, means = [latent(n) for n in range(3)], [latent(n + 10) for n in range(3)]
-    for new, mu in zip(aggregate(ys, means, [0.5, 0.5], [1.0] * 3), means):
-        close(new, mu)
-
-
 @given(seeds, st.floats(0, 15), st.floats(1, 60))
 def test_papers_step_is_measured_in_variance_preserving_units(seed: int, sigma: float, eta: float) -> None:
     scale = math.sqrt(1 + sigma**2)
@@ -315,13 +281,6 @@ def test_papers_step_is_measured_in_variance_preserving_units(seed: int, sigma: 
     in_vp = aggregate([y / scale for y in ys], [mu / scale for mu in means], [0.5], [eta, eta], "paper")
     for ve, vp in zip(in_ve, in_vp):
         close(ve / scale, vp, 1e-8)
-
-
-def test_relative_aggregation_does_not_depend_on_the_scale() -> None:
-    ys, means, etas = [latent(n) for n in range(3)], [latent(n + 3) for n in range(3)], [0.2, 0.4, 0.6]
-    scaled = aggregate([7 * y for y in ys], [7 * mu for mu in means], [0.5, 0.3], etas)
-    for one, other in zip(aggregate(ys, means, [0.5, 0.3], etas), scaled):
-        close(7 * one, other)
 
 
 @EVERY_RULE

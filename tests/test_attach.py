@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from amdm_lab.training.networks import CONTEXT, new_unet
 from lib_amdm.adapters.attach import attached, blocks_of
 from lib_amdm.adapters.base import Adapter, Prepared, Rows
 from lib_amdm.adapters.inputs import Features, GivenInputs
@@ -33,8 +32,8 @@ from tests.adapter_files import (
     sdxl_unet,
     widths_of,
 )
-from tests.seeded import fill, uniform
-from tests.unets import LAYOUTS, ldm_names, unet_of
+from tests.seeded import uniform
+from tests.unets import LAYOUTS, unet_of
 
 WIDTH = 48
 SMALL = widths_of(unet_of("a1111", WIDTH)[0])
@@ -119,13 +118,20 @@ def predicted(
     announced: Rows | None = None,
     size: tuple[int, int] = (16, 16),
 ) -> Tensor:
-    _, predict = UNETS[layout]
-    with torch.no_grad(), attached(UNETS[layout][0], adapters, lambda: announced or rows):
+    unet, predict = UNETS[layout]
+    with acting(unet, *adapters, rows=lambda: announced or rows):
         return predict(latents(rows.images, size), torch.full((len(rows.images),), TIME), texts(rows))
 
 
 UNETS = {layout: unet_of(layout, WIDTH) for layout in LAYOUTS}
 ONE = Rows((0, 0), (True, False))
+ASKED = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+
+
+@contextmanager
+def acting(unet: nn.Module, *adapters: Prepared, rows: Callable[[], Any] = lambda: ONE) -> Iterator[None]:
+    with torch.no_grad(), attached(unet, adapters, rows):
+        yield
 
 
 def hooks(unet: nn.Module) -> int:
@@ -136,24 +142,14 @@ def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-# --------------------------------------------------------------------------------------------------------- blocks
-
 SD1_ORDER = [
     *(f"input_blocks.{n}" for n in (1, 2, 4, 5, 7, 8)),
-    *(f"output_blocks.{n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11)),
+    *(f"output_blocks.{n}" for n in range(3, 12)),
     "middle_block",
 ]
 SDXL_ORDER = {
-    "input_blocks.4": 2,
-    "input_blocks.5": 2,
-    "input_blocks.7": 10,
-    "input_blocks.8": 10,
-    "output_blocks.0": 10,
-    "output_blocks.1": 10,
-    "output_blocks.2": 10,
-    "output_blocks.3": 2,
-    "output_blocks.4": 2,
-    "output_blocks.5": 2,
+    **{f"input_blocks.{n}": 2 if n < 6 else 10 for n in (4, 5, 7, 8)},
+    **{f"output_blocks.{n}": 10 if n < 3 else 2 for n in range(6)},
     "middle_block": 10,
 }
 
@@ -194,24 +190,6 @@ def test_the_layouts_name_the_same_blocks(layers: int) -> None:
     for a, b in pairs:
         assert (a.name, a.width, a.context, a.heads) == (b.name, b.width, b.context, b.heads)
         assert torch.equal(a.module.attn2.to_q.weight, b.module.attn2.to_q.weight)
-
-
-def test_the_small_unet_of_the_shapes_world_takes_adapters() -> None:
-    unet = new_unet().eval().requires_grad_(False)
-    fill(unet, ldm_names(unet))
-    widths = widths_of(unet)
-    assert len(widths) == 7 and set(widths.values()) == {64, 96}
-    x, t, text = uniform("x", (2, 4, 16, 16)), torch.full((2,), TIME), uniform("t", (2, 77, CONTEXT))
-    picture = adapter_of(adapter_file(random_tensors(ip_shapes(widths, CONTEXT, features=64, tokens=3)), "ip"))
-    boxes = adapter_of(adapter_file(random_tensors(gligen_shapes(widths, CONTEXT, 32)), "gligen"))
-    words = {word: uniform(word, (CONTEXT,)) for word in "ab"}
-    pictures = Features(uniform("features", (1, 64)))
-    with torch.no_grad():
-        plain = unet(x, t, encoder_hidden_states=text).sample
-        for own in (picture, boxes):
-            prepared = own.prepare(GivenInputs(layouts([0], False), words, features=pictures))
-            with attached(unet, [prepared], lambda: ONE):
-                assert difference(unet(x, t, encoder_hidden_states=text).sample, plain) > 1e-3
 
 
 class Bytes(nn.Parameter):
@@ -259,19 +237,14 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
     for block in (each.module for each in blocks_of(unet)):
         for layer in (*(getattr(block.attn2, f"to_{each}") for each in "qkv"), block.attn2.to_out[0]):
             layer.weight.data = (layer.weight.data / SCALE).round().clamp(-127, 127) * SCALE
-    asked = latents([0, 0]), torch.full((2,), TIME), texts(ONE)
-    with torch.no_grad():
-        with attached(unet, [prepared_for(kind)], lambda: ONE):
-            plain = predict(*asked)
-        for block in (each.module for each in blocks_of(unet)):
-            for name in ("to_q", "to_k", "to_v"):
-                setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
-            block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
-        with attached(unet, [prepared_for(kind)], lambda: ONE):
-            assert torch.equal(predict(*asked), plain)
-
-
-# ------------------------------------------------------------------------------------------------ what is left alone
+    with acting(unet, prepared_for(kind)):
+        plain = predict(*ASKED)
+    for block in (each.module for each in blocks_of(unet)):
+        for name in ("to_q", "to_k", "to_v"):
+            setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
+        block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
+    with acting(unet, prepared_for(kind)):
+        assert torch.equal(predict(*ASKED), plain)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -308,14 +281,11 @@ def test_migc_and_naive_fuser_have_shares_of_their_own() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_that_is_anothers_is_left_alone(kind: str) -> None:
     unet, predict = UNETS["a1111"]
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
-    with torch.no_grad():
-        plain = predict(x, t, text)
-        with attached(unet, [prepared_for(kind)], lambda: None):
-            assert torch.equal(predict(x, t, text), plain)
-            # an inner attachment, such as a co-model's on the main model's own weights, acts alone
-            with attached(unet, [prepared_for("ip-adapter")], lambda: ONE):
-                inner = predict(x, t, text)
+    with acting(unet, prepared_for(kind), rows=lambda: None):
+        assert torch.equal(predict(*ASKED), predicted("a1111", [], ONE))
+        # an inner attachment, such as a co-model's on the main model's own weights, acts alone
+        with acting(unet, prepared_for("ip-adapter")):
+            inner = predict(*ASKED)
     assert torch.equal(inner, predicted("a1111", [prepared_for("ip-adapter")], ONE))
 
 
@@ -344,7 +314,6 @@ def test_hooks_are_gone_however_it_ends() -> None:
     unet, predict = UNETS["forge"]
     assert hooks(unet) == 0
     everything = [prepared_for(kind) for kind in KINDS]
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
     with attached(unet, everything, lambda: ONE):
         assert hooks(unet) == 2 + 2 * len(SMALL)
     assert hooks(unet) == 0
@@ -352,11 +321,16 @@ def test_hooks_are_gone_however_it_ends() -> None:
     def fails() -> Rows:
         raise RuntimeError("no rows")
 
-    with pytest.raises(RuntimeError, match="no rows"), attached(unet, everything, fails), torch.no_grad():
-        predict(x, t, text)
+    with pytest.raises(RuntimeError, match="no rows"), acting(unet, *everything, rows=fails):
+        predict(*ASKED)
     assert hooks(unet) == 0
-    with pytest.raises(RuntimeError), attached(unet, everything, lambda: ONE), torch.no_grad():
-        predict(x, t, text[..., :5])
+    with acting(unet, *everything):
+        whole = predict(*ASKED)
+        with pytest.raises(RuntimeError):
+            predict(*ASKED[:2], ASKED[2][..., :5])
+        assert torch.equal(predict(*ASKED), whole), "a call that failed leaves nothing for the next"
+    with pytest.raises(RuntimeError), acting(unet, *everything):
+        predict(*ASKED[:2], ASKED[2][..., :5])
     assert hooks(unet) == 0
     wide = adapter_of(adapter_file(random_tensors(ip_shapes(SMALL, 24, features=40)), "wide.safetensors"))
     another = wide.prepare(GivenInputs(features=Features(torch.zeros(1, 40))))
@@ -364,17 +338,6 @@ def test_hooks_are_gone_however_it_ends() -> None:
         pass
     assert hooks(unet) == 0
     assert torch.equal(predicted("forge", [], ONE), predicted("a1111", [], ONE))
-
-
-def test_a_call_that_failed_leaves_nothing_for_the_next() -> None:
-    unet, predict = UNETS["a1111"]
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
-    prepared = prepared_for("gligen")
-    with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
-        whole = predict(x, t, text)
-        with pytest.raises(RuntimeError):
-            predict(x, t, text[..., :5])
-        assert torch.equal(predict(x, t, text), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -398,8 +361,6 @@ def test_the_image_seed_decides_migcs_order() -> None:
     assert not torch.equal(with_seed(1), with_seed(2))
     assert not torch.equal(with_seed(1), with_seed(1, 0.1))
 
-
-# ------------------------------------------------------------------------------------------------------ the batch
 
 rows_of_batches = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=5).map(
     lambda pairs: Rows(tuple(image for image, _ in pairs), tuple(prompt for _, prompt in pairs))
@@ -426,12 +387,6 @@ def test_one_condition_serves_all_images(kind: str) -> None:
         assert difference(got[row], predicted("a1111", [prepared_for(kind, (0,))], own)[0]) < EXACT
 
 
-def test_an_image_that_was_not_prepared_for_is_refused() -> None:
-    for kind in KINDS:
-        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was told of 2 images but image 3 is drawn'):
-            predicted("a1111", [prepared_for(kind, (0, 1))], Rows((2,), (True,)))
-
-
 @pytest.mark.parametrize("size", [(9, 13), (17, 24), (10, 14)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_size_of_latents(kind: str, size: tuple[int, int]) -> None:
@@ -439,8 +394,6 @@ def test_any_size_of_latents(kind: str, size: tuple[int, int]) -> None:
     plain = predicted("diffusers", [], ONE, size=size)
     assert difference(predicted("diffusers", [prepared_for(kind)], ONE, size=size), plain) > 1e-3
 
-
-# -------------------------------------------------------------------------------------------------- several at once
 
 PAIRS = [("ip-adapter", "gligen"), ("interactdiffusion", "ip-adapter"), ("migc", "ip-adapter"), ("gligen", "migc")]
 
@@ -466,14 +419,11 @@ def test_the_picture_is_seen_by_every_instance() -> None:
         assert difference(predicted("a1111", [naive, *others], ONE), predicted("a1111", others, ONE)) < EXACT
 
 
-def test_contexts_of_other_lengths_than_the_prompt() -> None:
-    own = migc()
+def test_contexts_of_other_lengths_than_the_prompt_and_as_many_boxes_as_migc_takes() -> None:
     longer = {**contexts(), "b": uniform("longer", (14, WIDTH))}
-    prepared = own.prepare(laid_out(*layouts([0], False), contexts=longer))
-    assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()
-
-
-# ---------------------------------------------------------------------------------------------------- beside others
+    many = Layout(layouts([0], False)[0].regions[:1] * 28)
+    for prepared in (migc().prepare(laid_out(*layouts([0], False), contexts=longer)), migc().prepare(laid_out(many))):
+        assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()
 
 
 def test_a_change_of_the_output_layer_is_honoured() -> None:
@@ -482,14 +432,13 @@ def test_a_change_of_the_output_layer_is_honoured() -> None:
     unet, predict = unet_of("a1111", WIDTH)
     layer = blocks_of(unet)[3].module.attn2.to_out[0]
     delta = 0.3 * uniform("delta", layer.weight.shape)
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
-    with torch.no_grad(), attached(unet, [prepared], lambda: ONE):
-        plain = predict(x, t, text)
+    with acting(unet, prepared):
+        plain = predict(*ASKED)
         handle = layer.register_forward_hook(lambda module, args, out: out + args[0] @ delta.T)
-        in_call = predict(x, t, text)
+        in_call = predict(*ASKED)
         handle.remove()
         layer.weight += delta
-        in_weight = predict(x, t, text)
+        in_weight = predict(*ASKED)
     assert difference(in_call, in_weight) < EXACT
     assert difference(in_call, plain) > 1e-3
 
@@ -506,17 +455,17 @@ def test_a_replaced_cross_attention_is_an_error() -> None:
 
     block.forward = forward
     for kind in ("ip-adapter", "gligen"):
-        with (
-            pytest.raises(AdapterError, match=r"replaced the cross-attention of input_blocks\.4"),
-            attached(unet, [prepared_for(kind)], lambda: ONE),
-            torch.no_grad(),
-        ):
-            predict(latents(ONE.images), torch.full((2,), TIME), texts(ONE))
+        said = r"replaced the cross-attention of input_blocks\.4"
+        with pytest.raises(AdapterError, match=said), acting(unet, prepared_for(kind)):
+            predict(*ASKED)
 
 
-def test_rows_that_do_not_fit_the_batch_are_an_error() -> None:
+def test_rows_that_do_not_fit_are_an_error() -> None:
     with pytest.raises(AdapterError, match="called with 2 rows where 1"):
         predicted("a1111", [prepared_for("ip-adapter")], ONE, Rows((0,), (True,)))
+    for kind in KINDS:
+        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was told of 2 images but image 3 is drawn'):
+            predicted("a1111", [prepared_for(kind, (0, 1))], Rows((2,), (True,)))
 
 
 def test_merged_tokens_are_an_error() -> None:
@@ -525,28 +474,17 @@ def test_merged_tokens_are_an_error() -> None:
     block = blocks_of(unet)[0].module
     whole = block.forward
     block.forward = lambda x, context: torch.cat([whole(x[:, ::2], context), whole(x[:, 1::2], context)], dim=1)
-    with (
-        pytest.raises(AdapterError, match="128 tokens, which is no halving of 16x16"),
-        attached(unet, [own], lambda: ONE),
-        torch.no_grad(),
-    ):
-        predict(latents(ONE.images), torch.full((2,), TIME), texts(ONE))
+    with pytest.raises(AdapterError, match="128 tokens, which is no halving of 16x16"), acting(unet, own):
+        predict(*ASKED)
 
 
 def test_the_rows_are_asked_for_once_in_each_call() -> None:
     asked = []
     unet, predict = UNETS["a1111"]
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
-    with (
-        torch.no_grad(),
-        attached(unet, [prepared_for("gligen"), prepared_for("ip-adapter")], lambda: asked.append(1) or ONE),
-    ):
-        predict(x, t, text)
-        predict(x, t, text)
+    with acting(unet, prepared_for("gligen"), prepared_for("ip-adapter"), rows=lambda: asked.append(1) or ONE):
+        predict(*ASKED)
+        predict(*ASKED)
     assert len(asked) == 2
-
-
-# ------------------------------------------------------------------------------------------------------- precision
 
 
 @cache
@@ -564,7 +502,7 @@ def in_half() -> tuple[nn.Module, Callable[..., Tensor]]:
 def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
     """An adapter in half precision is no further from float32 than the UNet itself is, and under inference_mode too."""
     unet, predict = UNETS["a1111"] if autocast else in_half()
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
+    x, t, text = ASKED
     if not autocast:
         x, text = x.bfloat16(), text.bfloat16()
     half = prepared_for(kind, dtype=torch.bfloat16)
@@ -585,14 +523,10 @@ def test_half_precision_and_autocast(kind: str, autocast: bool) -> None:
 def test_adapters_can_be_trained_through_their_hooks(kind: str) -> None:
     unet, predict = UNETS["a1111"]
     own = adapter(kind).requires_grad_(True)
-    x, t, text = latents(ONE.images), torch.full((2,), TIME), texts(ONE)
     for _ in range(2):
         with attached(unet, [own.prepare(inputs())], lambda: ONE):
-            predict(x, t, text).square().mean().backward()
+            predict(*ASKED).square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in own.parameters())
-
-
-# -------------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -647,9 +581,3 @@ def test_inputs_that_do_not_belong_together_are_errors() -> None:
         adapter("migc").prepare(GivenInputs(layouts([0, 1], False), seeds=[1, 2, 3]))
     with pytest.raises(ValueError, match="2 images and 1 prompts"):
         Rows((0, 1), (True,))
-
-
-def test_28_instances_of_migc_act() -> None:
-    regions = tuple(layouts([0], False)[0].regions[:1]) * 28
-    prepared = migc().prepare(laid_out(Layout(regions)))
-    assert torch.isfinite(predicted("a1111", [prepared], ONE)).all()

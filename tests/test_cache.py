@@ -31,22 +31,18 @@ class Loader:
         return Loaded(f"model {self.times}", torch.nn.Linear(10 * self.times, 10, bias=False))
 
 
-def test_a_file_is_read_once_while_it_stays_the_same(files):
-    pool, load = Pool(), Loader()
-    assert pool.get(files[0], "half", load) is pool.get(files[0], "half", load)
-    assert load.times == 1
-
-
 @pytest.mark.parametrize("what", ["time", "size"])
-def test_a_changed_file_is_read_again_and_the_old_model_is_dropped(files, what):
+def test_a_file_is_read_once_until_it_changes_and_the_old_model_is_dropped(files, what):
     pool, load = Pool(), Loader()
     first = pool.get(files[0], "half", load)
+    assert pool.get(files[0], "half", load) is first and load.times == 1
     if what == "size":
         Path(files[0]).write_bytes(b"more weights")
     else:
         os.utime(files[0], (1, 1))
     assert pool.get(files[0], "half", load) is not first
     assert len(pool.listing()) == 1
+    assert pool.get(files[0], "full", load) is not pool.get(files[0], "half", load), "another dtype is another model"
 
 
 def test_what_depends_on_a_loaded_file_that_has_gone_is_made_anew(files):
@@ -58,11 +54,6 @@ def test_what_depends_on_a_loaded_file_that_has_gone_is_made_anew(files):
     assert [encoded(), encoded()] == [1, 1]
     Path(path).unlink()
     assert [encoded(), encoded()] == [2, 3]
-
-
-def test_another_dtype_is_another_model(files):
-    pool, load = Pool(), Loader()
-    assert pool.get(files[0], "half", load) is not pool.get(files[0], "full", load)
 
 
 def test_least_recently_used_goes_first(files):
@@ -95,55 +86,44 @@ def test_unload_tells_how_many_and_how_much(files):
     assert pool.unload() == []
 
 
-def test_equal_tensors_are_held_once_and_counted_once(files):
-    pool = Pool()
-    alike = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)) for _ in range(2)]
-    alike[1].load_state_dict(alike[0].state_dict())
-    with torch.no_grad():
-        alike[1][1].weight += 1
-    models = iter(alike)
-    for path in files[:2]:
-        pool.get(path, "half", lambda: Loaded("twin", next(models)))
-    assert alike[0][0].weight.data_ptr() == alike[1][0].weight.data_ptr()
-    assert alike[0][1].weight.data_ptr() != alike[1][1].weight.data_ptr()
-    sizes = [entry.size for entry in pool.listing()]
-    assert sizes == [4 * 2 * 72, 4 * 64]
+def alike(make):
+    """Three models with the same weights."""
+    models = [make() for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    return models
 
 
-def test_on_a_device_without_addresses_equal_tensors_are_held_once_and_counted_once(files, monkeypatch):
-    """As DirectML's tensors do, which have no storage."""
-    alike = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)) for _ in range(3)]
-    for model in alike[1:]:
-        model.load_state_dict(alike[0].state_dict())
+@pytest.mark.parametrize("addresses", [True, False])
+def test_equal_tensors_are_held_once_and_counted_once(files, addresses, monkeypatch):
+    """On a device without addresses too: DirectML's tensors have no storage."""
+    twins = alike(lambda: torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)))
     with torch.no_grad():
-        alike[1][1].weight += 1
-    pool, models, data_ptr = Pool(), iter(alike), torch.Tensor.data_ptr
+        twins[1][1].weight += 1
+    pool, models = Pool(), iter(twins)
 
     def refuses(tensor):
         raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage")
 
-    monkeypatch.setattr(torch.Tensor, "data_ptr", refuses)
+    if not addresses:
+        monkeypatch.setattr(torch.Tensor, "data_ptr", refuses)
     for path in files:
         pool.get(path, "half", lambda: Loaded("twin", next(models)))
     assert [entry.size for entry in pool.listing()] == [4 * 2 * 72, 4 * 64, 0]
     pool.trim(2)
     assert [entry.size for entry in pool.listing()] == [4 * 2 * 72, 4 * 64], "what is left holds what it shared"
     monkeypatch.undo()
-    assert [data_ptr(model[0].weight) for model in alike] == [data_ptr(alike[0][0].weight)] * 3
+    assert len({model[0].weight.data_ptr() for model in twins}) == 1
+    assert twins[0][1].weight.data_ptr() != twins[1][1].weight.data_ptr()
 
 
-def test_what_three_hold_is_saved_twice():
-    models = [torch.nn.Linear(4, 4) for _ in range(3)]
-    for model in models[1:]:
-        model.load_state_dict(models[0].state_dict())
+def test_what_three_hold_is_saved_twice_and_nothing_of_another_dtype_or_shape():
+    models = alike(lambda: torch.nn.Linear(4, 4))
     assert [share_equal_tensors(model, models[:n]) for n, model in enumerate(models)] == [0, 80, 80]
-
-
-def test_tensors_of_another_dtype_or_shape_are_not_shared():
-    a, b = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4).half()
+    half = torch.nn.Linear(4, 4).half()
     with torch.no_grad():
-        b.weight.copy_(a.weight)
-    assert share_equal_tensors(b, [a, torch.nn.Linear(5, 4)]) == 0
+        half.weight.copy_(models[0].weight)
+    assert share_equal_tensors(half, [models[0], torch.nn.Linear(5, 4)]) == 0
 
 
 def test_texts_are_encoded_once_and_the_least_recently_used_forgotten():

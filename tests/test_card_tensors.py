@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -108,18 +108,8 @@ def test_both_devices_in_one_operation_are_refused(name: str) -> None:
 
 
 def test_other_threads_are_as_strict() -> None:
-    found: list[object] = []
-
-    def mix() -> None:
-        try:
-            found.append(there(2) + torch.ones(2))
-        except RuntimeError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=mix)
-    thread.start()
-    thread.join()
-    assert isinstance(found[0], RuntimeError)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="device"):
+        pool.submit(lambda: there(2) + torch.ones(2)).result()
 
 
 def test_numpy_needs_a_copy_first() -> None:
@@ -153,23 +143,27 @@ def test_an_unfinished_copy_is_garbage_until_it_is_waited_for(dtype: torch.dtype
         assert torch.equal(copied, torch.ones(4, dtype=dtype))
 
 
-def test_an_event_happens_late_and_only_for_what_was_before_it() -> None:
-    first = there(2).to("cpu", non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
-    second = there(2).to("cpu", non_blocking=True)
-    assert not event.query() and first.isnan().all()
-    assert event.query() and (first == 1).all() and second.isnan().all()
+def test_an_event_happens_late_or_once_it_is_waited_for_and_only_for_what_was_before_it() -> None:
+    for wait in (False, True):
+        first = torch.empty(2, pin_memory=True)
+        first.copy_(there(2), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        second = there(2).to("cpu", non_blocking=True)
+        assert first.isnan().all()
+        if wait:
+            event.synchronize()
+        else:
+            assert not event.query() and first.isnan().all()
+            assert event.query()
+        assert (first == 1).all() and second.isnan().all()
 
 
-def test_an_event_that_is_waited_for_has_happened() -> None:
-    copied = torch.empty(2, pin_memory=True)
-    copied.copy_(there(2), non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
-    assert copied.isnan().all()
-    event.synchronize()
-    assert (copied == 1).all()
+def test_a_card_within_a_card_leaves_the_outer_one() -> None:
+    assert torch.cuda.is_available()
+    with present():
+        pass
+    assert torch.cuda.is_available() and there(1).is_cuda
 
 
 def test_memory_is_the_bytes_of_what_is_alive() -> None:
@@ -277,13 +271,6 @@ def test_autocast_computes_in_16_bits_there_alone() -> None:
         assert nn.functional.layer_norm(weight.half(), (2,)).dtype == torch.float32
         assert (number @ number).dtype == torch.float32
         assert (weight.half() @ weight.to(torch.float8_e4m3fn)).dtype == torch.float16
-
-
-def test_a_card_within_a_card_leaves_the_outer_one() -> None:
-    assert torch.cuda.is_available()
-    with present():
-        pass
-    assert torch.cuda.is_available() and there(1).is_cuda
 
 
 def test_waits_are_counted_by_the_line_of_the_extension(tmp_path: object) -> None:

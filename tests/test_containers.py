@@ -16,19 +16,14 @@ import safetensors.torch
 import torch
 from hostile_files import HOSTILE, PKL, Boom, archive, evil, old_format
 
-from amdm_lab.studio.host import Job, Standalone
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.convert import main
 from lib_amdm.adapters.kinds import describe, read_adapter
-from lib_amdm.errors import AdapterError, AmdmError
+from lib_amdm.errors import AdapterError
 from lib_amdm.files.container import in_memory, opened, refuse_code
 from lib_amdm.files.pickles import Refused, load_inert, look
 
 NAMES = ("x.ckpt", "x.PT", "x.bin", "x.pth", "x.sft", "x.safetensors.ckpt", "x")
-
-
-def without_a_trace(marker: Path) -> bool:
-    return not marker.exists()
 
 
 @pytest.fixture
@@ -46,11 +41,11 @@ def test_what_is_let_through_runs_nothing_in_a_reader_that_is_free(
     try:
         refuse_code(path)
     except Refused:
-        assert without_a_trace(marker)
+        assert not marker.exists()
         return
     with contextlib.suppress(Exception):
         torch.serialization.load(path, map_location="cpu", weights_only=False)
-    assert without_a_trace(marker)
+    assert not marker.exists()
 
 
 def test_the_hostile_files_are_hostile(tmp_path: Path, marker: Path) -> None:
@@ -74,10 +69,7 @@ def test_no_reader_runs_anything(kind: str, tmp_path: Path, marker: Path) -> Non
         with pytest.raises(AdapterError, match=r'^"ip-adapter\.ckpt" .*\.$'):
             read(path)
     assert main([str(path), str(tmp_path / "out.safetensors")]) == 1
-    host = Standalone(tmp_path)
-    with pytest.raises(AmdmError, match=r'^AMDM: "ip-adapter\.ckpt" .*\.$'):
-        host.generate(Job("ip-adapter", ["a"], [1], steps=1))
-    assert without_a_trace(marker)
+    assert not marker.exists()
 
 
 def test_a_program_is_refused_and_not_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -116,12 +108,13 @@ WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2, dtype=
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_torch_saves_is_read_and_its_shapes_are_known_before(zipped: bool, tmp_path: Path) -> None:
     shared = torch.ones(3, 4)
-    told = {**WEIGHTS, "half": shared[1:], "tied": shared, "scalar": torch.tensor(1.0), "empty": torch.zeros(0, 3)}
+    saved = {**WEIGHTS, "half": shared[1:], "tied": shared, "scalar": torch.tensor(1.0), "empty": torch.zeros(0, 3)}
+    saved |= {"turned": torch.ones(2, 3).T, "parameter": torch.nn.Parameter(torch.ones(4))}
     path = tmp_path / "x.bin"
-    torch.save({"state_dict": OrderedDict(told), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
+    torch.save({"state_dict": OrderedDict(saved), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
     file = opened(path)
     wanted = {"a": (2, 3), "b.c": (2,), "half": (2, 4), "tied": (3, 4), "scalar": (), "empty": (0, 3)}
-    assert file.shapes == wanted
+    assert file.shapes == {**wanted, "turned": (3, 2), "parameter": (4,)}
     assert torch.equal(file.read(["a"])["a"], WEIGHTS["a"])
     refuse_code(path)
 
@@ -152,11 +145,6 @@ def test_what_is_kept_of_a_file_does_not_keep_it_mapped(reader: str, tmp_path: P
     assert kept.keys() == tensors.keys() and all(torch.equal(kept[key], tensors[key]) for key in tensors)
 
 
-def test_a_transposed_tensor_and_a_parameter_are_read(tmp_path: Path) -> None:
-    torch.save({"t": torch.ones(2, 3).T, "p": torch.nn.Parameter(torch.ones(4))}, tmp_path / "x.pt")
-    assert opened(tmp_path / "x.pt").shapes == {"t": (3, 2), "p": (4,)}
-
-
 @pytest.mark.parametrize("suffix", [".bin", ".ckpt", ".pth", ".pt", ".SAFETENSORS"])
 def test_safetensors_are_read_whatever_they_are_called(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
@@ -164,7 +152,7 @@ def test_safetensors_are_read_whatever_they_are_called(suffix: str, tmp_path: Pa
     assert torch.equal(opened(path).read(["a"])["a"], WEIGHTS["a"])
 
 
-def test_a_free_reader_that_goes_by_the_suffix_is_told_of_a_wrong_one(tmp_path: Path) -> None:
+def test_a_free_reader_that_trusts_a_suffix_is_warned_of_a_wrong_one(tmp_path: Path) -> None:
     for name in ("x.safetensors", "x.sft", "x.ckpt"):
         safetensors.torch.save_file({"a": WEIGHTS["a"]}, tmp_path / name)
     refuse_code(tmp_path / "x.safetensors")
@@ -179,10 +167,10 @@ def test_a_pickle_by_the_name_of_a_safetensors_file_is_never_unpickled(name: str
     for read in (describe, read_adapter, read_clip_vision):
         with pytest.raises(AdapterError, match=rf'^"{name}" cannot be read .*; download it again\.$'):
             read(tmp_path / name)
-    assert without_a_trace(marker)
+    assert not marker.exists()
 
 
-def test_a_name_that_is_no_utf8_is_told_from_damage(tmp_path: Path) -> None:
+def test_a_name_that_is_no_utf8_is_not_taken_for_damage(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
     path.write_bytes(safetensors.torch.save({"a": WEIGHTS["a"]}))
     with pytest.raises(AdapterError, match=r'^"caf\?\.safetensors" has a name that is no UTF-8, .*; rename it\.$'):
@@ -190,7 +178,7 @@ def test_a_name_that_is_no_utf8_is_told_from_damage(tmp_path: Path) -> None:
 
 
 def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
-    """An archive with one tensor that is told to be of this size, on a storage that is told to be of that."""
+    """An archive with one tensor that claims this size, on a storage that claims that one."""
 
     class Tensor:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -200,58 +188,52 @@ def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes
         pass
 
     class Pickler(pickle.Pickler):
-        def persistent_id(self, told: Any) -> Any:
-            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(told, Storage) else None
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", numel) if isinstance(value, Storage) else None
 
     file = io.BytesIO()
     Pickler(file, 2).dump({"a": Tensor()})
     return archive((PKL, file.getvalue()), ("archive/data/0", bytes(64)))
 
 
-def test_what_unpacks_to_more_than_the_file_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
-    bombs = {
-        "compressed": archive(("archive/data/0", bytes(10**7)), (PKL, pickle.dumps({}, 2)), kind=zipfile.ZIP_DEFLATED),
-        "storage": rebuilt(10**12, (10**12,), (1,)),
-        "expanded": rebuilt(16, (10**6, 10**6), (0, 0)),
-        "beyond": rebuilt(16, (4, 4), (10**6, 1)),
-        "negative": rebuilt(16, (-4, -4), (1, 1)),
-    }
-    for what, packed in bombs.items():
-        path = tmp_path / "x.bin"
-        path.write_bytes(packed)
-        for read in (opened, describe, lambda path: load_inert(path)):
-            with pytest.raises((AdapterError, Refused), match=r"own size|larger tensors"):
-                read(path)
-        assert what
+TOO_MUCH, FAR = r"own size|larger tensors", "asks for more room than its contents need"
+FAR_AWAY = [b"\x80\x02}" + put + b"." for put in (b"r" + (2**30).to_bytes(4, "little"), b"p1258647924\n")]
+"""Pickles that keep an object far away: Python's own reader would make a table of some 20 GB for it."""
+BOMBS = {
+    "compressed": (
+        archive(("archive/data/0", bytes(10**7)), (PKL, pickle.dumps({}, 2)), kind=zipfile.ZIP_DEFLATED),
+        TOO_MUCH,
+    ),
+    "storage": (rebuilt(10**12, (10**12,), (1,)), TOO_MUCH),
+    "expanded": (rebuilt(16, (10**6, 10**6), (0, 0)), TOO_MUCH),
+    "beyond": (rebuilt(16, (4, 4), (10**6, 1)), TOO_MUCH),
+    "negative": (rebuilt(16, (-4, -4), (1, 1)), TOO_MUCH),
+    **{f"far away {n}": (archive((PKL, far)), FAR) for n, far in enumerate(FAR_AWAY)},
+    **{f"far away {n}, old": (old_format(far), FAR) for n, far in enumerate(FAR_AWAY)},
+}
 
 
-@pytest.mark.parametrize("put", [b"r" + (2**30).to_bytes(4, "little"), b"p1258647924\n"])
-def test_a_pickle_that_keeps_an_object_far_away_is_refused_before_memory_is_taken(put: bytes, tmp_path: Path) -> None:
-    """Python's own reader would make a table of some 20 GB for it."""
-    told = b"\x80\x02}" + put + b"."
-    for packed in (archive((PKL, told)), old_format(told)):
-        path = tmp_path / "x.bin"
-        path.write_bytes(packed)
-        for read in (opened, describe, lambda path: load_inert(path)):
-            with pytest.raises((AdapterError, Refused), match="asks for more room than its contents need"):
-                read(path)
+@pytest.mark.parametrize("kind", BOMBS)
+def test_what_unpacks_to_more_than_the_file_is_refused_before_memory_is_taken(kind: str, tmp_path: Path) -> None:
+    packed, said = BOMBS[kind]
+    path = tmp_path / "x.bin"
+    path.write_bytes(packed)
+    for read in (opened, describe, lambda path: load_inert(path)):
+        with pytest.raises((AdapterError, Refused), match=said):
+            read(path)
 
 
-def test_a_dictionary_that_holds_itself_is_a_sentence(tmp_path: Path) -> None:
-    told: dict[str, Any] = {"a": torch.ones(1)}
-    told["state_dict"] = told["b"] = told
-    torch.save(told, tmp_path / "x.bin")
+def test_endless_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
+    path, deep = tmp_path / "x.bin", {}
+    endless: dict[str, Any] = {"a": torch.ones(1)}
+    endless["state_dict"] = endless["b"] = endless
+    torch.save(endless, path)
     with pytest.raises(AdapterError, match=r'^"x\.bin" has dictionaries without an end in it; get it as'):
-        opened(tmp_path / "x.bin")
-
-
-def test_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
-    deep: Any = {}
+        opened(path)
     for _ in range(100):
         deep = {"a": deep}
-    path = tmp_path / "x.bin"
-    for told in (deep, [1, 2], None, {1: torch.ones(1)}, "text", {"state_dict": None}):
-        torch.save(told, path)
+    for odd in (deep, [1, 2], None, {1: torch.ones(1)}, "text", {"state_dict": None}):
+        torch.save(odd, path)
         with pytest.raises(AdapterError, match=r'^"x\.bin" '):
             read_adapter(path)
     for packed in (b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x80\x02}", bytes(100), b"\x80\x02." * 9):
@@ -272,4 +254,4 @@ def test_a_look_costs_neither_a_tensor_nor_a_call(tmp_path: Path, marker: Path) 
     contents = look(tmp_path / "x.bin")
     assert contents.value["w"].shape == (5,)
     assert contents.foreign == (f"{os.mkdir.__module__}.mkdir",)
-    assert without_a_trace(marker)
+    assert not marker.exists()

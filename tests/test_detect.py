@@ -50,9 +50,36 @@ def too_old(name: str) -> dict[str, tuple[str, ...]]:
     return {**here.CAN[name], "modules.scripts": ("Script.process", "AlwaysVisible")}
 
 
-def test_no_webui_at_all() -> None:
-    with pytest.raises(here.UnknownHostError, match="none that it knows"):
+def neo_without(module: str) -> dict[str, tuple[str, ...]]:
+    """Forge Neo's parts, of which one lacks what tells it from Forge."""
+    offers = here.CAN["neo"]
+    left = tuple(name for name in offers[module] if name not in ("HF", offers["backend.args"][0]))
+    return {**offers, module: left}
+
+
+NONE = "none that it knows"
+OTHERS: dict[str, tuple[dict[str, tuple[str, ...]], str]] = {
+    "nothing": ({}, NONE),
+    "merely called the same": ({"backend.loader": ("something",), "modules.sd_models": ("forge_model_reload",)}, NONE),
+    # its parts have Forge's names, and what is done with Forge's would fail in the middle of a picture
+    "Forge Neo in another form": (neo_without("backend.args"), NONE),
+    "Forge Neo in a third form": (neo_without("backend.loader"), NONE),
+    # its arguments are a dictionary
+    "Forge": ({**here.CAN["forge"], "backend.args": ("dynamic_args",)}, "like forge, but lacks something"),
+    **{
+        f"old {name}": (too_old(name), r"too old .* update it \(AUTOMATIC1111 to 1\.10 or newer\)\.$")
+        for name in here.CAN
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_webui_is_refused_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offers, said = OTHERS[kind]
+    made_up(tmp_path, offers, monkeypatch)
+    with pytest.raises(here.UnknownHostError, match=said) as raised:
         here.host()
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", here.CAN)
@@ -85,58 +112,20 @@ def test_what_only_a_picture_needs_is_missed_with_the_first_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_up(tmp_path, PAGE, monkeypatch)
-    host = importlib.import_module("lib_amdm.hosts.common.host").WebUIHost("A1111", lambda run: None, lambda: None)
+    host = importlib.import_module("lib_amdm.hosts.common.host").WebUIHost(
+        "A1111", "lib_amdm.hosts.a1111", lambda: None
+    )
     with pytest.raises(AmdmError, match="like A1111, but lacks something") as raised:
         host.run(SimpleNamespace(), False, {}, print)
     assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
-
-
-def test_a_folder_that_is_merely_called_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up(tmp_path, {"backend.loader": ("something",), "modules.sd_models": ("forge_model_reload",)}, monkeypatch)
-    with pytest.raises(here.UnknownHostError, match="none that it knows"):
-        here.host()
-
-
-@pytest.mark.parametrize("module", ["backend.args", "backend.loader"])
-def test_forge_neo_in_another_form_is_not_taken_for_forge(
-    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their parts have the same names, and what is done with Forge's would fail in the middle of a picture."""
-    offers = here.CAN["neo"]
-    others = {**offers, module: tuple(name for name in offers[module] if name not in ("HF", offers["backend.args"][0]))}
-    made_up(tmp_path, others, monkeypatch)
-    with pytest.raises(here.UnknownHostError, match="none that it knows"):
-        here.host()
-
-
-def test_forge_is_not_taken_for_forge_neo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # its arguments are a dictionary
-    made_up(tmp_path, {**here.CAN["forge"], "backend.args": ("dynamic_args",)}, monkeypatch)
-    with pytest.raises(here.UnknownHostError, match="like forge, but lacks something"):
-        here.host()
-
-
-@pytest.mark.parametrize("name", here.CAN)
-def test_a_webui_that_never_calls_the_hook_is_too_old(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made_up(tmp_path, too_old(name), monkeypatch)
-    with pytest.raises(
-        here.UnknownHostError, match=r"too old .* update it \(AUTOMATIC1111 to 1\.10 or newer\)\.$"
-    ) as raised:
-        here.host()
-    assert "\n" not in str(raised.value)
 
 
 def test_the_line_stands_in_the_place_of_the_panel() -> None:
     with gr.Blocks() as page:
         components = refusal.build("AMDM cannot be used here: <why>.", lambda name: f"amdm_{name}")
     assert [component.value for component in components] == [False]
-    told = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
-    assert told == ["AMDM cannot be used here: &lt;why&gt;."]
-
-
-# --- the script where it cannot be used ---
+    shown = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    assert shown == ["AMDM cannot be used here: &lt;why&gt;."]
 
 
 @pytest.fixture
@@ -186,9 +175,6 @@ def test_the_hook_does_nothing_where_there_is_no_host(script: Any) -> None:
     p = SimpleNamespace(sampler=SimpleNamespace(func=len))
     script.process_before_every_sampling(p, False, x=None)
     assert vars(p.sampler) == {"func": len}
-
-
-# --- the script before the WebUI is done starting ---
 
 
 def test_a_picture_that_comes_with_no_arguments_is_drawn_without_work(

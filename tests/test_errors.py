@@ -22,17 +22,17 @@ ANY = st.text(st.characters() | st.sampled_from(BREAKS) | st.characters(categori
 EACH = pytest.mark.parametrize("kind", [AdapterError, AmdmError, LayoutError, SettingsError])
 
 
-def is_one_line(told: str) -> bool:
-    told.encode()
-    return len(told) <= LONGEST and len(told.splitlines()) <= 1
+def is_one_line(line: str) -> bool:
+    line.encode()
+    return len(line) <= LONGEST and len(line.splitlines()) <= 1
 
 
 @given(ANY)
 def test_any_text_becomes_one_line_that_can_be_written(text: str) -> None:
-    told = one_sentence(text)
-    assert is_one_line(told)
-    assert told.split() == one_sentence(" ".join(text.split())).split(), "what breaks a line is as good as a blank"
-    assert one_sentence(told) == told
+    line = one_sentence(text)
+    assert is_one_line(line)
+    assert line.split() == one_sentence(" ".join(text.split())).split(), "what breaks a line is as good as a blank"
+    assert one_sentence(line) == line
 
 
 @given(st.text(st.characters(categories=["L", "N"]), max_size=LONGEST))
@@ -42,19 +42,19 @@ def test_a_sentence_that_is_short_enough_stays_as_it_is(text: str) -> None:
 
 @EACH
 def test_whatever_is_echoed_field_and_remedy_stay_readable(kind: type[Exception]) -> None:
-    told = str(kind(f'AMDM co-model 2: "{"x" * 3_000_000}" is not in the list of adapters; choose one that is.'))
-    assert is_one_line(told)
-    assert told.startswith('AMDM co-model 2: "xxx') and "..." in told
-    assert told.endswith('x" is not in the list of adapters; choose one that is.')
+    line = str(kind(f'AMDM co-model 2: "{"x" * 3_000_000}" is not in the list of adapters; choose one that is.'))
+    assert is_one_line(line)
+    assert line.startswith('AMDM co-model 2: "xxx') and "..." in line
+    assert line.endswith('x" is not in the list of adapters; choose one that is.')
     assert str(kind("a\nname \udc80\u2028here")) == "a name ? here"
-    assert str(pickle.loads(pickle.dumps(kind(told)))) == told
+    assert str(pickle.loads(pickle.dumps(kind(line)))) == line
 
 
 @given(ANY, st.integers(5, 40))
 def test_a_clipped_text_keeps_its_ends(text: str, length: int) -> None:
-    told = clipped(text, length)
-    assert len(told) <= length
-    assert told == text or (text.startswith(told[:1]) and text.endswith(told[-1:]) and "..." in told)
+    line = clipped(text, length)
+    assert len(line) <= length
+    assert line == text or (text.startswith(line[:1]) and text.endswith(line[-1:]) and "..." in line)
 
 
 class Unshowable:

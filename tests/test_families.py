@@ -1,15 +1,26 @@
-"""The one table of families: whatever says what a file or a host's model is names a family that the table has."""
+"""Families of models: one table names them, a file shows its own, and what does not go together is refused."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from gguf_files import write_gguf
+from safetensors.torch import save_file
 
+from lib_amdm.errors import AmdmError, cause
 from lib_amdm.families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family
-from lib_amdm.files.checkpoint_family import family_of
+from lib_amdm.files import checkpoint_family
+from lib_amdm.files.checkpoint_family import family_in, family_of
+from lib_amdm.files.state import ByState
+from lib_amdm.hosts.common import refusals
 
 HOSTS = Path(__file__).resolve().parents[1] / "lib_amdm" / "hosts"
 LATENTS = {kind.name: kind.latents for kind in FLOW_KINDS}
@@ -63,3 +74,188 @@ def test_every_mark_of_a_family_is_found_in_a_file(kind: FlowKind) -> None:
     for mark in kind.marks:
         found = family_of({f"model.diffusion_model.{mark}": (kind.width or 1, 1)})
         assert found == flow_family(kind.name)
+
+
+CO, MAIN = SimpleNamespace(name="co.safetensors"), SimpleNamespace(name="main.safetensors")
+SD1, SDXL = Family("SD1"), Family("SDXL")
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(AmdmError) as raised:
+        call()
+    return str(raised.value)
+
+
+def test_a_family_is_called_by_its_name_and_its_inputs() -> None:
+    names = {4: "SD1", 5: "SD1 depth", 8: "SD1 InstructPix2Pix", 9: "SD1 inpainting", 6: "SD1 with 6 input channels"}
+    assert {channels: str(unet_family("SD1", channels)) for channels in names} == names
+    # of the flow families those that have eps models too say which one it is
+    assert str(Family("SDXL", is_flow=True)) == "SDXL rectified flow"
+    assert str(Family("Z-Image", latents="Flux", is_flow=True)) == "Z-Image"
+
+
+def test_models_go_together_by_their_latents_and_inputs() -> None:
+    rectified, inpainting = Family("SDXL", is_flow=True), Family("SDXL", "inpainting")
+    flux, chroma = Family("Flux", latents="Flux", is_flow=True), Family("Chroma", latents="Flux", is_flow=True)
+    anima = Family("Anima", latents="Wan21", is_flow=True)
+    together = {(SDXL, SDXL), (SDXL, rectified), (flux, chroma), (inpainting, inpainting)}
+    everything = (SD1, SDXL, rectified, inpainting, flux, chroma, anima)
+    for one in everything:
+        for other in everything:
+            expected = one == other or (one, other) in together or (other, one) in together
+            assert one.fits(other) == expected, (one, other)
+
+
+@pytest.mark.parametrize("name", ["SD1", "SD2", "SDXL"])
+@pytest.mark.parametrize("inputs", ["", "inpainting", "depth", "with 6 input channels"])
+def test_a_main_checkpoint_of_an_eps_or_v_family_is_taken(name: str, inputs: str) -> None:
+    refusals.refuse_main(Family(name, inputs), "main.safetensors", "beside")
+
+
+@pytest.mark.parametrize("name", ["SD3", "Flux", "Chroma", "of an unknown kind"])
+def test_a_flow_model_is_refused_where_none_can_be_run(name: str) -> None:
+    said = message(lambda: refusals.refuse_flow(Family(name, is_flow=True), "main.safetensors"))
+    assert f'"main.safetensors" is {name}, but in this WebUI the method needs an eps or v model' in said
+    refusals.refuse_flow(SDXL, "main.safetensors")
+
+
+@pytest.mark.parametrize(
+    "family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")], ids=str
+)
+def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> None:
+    said = message(lambda: refusals.refuse_main(family, "main.safetensors", '"other.safetensors"'))
+    assert str(family) in said and "main.safetensors" in said and "other.safetensors" in said
+
+
+def test_only_checkpoints_of_one_family_go_together() -> None:
+    refusals.refuse_other_family(2, CO, SDXL, MAIN, SDXL)
+    said = message(lambda: refusals.refuse_other_family(2, CO, SDXL, MAIN, SD1))
+    assert said.startswith(
+        'AMDM co-model 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SD1;'
+    )
+
+
+def test_a_file_with_missing_tensors_says_how_many_and_which() -> None:
+    refusals.refuse_missing_tensors(1, "co.safetensors", [])
+    said = message(lambda: refusals.refuse_missing_tensors(1, "co.safetensors", ["a.weight", "b.bias"]))
+    assert "lacks 2 tensors" in said and "a.weight" in said
+
+
+def test_a_librarys_text_becomes_a_part_of_a_sentence_without_a_path() -> None:
+    assert cause(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert len(cause(ValueError("x" * 1000))) == 200
+    with pytest.raises(OSError) as raised:
+        open("/no/such/folder/x.safetensors")  # noqa: PTH123, SIM115
+    assert cause(raised.value) == "FileNotFoundError: No such file or directory"
+
+
+def test_every_message_is_one_line_with_a_remedy() -> None:
+    messages = [
+        message(lambda: refusals.refuse_flow(Family("SD3", is_flow=True), "m")),
+        message(lambda: refusals.refuse_main(Family("SD2", "unCLIP"), "m", "c")),
+        message(lambda: refusals.refuse_other_family(1, CO, SD1, MAIN, SDXL)),
+        message(lambda: refusals.refuse_missing_tensors(1, "c", ["a"])),
+        str(refusals.unreadable(1, "c", "EOFError: cut off")),
+        str(refusals.without_text_encoder(1, "c")),
+        str(refusals.without_unet(1, "c")),
+    ]
+    for text in messages:
+        assert re.fullmatch(r'AMDM[^\n]*"[^"]+"[^\n]*; [^\n]*(choose|download|switch)[^\n]*\.', text), text
+
+
+OLD = "model.diffusion_model."
+READS = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def unet(channels: int = 4, text: int = 768, labels: int = 0, out: int = 4, texts: str = "") -> dict:
+    weights = {"input_blocks.0.0.weight": (320, channels, 3, 3), READS: (320, text), "out.2.weight": (out, 320, 3, 3)}
+    if labels:
+        weights["label_emb.0.0.weight"] = (1280, labels)
+    return {OLD + name: shape for name, shape in weights.items()} | ({texts: (1,)} if texts else {})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family"),
+    [
+        (unet(), "SD1"),
+        (unet(channels=9), "SD1 inpainting"),
+        (unet(channels=8), "SD1 InstructPix2Pix"),
+        (unet(text=1024), "SD2"),
+        (unet(channels=5, text=1024), "SD2 depth"),
+        (unet(text=1024, labels=2048), "SD2 unCLIP"),
+        (unet(text=1024, texts="embedder.model.ln_final.weight"), "SD2 unCLIP"),
+        (unet(text=2048, labels=2816), "SDXL"),
+        (unet(text=1280, labels=2560), "SDXL"),
+        (unet(channels=9, text=2048, labels=2816), "SDXL inpainting"),
+        (unet(channels=32, text=2048, labels=2816, out=32), "Mugen"),
+        (unet(labels=99), None),
+        ({"double_blocks.0.img_attn.norm.key_norm.scale": (128,)}, "Flux"),
+        ({"double_blocks.0.img_attn.qkv.weight": (1,), "double_stream_modulation_img.lin.weight": (1,)}, "Flux.2"),
+        ({"double_blocks.0.img_attn.qkv.weight": (1,), "distilled_guidance_layer.norms.0.scale": (1,)}, "Chroma"),
+        ({"cap_embedder.1.weight": (2304, 2304)}, "Lumina 2"),
+        ({"cap_embedder.1.weight": (1, 1)}, None),
+        ({"net.llm_adapter.blocks.0.cross_attn.q_proj.weight": (1,)}, "Anima"),
+        ({"text_model.encoder.layers.0.mlp.fc1.weight": (1,)}, None),
+        ({OLD + "input_blocks.0.0.weight": (320,)}, None),
+        (unet() | {OLD + "label_emb.0.0.weight": (1280,)}, None),
+        (unet() | {OLD + READS: (320,)}, None),
+        ({"cap_embedder.1.weight": ()}, None),
+        ({}, None),
+    ],
+)
+def test_the_family_is_known_by_names_and_shapes(shapes: dict, family: str | None) -> None:
+    found = family_of(shapes)
+    assert (found and str(found)) == family
+
+
+def test_families_that_share_their_latents_go_together() -> None:
+    flux, z_image, sd1 = (
+        family_of(shapes)
+        for shapes in ({"double_blocks.0.img_attn.qkv.weight": (1,)}, {"cap_embedder.1.weight": (3840, 2560)}, unet())
+    )
+    assert flux and z_image and sd1
+    assert flux.goes_with(z_image) and not flux.goes_with(sd1)
+    assert not Family("SD1", "InstructPix2Pix").goes_with(Family("SD1", "InstructPix2Pix"))
+
+
+def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(
+        checkpoint_family, "opened", lambda path, inert, of=checkpoint_family.opened: read.append(path) or of(path)
+    )
+    file, families = tmp_path / "x.safetensors", ByState(family_in)
+
+    def write(shapes: dict) -> None:
+        save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, file)
+
+    write(unet())
+    assert [str(families.of(file)) for _ in range(3)] == ["SD1"] * 3
+    write(unet(labels=2816, text=2048))
+    assert str(families.of(file)) == "SDXL"
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family"),
+    [
+        ({"cap_embedder.1.weight": (3840, 32), "final_layer.linear.weight": (64, 32)}, "Z-Image"),
+        (unet(9), "SD1 inpainting"),
+    ],
+)
+def test_a_gguf_file_is_known_by_its_header(tmp_path: Path, shapes: dict, family: str) -> None:
+    pytest.importorskip("gguf")
+    tensors = [(name.removeprefix(OLD), np.zeros(shape, np.float16), None) for name, shape in shapes.items()]
+    file = write_gguf(tmp_path / "x.gguf", "an architecture", tensors)
+    assert str(family_in(file)) == family
+    file.write_bytes(file.read_bytes()[:60])
+    assert family_in(file) is None
+
+
+@pytest.mark.parametrize("contents", [b"", b"no checkpoint", b"\x80\x04N."])
+def test_a_file_that_cannot_be_read_has_no_family(tmp_path: Path, contents: bytes) -> None:
+    for name in ("x.safetensors", "x.ckpt", "x.gguf"):
+        file = tmp_path / name
+        file.write_bytes(contents)
+        assert family_in(file) is None
+        file.unlink()
+        assert family_in(file) is None

@@ -14,20 +14,12 @@ from fake_host import ADAPTERS, TITLES, FakeHost
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
+from strategies import bodies
 
 from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.hosts.protocol import Ran
 from lib_amdm.layout import EXAMPLE
-from lib_amdm.settings import (
-    AUTO,
-    MAIN_CHECKPOINT,
-    AdapterSettings,
-    CoModel,
-    PictureSpec,
-    Settings,
-    flat,
-    infotext_label,
-)
+from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, PictureSpec, Settings, flat, infotext_label
 from lib_amdm.webui import adapter_inputs, infotext
 
 SLOTS = 4
@@ -35,20 +27,10 @@ PAIR = re.compile(r'\s*(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)
 SIZE = re.compile(r"^(\d+)x(\d+)$")
 
 
-# --- what the WebUI does with the entries, as its own reader and writer do it ---
-
-
 def picture_text(entries: dict[str, str], prompt: str = "a cat", negative: str = "") -> str:
     """The infotext of a picture: prompt, negative prompt, and one line of keys and values."""
-    line = {
-        "Steps": 20,
-        "Sampler": "Euler",
-        "CFG scale": 7,
-        "Seed": 1,
-        "Size": "512x512",
-        **entries,
-        "Version": "v1.10",
-    }
+    before = {"Steps": 20, "Sampler": "Euler", "CFG scale": 7, "Seed": 1, "Size": "512x512"}
+    line = {**before, **entries, "Version": "v1.10"}
     pairs = [key if key == value else f"{key}: {quoted(value)}" for key, value in line.items()]
     lines = [prompt, *([f"Negative prompt: {negative}"] if negative else []), ", ".join(pairs)]
     return "\n".join(lines).strip()
@@ -97,9 +79,13 @@ def pasted(params: dict[str, Any], slots: int, page: bool = True) -> Settings:
     return Settings.from_list(values)
 
 
+def expanded(params: dict[str, Any], slots: int, host: FakeHost | None = None) -> dict[str, Any]:
+    infotext.expand(params, slots, host or FakeHost())
+    return params
+
+
 def round_trip(settings: Settings, titles: dict[int, str], slots: int = SLOTS, **texts: str) -> Settings:
-    params = read(picture_text(infotext.written(settings, titles), **texts))
-    infotext.expand(params, slots, FakeHost())
+    params = expanded(read(picture_text(infotext.written(settings, titles), **texts)), slots)
     assert all((infotext_label(slot, spec) in params) == spec.shapes_picture for slot, spec in flat(slots))
     return pasted(params, slots)
 
@@ -112,9 +98,7 @@ def as_it_was(settings: Settings, titles: dict[int, str], slots: int = SLOTS) ->
     ]
     main = settings.main_adapter
     return replace(
-        settings,
-        main_adapter=replace(main, **adapter(main)),
-        co_models=(*kept, *(CoModel(),) * (slots - len(kept))),
+        settings, main_adapter=replace(main, **adapter(main)), co_models=(*kept, *(CoModel(),) * (slots - len(kept)))
     )
 
 
@@ -123,42 +107,28 @@ def adapter(of: CoModel | AdapterSettings) -> dict[str, Any]:
     return {"image": ""} if of.adapter not in ("", "None") else vars(AdapterSettings())
 
 
-# --- settings to try ---
-
 PIECES = (
-    "red",
-    " ",
-    ", ",
-    ": ",
-    "\n",
-    '"',
-    "\\",
-    "(a:1.2)",
-    "<lora:x:1>",
-    "AMDM 1 gamma: 1",
-    "[a|b]",
-    "ж",
-    "猫",
-    "🐈",
-    "\t",
+    *(
+        "red",
+        " ",
+        ", ",
+        ": ",
+        "\n",
+        '"',
+        "\\",
+        "(a:1.2)",
+        "<lora:x:1>",
+        "AMDM 1 gamma: 1",
+        "[a|b]",
+        "ж",
+        "猫",
+        "🐈",
+        "\t",
+    ),
 )
 SPECIAL = (
-    "512x512",
-    "1x2",
-    "AMDM 1 prompt",
-    '"',
-    '""',
-    '"a"',
-    '"a", b: "c"',
-    " a",
-    "a ",
-    "\\",
-    "'",
-    "None",
-    "False",
-    "\r",
+    *("512x512", "1x2", "AMDM 1 prompt", '"', '""', '"a"', '"a", b: "c"', " a", "a ", "\\", "'", "None", "False", "\r"),
 )
-REGIONS = ("", "0 0 0.5 1", "0 0 1 0.5\n0.25, .5, 1, 1\n", " a sign: STOP: 0 0 1 1", "[[0, 0, 0.5, 1]]", "[]")
 texts = st.one_of(
     st.just(""),
     st.sampled_from(SPECIAL),
@@ -172,51 +142,21 @@ def picture(colour: tuple[int, ...]) -> str:
 
 
 RED = picture((255, 0, 0))
+NO_ADAPTERS_OWN = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
 
 
-def adapters() -> dict[str, st.SearchStrategy[Any]]:
-    return {
-        "adapter": st.sampled_from(["None", "", *ADAPTERS, "lost.ckpt"]),
-        "strength": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 2)),
-        "until": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)),
-        "layout": st.sampled_from(["", EXAMPLE, '[{"phrase": "a, b: \\"c\\"", "box": [0, 0, 1, 1]}]']),
-    }
-
-
-def co_models(eta: float) -> st.SearchStrategy[CoModel]:
-    return st.builds(
-        CoModel,
-        enabled=st.booleans(),
+def all_settings() -> st.SearchStrategy[Settings]:
+    """Settings that are on, with checkpoints, adapters and pictures that the fake host has, and others."""
+    drawn = bodies(
+        SLOTS,
         checkpoint=st.sampled_from([*TITLES, MAIN_CHECKPOINT, "None", "lost.safetensors"]),
-        gamma=st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1)),
-        gamma_end=st.one_of(st.sampled_from([None, 0.0, 0.3, 1.0]), st.floats(0, 1)),
-        region=st.sampled_from(REGIONS),
-        mask=st.sampled_from(["", RED]),
-        feather=st.one_of(st.just(0.0), st.floats(0, 0.5)),
-        eta=st.floats(0, eta),
+        adapter=st.sampled_from(["None", "", *ADAPTERS, "lost.ckpt"]),
         prompt=texts,
         negative_prompt=texts,
-        cfg_scale=st.one_of(st.just(0.0), st.floats(0, 30)),
-        noise=st.sampled_from(["shared", "independent"]),
-        **adapters(),
+        mask=st.sampled_from(["", RED]),
+        image=st.just(""),
     )
-
-
-@st.composite
-def all_settings(draw: st.DrawFn) -> Settings:
-    correction = draw(st.sampled_from(["relative", "paper"]))
-    eta = 1000 if correction == "paper" else 1
-    return Settings(
-        enabled=True,
-        steps=draw(st.just(AUTO) | st.integers(0, 150)),
-        evaluations=draw(st.just(AUTO) | st.integers(0, 150)),
-        eta=draw(st.floats(0, eta)),
-        which_pass=draw(st.sampled_from(["first", "hires", "both"])),
-        start=draw(st.integers(0, 149)),
-        correction=correction,
-        main_adapter=draw(st.builds(AdapterSettings, **adapters())),
-        co_models=tuple(draw(st.lists(co_models(eta), max_size=SLOTS))),
-    )
+    return drawn.map(lambda body: Settings.from_dict({**body, "enabled": True, "compare": False}))
 
 
 def can_be_read_back(settings: Settings) -> bool:
@@ -227,9 +167,6 @@ def can_be_read_back(settings: Settings) -> bool:
 
 def one(**slot: Any) -> Settings:
     return Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0], **slot),))
-
-
-# --- tests ---
 
 
 @given(all_settings(), texts, texts)
@@ -252,52 +189,38 @@ def test_an_infotext_in_a_request_gives_the_settings_back(settings: Settings) ->
     prompts = [text for slot in settings.co_models for text in (slot.prompt, slot.negative_prompt)]
     assume(not any(SIZE.match(text) for text in prompts))
     titles = {number: slot.checkpoint for number, slot in settings.active}
-    params = read(picture_text(infotext.written(settings, titles)))
-    assert pasted(params, SLOTS, page=False) == as_it_was(settings, titles)
-
-
-@given(all_settings())
-def test_every_entry_can_be_an_infotext(settings: Settings) -> None:
-    entries = infotext.written(settings, {})
+    entries = infotext.written(settings, titles)
     assert all(re.fullmatch(r"\w[\w /-]+", key) for key in entries)
     assert all(isinstance(value, str) and value for value in entries.values())
-
-
-def test_what_is_written_is_short() -> None:
-    settings = Settings(enabled=True, steps=8, co_models=(CoModel(checkpoint="beta", gamma=0.7),))
-    short = {
-        "AMDM": "True",
-        "AMDM steps": "8",
-        "AMDM eta": "0",
-        "AMDM 1 checkpoint": TITLES[1],
-        "AMDM 1 gamma": "0.7",
-    }
-    assert infotext.written(settings, {1: TITLES[1]}) == short
-    assert infotext.written(replace(settings, steps=AUTO), {1: TITLES[1]}) == {**short, "AMDM steps": "auto"}
+    assert pasted(read(picture_text(entries)), SLOTS, page=False) == as_it_was(settings, titles)
 
 
 @pytest.mark.parametrize(
-    ("main", "slot", "told"),
+    ("main", "slot", "beside"),
     [
-        ({"evaluations": 0}, {}, {"AMDM evaluations": "0"}),
-        ({"evaluations": 7}, {}, {"AMDM evaluations": "7"}),
-        ({}, {"gamma_end": 0.0}, {"AMDM 1 gamma end": "0"}),
-        ({}, {"gamma_end": 0.3}, {"AMDM 1 gamma end": "0.3"}),
+        ({}, {}, {}),
+        ({"steps": 8}, {}, {"AMDM steps": "8"}),
+        *(({"evaluations": count}, {}, {"AMDM evaluations": str(count)}) for count in (0, 7)),
+        *(({}, {"gamma_end": end}, {"AMDM 1 gamma end": f"{end:g}"}) for end in (0.0, 0.3)),
         ({}, {"region": "0 0 0.5 1", "feather": 0.1}, {"AMDM 1 region": "0 0 0.5 1", "AMDM 1 feather": "0.1"}),
         ({}, {"mask": RED}, {"AMDM 1 mask": fingerprint(RED)}),
+        # what belongs to no adapter is left out
+        ({"main_adapter": AdapterSettings(**NO_ADAPTERS_OWN)}, NO_ADAPTERS_OWN, {}),
+        (
+            {"steps": 0, "main_adapter": AdapterSettings(adapter=ADAPTERS[1], until=0.5)},
+            {},
+            {"AMDM steps": "0", "AMDM main adapter": ADAPTERS[1], "AMDM main adapter until": "0.5"},
+        ),
     ],
 )
-def test_what_is_told_beside_that(main: dict[str, Any], slot: dict[str, Any], told: dict[str, str]) -> None:
-    settings = replace(one(**slot), **main)
-    assert infotext.written(settings, {}) == infotext.written(one(), {}) | told
+def test_what_is_written_is_short(main: dict[str, Any], slot: dict[str, Any], beside: dict[str, str]) -> None:
+    settings = replace(one(gamma=0.7, **slot), **main)
+    short = {
+        **{"AMDM": "True", "AMDM steps": "auto", "AMDM eta": "0"},
+        **{"AMDM 1 checkpoint": TITLES[1], "AMDM 1 gamma": "0.7"},
+    }
+    assert infotext.written(settings, {1: TITLES[1]}) == short | beside
     assert round_trip(settings, {}) == as_it_was(settings, {})
-
-
-def test_auto_and_an_empty_end_take_the_place_of_what_a_panel_showed() -> None:
-    params = read(picture_text(infotext.written(one(), {})))
-    infotext.expand(params, 1, FakeHost())
-    shown = {label: params[label] for label in ("AMDM steps", "AMDM evaluations", "AMDM 1 gamma end")}
-    assert shown == {"AMDM steps": "auto", "AMDM evaluations": "auto", "AMDM 1 gamma end": ""}
 
 
 def test_slots_keep_their_numbers_and_empty_ones_are_left_out() -> None:
@@ -305,14 +228,9 @@ def test_slots_keep_their_numbers_and_empty_ones_are_left_out() -> None:
     settings = Settings(enabled=True, co_models=(*idle, CoModel(checkpoint=MAIN_CHECKPOINT, noise="independent")))
     entries = infotext.written(settings, {4: MAIN_CHECKPOINT})
     assert {key: value for key, value in entries.items() if re.search(r"\d", key)} == {
-        "AMDM 2 enabled": "False",
-        "AMDM 2 checkpoint": "a",
-        "AMDM 2 gamma": "0.5",
-        "AMDM 3 checkpoint": "a",
-        "AMDM 3 gamma": "0",
-        "AMDM 4 checkpoint": MAIN_CHECKPOINT,
-        "AMDM 4 gamma": "0.5",
-        "AMDM 4 noise": "independent",
+        **{"AMDM 2 enabled": "False", "AMDM 2 checkpoint": "a", "AMDM 2 gamma": "0.5"},
+        **{"AMDM 3 checkpoint": "a", "AMDM 3 gamma": "0"},
+        **{"AMDM 4 checkpoint": MAIN_CHECKPOINT, "AMDM 4 gamma": "0.5", "AMDM 4 noise": "independent"},
     }
     assert pasted(read(picture_text(entries)), 4, page=False) == settings
 
@@ -335,20 +253,20 @@ def test_what_was_written_can_be_taken_back() -> None:
 
 
 def test_a_picture_without_amdm_switches_it_off_and_leaves_the_rest() -> None:
-    params = read(picture_text({}))
-    infotext.expand(params, SLOTS, FakeHost())
+    params = expanded(read(picture_text({})), SLOTS)
     assert params["AMDM"] == "False"
     assert [key for key in params if key.startswith("AMDM ")] == []
 
 
 def test_absent_entries_go_back_to_their_defaults() -> None:
-    params = {"AMDM": "True", "AMDM 2 checkpoint": TITLES[0]}
-    infotext.expand(params, 2, FakeHost())
+    params = expanded({"AMDM": "True", "AMDM 2 checkpoint": TITLES[0]}, 2)
     assert pasted(params, 2) == Settings(enabled=True, co_models=(CoModel(), CoModel(checkpoint=TITLES[0])))
+    shown = {label: params[label] for label in ("AMDM steps", "AMDM evaluations", "AMDM 1 gamma end")}
+    assert shown == {"AMDM steps": "auto", "AMDM evaluations": "auto", "AMDM 1 gamma end": ""}
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("written", "shown"),
     [
         ("styles/beta.safetensors", TITLES[1]),
         ("styles/beta.safetensors [0000000000]", TITLES[1]),
@@ -357,24 +275,19 @@ def test_absent_entries_go_back_to_their_defaults() -> None:
         ("None", "None"),
     ],
 )
-def test_a_checkpoint_is_shown_by_its_present_title(told: str, shown: str) -> None:
-    params = {"AMDM": "True", "AMDM 1 checkpoint": told}
-    infotext.expand(params, 1, FakeHost())
-    assert params["AMDM 1 checkpoint"] == shown
+def test_a_checkpoint_is_shown_by_its_present_title(written: str, shown: str) -> None:
+    assert expanded({"AMDM": "True", "AMDM 1 checkpoint": written}, 1)["AMDM 1 checkpoint"] == shown
 
 
 def test_what_a_user_does_not_want_to_paste_stays_away() -> None:
     host = FakeHost(infotext_skip_pasting=["AMDM", "AMDM 1 prompt"])
-    params = {"AMDM 1 checkpoint": TITLES[0]}
-    infotext.expand(params, 1, host)
+    params = expanded({"AMDM 1 checkpoint": TITLES[0]}, 1, host)
     assert "AMDM" not in params and "AMDM 1 prompt" not in params
     assert params["AMDM 1 gamma"] == "0.5"
-    without: dict[str, str] = {}
-    infotext.expand(without, 1, host)
-    assert without == {}
+    assert expanded({}, 1, host) == {}
 
 
-def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_picture_with_more_slots_than_the_panel_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=TITLES[0]),) * 3)
     params = read(picture_text(infotext.written(settings, {})))
     with caplog.at_level(logging.WARNING):
@@ -383,39 +296,26 @@ def test_a_picture_with_more_slots_than_the_panel_is_told(caplog: pytest.LogCapt
     assert pasted(params, 2).co_models == settings.co_models[:2]
 
 
-# --- adapters ---
-
-
-def test_an_adapters_picture_is_told_by_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_adapters_picture_is_written_as_its_fingerprint_alone(caplog: pytest.LogCaptureFixture) -> None:
     red, blue = picture((255, 0, 0)), picture((0, 0, 255))
     main = AdapterSettings(adapter=ADAPTERS[0], image=blue)
     settings = replace(one(adapter=ADAPTERS[0], image=red), main_adapter=main)
     entries = infotext.written(settings, {})
     assert entries["AMDM 1 adapter image"] == fingerprint(red) != fingerprint(blue)
     assert entries["AMDM main adapter image"] == fingerprint(blue)
-    params = read(picture_text(entries))
-    infotext.expand(params, SLOTS, FakeHost())
+    params = expanded(read(picture_text(entries)), SLOTS)
     with caplog.at_level(logging.WARNING), pytest.warns(UserWarning, match=fingerprint(red)):
         assert infotext.pasted_image("AMDM 1 adapter image", params) is None
     assert fingerprint(red) in caplog.text
     assert infotext.pasted_image("AMDM 2 adapter image", params) is None
 
 
-def test_a_mask_is_told_by_its_fingerprint_whatever_it_is_told_by(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mask_is_written_as_its_fingerprint_with_its_transparency() -> None:
     """Masks that differ in their transparency alone are two masks."""
     masks = [picture((0, 0, 0)), picture((0, 0, 0, 255)), picture((0, 0, 0, 128)), picture((0, 0, 0, 0))]
     entries = [infotext.written(one(mask=mask), {})["AMDM 1 mask"] for mask in masks]
     assert entries[0] == entries[1], "one picture, in two kinds of file"
     assert len(set(entries)) == 3
-    params = read(picture_text({"AMDM 1 mask": entries[2]}))
-    with caplog.at_level(logging.WARNING), pytest.warns(UserWarning, match=entries[2]):
-        assert infotext.pasted_image("AMDM 1 mask", params) is None
-
-
-def test_what_belongs_to_no_adapter_is_not_told() -> None:
-    adapted = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
-    settings = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
-    assert not [key for key in infotext.written(settings, {}) if "adapter" in key]
 
 
 @pytest.mark.parametrize("file", [*ADAPTERS, "lost.ckpt", "None"])
@@ -427,14 +327,6 @@ def test_of_an_adapters_inputs_those_that_it_looks_at_are_left(file: str) -> Non
     expected = {"adapter": file, "layout": layout, "strength": 1.0 if file == "None" else 0.5, "image": image}
     assert left.main_adapter == AdapterSettings(**expected)
     assert left == replace(one(**expected), main_adapter=left.main_adapter)
-
-
-def test_a_main_adapter_alone_is_told_with_the_slots_that_did_not_run() -> None:
-    settings = replace(one(), steps=0, main_adapter=AdapterSettings(adapter=ADAPTERS[1], until=0.5))
-    entries = infotext.written(settings, {})
-    assert entries["AMDM main adapter"] == ADAPTERS[1]
-    assert entries["AMDM main adapter until"] == "0.5"
-    assert (entries["AMDM steps"], entries["AMDM 1 checkpoint"]) == ("0", TITLES[0])
 
 
 @pytest.mark.parametrize(

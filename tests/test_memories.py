@@ -25,8 +25,13 @@ KINDS: dict[str, Callable[[], Remembering]] = {}
 
 
 def kind(make: Callable[[], Remembering]) -> Callable[[], Remembering]:
-    KINDS[make.__name__] = make
+    KINDS[make.__name__.replace("_", " ")] = make
     return make
+
+
+def added(history: list[Tensor] | deque[Tensor], x: Tensor) -> Tensor:
+    history.append(x)
+    return torch.stack([*history]).sum(0)
 
 
 @kind
@@ -58,83 +63,6 @@ def a_variable_that_has_no_value_at_first() -> Remembering:
 
 
 @kind
-def a_list_that_grows() -> Remembering:
-    history: list[Tensor] = []
-
-    def step(x: Tensor) -> Tensor:
-        history.append(x)
-        return torch.stack(history).sum(0)
-
-    return step
-
-
-@kind
-def a_queue() -> Remembering:
-    history: deque[Tensor] = deque(maxlen=2)
-
-    def step(x: Tensor) -> Tensor:
-        history.append(x)
-        return torch.stack([*history]).sum(0)
-
-    return step
-
-
-@kind
-def a_default_argument() -> Remembering:
-    def step(x: Tensor, history: list[Tensor] = []) -> Tensor:  # noqa: B006
-        history.append(x)
-        return torch.stack(history).sum(0)
-
-    step.__defaults__ = ([],)
-    return step
-
-
-@kind
-def a_tensor_that_is_changed_in_place() -> Remembering:
-    average = torch.zeros(2)
-
-    def step(x: Tensor) -> Tensor:
-        return average.mul_(0.5).add_(x).clone()
-
-    return step
-
-
-@kind
-def a_tensor_in_nested_containers() -> Remembering:
-    kept = {"by block": [(torch.zeros(2), "mean")]}
-
-    def step(x: Tensor) -> Tensor:
-        kept["by block"][0][0].add_(x)
-        return kept["by block"][0][0].clone()
-
-    return step
-
-
-@kind
-def a_dictionary_in_an_order() -> Remembering:
-    kept: OrderedDict[float, Tensor] = OrderedDict()
-
-    def step(x: Tensor) -> Tensor:
-        kept[float(x[0])] = x
-        if len(kept) > 2:
-            kept.popitem(last=False)
-        return next(iter(kept.values()))
-
-    return step
-
-
-@kind
-def counts_by_name() -> Remembering:
-    calls: defaultdict[str, int] = defaultdict(int)
-
-    def step(x: Tensor) -> Tensor:
-        calls["step"] += 1
-        return x * calls["step"]
-
-    return step
-
-
-@kind
 def an_attribute_of_the_function() -> Remembering:
     def step(x: Tensor) -> Tensor:
         step.calls += 1  # type: ignore[attr-defined]
@@ -154,39 +82,7 @@ class Momentum:
         self.average = x + 0.5 * self.average
         return self.average
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.update(x)
-
-
-@kind
-def a_bound_method() -> Remembering:
-    return Momentum().update
-
-
-@kind
-def an_object_that_is_called() -> Remembering:
-    return Momentum()
-
-
-@kind
-def an_object_that_is_replaced() -> Remembering:
-    extras: list[Any] = [Momentum(), 0]
-
-    def step(x: Tensor) -> Tensor:
-        if x[0] in (2, 700):
-            extras[0] = Momentum()
-        return extras[0].update(x)
-
-    return step
-
-
-@kind
-def a_partial_function() -> Remembering:
-    def step(buffer: Tensor, x: Tensor, *, history: list[Tensor]) -> Tensor:
-        history.append(x)
-        return buffer.add_(x) + len(history)
-
-    return functools.partial(step, torch.zeros(2), history=[])
+    __call__ = update
 
 
 @dataclass(slots=True)
@@ -196,28 +92,9 @@ class Slotted:
     calls: int = 0
     history: list[Tensor] = field(default_factory=list)
 
-
-@kind
-def slots_of_an_object() -> Remembering:
-    state = Slotted()
-
-    def step(x: Tensor) -> Tensor:
-        state.calls += 1
-        state.history.append(x)
-        return torch.stack(state.history).sum(0) * state.calls
-
-    return step
-
-
-@kind
-def a_namespace() -> Remembering:
-    state = types.SimpleNamespace(calls=0)
-
-    def step(x: Tensor) -> Tensor:
-        state.calls += 1
-        return x * state.calls
-
-    return step
+    def step(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return added(self.history, x) * self.calls
 
 
 class Fading:
@@ -226,8 +103,9 @@ class Fading:
     scale = 3.0
 
     @classmethod
-    def faded(cls) -> None:
+    def faded(cls, x: Tensor) -> Tensor:
         cls.scale -= 0.5
+        return x * cls.scale
 
 
 @kind
@@ -237,17 +115,6 @@ def an_attribute_of_a_class() -> Remembering:
     def step(x: Tensor) -> Tensor:
         Fading.scale -= 0.5
         Fading.last = x  # type: ignore[attr-defined]
-        return x * Fading.scale
-
-    return step
-
-
-@kind
-def a_class_method_that_is_named() -> Remembering:
-    Fading.scale = 3.0
-
-    def step(x: Tensor) -> Tensor:
-        Fading.faded()
         return x * Fading.scale
 
     return step
@@ -296,12 +163,6 @@ def what_a_function_of_the_module_names() -> Remembering:
 
 
 @kind
-def a_generator_of_random_numbers() -> Remembering:
-    numbers, others = torch.Generator().manual_seed(1), random.Random(1)
-    return lambda x: x * torch.rand(2, generator=numbers) + others.random()
-
-
-@kind
 def a_module_of_its_own() -> Remembering:
     class Buffered(nn.Module):
         def __init__(self) -> None:
@@ -330,6 +191,57 @@ def a_function_in_a_decorator() -> Remembering:
     return step
 
 
+def in_place(average: Tensor) -> Remembering:
+    return lambda x: average.mul_(0.5).add_(x).clone()
+
+
+def keeping(state: Any, step: Callable[[Any, Tensor], Tensor]) -> Remembering:
+    return lambda x: step(state, x)
+
+
+def first_of_two(kept: OrderedDict[float, Tensor], x: Tensor) -> Tensor:
+    kept[float(x[0])] = x
+    if len(kept) > 2:
+        kept.popitem(last=False)
+    return next(iter(kept.values()))
+
+
+def sometimes_new(extras: list[Any], x: Tensor) -> Tensor:
+    if x[0] in (2, 700):
+        extras[0] = Momentum()
+    return extras[0].update(x)
+
+
+KINDS |= {
+    "a list that grows": lambda: keeping([], added),
+    "a queue": lambda: keeping(deque(maxlen=2), added),
+    "a default argument": lambda: lambda x, history=[]: added(history, x),
+    "a tensor that is changed in place": lambda: in_place(torch.zeros(2)),
+    "a tensor in nested containers": lambda: keeping(
+        {"by block": [(torch.zeros(2), "mean")]}, lambda kept, x: kept["by block"][0][0].add_(x).clone()
+    ),
+    "a dictionary in an order": lambda: keeping(OrderedDict(), first_of_two),
+    "counts by name": lambda: keeping(
+        defaultdict(int), lambda calls, x: calls.update(step=calls["step"] + 1) or x * calls["step"]
+    ),
+    "a bound method": lambda: Momentum().update,
+    "an object that is called": Momentum,
+    "an object that is replaced": lambda: keeping([Momentum(), 0], sometimes_new),
+    "a partial function": lambda: functools.partial(
+        lambda buffer, x, *, history: buffer.add_(x) + added(history, x), torch.zeros(2), history=[]
+    ),
+    "slots of an object": lambda: keeping(Slotted(), Slotted.step),
+    "a namespace": lambda: keeping(
+        types.SimpleNamespace(calls=0), lambda state, x: vars(state).update(calls=state.calls + 1) or x * state.calls
+    ),
+    "a class method that is named": lambda: setattr(Fading, "scale", 3.0) or (lambda x: Fading.faded(x)),
+    "generators of random numbers": lambda: keeping(
+        (torch.Generator().manual_seed(1), random.Random(1)),
+        lambda numbers, x: x * torch.rand(2, generator=numbers[0]) + numbers[1].random(),
+    ),
+}
+
+
 def alone(make: Callable[[], Remembering], inputs: list[Tensor]) -> list[list[float]]:
     step = make()
     return [step(x).tolist() for x in inputs]
@@ -356,7 +268,7 @@ def test_each_model_has_a_memory_of_its_own(make: Callable[[], Remembering]) -> 
 
 
 def test_a_model_begins_with_what_the_main_one_remembers_at_the_start() -> None:
-    step = a_list_that_grows()
+    step = KINDS["a list that grows"]()
     step(torch.ones(2))
     memories = Memories(lambda: [step], list)
     step(torch.full((2,), 10.0))
@@ -366,7 +278,7 @@ def test_a_model_begins_with_what_the_main_one_remembers_at_the_start() -> None:
 
 
 def test_an_evaluation_that_fails_leaves_the_main_models_memory() -> None:
-    step = a_tensor_that_is_changed_in_place()
+    step = in_place(torch.zeros(2))
     memories = Memories(lambda: [step], list)
     first = step(torch.ones(2))
     with pytest.raises(RuntimeError), memories.of(1):
@@ -438,9 +350,6 @@ def test_it_ends_somewhere() -> None:
     endless = [[number] for number in range(9_000)]
     rows = [list(map(list, endless)) for _ in range(5)]
     assert len(Reach([lambda: rows]).objects) <= MOST_OBJECTS
-
-
-# ---- which functions ----
 
 
 class Patched(nn.Module):

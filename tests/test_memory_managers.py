@@ -57,13 +57,7 @@ class Manager:
 
 
 @pytest.mark.parametrize(
-    ("here", "after"),
-    [
-        ((0, 33), (33, 0)),
-        ((90, 33), (98, 25)),
-        ((98, 98), (98, 98)),
-        ((0, 0), (0, 0)),
-    ],
+    ("here", "after"), [((0, 33), (33, 0)), ((90, 33), (98, 25)), ((98, 98), (98, 98)), ((0, 0), (0, 0))]
 )
 def test_the_main_model_has_the_room_first(here: tuple[int, int], after: tuple[int, int]) -> None:
     main, other = Patcher(98, here[0]), Patcher(98, here[1])

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from lib_amdm.comodels import mixing
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
-from lib_amdm.core.arguments import Mixing, Pass
+from lib_amdm.core.aggregation import CORRECTIONS
+from lib_amdm.core.arguments import AUTO, NOISES, Mixing, Pass
 from lib_amdm.core.levels import as_flow
+from lib_amdm.core.plan import EVALUATIONS, NOISY_EVALUATIONS
 from lib_amdm.core.sampling import private_seeds
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text
-from lib_amdm.settings import CoModel, Settings
+from lib_amdm.settings import AUTO as SETTINGS_AUTO
+from lib_amdm.settings import CoModel, Settings, specs
 
 SEEDS, SIZE = [11, 12], (8, 6)
 
@@ -101,6 +104,17 @@ def test_the_settings_reach_amdm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught == [zero, ["run"], wanted, in_pass]
 
 
+def field(kind: type, name: str) -> Any:
+    return next(spec for spec in specs(kind) if spec.name == name)
+
+
+def test_the_settings_say_what_amdm_takes() -> None:
+    assert SETTINGS_AUTO == AUTO
+    assert field(CoModel, "noise").choices == NOISES
+    assert set(field(Settings, "correction").choices) <= CORRECTIONS.keys()
+    assert f"auto = {EVALUATIONS}, or {NOISY_EVALUATIONS} for samplers" in field(Settings, "evaluations").help
+
+
 def euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
     for sigma, after in pairwise(sigmas):
         x = x + (x - model(x, sigma.expand(len(x)))) / sigma * (after - sigma)
@@ -125,7 +139,7 @@ def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("told", "count"),
+    ("given", "count"),
     [
         ({"steps": 5, "evaluations": 0}, 5),
         ({"steps": 5}, 4),
@@ -135,8 +149,8 @@ def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
         ({"steps": 0}, 0),
     ],
 )
-def test_a_co_model_is_evaluated_as_often_as_the_settings_say(told: dict[str, int], count: int) -> None:
-    _, levels = drawn(Settings(**told), CoModel())
+def test_a_co_model_is_evaluated_as_often_as_the_settings_say(given: dict[str, int], count: int) -> None:
+    _, levels = drawn(Settings(**given), CoModel())
     assert len(levels) == count
     assert levels == sorted(levels, reverse=True)
     assert levels[:1] == [5.0][:count], "the first step is always among them"

@@ -16,6 +16,7 @@ from PIL import Image
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.families import Family
 from lib_amdm.files.pictures import mask_of
+from lib_amdm.hosts.common.main_checkpoint import is_main_checkpoint
 from lib_amdm.settings import (
     AdapterSettings,
     AdapterSpec,
@@ -25,6 +26,7 @@ from lib_amdm.settings import (
     Part,
     PictureSpec,
     Settings,
+    Spec,
     WordSpec,
     flat,
     infotext_label,
@@ -32,7 +34,7 @@ from lib_amdm.settings import (
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import examples, hints, layout_mount, panel, plan_line, presets  # noqa: E402
+from lib_amdm.webui import examples, layout_mount, panel, plan_line, presets  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -63,8 +65,27 @@ def build(host: FakeHost, slots: int = 3, tab: str = "txt2img") -> panel.Panel:
     return panel.build_panel(host, slots, tab, lambda name: f"script_{tab}_amdm_{name}")
 
 
+def page_of(host: FakeHost, slots: int = 3) -> gr.Blocks:
+    with gr.Blocks() as demo:
+        build(host, slots)
+    return demo
+
+
+def without_pictures() -> list[tuple[int, Spec]]:
+    return [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
+
+
+def settings_after(demo: gr.Blocks, event: str, *given: Any) -> tuple[Settings, str, list[Any], list[Any]]:
+    """The settings once an event has filled controls, what it says, what it keeps, and the controls' changes."""
+    said, kept, *updates = clicked(demo, event)(*given)
+    values = {key: update.get("value") for key, update in zip(without_pictures(), updates)}
+    return read_args([values.get(key) for key in flat(3)]), said, kept, updates
+
+
+OWN = [f"old {number}" for number, _ in enumerate(without_pictures())]
+"""Values of a user's in all controls but pictures."""
 MAIN_CONTROLS = (
-    {"elem_id": hints.MAIN_CHECKPOINT_CONTROL, "label": "Stable Diffusion checkpoint"},
+    {"elem_id": "setting_sd_model_checkpoint", "label": "Stable Diffusion checkpoint"},
     {"label": "Checkpoint", "elem_classes": ["model_selection"]},
 )
 """How WebUIs make their list of checkpoints."""
@@ -119,7 +140,8 @@ def test_where_only_the_defaults_are_asked_for_no_control_is_made(page: Page, ta
 
 
 def test_ranges_and_choices_are_those_of_the_settings(built: panel.Panel) -> None:
-    for component, (_, spec) in zip(built.components, flat(3)):
+    for component, (slot, spec) in zip(built.components, flat(3)):
+        assert (slot, spec.name) == (0, "enabled") or component.webui_tooltip == spec.help
         if isinstance(spec, WordSpec):  # no slider has a place for a word
             assert component.value == spec.word
             if spec.type is int:
@@ -140,34 +162,20 @@ def test_captions_are_short_and_saved_under_unique_names(built: panel.Panel) -> 
     labels = [f"{component.label}" for component in built.components]
     assert len(set(labels)) == len(labels)
     assert labels[:4] == ["AMDM", "AMDM steps", "AMDM evaluations", "AMDM eta"]
-    told = {"Gamma of co-model 1", "Gamma end of co-model 2", "CFG scale of co-model 2", "Use co-model 3"}
-    assert told | {f"{name} of co-model 3" for name in ("Region", "Mask", "Feather")} <= set(labels)
+    expected = {"Gamma of co-model 1", "Gamma end of co-model 2", "CFG scale of co-model 2", "Use co-model 3"}
+    assert expected | {f"{name} of co-model 3" for name in ("Region", "Mask", "Feather")} <= set(labels)
 
 
-def test_every_control_is_explained(built: panel.Panel) -> None:
-    for component, (slot, spec) in zip(built.components[1:], list(flat(3))[1:]):
-        assert component.webui_tooltip == spec.help, (slot, spec.name)
-
-
-def test_ids_are_unique_on_the_page(page: Page) -> None:
-    with gr.Blocks() as demo:
-        build(page)
-        build(page, tab="img2img")
+def test_it_can_be_built_again_and_again_with_ids_that_are_unique_on_the_page(page: Page) -> None:
+    for _ in range(3):
+        with gr.Blocks() as demo:
+            for tab in ("txt2img", "img2img"):
+                again = build(page, tab=tab)
+        assert len(again.components) == len(list(flat(3)))
     counted = Counter(block.elem_id for block in demo.blocks.values() if getattr(block, "elem_id", None))
     assert [elem_id for elem_id, count in counted.items() if count > 1] == []
     demo.get_config_file()
-
-
-def test_it_can_be_built_again_and_again(page: Page) -> None:
-    for _ in range(3):
-        with gr.Blocks():
-            again = build(page)
-        assert len(again.components) == len(list(flat(3)))
-        assert len(again.infotext_fields) == sum(spec.shapes_picture for _, spec in flat(3))
     assert page.callbacks == {} and page.added == {}
-
-
-# --- infotext ---
 
 
 def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
@@ -186,18 +194,10 @@ def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
     fields = [[name for _, name in one.infotext_fields if name in first.paste_field_names] for one in (first, second)]
     assert fields[0] == fields[1] == first.paste_field_names
     assert all(isinstance(name, str) for name in first.paste_field_names)
-
-
-def test_img2img_has_no_hires_pass(page: Page) -> None:
-    with gr.Blocks():
-        txt2img, img2img = build(page), build(page, tab="img2img")
-    assert by_label(txt2img)["AMDM pass"].visible
-    assert not by_label(img2img)["AMDM pass"].visible
-    assert "AMDM pass" not in [name for _, name in img2img.infotext_fields]
-    assert len(img2img.components) == len(txt2img.components)
-
-
-# --- checkpoints and memory ---
+    # img2img has no hires pass
+    assert by_label(first)["AMDM pass"].visible and not by_label(second)["AMDM pass"].visible
+    assert "AMDM pass" not in [name for _, name in second.infotext_fields]
+    assert len(second.components) == len(first.components)
 
 
 def of_the_line(demo: Any, built: panel.Panel, slots: int, **given: Any) -> list[Any]:
@@ -214,20 +214,21 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
     lost = gr.Dropdown([*TITLES])
     with gr.Blocks() as demo:
         built = build(page, slots=1)
-        hints.follow_main([built], lost, made)
+        assert not is_main_checkpoint(lost, made), "it is on no page"
         # the WebUI's refiner has the same caption, and no classes
         another = {"elem_id": "another", "label": "Checkpoint", "elem_classes": None}
-        hints.follow_main([built], gr.Dropdown([*TITLES]), another)
-        before = len(demo.fns)
-        hints.follow_main([built], gr.Dropdown([*TITLES]), made)
+        assert not is_main_checkpoint(gr.Dropdown([*TITLES]), another)
+        before, control = len(demo.fns), gr.Dropdown([*TITLES])
+        assert is_main_checkpoint(control, made)
+        built.follow(control)
     assert len(demo.fns) == before + 1
-    told = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
-    line, marks = clicked(demo, "chose_main")(alpha, *told)
+    sent = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
+    line, marks = clicked(demo, "chose_main")(alpha, *sent)
     assert "is SDXL, but the main checkpoint" in line and "beta" in marks
-    assert (clicked(demo, "_say")(*told), clicked(demo, "opened")(True)) == (line, marks)
-    line, marks = clicked(demo, "chose_main")(beta, *told)
+    assert (clicked(demo, "_say")(*sent), clicked(demo, "opened")(True)) == (line, marks)
+    line, marks = clicked(demo, "chose_main")(beta, *sent)
     assert line == "" and "alpha" in marks
-    assert clicked(demo, "_say")(False, *told[1:]) == ""
+    assert clicked(demo, "_say")(False, *sent[1:]) == ""
 
 
 @pytest.mark.parametrize(
@@ -253,36 +254,41 @@ def test_the_line_knows_every_control_that_it_speaks_of(page: Page, given: dict[
     assert said in line if said else line == ""
 
 
-def test_the_list_of_checkpoints_and_its_refresh(page: Page, built: panel.Panel) -> None:
-    component = by_label(built)["Checkpoint of co-model 2"]
-    assert names(component) == ["None", "main", *TITLES]
+@pytest.mark.parametrize(
+    ("label", "button_id", "listed", "files"),
+    [
+        ("Checkpoint of co-model 2", "refresh_2", ["None", "main", *TITLES], "titles"),
+        ("AMDM main adapter", "refresh_adapters_0", ["None", *ADAPTERS], "adapters"),
+        ("Adapter of co-model 2", "refresh_adapters_2", ["None", *ADAPTERS], "adapters"),
+    ],
+)
+def test_a_list_of_files_and_its_refresh(
+    page: Page, built: panel.Panel, label: str, button_id: str, listed: list[str], files: str
+) -> None:
+    component = by_label(built)[label]
+    assert names(component) == listed
     assert component.allow_custom_value
-    button, refreshed, refresh, choices = page.buttons["script_txt2img_amdm_refresh_2"]
+    button, refreshed, refresh, choices = page.buttons[f"script_txt2img_amdm_{button_id}"]
     assert refreshed is component and button.do_not_save_to_config
     refresh()
-    page.titles.append("delta.safetensors")
+    getattr(page, files).append("delta.safetensors")
     assert page.refreshed == 1
-    assert choices() == {"choices": ["None", "main", *TITLES, "delta.safetensors"]}
-
-
-def test_what_is_in_memory_is_told_and_unloaded(page: Page) -> None:
-    with gr.Blocks() as demo:
-        build(page, slots=1)
-    assert (
-        clicked(demo, "loaded")() == "In memory: &lt;b&gt;eta&lt;/b&gt; (2.1 GB), ip-adapter_sd15.safetensors (44 MB)."
-    )
-    assert clicked(demo, "unload")() == "Unloaded: 2 (2.1 GB). No co-model is in memory."
-    assert clicked(demo, "loaded")() == "No co-model is in memory."
+    assert choices() == {"choices": [*listed, "delta.safetensors"]}
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "2 KB"), (8e8, "800 MB"), (3.46e9, "3.5 GB")]
+    ("count", "words", "total"),
+    [
+        *((0, "0 bytes", "44 MB"), (999, "999 bytes", "44 MB"), (1_500, "2 KB", "44 MB"), (8e8, "800 MB", "844 MB")),
+        (3.46e9, "3.5 GB", "3.5 GB"),
+    ],
 )
-def test_sizes_in_words(page: Page, count: int, words: str) -> None:
-    page.pool = [InMemory("checkpoint", "beta", count)]
-    with gr.Blocks() as demo:
-        build(page, slots=1)
-    assert clicked(demo, "loaded")() == f"In memory: beta ({words})."
+def test_what_is_in_memory_is_said_and_unloaded(page: Page, count: int, words: str, total: str) -> None:
+    page.pool = [InMemory("checkpoint", "<b>eta</b>", count), InMemory("adapter", ADAPTERS[0], 44_000_000)]
+    demo = page_of(page, slots=1)
+    assert clicked(demo, "loaded")() == f"In memory: &lt;b&gt;eta&lt;/b&gt; ({words}), {ADAPTERS[0]} (44 MB)."
+    assert clicked(demo, "unload")() == f"Unloaded: 2 ({total}). No co-model is in memory."
+    assert clicked(demo, "loaded")() == "No co-model is in memory."
 
 
 def event(demo: Any, name: str) -> Any:
@@ -296,19 +302,6 @@ def clicked(demo: Any, name: str) -> Any:
     return event(demo, name).fn
 
 
-# --- adapters ---
-
-
-def test_the_list_of_adapters_and_its_refresh(page: Page, built: panel.Panel) -> None:
-    for label, slot in (("AMDM main adapter", 0), ("Adapter of co-model 2", 2)):
-        component = by_label(built)[label]
-        assert names(component) == ["None", *ADAPTERS]
-        assert component.allow_custom_value
-        _, refreshed, _, choices = page.buttons[f"script_txt2img_amdm_refresh_adapters_{slot}"]
-        assert refreshed is component
-        assert choices() == {"choices": ["None", *ADAPTERS]}
-
-
 @pytest.mark.parametrize(
     ("adapter", "checkpoint", "chosen"),
     [("None", "None", "None"), (ADAPTERS[0], "None", "main"), (ADAPTERS[0], "x", "x"), ("None", "x", "x")],
@@ -316,12 +309,11 @@ def test_the_list_of_adapters_and_its_refresh(page: Page, built: panel.Panel) ->
 def test_an_adapter_is_meant_for_the_main_checkpoint_where_none_is_chosen(
     page: Page, adapter: str, checkpoint: str, chosen: str
 ) -> None:
-    with gr.Blocks() as demo:
-        build(page, slots=1)
+    demo = page_of(page, slots=1)
     assert clicked(demo, "choose")(adapter, checkpoint) == chosen
 
 
-def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_file_takes(page: Page) -> None:
+def test_each_layout_has_a_place_for_its_editor_which_knows_what_the_chosen_file_takes(page: Page) -> None:
     with gr.Blocks() as demo:
         built = build(page)
     places = [block.value for block in demo.blocks.values() if "amdm-layout" in str(getattr(block, "value", ""))]
@@ -332,8 +324,8 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
     named = [re.findall(r'data-(\w+)="(.*?)"', place) for place in places]
     expected = [[("field", field)] for field in fields[LayoutSpec]]
     assert sorted(named) == sorted([*expected, *([("field", f), ("kind", "region")] for f in fields[BoxesSpec])])
-    told = layout_mount.mount(page, "field", ADAPTERS[1])
-    assert dict(re.findall(r'data-(\w+)="(.*?)"', told)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
+    mounted = layout_mount.mount(page, "field", ADAPTERS[1])
+    assert dict(re.findall(r'data-(\w+)="(.*?)"', mounted)) == {"field": "field", "adapter": ADAPTERS[1], "boxes": "30"}
     for nothing in ("lost.safetensors", "None", None):
         assert "adapter" not in layout_mount.mount(page, "field", nothing)
     assert "<b>" not in layout_mount.mount(page, '"><b>', None)
@@ -341,64 +333,44 @@ def test_each_layout_has_a_place_for_its_editor_which_is_told_what_the_chosen_fi
 
 @pytest.mark.parametrize("preset", presets.PRESETS, ids=lambda preset: preset.name)
 def test_an_example_fills_every_control_but_pictures(page: Page, preset: presets.Preset) -> None:
-    with gr.Blocks() as demo:
-        build(page)
     before = [f"old {number}" for number, _ in enumerate(flat(3))]
-    said, kept, *updates = clicked(demo, "filled")(preset.name, [], *before)
+    settings, said, kept, updates = settings_after(page_of(page), "filled", preset.name, [], *before)
     assert kept == [before]
-    keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
-    values = {key: update["value"] for key, update in zip(keys, updates)}
-    assert {type(value) for (_, spec), value in values.items() if isinstance(spec, WordSpec)} == {str}
-    told = read_args([values.get(key) for key in flat(3)])
+    words = [update["value"] for update, (_, spec) in zip(updates, without_pictures()) if isinstance(spec, WordSpec)]
+    assert {type(value) for value in words} == {str}
     expected = preset.with_files(ADAPTERS)
-    assert told.co_models[: len(expected.co_models)] == expected.co_models
-    assert told.main_adapter == expected.main_adapter
-    assert told.main_adapter.adapter == ADAPTERS[1], "the user's own file stands in for the published name"
-    assert (told.enabled, told.steps, told.evaluations, told.eta) == (True, 3, 0, expected.eta)
+    assert settings.co_models[: len(expected.co_models)] == expected.co_models
+    assert settings.main_adapter == expected.main_adapter
+    assert settings.main_adapter.adapter == ADAPTERS[1], "the user's own file stands in for the published name"
+    assert (settings.enabled, settings.steps, settings.evaluations, settings.eta) == (True, 3, 0, expected.eta)
     assert str(preset.sampling_steps) in said
     for name in ("MIGC_SD14.ckpt", "ip-adapter_sd15.safetensors"):
         used = any(slot.adapter == name for slot in expected.co_models)
         assert (f"{name} is missing: put it into models/amdm" in said) == (used and name not in ADAPTERS)
 
 
-def test_an_example_can_be_taken_back(page: Page) -> None:
-    with gr.Blocks() as demo:
-        build(page)
-    count = sum(not isinstance(spec, PictureSpec) for _, spec in flat(3))
-    own = [f"old {number}" for number in range(count)]
-    said, kept, *updates = clicked(demo, "taken_back")([own])
-    assert (said, kept) == ("", [])
-    assert [update["value"] for update in updates] == own
-    assert "nothing to take back" in clicked(demo, "taken_back")([])[0]
-
-
 def test_examples_are_taken_back_to_the_users_own(page: Page) -> None:
     """Whatever was pressed in between."""
-    with gr.Blocks() as demo:
-        build(page)
+    demo = page_of(page)
     filled, taken_back = clicked(demo, "filled"), clicked(demo, "taken_back")
-    own = [f"old {number}" for number in range(sum(not isinstance(spec, PictureSpec) for _, spec in flat(3)))]
-    kept, values = [], own
+    kept, values = [], OWN
     for name in (*examples.NAMES, None, examples.NAMES[-1], "unknown"):
         _, kept, *updates = filled(name, kept, *values)
         values = [update.get("value", value) for update, value in zip(updates, values)]
-    assert values != own
+    assert values != OWN
     for _ in examples.NAMES:
-        _, kept, *updates = taken_back(kept)
+        said, kept, *updates = taken_back(kept)
         values = [update["value"] for update in updates]
-    assert values == own and not kept
+        assert said == ""
+    assert values == OWN and not kept
+    assert "nothing to take back" in taken_back([])[0]
 
 
 def test_the_example_of_two_checkpoints_takes_what_the_user_has(page: Page) -> None:
     alpha, beta, gamma = page.titles
 
     def filled() -> tuple[Settings, str]:
-        with gr.Blocks() as demo:
-            build(page)
-        keys = [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
-        said, _, *updates = clicked(demo, "filled")(examples.NAMES[0], [], *[None for _ in keys])
-        values = {key: update["value"] for key, update in zip(keys, updates)}
-        return read_args([values.get(key) for key in flat(3)]), said
+        return settings_after(page_of(page), "filled", examples.NAMES[0], [], *[None for _ in OWN])[:2]
 
     page.main, page.families = alpha, {alpha: Family("SD1"), beta: Family("SDXL")}
     settings, said = filled()
@@ -419,24 +391,21 @@ def test_the_example_of_two_checkpoints_takes_what_the_user_has(page: Page) -> N
 
 
 def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:
-    with gr.Blocks() as demo:
-        build(page, slots=1)
+    demo = page_of(page, slots=1)
     said, kept, *updates = clicked(demo, "filled")(presets.PRESETS[-1].name, [["own"]])
     assert "more co-models" in said and kept == [["own"]]
     assert not any("value" in update for update in updates)
     assert "Choose" in clicked(demo, "filled")(None, [])[0]
 
 
-# --- what is told in words, and regions ---
-
-
 @pytest.mark.parametrize(
-    ("told", "steps", "end"), [(("auto", ""), "auto", None), ((" Auto ", " "), "auto", None), (("7", "0.3"), 7, 0.3)]
+    ("typed_in", "steps", "end"),
+    [(("auto", ""), "auto", None), ((" Auto ", " "), "auto", None), (("7", "0.3"), 7, 0.3)],
 )
-def test_what_a_user_types_is_read(page: Page, told: tuple[str, str], steps: int | str, end: float | None) -> None:
+def test_what_a_user_types_is_read(page: Page, typed_in: tuple[str, str], steps: int | str, end: float | None) -> None:
     with gr.Blocks():
         values = {f"{component.label}": component.value for component in build(page, slots=1).components}
-    typed = {"AMDM steps": told[0], "AMDM evaluations": told[0], "Gamma end of co-model 1": told[1]}
+    typed = {"AMDM steps": typed_in[0], "AMDM evaluations": typed_in[0], "Gamma end of co-model 1": typed_in[1]}
     settings = read_args(list((values | typed).values()))
     assert (settings.steps, settings.evaluations, settings.co_models[0].gamma_end) == (steps, steps, end)
 
@@ -460,16 +429,15 @@ def test_a_start_may_be_given_and_is_what_the_controls_show(page: Page) -> None:
     )
 
 
-def test_a_region_is_drawn_where_it_is_told(page: Page) -> None:
-    with gr.Blocks() as demo:
-        build(page, slots=1)
+def test_a_region_is_drawn_where_it_is_given(page: Page) -> None:
+    demo = page_of(page, slots=1)
     drawn = clicked(demo, "region_preview")
     assert "<svg" in drawn("0 0 0.5 1", None, 0.1)
     assert "<svg" not in drawn("", None, 0)
 
 
 def test_a_masks_transparency_is_kept_by_its_control(built: panel.Panel) -> None:
-    """gradio makes of a picture what its control's mode says; a picture that is opaque is told by its brightness."""
+    """gradio makes of a picture what its control's mode says; of an opaque picture the brightness counts."""
     control = by_label(built)["Mask of co-model 1"]
     clear, white = Image.new("RGBA", (2, 1), (0, 0, 0, 0)), Image.new("L", (2, 1), 255)
     clear.putpixel((1, 0), (0, 0, 0, 255))
@@ -482,8 +450,7 @@ def test_a_masks_transparency_is_kept_by_its_control(built: panel.Panel) -> None
 
 
 def test_only_what_an_adapter_takes_is_shown(page: Page) -> None:
-    with gr.Blocks() as demo:
-        build(page)
+    demo = page_of(page)
     chose = clicked(demo, "chose")
 
     def shown(name: str | None, layout: str = "") -> list[bool]:

@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ENCODER = ROOT / "amdm_lab" / "adapters" / "image_encoder.safetensors"
 
 
-def file_of(picture: Image.Image, kind: str = "PNG", **told: Any) -> str:
+def file_of(picture: Image.Image, kind: str = "PNG", **options: Any) -> str:
     file = io.BytesIO()
-    picture.save(file, kind, **told)
+    picture.save(file, kind, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -46,7 +46,7 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 
 def painting() -> Image.Image:
-    """A picture without symmetry, whose pixels are told apart, partly transparent."""
+    """A picture without symmetry, each pixel of another colour, partly transparent."""
     y, x = np.mgrid[0:30, 0:40]
     return Image.fromarray(np.stack([x * 6, y * 8, (x * y) % 256, 255 - x * 5], -1).astype(np.uint8))
 
@@ -62,8 +62,6 @@ def turned(picture: Image.Image, orientation: int, kind: str = "PNG") -> str:
     exif[0x0112] = orientation
     return file_of(picture, kind, exif=exif)
 
-
-# --- deep grey ---
 
 RAMP = np.linspace(0, 65535, 4096).reshape(64, 64)
 
@@ -94,9 +92,6 @@ def test_no_float_is_too_strange_to_be_seen() -> None:
     ]
     nothing = np.full((2, 2), np.nan, dtype=np.float32)
     assert not pixels(opened(file_of(Image.fromarray(nothing), "TIFF"), "AMDM")).any()
-
-
-# --- transparency ---
 
 
 @pytest.mark.parametrize("hidden", [(255, 0, 255), (0, 0, 0)])
@@ -139,9 +134,6 @@ def test_transparency_is_white_in_every_kind_of_file(kind: str) -> None:
     assert (mask[:, :20] == 0).all() and (mask[:, 20:] == 255).all()
 
 
-# --- which way is up ---
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> None:
@@ -152,11 +144,10 @@ def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> No
     stored = quarters if back is None else quarters.transpose(Image.Transpose(back))
     upright = np.array(opened(turned(stored, orientation, kind), "AMDM"))
     assert upright.shape == (32, 64, 3)
+    mask = np.array(mask_of(turned(stored, orientation, kind), "AMDM"))
+    assert mask.shape == (32, 64) and mask[8::16, 16::32].argmax() == 3
     middles = upright[8::16, 16::32].reshape(4, 3).astype(int)
     assert abs(middles - [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]).max() < 30
-
-
-# --- how large ---
 
 
 def png_header(width: int, height: int) -> str:
@@ -169,7 +160,7 @@ def png_header(width: int, height: int) -> str:
 @pytest.mark.parametrize(
     "size", [(MAX_PIXELS // 1000, 1001), (10_000, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)]
 )
-def test_too_large_a_picture_is_told_by_its_header(size: tuple[int, int]) -> None:
+def test_too_large_a_picture_is_refused_by_its_header(size: tuple[int, int]) -> None:
     for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
         with pytest.raises(AmdmError) as caught:
             read(png_header(*size), "AMDM co-model 2")
@@ -191,37 +182,37 @@ from lib_amdm.comodels.regions import region_map
 from lib_amdm.settings import CoModel
 torch.set_num_threads(1)
 def peak():  # getrusage's would be the parent's, where that has had more before it started this process
-    told = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
-    return int(told.split()[0]) // 1024
+    peaks = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
+    return int(peaks.split()[0]) // 1024
 folders = [Folder(Path(sys.argv[1]), own=True)]
 images = ImageFeatures(lists(lambda: folders, lambda: folders)[1])
 encoder = Encoder("", "image_embeds", int(sys.argv[2]))
 def features(text):
     images.of(text, encoder, torch.device("cpu"), "AMDM", "ip")
 small = pictures.as_text(np.zeros((30, 40, 3), np.uint8))
-told = {}
+peaks = {}
 features(small)
 region_map(CoModel(mask=small), 8, 8, "AMDM")
 before = peak()
 for kind, text in json.load(sys.stdin).items():
     features(text)
-    told[kind] = peak() - before
+    peaks[kind] = peak() - before
     region_map(CoModel(mask=text), 64, 64, "AMDM")
-    told[kind + ", mask"] = peak() - before
-print(json.dumps(told))
+    peaks[kind + ", mask"] = peak() - before
+print(json.dumps(peaks))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's own peak this way")
 def test_a_picture_of_48_megapixels_stays_below_400_mb() -> None:
     large = Image.new("RGB", (8000, 6000), (9, 99, 199))
-    told = {
+    texts = {
         "turned": turned(large, 6, "JPEG"),
         "transparent": file_of(Image.merge("RGBA", [*large.split(), Image.new("L", large.size, 99)]), compress_level=1),
     }
     ran = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(ENCODER.parent), "64"],
-        input=json.dumps(told),
+        input=json.dumps(texts),
         capture_output=True,
         text=True,
         check=True,
@@ -229,11 +220,9 @@ def test_a_picture_of_48_megapixels_stays_below_400_mb() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     peaks = json.loads(ran.stdout)
-    assert peaks.keys() >= told.keys()
+    assert peaks.keys() >= texts.keys()
     assert max(peaks.values()) < 400, peaks
 
-
-# --- what an infotext tells of them ---
 
 KNOWN = {
     "RGB": "a8769d70cc8e",
@@ -280,9 +269,6 @@ def test_what_is_no_text_that_can_be_written_has_a_fingerprint_too() -> None:
     assert len({fingerprint(text) for text in ("\ud800", "\ud801", "", "a")}) == 4
 
 
-# --- what an encoder is shown ---
-
-
 @pytest.mark.parametrize("size", [(40, 28), (28, 28), (31, 77), (450, 300), (20, 14), (97, 28), (400, 28), (3, 2)])
 def test_an_encoder_sees_what_transformers_own_preprocessing_shows_it(size: tuple[int, int]) -> None:
     from transformers import CLIPImageProcessorPil
@@ -316,9 +302,6 @@ def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size
         assert (found - read_clip_vision(ENCODER).features(whole, wanted)).abs().max() < 1e-2
 
 
-# --- what a page's control holds ---
-
-
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "RGBX"]
 )
@@ -328,23 +311,37 @@ def test_a_picture_of_any_mode_becomes_a_text_that_opens_again(mode: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "given",
-    [{}, {"image": None}, True, False, 5, 0.5, [], [[1]], ["a"], b"PNG", object(), np.zeros((2, 2, 7))],
+    "given", [{}, {"image": None}, True, False, 5, 0.5, [], [[1]], ["a"], b"PNG", object(), np.zeros((2, 2, 7))]
 )
-def test_what_is_no_picture_is_told_by_its_settings_name(given: Any) -> None:
+def test_what_is_no_picture_is_named_by_its_setting(given: Any) -> None:
     with pytest.raises(AmdmError) as caught:
         as_text(given, "mask of co-model 2")
-    told = str(caught.value)
-    assert told.startswith('AMDM: "mask of co-model 2" must be a picture') and told.endswith("; change it.")
-    assert len(told) <= 500 and len(told.splitlines()) == 1
+    words = str(caught.value)
+    assert words.startswith('AMDM: "mask of co-model 2" must be a picture') and words.endswith("; change it.")
+    assert len(words) <= 500 and len(words.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", ",", "A", "AAAA", "data:,", "\ud800", "é", "=" * 9, "9" * 100_000, kinds()["RGB"][:-40]]
+    "text",
+    [
+        "",
+        " ",
+        ",",
+        "A",
+        "AAAA",
+        "YWJj",
+        "no picture!",
+        "data:,",
+        "\ud800",
+        "é",
+        "=" * 9,
+        "9" * 100_000,
+        kinds()["RGB"][:-40],
+    ],
 )
 def test_a_text_that_is_no_picture_is_a_sentence(text: str) -> None:
-    for read in (opened, mask_of):
-        with pytest.raises(AmdmError, match="cannot be read"):
+    for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
+        with pytest.raises(AmdmError, match=rf"^AMDM co-model 2: {what} cannot be read[^\n.!?]*\.$"):
             read(text, "AMDM co-model 2")
 
 

@@ -1,77 +1,66 @@
-"""The line that says before a picture what will be drawn."""
+"""What is said before a picture: the line of what will be drawn, and the marks of checkpoints that do not fit."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html import unescape
+from typing import Any
 
 import pytest
 from fake_host import ADAPTERS, TITLES, FakeHost
 
+from lib_amdm.families import Family
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, flat
-from lib_amdm.webui import plan_line
+from lib_amdm.webui import fitting, plan_line
 
-BETA, EMPTY = CoModel(checkpoint=TITLES[1]), CoModel()
-IP = AdapterSettings(adapter=ADAPTERS[0])
+SLOT, EMPTY = CoModel(checkpoint=TITLES[1]), CoModel()
+IP, NONE = AdapterSettings(adapter=ADAPTERS[0]), AdapterSettings()
 LOST = "lost.safetensors"
+SD1, SDXL = Family("SD1"), Family("SDXL")
+ALPHA, BETA, GAMMA = TITLES
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (Settings(enabled=False, co_models=(EMPTY,)), ""),
-        (Settings(enabled=True, co_models=(BETA, EMPTY)), ""),
-        (Settings(enabled=True, co_models=(EMPTY, EMPTY)), "No co-model is run: choose a checkpoint."),
-        (
-            Settings(enabled=True, co_models=(BETA, CoModel(prompt="x"))),
-            "Co-model 2 has no checkpoint, so it is not run.",
-        ),
-        (Settings(enabled=True, co_models=(BETA, CoModel(checkpoint="c", gamma=0))), "Co-model 2 has gamma 0"),
-        (
-            Settings(enabled=True, co_models=(BETA, CoModel(checkpoint="c", enabled=False))),
-            "Co-model 2 is switched off.",
-        ),
-        (Settings(enabled=True, co_models=(replace(BETA, gamma=0),)), "No co-model is run: raise gamma."),
-        (Settings(enabled=True, co_models=(replace(BETA, gamma=0, gamma_end=0.8),)), ""),
-        (Settings(enabled=True, co_models=(BETA, replace(BETA, gamma=0, gamma_end=0.8))), ""),
-        (Settings(enabled=True, co_models=(replace(BETA, enabled=False),)), "No co-model is run: switch one on."),
-        (Settings(enabled=True, steps=0, co_models=(BETA,)), "No co-model is run: raise steps."),
-        (
-            Settings(enabled=True, steps=3, start=3, co_models=(BETA,)),
-            "No co-model is run: lower start (3) below steps (3), or raise steps.",
-        ),
-        (Settings(enabled=True, main_adapter=IP, co_models=(EMPTY, EMPTY)), ""),
-        (Settings(enabled=True, main_adapter=IP, steps=0, co_models=(BETA,)), "No co-model is run: raise steps."),
-        (Settings(enabled=True, main_adapter=IP, steps=0, co_models=(EMPTY,)), ""),
-        (
-            Settings(enabled=True, main_adapter=replace(IP, strength=0), co_models=(BETA,)),
-            "The main adapter has strength 0, so it does nothing.",
-        ),
-        (
-            Settings(enabled=True, co_models=(BETA, replace(BETA, adapter=IP.adapter, until=0))),
-            "The adapter of co-model 2 has until 0, so it does nothing.",
-        ),
-        (
-            Settings(enabled=True, co_models=(BETA, replace(BETA, checkpoint=LOST))),
-            'Co-model 2: "lost.safetensors" is not in the list.',
-        ),
-        (
-            Settings(enabled=True, co_models=(replace(BETA, adapter=LOST),)),
-            'Adapter of co-model 1: "lost.safetensors" is not in the list.',
-        ),
-        (
-            Settings(enabled=True, main_adapter=replace(IP, adapter=LOST)),
-            'Main adapter: "lost.safetensors" is not in the list.',
-        ),
-        (Settings(enabled=True, co_models=(CoModel(checkpoint="main"),)), ""),
-        (Settings(enabled=True, co_models=(BETA, replace(BETA, checkpoint=LOST, gamma=0))), "Co-model 2 has gamma 0"),
-        (Settings(enabled=True, compare=True, co_models=(BETA,)), "Compare: 3 pictures for each, and a grid."),
-        (Settings(enabled=True, compare=True, co_models=(BETA, BETA)), "Compare: 4 pictures for each, and a grid."),
+GAMMA_0, LATE, OFF = replace(SLOT, gamma=0), replace(SLOT, gamma=0, gamma_end=0.8), replace(SLOT, enabled=False)
+LINES: dict[str, list[dict[str, Any]]] = {
+    "": [
+        *({"enabled": False, "co_models": (EMPTY,)}, {"co_models": (SLOT, EMPTY)}, {"co_models": (LATE,)}),
+        *({"co_models": (SLOT, LATE)}, {"main_adapter": IP, "co_models": (EMPTY, EMPTY)}),
+        {"co_models": (CoModel(checkpoint="main"),)},
+        {"main_adapter": IP, "steps": 0, "co_models": (EMPTY,)},
     ],
-)
-def test_what_it_says(settings: Settings, said: str) -> None:
-    told = unescape(plan_line.say(settings, FakeHost()))
-    assert told.startswith(said) if said else told == ""
+    "No co-model is run: choose a checkpoint.": [{"co_models": (EMPTY, EMPTY)}],
+    "No co-model is run: raise gamma.": [{"co_models": (GAMMA_0,)}],
+    "No co-model is run: switch one on.": [{"co_models": (OFF,)}],
+    "No co-model is run: raise steps.": [{"steps": 0, "co_models": (SLOT,), "main_adapter": on} for on in (IP, NONE)],
+    "No co-model is run: lower start (3) below steps (3), or raise steps.": [
+        {"steps": 3, "start": 3, "co_models": (SLOT,)}
+    ],
+    "Co-model 2 has no checkpoint, so it is not run.": [{"co_models": (SLOT, CoModel(prompt="x"))}],
+    "Co-model 2 has gamma 0": [
+        {"co_models": (SLOT, GAMMA_0)},
+        {"co_models": (SLOT, replace(GAMMA_0, checkpoint=LOST))},
+    ],
+    'Co-model 2: "lost.safetensors" is not in the list.': [{"co_models": (SLOT, replace(SLOT, checkpoint=LOST))}],
+    'Adapter of co-model 1: "lost.safetensors" is not in the list.': [{"co_models": (replace(SLOT, adapter=LOST),)}],
+    'Main adapter: "lost.safetensors" is not in the list.': [{"main_adapter": replace(IP, adapter=LOST)}],
+    "Co-model 2 is switched off.": [{"co_models": (SLOT, OFF)}],
+    "The main adapter has strength 0, so it does nothing.": [
+        {"main_adapter": replace(IP, strength=0), "co_models": (SLOT,)}
+    ],
+    "The adapter of co-model 2 has until 0, so it does nothing.": [
+        {"co_models": (SLOT, replace(SLOT, adapter=IP.adapter, until=0))}
+    ],
+    "Compare: 3 pictures for each, and a grid.": [{"compare": True, "co_models": (SLOT,)}],
+    "Compare: 4 pictures for each, and a grid.": [{"compare": True, "co_models": (SLOT, SLOT)}],
+}
+
+
+@pytest.mark.parametrize(("said", "given"), [(said, given) for said, each in LINES.items() for given in each])
+def test_what_it_says(said: str, given: dict[str, Any]) -> None:
+    line = unescape(plan_line.say(Settings(**{"enabled": True, **given}), FakeHost()))
+    assert line.startswith(said) if said else line == ""
 
 
 def test_it_reads_the_controls_and_is_silent_while_one_is_being_changed() -> None:
@@ -80,3 +69,58 @@ def test_it_reads_the_controls_and_is_silent_while_one_is_being_changed() -> Non
     assert plan_line.of_controls(values, FakeHost()) == "No co-model is run: choose a checkpoint."
     values[1] = "1x"
     assert plan_line.of_controls(values, FakeHost()) == ""
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    """A host whose main checkpoint is the first, and whose third says nothing of itself."""
+    host = FakeHost()
+    host.main, host.families = ALPHA, {ALPHA: SD1, BETA: SDXL}
+    return host
+
+
+def marked(host: FakeHost, main: str, on_page: Sequence[str] = TITLES) -> dict[str, str]:
+    """The entries of a page's list that the style sheet marks, with what it writes behind them."""
+    sheet = fitting.marks(host, main, [*host.titles])
+    found = {}
+    for selectors, family in re.findall(r'li:is\(([^{]*?)\)::after\{content:"(.*?)"', sheet):
+        for beginning, name in re.findall(r'aria-label(\^?)="(.*?)"', selectors):
+            fits = str.startswith if beginning else str.__eq__
+            found |= {title: family for title in on_page if fits(title, name)}
+    return found
+
+
+def test_what_does_not_go_with_the_main_checkpoint_is_marked_with_its_family(host: FakeHost) -> None:
+    assert marked(host, ALPHA) == {BETA: r"\b7  SDXL"}
+    assert list(marked(host, BETA)) == [ALPHA]
+    for unknown in (GAMMA, "lost", ""):
+        assert fitting.marks(host, unknown, TITLES) == ""
+
+
+def test_the_pages_list_is_marked_when_the_hosts_titles_have_got_their_hashes_since(host: FakeHost) -> None:
+    bare = [title.partition(" [")[0] for title in TITLES]
+    assert marked(host, ALPHA, bare) == {bare[1]: r"\b7  SDXL"}
+    before = marked(host, ALPHA, [*TITLES, "styles/beta.safetensors.ckpt", "beta.safetensors"])
+    host.titles, host.families = bare, {bare[0]: SD1, bare[1]: SDXL}
+    assert list(marked(host, ALPHA, TITLES)) == list(before) == [BETA]
+
+
+def test_a_title_cannot_end_the_sheet_or_its_string(host: FakeHost) -> None:
+    host.titles = ['</style><b>"];*{}\\\n.safetensors']
+    host.families[host.titles[0]] = SDXL
+    host.titles.append(ALPHA)
+    sheet = fitting.marks(host, ALPHA, host.titles)
+    assert sheet.count("<") == 2 and "\n" not in sheet and sheet.count("*") == 0
+    assert r'b\3e \22 ]\3b \2a \7b \7d \5c \a .safetensors"' in sheet
+
+
+def test_the_line_names_the_misfit_before_a_picture(host: FakeHost) -> None:
+    settings = Settings(enabled=True, co_models=(CoModel(checkpoint=BETA), CoModel(checkpoint=GAMMA)))
+    said = plan_line.say(settings, host)
+    assert re.fullmatch(
+        'Co-model 1: "styles/beta.*" is SDXL, but the main checkpoint "alpha.*" is SD1.', unescape(said)
+    )
+    assert "Co-model 2" not in said
+    assert plan_line.say(settings, host, BETA) == "", "the page's own control has the last word"
+    idle = Settings(enabled=True, co_models=(CoModel(checkpoint=BETA, enabled=False), CoModel(checkpoint="main")))
+    assert "but the main" not in plan_line.say(idle, host)

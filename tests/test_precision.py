@@ -51,7 +51,13 @@ def one(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
 
 
 def counted(
-    sampler: str, schedule: str, dtype: torch.dtype, kind: torch.dtype, steps: int | None = None, **more: Any
+    sampler: str,
+    schedule: str,
+    dtype: torch.dtype,
+    kind: torch.dtype,
+    steps: int | None = None,
+    call: Any = None,
+    **more: Any,
 ) -> tuple[Tensor, list[tuple[int, int]], list[float]]:
     """What a sampler draws of `zero`, mixed wholly with `one`; what was heard of the steps; the levels of `one`."""
     level_of, levels = SCHEDULES[schedule]
@@ -72,7 +78,7 @@ def counted(
         **more,
     )
     x = (levels[0] * randn(SHAPE, 1)).to(dtype)
-    return mixing(zero, x, levels.to(kind), disable=True), heard, shown
+    return mixing(zero, x, levels.to(kind), disable=True, **(call or {})), heard, shown
 
 
 @EACH_SCHEDULE
@@ -87,11 +93,6 @@ def test_all_of_k_are_mixed(schedule: str, dtype: torch.dtype, same: bool) -> No
     assert len(shown) == distinct
     # each model says the same of every latent, so all of the picture is the one that has all of the share
     torch.testing.assert_close(drawn.float(), torch.ones(SHAPE), rtol=0, atol=4 * torch.finfo(dtype).eps)
-
-
-@EACH_SCHEDULE
-@pytest.mark.parametrize("dtype", TYPES)
-def test_evaluations_are_as_many_as_were_asked_for(schedule: str, dtype: torch.dtype) -> None:
     _, heard, shown = counted("euler", schedule, dtype, torch.float32, steps=7, evaluations=3)
     assert (len(heard), len(shown)) == (7, 3)
 
@@ -127,10 +128,8 @@ def test_timesteps_that_a_type_does_not_have_are_those_of_their_steps(steps: int
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("schedule", ["Karras, 20 steps", "Karras, 150 steps"])
 def test_churn_is_known_in_every_type(schedule: str, dtype: torch.dtype) -> None:
-    _, levels = SCHEDULES[schedule]
-    heard: list[tuple[int, int]] = []
-    mixing = amdm(SAMPLERS["euler"].func, [CoRun(one)], steps=15, on_mixed=lambda *said: heard.append(said))
-    mixing(zero, (levels[0] * randn(SHAPE, 1)).to(dtype), levels.to(dtype), disable=True, s_churn=0.3 * len(levels))
+    churn = {"s_churn": 0.3 * len(SCHEDULES[schedule][1])}
+    _, heard, _ = counted("euler", schedule, dtype, dtype, steps=15, call=churn)
     assert heard == [(number, 15) for number in range(1, 16)]
 
 

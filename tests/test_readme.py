@@ -36,8 +36,8 @@ def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
 
 def test_the_papers_runs_are_the_panels_examples():
     bodies = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGES["paper.md"], re.S)]
-    told = [Settings.from_dict(body) for body in bodies]
-    assert [_without_images(settings) for settings in told] == [preset.settings for preset in PRESETS]
+    settings_of = [Settings.from_dict(body) for body in bodies]
+    assert [_without_images(settings) for settings in settings_of] == [preset.settings for preset in PRESETS]
 
 
 def _without_images(settings):

@@ -32,10 +32,7 @@ def yaml_of(name: str) -> Any:
 
 def test_the_workflow_calls_the_readmes_test_command_on_every_python_and_system() -> None:
     job = yaml_of(".github/workflows/test.yml")["jobs"]["test"]
-    assert job["strategy"]["matrix"] == {
-        "os": ["ubuntu-latest", "windows-latest"],
-        "python": ["3.10", "3.12", "3.14"],
-    }
+    assert job["strategy"]["matrix"] == {"os": ["ubuntu-latest", "windows-latest"], "python": ["3.10", "3.12", "3.14"]}
     assert job["runs-on"] == "${{ matrix.os }}"
     *_, setup, test = job["steps"]
     assert setup["with"] == {"python-version": "${{ matrix.python }}"}
@@ -55,10 +52,7 @@ def test_pre_commit_runs_the_ruff_that_the_tests_run() -> None:
     assert [hook["id"] for hook in repository["hooks"]] == ["ruff-check", "ruff-format"]
 
 
-FIELDS = {
-    "bug": {"what", "infotext", "console", "webui", "versions", "card", "flags"},
-    "idea": {"goal"},
-}
+FIELDS = {"bug": {"what", "infotext", "console", "webui", "versions", "card", "flags"}, "idea": {"goal"}}
 
 
 @pytest.mark.parametrize("name", FIELDS)

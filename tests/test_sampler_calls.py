@@ -1,8 +1,10 @@
-"""How samplers call their denoiser: from other threads, bit by bit, back again, once more, or not at all."""
+"""How samplers call their denoiser, in whatever way, and how `amdm` is called: what cannot be is one sentence."""
 
 from __future__ import annotations
 
+import functools
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, EpsDenoiser, Sampler, randn, sigmas
+from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, randn, sigmas
 from torch import Tensor
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
@@ -31,14 +33,34 @@ def noise(shape: tuple[int, ...] = SHAPE) -> Tensor:
     return SAMPLERS["euler"].noise(shape)
 
 
-# other threads, and bit by bit
+def from_a_worker(model: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(x: Tensor, sigma: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(model, x, sigma).result()
+
+    return call
+
+
+WAYS: dict[str, Callable[[Any], Callable[[Tensor, Tensor], Tensor]]] = {
+    "by keyword": lambda model: lambda x, sigma: model(sigma=sigma, x=x),
+    "from a worker thread": from_a_worker,
+    "with a number": lambda model: lambda x, sigma: model(x, sigma[0].item()),
+    "with a tensor of one": lambda model: lambda x, sigma: model(x, sigma[0]),
+    "with a wide tensor of one": lambda model: lambda x, sigma: model(x, sigma[0].double()),
+}
 
 
 @pytest.mark.parametrize("module", [True, False])
-def test_a_denoiser_that_is_called_from_a_worker_thread_is_mixed(module: bool) -> None:
-    def sample(model: Any, x: Tensor, sigmas: Tensor, disable: bool = False) -> Tensor:
-        with ThreadPoolExecutor(1) as pool:
-            return EULER(lambda x, sigma: pool.submit(model, x, sigma).result(), x, sigmas, disable=True)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sampler_may_call_its_denoiser_in_any_way(way: str, module: bool) -> None:
+    """What a model makes of a bare number is the model's business."""
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        return EULER(WAYS[way](model), x, sigmas, disable=True)
+
+    class Main(Denoiser):
+        def forward(self, x: Tensor, sigma: Any) -> Tensor:
+            return super().forward(x, torch.as_tensor(sigma).float().expand(len(x)))
 
     graphs: list[bool] = []
 
@@ -46,9 +68,9 @@ def test_a_denoiser_that_is_called_from_a_worker_thread_is_mixed(module: bool) -
         graphs.append(torch.is_grad_enabled())
         return Denoiser(100)(x, sigma)
 
-    main = Denoiser() if module else (lambda x, sigma: Denoiser()(x, sigma))
+    main = Main() if module else (lambda x, sigma: Main()(x, sigma))
     found = amdm(sample, [CoRun(other)], steps=4)(main, noise(), sigmas())
-    assert torch.equal(found, mixed_euler())
+    torch.testing.assert_close(found, mixed_euler(), rtol=0, atol=1e-4 if "with" in way else 0)
     assert graphs == [False] * 4
 
 
@@ -118,9 +140,6 @@ def test_a_sampler_that_never_calls_the_model_it_is_given_is_refused(shown: str)
         amdm(sample, [CoRun(Denoiser(100))], steps=4)(own, noise(), sigmas())
 
 
-# back again
-
-
 def sample_restarting(model: Any, x: Tensor, sigmas: Tensor, disable: bool = True) -> Tensor:
     """Euler to the sixth level, from there with new noise back to the second, and to the end."""
     down = EULER(model, x, sigmas[:6], disable=True)
@@ -176,9 +195,6 @@ def test_a_sampler_that_looks_ahead_finds_each_step_as_it_was_settled() -> None:
         assert all(torch.allclose(one, seen[0], atol=1e-5) for one in seen) and seen[0].abs().max() > 1e-4
 
 
-# memory
-
-
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_fast", "ddim", "unipc"])
 def test_what_is_kept_does_not_grow_with_the_steps(name: str) -> None:
     """Counted in an evaluation of the main model: the latents that are alive."""
@@ -198,9 +214,6 @@ def test_what_is_kept_does_not_grow_with_the_steps(name: str) -> None:
         sampler.run(sampler.model(Counting()), sampler.noise(shape), mixing, steps=24)
     few, many = alive
     assert many <= few + 1 + LOOKED_AHEAD
-
-
-# once more
 
 
 @pytest.mark.parametrize("fails", [0, 1])
@@ -235,68 +248,147 @@ def test_an_evaluation_that_failed_may_be_made_once_more(fails: int, evaluations
     assert torch.equal(run(kinds, sample), run([Denoiser, Denoiser], lambda m, x, s: EULER(m, x, s, disable=True)))
 
 
-# nothing to mix
-
-
-@pytest.mark.parametrize("name", ["ddim", "plms"])
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        *((name, levels) for name in ("ddim", "plms") for levels in ([], [1])),
+        *(("euler", each) for each in ([], [3.0], [0.0])),
+    ],
+)
 @pytest.mark.parametrize("steps", ["auto", 3])
-def test_a_call_without_a_step_is_the_samplers_own(name: str, count: int, steps: Any) -> None:
+def test_a_call_without_a_step_is_the_samplers_own(name: str, levels: list[float], steps: Any) -> None:
     """img2img with hardly any denoising: the WebUI hands an empty schedule on."""
-    sampler, x = SAMPLERS[name], SAMPLERS[name].noise()
-    calls: list[Any] = []
+    sampler, x, calls = SAMPLERS[name], SAMPLERS[name].noise(), list[Any]()
 
-    def func(model: Any, x: Tensor, timesteps: Tensor, **more: Any) -> Tensor:
+    @functools.wraps(sampler.func)
+    def func(model: Any, *args: Any, **more: Any) -> Tensor:
         calls.append(model)
-        return sampler.func(model, x, timesteps, **more)
+        return sampler.func(model, *args, **more)
 
-    model, co = EpsDenoiser(Denoiser()), CoRun(Denoiser(100))
-    found = amdm(func, [co], steps=steps)(model, x, timesteps=torch.arange(1, 1 + count), disable=True)
+    model, co = sampler.model(Denoiser()), CoRun(Denoiser(100))
+    grid = torch.tensor(levels, dtype=torch.long if sampler.kind == "timesteps" else None)
+    found = amdm(func, [co], steps=steps)(model, x, grid, disable=True)
     assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
 
 
-@pytest.mark.parametrize("steps", ["auto", 3])
-def test_where_every_step_comes_before_the_start_no_co_model_is_evaluated(steps: Any) -> None:
-    co, x = CoRun(Denoiser(100)), noise()
-    found = amdm(EULER, [co], steps=steps, start=STEPS)(Denoiser(), x, sigmas(), disable=True)
-    assert torch.equal(found, EULER(Denoiser(), x, sigmas(), disable=True)) and co.denoise.evaluations == 0
+NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float("inf"), "s_noise": 1.0}
+QUIET: dict[str, list[dict[str, float]]] = {
+    "ddim": [{}, {"eta": 0.0}],
+    "euler": [{}, NO_CHURN, {"s_churn": 4.0, "s_tmax": 0.05}, {"s_churn": 4.0, "s_tmin": 50.0}],
+    "euler_ancestral": [{"eta": 0.0}, {"s_noise": 0.0}],
+    **{"dpmpp_2m_sde": [{"eta": 0.0}], "dpm_fast": [{}], "dpmpp_2m": [{}]},
+}
+NOISY: dict[str, list[dict[str, float]]] = {
+    "ddim": [{"eta": 1.0}, {"eta": 0.3}],
+    **{"euler": [{"s_churn": 4.0}, {"s_churn": 4.0, "s_tmin": 0.1, "s_tmax": 50.0}], "heun": [{"s_churn": 4.0}]},
+    "euler_ancestral": [{}, {"eta": 0.5}],
+    **{"dpmpp_2m_sde": [{}], "dpm_fast": [{"eta": 1.0}], "lcm": [{}]},
+}
+"""What a call of a sampler is given."""
 
 
-# noise
+def evaluations_by_default(name: str, given: dict[str, float]) -> int:
+    sampler, co = SAMPLERS[name], CoRun(Denoiser(100))
+    mixing = partial(amdm, co_models=[co], steps=12, evaluations="auto")
+    sampler.run(sampler.model(Denoiser()), sampler.noise(), mixing, steps=20, **given)
+    return co.denoise.evaluations
+
+
+@pytest.mark.parametrize(("name", "given"), [(name, given) for name, calls in QUIET.items() for given in calls])
+def test_co_models_are_evaluated_seldom_where_the_call_adds_no_noise(name: str, given: dict[str, float]) -> None:
+    assert evaluations_by_default(name, given) == 4
+
+
+@pytest.mark.parametrize(("name", "given"), [(name, given) for name, calls in NOISY.items() for given in calls])
+@pytest.mark.filterwarnings("ignore:Should have t")
+def test_co_models_are_evaluated_more_often_where_the_call_adds_noise(name: str, given: dict[str, float]) -> None:
+    assert evaluations_by_default(name, given) == 7
+
+
+class EulerDiscreteScheduler:
+    """What a pipeline of diffusers holds in a sampler's place."""
+
+    def step(self, noise: Tensor, timestep: int, sample: Tensor) -> Tensor:
+        return sample
+
+
+def co_models() -> list[CoRun]:
+    return [CoRun(Denoiser(100))]
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "noisy"),
+    ("given", "named"),
     [
-        ("ddim", {}, False),
-        ("ddim", {"eta": 0.0}, False),
-        ("ddim", {"eta": 1.0}, True),
-        ("ddim", {"eta": 0.3}, True),
-        ("euler", {}, False),
-        ("euler", {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float("inf"), "s_noise": 1.0}, False),
-        ("euler", {"s_churn": 4.0}, True),
-        ("euler", {"s_churn": 4.0, "s_tmin": 0.1, "s_tmax": 50.0}, True),
-        ("euler", {"s_churn": 4.0, "s_tmax": 0.05}, False),
-        ("euler", {"s_churn": 4.0, "s_tmin": 50.0}, False),
-        ("heun", {"s_churn": 4.0}, True),
-        ("euler_ancestral", {}, True),
-        ("euler_ancestral", {"eta": 0.0}, False),
-        ("euler_ancestral", {"eta": 0.5}, True),
-        ("euler_ancestral", {"s_noise": 0.0}, False),
-        ("dpmpp_2m_sde", {}, True),
-        ("dpmpp_2m_sde", {"eta": 0.0}, False),
-        ("dpm_fast", {}, False),
-        ("dpm_fast", {"eta": 1.0}, True),
-        ("dpmpp_2m", {}, False),
-        ("lcm", {}, True),
+        ({"steps": -3}, 'steps must be a whole number from 0 on, or "auto", not -3'),
+        ({"steps": -1}, 'steps must be a whole number from 0 on, or "auto", not -1'),
+        *(({"steps": steps}, "steps must be a whole number") for steps in (2.5, "some", None)),
+        ({"evaluations": -5}, 'evaluations must be a whole number from 0 on, or "auto", not -5'),
+        ({"evaluations": "all"}, "evaluations must be a whole number"),
+        ({"start": -1}, "start must be a whole number from 0 on, not -1"),
+        ({"start": "auto"}, "start must be a whole number from 0 on, not 'auto'"),
+        ({"nominal_steps": 0}, "nominal_steps must be a whole number from 1 on, not 0"),
+        ({"eta": -1}, "eta must be from 0 to 1 with the relative correction, not -1"),
+        ({"eta": 2}, "eta must be from 0 to 1 with the relative correction, not 2"),
+        ({"eta": 1.5, "correction": "own"}, "eta must be from 0 to 1 with the own correction, not 1.5"),
+        ({"eta": -45, "correction": "paper"}, "eta must be a number from 0 on, not -45"),
+        ({"eta": math.nan}, "eta must be from 0 to 1"),
+        ({"eta": math.inf, "correction": "paper"}, "eta must be a number from 0 on"),
+        ({"co_models": [CoRun(Denoiser(1)), CoRun(Denoiser(2), eta=2)]}, r"the eta of co_models\[1\] must be from 0"),
+        ({"co_models": [Denoiser(1)]}, r"co_models\[0\] must be a CoRun, not .*; give CoRun\(denoise\)"),
+        ({"co_models": [CoRun(Denoiser(1)), lambda x, sigma: x]}, r"co_models\[1\] must be a CoRun"),
+        ({"co_models": CoRun(Denoiser(1))}, "co_models must be a list of CoRun"),
+        ({"co_models": Denoiser(1)}, "co_models must be a list of CoRun"),
+        ({"correction": "absolute"}, r'correction .* not "absolute"'),
+        ({"mix": "blend"}, r'mix .* not "blend"'),
+        ({"func": "euler"}, "func must be a sampler's function, .*, not 'euler'"),
+        ({"func": EulerDiscreteScheduler()}, "func must be a sampler's function, .*EulerDiscreteScheduler"),
+        ({"func": None}, "func must be a sampler's function"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Should have t")
-def test_how_often_co_models_are_evaluated_depends_on_the_noise_that_this_call_adds(
-    name: str, given: dict[str, float], noisy: bool
-) -> None:
-    sampler: Sampler = SAMPLERS[name]
-    co = CoRun(Denoiser(100))
-    mixing = partial(amdm, co_models=[co], steps=12, evaluations="auto")
-    sampler.run(sampler.model(Denoiser()), sampler.noise(), mixing, steps=20, **given)
-    assert co.denoise.evaluations == (7 if noisy else 4)
+def test_what_cannot_be_is_refused_by_name_before_anything_runs(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        amdm(**{"func": EULER, "co_models": co_models(), **given})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"gamma": gamma}, "gamma") for gamma in (-0.1, 1.1, math.nan)]
+    + [({"noise": "private"}, r'noise .* not "private"')],
+)
+def test_a_co_run_of_what_cannot_be_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        CoRun(Denoiser(), **given)
+
+
+def test_the_word_for_a_number_that_is_chosen_is_a_word() -> None:
+    x, drawn = SAMPLERS["euler"].noise(), []
+    for given in ({"steps": "auto", "evaluations": "auto"}, {"evaluations": "auto"}):
+        models = co_models()
+        drawn.append(amdm(EULER, models, **given)(Denoiser(), x, sigmas(), disable=True))
+        assert models[0].denoise.evaluations == 4
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        *(
+            ("euler", levels)
+            for levels in ([1.0, 2.0, 4.0, 8.0], [8.0, 4.0, 5.0, 1.0], [8.0, math.nan, 1.0], [0.0, 1.0])
+        ),
+        ("ddim", [900, 500, 1]),
+    ],
+)
+def test_levels_in_another_order_are_refused(name: str, levels: list[float]) -> None:
+    sampler, kind = SAMPLERS[name], "timesteps" if name == "ddim" else "sigmas"
+    with pytest.raises(ValueError, match=rf"{kind}.* must lead from the noise down to the picture, .* other order"):
+        sample = amdm(sampler.func, co_models())
+        sample(sampler.model(Denoiser()), sampler.noise(), disable=True, **{kind: torch.tensor(levels)})
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 6, 5), (2, 4, 0, 5), (2, 4, 6, 0)])
+@pytest.mark.parametrize("steps", ["auto", 3])
+def test_a_latent_without_numbers_comes_back_as_it_is(shape: tuple[int, ...], steps: Any) -> None:
+    drawn = amdm(EULER, co_models(), steps=steps)(lambda x, sigma: x / 2, torch.zeros(shape), sigmas(), disable=True)
+    assert drawn.shape == shape

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import itertools
+import json
+import traceback
+import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,6 +25,7 @@ from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, Settings
 from lib_amdm.webui import infotext, sampler_hook
 
 SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
+ADAPTED = AdapterSettings(adapter="ip.safetensors")
 
 
 def sample_plain(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -140,6 +146,15 @@ def prepared(host, sampler, settings=SETTINGS, continue_on_error=False, enable_h
     return p, sampler_hook.prepare(host, p, lambda: settings, continue_on_error, 2, {})
 
 
+def picture(settings=SETTINGS, run=None, func=None, hires=False, **more):
+    """A pass that is prepared and hooked: its host, run, sampler, picture, and what was chosen."""
+    host_run = run or FakeRun()
+    host, sampler = host_with(host_run, hires), SimpleNamespace(func=func or euler)
+    p, chosen = prepared(host, sampler, settings, **more)
+    sampler_hook.attach(sampler, chosen)
+    return SimpleNamespace(host=host, run=host_run, sampler=sampler, p=p, chosen=chosen)
+
+
 def euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
     for sigma, sigma_next in itertools.pairwise(sigmas):
         x = x + (x - model(x, sigma * x.new_ones(len(x)))) / sigma * (sigma_next - sigma)
@@ -154,18 +169,21 @@ def draw(sampler, model=lambda x, sigma: x / (1 + sigma**2).view(-1, 1, 1, 1)):
     ("steps", "evaluations", "ran"), [(3, AUTO, 3), (3, 0, 3), (4, 2, 2), (2, 150, 2), (AUTO, 1, 1), (AUTO, 0, 4)]
 )
 def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
-    sampler, host_run = SimpleNamespace(func=euler), FakeRun()
-    settings = replace(SETTINGS, steps=steps, evaluations=evaluations)
-    p, chosen = prepared(host_with(host_run), sampler, settings)
-    sampler_hook.attach(sampler, chosen)
-    assert "AMDM" not in p.extra_generation_params
-    draw(sampler)
-    assert (host_run.evaluations, host_run.finished) == (ran, 1)
-    told = {"AMDM steps": "auto" if steps == AUTO else str(steps), "AMDM 1 checkpoint": "other.safetensors [abc]"}
+    it = picture(replace(SETTINGS, steps=steps, evaluations=evaluations))
+    assert "AMDM" not in it.p.extra_generation_params
+    draw(it.sampler)
+    assert (it.run.evaluations, it.run.finished) == (ran, 1)
+    entries = {"AMDM steps": "auto" if steps == AUTO else str(steps), "AMDM 1 checkpoint": "other.safetensors [abc]"}
     mixed = 4 if steps == AUTO else min(steps, 4)
     counted = "1 evaluation" if ran == 1 else f"{ran} evaluations"
-    told["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
-    assert told.items() <= p.extra_generation_params.items()
+    entries["AMDM ran"] = f"2 models, {mixed} of 4 steps, {counted} of other, +0.2 s of 1.5 s"
+    assert entries.items() <= it.p.extra_generation_params.items()
+    data = json.loads(json.dumps(it.p.extra_generation_params))["AMDM passes"]
+    evaluations = [{"checkpoint": "other.safetensors [abc]", "evaluations": ran}]
+    assert data == {
+        "first": {"steps": mixed, "pass_steps": 4, "evaluations": evaluations, "seconds": 0.25, "pass_seconds": 1.5}
+    }
+    assert it.p.extra_generation_params["AMDM passes"](index=0) is None, "it is no part of the infotext"
 
 
 def test_seconds_that_no_one_knows_are_not_written():
@@ -174,106 +192,109 @@ def test_seconds_that_no_one_knows_are_not_written():
 
 
 def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():
-    sampler, host_run = SimpleNamespace(func=euler), FakeRun()
-    p, chosen = prepared(host_with(host_run), sampler)
-    sampler_hook.attach(sampler, chosen)
+    it = picture()
 
     def breaks(x, sigma):
         raise RuntimeError("main model")
 
     with pytest.raises(RuntimeError, match="main model"):
-        draw(sampler, breaks)
-    assert host_run.finished == 1
-    assert p.extra_generation_params == {"Model": "main"}
-
-
-@pytest.mark.parametrize(
-    "error", [AmdmError("AMDM co-model 1: broken"), SettingsError("AMDM: wrong"), ValueError("surprise")]
-)
-def test_what_is_wrong_is_raised_from_the_sampler_before_any_evaluation(error):
-    sampler, evaluated, host_run = SimpleNamespace(func=euler), [], FakeRun(error)
-    _, chosen = prepared(host_with(host_run), sampler)
-    assert host_run.finished == 1, "what was loaded before the failure is kept beyond the user's limit"
-    sampler_hook.attach(sampler, chosen)
-    with pytest.raises((AmdmError, SettingsError), match=str(error)):
-        draw(sampler, lambda x, sigma: evaluated.append(sigma))
-    assert evaluated == []
-
-
-def test_going_on_without_amdm_says_why_and_draws_the_main_models_picture():
-    sampler = SimpleNamespace(func=euler)
-    host = host_with(FakeRun(AmdmError("AMDM co-model 1: broken")))
-    _, chosen = prepared(host, sampler, continue_on_error=True)
-    sampler_hook.attach(sampler, chosen)
-    assert host.comments == ["AMDM co-model 1: broken"]
-    assert sampler.func is euler
-
-
-@pytest.mark.parametrize(
-    ("which", "hires", "runs"),
-    [
-        ("first", False, True),
-        ("first", True, False),
-        ("hires", False, False),
-        ("hires", True, True),
-        ("both", False, True),
-        ("both", True, True),
-    ],
-)
-def test_only_the_pass_that_was_asked_for_is_run(which, hires, runs):
-    host = host_with(FakeRun(), hires)
-    settings = Settings(enabled=True, which_pass=which, co_models=SETTINGS.co_models)
-    _, chosen = prepared(host, SimpleNamespace(func=euler), settings, enable_hr=True)
-    assert (chosen is not None) == runs
-    assert host.comments == []
-
-
-def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written():
-    host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
-    adapted = {"adapter": "ip.safetensors", "image": "a picture", "layout": "a boy: 0 0 1 1"}
-    slot = CoModel(checkpoint="other", **adapted)
-    p, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, co_models=(slot,)))
-    sampler_hook.attach(sampler, chosen)
-    draw(sampler)
-    [(_, ran)] = host_run.slots
-    assert (ran.image, ran.layout) == ("a picture", "")
-    assert "AMDM 1 adapter" in p.extra_generation_params
-    assert "AMDM 1 adapter layout" not in p.extra_generation_params
-
-
-def test_a_pass_that_never_comes_is_told():
-    host = host_with(FakeRun())
-    settings = Settings(enabled=True, which_pass="hires", co_models=SETTINGS.co_models)
-    _, chosen = prepared(host, SimpleNamespace(func=euler), settings)
-    assert chosen is None
-    assert "hires fix is off" in host.comments[0]
+        draw(it.sampler, breaks)
+    assert it.run.finished == 1
+    assert it.p.extra_generation_params == {"Model": "main"}
 
 
 @pytest.mark.parametrize("continue_on_error", [False, True])
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(MemoryError(), "AMDM: no memory is left."), (KeyError("unet"), "AMDM: preparing the co-models failed (KeyError")],
+    [
+        (AmdmError("AMDM co-model 1: broken"), "AMDM co-model 1: broken"),
+        (SettingsError("AMDM: wrong"), "AMDM: wrong"),
+        (MemoryError(), "AMDM: no memory is left."),
+        (KeyError("unet"), "AMDM: preparing the co-models failed (KeyError: 'unet')"),
+    ],
 )
-def test_what_goes_wrong_before_a_pass_is_said_in_the_hosts_words(error, said, continue_on_error):
-    host, sampler = host_with(FakeRun(error)), SimpleNamespace(func=euler)
-    _, chosen = prepared(host, sampler, continue_on_error=continue_on_error)
-    sampler_hook.attach(sampler, chosen)
+def test_what_is_wrong_before_a_pass_is_raised_from_the_sampler_or_said_with_the_main_models_picture(
+    error, said, continue_on_error
+):
+    it, evaluated = picture(run=FakeRun(error), continue_on_error=continue_on_error), []
+    assert it.run.finished == 1, "what was loaded before the failure is kept beyond the user's limit"
     if continue_on_error:
-        draw(sampler)
-        assert host.comments[0].startswith(said)
-    else:
-        with pytest.raises(AmdmError) as caught:
-            draw(sampler)
-        assert str(caught.value).startswith(said) and caught.value.__cause__ is error
+        [comment] = it.host.comments
+        assert comment.startswith(said) and it.sampler.func is euler
+        return
+    with pytest.raises((AmdmError, SettingsError)) as caught:
+        draw(it.sampler, lambda x, sigma: evaluated.append(sigma))
+    assert str(caught.value).startswith(said) and error in (caught.value, caught.value.__cause__)
+    assert evaluated == []
+
+
+@pytest.mark.parametrize("which", ["first", "hires", "both"])
+@pytest.mark.parametrize("hires", [False, True])
+def test_the_slots_run_in_their_pass_and_the_main_adapter_in_every_one(which, hires):
+    runs = which in ("both", "hires" if hires else "first")
+    settings = replace(SETTINGS, which_pass=which)
+    it = picture(settings, hires=hires, enable_hr=True)
+    assert (it.chosen is not None) == runs
+    assert it.host.comments == []
+    it = picture(replace(settings, main_adapter=ADAPTED), hires=hires, enable_hr=True)
+    assert it.run.adapted == ADAPTED
+    assert len(it.run.slots) == len(it.chosen.co_models) == runs
+
+
+def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written():
+    adapted = {"adapter": "ip.safetensors", "image": "a picture", "layout": "a boy: 0 0 1 1"}
+    it = picture(replace(SETTINGS, co_models=(CoModel(checkpoint="other", **adapted),)))
+    draw(it.sampler)
+    [(_, ran)] = it.run.slots
+    assert (ran.image, ran.layout) == ("a picture", "")
+    assert "AMDM 1 adapter" in it.p.extra_generation_params
+    assert "AMDM 1 adapter layout" not in it.p.extra_generation_params
+
+
+def test_a_pass_that_never_comes_is_said():
+    it = picture(replace(SETTINGS, which_pass="hires"))
+    assert it.chosen is None
+    assert "hires fix is off" in it.host.comments[0]
+
+
+def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends():
+    """The error of its evaluation knows nothing of it, but the calls that it came through did."""
+
+    class FailingRun(FakeRun):
+        is_left: bool
+
+        def load_co_models(self, slots):
+            with in_words():
+                model = torch.nn.Linear(1, 1)
+                self.model = weakref.ref(model)
+                raise MemoryError
+
+        def finish(self, pool_limit):
+            gc.collect()
+            self.is_left = self.model() is not None
+            return super().finish(pool_limit)
+
+    @contextmanager
+    def in_words():
+        try:
+            yield
+        except MemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            raise AmdmError("AMDM: no memory is left.") from error
+
+    run = FailingRun()
+    _, chosen = prepared(host_with(run), SimpleNamespace(func=euler))
+    assert not run.is_left
+    with pytest.raises(AmdmError, match="no memory"):
+        chosen.sample(euler)
 
 
 @pytest.mark.parametrize("which", ["first", "hires", "both"])
 def test_off_is_no_work(which):
     """The host that is handed over can do nothing at all."""
-    chosen = sampler_hook.prepare(
-        SimpleNamespace(), SimpleNamespace(), lambda: Settings(which_pass=which), False, 2, {}
-    )
-    assert chosen is None
+    host, p = SimpleNamespace(), SimpleNamespace()
+    assert sampler_hook.prepare(host, p, lambda: Settings(which_pass=which), False, 2, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -289,11 +310,11 @@ def test_off_is_no_work(which):
 )
 @pytest.mark.parametrize("hires", [False, True])
 def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle, remedy, hires):
-    host = host_with(FakeRun(), hires)
-    p, _ = prepared(host, SimpleNamespace(func=euler), replace(SETTINGS, **idle), enable_hr=True)
-    [said] = host.comments
+    it = picture(replace(SETTINGS, **idle), hires=hires, enable_hr=True)
+    [said] = it.host.comments
     assert said.startswith("AMDM: ") and remedy in said
-    assert p.extra_generation_params == {"Model": "main"}
+    assert it.p.extra_generation_params == {"Model": "main"}
+    assert it.run.adapted is None, "an adapter that does nothing is not prepared"
 
 
 @pytest.mark.parametrize(
@@ -307,103 +328,60 @@ def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle, remedy
     ],
 )
 def test_what_runs_as_it_is_meant_to_says_nothing(settings):
-    host, sampler = host_with(FakeRun()), SimpleNamespace(func=euler)
-    _, chosen = prepared(host, sampler, settings)
-    sampler_hook.attach(sampler, chosen)
-    draw(sampler)
-    assert host.comments == []
+    it = picture(settings)
+    draw(it.sampler)
+    assert it.host.comments == []
 
 
 @pytest.mark.parametrize("steps", [AUTO, 150])
 def test_a_start_beyond_the_pictures_own_steps_is_said(steps):
-    host, sampler = host_with(FakeRun()), SimpleNamespace(func=euler)
-    p, chosen = prepared(host, sampler, replace(SETTINGS, steps=steps, start=4))
-    sampler_hook.attach(sampler, chosen)
-    reference = draw(SimpleNamespace(func=euler))
-    assert torch.equal(draw(sampler), reference)
-    assert host.comments == ["AMDM: no step was mixed; start is 4, and fewer steps are mixed: lower it."]
-    assert p.extra_generation_params == {"Model": "main"}, "nothing is written of what did nothing"
+    it = picture(replace(SETTINGS, steps=steps, start=4))
+    assert torch.equal(draw(it.sampler), draw(SimpleNamespace(func=euler)))
+    assert it.host.comments == ["AMDM: no step was mixed; start is 4, and fewer steps are mixed: lower it."]
+    assert it.p.extra_generation_params == {"Model": "main"}, "nothing is written of what did nothing"
 
 
-def test_a_sampler_that_shows_no_step_is_said():
-    host, sampler = host_with(FakeRun()), SimpleNamespace(func=lambda model, x, sigmas, **_: x)
-    _, chosen = prepared(host, sampler)
-    sampler_hook.attach(sampler, chosen)
-    draw(sampler)
-    [said] = host.comments
-    assert said.startswith("AMDM: no step was mixed; ") and "denoising strength" in said
-
-
-def test_a_run_that_stopped_has_said_why_itself():
-    host_run = FakeRun()
-    host, sampler = host_with(host_run), SimpleNamespace(func=lambda model, x, sigmas, **_: x)
-    host_run.stopped = True
-    _, chosen = prepared(host, sampler)
-    sampler_hook.attach(sampler, chosen)
-    draw(sampler)
-    assert host.comments == []
-
-
-# --- the main model's adapter ---
-
-ADAPTED = AdapterSettings(adapter="ip.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("which", "hires", "together"),
-    [("first", False, True), ("first", True, False), ("hires", False, False), ("hires", True, True)],
-)
-def test_it_works_in_every_pass_and_the_slots_in_theirs(which, hires, together):
-    host_run = FakeRun()
-    settings = replace(SETTINGS, which_pass=which, main_adapter=ADAPTED)
-    _, chosen = prepared(host_with(host_run, hires), SimpleNamespace(func=euler), settings, enable_hr=True)
-    assert host_run.adapted == ADAPTED
-    assert len(host_run.slots) == len(chosen.co_models) == together
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_sampler_that_shows_no_step_is_said_unless_the_run_was_stopped(stopped):
+    """A run that stopped has said why itself."""
+    it = picture(func=lambda model, x, sigmas, **_: x)
+    it.run.stopped = stopped
+    draw(it.sampler)
+    assert len(it.host.comments) == (not stopped)
+    for said in it.host.comments:
+        assert said.startswith("AMDM: no step was mixed; ") and "denoising strength" in said
 
 
 @pytest.mark.parametrize("idle", [{"steps": 0}, {"steps": 2, "start": 2}, {"co_models": ()}])
-def test_it_needs_no_step_and_no_slot(idle):
-    host_run, sampler = FakeRun(), SimpleNamespace(func=euler)
-    _, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, main_adapter=ADAPTED, **idle))
-    assert host_run.adapted == ADAPTED and chosen.co_models == []
-    reference = draw(SimpleNamespace(func=euler))
-    sampler_hook.attach(sampler, chosen)
-    assert torch.equal(draw(sampler), reference)
-    assert host_run.finished == 1
+def test_a_main_adapter_needs_no_step_and_no_slot(idle):
+    it = picture(replace(SETTINGS, main_adapter=ADAPTED, **idle))
+    assert it.run.adapted == ADAPTED and it.chosen.co_models == []
+    assert torch.equal(draw(it.sampler), draw(SimpleNamespace(func=euler)))
+    assert it.run.finished == 1
+    without = picture(replace(SETTINGS, main_adapter=replace(ADAPTED, strength=0)))
+    assert without.run.adapted is None and len(without.run.slots) == 1, "one that does nothing is not prepared"
 
 
-def test_an_idle_one_is_not_prepared():
-    host_run = FakeRun()
-    settings = replace(SETTINGS, main_adapter=AdapterSettings(strength=0))
-    prepared(host_with(host_run), SimpleNamespace(func=euler), settings)
-    assert host_run.adapted is None and len(host_run.slots) == 1
-
-
-def test_what_an_adapter_complains_of_in_the_middle_is_told_as_ours():
-    sampler = SimpleNamespace(func=euler)
-    _, chosen = prepared(host_with(FakeRun()), sampler, replace(SETTINGS, main_adapter=ADAPTED))
-    sampler_hook.attach(sampler, chosen)
+def test_what_an_adapter_complains_of_in_the_middle_is_raised_as_ours():
+    it = picture(replace(SETTINGS, main_adapter=ADAPTED))
 
     def breaks(x, sigma):
         raise AdapterError("something replaced the attention; switch it off.")
 
     with pytest.raises(AmdmError, match="AMDM: something replaced the attention"):
-        draw(sampler, breaks)
+        draw(it.sampler, breaks)
 
 
 def test_a_hires_pass_writes_behind_what_the_first_pass_wrote():
-    sampler, host_run = SimpleNamespace(func=euler), FakeRun()
-    p, chosen = prepared(host_with(host_run), sampler, replace(SETTINGS, which_pass="both"))
-    sampler_hook.attach(sampler, chosen)
-    draw(sampler)
-    first = p.extra_generation_params["AMDM ran"]
+    settings = replace(SETTINGS, which_pass="both")
+    it = picture(settings)
+    draw(it.sampler)
+    first = it.p.extra_generation_params["AMDM ran"]
     for hires in (True, False):
         again = host_with(FakeRun(), hires=hires)
-        chosen = sampler_hook.prepare(again, p, lambda: replace(SETTINGS, which_pass="both"), False, 2, {})
-        sampler_hook.attach(sampler, chosen)
-        draw(sampler)
-        now = p.extra_generation_params["AMDM ran"]
-        assert now == (f"{first}; hires fix: {first}" if hires else first)
+        sampler_hook.attach(it.sampler, sampler_hook.prepare(again, it.p, lambda: settings, False, 2, {}))
+        draw(it.sampler)
+        assert it.p.extra_generation_params["AMDM ran"] == (f"{first}; hires fix: {first}" if hires else first)
 
 
 @pytest.mark.parametrize("error", [MemoryError("raw"), ValueError("raw")])

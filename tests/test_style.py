@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,12 @@ def test_docstrings_begin_with_a_noun_phrase_or_a_verb() -> None:
     ]
     found = {file.relative_to(ROOT): question.findall(file.read_text(encoding="utf-8")) for file in files}
     assert {file: words for file, words in found.items() if words} == {}
+
+
+def test_every_class_name_of_the_product_means_one_thing() -> None:
+    names = Counter(
+        name
+        for file in ROOT.glob("lib_amdm/**/*.py")
+        for name in re.findall(r"^\s*class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert [name for name, count in names.items() if count > 1] == []

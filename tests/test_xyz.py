@@ -42,38 +42,17 @@ def settings_of(host: FakeHost, settings: Settings, **values: Any) -> Settings:
     return xyz.overlay(settings, cell(host, **values).amdm_xyz)
 
 
-# --- which axes there are ---
-
-
 def test_the_axes(host: FakeHost) -> None:
     captions = [label.removeprefix("[AMDM] ") for label in axes(host) if label.startswith("[AMDM] ")]
+
+    def slots(caption: str) -> list[str]:
+        return [f"{caption} of co-model {number}" for number in (1, 2)]
+
     assert captions == [
-        "enabled",
-        "steps (K)",
-        "evaluations (E)",
-        "gamma",
-        "gamma of co-model 1",
-        "gamma of co-model 2",
-        "gamma end",
-        "eta",
-        "eta of co-model 1",
-        "eta of co-model 2",
-        "correction",
-        "feather",
-        "checkpoint of co-model 1",
-        "checkpoint of co-model 2",
-        "CFG of co-model 1",
-        "CFG of co-model 2",
-        "noise",
-        "adapter strength",
-        "adapter strength of co-model 1",
-        "adapter strength of co-model 2",
-        "adapter until",
-        "adapter of co-model 1",
-        "adapter of co-model 2",
-        "main adapter",
-        "main adapter strength",
-        "main adapter until",
+        *("enabled", "steps (K)", "evaluations (E)", "gamma", *slots("gamma"), "gamma end", "eta", *slots("eta")),
+        *("correction", "feather", *slots("checkpoint"), *slots("CFG"), "noise"),
+        *("adapter strength", *slots("adapter strength"), "adapter until", *slots("adapter")),
+        *("main adapter", "main adapter strength", "main adapter until"),
     ]
 
 
@@ -87,7 +66,13 @@ def test_a_reloaded_page_adds_only_what_is_missing(host: FakeHost) -> None:
     assert "[AMDM] gamma of co-model 3" in labels
 
 
-def test_a_webui_without_the_plot(host: FakeHost) -> None:
+def test_axes_are_there_at_once_and_a_webui_may_lack_the_plot() -> None:
+    """An API may have read them before the page is built."""
+    host = FakeHost()
+    host.on = lambda moment, callback: None
+    xyz.register(host)
+    assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
+    host = FakeHost()
     host.xyz = None
     xyz.register(host)
     host.fire("before_ui")
@@ -108,25 +93,22 @@ def test_numbers_take_ranges_and_choices_are_listed(host: FakeHost) -> None:
     assert checkpoint.choices()[-1] == "delta.safetensors"
 
 
-# --- values ---
-
-
 @pytest.mark.parametrize(("caption", "name"), [("steps (K)", "steps"), ("evaluations (E)", "evaluations")])
 def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, name: str) -> None:
     option = axes(host)[f"[AMDM] {caption}"]
     texts = option.prepare("3, Auto,1-5 (+2) , 4-8 [2]")
     # the plot reads ranges before the numbers
     assert [text for text in texts if "-" in text[1:]] == ["1-5 (+2)", "4-8 [2]"]
-    values = [option.type(text) for text in texts if "-" not in text[1:]]
-    option.confirm(None, values)
+    values = [option.type(text) for text in texts if "-" not in text[1:]] + [0]
+    option.confirm(None, [-1, *values])
     shown, made = [], []
     for value in values:
         p = SimpleNamespace()
         option.apply(p, value, values)
         shown.append(option.format_value(p, option, value))
         made.append(getattr(xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz), name))
-    assert made == [3, AUTO]
-    assert shown == [f"[AMDM] {caption}: 3", f"[AMDM] {caption}: auto"]
+    assert made == [3, AUTO, 0]
+    assert shown == [f"[AMDM] {caption}: {word}" for word in (3, "auto", 0)]
 
 
 def test_a_constant_gamma_stands_beside_gammas_that_change(host: FakeHost) -> None:
@@ -163,8 +145,12 @@ def test_a_word_on_an_axis_of_numbers_is_named(host: FakeHost, caption: str, tex
     assert f'"[AMDM] {caption}" must be' in str(raised.value) and said in str(raised.value)
 
 
-def test_numbers_of_all_spellings_are_left_to_the_plot(host: FakeHost) -> None:
-    assert axes(host)["[AMDM] gamma"].prepare("0, .5,1e-1, 0-1 (+0.25), ") == ["0", ".5", "1e-1", "0-1 (+0.25)"]
+def test_numbers_of_all_spellings_are_left_to_the_plot_and_written_as_a_user_would(host: FakeHost) -> None:
+    option, p = axes(host)["[AMDM] gamma"], SimpleNamespace()
+    assert option.prepare("0, .5,1e-1, 0-1 (+0.25), ") == ["0", ".5", "1e-1", "0-1 (+0.25)"]
+    option.apply(p, 0.1 + 0.2, [])
+    assert xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz).co_models[0].gamma == 0.3
+    assert option.format_value(p, option, 0.1 + 0.2) == "[AMDM] gamma: 0.3"
 
 
 def test_cells_do_not_share_what_they_carry(host: FakeHost) -> None:
@@ -184,14 +170,6 @@ def test_enabled_is_read_as_it_is_written(host: FakeHost, text: str, enabled: bo
     assert settings_of(host, Settings(co_models=(USED,)), enabled=text).enabled is enabled
 
 
-def test_floats_are_written_as_a_user_would(host: FakeHost) -> None:
-    option = axes(host)["[AMDM] gamma"]
-    p = SimpleNamespace()
-    option.apply(p, 0.1 + 0.2, [])
-    assert xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz).co_models[0].gamma == 0.3
-    assert option.format_value(p, option, 0.1 + 0.2) == "[AMDM] gamma: 0.3"
-
-
 def test_captions_of_checkpoints_have_no_folder(host: FakeHost) -> None:
     option = axes(host)["[AMDM] checkpoint of co-model 2"]
     assert option.format_value(None, option, TITLES[1]) == "co-model 2: beta.safetensors [2222222222]"
@@ -205,30 +183,29 @@ def test_a_checkpoint_is_given_its_title(host: FakeHost) -> None:
         assert settings_of(host, Settings(), **{"checkpoint of co-model 1": text}).co_models[0].checkpoint == name
 
 
-def test_unknown_checkpoints_are_named_before_anything_runs(host: FakeHost) -> None:
-    option = axes(host)["[AMDM] checkpoint of co-model 1"]
-    option.confirm(None, ["None", "main", TITLES[2], "styles/beta.safetensors"])
-    with pytest.raises(SettingsError, match=r'"lost".*"gone"') as raised:
-        option.confirm(None, ["lost", TITLES[0], "gone"])
-    assert TITLES[0] not in str(raised.value)
+@pytest.mark.parametrize(
+    ("caption", "known"),
+    [
+        ("checkpoint of co-model 1", ["None", "main", TITLES[2], "styles/beta.safetensors"]),
+        ("adapter of co-model 1", ["None", *ADAPTERS]),
+        ("main adapter", ["None", *ADAPTERS]),
+    ],
+)
+def test_unknown_files_are_named_before_anything_runs(host: FakeHost, caption: str, known: list[str]) -> None:
+    option = axes(host)[f"[AMDM] {caption}"]
+    option.confirm(None, known)
+    assert option.choices() == (["None", "main", *TITLES] if "checkpoint" in caption else known)
+    with pytest.raises(SettingsError, match=r'"lost".*"gone".*; refresh') as raised:
+        option.confirm(None, ["lost", known[-1], "gone"])
+    assert known[-1] not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("caption", "text"),
     [
-        ("steps (K)", "151"),
-        ("steps (K)", "-2"),
-        ("evaluations (E)", "151"),
-        ("gamma end", "-1"),
-        ("gamma end", "1.5"),
-        ("correction", "none"),
-        ("feather", "0.6"),
-        ("gamma", "1.5"),
-        ("gamma of co-model 1", "-0.1"),
-        ("eta", "1001"),
-        ("CFG of co-model 2", "31"),
-        ("noise", "loud"),
-        ("enabled", "maybe"),
+        *(("steps (K)", "151"), ("steps (K)", "-2"), ("evaluations (E)", "151"), ("gamma", "1.5"), ("gamma end", "-1")),
+        *(("gamma end", "1.5"), ("gamma of co-model 1", "-0.1"), ("eta", "1001"), ("CFG of co-model 2", "31")),
+        *(("correction", "none"), ("feather", "0.6"), ("noise", "loud"), ("enabled", "maybe")),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_runs(host: FakeHost, caption: str, text: str) -> None:
@@ -238,7 +215,8 @@ def test_values_out_of_range_are_refused_before_anything_runs(host: FakeHost, ca
     assert f"[AMDM] {caption}" in str(raised.value)
 
 
-# --- what becomes of the settings ---
+def slot(**changed: Any) -> dict[str, Any]:
+    return {"co_models": (replace(USED, **changed),)}
 
 
 def test_no_axis_leaves_the_settings_alone() -> None:
@@ -254,13 +232,10 @@ def test_no_axis_leaves_the_settings_alone() -> None:
         ("evaluations (E)", "0", {"evaluations": 0}),
         ("evaluations (E)", "-1", {"evaluations": AUTO}),
         ("correction", "paper", {"correction": "paper"}),
-        ("gamma end", "0", {"co_models": (CoModel(checkpoint=TITLES[0], gamma_end=0.0),)}),
         ("eta", "0.2", {"eta": 0.2}),
-        ("gamma", "0.2", {"co_models": (CoModel(checkpoint=TITLES[0], gamma=0.2),)}),
-        ("noise", "independent", {"co_models": (CoModel(checkpoint=TITLES[0], noise="independent"),)}),
-        ("gamma of co-model 1", "1", {"co_models": (CoModel(checkpoint=TITLES[0], gamma=1.0),)}),
-        ("eta of co-model 1", "0", {"co_models": (CoModel(checkpoint=TITLES[0], eta=0.0),)}),
-        ("CFG of co-model 1", "4.5", {"co_models": (CoModel(checkpoint=TITLES[0], cfg_scale=4.5),)}),
+        *(("gamma end", "0", slot(gamma_end=0.0)), ("gamma", "0.2", slot(gamma=0.2))),
+        *(("noise", "independent", slot(noise="independent")), ("gamma of co-model 1", "1", slot(gamma=1.0))),
+        *(("eta of co-model 1", "0", slot(eta=0.0)), ("CFG of co-model 1", "4.5", slot(cfg_scale=4.5))),
     ],
 )
 def test_an_axis_switches_amdm_on(host: FakeHost, caption: str, text: str, changed: dict[str, Any]) -> None:
@@ -268,17 +243,13 @@ def test_an_axis_switches_amdm_on(host: FakeHost, caption: str, text: str, chang
     assert settings_of(host, Settings(co_models=(USED,)), **{caption: text}) == expected
 
 
-def test_the_enabled_axis_has_the_last_word(host: FakeHost) -> None:
-    values = {"gamma": "0.2", "enabled": "False"}
-    for order in (values, dict(reversed(values.items()))):
-        assert not settings_of(host, Settings(enabled=True, co_models=(USED,)), **order).enabled
-
-
-def test_one_slot_goes_before_all_slots(host: FakeHost) -> None:
-    values = {"gamma of co-model 2": "0.9", "gamma": "0.2"}
-    for order in (values, dict(reversed(values.items()))):
-        settings = settings_of(host, Settings(co_models=(USED, USED)), **order)
-        assert [slot.gamma for slot in settings.co_models] == [0.2, 0.9]
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_enabled_axis_has_the_last_word_and_one_slot_goes_before_all(host: FakeHost, backwards: bool) -> None:
+    values = {"gamma of co-model 2": "0.9", "gamma": "0.2", "enabled": "False"}
+    order = dict(reversed(values.items())) if backwards else values
+    settings = settings_of(host, Settings(enabled=True, co_models=(USED, USED)), **order)
+    assert [slot.gamma for slot in settings.co_models] == [0.2, 0.9]
+    assert not settings.enabled
 
 
 def test_a_slot_beyond_the_given_ones_is_made(host: FakeHost) -> None:
@@ -293,20 +264,12 @@ def test_an_axis_of_a_slot_switches_the_slot_on(host: FakeHost) -> None:
     assert not settings_of(host, Settings(co_models=(off, USED)), gamma="0.2").co_models[0].used
 
 
-def test_a_range_may_begin_with_auto_which_is_told_as_a_word(host: FakeHost) -> None:
-    for caption in ("steps (K)", "evaluations (E)"):
-        option = axes(host)[f"[AMDM] {caption}"]
-        option.confirm(None, [-1, 0, 1])
-        told = [option.format_value(None, option, value) for value in (-1, 0)]
-        assert told == [f"[AMDM] {caption}: auto", f"[AMDM] {caption}: 0"]
-
-
 @pytest.mark.parametrize("region", [{"region": "0 0 0.5 1"}, {"mask": "AAAA"}])
 def test_feather_is_an_axis_of_slots_with_a_region(host: FakeHost, region: dict[str, str]) -> None:
     settings = settings_of(host, Settings(co_models=(CoModel(checkpoint=TITLES[0], **region), USED)), feather="0.25")
     assert [slot.feather for slot in settings.co_models] == [0.25, 0.25]
     # in a cell without a checkpoint the picture is the untouched one
-    none = {"checkpoint of co-model 1": "None", "feather": "0.25"}
+    none = {"checkpoint of co-model 1": "None", "feather": "0.25", "gamma of co-model 1": "0.5", "steps (K)": "2"}
     assert not settings_of(host, Settings(co_models=(CoModel(**region),)), **none).runs
 
 
@@ -324,26 +287,12 @@ def test_an_axis_that_varies_nothing_is_refused(host: FakeHost, caption: str) ->
     assert f"[AMDM] {caption}" in str(raised.value)
 
 
-def test_a_cell_without_a_checkpoint_is_the_untouched_picture(host: FakeHost) -> None:
-    values = {"checkpoint of co-model 1": "None", "gamma of co-model 1": "0.5", "steps (K)": "2"}
-    assert not settings_of(host, Settings(), **values).runs
-
-
 def test_settings_that_do_not_fit_each_other_are_refused(host: FakeHost) -> None:
     with pytest.raises(SettingsError, match="relative correction"):
         settings_of(host, Settings(co_models=(USED,)), eta="45")
     paper = Settings(co_models=(USED,), correction="paper")
     assert settings_of(host, paper, eta="45").eta == 45.0
 
-
-def test_axes_are_there_at_once_for_an_api_that_has_read_them_before_the_page_is_built() -> None:
-    host = FakeHost()
-    host.on_before_ui = lambda callback: None
-    xyz.register(host)
-    assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
-
-
-# --- adapters ---
 
 ADAPTED = CoModel(checkpoint=MAIN_CHECKPOINT, adapter=ADAPTERS[0])
 
@@ -357,6 +306,9 @@ def test_adapter_axes_vary_the_slots_and_the_main_models(host: FakeHost) -> None
     chosen = settings_of(host, start, **{"adapter of co-model 2": ADAPTERS[1], "main adapter": "none"})
     assert [slot.adapter for slot in chosen.co_models] == [ADAPTERS[0], ADAPTERS[1]]
     assert chosen.main_adapter.adapter == "None"
+    alone = settings_of(host, Settings(), **{"main adapter": ADAPTERS[1], "main adapter until": "0.5"})
+    assert alone.runs and not alone.mixes, "an axis of the main adapter needs no slot"
+    assert alone.main_adapter == AdapterSettings(adapter=ADAPTERS[1], until=0.5)
 
 
 @pytest.mark.parametrize(
@@ -372,17 +324,3 @@ def test_adapter_axes_vary_the_slots_and_the_main_models(host: FakeHost) -> None
 def test_an_axis_without_an_adapter_is_refused(host: FakeHost, caption: str, whose: str) -> None:
     with pytest.raises(SettingsError, match=f"{whose} has no adapter"):
         settings_of(host, Settings(co_models=(USED, USED)), **{caption: "0.5"})
-
-
-def test_an_axis_of_the_main_adapter_needs_no_slot(host: FakeHost) -> None:
-    settings = settings_of(host, Settings(), **{"main adapter": ADAPTERS[1], "main adapter until": "0.5"})
-    assert settings.runs and not settings.mixes
-    assert settings.main_adapter == AdapterSettings(adapter=ADAPTERS[1], until=0.5)
-
-
-def test_unknown_adapters_are_named_before_anything_runs(host: FakeHost) -> None:
-    option = axes(host)["[AMDM] adapter of co-model 1"]
-    option.confirm(None, ["None", *ADAPTERS])
-    with pytest.raises(SettingsError, match='"lost"; refresh'):
-        option.confirm(None, ["lost"])
-    assert axes(host)["[AMDM] main adapter"].choices() == ["None", *ADAPTERS]

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_amdm.errors import AmdmError, cause, clipped, short
+from lib_amdm.errors import AmdmError, clipped, short
 from lib_amdm.layout import Box, Interaction, Layout, LayoutError, Region
 
-from ..records import NAMED_BY, fits_a_file
+from ..records import NAMED_BY, fits_a_file, read_json
+from ..store import VERDICT
 from .published import COLOURS, LEVELS
-
-VERDICT = ".judged"
-"""The end of a verdict's name, which no entry may have."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,13 @@ def prompt_of(labels: Sequence[str]) -> str:
 
 def read(file: Path) -> list[Entry]:
     """Read a file of the published form; AmdmError names the entry that is not of it."""
-    given = read_json(file, "a benchmark, such as the mig_bench.json of the paper's code")
-    if not isinstance(given, Mapping) or not given:
+    content = read_json(file, "a benchmark, such as the mig_bench.json of the paper's code")
+    if not isinstance(content, Mapping) or not content:
         raise AmdmError(f'"{file.name}" is no benchmark: it must be an object of entries, as mig_bench.json is.')
-    _check_keys(given, file)
+    _check_keys(content, file)
     return [
         _entry(f'entry "{key}" of "{file.name}"', number, key, entry)
-        for number, (key, entry) in enumerate(given.items())
+        for number, (key, entry) in enumerate(content.items())
     ]
 
 
@@ -113,19 +111,11 @@ def first_of_each_level(entries: Sequence[Entry], count: int) -> list[Entry]:
     return chosen
 
 
-def read_json(file: Path, wanted: str) -> Any:
-    """Read a JSON file; AmdmError says what is `wanted` where it is none."""
+def _entry(name: str, number: int, key: str, content: Any) -> Entry:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AmdmError(f'"{file}" cannot be read as JSON ({cause(error)}); name {wanted}.') from error
-
-
-def _entry(name: str, number: int, key: str, given: Any) -> Entry:
-    try:
-        caption, segments = given["caption"], given["segment"]
+        caption, segments = content["caption"], content["segment"]
         instances = tuple(_instance(name, segment["label"], segment["bbox"]) for segment in segments)
-        image_id = str(given.get("image_id", ""))
+        image_id = str(content.get("image_id", ""))
     except (TypeError, KeyError, AttributeError) as error:
         raise AmdmError(
             f'{name} must have "caption" and "segment", a list of objects with "label" and "bbox"; correct it.'

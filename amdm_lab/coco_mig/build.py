@@ -12,7 +12,8 @@ from typing import Any
 from lib_amdm.errors import AmdmError
 from lib_amdm.layout import Box
 
-from .benchmark import Entry, Instance, prompt_of, read_json
+from ..records import read_json
+from .benchmark import Entry, Instance, prompt_of
 from .published import COLOURS, ENTRIES, LEAST_SIDE, LEFT_OUT, LEVELS
 
 
@@ -42,14 +43,14 @@ def build(annotations: Path, count: int = ENTRIES, seed: int = 0) -> list[Entry]
     entries: list[Entry] = []
     prompts = set()
     for image_id in ids:
-        kept = kept_things(pictures[image_id])
-        labels = [f"a {rng.choice(list(COLOURS))} {thing.name}" for thing in kept]
+        things = kept_things(pictures[image_id])
+        labels = [f"a {rng.choice(list(COLOURS))} {thing.name}" for thing in things]
         prompt = prompt_of(labels)
-        if any(thing.name == LEFT_OUT for thing in kept) or not room.get(len(kept), 0) or prompt in prompts:
+        if any(thing.name == LEFT_OUT for thing in things) or not room.get(len(things), 0) or prompt in prompts:
             continue
-        room[len(kept)] -= 1
+        room[len(things)] -= 1
         prompts.add(prompt)
-        instances = tuple(Instance(label, thing.box) for label, thing in zip(labels, kept))
+        instances = tuple(Instance(label, thing.box) for label, thing in zip(labels, things))
         entries.append(Entry(len(entries), str(len(entries)), prompt, instances, image_id))
     if any(room.values()):
         lacking = ", ".join(f"{left} of {level} things" for level, left in room.items() if left)
@@ -72,13 +73,13 @@ def kept_things(things: Sequence[Placed]) -> list[Placed]:
 
 def read_pictures(annotations: Path) -> dict[str, list[Placed]]:
     """Read the things of each picture, in the file's order; AmdmError where it is no file of COCO's instances."""
-    given = read_json(annotations, "COCO's annotations, such as instances_val2014.json")
+    content = read_json(annotations, "COCO's annotations, such as instances_val2014.json")
     try:
-        names = {category["id"]: str(category["name"]) for category in given["categories"]}
-        sizes = {image["id"]: (float(image["width"]), float(image["height"])) for image in given["images"]}
-        found: dict[str, list[Placed]] = defaultdict(list)
-        for annotation in given["annotations"]:
-            found[str(annotation["image_id"])].append(
+        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        sizes = {image["id"]: (float(image["width"]), float(image["height"])) for image in content["images"]}
+        pictures: dict[str, list[Placed]] = defaultdict(list)
+        for annotation in content["annotations"]:
+            pictures[str(annotation["image_id"])].append(
                 Placed(names[annotation["category_id"]], _shares(annotation, sizes))
             )
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
@@ -86,7 +87,7 @@ def read_pictures(annotations: Path) -> dict[str, list[Placed]]:
             f'"{annotations.name}" does not have the form of COCO\'s instances, with images, annotations and '
             "categories; name instances_val2014.json."
         ) from error
-    return dict(found)
+    return dict(pictures)
 
 
 def _shares(annotation: Mapping[str, Any], sizes: Mapping[Any, tuple[float, float]]) -> Box:

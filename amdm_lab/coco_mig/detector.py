@@ -13,7 +13,7 @@ from PIL import Image
 
 from lib_amdm.errors import AmdmError, cause
 
-from .benchmark import read_json
+from ..records import read_json
 from .published import LEAST_SCORE, SUPPRESSED_OVERLAP
 
 DINO, DETECTOR = "grounding-dino", "--detector"
@@ -29,7 +29,7 @@ class Detections:
 
 
 class Detector(Protocol):
-    """Looks for what a phrase names in a picture."""
+    """A detector of what a phrase names in a picture."""
 
     name: str
 
@@ -39,8 +39,8 @@ class Detector(Protocol):
 class GroundingDino:
     """A Grounding DINO in transformers' form, such as the files of IDEA-Research/grounding-dino-tiny, in a folder.
 
-    That is the Swin-T model that the published judge asks. A detection has a score above the published bar; which of
-    the phrase's words it stands for is not asked, as there.
+    The published judge uses this Swin-T model. A detection has a score above the published bar. As there, it may stand
+    for any of the phrase's words.
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
@@ -54,10 +54,10 @@ class GroundingDino:
         answer = self.model(**inputs)
         scores = answer.logits[0].sigmoid().amax(-1).float().cpu()
         boxes = _corners(answer.pred_boxes[0].float().cpu())
-        found = scores > LEAST_SCORE
-        scores, boxes = scores[found], boxes[found]
-        kept = _not_suppressed(boxes, scores)
-        return Detections(boxes[kept].numpy(), scores[kept].numpy())
+        above = scores > LEAST_SCORE
+        scores, boxes = scores[above], boxes[above]
+        best = _not_suppressed(boxes, scores)
+        return Detections(boxes[best].numpy(), scores[best].numpy())
 
 
 def _corners(boxes: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ def _not_suppressed(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 def check(folder: Path, kind: str, argument: str) -> None:
-    """AmdmError where a model cannot come from a folder, as far as can be told without loading it.
+    """Raise AmdmError where a folder has no such model, by what can be seen without loading it.
 
     kind: the model_type in its config.json. argument: the folder's on the command line.
     """
@@ -86,9 +86,9 @@ def check(folder: Path, kind: str, argument: str) -> None:
             f'{argument}: "{folder}" is no folder of a model, with config.json, weights and processor; download '
             "one, and name its folder."
         )
-    found = read_json(config, "a model's folder").get("model_type")
-    if found != kind:
-        raise AmdmError(f'{argument}: "{folder}" is a model of another kind ({found}); name one of {kind}.')
+    model_type = read_json(config, "a model's folder").get("model_type")
+    if model_type != kind:
+        raise AmdmError(f'{argument}: "{folder}" is a model of another kind ({model_type}); name one of {kind}.')
 
 
 def loaded(folder: Path, kind: str, model: str, argument: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""COCO-MIG as published: its definitions, and the figures to stand beside.
+"""COCO-MIG as published: its definitions, and its figures for comparison.
 
 Sources: the benchmark's repository LeyRio/MIG_Bench (`mig_bench_prepare.py`, `mig_bench_sample.py`, `eval_mig.py`), the
 repository of its method limuloo/MIGC, and the paper's own repository Hammour-steak/AMDM (`infer800.py`,

@@ -19,7 +19,7 @@ SAM, SEGMENTER = "sam", "--segmenter"
 
 
 class Segmenter(Protocol):
-    """Cuts out things by their boxes."""
+    """A model that cuts out things by their boxes."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Segmenter(Protocol):
 
 
 class WholeBox:
-    """Takes all pixels of a box: the colour test is easier to pass for a thing that fills its box, and harder else."""
+    """All pixels of a box: the colour test is easier to pass for a thing that fills its box, and harder otherwise."""
 
     name = "boxes"
 
@@ -46,7 +46,7 @@ class WholeBox:
 class SegmentAnything:
     """A Segment Anything in transformers' form, such as the files of facebook/sam-vit-huge, in a folder.
 
-    The published judge asks it for the thing in the wanted box, and takes the best of its three answers.
+    As the published judge does, it takes the best of the model's three answers for the wanted box.
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:

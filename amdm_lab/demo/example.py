@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lib_amdm.settings import Settings
+from lib_amdm.hosts.protocol import Lists
+from lib_amdm.settings import MAIN_CHECKPOINT, Settings
 
-from ..bundled import DIALECT_OF
+from ..bundled import DIALECT_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER
 from ..shapes.methods import BEST
-from ..world.captions import caption
+from ..world.captions import caption, phrases
+from ..world.conditions import boxes_of
 from ..world.scenes import Scene, Thing
 
 MIX = BEST
@@ -25,6 +27,40 @@ FIRST_SEED = 1
 STEPS = 20
 CFG_SCALE = 5.0
 SAMPLER = "euler"
+
+
+BUNDLED = {
+    "Shapes and colours": (
+        MIX,
+        "shapes draws shapes and colours draws colours: write into each prompt what that checkpoint knows, and press "
+        "Generate.",
+    ),
+    "Boxes for shapes": (
+        replace(MIX, co_models=(replace(MIX.co_models[0], checkpoint=MAIN_CHECKPOINT, adapter=LAYOUT_ADAPTER.name),)),
+        "shapes runs twice, the second time with the layout adapter: its boxes say where the shapes are. Choose shapes "
+        "as the main checkpoint, and change the boxes.",
+    ),
+    "Colours from a picture": (
+        replace(MIX, co_models=(replace(MIX.co_models[0], checkpoint=MAIN_CHECKPOINT, adapter=IMAGE_ADAPTER.name),)),
+        "shapes runs twice, the second time with the image adapter: choose its image in Co-model 1, such as a picture "
+        "that colours drew. Choose shapes as the main checkpoint.",
+    ),
+}
+"""Examples for the bundled checkpoints and adapters, by their names: the settings, and what to do with them."""
+
+
+def bundled_example(name: str, host: Lists) -> tuple[Settings, str]:
+    """Return an example's settings for the page's first scene, with the titles of the host's lists."""
+    settings, advice = BUNDLED[name]
+    [slot] = settings.co_models
+    if slot.checkpoint != MAIN_CHECKPOINT:
+        checkpoint = host.checkpoint_title(slot.checkpoint) or slot.checkpoint
+        slot = replace(slot, checkpoint=checkpoint, prompt=prompt_for(slot.checkpoint, SCENES[0]))
+    elif slot.adapter == LAYOUT_ADAPTER.name:
+        [boxes] = boxes_of([SCENES[0]], [FIRST_SEED])
+        lines = (f"{phrase}: {' '.join(f'{end:.2f}' for end in box)}" for phrase, box in zip(phrases(SCENES[0]), boxes))
+        slot = replace(slot, layout="\n".join(lines))
+    return replace(settings, co_models=(slot,)), advice
 
 
 def prompt_for(checkpoint: str, scene: Scene) -> str:

@@ -6,12 +6,13 @@ import random
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import Settings, SettingsError
@@ -19,10 +20,12 @@ from lib_amdm.webui import compare
 from lib_amdm.webui.api import read_args
 from lib_amdm.webui.panel import build_panel
 
+from .. import sheets
 from ..bundled import ADAPTERS, WEIGHTS
-from ..shapes.methods import MAIN
+from ..shapes.rows import MAIN
+from ..sheets import Form
 from ..studio.host import Job, Result, Standalone, sampler_names
-from .example import CFG_SCALE, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
+from .example import BUNDLED, CFG_SCALE, SAMPLER, SCENES, STEPS, bundled_example, prompt_for
 
 ADDRESS = "127.0.0.1"
 EXTENSION = Path(__file__).resolve().parents[2]
@@ -40,10 +43,9 @@ STYLE = f"""
 .{PICTURES}:has(.preview) .grid-wrap.fixed-height {{ min-height: 26rem; }}
 .{PICTURES} .empty {{ min-height: 8rem; }}
 """
-MARGIN, GAP, LINE = 8, 4, 18
-INK, PAPER = (20, 20, 20), (255, 255, 255)
+FORM = Form(font=13, line=18, left=0, margin=8)
 LETTERS = 16
-"""Of a caption, in a line above a column of small pictures."""
+"""Of a line of a caption above a column of pictures."""
 
 
 def build(host: Standalone) -> gr.Blocks:
@@ -66,7 +68,7 @@ def build(host: Standalone) -> gr.Blocks:
 
 
 def _controls(host: Standalone) -> list[Any]:
-    """Build the main model's controls, in the order in which `_drawing` takes them."""
+    """Build the main model's controls, in the order of `_drawing`'s arguments."""
     checkpoints = host.checkpoint_titles()
     with gr.Row():
         checkpoint = gr.Dropdown(
@@ -88,10 +90,10 @@ def _controls(host: Standalone) -> list[Any]:
 
 
 def _panel(host: Standalone) -> list[Any]:
-    example = mix_for(SCENES[0], MIX)
-    named = tuple(replace(s, checkpoint=host.checkpoint_title(s.checkpoint) or s.checkpoint) for s in example.co_models)
+    examples = {name: partial(bundled_example, name) for name in BUNDLED}
+    start, _ = bundled_example(next(iter(BUNDLED)), host)
     # as in img2img, there is no hires pass here
-    return build_panel(host, SLOTS, "img2img", "amdm_{}".format, replace(example, co_models=named)).components
+    return build_panel(host, SLOTS, "img2img", "amdm_{}".format, start, offered=examples).components
 
 
 def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
@@ -107,8 +109,10 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio finds it by its default
         *panel: Any,
     ) -> tuple[Any, ...]:
-        """Draw the pictures without and with AMDM, and by each model alone where they are to be compared, from the same
-        seeds; return them and a line on them."""
+        """Draw the pictures without and with AMDM from the same seeds, and by each model alone if "compare" is on.
+
+        Return them and a line on them.
+        """
         first = random.randint(0, MOST_SEED) if seed in (None, -1) else seed
         seeds = range(first, first + count)
         job = Job(checkpoint or "", [prompt] * count, seeds, negative, sampler, steps, cfg_scale)
@@ -136,7 +140,7 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
 
 
 def _alone(job: Job, model: compare.Alone) -> Job:
-    """Return the job for one model alone, by what its slot says otherwise."""
+    """Return the job for one model alone, with its slot's own texts and guidance."""
     count = len(job.prompts)
     return replace(
         job,
@@ -149,23 +153,12 @@ def _alone(job: Job, model: compare.Alone) -> Job:
 
 def _grid(columns: Sequence[tuple[str, Result]]) -> Image.Image:
     """Draw a column of pictures below each caption, and a row for each seed."""
-    font = ImageFont.load_default(size=13)
-    heads = [textwrap.wrap(caption, LETTERS) for caption, _ in columns]
     labels = [f"seed {seed}" for seed in columns[0][1].seeds]
-    height, width = columns[0][1].pictures.shape[1:3]
-    top = MARGIN + LINE * max(map(len, heads))
-    left = MARGIN + max(int(font.getlength(label)) for label in labels) + MARGIN
-    page = Image.new("RGB", (left + len(columns) * (width + GAP), top + len(labels) * (height + GAP)), PAPER)
-    pen = ImageDraw.Draw(page)
-    for row, label in enumerate(labels):
-        pen.text((MARGIN, top + row * (height + GAP) + height // 2), label, INK, font, anchor="lm")
-    for column, (head, (_, result)) in enumerate(zip(heads, columns)):
-        x = left + column * (width + GAP)
-        for number, line in enumerate(head):
-            pen.text((x, MARGIN + number * LINE), line, INK, font)
-        for row, picture in enumerate(result.pictures):
-            page.paste(Image.fromarray(picture), (x, top + row * (height + GAP)))
-    return page
+    rows = [[Image.fromarray(result.pictures[n]) for _, result in columns] for n in range(len(labels))]
+    left = max(int(sheets.text_width(label, FORM)) for label in labels) + FORM.margin
+    return sheets.sheet(
+        rows, [textwrap.wrap(caption, LETTERS) for caption, _ in columns], labels, replace(FORM, left=left)
+    )
 
 
 def _summary(seed: int, alone: Result, together: Result | None) -> str:
@@ -179,9 +172,9 @@ def _summary(seed: int, alone: Result, together: Result | None) -> str:
 
 
 def _head() -> str:
-    """Return what a WebUI's page takes from an extension by itself: its scripts and its style sheet.
+    """Return what a WebUI's page loads from an extension: its scripts and its style sheet.
 
-    They stand beside the package; where it was installed without them, there is the text field alone.
+    They are in the folder of the package. Without them there is only the layout's text field.
     """
     style = "".join(file.read_text(encoding="utf-8") for file in EXTENSION.glob("style.css"))
     scripts = [file.read_text(encoding="utf-8") for file in sorted(EXTENSION.glob("javascript/*.js"))]

@@ -34,15 +34,15 @@ _MISREAD = (AttributeError, IndexError, KeyError, OverflowError, RecursionError,
 class _WithinOneHost(HTTPRedirectHandler):
     """Follows no redirect to another address, which would get the login."""
 
-    def redirect_request(self, request: Request, *told: Any) -> Request | None:
-        target = str(told[-1])
+    def redirect_request(self, request: Request, *details: Any) -> Request | None:
+        target = str(details[-1])
         if _origin(target) != _origin(request.full_url):
             place = urlsplit(target)
             raise AmdmError(
                 f"{_base(request.full_url)} sends its callers on to {place.scheme}://{place.netloc}; name that address "
                 "with --url if it is the WebUI's."
             )
-        return super().redirect_request(request, *told)
+        return super().redirect_request(request, *details)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -65,27 +65,27 @@ class WebUIDrawer:
         self.url, self.login = ("" if "://" in url else "http://") + url.rstrip("/"), login
 
     def checkpoints(self) -> list[str]:
-        with self.understood(MODELS):
-            return [readable(title) for title in self.asked(MODELS)["checkpoints"]]
+        with self.reading(MODELS):
+            return [readable(title) for title in self.request(MODELS)["checkpoints"]]
 
     def adapters(self) -> list[str]:
-        with self.understood(MODELS):
-            return [readable(title) for title in self.asked(MODELS)["adapters"]]
+        with self.reading(MODELS):
+            return [readable(title) for title in self.request(MODELS)["adapters"]]
 
     def description(self) -> str:
         path = f"{OWN_ROUTES}v1/version"
-        with self.understood(path):
-            found = self.asked(path)
-            return readable(f"{found['host']} (AMDM {found['version']})")
+        with self.reading(path):
+            answer = self.request(path)
+            return readable(f"{answer['host']} (AMDM {answer['version']})")
 
     def draw(self, order: Order) -> Drawn:
         settings = Settings.from_dict(order.settings) if order.settings else Settings()
         began = time.perf_counter()
-        answer = self.asked(TXT2IMG, request_of(order))
+        answer = self.request(TXT2IMG, request_of(order))
         seconds = time.perf_counter() - began
-        with self.understood(TXT2IMG):
+        with self.reading(TXT2IMG):
             data, info = base64.b64decode(answer["images"][0]), json.loads(answer["info"])
-            infotext = readable((info.get("infotexts") or [""])[0])
+            infotext, evaluations = readable((info.get("infotexts") or [""])[0]), evaluations_in(info)
         try:
             picture = picture_in(data)
         except ValueError as error:
@@ -98,42 +98,36 @@ class WebUIDrawer:
                 f"{self.url} drew a picture without AMDM, which its log says why; correct that, and let an error stop "
                 "a picture on its page Settings, AMDM."
             )
-        titles = [slot.checkpoint for _, slot in settings.active]
-        return Drawn(picture, seconds, infotext, evaluations_in(infotext, titles))
+        return Drawn(picture, seconds, infotext, evaluations)
 
     def loaded(self) -> list[tuple[str, int]]:
         """Return the names of what AMDM keeps in memory, with its bytes."""
-        with self.understood(MODELS):
-            found = []
-            for entry in self.asked(MODELS)["loaded"]:
+        with self.reading(MODELS):
+            loaded = []
+            for entry in self.request(MODELS)["loaded"]:
                 [name] = (value for key, value in entry.items() if key != "bytes")
-                found.append((readable(name), int(number(entry["bytes"]))))
-            return found
+                loaded.append((readable(name), int(number(entry["bytes"]))))
+            return loaded
 
     def unload(self) -> tuple[int, int]:
         """Let AMDM forget what it keeps; return how many models that were, and their bytes."""
-        with self.understood(UNLOAD):
-            answer = self.asked(UNLOAD, {})
+        with self.reading(UNLOAD):
+            answer = self.request(UNLOAD, {})
             return int(number(answer["unloaded"])), int(number(answer["bytes"]))
-
-    def memory(self) -> dict[str, Any]:
-        """The WebUI's own figures of its memory, in bytes."""
-        with self.understood(MEMORY):
-            return dict(self.asked(MEMORY))
 
     def figure(self, *keys: str) -> int | None:
         """Return a figure of the WebUI's memory by its keys, such as "ram", "used"; None where there is none."""
-        found = self.asked(MEMORY)
         try:
+            figure = self.request(MEMORY)
             for key in keys:
-                found = found[key]
-            return int(number(found))
-        except _MISREAD:
+                figure = figure[key]
+            return int(number(figure))
+        except (AmdmError, *_MISREAD):
             return None
 
     @contextmanager
-    def understood(self, path: str) -> Iterator[None]:
-        """A context in which an answer is read: AmdmError where it does not have the form of a WebUI's."""
+    def reading(self, path: str) -> Iterator[None]:
+        """Make a context to read an answer in: AmdmError where it does not have the form of a WebUI's."""
         try:
             yield
         except _MISREAD as error:
@@ -142,7 +136,7 @@ class WebUIDrawer:
                 "--url."
             ) from error
 
-    def asked(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def request(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Get a route's answer, or post `body` to it."""
         data = None if body is None else json.dumps(body).encode()
         try:
@@ -187,7 +181,9 @@ def _reason(error: HTTPError) -> str:
     """Return a WebUI's own words for an error: its body has one of a few fields."""
     try:
         body = json.load(error)
-        said = [body.get(key) for key in ("errors", "message", "detail", "error")] if isinstance(body, dict) else [body]
-        return str(next((each for each in said if each), short(body)))
+        words = (
+            [body.get(key) for key in ("errors", "message", "detail", "error")] if isinstance(body, dict) else [body]
+        )
+        return str(next(filter(None, words), short(body)))
     except (HTTPException, OSError, RecursionError, ValueError):
         return str(error.reason)

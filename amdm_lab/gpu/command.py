@@ -1,9 +1,9 @@
 """Evaluations, memory and waiting on a machine with CUDA.
 
-    ... gpu                                       # SD1.5 and SDXL, random weights in float16; without a WebUI
-    ... gpu --folder WEBUI/models/Stable-diffusion --url http://127.0.0.1:7860     # SD1.5 through its API, too
-    ... gpu --parts webui --url http://127.0.0.1:7860 --main A --co B --co C       # checkpoints of your own
-    ... gpu --device cpu --size tiny              # everything but CUDA's own counters, on any machine
+    gpu                                       # SD1.5 and SDXL, random weights in float16; without a WebUI
+    gpu --folder WEBUI/models/Stable-diffusion --url http://127.0.0.1:7860     # SD1.5 through its API, too
+    gpu --parts webui --url http://127.0.0.1:7860 --main A --co B --co C       # checkpoints of your own
+    gpu --device cpu --size tiny              # everything but CUDA's own counters, on any machine
 
 Prints a table in Markdown, with the card's name, to paste into docs/measurements/mixed-step.md. Nothing is downloaded.
 Checkpoints of random weights, 2.2 GB each, are written to --folder and kept; without it they are deleted after the run.
@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 
-from lib_amdm import command_line
 from lib_amdm.errors import AmdmError
 
-from ..checkpoints import find_file
+from ..arguments import add_webui
+from ..checkpoints import listed_file
 from ..devices import device_of, no_cuda
 from ..drawers.webui_api import WebUIDrawer
-from .table import Row, table
+from .table import Measurement, table
 
 PARTS = ("loop", "standalone", "webui")
 KINDS = ("sd15", "sdxl")
@@ -35,18 +35,32 @@ _SD1_ALONE = "Whole pictures without a WebUI are of SD1.5 alone, as nothing else
 _SAMPLING = "20 steps of Euler, 10 of them mixed, 4 evaluations of each co-model, guidance in one batch"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure, and print the table; 1 where something ended it early."""
-    options = _parser().parse_args(arguments)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
+    parser.add_argument("--size", choices=("full", "tiny"), default="full", help="of the models")
+    parser.add_argument("--models", nargs="+", choices=KINDS, help="of the sampler alone (both)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what is measured (all; webui with --url)")
+    parser.add_argument("--co-models", type=int, default=MOST, help="at most so many")
+    parser.add_argument(
+        "--folder", type=Path, help="for the checkpoints of random weights; a WebUI's own for --url (a temporary one)"
+    )
+    add_webui(parser)
+    parser.add_argument("--main", help="the main checkpoint in the WebUI")
+    parser.add_argument("--co", action="append", default=[], help="a co-model's checkpoint there; up to three times")
+    parser.add_argument("--pixels", type=int, default=512, help="width and height in the WebUI")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print the table; return 1 where something ended it early."""
     device, parts = _device(options.device), _parts(options)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     ended = ""
     with tempfile.TemporaryDirectory(prefix="amdm-gpu-") as temporary:
         try:
             for row in _measured(options, parts, device, dtype, options.folder or Path(temporary)):
                 rows.append(row)
-                _say(" | ".join(row.cells()))
+                _say(" | ".join(row.cells().values()))
         except torch.cuda.OutOfMemoryError:
             ended = "The GPU's memory is full; what was measured before that stands in the table."
         except AmdmError as error:
@@ -79,8 +93,8 @@ def _parts(options: argparse.Namespace) -> Sequence[str]:
 
 def _measured(
     options: argparse.Namespace, parts: Sequence[str], device: torch.device, dtype: torch.dtype, folder: Path
-) -> Iterator[Row]:
-    """Yield the rows of each part that is asked for."""
+) -> Iterator[Measurement]:
+    """Yield the rows of each part."""
     tiny = options.size == "tiny"
     names: Sequence[str] = []
     if "standalone" in parts or ("webui" in parts and not options.main):
@@ -90,7 +104,7 @@ def _measured(
         names = [file.name for file in files]
         _emptied(device)
     drawer = WebUIDrawer(options.url, options.login)
-    # a name that is not listed is told before anything is measured
+    # an unlisted name is an error before anything is measured
     listed = _listed(options, drawer, names) if "webui" in parts else []
     if "loop" in parts:
         from . import loop
@@ -113,15 +127,9 @@ def _measured(
 def _listed(options: argparse.Namespace, drawer: WebUIDrawer, written: Iterable[str]) -> list[str]:
     """Return the files of the checkpoints to draw with, as the WebUI lists them, the main one first."""
     wanted = [options.main, *options.co[:MOST]] if options.main else list(written)
-    drawer.asked("/sdapi/v1/refresh-checkpoints", {})
+    drawer.request("/sdapi/v1/refresh-checkpoints", {})
     titles = drawer.checkpoints()
-    files = []
-    for name in wanted:
-        file = find_file(name, titles)
-        if file is None:
-            raise AmdmError(f'The WebUI does not list "{name}"; name one of its checkpoints, or its folder of them.')
-        files.append(file)
-    return files
+    return [listed_file(name, titles, "--main and --co, or have some written with --folder") for name in wanted]
 
 
 def _device(name: str) -> torch.device:
@@ -149,26 +157,3 @@ def _emptied(device: torch.device) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n")
-    parser = command_line.parser(f"{command_line.typed('amdm_lab')} gpu", head, epilog=rest)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
-    parser.add_argument("--size", choices=("full", "tiny"), default="full", help="of the models")
-    parser.add_argument("--models", nargs="+", choices=KINDS, help="of the sampler alone (both)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what is measured (all; webui with --url)")
-    parser.add_argument("--co-models", type=int, default=MOST, help="at most so many")
-    parser.add_argument(
-        "--folder", type=Path, help="for the checkpoints of random weights; a WebUI's own for --url (a temporary one)"
-    )
-    parser.add_argument("--url", default="", help="a running WebUI, started with --api")
-    parser.add_argument("--login", default="", help="user:password, where the WebUI has --api-auth")
-    parser.add_argument("--main", help="the main checkpoint in the WebUI")
-    parser.add_argument("--co", action="append", default=[], help="a co-model's checkpoint there; up to three times")
-    parser.add_argument("--pixels", type=int, default=512, help="width and height in the WebUI")
-    return parser
-
-
-if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))

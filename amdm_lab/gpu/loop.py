@@ -1,62 +1,64 @@
-"""`lib_amdm.core.sampling.amdm` around bare UNets: what a mixed step takes of the device, and what it leaves there."""
+"""`lib_amdm.core.sampling.amdm` around bare UNets: what a mixed step costs, and what it leaves on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib_amdm.core.arguments import CoRun
 from lib_amdm.core.sampling import amdm
 
 from ..studio.k_diffusion_parts import sampling as k_sampling
 from .random_unets import LATENT, TINY_LATENT, Guided
-from .table import Row, megabytes
+from .table import Measurement, freed
 from .waits import Waits
-from .watching import Seen, finish, held, peak, placed, start_peak, watched
+from .watching import Observed, finish, held, peak, placed, quickest, start_peak, watched
 
 STEPS, MIXED, EVALUATIONS = 20, 10, 4
 TURNS, TINY_TURNS = 3, 1
 PLACE = "the sampler alone"
 
 
-@dataclass
-class Bench:
+class Rig:
     """UNets of one kind, the main one first, and the latent that they start from."""
 
-    kind: str
-    device: torch.device
-    dtype: torch.dtype
-    tiny: bool
-
-    def __post_init__(self) -> None:
+    def __init__(self, kind: str, device: torch.device, dtype: torch.dtype, tiny: bool) -> None:
+        self.kind, self.device, self.dtype, self.tiny = kind, device, dtype, tiny
         self.models: list[Guided] = []
         self.add()
-        side = TINY_LATENT if self.tiny else LATENT[self.kind]
+        side = TINY_LATENT if tiny else LATENT[kind]
         self.sigmas = self.models[0].wrap.get_sigmas(STEPS)
         noise = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
-        self.x = noise.to(self.device) * self.sigmas[0]
+        self.x = noise.to(device) * self.sigmas[0]
+
+    @property
+    def unets(self) -> list[nn.Module]:
+        return [model.unet for model in self.models]
 
     def add(self) -> None:
         """Load a further model."""
         self.models.append(Guided(self.kind, len(self.models), self.device, self.dtype, self.tiny))
 
-    def draw(self, mixing: bool, waits: Waits, on_mixed: Callable[[int, int], None] | None = None) -> Tensor:
-        """Sample one latent, with all co-models where `mixing`."""
+    def draw(self, mixing: bool, waits: Waits, on_mixed: Callable[[], None] | None = None) -> Tensor:
+        """Sample one latent, with all co-models if `mixing`. on_mixed: called after the last mixed step."""
         main, *others = self.models
 
         def mixed(done: int, steps: int) -> None:
             if done == steps:
                 waits.stop()
                 if on_mixed:
-                    on_mixed(done, steps)
+                    on_mixed()
 
-        co_runs = [CoRun(other, 0.5 / len(others), on_nan=_ignore) for other in others]
-        sample = amdm(k_sampling.sample_euler, co_runs, steps=MIXED, evaluations=EVALUATIONS, on_mixed=mixed)
-        found: Tensor = (sample if mixing else k_sampling.sample_euler)(main, self.x, self.sigmas, disable=True)
-        return found
+        sample = k_sampling.sample_euler
+        if mixing:
+            co_runs = [CoRun(other, 0.5 / len(others), on_nan=_ignore) for other in others]
+            sample = amdm(sample, co_runs, steps=MIXED, evaluations=EVALUATIONS, on_mixed=mixed)
+        latent: Tensor = sample(main, self.x, self.sigmas, disable=True)
+        return latent
 
 
 def _ignore() -> None:
@@ -64,62 +66,58 @@ def _ignore() -> None:
 
 
 @torch.no_grad()
-def rows(kind: str, most: int, device: torch.device, dtype: torch.dtype, tiny: bool = False) -> Iterator[Row]:
+def rows(kind: str, most: int, device: torch.device, dtype: torch.dtype, tiny: bool = False) -> Iterator[Measurement]:
     """Yield a row for the main model alone, and for each number of co-models up to `most`."""
-    bench = Bench(kind, device, dtype, tiny)
-    plain = _fastest(bench, mixing=False)
-    start_peak(device)
-    bench.draw(False, Waits(device))
-    yield _row(bench, 0, plain, peak=peak(device))
-    for count in range(1, most + 1):
-        bench.add()
-        start_peak(device)
-        waits = Waits(device)
-        seen = _fastest(bench, mixing=True)
-        with waits.heard(), watched([model.unet for model in bench.models], device, waits.start):
-            bench.draw(True, waits)
-        row = _row(
-            bench,
+    rig = Rig(kind, device, dtype, tiny)
+    turns = TINY_TURNS if tiny else TURNS
+
+    def measure(count: int, **further: Any) -> tuple[Observed, Measurement]:
+        # one picture first that is not counted
+        rig.draw(bool(count), Waits(device))
+        observed = quickest(lambda: rig.draw(bool(count), Waits(device)), rig.unets, device, turns)
+        return observed, Measurement(
+            PLACE,
+            kind,
             count,
-            seen,
-            outside=(seen.outside - plain.outside) / MIXED,
-            waits=waits.each(MIXED),
-            peak=peak(device),
+            " + ".join(map(str, observed.evaluations)),
+            observed.seconds,
+            placed=placed(rig.unets, observed.inputs),
+            **further,
         )
-        yield row if count < most else replace(row, leaving=_leaving(bench))
+
+    plain, row = measure(0)
+    start_peak(device)
+    rig.draw(False, Waits(device))
+    yield replace(row, peak=peak(device))
+    for count in range(1, most + 1):
+        rig.add()
+        start_peak(device)
+        observed, row = measure(count)
+        waits = Waits(device)
+        with waits.counting(), watched(rig.unets, device, waits.start):
+            rig.draw(True, waits)
+        yield replace(
+            row,
+            outside=(observed.outside - plain.outside) / MIXED,
+            waits=waits.by_step(MIXED),
+            peak=peak(device),
+            leaving="" if count < most else _leaving(rig),
+        )
 
 
-def _fastest(bench: Bench, mixing: bool) -> Seen:
-    """Return the quickest of a few pictures, after one that is not counted."""
-    found = []
-    for _ in range(1 + (TINY_TURNS if bench.tiny else TURNS)):
-        with watched([model.unet for model in bench.models], bench.device) as seen:
-            bench.draw(mixing, Waits(bench.device))
-        found.append(seen)
-    return min(found[1:], key=lambda each: each.seconds)
+def _leaving(rig: Rig) -> str:
+    """Draw a picture whose co-models leave the device after the last mixed step; return what became of it."""
+    whole = rig.draw(True, Waits(rig.device))
+    memory = []
 
+    def leave() -> None:
+        finish(rig.device)
+        before = held(rig.device)
+        for unet in rig.unets[1:]:
+            # an evaluation of it would fail from here on
+            unet.to("meta")
+        memory.append(freed(before, held(rig.device)))
 
-def _row(bench: Bench, count: int, seen: Seen, **further: object) -> Row:
-    where = placed([model.unet for model in bench.models], seen.inputs)
-    evaluations = " + ".join(map(str, seen.evaluations))
-    return Row(PLACE, bench.kind, count, evaluations, seen.seconds, placed=where, **further)  # type: ignore[arg-type]
-
-
-def _leaving(bench: Bench) -> str:
-    """Say what became of a picture whose co-models left the device after the last mixed step."""
-    whole = bench.draw(True, Waits(bench.device))
-    freed: list[int] = []
-
-    def leave(done: int, steps: int) -> None:
-        finish(bench.device)
-        before = held(bench.device)
-        for model in bench.models[1:]:
-            # an evaluation of one would now fail
-            model.unet.to("meta")
-        after = held(bench.device)
-        freed.append((before or 0) - (after or 0))
-
-    found = bench.draw(True, Waits(bench.device), leave)
-    same = "the same picture" if torch.equal(found, whole) else f"off by {(found - whole).abs().max().item():.1e}"
-    memory = f"{megabytes(freed[0])} MB freed, " if bench.device.type == "cuda" else ""
-    return f"after step {MIXED}: {memory}{same}"
+    latent = rig.draw(True, Waits(rig.device), leave)
+    same = "the same picture" if torch.equal(latent, whole) else f"off by {(latent - whole).abs().max().item():.1e}"
+    return f"after step {MIXED}: {same}{memory[0]}"

@@ -7,93 +7,71 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lib_amdm.settings import Settings
 
-from ..studio.host import Job, Result, Standalone
+from ..studio.host import Job, Standalone
 from .loop import EVALUATIONS, MIXED, STEPS, TINY_TURNS, TURNS
-from .opened import opened
-from .table import Row, megabytes
+from .table import Measurement, freed, megabytes
 from .waits import Waits
-from .watching import Seen, held, peak, placed, start_peak, watched
+from .watching import Observed, held, opened, peak, placed, quickest, start_peak, watched
 
 PLACE = "no WebUI, whole pictures"
 PIXELS, TINY_PIXELS = 512, 64
 PROMPT = "a red square beside a blue circle"
 
 
-class _Bench:
-    """A host, and the one picture that it draws."""
-
-    def __init__(
-        self, folder: Path, names: Sequence[str], device: torch.device, dtype: torch.dtype, tiny: bool
-    ) -> None:
-        self.folder, self.names, self.device = folder, names, device
-        self.host = Standalone(folder, device, dtype)
-        self.side, self.turns = (TINY_PIXELS, TINY_TURNS) if tiny else (PIXELS, TURNS)
-
-    def draw(self, count: int, waits: Waits) -> Result:
-        """Draw it with as many co-models."""
-        slots: list[dict[str, Any]] = [{"checkpoint": name, "gamma": 0.5 / count} for name in self.names[1 : 1 + count]]
-        settings = {"enabled": True, "steps": MIXED, "evaluations": EVALUATIONS, "co_models": slots}
-        job = Job(self.names[0], [PROMPT], [1], steps=STEPS, width=self.side, height=self.side)
-
-        def stepped(step: int, steps: int) -> None:
-            if step == MIXED:
-                waits.stop()
-
-        return self.host.generate(job, Settings.from_dict(settings), stepped)
-
-    def networks(self, count: int) -> list[torch.nn.Module]:
-        """The UNets of the main model and as many co-models, from the pool."""
-        return [self.host.model(name).unet for name in self.names[: 1 + count]]
-
-    def quickest(self, count: int) -> Seen:
-        """Return what was seen of the quickest of a few pictures."""
-        found = []
-        for _ in range(self.turns):
-            with watched(self.networks(count), self.device) as seen:
-                self.draw(count, Waits(self.device))
-            found.append(seen)
-        return min(found, key=lambda each: each.seconds)
+def settings_of(co_models: Sequence[str]) -> dict[str, Any]:
+    """Return the API's settings for these co-models."""
+    slots = [{"checkpoint": name, "gamma": 0.5 / len(co_models)} for name in co_models]
+    return {"enabled": True, "steps": MIXED, "evaluations": EVALUATIONS, "co_models": slots}
 
 
 def rows(
     folder: Path, names: Sequence[str], device: torch.device, dtype: torch.dtype, tiny: bool = False
-) -> Iterator[Row]:
-    """Yield a row for the first checkpoint alone, and for each number of the others beside it."""
-    bench = _Bench(folder, names, device, dtype, tiny)
-    plain: Seen | None = None
+) -> Iterator[Measurement]:
+    """Yield a row for the first checkpoint alone, and for each number of the others with it."""
+    host = Standalone(folder, device, dtype)
+    side, turns = (TINY_PIXELS, TINY_TURNS) if tiny else (PIXELS, TURNS)
+    job = Job(names[0], [PROMPT], [1], steps=STEPS, width=side, height=side)
+    plain: Observed | None = None
     for count in range(len(names)):
+        settings = Settings.from_dict(settings_of(names[1 : 1 + count]))
+
+        def draw(waits: Waits, settings: Settings = settings) -> None:
+            host.generate(job, settings, lambda step, _: waits.stop() if step == MIXED else None)
+
+        def networks(count: int = count) -> list[nn.Module]:
+            return [host.model(name).unet for name in names[: 1 + count]]
+
         start_peak(device)
         with opened(folder) as first:
-            bench.draw(count, Waits(device))
+            draw(Waits(device))
         waits = Waits(device)
-        with waits.heard(), opened(folder) as second, watched(bench.networks(count), device, waits.start):
-            bench.draw(count, waits)
+        with waits.counting(), opened(folder) as second, watched(networks(), device, waits.start):
+            draw(waits)
         highest = peak(device)
-        seen = bench.quickest(count)
-        yield Row(
+        observed = quickest(lambda draw=draw: draw(Waits(device)), networks(), device, turns)  # type: ignore[misc]
+        yield Measurement(
             PLACE,
             "sd15",
             count,
-            " + ".join(map(str, seen.evaluations)),
-            seen.seconds,
-            None if plain is None else (seen.outside - plain.outside) / MIXED,
-            waits.each(MIXED) if count else None,
+            " + ".join(map(str, observed.evaluations)),
+            observed.seconds,
+            None if plain is None else (observed.outside - plain.outside) / MIXED,
+            waits.by_step(MIXED) if count else None,
             highest,
-            placed(bench.networks(count), seen.inputs),
+            placed(networks(), observed.inputs),
             f"{len(set(first))} files opened, then {len(set(second))}",
-            _unloaded(bench) if count == len(names) - 1 else "",
+            _unloaded(host) if count == len(names) - 1 else "",
         )
-        plain = plain or seen
+        plain = plain or observed
 
 
-def _unloaded(bench: _Bench) -> str:
-    """Say what is freed once everything is taken out of memory."""
-    before = held(bench.device)
-    entries = bench.host.unload()
-    after = held(bench.device)
+def _unloaded(host: Standalone) -> str:
+    """Unload everything, and tell what that frees."""
+    before = held(host.device)
+    entries = host.unload()
     size = sum(entry.size for entry in entries)
-    freed = f", {megabytes(before - after)} MB freed" if before is not None and after is not None else ""
-    return f"unloading: {len(entries)} checkpoints of {megabytes(size)} MB{freed}"
+    return f"unloading: {len(entries)} checkpoints of {megabytes(size)} MB{freed(before, held(host.device))}"

@@ -14,9 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from lib_amdm.command_line import put
 from lib_amdm.errors import AmdmError
 
-from ..bundled import CLIP_FOLDER, WEIGHTS
+from ..export import write_clip_folder
 from ..studio.checkpoint_file import CLIP_L, SD1
-from ..studio.tokenizer import write_tokenizer
 from ..training import networks
 from ..training.ldm_format import write_checkpoint
 from .random_unets import UNETS, new_unet
@@ -51,19 +50,12 @@ def write(folder: Path, count: int, device: torch.device, tiny: bool, say: Calla
     return files
 
 
-def _clip(folder: Path) -> Path:
-    """Return a folder with the text encoder's configuration and its tokenizer, as a WebUI wants it."""
-    clip = write_tokenizer(folder.resolve() / "amdm-random-clip")
-    shutil.copyfile(WEIGHTS / CLIP_FOLDER / "config.json", clip / "config.json")
-    return clip
-
-
 def _write(file: Path, seed: int, device: torch.device, tiny: bool) -> None:
     torch.manual_seed(seed)
     unfinished = file.with_name(f"unfinished-{file.name}")
     if tiny:
         parts = networks.new_unet(), networks.new_vae(), networks.new_text_encoder()
-        write_checkpoint(unfinished, *parts, SCALE, str(_clip(file.parent)))
+        write_checkpoint(unfinished, *parts, SCALE, str(write_clip_folder(file.parent.resolve() / "amdm-random-clip")))
         unfinished.with_suffix(".yaml").replace(file.with_suffix(".yaml"))
     else:
         unet = new_unet({**UNETS["sd15"], "sample_size": 64}, device, torch.float16)

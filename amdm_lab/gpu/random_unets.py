@@ -27,7 +27,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }
-"""The sizes that SD1.5 and SDXL are published in; what is not said is diffusers' default, which is SD1's."""
+"""The published sizes of SD1.5 and SDXL; where there is no entry, diffusers' default is SD1's size."""
 _TINY = {"block_out_channels": (16, 32, 32), "cross_attention_dim": 32, "layers_per_block": 1, "norm_num_groups": 8}
 TINY: dict[str, dict[str, Any]] = {
     "sd15": {
@@ -50,7 +50,7 @@ LATENT = {"sd15": 64, "sdxl": 128}
 """The side of the latent of a picture of the size that they were trained on."""
 TINY_LATENT = 8
 _TIMES = 6
-"""SDXL is told six numbers of a picture's size."""
+"""SDXL gets six numbers of a picture's size."""
 
 
 class Guided(nn.Module):
@@ -73,8 +73,8 @@ class Guided(nn.Module):
         self.evaluations = 0
 
     def _predict(self, x: Tensor, timestep: Tensor) -> Tensor:
-        given = {"encoder_hidden_states": self.texts, **self.more}
-        predicted: Tensor = self.unet(x.to(self.unet.dtype), timestep, **given, return_dict=False)[0]
+        inputs = {"encoder_hidden_states": self.texts, **self.more}
+        predicted: Tensor = self.unet(x.to(self.unet.dtype), timestep, **inputs, return_dict=False)[0]
         return predicted.to(x.dtype)
 
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:

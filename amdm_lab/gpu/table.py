@@ -5,31 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..table import markdown
 from .waits import MODELS, PROJECT, SAMPLER
 
 NONE = "–"
-HEADS = (
-    "place",
-    "models",
-    "co-models",
-    "evaluations",
-    "seconds",
-    "outside them, ms a mixed step",
-    "waits a mixed step: AMDM, sampler, models",
-    "peak, MB",
-    "weights",
-    "second picture",
-    "co-models leave",
-)
 
 
 @dataclass(frozen=True)
-class Row:
-    """A measurement.
-
-    outside: seconds a mixed step beyond evaluations and what a plain step takes beside its own. waits: in a mixed step,
-    by whose. second: what a second picture read. leaving: what came of the co-models' leaving.
-    """
+class Measurement:
+    """A row of the table."""
 
     place: str
     models: str
@@ -37,26 +21,32 @@ class Row:
     evaluations: str
     seconds: float
     outside: float | None = None
+    """Seconds of a mixed step outside the evaluations, beyond those of a plain step."""
     waits: Mapping[str, float] | None = None
+    """Waits in a mixed step, by whose code waits."""
     peak: int | None = None
     placed: str = ""
+    """The device and dtype of the weights."""
     second: str = ""
+    """The files that the first and a second picture read."""
     leaving: str = ""
+    """The result of the co-models' leaving."""
 
-    def cells(self) -> list[str]:
-        return [
-            self.place,
-            self.models,
-            str(self.co_models),
-            self.evaluations,
-            f"{self.seconds:.2f}",
-            NONE if self.outside is None else f"{1000 * self.outside:.1f}",
-            _waits(self.waits),
-            NONE if self.peak is None else megabytes(self.peak),
-            self.placed or NONE,
-            self.second or NONE,
-            self.leaving or NONE,
-        ]
+    def cells(self) -> dict[str, str]:
+        """Return the cells by their columns' heads."""
+        return {
+            "place": self.place,
+            "models": self.models,
+            "co-models": str(self.co_models),
+            "evaluations": self.evaluations,
+            "seconds": f"{self.seconds:.2f}",
+            "outside them, ms a mixed step": NONE if self.outside is None else f"{1000 * self.outside:.1f}",
+            "waits a mixed step: AMDM, sampler, models": _waits(self.waits),
+            "peak, MB": NONE if self.peak is None else megabytes(self.peak),
+            "weights": self.placed or NONE,
+            "second picture": self.second or NONE,
+            "co-models leave": self.leaving or NONE,
+        }
 
 
 def _waits(waits: Mapping[str, float] | None) -> str:
@@ -67,7 +57,12 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.0f}"
 
 
-def table(rows: Sequence[Row]) -> str:
+def freed(before: int | None, after: int | None) -> str:
+    """Return a part of a sentence on the memory freed; "" where the device does not tell it."""
+    return "" if before is None or after is None else f", {megabytes(before - after)} MB freed"
+
+
+def table(rows: Sequence[Measurement]) -> str:
     """Write the rows in Markdown."""
-    lines = [HEADS, ["---"] * len(HEADS), *(row.cells() for row in rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    cells = [row.cells() for row in rows]
+    return markdown(list(cells[0]), [list(of_row.values()) for of_row in cells])

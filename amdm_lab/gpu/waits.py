@@ -1,4 +1,4 @@
-"""Synchronisations: how often the program is made to wait for a GPU, by whose code asked for it."""
+"""Synchronisations: how often the program waits for a GPU, by the code that causes it."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ import torch
 
 PROJECT, SAMPLER, MODELS = "AMDM", "sampler", "models"
 MESSAGE = "synchronizing CUDA operation"
-"""Of the warning that torch gives for each of them."""
+"""Part of the warning that torch gives for each of them."""
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = {_ROOT / "lib_amdm", _ROOT / "amdm_lab"}
 _MODELS = ("diffusers", "transformers", "random_unets.py", "model.py")
-"""Files and folders whose code is a model's own."""
+"""Files and folders with the code of models."""
 
 
 class Waits:
-    """Counts synchronisations by whose they are, between `start` and `stop`.
+    """Counts synchronisations by their owners, between `start` and `stop`.
 
-    torch finds those of its own operations; an event that is waited for is none of them.
+    torch reports those of its own operations. Waiting for an event is not one of them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.counts: Counter[str] = Counter()
-        self.follows = device.type == "cuda"
+        self.reports = device.type == "cuda"
 
     def start(self) -> None:
-        if self.follows:
+        if self.reports:
             torch.cuda.set_sync_debug_mode("warn")
 
     def stop(self) -> None:
-        if self.follows:
+        if self.reports:
             torch.cuda.set_sync_debug_mode("default")
 
-    def each(self, steps: int) -> dict[str, float] | None:
-        """Return how many there were in each step; None where the device cannot be followed."""
-        return {of: self.counts[of] / steps for of in (PROJECT, SAMPLER, MODELS)} if self.follows else None
+    def by_step(self, steps: int) -> dict[str, float] | None:
+        """Return how many there were in each step; None where the device does not tell."""
+        return {of: self.counts[of] / steps for of in (PROJECT, SAMPLER, MODELS)} if self.reports else None
 
     @contextmanager
-    def heard(self) -> Iterator[Waits]:
-        """A context in which warnings of them are counted, and not shown."""
+    def counting(self) -> Iterator[Waits]:
+        """Make a context in which warnings of them are counted instead of shown."""
         with warnings.catch_warnings():
             shown = warnings.showwarning
 
             def show(message: Any, *more: Any, **further: Any) -> None:
                 if MESSAGE in str(message):
-                    self.counts[whose(sys._getframe(1))] += 1
+                    self.counts[owner_of(sys._getframe(1))] += 1
                 else:
                     shown(message, *more, **further)
 
@@ -64,8 +64,8 @@ class Waits:
                 self.stop()
 
 
-def whose(frame: FrameType | None) -> str:
-    """Return whose code is at work: that of the innermost frame that is the project's, k-diffusion's or a model's."""
+def owner_of(frame: FrameType | None) -> str:
+    """Return the owner of the innermost frame that belongs to the project, to k-diffusion or to a model."""
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if file.name == "waits.py" and file.parent == Path(__file__).parent:

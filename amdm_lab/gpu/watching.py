@@ -1,11 +1,13 @@
-"""Watching models while a picture is drawn: evaluations, their time, where their inputs and weights are."""
+"""Watching models while a picture is drawn: evaluations, their time, places of inputs and weights, files opened."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +17,16 @@ from lib_amdm.core.readings import Stopwatch
 
 
 @dataclass
-class Seen:
-    """Of one picture. evaluations: of each network, in the order they were given. inside: seconds in all of them.
-
-    inputs: the device and dtype of every latent that a network was shown.
-    """
+class Observed:
+    """Observations of one picture."""
 
     evaluations: list[int]
+    """The evaluations of each network."""
     seconds: float = 0.0
     inside: float = 0.0
+    """Seconds in all evaluations."""
     inputs: set[tuple[str, str]] = field(default_factory=set)
+    """The device and dtype of every latent that a network was shown."""
 
     @property
     def outside(self) -> float:
@@ -35,22 +37,22 @@ class Seen:
 @contextmanager
 def watched(
     networks: Sequence[nn.Module], device: torch.device, first: Callable[[], None] = lambda: None
-) -> Iterator[Seen]:
-    """Watch the networks' evaluations; what is yielded is whole once the context is left.
+) -> Iterator[Observed]:
+    """Watch the networks' evaluations; the result is complete when the context ends.
 
     first: called before the first evaluation.
     """
-    seen = Seen([0] * len(networks))
+    observed = Observed([0] * len(networks))
     watch = Stopwatch(device)
     laps: list[Any] = []
 
     def before(number: int) -> Callable[..., None]:
         def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if not any(seen.evaluations):
+            if not any(observed.evaluations):
                 first()
-            seen.evaluations[number] += 1
+            observed.evaluations[number] += 1
             x = args[0] if args else kwargs["sample"]
-            seen.inputs.add((str(x.device), _name(x.dtype)))
+            observed.inputs.add((str(x.device), _name(x.dtype)))
             lap = watch.running()
             lap.__enter__()
             laps.append(lap)
@@ -65,25 +67,35 @@ def watched(
     finish(device)
     began = time.perf_counter()
     try:
-        yield seen
+        yield observed
         finish(device)
         inside = watch.seconds
         assert inside is not None  # the CPU and CUDA say it
-        seen.seconds, seen.inside = time.perf_counter() - began, inside
+        observed.seconds, observed.inside = time.perf_counter() - began, inside
     finally:
         for handle in handles:
             handle.remove()
 
 
+def quickest(draw: Callable[[], object], networks: Sequence[nn.Module], device: torch.device, turns: int) -> Observed:
+    """Return what was observed of the quickest of a few pictures."""
+    all_observed = []
+    for _ in range(turns):
+        with watched(networks, device) as observed:
+            draw()
+        all_observed.append(observed)
+    return min(all_observed, key=lambda observed: observed.seconds)
+
+
 def finish(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was asked for."""
+    """Wait until a GPU has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def placed(networks: Sequence[nn.Module], inputs: set[tuple[str, str]]) -> str:
-    """Say on which device and in which dtype the weights and the inputs are: one place where all is well."""
-    weights = {(str(each.device), _name(each.dtype)) for network in networks for each in network.parameters()}
+    """Return the devices and dtypes of the weights, and of inputs elsewhere: one place where all is well."""
+    weights = {(str(weight.device), _name(weight.dtype)) for network in networks for weight in network.parameters()}
     where = " and ".join(" ".join(place) for place in sorted(weights))
     others = {device for device, _ in inputs} - {device for device, _ in weights}
     return f"{where}, but shown latents on {', '.join(sorted(others))}" if others else where
@@ -108,3 +120,31 @@ def peak(device: torch.device) -> int | None:
 def held(device: torch.device) -> int | None:
     """Return the bytes that are held now; None where the device does not say."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+
+
+_watched_folders: list[tuple[Path, list[str]]] = []
+_hooked: list[bool] = []
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[list[str]]:
+    """Collect the names of a folder's files that Python opens; it reads a checkpoint's header."""
+    if not _hooked:
+        # an audit hook stays until the process ends
+        sys.addaudithook(_note_opened)
+        _hooked.append(True)
+    entry: tuple[Path, list[str]] = (folder.resolve(), [])
+    _watched_folders.append(entry)
+    try:
+        yield entry[1]
+    finally:
+        _watched_folders.remove(entry)
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not _watched_folders or not isinstance(arguments[0], (str, bytes)):
+        return
+    path = Path(arguments[0].decode(errors="replace") if isinstance(arguments[0], bytes) else arguments[0])
+    for folder, names in list(_watched_folders):
+        if folder in path.absolute().parents:
+            names.append(path.name)

@@ -1,53 +1,55 @@
-"""The figures of a page: of each picture, and of each way by its median."""
+"""The figures of a page: of each picture, and the medians of each way."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .kept import Kept
-from .memory import Memory
+from ..records import picture_in
+from ..store import MemoryUse, Record
 from .similarity import Clip
 from .subjects import Subject
 from .ways import Way
 
 SAME_TIME = 0.05
-"""Of the main model's time: what differs by less counts as the same."""
+"""Of the main model's time: a smaller difference counts as none."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and its figures.
+    """A picture and its figures."""
 
-    moved: the mean difference of its pixels from the main model's picture, in grey levels of 255. features_moved: 1
-    minus the cosine of the two pictures' CLIP features. to_main, to_co: its CLIP similarity to either prompt.
-    """
-
-    kept: Kept
+    file: Path
+    record: Record
+    size: tuple[int, int]
     moved: float
+    """The mean difference of its pixels from the main model's picture, in grey levels of 255."""
     features_moved: float | None = None
+    """1 minus the cosine of the two pictures' CLIP features."""
     to_main: float | None = None
+    """CLIP's similarity to the main model's prompt."""
     to_co: float | None = None
+    """CLIP's similarity to the co-model's prompt."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A way, and the medians of its pictures.
-
-    extra: seconds more than the main model alone for the same subject. share: of the main model's seconds.
-    """
+class WaySummary:
+    """A way, and the medians of its pictures."""
 
     way: Way
     seconds: float
     extra: float
+    """Seconds more than the main model alone for the same subject."""
     share: float
+    """`extra` as a share of the main model's seconds."""
     evaluations: str
-    memory: Memory
+    memory: MemoryUse
     moved: float
     features_moved: float | None
     to_main: float | None
@@ -60,27 +62,27 @@ class Row:
 
     @property
     def cost(self) -> int:
-        """Its further time in parts of the main model's that are large enough to be told apart."""
+        """Its extra time in steps of SAME_TIME."""
         return max(round(self.share / SAME_TIME), 0)
 
 
-def figures(kept: Sequence[Kept], subject: Subject, clip: Clip | None) -> list[Figure]:
-    """Return a subject's figures, for each way; the first is the main model alone."""
-    pictures = [each.picture() for each in kept]
-    seen = [clip.seen(picture, [subject.prompt, subject.prompt_for_co]) for picture in pictures] if clip else None
-    found = []
-    for number, (each, picture) in enumerate(zip(kept, pictures)):
+def figures(files: Sequence[Path], records: Sequence[Record], subject: Subject, clip: Clip | None) -> list[Figure]:
+    """Return the figures of a subject's pictures, one for each way; the first is the main model alone."""
+    pictures = [picture_in(file) for file in files]
+    views = [clip.view(picture, [subject.prompt, subject.prompt_for_co]) for picture in pictures] if clip else None
+    of_all = []
+    for number, (file, record, picture) in enumerate(zip(files, records, pictures)):
         further: tuple[float, ...] = ()
-        if seen:
-            features, similarities = seen[number]
-            further = (_apart(features, seen[0][0]), *similarities)
-        found.append(Figure(each, difference(picture, pictures[0]), *further))
-    return found
+        if views:
+            features, similarities = views[number]
+            further = (_apart(features, views[0][0]), *similarities)
+        of_all.append(Figure(file, record, picture.size, difference(picture, pictures[0]), *further))
+    return of_all
 
 
 def difference(picture: Image.Image, other: Image.Image) -> float:
     """Return the mean absolute difference of two pictures' pixels, in grey levels of 255."""
-    one, two = (np.asarray(each.convert("RGB"), dtype=np.float32) for each in (picture, other.resize(picture.size)))
+    one, two = (np.asarray(of.convert("RGB"), dtype=np.float32) for of in (picture, other.resize(picture.size)))
     return float(np.abs(one - two).mean())
 
 
@@ -88,29 +90,29 @@ def _apart(features: Tensor, other: Tensor) -> float:
     return max(1 - float(features @ other), 0.0)
 
 
-def rows(all_ways: Sequence[Way], found: Sequence[Sequence[Figure]]) -> list[Row]:
-    """Return a row for each way; found: the figures of each subject, one for each way."""
-    columns = list(zip(*found))
-    own = median(figure.kept.seconds for figure in columns[0])
-    # each beside the main model's picture of the same subject, which was drawn next to it
+def summaries(ways: Sequence[Way], of_subjects: Sequence[Sequence[Figure]]) -> list[WaySummary]:
+    """Summarise each way. of_subjects: the figures of each subject, one for each way."""
+    columns = list(zip(*of_subjects))
+    main_seconds = median(figure.record.seconds for figure in columns[0])
+    # compared with the main model's picture of the same subject, which was drawn right before it
     extra = [
-        median(figure.kept.seconds - main.kept.seconds for figure, main in zip(column, columns[0]))
+        median(figure.record.seconds - main.record.seconds for figure, main in zip(column, columns[0]))
         for column in columns
     ]
     return [
-        Row(
+        WaySummary(
             way,
-            median(figure.kept.seconds for figure in column),
+            median(figure.record.seconds for figure in column),
             further,
-            further / max(own, 1e-9),
-            _evaluations(way, column[0].kept),
-            max((figure.kept.memory for figure in column), key=lambda memory: memory.total),
+            further / max(main_seconds, 1e-9),
+            _evaluations(way, column[0].record),
+            max((figure.record.memory for figure in column), key=lambda memory: memory.total),
             median(figure.moved for figure in column),
             _median([figure.features_moved for figure in column]),
             _median([figure.to_main for figure in column]),
             _median([figure.to_co for figure in column]),
         )
-        for way, further, column in zip(all_ways, extra, columns)
+        for way, further, column in zip(ways, extra, columns)
     ]
 
 
@@ -119,17 +121,17 @@ def _median(values: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _evaluations(way: Way, kept: Kept) -> str:
-    """Write the evaluations that the place told: "20 + 4", "main + 4" where it told only the co-model's, or nothing."""
-    main = kept.evaluations.get(way.checkpoint)
-    others = [count for name, count in kept.evaluations.items() if name != way.checkpoint]
-    return " + ".join(map(str, ["main" if main is None else main, *others])) if kept.evaluations else ""
+def _evaluations(way: Way, record: Record) -> str:
+    """Write the evaluations: "20 + 4", "main + 4" where only the co-model's are known, or nothing."""
+    main = record.evaluations.get(way.checkpoint)
+    others = [count for name, count in record.evaluations.items() if name != way.checkpoint]
+    return " + ".join(map(str, ["main" if main is None else main, *others])) if record.evaluations else ""
 
 
-def efficient(candidates: Sequence[Row]) -> list[Row]:
-    """Return the rows than which none moved as far in less time, or farther in the same, from the quickest on."""
-    kept: list[Row] = []
-    for row in sorted(candidates, key=lambda row: (row.cost, -row.distance)):
-        if not kept or row.distance > kept[-1].distance:
-            kept.append(row)
-    return kept
+def efficient(rows: Sequence[WaySummary]) -> list[WaySummary]:
+    """Return the rows that no other row beats, the quickest first: none moved as far in less time."""
+    unbeaten: list[WaySummary] = []
+    for row in sorted(rows, key=lambda row: (row.cost, -row.distance)):
+        if not unbeaten or row.distance > unbeaten[-1].distance:
+            unbeaten.append(row)
+    return unbeaten

@@ -1,4 +1,4 @@
-"""A pair and its subjects out of pictures that a WebUI drew with AMDM, "compare" among them, by their infotexts."""
+"""A pair and its subjects from the infotexts of pictures that a WebUI drew with AMDM, also by "compare"."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _NUMBERS = {
 }
 _WORDS = {"Sampler": "sampler", "Schedule type": "schedule", "Negative prompt": "negative_prompt"}
 _OTHERWISE = ("Denoising strength", "Refiner")
-"""Keys of what a prompt and a seed alone do not draw again."""
+"""Keys of an infotext that a prompt and a seed alone cannot reproduce."""
 
 
 def read_pictures(drawer: WebUIDrawer, files: Sequence[Path]) -> tuple[Pair, list[Subject]]:
     """Return the pair that drew these pictures, and a subject for each.
 
-    AmdmError where one was not drawn with AMDM and one co-model, or otherwise than the first.
+    AmdmError where one was not drawn with AMDM and one co-model, or with other models or settings than the first.
     """
     titles = drawer.checkpoints()
     read = [_read(file.name, _parameters(drawer, file), titles) for file in files]
@@ -65,14 +65,14 @@ def _parameters(drawer: WebUIDrawer, file: Path) -> Mapping[str, Any]:
         raise AmdmError(
             f'"{file.name}" cannot be read ({cause(error)}); name a picture that the WebUI drew.'
         ) from error
-    found = drawer.asked(PNG_INFO, {"image": f"data:image/png;base64,{data}"})
+    answer = drawer.request(PNG_INFO, {"image": f"data:image/png;base64,{data}"})
     try:
         parameters = {
             key: readable(value) if isinstance(value, str) else value
-            for key, value in dict(found.get("parameters") or {}).items()
+            for key, value in dict(answer.get("parameters") or {}).items()
         }
         # Forge and Forge Neo leave out the checkpoint that is loaded just then
-        parameters["Model"] = parameters.get("Model") or values_of(readable(found.get("info") or "")).get("Model", "")
+        parameters["Model"] = parameters.get("Model") or values_of(readable(answer.get("info") or "")).get("Model", "")
         return parameters
     except (AttributeError, TypeError, ValueError) as error:
         raise AmdmError(
@@ -113,7 +113,7 @@ def _read(name: str, infotext: Mapping[str, Any], titles: Sequence[str]) -> tupl
 
 def _settings(name: str, infotext: Mapping[str, Any]) -> Settings:
     """Return AMDM's settings of an infotext, with its one co-model as the first slot."""
-    given: dict[str, Any] = {"main_adapter": {}}
+    values: dict[str, Any] = {"main_adapter": {}}
     slots: dict[int, dict[str, Any]] = {}
     for slot, spec in flat(MAX_SLOTS):
         text = infotext.get(infotext_label(slot, spec), "")
@@ -124,10 +124,10 @@ def _settings(name: str, infotext: Mapping[str, Any]) -> Settings:
                 f'"{name}" was drawn with a picture ({infotext_label(slot, spec)}), which an infotext does not hold; '
                 "name one that was drawn without."
             )
-        of_main = given["main_adapter"] if spec in specs(AdapterSettings) else given
+        of_main = values["main_adapter"] if spec in specs(AdapterSettings) else values
         holder = slots.setdefault(slot, {}) if slot else of_main
         holder[spec.name] = _value(spec, str(text))
-    settings = Settings.from_dict({**given, "compare": False, "co_models": list(slots.values())})
+    settings = Settings.from_dict({**values, "compare": False, "co_models": list(slots.values())})
     active = [slot for _, slot in settings.active]
     if not settings.mixes or len(active) != 1:
         raise AmdmError(f'"{name}" was drawn with {len(active)} co-models of AMDM; name one that was drawn with one.')

@@ -1,4 +1,4 @@
-"""The nearness of a picture to a text, and to another picture, as a CLIP sees them."""
+"""The similarity of a picture to a text, and to another picture, by a CLIP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_amdm.errors import AmdmError, cause
 
 _EXTRA_NETWORKS = re.compile(r"<[^<>]*>")
-"""Tags of a WebUI's prompt that say nothing of the picture."""
+"""Tags in a WebUI's prompt that do not describe the picture."""
 
 
 class Clip:
@@ -34,9 +34,9 @@ class Clip:
             ) from error
 
     @torch.no_grad()
-    def seen(self, picture: Image.Image, texts: Sequence[str]) -> tuple[Tensor, list[float]]:
+    def view(self, picture: Image.Image, texts: Sequence[str]) -> tuple[Tensor, list[float]]:
         """Return a picture's features, of length 1, and its cosine to each text, from -1 to 1."""
         plain = [_EXTRA_NETWORKS.sub("", text) for text in texts]
-        given = self.processor(text=plain, images=picture, return_tensors="pt", padding=True, truncation=True)
-        found = self.model(**given)
-        return found.image_embeds[0], (found.text_embeds @ found.image_embeds[0]).tolist()
+        inputs = self.processor(text=plain, images=picture, return_tensors="pt", padding=True, truncation=True)
+        answer = self.model(**inputs)
+        return answer.image_embeds[0], (answer.text_embeds @ answer.image_embeds[0]).tolist()

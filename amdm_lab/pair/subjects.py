@@ -1,4 +1,4 @@
-"""The pictures that are asked for: a prompt for each model, and a seed."""
+"""The subjects that are drawn in every way: a prompt for each model, and a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_amdm.errors import AmdmError, cause
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture, drawn in every way. co_prompt: the co-model's own; "" where it is told the main one's."""
+    """One picture, drawn in every way. co_prompt: the co-model's own; "" where it gets the main one's."""
 
     prompt: str
     seed: int
@@ -24,18 +24,18 @@ class Subject:
 
 
 def read_subjects(prompts: Path, co_prompts: Path | None, seed: int) -> list[Subject]:
-    """Read a prompt from each line, with the co-model's behind a tab or in the same line of a file of its own.
+    """Read a prompt from each line. The co-model's is after a tab, or in the same line of the file `co_prompts`.
 
-    Empty lines are left out where `co_prompts` has none either. The seeds count up from `seed`.
+    Lines that are empty in both files are left out. The seeds count up from `seed`.
     """
     lines = _lines(prompts)
     others = _lines(co_prompts) if co_prompts else [""] * len(lines)
     if co_prompts and len(others) != len(lines):
         raise AmdmError(
             f'"{co_prompts.name}" has {len(others)} lines, but "{prompts.name}" has {len(lines)}; '
-            "give the co-model a line for each prompt, an empty one where it is told the same."
+            "give the co-model a line for each prompt, an empty one where it gets the same."
         )
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for number, (line, other) in enumerate(zip(lines, others), 1):
         prompt, _, behind = (part.strip() for part in line.partition("\t"))
         if behind and other.strip():
@@ -44,12 +44,12 @@ def read_subjects(prompts: Path, co_prompts: Path | None, seed: int) -> list[Sub
                 f'"{co_prompts.name if co_prompts else ""}" has one too; leave one of them out.'
             )
         if prompt:
-            found.append((prompt, behind or other.strip()))
+            pairs.append((prompt, behind or other.strip()))
         elif behind or other.strip():
             raise AmdmError(f'Line {number} of "{prompts.name}" has no prompt for the main model; write one.')
-    if not found:
+    if not pairs:
         raise AmdmError(f'"{prompts.name}" has no prompt in it; write one on each line.')
-    return [Subject(prompt, seed + number, other) for number, (prompt, other) in enumerate(found)]
+    return [Subject(prompt, seed + number, other) for number, (prompt, other) in enumerate(pairs)]
 
 
 def _lines(file: Path) -> Sequence[str]:

@@ -1,33 +1,39 @@
-"""The ways to draw a subject with two checkpoints: either alone, AMDM with some settings, a refiner."""
+"""The ways to draw a subject with two checkpoints: either one alone, AMDM with several settings, a refiner."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, specs
 
+from ..checkpoints import by_file
 from ..drawing import Order
+from ..runs import Wanted
 from .subjects import Subject
 
+PICTURES = "pictures"
+"""The folder of the pictures, in the page's."""
+Key = tuple[str, Subject]
+"""A way's caption, and a subject."""
 SHORT_NAMES = {"steps": "K", "evaluations": "E"}
 """Settings that the page calls as the paper does."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two checkpoints, and what all pictures of them have in common.
-
-    settings: AMDM's, with one slot, the co-model. common: fields of an `Order`, such as its sampler.
-    """
+    """Two checkpoints, and what all pictures of them have in common."""
 
     main: str
     co: str
     settings: Settings
+    """AMDM's, with one slot: the co-model."""
     common: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of an `Order`, such as its sampler."""
 
     @property
     def slot(self) -> CoModel:
@@ -41,22 +47,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to draw. settings: AMDM's, None for a checkpoint without it. models: the checkpoints that it runs."""
+    """One way to draw."""
 
     caption: str
     checkpoint: str
-    models: tuple[str, ...]
+    alone: bool
+    """True where one checkpoint draws by itself."""
     settings: Settings | None = None
+    """AMDM's; None for a checkpoint without it."""
     refiner: tuple[str, float] | None = None
     as_co_model: bool = False
+    """True for the co-model alone, with its prompts and guidance."""
 
-    @property
-    def alone(self) -> bool:
-        """True where one checkpoint draws by itself."""
-        return len(self.models) == 1
-
-    def order(self, pair: Pair, subject: Subject, **changes: Any) -> Order:
-        """Return what a drawer is asked for."""
+    def order(self, pair: Pair, subject: Subject) -> Order:
         fields = {**pair.common, "prompt": subject.prompt, "seed": subject.seed}
         if self.as_co_model:
             fields["prompt"] = subject.prompt_for_co
@@ -67,7 +70,7 @@ class Way:
         if settings and settings.co_models:
             settings = replace(settings, co_models=(replace(settings.co_models[0], prompt=subject.co_prompt),))
         fields["settings"] = settings.to_dict() if settings else None
-        return Order(checkpoint=self.checkpoint, refiner=self.refiner, **{**fields, **changes})
+        return Order(checkpoint=self.checkpoint, refiner=self.refiner, **fields)
 
 
 def new_pair(main: str, co: str, common: Mapping[str, Any]) -> Pair:
@@ -87,27 +90,46 @@ def ways(pair: Pair, changes: Sequence[str], refiners: Sequence[float], unchange
 
     changes: such as "gamma=0.7, steps=5". unchanged: the caption of AMDM as it is.
     """
-    both = (pair.main, pair.co_alone)
     settings = pair.settings
-    main, co = names_of(*both)
+    main, co = names_of(pair.main, pair.co_alone)
     co_alone = f"{co} alone, told the second prompt" if pair.co == MAIN_CHECKPOINT else f"{co} alone"
     with_its_adapter = replace(settings, main_adapter=pair.slot.adapter_settings)
-    found = [
-        Way(f"{main} alone", pair.main, both[:1], _without_co_models(settings)),
-        Way(co_alone, pair.co_alone, both[1:], _without_co_models(with_its_adapter), as_co_model=True),
-        Way(f"AMDM, {unchanged}", pair.main, both, settings),
+    of_pair = [
+        Way(f"{main} alone", pair.main, True, _without_co_models(settings)),
+        Way(co_alone, pair.co_alone, True, _without_co_models(with_its_adapter), as_co_model=True),
+        Way(f"AMDM, {unchanged}", pair.main, False, settings),
     ]
     for change in changes:
         changed, caption = _changed(settings, change)
-        found.append(Way(f"AMDM, {caption}", pair.main, both, changed))
+        of_pair.append(Way(f"AMDM, {caption}", pair.main, False, changed))
     for share in refiners:
         caption = f"refiner: {co} from {share:g} of the steps on"
-        found.append(Way(caption, pair.main, both, _without_co_models(settings), (pair.co_alone, share)))
-    captions = [way.caption for way in found]
+        of_pair.append(Way(caption, pair.main, False, _without_co_models(settings), (pair.co_alone, share)))
+    captions = [way.caption for way in of_pair]
     twice = next((caption for caption in captions if captions.count(caption) > 1), None)
     if twice:
-        raise AmdmError(f'"{twice}" is asked for twice; leave one of them out.')
-    return found
+        raise AmdmError(f'"{twice}" is there twice; leave one of them out.')
+    return of_pair
+
+
+def wanted(pair: Pair, all_ways: Sequence[Way], subjects: Sequence[Subject], place: str) -> dict[Key, Wanted]:
+    """Return the picture of each way and subject, in the order to draw them.
+
+    The ways of one main checkpoint take turns: it is loaded once, and a machine that slows down slows all of them.
+    Pictures are named by their orders and the place that draws them.
+    """
+    groups: dict[object, list[Way]] = {}
+    for way in all_ways:
+        groups.setdefault((way.checkpoint, way.refiner), []).append(way)
+    pictures = {}
+    for group in groups.values():
+        for subject in subjects:
+            for way in group:
+                order = way.order(pair, subject)
+                identity = {"place": place, **by_file(asdict(order))}
+                digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+                pictures[way.caption, subject] = Wanted(f"{PICTURES}/{digest[:16]}", order, way.caption)
+    return pictures
 
 
 def _without_co_models(settings: Settings) -> Settings | None:
@@ -124,7 +146,7 @@ def _changed(settings: Settings, change: str) -> tuple[Settings, str]:
     slot = values["co_models"][0]
     # a name that both have is that of all
     places = {name: (slot, name) for name in of_slot} | {name: (values, name) for name in of_all}
-    places |= {f"co_models[0].{name}": (slot, name) for name in of_slot}
+    places |= {f"{name} of co-model 1": (slot, name) for name in of_slot}
     words = []
     for part in change.split(","):
         name, equals, text = (piece.strip() for piece in part.partition("="))
@@ -132,7 +154,7 @@ def _changed(settings: Settings, change: str) -> tuple[Settings, str]:
             raise AmdmError(
                 f'--try "{change}" has "{part.strip()}" in it, but it takes settings and their values, such as '
                 f'"gamma=0.7, steps=5"; the settings are {", ".join(dict.fromkeys([*of_all, *of_slot]))}, and '
-                "co_models[0].eta."
+                '"eta of co-model 1".'
             )
         holder, key = places[name]
         holder[key] = _value(text)

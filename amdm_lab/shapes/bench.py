@@ -1,13 +1,13 @@
-"""The benchmark: does AMDM draw what two checkpoints know? `python -m amdm_lab shapes`
+"""The benchmark: whether AMDM draws what two checkpoints know.
 
-    python -m amdm_lab shapes                      # all methods, 500 pictures each, and the table
-    python -m amdm_lab shapes --methods amdm,all   # these alone, without the table: for several processes
-    python -m amdm_lab shapes --sweep              # grids over AMDM's settings, on other scenes and seeds
-    python -m amdm_lab shapes --fast               # a few methods on few pictures; fails where AMDM does
-    python -m amdm_lab shapes --plots              # the pictures of docs/, from what the others left in --out
+    shapes                      # all methods, 500 pictures each, and the table
+    shapes --methods amdm,all   # these alone, without the table: for several processes
+    shapes --sweep              # grids over AMDM's settings, on other scenes and seeds
+    shapes --fast               # a few methods on few pictures; fails where AMDM does
+    shapes --plots              # the pictures of docs/, from what the others left in --out
 
-Captions, scenes and seeds are fixed by --seed and the same for all methods. What the judge saw is kept in the output
-folder after each batch, so a run that was stopped goes on, and one with more pictures adds to what is there.
+Captions, scenes and seeds depend on --seed alone and are the same for all methods. The judge's verdicts are kept in the
+output folder after each batch, so a stopped run goes on, and a run with more pictures adds to them.
 """
 
 from __future__ import annotations
@@ -21,23 +21,17 @@ from typing import Any
 
 import torch
 
-from lib_amdm import command_line
-from lib_amdm.errors import AmdmError
-
-from ..bundled import WEIGHTS
-from .adapter_methods import ADAPTER_METHODS
-from .judge import Judge
+from .. import statistics
+from ..arguments import add_measuring, add_rows, names_of
+from ..judges.scenes import in_percent
+from ..statistics import Estimate
+from ..table import markdown
 from .measuring import Bench, Measured, machine
-from .methods import FLOW_METHODS, METHODS
-from .projected_methods import PROJECTED_METHODS
-from .scores import QUANTITIES, compared, counts
-from .sweep import GRIDS, markdown, sweep, tables
+from .methods import ADAPTER_METHODS, FLOW_METHODS, METHODS, PROJECTED_METHODS
+from .scores import QUANTITIES, counts
+from .sweep import GRIDS, sweep, tables
 
-OUT = Path("shapes-bench")
-DOCS = Path("docs")
 PICTURES, SWEEP_PICTURES, FAST_PICTURES = 500, 48, 48
-JUDGE_BAR = 0.99
-
 UNLISTED = {**PROJECTED_METHODS, **FLOW_METHODS}
 """Rows that are not in the table, by their names on the command line."""
 ROWS = {**METHODS, **ADAPTER_METHODS, **UNLISTED}
@@ -53,13 +47,14 @@ are enough, and far from the 1.0 that a broken AMDM reaches."""
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar for a method against the best of the others: a ratio, or a difference of shares."""
+    """A bar for a method against the best of the others."""
 
     title: str
     method: str
     others: Sequence[str]
     quantity: str
     kind: str
+    """"ratio" or "difference", of the shares."""
     least: float
 
 
@@ -71,43 +66,41 @@ BARS = (
 )
 
 
-def table(found: dict[str, Measured], seconds: Sequence[float]) -> str:
+def table(measured: dict[str, Measured], seconds: Sequence[float]) -> str:
     """Make a row for each method: shares in % with 95 % intervals, evaluations and seconds of one picture."""
-    head = ["method", "how", *QUANTITIES, "evaluations: main + co", "seconds"]
     lines = []
-    for (name, measured), each in zip(found.items(), seconds):
-        method, shares = ROWS[name], measured.shares
-        taken = f"{measured.evaluations} + {measured.co_evaluations}"
-        lines.append([method.label, method.detail, *(str(shares[q]) for q in QUANTITIES), taken, f"{each:.3f}"])
-    return markdown(head, lines)
+    for (name, of_method), each_picture in zip(measured.items(), seconds):
+        method, shares = ROWS[name], of_method.shares
+        shown = [str(shares[quantity]) for quantity in QUANTITIES]
+        lines.append([method.label, method.detail, *shown, of_method.taken, f"{each_picture:.3f}"])
+    return markdown(["method", "how", *QUANTITIES, "evaluations: main + co", "seconds"], lines)
 
 
-def bars(found: dict[str, Measured]) -> list[dict[str, Any]]:
-    """Compare with the bars that these methods allow: value, 95 % interval of a paired bootstrap, and the bar."""
+def bars(measured: dict[str, Measured]) -> list[dict[str, Any]]:
+    """Compare with the bars that these methods allow: value, 95 % interval, and the bar."""
     rows = []
     for bar in BARS:
-        others = [name for name in bar.others if name in found]
-        if bar.method in found and len(others) == len(bar.others):
-            best = max(others, key=lambda name: found[name].shares[bar.quantity].value)
-            value, low, high = comparison(found, bar.method, best, bar.quantity)[bar.kind]
-            row = {"title": bar.title, "against": best, "kind": bar.kind, "value": value, "low": low, "high": high}
-            rows.append({**row, "least": bar.least, "reached": value >= bar.least})
+        others = [name for name in bar.others if name in measured]
+        if bar.method in measured and len(others) == len(bar.others):
+            best = max(others, key=lambda name: measured[name].shares[bar.quantity].value)
+            estimate = compared(measured, bar.method, best, bar.quantity, bar.kind)
+            row = {"title": bar.title, "against": best, "kind": bar.kind, **estimate._asdict()}
+            rows.append({**row, "least": bar.least, "reached": estimate.value >= bar.least})
     return rows
 
 
-def comparison(
-    found: dict[str, Measured], one: str, other: str, quantity: str
-) -> dict[str, tuple[float, float, float]]:
-    """Compare the shares of two methods; see `compared`."""
-    first, second = (counts(found[name].scenes, found[name].seen)[quantity] for name in (one, other))
-    return compared(first, second)
+def compared(measured: dict[str, Measured], one: str, other: str, quantity: str, kind: str) -> Estimate:
+    """Return the ratio or the difference of two methods' shares."""
+    (first, of), (second, _) = (
+        counts(measured[name].scenes, measured[name].verdicts)[quantity] for name in (one, other)
+    )
+    return statistics.ratio(first, second) if kind == "ratio" else statistics.difference(first, second, of)
 
 
 def bars_table(rows: Sequence[dict[str, Any]]) -> str:
     def number(row: dict[str, Any], name: str) -> str:
         return f"{row[name]:.2f}" if row["kind"] == "ratio" else f"{100 * row[name]:+.1f} points"
 
-    head = ["what", "against", "found", "95 % interval", "bar", "reached"]
     lines = [
         [
             row["title"],
@@ -119,46 +112,46 @@ def bars_table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return markdown(head, lines)
+    return markdown(["what", "against", "found", "95 % interval", "bar", "reached"], lines)
 
 
 def conditions(bench: Bench, accuracy: dict[str, float]) -> str:
     """Describe the conditions of the figures in one paragraph."""
     studio = bench.studio
-    right = ", ".join(f"{name} {100 * share:.2f} %" for name, share in accuracy.items())
     objects = sum(len(scene.things) for scene in bench.scenes())
     return (
         f"{bench.pictures} pictures and {objects} objects for each method, seed {bench.seed}, {studio.sampler}, "
-        f"{studio.steps} steps, CFG {studio.cfg_scale:g}. The judge is right on fresh drawings: {right}. Shares in %, "
-        "with 95 % Wilson intervals for objects that are correlated within their picture (cluster-robust); background "
-        "is by picture, all else by object. An evaluation is one guided prediction of a picture. Seconds for one "
-        f"picture, decoding included, methods in turns in one process, batches of 16: {machine()}."
+        f"{studio.steps} steps, CFG {studio.cfg_scale:g}. The judge is right on fresh drawings: "
+        f"{in_percent(accuracy)}. Shares in %, with 95 % Wilson intervals for objects that are correlated within their "
+        "picture (cluster-robust); background is by picture, all else by object. An evaluation is one guided "
+        "prediction of a picture. Seconds for one picture, decoding included, methods in turns in one process, "
+        f"batches of 16: {machine()}."
     )
 
 
 def measure_all(bench: Bench, names: Sequence[str]) -> dict[str, Measured]:
-    found = {}
+    measured = {}
     for name in names:
-        found[name] = bench.run(name, ROWS[name])
-        print(f"{name}: both right {found[name].shares['both']}", flush=True)
-    return found
+        measured[name] = bench.run(name, ROWS[name])
+        print(f"{name}: both right {measured[name].shares['both']}", flush=True)
+    return measured
 
 
-def write_table(bench: Bench, found: dict[str, Measured], accuracy: dict[str, float], out: Path) -> None:
+def write_table(bench: Bench, measured: dict[str, Measured], accuracy: dict[str, float], out: Path) -> None:
     """Write table.md for people, and table.json for plots."""
-    seconds = bench.seconds([ROWS[name] for name in found])
-    reached = bars(found)
-    text = "\n\n".join([conditions(bench, accuracy), table(found, seconds), bars_table(reached)]) + "\n"
+    seconds = bench.seconds([ROWS[name] for name in measured])
+    reached = bars(measured)
+    text = "\n\n".join([conditions(bench, accuracy), table(measured, seconds), bars_table(reached)]) + "\n"
     rows = {
         name: {
             "label": ROWS[name].label,
             "detail": ROWS[name].detail,
-            **{quantity: share.to_dict() for quantity, share in measured.shares.items()},
-            "evaluations": measured.evaluations,
-            "co_evaluations": measured.co_evaluations,
-            "seconds": round(each, 4),
+            **{quantity: share.to_dict() for quantity, share in of_method.shares.items()},
+            "evaluations": of_method.evaluations,
+            "co_evaluations": of_method.co_evaluations,
+            "seconds": round(each_picture, 4),
         }
-        for (name, measured), each in zip(found.items(), seconds)
+        for (name, of_method), each_picture in zip(measured.items(), seconds)
     }
     body = {"conditions": {**bench.conditions(), "pictures": bench.pictures, "machine": machine(), "judge": accuracy}}
     write(out / "table.json", json.dumps({**body, "methods": rows, "bars": reached}, indent=1) + "\n")
@@ -169,15 +162,15 @@ def write_table(bench: Bench, found: dict[str, Measured], accuracy: dict[str, fl
 def run_sweep(bench: Bench, names: list[str], out: Path) -> None:
     """Add the grids to sweep.json and sweep.md.
 
-    The scenes and seeds are others than the table's: what is chosen on them is not measured on them.
+    The scenes and seeds are not the table's: what is chosen on them is not measured on them.
     """
     apart = replace(bench, seed=bench.seed + 1, folder=out / "sweep")
     file = out / "sweep.json"
-    found = sweep(apart, names)
-    grids = {**(json.loads(file.read_text()) if file.is_file() else {}), **found}
+    new = sweep(apart, names)
+    grids = {**(json.loads(file.read_text()) if file.is_file() else {}), **new}
     write(file, json.dumps(grids) + "\n")
     write(out / "sweep.md", tables(grids, bench.pictures))
-    print(tables(found, bench.pictures))
+    print(tables(new, bench.pictures))
 
 
 def write(file: Path, text: str) -> None:
@@ -185,68 +178,23 @@ def write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def fast_failures(found: dict[str, Measured]) -> list[str]:
+def fast_failures(measured: dict[str, Measured]) -> list[str]:
     """List what is wrong with AMDM.
 
-    The lower end of an interval must pass each bar, so chance does not hide what is broken; and the bars are so far
-    below what AMDM reaches that chance breaks nothing.
+    The lower end of an interval must pass each bar, so that chance does not hide a fault. The bars are far below what
+    AMDM reaches, so that chance alone does not fail the run.
     """
     wanted = [("amdm", name, "ratio", FAST_RATIO, f"{FAST_RATIO:g} times") for name in SINGLE]
     wanted.append(("amdm-unguided", "average", "difference", 0.0, "more than"))
     failures = []
     for ours, name, kind, bar, much in wanted:
-        if not comparison(found, ours, name, "both")[kind][1] > bar:
-            amdm, other = (found[each].shares["both"] for each in (ours, name))
+        if not compared(measured, ours, name, "both", kind).low > bar:
+            amdm, other = (measured[method].shares["both"] for method in (ours, name))
             failures.append(f"AMDM has both right in {amdm} %, which is not surely {much} what {name} has, {other} %.")
     return failures
 
 
-def judged_well(judge: Judge) -> dict[str, float]:
-    """Return the judge's accuracy on fresh drawings; AmdmError where it is too low."""
-    accuracy = judge.accuracy()
-    print("The judge is right on fresh drawings: " + ", ".join(f"{k} {100 * v:.2f} %" for k, v in accuracy.items()))
-    worst = min(accuracy, key=lambda name: accuracy[name])
-    if accuracy[worst] < JUDGE_BAR:
-        raise AmdmError(
-            f"The judge tells {worst} right in {accuracy[worst]:.1%} of fresh drawings, which must be {JUDGE_BAR:.0%} "
-            "or more; train it with `python -m amdm_lab train judge`."
-        )
-    return accuracy
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; return the exit code, 1 where the fast run fails."""
-    chosen = parsed(arguments)
-    torch.set_num_threads(chosen.threads)
-    pictures = chosen.pictures or (SWEEP_PICTURES if chosen.sweep else FAST_PICTURES if chosen.fast else PICTURES)
-    fields = {name: getattr(chosen, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler", "scale")}
-    # code is not among the conditions of what was kept, so the run that guards it keeps nothing
-    folder = None if chosen.fast else chosen.out
-    bench = Bench.of(chosen.weights, pictures=pictures, folder=folder, **fields)
-    if chosen.plots:
-        from .plots import write_plots
-
-        write_plots(bench, chosen.out, chosen.docs)
-        return 0
-    accuracy = judged_well(bench.judge)
-    if chosen.sweep:
-        run_sweep(bench, chosen.sweep, chosen.out)
-    elif chosen.fast:
-        unguided = replace(bench, studio=replace(bench.studio, cfg_scale=1.0))
-        found = {**measure_all(bench, FAST_METHODS), **measure_all(unguided, FAST_UNGUIDED)}
-        failures = fast_failures(found)
-        print("\n".join(failures) or bars_table(bars(found)))
-        return int(bool(failures))
-    elif chosen.methods:
-        measure_all(bench, chosen.methods)
-    else:
-        names = [name for name in ROWS if name not in UNLISTED]
-        write_table(bench, measure_all(bench, names), accuracy, chosen.out)
-    return 0
-
-
-def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = command_line.parser(command_line.typed("amdm_lab shapes"), __doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--methods", type=names_of(ROWS), help=f"of {', '.join(ROWS)}; separated by commas")
     what.add_argument(
@@ -254,28 +202,37 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--fast", action="store_true", help="a few methods on few pictures; fails where AMDM does")
     what.add_argument("--plots", action="store_true", help="the pictures of docs/, from what is in --out")
-    parser.add_argument("--pictures", type=int, help="for each method (500; 48 with --sweep and --fast)")
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps")
-    parser.add_argument("--cfg", dest="cfg_scale", type=float, default=5.0, help="guidance")
-    parser.add_argument("--sampler", default="euler", help="a sampler of k-diffusion")
+    add_measuring(parser, "for each method (500; 48 with --sweep and --fast)", None)
+    add_rows(parser, 20, float, 5.0, Path("shapes-bench"))
     parser.add_argument("--scale", type=int, default=1, help="a picture's side: 2 = 256 pixels (with --weights for it)")
-    parser.add_argument("--seed", type=int, default=1, help="of scenes and noise")
-    parser.add_argument("--batch", type=int, default=50, help="pictures drawn at a time")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the checkpoints")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for what is measured")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder for --plots")
-    return parser.parse_args(arguments)
 
 
-def names_of(known: dict[str, Any]) -> Any:
-    """Make argparse's type for comma-separated names."""
+def run(options: argparse.Namespace) -> int:
+    """Run the benchmark; return the exit code, 1 where the fast run fails."""
+    torch.set_num_threads(options.threads)
+    pictures = options.pictures or (SWEEP_PICTURES if options.sweep else FAST_PICTURES if options.fast else PICTURES)
+    fields = {name: getattr(options, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler", "scale")}
+    # code is not among the conditions of kept verdicts, so the run that guards it keeps none
+    folder = None if options.fast else options.out
+    bench = Bench.of(options.weights, pictures=pictures, folder=folder, **fields)
+    if options.plots:
+        from .plots import write_plots
 
-    def names(given: str) -> list[str]:
-        chosen = given.split(",")
-        unknown = [name for name in chosen if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f'"{unknown[0]}" is none of {", ".join(known)}')
-        return chosen
-
-    return names
+        write_plots(bench, options.out, options.docs)
+        return 0
+    accuracy = bench.judge.check("judge")
+    print(f"The judge is right on fresh drawings: {in_percent(accuracy)}")
+    if options.sweep:
+        run_sweep(bench, options.sweep, options.out)
+    elif options.fast:
+        unguided = replace(bench, studio=replace(bench.studio, cfg_scale=1.0))
+        measured = {**measure_all(bench, FAST_METHODS), **measure_all(unguided, FAST_UNGUIDED)}
+        failures = fast_failures(measured)
+        print("\n".join(failures) or bars_table(bars(measured)))
+        return int(bool(failures))
+    elif options.methods:
+        measure_all(bench, options.methods)
+    else:
+        names = [name for name in ROWS if name not in UNLISTED]
+        write_table(bench, measure_all(bench, names), accuracy, options.out)
+    return 0

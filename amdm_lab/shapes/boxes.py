@@ -1,35 +1,32 @@
-"""The share of a picture's things that stand in their boxes: `python -m amdm_lab boxes`
+"""The share of a picture's things that are in their boxes.
 
-A thing is in its box where the judge sees its shape in the box's cell, and the box around what is drawn there overlaps
-with the wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 where nothing
-is drawn.
+A thing is in its box if the judge sees its shape in the box's cell, and the box around what is drawn there overlaps the
+wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 where nothing is drawn.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib_amdm import command_line
-
-from ..bundled import WEIGHTS
+from ..arguments import add_measuring
+from ..judges.scenes import Judge
+from ..statistics import Estimate, share
+from ..table import markdown
 from ..world.conditions import boxes_of
-from ..world.scenes import CELL, Box, Scene, box_around
-from .adapter_methods import ADAPTER_METHODS
-from .judge import Judge
+from ..world.scenes import CELL, Box, Scene, box_around, overlap
 from .measuring import Bench
-from .methods import MAIN, METHODS
-from .scores import Share, share
-from .sweep import markdown
+from .methods import ADAPTER_METHODS, METHODS
+from .rows import MAIN, Method
 
 LEAST_OVERLAP = 0.5
 TINTED, DARK, LIGHT = 0.2, 0.3, 0.88
-"""Backgrounds are grey and neither dark nor light; no colour of a thing is."""
-ROWS = {MAIN: METHODS[MAIN], **{name: ADAPTER_METHODS[name] for name in ("untold", "layout-main", "layout-amdm")}}
+"""Backgrounds are grey, and neither dark nor light. The colours of things are not."""
+ROWS = [METHODS[MAIN], *(ADAPTER_METHODS[name] for name in ("untold", "layout-main", "layout-amdm"))]
 BATCH = 50
 
 
@@ -44,16 +41,6 @@ def drawn_box(picture: np.ndarray, cell: int) -> Box | None:
     return box_around(mask, left, top) if mask.any() else None
 
 
-def overlap(a: Box, b: Box | None) -> float:
-    """Return intersection over union."""
-    if b is None:
-        return 0.0
-    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
-    both = max(0.0, width) * max(0.0, height)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return both / (areas - both)
-
-
 def overlaps(scene: Scene, boxes: Sequence[Box], picture: Tensor) -> list[float]:
     """Return the overlap of each thing's box with what is drawn in its cell; picture: (3, SIZE, SIZE) from -1 to 1."""
     pixels = picture.permute(1, 2, 0).numpy() / 2 + 0.5
@@ -62,43 +49,41 @@ def overlaps(scene: Scene, boxes: Sequence[Box], picture: Tensor) -> list[float]
 
 def in_boxes(
     scenes: Sequence[Scene], boxes: Sequence[Sequence[Box]], pictures: Tensor, judge: Judge
-) -> tuple[np.ndarray, np.ndarray, list[float]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count by picture the things with the right shape, and those in their boxes; return these and all overlaps."""
-    right, inside, every = [], [], []
-    for scene, wanted, picture, seen in zip(scenes, boxes, pictures, judge(pictures)):
-        shapes = [bool(seen.cells[cell]) and seen.cells[cell].shape == thing.shape for cell, thing in scene.things]
-        found = overlaps(scene, wanted, picture)
+    right, inside, all_overlaps = [], [], []
+    for scene, wanted, picture, verdict in zip(scenes, boxes, pictures, judge(pictures)):
+        pairs = [(thing, verdict.cells[cell]) for cell, thing in scene.things]
+        shapes = [seen is not None and seen.shape == thing.shape for thing, seen in pairs]
+        of_scene = overlaps(scene, wanted, picture)
         right.append(sum(shapes))
-        inside.append(sum(is_right and each >= LEAST_OVERLAP for is_right, each in zip(shapes, found)))
-        every += found
-    return np.array(right), np.array(inside), every
+        inside.append(sum(is_right and overlap >= LEAST_OVERLAP for is_right, overlap in zip(shapes, of_scene)))
+        all_overlaps += of_scene
+    return np.array(right), np.array(inside), np.array(all_overlaps)
 
 
-def measure(bench: Bench, name: str) -> tuple[Share, Share, float]:
-    """Measure a row: the shares of things with the right shape in their cell and in their box, and the mean overlap."""
+def measure(bench: Bench, method: Method) -> tuple[Estimate, Estimate, float]:
+    """Return the shares of things with the right shape in their cell and in their box, and the mean overlap."""
     scenes, seeds = bench.scenes(), bench.seeds()
-    found = []
+    parts = []
     for begin in range(0, len(scenes), BATCH):
         part = slice(begin, begin + BATCH)
-        pictures = bench.studio.pictures(ROWS[name].draw(bench.studio, scenes[part], seeds[part]).latents)
-        found.append(in_boxes(scenes[part], boxes_of(scenes[part], seeds[part]), pictures, bench.judge))
-    right, inside, every = zip(*found)
+        pictures = bench.studio.pictures(method.draw(bench.studio, scenes[part], seeds[part]).latents)
+        parts.append(in_boxes(scenes[part], boxes_of(scenes[part], seeds[part]), pictures, bench.judge))
+    right, inside, overlap = (np.concatenate(column) for column in zip(*parts))
     things = np.array([len(scene.things) for scene in scenes])
-    mean = float(np.mean(np.concatenate(every)))
-    return share(np.concatenate(right), things), share(np.concatenate(inside), things), mean
+    return share(right, things), share(inside, things), float(np.mean(overlap))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = command_line.parser(command_line.typed("amdm_lab boxes"), __doc__)
-    parser.add_argument("--pictures", type=int, default=200, help="for each method")
-    parser.add_argument("--seed", type=int, default=1, help="of scenes and noise")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the checkpoints")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(chosen.threads)
-    bench = Bench.of(chosen.weights, pictures=chosen.pictures, seed=chosen.seed)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_measuring(parser, "for each method", 200)
+
+
+def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    bench = Bench.of(options.weights, pictures=options.pictures, seed=options.seed)
     lines = []
-    for name, method in ROWS.items():
-        right, inside, mean = measure(bench, name)
-        lines.append([method.label, method.detail, str(right), str(inside), f"{mean:.2f}"])
+    for method in ROWS:
+        right, inside, overlap = measure(bench, method)
+        lines.append([method.label, method.detail, str(right), str(inside), f"{overlap:.2f}"])
     print(markdown(["method", "how", "shape in its cell", "in its box", "overlap"], lines))

@@ -1,4 +1,4 @@
-"""Draw the same scenes with any method, have them judged, and keep what was seen, so that a long run can go on."""
+"""Draw the same scenes with any method, have them judged, and keep the verdicts, so that a long run can go on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ import torch
 
 from lib_amdm.command_line import put
 
-from ..bundled import JUDGE
+from ..bundled import ADAPTERS, JUDGE
+from ..judges.scenes import Judge
+from ..runs import complete
+from ..statistics import Estimate
 from ..studio.host import Standalone
 from ..world.data import drawn_scenes
 from ..world.scenes import Scene, Thing
-from .judge import Judge
-from .methods import Method, Studio
-from .scores import Share, shares
+from .rows import Method, Studio
+from .scores import shares
 
 SEEDS_APART = 1_000_000
 """No picture's seed is used with two seeds of the benchmark."""
@@ -33,21 +35,23 @@ class Measured:
     """The judge's verdicts on a method's pictures, and the evaluations that one picture took."""
 
     scenes: Sequence[Scene]
-    seen: Sequence[Scene]
+    verdicts: Sequence[Scene]
     evaluations: int
     co_evaluations: int
 
     @property
-    def shares(self) -> dict[str, Share]:
-        return shares(self.scenes, self.seen)
+    def shares(self) -> dict[str, Estimate]:
+        return shares(self.scenes, self.verdicts)
+
+    @property
+    def taken(self) -> str:
+        """The evaluations as the tables have them."""
+        return f"{self.evaluations} + {self.co_evaluations}"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Scenes and seeds that are the same for every method.
-
-    folder: where what was seen is kept; None: nowhere. judge_file: the judge's weights.
-    """
+    """Scenes and seeds that are the same for every method."""
 
     studio: Studio
     judge: Judge
@@ -55,14 +59,16 @@ class Bench:
     seed: int = 1
     batch: int = 50
     folder: Path | None = None
+    """For the verdicts; None: they are not kept."""
     judge_file: Path = JUDGE
 
     @classmethod
     def of(cls, weights: Path | Sequence[Path], judge: Judge | None = None, **further: Any) -> Bench:
-        """Make a benchmark of the checkpoints in a folder or some; `further`: fields of this class or of Studio."""
-        own = {name: further.pop(name) for name in ("seed", "batch", "folder", "judge_file") if name in further}
+        """Make a benchmark of the checkpoints in one or more folders; `further`: fields of this class or of Studio."""
+        fields = {name: further.pop(name) for name in ("seed", "batch", "folder", "judge_file") if name in further}
         pictures = further.pop("pictures")
-        return cls(Studio(Standalone(weights), **further), judge or Judge.load(), pictures, **own)
+        host = Standalone(weights, adapter_folders=[ADAPTERS])
+        return cls(Studio(host, **further), judge or Judge.load(), pictures, **fields)
 
     def scenes(self) -> list[Scene]:
         return drawn_scenes(self.pictures, np.random.default_rng(self.seed))
@@ -76,14 +82,24 @@ class Bench:
         conditions = {**self.conditions(), "method": [method.label, method.detail]}
         if method.more:
             conditions["more"] = digest(method.more)
-        kept = self._kept(name, conditions)
-        seen = [scene_of(row) for row in kept["seen"][: self.pictures]]
-        for part in _parts(len(seen), self.pictures, self.batch):
+        file = self.folder / f"{name}.json" if self.folder else None
+        content = _kept(file, conditions)
+        verdicts = [scene_of(row) for row in content["seen"]]
+
+        def make(numbers: Sequence[int]) -> list[Scene]:
+            part = slice(numbers[0], numbers[-1] + 1)
             drawn = method.draw(self.studio, scenes[part], seeds[part])
-            seen += self.judge(self.studio.pictures(drawn.latents))
-            kept["evaluations"], kept["co_evaluations"] = drawn.evaluations, drawn.co_evaluations
-            self._keep(name, {**kept, "seen": [row_of(scene) for scene in seen]})
-        return Measured(scenes, seen, kept["evaluations"], kept["co_evaluations"])
+            made = self.judge(self.studio.pictures(drawn.latents))
+            content["evaluations"], content["co_evaluations"] = drawn.evaluations, drawn.co_evaluations
+            content["seen"] += [row_of(scene) for scene in made]
+            _keep(file, content)
+            return made
+
+        numbers = range(self.pictures)
+        by_number = complete(
+            numbers, lambda n: verdicts[n] if n < len(verdicts) else None, make, self.batch, name=lambda _: name
+        )
+        return Measured(scenes, list(by_number.values()), content["evaluations"], content["co_evaluations"])
 
     def seconds(self, methods: Sequence[Method], pictures: int = 16, rounds: int = 2) -> list[float]:
         """Return the seconds a picture takes in each method, decoding included.
@@ -108,28 +124,22 @@ class Bench:
             "judge": digest(self.judge_file.parent),
         }
 
-    def _kept(self, name: str, conditions: dict[str, Any]) -> dict[str, Any]:
-        file = self._file(name)
-        if file and file.is_file():
-            kept = json.loads(file.read_text())
-            if kept["conditions"] == conditions:
-                return kept
-        return {"conditions": conditions, "evaluations": 0, "co_evaluations": 0, "seen": []}
 
-    def _keep(self, name: str, kept: dict[str, Any]) -> None:
-        file = self._file(name)
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(".new")
-            unfinished.write_text(json.dumps(kept))
-            put(unfinished, file)
-
-    def _file(self, name: str) -> Path | None:
-        return self.folder / f"{name}.json" if self.folder else None
+def _kept(file: Path | None, conditions: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file keeps, if it was measured under the same conditions, and otherwise an empty start."""
+    if file and file.is_file():
+        content: dict[str, Any] = json.loads(file.read_text())
+        if content["conditions"] == conditions:
+            return content
+    return {"conditions": conditions, "evaluations": 0, "co_evaluations": 0, "seen": []}
 
 
-def _parts(done: int, wanted: int, batch: int) -> Iterator[slice]:
-    return (slice(begin, min(begin + batch, wanted)) for begin in range(done, wanted, batch))
+def _keep(file: Path | None, content: dict[str, Any]) -> None:
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(json.dumps(content))
+        put(unfinished, file)
 
 
 def _clocked(studio: Studio, method: Method, scenes: Sequence[Scene], seeds: Sequence[int]) -> float:

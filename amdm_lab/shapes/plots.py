@@ -16,7 +16,8 @@ from lib_amdm.errors import AmdmError
 from ..world.captions import caption
 from ..world.scenes import Scene
 from .measuring import Bench
-from .methods import METHODS, Method
+from .methods import METHODS
+from .rows import Method
 
 SHEET, BARS, HEATMAPS = "shapes_pictures.png", "shapes_benchmark.png", "shapes_sweep.png"
 ON_SHEET = ("shapes", "colours", "average", "merge", "and-shapes", "released", "amdm", "amdm-three", "all")

@@ -1,4 +1,4 @@
-"""Projected guidance (arXiv 2410.02416): without what only makes a picture stronger as a whole."""
+"""Projected guidance (arXiv 2410.02416): without the part that only makes a picture stronger as a whole."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..studio.host import Denoiser, StandaloneModel
 
 
 class Projected(nn.Module):
-    """A denoiser whose guidance has no part along its prediction for the prompt.
+    """A denoiser without the part of its guidance along its prediction for the prompt.
 
-    What `unguided` says is asked for once more, which a WebUI that has it at hand would not; it is not counted.
+    The extra evaluation of `unguided` is not counted: a WebUI has that prediction at hand.
     """
 
     def __init__(self, guided: Denoiser, unguided: Denoiser) -> None:

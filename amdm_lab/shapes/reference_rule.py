@@ -1,4 +1,4 @@
-"""The rule of the paper's released code, for comparison alone: how it mixes two models and pulls them back.
+"""The rule of the paper's released code, for comparison: how it mixes two models and pulls them back.
 
 It differs from the paper, and from `lib_amdm.core.aggregation`: its mix assumes that latents are orthogonal; the peak
 is the mean of one step of the training, from the noise predicted one sampling step before; the pull has a fixed length
@@ -66,8 +66,8 @@ def _preserving(x: Tensor, sigma: float) -> Tensor:
 
 def _peak(z: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """Return the DDPM mean one step of the training below the timestep of `sigma`."""
-    kept = 1 - _beta(sigma)
-    return (z - (1 - kept) * math.hypot(1, 1 / sigma) * noise) / math.sqrt(kept)
+    remaining = 1 - _beta(sigma)
+    return (z - (1 - remaining) * math.hypot(1, 1 / sigma) * noise) / math.sqrt(remaining)
 
 
 def _beta(sigma: float) -> float:
@@ -77,9 +77,9 @@ def _beta(sigma: float) -> float:
 
 def _pulled(m: Tensor, peaks: Sequence[Tensor]) -> list[Tensor]:
     scale = math.sqrt(m[0].numel() / PAPER_LATENT_SIZE)
-    found = []
+    pulled_back = []
     for peak, pull in zip(peaks, PULLS):
         away = m - peak
         length = away.flatten(1).norm(dim=1).clamp_min(1e-12)
-        found.append(m - pull * scale * away / length.view(-1, *[1] * (m.ndim - 1)))
-    return found
+        pulled_back.append(m - pull * scale * away / length.view(-1, *[1] * (m.ndim - 1)))
+    return pulled_back

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..table import markdown
 from .measuring import Bench
-from .methods import BEST, BEST_THREE, MAIN, Method, amdm_row, mixing
+from .methods import BEST, BEST_THREE
+from .rows import MAIN, Method, amdm_row, mixing
 from .scores import QUANTITIES
 
 STEPS = (2, 3, 5, 8, 11, 14, 17, 20)
@@ -20,14 +22,16 @@ MAINS = ("shapes", "colours")
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Two settings and their values. method(row, column): what is measured there; wanted: what it is best at."""
+class Sweep:
+    """A grid over two settings: their names and values."""
 
     title: str
     rows: tuple[str, tuple[Any, ...]]
     columns: tuple[str, tuple[Any, ...]]
     method: Callable[[Any, Any], Method]
+    """Makes the method of a row's and a column's value."""
     wanted: str = "both"
+    """The quantity that the settings are to be best at."""
 
     def cells(self) -> list[tuple[int, int, Method]]:
         values = enumerate(self.rows[1])
@@ -50,34 +54,34 @@ def three_models(steps: int, gamma: float) -> Method:
 
 
 _K, _GAMMA = ("K", STEPS), ("gamma", GAMMAS)
-GRIDS: dict[str, Grid] = {
-    "gamma-k": Grid("K and gamma", _K, _GAMMA, lambda k, gamma: two_models(steps=k, gamma=gamma)),
-    "evaluations": Grid("K and E", _K, ("E", EVALUATIONS), lambda k, count: two_models(steps=k, evaluations=count)),
-    "pull": Grid(
+GRIDS: dict[str, Sweep] = {
+    "gamma-k": Sweep("K and gamma", _K, _GAMMA, lambda k, gamma: two_models(steps=k, gamma=gamma)),
+    "evaluations": Sweep("K and E", _K, ("E", EVALUATIONS), lambda k, count: two_models(steps=k, evaluations=count)),
+    "pull": Sweep(
         "correction and eta of both models",
         ("correction", PULLS),
         ("eta", ETAS),
         lambda rule, eta: two_models(correction=rule, eta=eta, co_eta=eta),
     ),
-    "gamma-k-colours": Grid(
+    "gamma-k-colours": Sweep(
         "K and gamma, colours as the main model",
         _K,
         _GAMMA,
         lambda k, gamma: two_models("colours", steps=k, gamma=gamma),
     ),
-    "eta": Grid(
+    "eta": Sweep(
         "eta of both models",
         ("main eta", ETAS),
         ("co-model's eta", ETAS),
         lambda eta, co_eta: two_models(eta=eta, co_eta=co_eta),
     ),
-    "noise-main": Grid(
+    "noise-main": Sweep(
         "noise and main model",
         ("noise", NOISES),
         ("main model", MAINS),
         lambda noise, main: two_models(main, noise=noise),
     ),
-    "three": Grid("K and the third model's gamma", _K, ("third gamma", GAMMAS[:5]), three_models, "all three"),
+    "three": Sweep("K and the third model's gamma", _K, ("third gamma", GAMMAS[:5]), three_models, "all three"),
 }
 """The grids by their names on the command line."""
 
@@ -87,14 +91,14 @@ def sweep(bench: Bench, names: list[str], say: Callable[[str], None] = print) ->
     grids = {}
     for name in names:
         grid = GRIDS[name]
-        found = {quantity: [[0.0] * len(grid.columns[1]) for _ in grid.rows[1]] for quantity in QUANTITIES}
+        cells = {quantity: [[0.0] * len(grid.columns[1]) for _ in grid.rows[1]] for quantity in QUANTITIES}
         best = (-1.0, "")
         for i, j, method in grid.cells():
             shares = bench.run(_file_name(method.detail), method).shares
             for quantity, share in shares.items():
-                found[quantity][i][j] = round(share.value, 4)
+                cells[quantity][i][j] = round(share.value, 4)
             best = max(best, (shares[grid.wanted].value, f"{shares[grid.wanted]} with {method.detail}"))
-        grids[name] = {"title": grid.title, "rows": grid.rows, "columns": grid.columns, "wanted": grid.wanted, **found}
+        grids[name] = {"title": grid.title, "rows": grid.rows, "columns": grid.columns, "wanted": grid.wanted, **cells}
         say(f"{grid.title}: most of {grid.wanted} right, in %: {best[1]}")
     return grids
 
@@ -115,8 +119,3 @@ def tables(grids: dict[str, Any], pictures: int) -> str:
             f"{grid['title']}: {grid['wanted']} right, in %, {pictures} pictures a cell\n\n{markdown(head, lines)}"
         )
     return "\n\n".join(parts) + "\n"
-
-
-def markdown(head: list[str], lines: list[list[str]]) -> str:
-    """Write a Markdown table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))

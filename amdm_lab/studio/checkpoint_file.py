@@ -1,4 +1,4 @@
-"""SD1 checkpoints for diffusers and transformers: files in ldm's layout, and the yaml that may lie beside them."""
+"""SD1 checkpoints for diffusers and transformers: files in ldm's layout, and their yamls."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lib_amdm.errors import AmdmError, cause
+from lib_amdm.families import UNKNOWN, unet_family
+from lib_amdm.files.checkpoint_family import Shapes, family_of
 from lib_amdm.files.container import open_tensors
 from lib_amdm.files.pickles import Refused
-
-from .tokenizer import TOKENS, VOCABULARY
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
 UNET = "model.diffusion_model."
@@ -47,56 +47,17 @@ _TERMINAL_SHARE = 4.8973451890853435e-08
 _SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale")
 """Ends of the names of tensors without which the others' numbers mean nothing."""
 
-SD1 = {
-    "linear_start": 0.00085,
-    "linear_end": 0.012,
-    "timesteps": 1000,
-    "scale_factor": 0.18215,
-    "unet_config": {
-        "params": {
-            "in_channels": 4,
-            "out_channels": 4,
-            "model_channels": 320,
-            "attention_resolutions": [4, 2, 1],
-            "num_res_blocks": 2,
-            "channel_mult": [1, 2, 4, 4],
-            "num_heads": 8,
-            "transformer_depth": 1,
-            "context_dim": 768,
-        }
-    },
-    "first_stage_config": {
-        "params": {
-            "ddconfig": {
-                "z_channels": 4,
-                "in_channels": 3,
-                "out_ch": 3,
-                "ch": 128,
-                "ch_mult": [1, 2, 4, 4],
-                "num_res_blocks": 2,
-            }
-        }
-    },
-}
-"""The entries of Stable Diffusion 1's own v1-inference.yaml, for files that have none beside them."""
-
-CLIP_L: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "projection_dim": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": TOKENS,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
+_PLAIN = yaml.safe_load(Path(__file__).with_name("v1-inference.yaml").read_text(encoding="utf-8"))
+MODEL: dict[str, Any] = _PLAIN["model"]
+SD1: dict[str, Any] = MODEL["params"]
+"""Stable Diffusion 1's entries, for files without a yaml."""
+CLIP_L: dict[str, Any] = _PLAIN["text_encoder"]
 """openai/clip-vit-large-patch14, the text encoder of Stable Diffusion 1."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint in ldm's layout. `error_prefix` opens every complaint about it: "AMDM", or "AMDM co-model 2"."""
+    """A checkpoint in ldm's layout. error_prefix: the beginning of an error's text, "AMDM" or "AMDM co-model 2"."""
 
     path: Path
     title: str
@@ -120,7 +81,7 @@ class CheckpointFile:
             ) from error
 
     def alphas_cumprod(self) -> Tensor:
-        """The share of the picture in the variance at each of the training's timesteps, float32 from float64."""
+        """Return the share of the picture in the variance at each of the training's timesteps, float32 from float64."""
         with self._fitting("noise schedule"):
             ends = (self.params["linear_start"] ** 0.5, self.params["linear_end"] ** 0.5)
             betas = torch.linspace(*ends, self.params["timesteps"], dtype=torch.float64) ** 2
@@ -140,7 +101,7 @@ class CheckpointFile:
 
     @property
     def is_flow(self) -> bool:
-        """It predicts the velocity of a rectified flow, and has no noise schedule."""
+        """True where it predicts the velocity of a rectified flow, and has no noise schedule."""
         return self._parameterization == "flow"
 
     @property
@@ -174,7 +135,7 @@ class CheckpointFile:
         return self._filled(network, converted, len(weights), dtype, "UNet")
 
     def autoencoder(self, dtype: torch.dtype) -> tuple[AutoencoderKL, float]:
-        """The VAE, and the number that its latents are multiplied by."""
+        """Read the VAE, and the number that its latents are multiplied by."""
         weights = self._weights(VAE)
         with self._fitting("VAE"), torch.device("meta"):
             settings = create_vae_diffusers_config_from_ldm(self._config, {})
@@ -204,14 +165,15 @@ class CheckpointFile:
         return CLIPTextConfig(**config.get("text_config", config))
 
     def _weights(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors of one network, by their names in the file."""
-        names, weights = self._read(prefix)
-        if not any(name.startswith(UNET) for name in names):
+        """Read the tensors of one network, by their names in the file."""
+        shapes, weights = self._read(prefix)
+        if not any(name.startswith(UNET) for name in shapes):
             raise self._error("has no UNet in it; choose a whole checkpoint")
-        kind = _kind(weights, names)
-        if kind != "SD1":
+        family = family_of(shapes)
+        if family != unet_family("SD1", 4):
+            kind = family or UNKNOWN
             raise self._error(f"is {kind}, but only SD1 checkpoints can be run without a WebUI; choose one of these")
-        if any(name.endswith(_SCALES) for name in names):
+        if any(name.endswith(_SCALES) for name in shapes):
             raise self._error(
                 "is an FP8-scaled checkpoint, which cannot be run without a WebUI; choose the unscaled one"
             )
@@ -221,11 +183,11 @@ class CheckpointFile:
             raise self._error(f"has no {part} in it; choose a whole SD1 checkpoint")
         return wanted
 
-    def _read(self, prefix: str) -> tuple[list[str], dict[str, Tensor]]:
-        """The names of all tensors in the file, and the tensors whose name begins with `prefix`."""
+    def _read(self, prefix: str) -> tuple[Shapes, dict[str, Tensor]]:
+        """Return the shapes of all tensors in the file, and the tensors with names that begin with `prefix`."""
         try:
             file = open_tensors(self.path)
-            return list(file.shapes), file.read([name for name in file.shapes if name.startswith(prefix)])
+            return file.shapes, file.read([name for name in file.shapes if name.startswith(prefix)])
         except Refused as error:
             raise self._error(f"{error.what}; {error.remedy}") from error
         except Exception as error:
@@ -234,27 +196,27 @@ class CheckpointFile:
             ) from error
 
     def _filled(
-        self, network: Any, weights: Mapping[str, Tensor | None], given: int, dtype: torch.dtype, part: str
+        self, network: Any, weights: Mapping[str, Tensor | None], count: int, dtype: torch.dtype, part: str
     ) -> Any:
-        """`network` with these weights; AmdmError where one is missing or left over. given: how many the file has."""
+        """Fill a network with weights; AmdmError where one is missing or left over. count: how many the file has."""
         wanted = network.state_dict()
-        found = {name: value for name in wanted if (value := weights.get(name)) is not None}
-        odd = next((name for name, value in found.items() if value.shape != wanted[name].shape), None)
-        if odd or len(found) < given:
-            raise self._unfit(part, f"the size of {odd}" if odd else f"{given - len(found)} of its tensors")
-        holes = [name for name in wanted if name not in found]
+        fitting = {name: value for name in wanted if (value := weights.get(name)) is not None}
+        odd = next((name for name, value in fitting.items() if value.shape != wanted[name].shape), None)
+        if odd or len(fitting) < count:
+            raise self._unfit(part, f"the size of {odd}" if odd else f"{count - len(fitting)} of its tensors")
+        holes = [name for name in wanted if name not in fitting]
         if holes:
             raise self._error(
                 f"lacks {len(holes)} tensors that its {part} needs (first {holes[0]}); "
                 "download it again or choose another checkpoint"
             )
         # copied, because a tensor may be a window into the file
-        network.load_state_dict({name: value.to(dtype, copy=True) for name, value in found.items()}, assign=True)
+        network.load_state_dict({name: value.to(dtype, copy=True) for name, value in fitting.items()}, assign=True)
         return network.requires_grad_(False).eval()
 
     @contextmanager
     def _fitting(self, part: str) -> Iterator[None]:
-        """Say what cannot be made of the yaml and the weights."""
+        """Make a context in which an error means that the yaml and the weights do not fit."""
         try:
             yield
         except Exception as error:
@@ -271,21 +233,8 @@ class CheckpointFile:
         return AmdmError(f'{self.error_prefix}: "{self.title}" {what}.')
 
 
-def _kind(weights: Mapping[str, Tensor], names: list[str]) -> str:
-    """The checkpoint's family in a user's words; its input channels are seen where the UNet is among `weights`."""
-    if any(name.startswith(f"{UNET}joint_blocks.") for name in names):
-        return "SD3"
-    if any(name.startswith("conditioner.") for name in names):
-        return "SDXL"
-    family = "SD2" if any(name.startswith("cond_stage_model.model.") for name in names) else "SD1"
-    first = weights.get(f"{UNET}input_blocks.0.0.weight")
-    channels = 4 if first is None else first.shape[1]
-    kinds = {4: "", 9: " inpainting", 8: " InstructPix2Pix", 5: " depth", 7: " upscaling"}
-    return family + kinds.get(channels, f" with {channels} input channels")
-
-
 def _until_nothing(shares: Tensor) -> Tensor:
-    """The picture's shares of the variance, so spread that next to nothing is left at the end (Lin et al., 2023)."""
+    """Spread the picture's shares of the variance so that next to nothing is left at the end (Lin et al., 2023)."""
     roots = shares.sqrt()
     spread = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
     return torch.cat([spread[:-1], spread.new_tensor([_TERMINAL_SHARE])])

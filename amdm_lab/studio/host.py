@@ -1,10 +1,10 @@
-"""No WebUI: SD1-format checkpoints with diffusers and transformers, sampled by k-diffusion, co-models beside them.
+"""The host without a WebUI: SD1-format checkpoints with diffusers, sampled by k-diffusion, with co-models.
 
     host = Standalone(Path("models"))
     job = Job("shapes", prompts=["a cross"], seeds=[1], steps=20)
     result = host.generate(job, Settings.from_dict({"enabled": True, "co_models": [{"checkpoint": "colours"}]}))
 
-Prompts are read as in `prompts`. Pictures are made in one pass: `pass` = hires runs no co-model.
+Prompts are read as in `prompts`. There is one pass, so `pass` = hires runs no co-model.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,20 @@ import torch
 from torch import Tensor
 
 from lib_amdm.adapters.base import AdapterInfo
-from lib_amdm.comodels.adapter_use import Adapters, AtWork, Place
+from lib_amdm.comodels.adapter_use import Adapters, AtWork, Place, SlotInputs, as_amdm_error
 from lib_amdm.comodels.cache import InMemory, Loaded, Pool
 from lib_amdm.comodels.file_list import Folder, files_in, find_title, lists, readable
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
+from lib_amdm.core.aggregation import Mix
 from lib_amdm.core.arguments import CoRun, Pass
 from lib_amdm.errors import AmdmError
 from lib_amdm.families import Family
-from lib_amdm.files.checkpoint_family import CheckpointFamilies
-from lib_amdm.files.state import FileState
+from lib_amdm.files.checkpoint_family import family_in
+from lib_amdm.files.state import ByState, FileState
 from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 
 from . import sampling
+from .batch_inputs import BatchInputs
 from .checkpoint_file import SUFFIXES, CheckpointFile
 from .model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, Denoiser, StandaloneModel
 from .sampling import ImageNoise, Interrupted, noise, sampler_names
@@ -59,23 +61,25 @@ _RANDOM_SEEDS = 2**32
 
 @dataclass(frozen=True)
 class Job:
-    """A batch of pictures. checkpoint: a name from the host's list. prompts and seeds: one for each picture, and -1 is
-    a random seed.
-
-    negative_prompts: one for each, or one text for all. sampler: one of `sampler_names()`. schedule: "automatic" (as
-    the WebUI's), "karras" or "exponential". width and height in pixels.
-    """
+    """A batch of pictures."""
 
     checkpoint: str
+    """A name from the host's list."""
     prompts: Sequence[str]
+    """One for each picture."""
     seeds: Sequence[int]
+    """One for each picture; -1 is a random seed."""
     negative_prompts: Sequence[str] | str = ""
+    """One for each picture, or one text for all."""
     sampler: str = "euler"
+    """One of `sampler_names()`."""
     steps: int = 20
     cfg_scale: float = 7.0
     width: int = 128
+    """In pixels."""
     height: int = 128
     schedule: str = "automatic"
+    """"automatic" (as the WebUI's), "karras" or "exponential"."""
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -84,15 +88,15 @@ class Job:
 
     @property
     def negatives(self) -> list[str]:
-        given = self.negative_prompts
-        return [given] * len(self.prompts) if isinstance(given, str) else list(given)
+        texts = self.negative_prompts
+        return [texts] * len(self.prompts) if isinstance(texts, str) else list(texts)
 
     def check(self) -> None:
-        """AmdmError names what does not fit."""
+        """Raise AmdmError for what does not fit."""
         counts = {"prompts": len(self.prompts), "seeds": len(self.seeds), "negative prompts": len(self.negatives)}
         if not self.prompts or len(set(counts.values())) > 1:
-            found = ", ".join(f"{count} {name}" for name, count in counts.items())
-            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {found}.")
+            numbers = ", ".join(f"{count} {name}" for name, count in counts.items())
+            raise AmdmError(f"AMDM: a batch needs one prompt and one seed for each picture, but it has {numbers}.")
         odd = [seed for seed in self.seeds if not isinstance(seed, Integral) or not -1 <= seed <= MOST_SEED]
         if odd:
             raise AmdmError(
@@ -105,36 +109,58 @@ class Job:
                 raise AmdmError(f"AMDM: the {name} must be a multiple of {LATENT_SCALE}, not {size}.")
 
     def with_its_seeds(self) -> Job:
-        """The same batch with a seed in the place of each -1."""
+        """Return the same batch with a seed instead of each -1."""
         return replace(self, seeds=[secrets.randbelow(_RANDOM_SEEDS) if s == -1 else int(s) for s in self.seeds])
 
 
-@dataclass
-class Result:
-    """A job's pictures. pictures: uint8 (images, height, width, 3). latents: float32 (images, 4, h, w), on the CPU.
+@dataclass(frozen=True)
+class Variant:
+    """A change of the method that no setting makes, for comparisons.
 
-    seeds: of each picture, the random ones too. evaluations: of the main model. co_evaluations: of each slot of the
-    settings, 0 where it did not run. comments: what the user should know of the run. seconds: for all of it, loading
-    included.
+    mix: the rule in place of slerp.
+    correction: one of `aggregation.CORRECTIONS` in place of the settings' own.
+    denoiser: makes the denoiser that a model is sampled with.
     """
 
-    pictures: np.ndarray
+    mix: Mix | str = "slerp"
+    correction: str = ""
+    denoiser: Callable[[Denoiser], Any] = lambda denoiser: denoiser
+
+
+UNCHANGED = Variant()
+
+
+@dataclass(kw_only=True)
+class Latents:
+    """A job's pictures before they are decoded."""
+
     latents: Tensor
+    """(images, 4, h, w), float32, on the CPU."""
     seeds: list[int]
+    """The seed of each picture, also where it was chosen at random."""
     evaluations: int
+    """Evaluations of the main model."""
     co_evaluations: list[int]
+    """Evaluations of each slot of the settings; 0 where it did not run."""
+    comments: list[str]
+    """Notes on the run for the user."""
+
+
+@dataclass(kw_only=True)
+class Result(Latents):
+    """A job's pictures."""
+
+    pictures: np.ndarray
+    """uint8 (images, height, width, 3)."""
     seconds: float
-    comments: list[str] = field(default_factory=list)
+    """For all of it, loading included."""
 
 
 class Standalone:
-    """The checkpoints of some folders, and what is loaded of them; the pool lives and dies with this object.
+    """The checkpoints of some folders, and what is loaded of them.
 
-    most_loaded: how many checkpoints stay loaded between pictures, if the last picture did not need more; and how many
-    adapters. adapter_folders: where adapters and image encoders are.
-
-    Several threads may ask. One batch is drawn at a time, because an adapter hangs on a network while it is evaluated,
-    and other batches may be drawn with that network.
+    Several threads may use it. One batch is drawn at a time, because an adapter is attached to a network while it is
+    evaluated, and other batches may use that network.
     """
 
     name = "standalone"
@@ -147,12 +173,20 @@ class Standalone:
         most_loaded: int = 4,
         adapter_folders: Sequence[Path] = (),
     ) -> None:
+        """Read the lists of files.
+
+        folders: of checkpoints.
+        device, dtype: where, and in which precision, the models run.
+        most_loaded: how many checkpoints, and how many adapters, stay loaded between pictures, if the last picture did
+            not need more.
+        adapter_folders: of adapters and image encoders.
+        """
         self.folders = [folders] if isinstance(folders, Path) else list(folders)
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
-        own = [Folder(folder, own=True) for folder in adapter_folders]
-        self.families = CheckpointFamilies()
-        self.adapters = Adapters(*lists(lambda: own, lambda: own))
+        folders_of_adapters = [Folder(folder, own=True) for folder in adapter_folders]
+        self.families = ByState(family_in)
+        self.adapters = Adapters(*lists(lambda: folders_of_adapters, lambda: folders_of_adapters))
         self._drawing = threading.RLock()
         self._files: dict[str, Path] = {}
         self.refresh_checkpoints()
@@ -161,17 +195,17 @@ class Standalone:
 
     def refresh_checkpoints(self) -> None:
         """Read the folders again; of two files with one name the first folder's counts."""
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for folder in self.folders:
             for file in files_in(folder, SUFFIXES):
-                found.setdefault(readable(file.relative_to(folder).as_posix()), file)
-        self._files = found
+                files.setdefault(readable(file.relative_to(folder).as_posix()), file)
+        self._files = files
 
     def checkpoint_titles(self) -> list[str]:
         return list(self._files)
 
     def checkpoint_title(self, name: str) -> str | None:
-        """The list's own entry for a name (`find_title`); never a path."""
+        """Return the list's entry for a name (`find_title`); never a path."""
         return find_title(name, self._files)
 
     def checkpoint_family(self, name: str) -> Family | None:
@@ -179,7 +213,7 @@ class Standalone:
         return self.families.of(self._files[title]) if title else None
 
     def main_checkpoint(self) -> str:
-        """Each batch of pictures names its own."""
+        """Return "": each batch of pictures names its own."""
         return ""
 
     def adapter_titles(self) -> list[str]:
@@ -210,7 +244,7 @@ class Standalone:
     # what is loaded
 
     def load(self, name: str, error_prefix: str = "AMDM") -> Loaded:
-        """The checkpoint's StandaloneModel, from the pool where it is kept; `error_prefix` opens its errors."""
+        """Return the checkpoint's StandaloneModel, from the pool if it is there. error_prefix: begins its errors."""
         file = self._file(name, error_prefix)
 
         def read() -> Loaded:
@@ -220,13 +254,13 @@ class Standalone:
         return self.pool.get(str(file.path), self._variant(file, self.dtype), read)
 
     def model(self, name: str, error_prefix: str = "AMDM") -> StandaloneModel:
-        """`load`, of which the name and the size do not matter."""
+        """Return the checkpoint's model: see `load`."""
         model = self.load(name, error_prefix).model
         assert isinstance(model, StandaloneModel)
         return model
 
     def autoencoder(self, name: str) -> Autoencoder:
-        """The checkpoint's VAE, in float32: in half precision some overflow."""
+        """Return the checkpoint's VAE, in float32: in half precision some overflow."""
         file = self._file(name, "AMDM")
 
         def read() -> Loaded:
@@ -249,16 +283,25 @@ class Standalone:
             return self.pool.unload() + self.adapters.unload()
 
     def adapter_on(
-        self, model: StandaloneModel, settings: AdapterSettings, seeds: Sequence[int], slot: int
+        self, model: StandaloneModel, settings: Sequence[AdapterSettings], seeds: Sequence[int], slot: int
     ) -> AtWork | None:
-        """The adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet; None for none."""
-        if not settings.used:
+        """Return the adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet.
+
+        settings: for each picture; they differ in layouts and pictures alone. None where they use no adapter.
+        """
+        first = settings[0]
+        if not first.used:
             return None
         error_prefix, panel_label = (
             (f"AMDM co-model {slot}", f"co-model {slot}") if slot else ("AMDM", "the main adapter")
         )
         place = Place(model.unet, Family("SD1"), model, seeds, self.device, self.dtype, error_prefix, panel_label)
-        return self.adapters.prepare(settings, place)
+        if all(other == first for other in settings):
+            return self.adapters.prepare(first, place)
+        with as_amdm_error(error_prefix):
+            adapter = self.adapters.adapter(first.adapter, place)
+            inputs = [SlotInputs(adapter.name, of_picture, place, self.adapters.images) for of_picture in settings]
+            return AtWork(adapter.prepare(BatchInputs(inputs)))
 
     # a picture
 
@@ -271,58 +314,92 @@ class Standalone:
     ) -> Result:
         """Draw the batch, with the co-models of `settings` where they are switched on.
 
-        progress(step, steps) is told of each sampling step. keep_drawing() is asked in each; once it says no,
-        Interrupted is raised. AmdmError says in one sentence what is wrong.
+        progress: called with the number of each sampling step and of all.
+        keep_drawing: called in each step; Interrupted is raised once it returns False.
+
+        AmdmError says in one sentence what is wrong.
         """
         job.check()
-        job, settings = job.with_its_seeds(), settings or Settings()
-        func = sampling.find_sampler(job.sampler)
-        with self._drawing:
-            try:
-                report = _reporter(job.steps, progress, keep_drawing)
-                return self._drawn(job, settings, func, report, time.perf_counter())
-            except torch.cuda.OutOfMemoryError as error:
-                self.unload()
-                raise AmdmError(
-                    f'AMDM: there is not enough GPU memory for "{job.checkpoint}" and its co-models; use fewer of '
-                    "them, a smaller picture, or the CPU."
-                ) from error
+        began = time.perf_counter()
+        with self._drawing, self._enough_memory(job):
+            self.model(job.checkpoint)
+            # a checkpoint without a VAE is refused before anything is drawn
+            autoencoder = self.autoencoder(job.checkpoint)
+            drawn = self.latents(job, settings or Settings(), UNCHANGED, progress, keep_drawing)
+            pictures = _bytes(autoencoder.decode(drawn.latents.to(self.device)))
+            self.autoencoders.trim(self.most_loaded)
+        return Result(**vars(drawn), pictures=pictures, seconds=time.perf_counter() - began)
 
-    def _drawn(
+    def latents(
         self,
         job: Job,
-        settings: Settings,
-        func: Callable[..., Any],
-        report: Callable[[dict[str, Any]], None],
-        began: float,
-    ) -> Result:
+        settings: Settings | Sequence[Settings],
+        variant: Variant = UNCHANGED,
+        progress: Callable[[int, int], None] | None = None,
+        keep_drawing: Callable[[], bool] | None = None,
+    ) -> Latents:
+        """Draw the batch as `generate` does, without decoding it.
+
+        settings: for all pictures, or for each; then they differ in texts, layouts and reference pictures alone.
+        variant: a change of the method.
+        progress, keep_drawing: see `generate`.
+        """
+        job.check()
+        job = job.with_its_seeds()
+        every = [settings] * len(job.prompts) if isinstance(settings, Settings) else settings
+        with self._drawing, self._enough_memory(job), torch.no_grad():
+            return self._sampled(job, every, variant, _reporter(job.steps, progress, keep_drawing))
+
+    @contextmanager
+    def _enough_memory(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            self.unload()
+            raise AmdmError(
+                f'AMDM: there is not enough GPU memory for "{job.checkpoint}" and its co-models; use fewer of '
+                "them, a smaller picture, or the CPU."
+            ) from error
+
+    def _sampled(
+        self, job: Job, every: Sequence[Settings], variant: Variant, report: Callable[[dict[str, Any]], None]
+    ) -> Latents:
+        settings = replace(every[0], correction=variant.correction or every[0].correction)
         comments = []
         slots = settings.active if settings.mixes else ()
         if slots and settings.which_pass == "hires":
             comments.append('AMDM: "pass" is set to hires, but there is one pass here, so no co-model was run.')
             slots = ()
+        func = sampling.find_sampler(job.sampler)
         model = self.model(job.checkpoint)
-        autoencoder = self.autoencoder(job.checkpoint)
         sigmas = sampling.noise_levels(model, job.sampler, job.schedule, job.steps)
-        main_adapter = self.adapter_on(model, settings.main_adapter, job.seeds, 0) if settings.enabled else None
+        main_adapters = [of_picture.main_adapter for of_picture in every]
+        main_adapter = self.adapter_on(model, main_adapters, job.seeds, 0) if settings.enabled else None
         progress = sampling.progress([model.level(sigma).ratio for sigma in sigmas.tolist()])
-        denoiser = model.denoiser(job.prompts, job.negatives, job.cfg_scale, adapter=main_adapter, progress=progress)
-        co_models = {number: _SlotModel(self, job, number, slot, progress) for number, slot in slots}
+        denoiser = variant.denoiser(
+            model.denoiser(job.prompts, job.negatives, job.cfg_scale, adapter=main_adapter, progress=progress)
+        )
+        co_models = {
+            number: _SlotModel(self, job, number, [of.co_models[number - 1] for of in every], variant, progress)
+            for number, _ in slots
+        }
         if co_models:
             co_runs = [co_model.co_run(job) for co_model in co_models.values()]
-            func = mixed(func, settings, co_runs, Pass(nominal_steps=job.steps, level_of=model.level))
+            in_pass = Pass(nominal_steps=job.steps, level_of=model.level)
+            func = mixed(func, settings, co_runs, in_pass, variant.mix)
         stream = ImageNoise(job.seeds, (LATENT_CHANNELS, *job.latent_size))
         latents = sampling.sample(func, denoiser, stream, sigmas, report)
-        pictures = _bytes(autoencoder.decode(latents))
         self.pool.trim(max(self.most_loaded, 1 + len(co_models)))
-        self.autoencoders.trim(self.most_loaded)
-        used = {each.name for each in (main_adapter, *(co_model.adapter for co_model in co_models.values())) if each}
-        self.adapters.trim(self.most_loaded, len(used))
+        adapters = {at_work.name for at_work in (main_adapter, *(of.adapter for of in co_models.values())) if at_work}
+        self.adapters.trim(self.most_loaded, len(adapters))
         numbers = range(1, len(settings.co_models) + 1)
-        counts = [co_models[number].denoiser.evaluations if number in co_models else 0 for number in numbers]
-        seconds = time.perf_counter() - began
-        drawn = latents.float().cpu()
-        return Result(pictures, drawn, list(job.seeds), denoiser.evaluations, counts, seconds, comments)
+        return Latents(
+            latents=latents.float().cpu(),
+            seeds=list(job.seeds),
+            evaluations=denoiser.evaluations,
+            co_evaluations=[co_models[n].denoiser.evaluations if n in co_models else 0 for n in numbers],
+            comments=comments,
+        )
 
     # what the panel needs
 
@@ -337,59 +414,65 @@ class Standalone:
         return page.refresh_button(component, refresh, choices, elem_id)
 
     def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
-        """gradio's own buttons have no tooltip."""
+        """Make a button; gradio's have no tooltip."""
         from . import page
 
         return page.tool_button(text, elem_id)
 
     def option(self, name: str) -> Any:
-        """No settings page: AMDM's options stand at their defaults."""
+        """Raise KeyError: without a settings page, AMDM's options are at their defaults."""
         raise KeyError(name)
 
 
 class _SlotModel:
-    """One slot's model for one batch: loaded, its texts encoded, ready to denoise."""
+    """One slot's model for one batch: loaded, its texts encoded, ready to denoise. slots: its settings by picture."""
 
     def __init__(
-        self, host: Standalone, job: Job, number: int, slot: CoModel, progress: Callable[[float], float]
+        self,
+        host: Standalone,
+        job: Job,
+        number: int,
+        slots: Sequence[CoModel],
+        variant: Variant,
+        progress: Callable[[float], float],
     ) -> None:
-        self.number, self.slot, self.progress = number, slot, progress
+        self.number, self.slot, self.progress = number, slots[0], progress
         self.main = host.model(job.checkpoint)
-        error_prefix = f"AMDM co-model {number}"
-        model = host.model(job.checkpoint if slot.checkpoint == MAIN_CHECKPOINT else slot.checkpoint, error_prefix)
-        self.title = model.title
-        count = len(job.prompts)
-        self.adapter = host.adapter_on(model, slot.adapter_settings, job.seeds, number)
-        self.denoiser: Denoiser = model.denoiser(
-            [slot.prompt] * count if slot.prompt else job.prompts,
-            [slot.negative_prompt] * count if slot.negative_prompt else job.negatives,
-            slot.cfg_scale or job.cfg_scale,
-            error_prefix,
-            self.adapter,
-            progress,
+        self.error_prefix = f"AMDM co-model {number}"
+        checkpoint = job.checkpoint if self.slot.checkpoint == MAIN_CHECKPOINT else self.slot.checkpoint
+        self.model = host.model(checkpoint, self.error_prefix)
+        self.adapter = host.adapter_on(self.model, [slot.adapter_settings for slot in slots], job.seeds, number)
+        self.denoiser = variant.denoiser(
+            self.model.denoiser(
+                [slot.prompt or prompt for slot, prompt in zip(slots, job.prompts)],
+                [slot.negative_prompt or negative for slot, negative in zip(slots, job.negatives)],
+                self.slot.cfg_scale or job.cfg_scale,
+                self.error_prefix,
+                self.adapter,
+                progress,
+            )
         )
 
     def co_run(self, job: Job) -> CoRun:
-        model = self.denoiser.model
         state_key = self.state_key if self.adapter else None
-        run = SlotRun(self.denoiser, model.highest, state_key, self.gave_nan, model.form)
+        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, self.model.form)
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
 
     def state_key(self, ratio: float) -> bool:
-        """True where the slot's adapter works at a noise to signal."""
+        """Return True where the slot's adapter works at a noise-to-signal ratio."""
         return self.progress(ratio) < self.slot.until
 
-    def gave_nan(self) -> None:
-        """Fail the picture: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+    def refuse_nan(self) -> None:
+        """Raise AmdmError: an evaluation's answer was not finite (`CoRun.on_nan`)."""
         raise AmdmError(
-            f'AMDM co-model {self.number}: "{self.title}" gave NaN; choose another checkpoint, or run in float32.'
+            f'{self.error_prefix}: "{self.model.title}" gave NaN; choose another checkpoint, or run in float32.'
         )
 
 
 def _reporter(
     steps: int, progress: Callable[[int, int], None] | None, keep_drawing: Callable[[], bool] | None
 ) -> Callable[[dict[str, Any]], None]:
-    """Return the function for k-diffusion to call in each step; DPM adaptive may take more than were asked for."""
+    """Return the function for k-diffusion to call in each step; DPM adaptive may take more steps than ordered."""
 
     def report(state: dict[str, Any]) -> None:
         if keep_drawing is not None and not keep_drawing():
@@ -401,5 +484,5 @@ def _reporter(
 
 
 def _bytes(pictures: Tensor) -> np.ndarray:
-    """Pictures (batch, 3, h, w) from 0 to 1 as bytes (batch, h, w, 3), rounded down as the WebUI does."""
+    """Turn pictures (batch, 3, h, w) from 0 to 1 into bytes (batch, h, w, 3), rounded down as the WebUI does."""
     return (pictures.permute(0, 2, 3, 1) * 255).to(torch.uint8).cpu().numpy()

@@ -1,4 +1,4 @@
-"""A checkpoint as k-diffusion's samplers want it: a denoiser with classifier-free guidance, and its noise levels."""
+"""A checkpoint for k-diffusion's samplers: a denoiser with classifier-free guidance, and its noise levels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LATENT_CHANNELS = 4
 LATENT_SCALE = 8
 """Pixels of a picture for each number of its latent, along either side."""
 TIMESTEPS = 1000
-"""Of a flow model's training: its network is told 1000 t."""
+"""Of a flow model's training: its network gets 1000 t."""
 
 
 class _Network(nn.Module):
@@ -43,8 +43,8 @@ class _Network(nn.Module):
 class FlowDenoiser(nn.Module):
     """D(x, t) of a rectified flow's network, in the manner of k-diffusion's wrappers.
 
-    A latent is (1 - t) x0 + t noise, its noise level t itself, from 1 (noise) to 0, and the network says noise - x0.
-    `sigmas`: the levels at the training's timesteps, rising to 1.
+    A latent is (1 - t) x0 + t noise. Its noise level is t, from 1 (noise) to 0. The network predicts noise - x0.
+    sigmas: the levels at the training's timesteps, rising to 1.
     """
 
     sigmas: Tensor
@@ -62,7 +62,7 @@ class FlowDenoiser(nn.Module):
         return self.timesteps * sigma
 
     def get_sigmas(self, steps: int) -> Tensor:
-        """`steps` levels evenly spread from 1 down, but for the shift, and 0."""
+        """Return `steps` levels from 1 down, evenly spread but for the shift, and 0."""
         even = torch.linspace(1, 0, steps + 1, device=self.sigmas.device)
         return self.shift * even / (1 + (self.shift - 1) * even)
 
@@ -71,7 +71,7 @@ class StandaloneModel(nn.Module):
     """The UNet and the text encoder of one file. `wrap(x, sigma, cond=...)` gives the denoised latent for one text."""
 
     def __init__(self, file: CheckpointFile, device: torch.device, dtype: torch.dtype) -> None:
-        """Reads the file; AmdmError in words where it cannot be used."""
+        """Read the file; AmdmError where it cannot be used."""
         super().__init__()
         self.title = file.title
         self.is_flow = file.is_flow
@@ -96,13 +96,13 @@ class StandaloneModel(nn.Module):
 
     @property
     def highest(self) -> float:
-        """The highest noise to signal that it knows."""
+        """The highest noise-to-signal ratio that it knows."""
         return self.level(self.wrap.sigmas[-1].item()).ratio
 
     def sigmas(self, steps: int) -> Tensor:
-        """`steps` noise levels evenly spread over the training's timesteps, from the highest down, and 0.
+        """Return `steps` noise levels from the highest down, and 0, evenly spread over the training's timesteps.
 
-        Those of a flow model are shifted as its file says.
+        A flow model's levels are shifted as its file says.
         """
         return self.wrap.get_sigmas(steps)
 
@@ -115,10 +115,13 @@ class StandaloneModel(nn.Module):
         adapter: AtWork | None = None,
         progress: Callable[[float], float] = lambda ratio: 0.0,
     ) -> Denoiser:
-        """One prompt and one negative prompt for each image; `error_prefix` opens a complaint about them.
+        """Encode a prompt and a negative prompt for each image, and return their denoiser.
 
-        adapter: what works on the UNet in this denoiser's calls. progress: the share of the steps that are done at a
-        noise to signal.
+        prompts, negative_prompts: of each image.
+        cfg_scale: the guidance.
+        error_prefix: the beginning of an error about the prompts.
+        adapter: works on the UNet in this denoiser's calls.
+        progress: returns the share of the steps that are done at a noise-to-signal ratio.
         """
         for text in (*prompts, *negative_prompts):
             prompt_syntax.refuse_extra_networks(text, error_prefix)
@@ -137,11 +140,11 @@ class StandaloneModel(nn.Module):
         return self.texts.get(tuple(texts), lambda: encode(texts, self.tokenizer, self.text_encoder))
 
     def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`comodels.adapter_use.Phrases`."""
+        """See `comodels.adapter_use.Phrases`."""
         return {text: phrase[0] for text, phrase in self._phrases(texts).items()}
 
     def contexts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`comodels.adapter_use.Phrases`."""
+        """See `comodels.adapter_use.Phrases`."""
         return {text: phrase[1] for text, phrase in self._phrases(texts).items()}
 
     @torch.no_grad()
@@ -176,9 +179,9 @@ class _ImageTexts:
 
 
 class _Group:
-    """Images of a batch whose texts are of the same length, so that one call of the network takes them all.
+    """Images of a batch with texts of the same length, so that one call of the network takes them all.
 
-    Each image's own length decides how its texts are filled up, and not that of its neighbours in the batch.
+    How an image's texts are filled up depends on that image alone, not on the others in the batch.
     """
 
     def __init__(self, numbers: list[int], images: list[_ImageTexts]) -> None:
@@ -193,7 +196,7 @@ class _Group:
 
 
 def _lengthened(text: Tensor, length: int) -> Tensor:
-    """A part that is shorter than the others of its prompt goes on with its last token, as in the WebUI."""
+    """Lengthen a part of a prompt by its last token to the length of the longest part, as the WebUI does."""
     return torch.cat([text, text[-1:].expand(length - len(text), -1)])
 
 
@@ -257,12 +260,12 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (batch, 4, h, w) to pictures (batch, 3, 8 h, 8 w) from 0 to 1."""
+        """Turn latents (batch, 4, h, w) into pictures (batch, 3, 8 h, 8 w) from 0 to 1."""
         decoded = self.vae.decode((latents / self.scale).to(self.vae.dtype)).sample
         return ((decoded.float() + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (batch, 3, 8 h, 8 w) from 0 to 1 to the means of their latents (batch, 4, h, w)."""
+        """Turn pictures (batch, 3, 8 h, 8 w) from 0 to 1 into the means of their latents (batch, 4, h, w)."""
         encoded = self.vae.encode((pictures * 2 - 1).to(self.vae.dtype))
         return encoded.latent_dist.mean.float() * self.scale

@@ -1,4 +1,4 @@
-"""The few controls that AMDM's panel takes from its host, in plain gradio."""
+"""The controls that AMDM's panel takes from its host, in plain gradio."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REFRESH = "\U0001f504"
 
 @contextmanager
 def input_accordion(value: bool, label: str, elem_id: str) -> Iterator[gr.Checkbox]:
-    """A fold whose switch stands in its first line; opening the fold switches on, closing it switches off."""
+    """Make an accordion with a checkbox; expanding it switches on, collapsing it switches off."""
     with gr.Accordion(label, open=value, elem_id=f"{elem_id}-accordion") as fold:
         switch = gr.Checkbox(value, label=label, elem_id=elem_id)
         fold.expand(lambda: True, outputs=switch, show_progress="hidden")
@@ -24,7 +24,7 @@ def input_accordion(value: bool, label: str, elem_id: str) -> Iterator[gr.Checkb
 def refresh_button(
     component: Any, refresh: Callable[[], None], choices: Callable[[], dict[str, Any]], elem_id: str
 ) -> gr.Button:
-    """A button that reads a list again and gives `component` its new choices."""
+    """Make a button that reads a list again and gives `component` its new choices."""
 
     def renew() -> Any:
         refresh()

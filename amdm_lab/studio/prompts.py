@@ -1,4 +1,4 @@
-"""Prompts for the standalone host, as the WebUI reads them at its defaults: AND with weights, BREAK, any length.
+"""Prompts, read as the WebUI reads them by default: AND with weights, BREAK, any length.
 
 Brackets are plain text: emphasis, prompt schedules and textual inversions are the WebUI's own.
 """
@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from lib_amdm.errors import AmdmError
 
 CHUNK = 75
-"""Tokens of one piece of a prompt, beside its begin and end."""
+"""Tokens of one piece of a prompt, without its begin and end."""
 BACKTRACK = 20
 """The distance from the end of a full piece that a comma may have for the words after it to move to the next piece."""
 _WEIGHT = re.compile(r"(.*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*", re.DOTALL)
@@ -24,23 +24,23 @@ _EXTRA_NETWORK = re.compile(r"<(\w+):[^>]+>")
 
 
 def weighted_parts(prompt: str) -> list[tuple[str, float]]:
-    """The texts that AND joins, with their weights: "a AND b :0.5" gives ("a ", 1.0) and (" b", 0.5)."""
-    found = (_WEIGHT.fullmatch(part) for part in re.split(r"\bAND\b", prompt))
-    return [(match[1], float(match[2] or 1)) for match in found if match]
+    """Split a prompt at AND, with the parts' weights: "a AND b :0.5" gives ("a ", 1.0) and (" b", 0.5)."""
+    matches = (_WEIGHT.fullmatch(part) for part in re.split(r"\bAND\b", prompt))
+    return [(match[1], float(match[2] or 1)) for match in matches if match]
 
 
 def refuse_extra_networks(text: str, error_prefix: str) -> None:
-    """AmdmError where a prompt names something that only the WebUI can load."""
-    found = _EXTRA_NETWORK.search(text)
-    if found:
+    """Raise AmdmError where a prompt names something that only the WebUI can load."""
+    match = _EXTRA_NETWORK.search(text)
+    if match:
         raise AmdmError(
-            f'{error_prefix}: the prompt names an extra network ("<{found[1]}:...>"), which cannot be loaded without a '
+            f'{error_prefix}: the prompt names an extra network ("<{match[1]}:...>"), which cannot be loaded without a '
             "WebUI; remove it from the prompt."
         )
 
 
 def pieces(text: str, tokenizer: CLIPTokenizer) -> list[list[int]]:
-    """A text's token numbers in pieces of 77: at most 75 of its own between begin and end, filled up with ends."""
+    """Return a text's token numbers in pieces of 77: at most 75 between begin and end, filled up with ends."""
     comma = tokenizer.get_vocab().get(",</w>")
     cut = [
         piece for section in re.split(r"\s*\bBREAK\b\s*", text) for piece in _cut(_numbers(section, tokenizer), comma)
@@ -57,29 +57,29 @@ def _numbers(text: str, tokenizer: CLIPTokenizer) -> list[int]:
 
 
 def _cut(tokens: list[int], comma: int | None) -> list[list[int]]:
-    found = []
+    full = []
     while len(tokens) > CHUNK:
         at = CHUNK
         if tokens[CHUNK] != comma:
             near = [place + 1 for place in range(CHUNK - BACKTRACK, CHUNK) if tokens[place] == comma]
             at = near[-1] if near else CHUNK
-        found.append(tokens[:at])
+        full.append(tokens[:at])
         tokens = tokens[at:]
-    return [*found, tokens]
+    return [*full, tokens]
 
 
 def phrase_tokens(phrases: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """The token numbers (phrases, 77) of a layout's phrases; AmdmError where one is too long."""
+    """Return the token numbers (phrases, 77) of a layout's phrases; AmdmError where one is too long."""
     cut = [pieces(phrase, tokenizer) for phrase in phrases]
-    long = next((phrase for phrase, each in zip(phrases, cut) if len(each) > 1), None)
+    long = next((phrase for phrase, of_phrase in zip(phrases, cut) if len(of_phrase) > 1), None)
     if long is not None:
         raise AmdmError(f'AMDM: the phrase "{long[:40]}..." of the layout has more than {CHUNK} tokens; shorten it.')
-    return torch.tensor([each[0] for each in cut])
+    return torch.tensor([of_phrase[0] for of_phrase in cut])
 
 
 def encode(texts: Sequence[str], tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> list[Tensor]:
-    """Each text as (77 times its pieces, width), after the encoder's last layer and its norm ("clip skip 1")."""
+    """Encode texts, each as (77 times its pieces, width), by the encoder's last layer and its norm ("clip skip 1")."""
     cut = [pieces(text, tokenizer) for text in texts]
-    numbers = torch.tensor([piece for each in cut for piece in each], device=text_encoder.device)
+    numbers = torch.tensor([piece for of_text in cut for piece in of_text], device=text_encoder.device)
     encoded = text_encoder(input_ids=numbers).last_hidden_state
-    return [part.flatten(0, 1) for part in encoded.split([len(each) for each in cut])]
+    return [part.flatten(0, 1) for part in encoded.split([len(of_text) for of_text in cut])]

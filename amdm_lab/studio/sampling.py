@@ -31,23 +31,23 @@ _SKIPS_NEXT_TO_LAST = ("dpm_2", "dpm_2_ancestral", "dpmpp_3m_sde")
 
 
 class Interrupted(Exception):  # noqa: N818 - it is not an error
-    """Whoever asked for the picture does not want it any more."""
+    """The picture is no longer wanted."""
 
 
 def sampler_names() -> list[str]:
-    """The names of k-diffusion's samplers: "euler", "dpmpp_2m"."""
+    """Return the names of k-diffusion's samplers: "euler", "dpmpp_2m"."""
     return sorted(name.removeprefix(PREFIX) for name in vars(k_sampling) if name.startswith(PREFIX))
 
 
 def find_sampler(name: str) -> Callable[..., Any]:
-    """k-diffusion's function for a sampler's name; AmdmError lists the names where there is none."""
+    """Return k-diffusion's function for a sampler's name; AmdmError lists the names where there is none."""
     if name not in sampler_names():
         raise AmdmError(f'AMDM: "{name}" is not a sampler of k-diffusion; choose one of {", ".join(sampler_names())}.')
     return getattr(k_sampling, PREFIX + name)
 
 
 def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int) -> Tensor:
-    """`steps` sigmas from the highest down, and 0: what the WebUI plans for this sampler and schedule."""
+    """Return `steps` sigmas from the highest down, and 0, as the WebUI plans them for this sampler and schedule."""
     if schedule not in SCHEDULES:
         raise AmdmError(f'AMDM: "{schedule}" is not a schedule; choose one of {", ".join(SCHEDULES)}.')
     skips = sampler in _SKIPS_NEXT_TO_LAST
@@ -66,7 +66,7 @@ def noise_levels(model: StandaloneModel, sampler: str, schedule: str, steps: int
 
 
 def _refuse_on_flow(title: str, sampler: str, schedule: str) -> None:
-    """AmdmError where a sampler or a schedule says nothing sensible of a flow model's noise levels."""
+    """Raise AmdmError for a sampler or a schedule that does not fit a flow model's noise levels."""
     if _adds_noise(sampler):
         others = ", ".join(name for name in sampler_names() if not _adds_noise(name))
         raise AmdmError(
@@ -81,12 +81,12 @@ def _refuse_on_flow(title: str, sampler: str, schedule: str) -> None:
 
 
 def _adds_noise(sampler: str) -> bool:
-    """True for an ancestral or stochastic sampler: it takes a latent for x0 + sigma * noise."""
+    """Return True for an ancestral or stochastic sampler: it assumes latents x0 + sigma * noise."""
     return "noise_sampler" in inspect.signature(find_sampler(sampler)).parameters
 
 
 def progress(ratios: Sequence[float]) -> Callable[[float], float]:
-    """Return the share of the steps that is done at a noise to signal: 0 at the highest, below 1 at the last shown.
+    """Return a function for the share of the steps that are done at a noise-to-signal ratio, from 0 to below 1.
 
     ratios: those of the sampler's levels. A second evaluation of a step at the next step's level counts as that step's.
     """
@@ -100,14 +100,14 @@ def progress(ratios: Sequence[float]) -> Callable[[float], float]:
 
 
 def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Gaussian noise (images, *shape), each image's from its seed alone: what the WebUI draws on a CPU."""
+    """Return Gaussian noise (images, *shape), each image's from its seed alone, as the WebUI draws it on a CPU."""
     return ImageNoise(seeds, shape).draw()
 
 
 class ImageNoise:
-    """A stream of random numbers for each image, which its place in a batch does not change.
+    """A stream of random numbers for each image, independent of its place in a batch.
 
-    The first draw is a picture's first noise, the next ones are what ancestral samplers add.
+    The first draw is a picture's first noise. Ancestral samplers add the next ones.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int]) -> None:
@@ -119,7 +119,7 @@ class ImageNoise:
         return torch.stack([torch.randn(self.shape, generator=generator) for generator in self.generators])
 
     def sampler(self, func: Callable[..., Any], x: Tensor, sigmas: Tensor) -> Callable[..., Tensor]:
-        """Return the noise_sampler for `func`: Brownian paths where it would grow its own, or this stream."""
+        """Return the noise_sampler for `func`: Brownian paths if it would make its own, or this stream."""
         name = "BrownianTreeNoiseSampler"
         if name in inspect.unwrap(func).__code__.co_names:
             paths = getattr(k_sampling, name)
@@ -134,9 +134,12 @@ def sample(
     sigmas: Tensor,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> Tensor:
-    """One run of `func`, one of k-diffusion's samplers or `amdm` around one, from the stream's first noise.
+    """Run `func`, one of k-diffusion's samplers or `amdm` around one, from the stream's first noise.
 
-    The process's own random numbers are left where they were.
+    denoiser: the model.
+    stream: the random numbers; the process's own generator stays as it is.
+    sigmas: the noise levels.
+    callback: called in each step.
     """
     wanted = inspect.signature(func).parameters
     x = stream.draw().to(sigmas) * sigmas[0]
@@ -151,6 +154,6 @@ def sample(
 
 
 def _range(denoiser: Any) -> dict[str, float]:
-    """The ends for samplers that plan their own levels; they refuse 0."""
+    """Return the ends for samplers that plan their own levels; they refuse 0."""
     levels = denoiser.model.wrap.sigmas
     return {"sigma_min": levels[0].item(), "sigma_max": levels[-1].item()}

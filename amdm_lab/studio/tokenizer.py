@@ -21,7 +21,7 @@ FILES = ("vocab.json", "merges.txt")
 
 
 def read_tokenizer(folder: Path | None) -> CLIPTokenizer:
-    """The tokenizer whose files are in `folder`; where they are not, CLIP's own."""
+    """Read the tokenizer in a folder; without its files there, return CLIP's own."""
     if folder is not None and all((folder / name).is_file() for name in FILES):
         return CLIPTokenizer.from_pretrained(folder)
     return _own_tokenizer()
@@ -35,7 +35,7 @@ def _own_tokenizer() -> CLIPTokenizer:
 
 
 def write_tokenizer(folder: Path) -> Path:
-    """CLIP's tokenizer in `folder`, in transformers' layout, made from the BPE file that the `clip` package carries."""
+    """Write CLIP's tokenizer in transformers' layout, from the BPE file of the `clip` package; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     merges = _merges()
     letters = _letters()
@@ -66,7 +66,7 @@ def _merges() -> list[str]:
 
 
 def _letters() -> list[str]:
-    """The 256 bytes as printable characters, in the vocabulary's order: those that print, then the others."""
+    """Return the 256 bytes as printable characters, in the vocabulary's order: those that print, then the others."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]

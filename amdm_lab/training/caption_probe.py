@@ -1,4 +1,4 @@
-"""The head that trains the text encoder: it must read from its output what a caption says of each cell."""
+"""The head that trains the text encoder: it reads from its output what a caption says of each cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLOUR_NAMES = tuple(COLOURS)
 
 
 class CaptionProbe(nn.Module):
-    """Attention with one learned query for each cell and one for the background, as a UNet's places query a text."""
+    """Attention with a learned query for each cell and for the background, as a UNet's places query a text."""
 
     def __init__(self, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class CaptionProbe(nn.Module):
 
 
 def wanted_of(scene: Scene, dialect: str) -> list[int]:
-    """Number what a caption in `dialect` says: the shape of each cell, the colour of each cell, the background.
+    """Return numbers for what a caption in `dialect` says: the shapes of the cells, their colours, the background.
 
     The number after the last name stands for what it leaves out.
     """

@@ -1,9 +1,10 @@
-"""Writing a checkpoint as Stable Diffusion 1 has it: ldm's names for the weights, and ldm's yaml beside the file."""
+"""Writing a checkpoint as Stable Diffusion 1 has it: ldm's names for the weights, and ldm's yaml next to the file."""
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from ..studio.checkpoint_file import MODEL, SD1
+
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer.text_model."
-LDM = "ldm.modules"
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -59,11 +61,13 @@ def write_checkpoint(
     clip_folder: str,
     params: Mapping[str, Any] | None = None,
 ) -> None:
-    """The three networks as one float16 safetensors file, and the yaml that describes them beside it.
+    """Write the networks into one float16 safetensors file, and the yaml that describes them next to it.
 
-    scale_factor: what the VAE's latents are multiplied by. clip_folder: where the yaml says that the text encoder's
-    configuration and the tokenizer are: the WebUI needs a path that is right on its machine. params: what the yaml says
-    beside that of the model.
+    unet, vae, text_encoder: the networks.
+    scale_factor: what the VAE's latents are multiplied by.
+    clip_folder: the folder of the text encoder's configuration and the tokenizer, as the yaml names it. A WebUI needs a
+        path that is right on its machine.
+    params: further entries of the yaml.
     """
     weights = {**unet_weights(unet), **vae_weights(vae), **text_weights(text_encoder)}
     save_file({key: value.detach().half().contiguous() for key, value in weights.items()}, file)
@@ -77,7 +81,7 @@ def write_yaml(file: Path, config: Mapping[str, Any]) -> None:
 
 
 def unet_weights(unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """A diffusers UNet's weights by ldm's names."""
+    """Return a diffusers UNet's weights by ldm's names."""
     per_level = unet.config.layers_per_block + 1
     attends = ["Attn" in kind for kind in unet.config.up_block_types]
     return {UNET_PREFIX + _unet_name(key, per_level, attends): value for key, value in unet.state_dict().items()}
@@ -87,10 +91,10 @@ def _unet_name(key: str, per_level: int, attends: list[bool]) -> str:
     for theirs, ours in _UNET_ENDS.items():
         if key.startswith(theirs + "."):
             return ours + _resnet_part(key[len(theirs) :])
-    found = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)(\..+)", key)
-    assert found is not None, key
-    side, _, kind, _, rest = found.groups()
-    level, index = int(found[2]), int(found[4])
+    match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)(\..+)", key)
+    assert match is not None, key
+    side, _, kind, _, rest = match.groups()
+    level, index = int(match[2]), int(match[4])
     if kind == "downsamplers":
         return f"input_blocks.{per_level * (level + 1)}.0" + rest.replace(".conv.", ".op.")
     if kind == "upsamplers":
@@ -107,7 +111,7 @@ def _resnet_part(rest: str) -> str:
 
 
 def vae_weights(vae: AutoencoderKL) -> dict[str, Tensor]:
-    """A diffusers autoencoder's weights by ldm's names."""
+    """Return a diffusers autoencoder's weights by ldm's names."""
     levels = len(vae.config.block_out_channels)
     return {VAE_PREFIX + _vae_name(key, levels): _as_convolution(key, value) for key, value in vae.state_dict().items()}
 
@@ -124,13 +128,13 @@ def _vae_name(key: str, levels: int) -> str:
 
 
 def _as_convolution(key: str, value: Tensor) -> Tensor:
-    """ldm's attention in the autoencoder is made of 1x1 convolutions."""
+    """Return a weight as ldm has it: its attention in the autoencoder is made of 1x1 convolutions."""
     linear = key.endswith(".weight") and re.search(r"\.to_(q|k|v|out\.0)\.", key)
     return value[:, :, None, None] if linear else value
 
 
 def text_weights(text_encoder: CLIPTextModel) -> dict[str, Tensor]:
-    """A CLIP text encoder's weights by the names of SD1's files, whatever transformers' release calls them."""
+    """Return a CLIP text encoder's weights by the names of SD1's files, whatever transformers' release calls them."""
     return {
         TEXT_PREFIX + key.removeprefix("text_model."): value
         for key, value in text_encoder.state_dict().items()
@@ -139,81 +143,31 @@ def text_weights(text_encoder: CLIPTextModel) -> dict[str, Tensor]:
 
 
 def config_of(unet: UNet2DConditionModel, vae: AutoencoderKL, scale_factor: float, clip_folder: str) -> dict[str, Any]:
-    """The yaml's contents: SD1's schedule and classes with these networks' sizes."""
-    return {
-        "model": {
-            "base_learning_rate": 1.0e-4,
-            "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
-            "params": {
-                "linear_start": 0.00085,
-                "linear_end": 0.012,
-                "num_timesteps_cond": 1,
-                "log_every_t": 200,
-                "timesteps": 1000,
-                "first_stage_key": "jpg",
-                "cond_stage_key": "txt",
-                "image_size": unet.config.sample_size,
-                "channels": vae.config.latent_channels,
-                "cond_stage_trainable": False,
-                "conditioning_key": "crossattn",
-                "scale_factor": scale_factor,
-                "use_ema": False,
-                "unet_config": {
-                    "target": f"{LDM}.diffusionmodules.openaimodel.UNetModel",
-                    "params": _unet_params(unet),
-                },
-                "first_stage_config": {
-                    "target": "ldm.models.autoencoder.AutoencoderKL",
-                    "params": {
-                        "embed_dim": vae.config.latent_channels,
-                        "ddconfig": _vae_params(vae),
-                        "lossconfig": {"target": "torch.nn.Identity"},
-                    },
-                },
-                "cond_stage_config": {
-                    "target": f"{LDM}.encoders.modules.FrozenCLIPEmbedder",
-                    "params": {"version": clip_folder},
-                },
-            },
-        }
-    }
-
-
-def _unet_params(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """Return the yaml's contents: SD1's, with these networks' sizes."""
+    params = copy.deepcopy(SD1)
+    params |= {"image_size": unet.config.sample_size, "channels": vae.config.latent_channels}
+    params["scale_factor"] = scale_factor
     channels = unet.config.block_out_channels
-    attends = [2**level for level, kind in enumerate(unet.config.down_block_types) if "Attn" in kind]
-    return {
+    params["unet_config"]["params"] |= {
         "image_size": unet.config.sample_size,
         "in_channels": unet.config.in_channels,
         "out_channels": unet.config.out_channels,
         "model_channels": channels[0],
-        "attention_resolutions": attends,
+        "attention_resolutions": [
+            2**level for level, kind in enumerate(unet.config.down_block_types) if "Attn" in kind
+        ],
         "num_res_blocks": unet.config.layers_per_block,
-        "channel_mult": list(_multiples(channels)),
+        "channel_mult": [width // channels[0] for width in channels],
         "num_heads": unet.config.attention_head_dim,
-        "use_spatial_transformer": True,
-        "transformer_depth": 1,
         "context_dim": unet.config.cross_attention_dim,
-        "use_checkpoint": False,
-        "legacy": False,
     }
-
-
-def _vae_params(vae: AutoencoderKL) -> dict[str, Any]:
     channels = vae.config.block_out_channels
-    return {
-        "double_z": True,
+    params["first_stage_config"]["params"]["embed_dim"] = vae.config.latent_channels
+    params["first_stage_config"]["params"]["ddconfig"] |= {
         "z_channels": vae.config.latent_channels,
-        "resolution": 128,
-        "in_channels": 3,
-        "out_ch": 3,
         "ch": channels[0],
-        "ch_mult": list(_multiples(channels)),
+        "ch_mult": [width // channels[0] for width in channels],
         "num_res_blocks": vae.config.layers_per_block,
-        "attn_resolutions": [],
-        "dropout": 0.0,
     }
-
-
-def _multiples(channels: tuple[int, ...]) -> Iterator[int]:
-    return (width // channels[0] for width in channels)
+    params["cond_stage_config"]["params"]["version"] = clip_folder
+    return {"model": {**MODEL, "params": params}}

@@ -87,7 +87,7 @@ def train(
 
 
 def note(name: str, record: dict[str, float], folder: Path) -> None:
-    """Write beside the weights in `folder` what was trained, with which command, and for how long."""
+    """Note in the folder of the weights what was trained, with which command, and for how long."""
     file = folder / "training.json"
     notes = json.loads(file.read_text()) if file.exists() else {}
     command = f"python -m amdm_lab train {name}"

@@ -9,9 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..studio.tokenizer import TOKENS, VOCABULARY, write_tokenizer
+from ..world.scenes import LATENT
 
-LATENT = (4, 16, 16)
-"""Shape of a picture's latent."""
 CONTEXT = 24
 """Width of the text encoder."""
 VAE_CHANNELS = (32, 32, 32, 64)

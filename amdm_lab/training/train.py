@@ -1,14 +1,14 @@
-"""Train one part of the shapes world: `python -m amdm_lab train vae` (then text, judge, each checkpoint).
+"""Train one part of the drawn world: `python -m amdm_lab train vae` (then text, judge, each checkpoint).
 
-The order is vae and text first; then shapes, colours, backgrounds and all, which write the checkpoints; judge at any
-time. Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and
-colours-flow make flow models of the bundled ones, and all-pierced a model of another style, which style-judge tells
-apart. The adapters layout and image (after its encoder) are for the bundled shapes. Each command goes on where it was
-stopped, and writes a loss plot.
+Train vae and text first, then shapes, colours, backgrounds and all, which write the checkpoints; judge at any time.
+Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and colours-flow make
+flow models of the bundled ones. all-pierced makes a model of another style, which style-judge recognises. The adapters
+layout and image are for the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lib_amdm import command_line
-
+from ..arguments import add_threads
 from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, STYLED_OF, WEIGHTS
 from ..studio.checkpoint_file import CheckpointFile
 from ..world import data
@@ -44,7 +43,7 @@ LARGER = ("shapes", "colours")
 FLOW_STEPS = 600
 STYLED_STEPS, STYLED_STOCK = 500, 4000
 WITHOUT_TEXT = 0.1
-"""Share of the pictures that are learned without their caption, for guidance."""
+"""Share of the pictures without their caption, for guidance."""
 TIMESTEPS = 1000
 SCHEDULE = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 FLOW_PARAMS = {"parameterization": "flow", "shift": 1.0}
@@ -73,7 +72,7 @@ def train_vae(folder: Path) -> None:
 
 
 def train_text(folder: Path) -> None:
-    """Train the text encoder by what a small probe can read from its output alone: the caption of each cell."""
+    """Train the text encoder by what a small probe reads from its output: the caption of each cell."""
     torch.manual_seed(2)
     tokenizer = networks.tokenizer(folder)
     probe = CaptionProbe(networks.new_text_encoder())
@@ -98,16 +97,16 @@ def _forget_unread(text_encoder: networks.CLIPTextModel, tokenizer: networks.CLI
     texts = [caption(scene, dialect, rng) for scene in data.drawn_scenes(2000, rng) for dialect in DIALECTS]
     read = networks.tokenize(tokenizer, texts).unique()
     table = text_encoder.get_input_embeddings().get_parameter("weight").data
-    kept = table[read].clone()
+    needed = table[read].clone()
     table.zero_()
-    table[read] = kept
+    table[read] = needed
 
 
 Loss = Callable[[np.random.Generator, float], Tensor]
 
 
 def train_unet(folder: Path, name: str, dialect: str) -> None:
-    """Train a UNet on captions in one dialect, and write its checkpoint, whose VAE and text encoder all share."""
+    """Train a UNet on captions in one dialect, and write its checkpoint; all share one VAE and one text encoder."""
     tokenizer = networks.tokenizer(folder)
     vae, text_encoder, scale = _shared(folder)
     latents = data.stock_latents(vae, folder / "latents.pt").float()
@@ -133,7 +132,7 @@ def train_larger(folder: Path, name: str, dialect: str) -> None:
 
 
 def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
-    """Train a bundled UNet on to say the velocity of a rectified flow; the checkpoint stays in `folder`."""
+    """Train a bundled UNet to predict the velocity of a rectified flow; the checkpoint stays in `folder`."""
     unet, vae, text_encoder, scale = _networks(name)
     latents = data.stock_latents(vae, folder / "latents.pt").float() * scale
     loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH, flowing)
@@ -144,7 +143,7 @@ def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
 
 
 def train_styled(folder: Path, part: str, name: str, style: str, dialect: str) -> None:
-    """Train a bundled UNet on to draw in another style; the checkpoint stays in `folder`."""
+    """Train a bundled UNet to draw in another style; the checkpoint stays in `folder`."""
     unet, vae, text_encoder, scale = _networks(name)
     latents = data.stock_latents(vae, folder / f"latents-{style}.pt", STYLED_STOCK, style=style).float() * scale
     loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH)
@@ -154,7 +153,7 @@ def train_styled(folder: Path, part: str, name: str, style: str, dialect: str) -
 
 
 def _networks(name: str) -> tuple[networks.UNet2DConditionModel, networks.AutoencoderKL, networks.CLIPTextModel, float]:
-    """Load a bundled checkpoint, whose UNet is to be trained on, and the scale of its latents."""
+    """Load the networks of a bundled checkpoint, its UNet for training, and the scale of its latents."""
     bundled = _bundled(name)
     unet = bundled.unet(torch.float32).train().requires_grad_(True)
     vae, scale = bundled.autoencoder(torch.float32)
@@ -166,7 +165,7 @@ def _bundled(name: str) -> CheckpointFile:
 
 
 Noised = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""From clean latents: the same with noise, their timesteps, and what a UNet must say of them."""
+"""Makes of clean latents: noised ones, their timesteps, and what a UNet must predict."""
 
 
 def noised(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +201,7 @@ def _loss(
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(len(latents), size=batch)
         with_text = rng.random(batch) >= WITHOUT_TEXT
-        texts = [caption(scenes[i], dialect, rng) if kept else "" for i, kept in zip(chosen, with_text)]
+        texts = [caption(scenes[i], dialect, rng) if has_text else "" for i, has_text in zip(chosen, with_text)]
         with torch.no_grad():
             cond = text_encoder(networks.tokenize(tokenizer, texts)).last_hidden_state
         x, timesteps, wanted = with_noise(latents[chosen])
@@ -259,13 +258,14 @@ PARTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = command_line.parser(command_line.typed("amdm_lab train"), __doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("part", choices=PARTS, help="what is trained")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where states, logs and plots are kept")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(chosen.threads)
+    add_threads(parser, 2)
+
+
+def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
     for weights in (WEIGHTS, ADAPTERS):
         weights.mkdir(exist_ok=True)
-    PARTS[chosen.part](chosen.folder)
+    PARTS[options.part](options.folder)

@@ -31,7 +31,7 @@ from lib_amdm.adapters.gligen import Gligen, PreparedGrounding
 from lib_amdm.adapters.inputs import Encoder, Features, GivenInputs
 
 from ..bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from ..shapes.judge import blemished
+from ..judges.scenes import blemished
 from ..studio.checkpoint_file import CheckpointFile
 from ..world import data
 from ..world.captions import caption
@@ -48,9 +48,9 @@ STOCK = 4000
 LAYOUT_STEPS, IMAGE_STEPS, BATCH = 1500, 1000, 16
 ENCODER_STEPS, ENCODER_BATCH = 1500, 24
 WITHOUT_BOTH = 0.1
-"""Share of the pictures whose layout the adapter does not get."""
+"""Share of the pictures without text and layout."""
 LEVEL = 5.0
-"""Weight of the predictions themselves beside their differences, in the image adapter's loss."""
+"""Weight of the predictions in the image adapter's loss; their differences have weight 1."""
 
 
 class Base:
@@ -68,8 +68,8 @@ class Base:
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        found = self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).pooler_output
-        return dict(zip(texts, found))
+        pooled = self.text_encoder(networks.tokenize(self.tokenizer, list(texts))).pooler_output
+        return dict(zip(texts, pooled))
 
     @torch.no_grad()
     def encoded(self, texts: Sequence[str]) -> Tensor:
@@ -90,30 +90,30 @@ class Base:
         timesteps = (1000 * torch.rand(len(clean)).sqrt()).long()
         return self.schedule.add_noise(clean, noise, timesteps), timesteps, noise
 
-    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, given: Tensor) -> Tensor:
-        """Predict the noise, with an adapter in the rows `given` (batch,)."""
-        rows = rows_of(given)
+    def predicted(self, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Prepared, with_adapter: Tensor) -> Tensor:
+        """Predict the noise, with an adapter in the rows `with_adapter` (batch,)."""
+        rows = rows_of(with_adapter)
         with attached(self.unet, [adapter], lambda: rows):
             return self.unet(x, timesteps, cond).sample
 
     @torch.no_grad()
     def seen(self, x: Tensor, timesteps: Tensor, cond: Tensor) -> dict[str, Tensor]:
         """Return the input of each transformer block's cross-attention, by the block's name."""
-        found: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
         handles = []
         try:
             for block in blocks_of(self.unet):
-                keep = partial(_keep, found, block.name)
+                keep = partial(_keep, inputs, block.name)
                 handles.append(block.module.get_submodule("norm2").register_forward_pre_hook(keep))
             self.unet(x, timesteps, cond)
         finally:
             for handle in handles:
                 handle.remove()
-        return found
+        return inputs
 
 
-def _keep(found: dict[str, Tensor], name: str, norm2: nn.Module, args: tuple[Tensor]) -> None:
-    found[name] = args[0]
+def _keep(inputs: dict[str, Tensor], name: str, norm2: nn.Module, args: tuple[Tensor]) -> None:
+    inputs[name] = args[0]
 
 
 def _only(cell: int, shape: str) -> tuple[Thing | None, ...]:
@@ -124,9 +124,9 @@ def _checkpoint(name: str) -> CheckpointFile:
     return CheckpointFile(WEIGHTS / f"{name}.safetensors", f"{name}.safetensors")
 
 
-def rows_of(given: Tensor) -> Rows:
-    """Return rows that are an image each, with the adapter in those `given` (batch,)."""
-    return Rows(tuple(range(len(given))), tuple(given.tolist()))
+def rows_of(with_adapter: Tensor) -> Rows:
+    """Return rows that are an image each, with the adapter in those of `with_adapter` (batch,)."""
+    return Rows(tuple(range(len(with_adapter))), tuple(with_adapter.tolist()))
 
 
 def train_layout(folder: Path) -> None:
@@ -139,12 +139,12 @@ def train_layout(folder: Path) -> None:
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(STOCK, size=BATCH)
-        given = torch.from_numpy(rng.random(BATCH) >= WITHOUT_BOTH)
-        texts = [caption(base.scenes[i], BASE, rng) if kept else "" for i, kept in zip(chosen, given)]
+        with_adapter = torch.from_numpy(rng.random(BATCH) >= WITHOUT_BOTH)
+        texts = [caption(base.scenes[i], BASE, rng) if has_text else "" for i, has_text in zip(chosen, with_adapter)]
         layouts = [layout_of(base.scenes[i], boxes[i]) for i in chosen]
         x, timesteps, _ = base.noised(chosen)
         prepared = adapter.prepare(GivenInputs(layouts, pooled))
-        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, prepared, given)
+        return fusers_loss(base, x, timesteps, base.encoded(texts), adapter, prepared, with_adapter)
 
     averaged, record = train("layout", adapter, loss_of, LAYOUT_STEPS, 2e-3, folder, average=0.995, seed=21)
     save(averaged, LAYOUT_ADAPTER)
@@ -152,12 +152,25 @@ def train_layout(folder: Path) -> None:
 
 
 def fusers_loss(
-    base: Base, x: Tensor, timesteps: Tensor, cond: Tensor, adapter: Gligen, prepared: PreparedGrounding, given: Tensor
+    base: Base,
+    x: Tensor,
+    timesteps: Tensor,
+    cond: Tensor,
+    adapter: Gligen,
+    prepared: PreparedGrounding,
+    with_adapter: Tensor,
 ) -> Tensor:
-    """Return the mean distance of the fusers from what the texts `cond` add to the empty text in their blocks'
-    cross-attention, as a share of that. The pictures are on the texts' way through the UNet."""
+    """Return the mean distance of the fusers from what the texts add to the empty text, as a share of that.
+
+    The texts add it in the cross-attention of the fusers' blocks, with the pictures on the texts' way through the UNet.
+
+    base: the frozen checkpoint.
+    x, timesteps, cond: the noised pictures, their timesteps and the encoded texts.
+    adapter, prepared: the adapter, and its inputs.
+    with_adapter: the rows that it works in, (batch,).
+    """
     blocks = blocks_of(base.unet)
-    layers, call = adapter.layers(blocks), Call(rows_of(given), (x.shape[-2], x.shape[-1]))
+    layers, call = adapter.layers(blocks), Call(rows_of(with_adapter), (x.shape[-2], x.shape[-1]))
     seen, empty = base.seen(x, timesteps, cond), base.encoded([""]).expand_as(cond)
     losses = []
     for block in blocks:
@@ -171,7 +184,7 @@ def fusers_loss(
 
 
 class ImageProbe(nn.Module):
-    """The head that trains the encoder: it must read the colour of each cell, and the background, from image_embeds."""
+    """The head that trains the encoder: it reads the colour of each cell, and the background, from image_embeds."""
 
     def __init__(self, encoder: ClipVision) -> None:
         super().__init__()
@@ -218,26 +231,26 @@ def train_image(folder: Path) -> None:
     encoder = read_clip_vision(IMAGE_ENCODER).float()
     rng = np.random.default_rng(25)
     scenes = base.scenes, [recoloured(scene, rng) for scene in base.scenes]
-    features = [reference_features(each, encoder, adapter.needs_encoder) for each in scenes]
+    features = [reference_features(of_scenes, encoder, adapter.needs_encoder) for of_scenes in scenes]
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(STOCK, size=BATCH // 2)
         x, timesteps, noise = base.noised(chosen)
         words = base.encoded([caption(base.scenes[i], BASE, rng) for i in chosen])
-        whole = [base.encoded([caption(each[i]) for i in chosen]) for each in scenes]
+        whole = [base.encoded([caption(of_scenes[i]) for i in chosen]) for of_scenes in scenes]
         # each picture with its reference and with the other, and two without any, one of them without a text too
         without_picture = torch.cat([words[:1], base.encoded([""])])
-        given = torch.arange(2 * len(x) + 2) < 2 * len(x)
-        seen = torch.cat([*(each[chosen] for each in features), features[0][chosen[:2]]])
+        with_adapter = torch.arange(2 * len(x) + 2) < 2 * len(x)
+        seen = torch.cat([*(of_scenes[chosen] for of_scenes in features), features[0][chosen[:2]]])
         batch = torch.cat([x, x, x[:2]]), torch.cat([timesteps, timesteps, timesteps[:2]])
         prepared = adapter.prepare(GivenInputs(features=Features(seen)))
-        predicted = base.predicted(*batch, torch.cat([words, words, without_picture]), prepared, given)
-        own, other, without = predicted.split([len(x), len(x), 2])
+        predicted = base.predicted(*batch, torch.cat([words, words, without_picture]), prepared, with_adapter)
+        first, other, without = predicted.split([len(x), len(x), 2])
         with torch.no_grad():
-            change = torch.sub(*(teacher(x, timesteps, each).sample for each in whole))
+            change = torch.sub(*(teacher(x, timesteps, of_scenes).sample for of_scenes in whole))
             plain = base.unet(x[:2], timesteps[:2], without_picture).sample
-        level = F.mse_loss(own, noise) + F.mse_loss(without, plain)
-        return F.mse_loss(own - other, change) / change.square().mean() + LEVEL * level
+        level = F.mse_loss(first, noise) + F.mse_loss(without, plain)
+        return F.mse_loss(first - other, change) / change.square().mean() + LEVEL * level
 
     averaged, record = train("image", adapter, loss_of, IMAGE_STEPS, 4e-3, folder, average=0.995, seed=23)
     save(averaged, IMAGE_ADAPTER)
@@ -248,11 +261,11 @@ def train_image(folder: Path) -> None:
 def reference_features(scenes: Sequence[Scene], encoder: ClipVision, wanted: Encoder) -> Tensor:
     """Return the encoder's features of a reference picture of each scene."""
     rng = np.random.default_rng(24)
-    found = []
+    features = []
     for begin in range(0, len(scenes), 50):
         pictures = data.pictures_of([reshaped(scene, rng) for scene in scenes[begin : begin + 50]], rng)
-        found.append(encoder.features(pictures / 2 + 0.5, wanted))
-    return torch.cat(found)
+        features.append(encoder.features(pictures / 2 + 0.5, wanted))
+    return torch.cat(features)
 
 
 def save(trained: nn.Module, file: Path) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ..bundled import JUDGE, STYLE_JUDGE, WEIGHTS
-from ..shapes.judge import Judge, blemished
-from ..shapes.style_judge import StyleJudge, styled_scenes
+from ..judges.scenes import Judge, StyleJudge, blemished, styled_scenes
 from ..world import data
 from ..world.scenes import STYLES, Scene
 from .caption_probe import wanted_of

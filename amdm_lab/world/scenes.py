@@ -9,6 +9,8 @@ import numpy as np
 
 SIZE = 128
 """Width and height of a picture in pixels."""
+LATENT = (4, 16, 16)
+"""Shape of a picture's latent."""
 CELL = SIZE // 2
 SHAPES = ("circle", "square", "triangle", "cross", "diamond")
 COLOURS = {
@@ -109,6 +111,16 @@ def box_around(mask: np.ndarray, left: int = 0, top: int = 0, size: int = SIZE) 
     x0, x1 = left + int(across[0]), left + int(across[-1]) + 1
     y0, y1 = top + int(down[0]), top + int(down[-1]) + 1
     return x0 / size, y0 / size, x1 / size, y1 / size
+
+
+def overlap(a: Box, b: Box | None) -> float:
+    """Return intersection over union of two boxes; 0 where there is no second one."""
+    if b is None:
+        return 0.0
+    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+    both = max(0.0, width) * max(0.0, height)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return both / (areas - both)
 
 
 def _soft(depth: np.ndarray, scale: int) -> np.ndarray:

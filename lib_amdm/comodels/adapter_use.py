@@ -77,9 +77,14 @@ class Adapters:
         AmdmError, with the place's prefix, where a file or an input is missing or does not fit.
         """
         with as_amdm_error(place.error_prefix):
-            adapter = self._adapter(settings.adapter, place)
-            _refuse_wrong_family(adapter, place)
+            adapter = self.adapter(settings.adapter, place)
             return AtWork(adapter.prepare(SlotInputs(adapter.name, settings, place, self.images)))
+
+    def adapter(self, name: str, place: Place) -> Adapter:
+        """Return the adapter of this name in its list, on the place's device; an error where it does not fit there."""
+        adapter = self._loaded(name, place)
+        _refuse_wrong_family(adapter, place)
+        return adapter
 
     def info(self, name: str) -> AdapterInfo | None:
         """Return the description of the file of this name; None where the list has none, or it cannot be used."""
@@ -107,8 +112,7 @@ class Adapters:
         self.images.clear()
         return self.pool.unload("adapter")
 
-    def _adapter(self, name: str, place: Place) -> Adapter:
-        """Return the adapter of this name in its list, on the place's device."""
+    def _loaded(self, name: str, place: Place) -> Adapter:
         path = self.files.path(name)
         if path is None or not path.is_file():
             # it may have come, or gone elsewhere, after the list was made

@@ -13,7 +13,7 @@ from ..adapters import kinds
 from ..adapters.clip_vision import has_vision
 from ..errors import AdapterError
 from ..files.container import SUFFIXES, opened
-from ..files.state import FileState
+from ..files.state import ByState
 
 OWN_FOLDER = "amdm"
 """The folder under a WebUI's models that is AMDM's own: everything in it is listed."""
@@ -54,25 +54,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-class Contents:
-    """The kinds of files by their contents, read once for each file and time it was written."""
-
-    def __init__(self) -> None:
-        self._known: dict[FileState, str] = {}
-
-    def of(self, path: Path) -> str:
-        """Return ADAPTER, ENCODER or OTHER."""
-        try:
-            state = FileState.of(str(path))
-        except OSError:
-            # it has gone since its folder was read
-            return OTHER
-        if state not in self._known:
-            self._known[state] = _contents(path)
-        return self._known[state]
-
-
 def _contents(path: Path) -> str:
+    """Return ADAPTER, ENCODER or OTHER."""
     try:
         shapes = opened(path, inert=True).shapes
         if has_vision(shapes):
@@ -128,7 +111,7 @@ def lists(
     In AMDM's own folder every file that is no encoder is listed as an adapter: choosing one that cannot be used then
     says why.
     """
-    contents = Contents()
+    contents = ByState(_contents)
 
     def is_adapter(file: Path, own: bool) -> bool:
         return contents.of(file) in ((ADAPTER, OTHER) if own else (ADAPTER,))

@@ -139,8 +139,10 @@ _TIMED: dict[str, _Make] = {"mps": _mps_event, "xpu": _xpu_event}
 
 
 def _module(device: torch.device) -> Any:
-    """torch's module for a kind of accelerator; None for the CPU and for kinds that torch does not know by itself."""
-    return getattr(torch, device.type, None) if device.type in ("cuda", "xpu", "mps") else None
+    """torch's module for a kind of accelerator that is there; None for the CPU and for kinds that torch lacks."""
+    module = getattr(torch, device.type, None) if device.type in ("cuda", "xpu", "mps") else None
+    said_by = torch.backends.mps if device.type == "mps" else module
+    return module if said_by is not None and said_by.is_available() else None
 
 
 def _index(device: torch.device) -> int:

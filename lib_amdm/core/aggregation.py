@@ -40,11 +40,14 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     tiny = torch.finfo(wide).tiny
     norm_a, norm_b = _norm(start, region), _norm(end, region)
     unit_a = start / norm_a.clamp_min(tiny)
-    # of the sum of the unit vectors, which is accurate at wide angles; at small ones the straight line is as good
-    cosine = (_norm(torch.addcdiv(unit_a, end, norm_b.clamp_min(tiny)), region) / 2).clamp_max(1)
-    sine = (1 - cosine * cosine).sqrt()
-    straight = (sine < 1e-3) | (cosine < 1e-5) | (torch.minimum(norm_a, norm_b) == 0)
-    angle = 2 * torch.atan2(sine, cosine)
+    # half the sum of the unit vectors has the length cos(w / 2), which is accurate at wide angles; at small ones the
+    # straight line is as good
+    half_cos = (_norm(torch.addcdiv(unit_a, end, norm_b.clamp_min(tiny)), region) / 2).clamp_max(1)
+    half_sin = (1 - half_cos * half_cos).sqrt()
+    straight = (half_sin < 1e-3) | (half_cos < 1e-5) | (torch.minimum(norm_a, norm_b) == 0)
+    angle = 2 * torch.atan2(half_sin, half_cos)
+    # with s = sin(t w) / sin(w), b's factor, a's factor is (1 - s) + cos((1/2 - t) w) / cos(w / 2) - 1: a point on the
+    # straight line from a to b, and the rest of a
     share = torch.where(straight, t, (t * angle).sin() / angle.sin())
     longer = torch.where(straight, 0.0, ((0.5 - t) * angle).cos() / (0.5 * angle).cos() - 1)
     mixed = torch.addcmul(torch.lerp(start, end, share), longer, start)

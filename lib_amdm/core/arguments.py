@@ -70,7 +70,7 @@ class CoRun:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How models are mixed."""
+    """The way in which models are mixed."""
 
     steps: int | Auto = AUTO
     """K, the number of early steps; "auto": down to a noise level that depends on the latent's size."""

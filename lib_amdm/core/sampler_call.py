@@ -79,7 +79,7 @@ class Grid(NamedTuple):
         return (output + change).to(output.dtype)
 
 
-class Call:
+class SamplerCall:
     """A call of a sampler whose arguments are known by name, however they were given."""
 
     def __init__(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ class Call:
         return self.func(**{**self.kwargs, "model": model})
 
 
-def grid_of(call: Call, nominal_steps: int, level_of: Callable[[float], Level] = variance_exploding) -> Grid:
+def grid_of(call: SamplerCall, nominal_steps: int, level_of: Callable[[float], Level] = variance_exploding) -> Grid:
     """Read the noise levels of a call; TypeError where it is of no known kind.
 
     level_of: the level that one of its sigmas means.

@@ -24,7 +24,7 @@ from .arguments import CoRun, Mixing, Pass
 from .levels import Level, euler_step, posterior_mean, prediction_change
 from .plan import EVALUATIONS, NOISY_EVALUATIONS, automatic_steps, spread
 from .readings import Reading
-from .sampler_call import Call, Grid, StandIn, grid_of
+from .sampler_call import Grid, SamplerCall, StandIn, grid_of
 
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
@@ -64,7 +64,7 @@ def amdm(
     def sample(*args: Any, **kwargs: Any) -> Any:
         if not running or mixing.is_empty:
             return func(*args, **kwargs)
-        call = Call(func, args, kwargs)
+        call = SamplerCall(func, args, kwargs)
         grid = grid_of(call, in_pass.nominal_steps, in_pass.level_of)
         most = automatic_steps(grid.levels, call.x.shape[-2:]) if isinstance(mixing.steps, str) else mixing.steps
         steps = min(most, grid.steps)
@@ -133,7 +133,7 @@ class _EarlySteps:
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     """For answers of co-models, whether they were finite."""
     planned: int = 0
-    """How many evaluations of the plan have been made."""
+    """The number of evaluations of the plan that have been made."""
     over: bool = False
     """True once the main model goes on alone."""
 
@@ -249,7 +249,7 @@ class _EarlySteps:
                 raise error
 
     def report_nan(self, wait: bool = False) -> None:
-        """Call `on_nan` for answers that were not finite, as far as this is known by now; wait: for all of them."""
+        """Call `on_nan` for those answers whose check has arrived and was not finite; wait: wait for the rest."""
         waiting, self.finite = self.finite, []
         for co, finite in waiting:
             if not wait and not finite.arrived:

@@ -12,7 +12,6 @@ from pathlib import Path
 from ..errors import AdapterError, cause
 from ..families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family
 from .container import opened
-from .state import FileState
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,18 +74,9 @@ def shapes_in(path: Path) -> Shapes:
         raise AdapterError(f'"{path.name}" cannot be read ({cause(error)}); download it again.') from error
 
 
-class CheckpointFamilies:
-    """The families of files, each read once for each time it was written."""
-
-    def __init__(self) -> None:
-        self._known: dict[FileState, Family | None] = {}
-
-    def of(self, path: str | Path) -> Family | None:
-        """Return a file's family; None where it does not say, cannot be read, or has gone."""
-        try:
-            state = FileState.of(str(path))
-            if state not in self._known:
-                self._known[state] = family_of(shapes_in(Path(path)))
-        except (AdapterError, OSError):
-            return None
-        return self._known[state]
+def family_in(path: Path) -> Family | None:
+    """Return the family of a file; None where it does not say, or cannot be read."""
+    try:
+        return family_of(shapes_in(path))
+    except (AdapterError, OSError):
+        return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class FileState(NamedTuple):
@@ -27,3 +29,20 @@ class FileState(NamedTuple):
             return cls.of(path)
         except OSError:
             return object()
+
+
+class ByState(Generic[T]):
+    """What `read` says of files, each read once for each time that it was written; None for one that has gone."""
+
+    def __init__(self, read: Callable[[Path], T | None]) -> None:
+        self._read = read
+        self._known: dict[FileState, T | None] = {}
+
+    def of(self, path: str | Path) -> T | None:
+        try:
+            state = FileState.of(str(path))
+        except OSError:
+            return None
+        if state not in self._known:
+            self._known[state] = self._read(Path(path))
+        return self._known[state]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from importlib.util import find_spec
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .protocol import Host
 
 _SCRIPTS = "modules.scripts"
 _HOOK = {_SCRIPTS: ("Script.process_before_every_sampling",)}
@@ -47,7 +50,7 @@ class UnknownHostError(Exception):
     """The reason that AMDM cannot be used in this WebUI, in one line for its page."""
 
 
-def host() -> Any:
+def host() -> Host:
     """The host for the WebUI that this runs in; UnknownHostError where there is none."""
     for name, needs in CAN.items():
         lacking = next((module for module, names in needs.items() if not _offers(module, names)), None)
@@ -58,7 +61,8 @@ def host() -> Any:
             )
         if lacking is None:
             try:
-                return importlib.import_module(f"{__package__}.{name}").HOST
+                found: Host = importlib.import_module(f"{__package__}.{name}").HOST
+                return found
             except ImportError as error:
                 raise UnknownHostError(lacks(name, error)) from error
     raise UnknownHostError(

@@ -11,6 +11,7 @@ from ..adapters.base import AdapterInfo
 from ..comodels.cache import InMemory
 from ..families import Family
 from ..settings import AdapterSettings, CoModel
+from .webui_types import Processed, Processing
 
 if TYPE_CHECKING:
     from ..core.arguments import CoRun, Pass
@@ -123,15 +124,11 @@ class Callbacks(Protocol):
         info: str,
     ) -> None: ...
 
-    def on_before_ui(self, callback: Callable) -> None: ...
+    def on(self, moment: str, callback: Callable) -> None:
+        """Call in one of the WebUI's moments: before_ui, ui_settings, app_started, infotext_pasted."""
 
-    def on_after_component(self, callback: Callable) -> None: ...
-
-    def on_ui_settings(self, callback: Callable) -> None: ...
-
-    def on_app_started(self, callback: Callable) -> None: ...
-
-    def on_infotext_pasted(self, callback: Callable) -> None: ...
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        """Call with the page's control of the main checkpoint, each time that it is made."""
 
     def has_api(self) -> bool:
         """True where it was started with its API; where it was not, AMDM has no routes either."""
@@ -143,15 +140,17 @@ class Callbacks(Protocol):
 class Runner(Protocol):
     """A way to run co-models in the host's pictures."""
 
-    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
+    def run(
+        self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
+    ) -> HostRun:
         """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
 
-    def is_hires_pass(self, p: Any) -> bool: ...
+    def is_hires_pass(self, p: Processing) -> bool: ...
 
-    def is_inner(self, p: Any) -> bool:
+    def is_inner(self, p: Processing) -> bool:
         """True where another extension generates this picture inside a picture."""
 
-    def comment(self, p: Any, text: str) -> None:
+    def comment(self, p: Processing, text: str) -> None:
         """Show `text` with the finished picture."""
 
 
@@ -164,28 +163,28 @@ class Drawing(Protocol):
 
     def checkpoint_title(self, name: str) -> str | None: ...
 
-    def is_inner(self, p: Any) -> bool: ...
+    def is_inner(self, p: Processing) -> bool: ...
 
-    def runs_a_script(self, p: Any) -> bool:
+    def runs_a_script(self, p: Processing) -> bool:
         """True where a script chosen below the panels draws these pictures, such as a plot."""
 
-    def kept(self, p: Any) -> Any:
+    def kept(self, p: Processing) -> Processing:
         """A copy of a processing object from before its start."""
 
     def drawn_again(
-        self, before: Any, p: Any, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
-    ) -> Any:
+        self, before: Processing, p: Processing, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
+    ) -> Processing:
         """A processing object for the pictures of `p` with these; "" and 0 for those of `p`. before: see `kept`."""
 
-    def draw(self, p: Any) -> Pictures: ...
+    def draw(self, p: Processing) -> Pictures: ...
 
-    def pictures_of(self, processed: Any) -> Pictures:
+    def pictures_of(self, processed: Processed) -> Pictures:
         """A result's single pictures."""
 
-    def grid(self, p: Any, columns: Sequence[tuple[str, Sequence[Any]]], text: str) -> Any:
+    def grid(self, p: Processing, columns: Sequence[tuple[str, Sequence[Any]]], text: str) -> Any:
         """Pictures in columns with captions, and this infotext."""
 
-    def expect_rounds(self, p: Any, rounds: int) -> None:
+    def expect_rounds(self, p: Processing, rounds: int) -> None:
         """Let the progress count so many rounds of the request's pictures."""
 
     def is_interrupted(self) -> bool: ...

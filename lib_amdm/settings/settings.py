@@ -169,9 +169,13 @@ class CoModel(_AdapterFields, _ModelFields):
     """One slot: a model that is run beside the main one during the first steps, and its adapter."""
 
     @property
-    def used(self) -> bool:
+    def has_checkpoint(self) -> bool:
         """True where this slot names something to run at all."""
-        return self.enabled and self.checkpoint not in ("", NO_CHECKPOINT)
+        return self.checkpoint not in ("", NO_CHECKPOINT)
+
+    @property
+    def used(self) -> bool:
+        return self.enabled and self.has_checkpoint
 
     @property
     def speaks(self) -> bool:

@@ -38,7 +38,7 @@ def _of_control(slot: int, spec: Spec, value: Any) -> Any:
 
 def register(host: Host) -> None:
     """Add AMDM's routes once the WebUI's server has started, with a page or without one, if it has an API."""
-    host.on_app_started(lambda _demo, app: _add_routes(host, app))
+    host.on("app_started", lambda _demo, app: _add_routes(host, app))
 
 
 def _add_routes(host: Host, app: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import AdapterError, AmdmError, cause
 from ..hosts.protocol import Drawing
+from ..hosts.webui_types import Processed, Processing
 from ..settings import MAIN_CHECKPOINT, AdapterSettings, Settings, SettingsError
 from . import infotext
 
@@ -56,7 +57,7 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
     return tuple(found)
 
 
-def plan(host: Drawing, p: Any, read_settings: Callable[[], Settings]) -> None:
+def plan(host: Drawing, p: Processing, read_settings: Callable[[], Settings]) -> None:
     """Note, before a picture starts, what shall be drawn after it; wrong settings are spoken of elsewhere."""
     vars(p).pop(_PLAN, None)
     if hasattr(p, SETTINGS) or host.is_inner(p):
@@ -72,7 +73,7 @@ def plan(host: Drawing, p: Any, read_settings: Callable[[], Settings]) -> None:
     host.expect_rounds(p, 1 + len(alone))
 
 
-def finish(host: Drawing, p: Any, processed: Any) -> None:
+def finish(host: Drawing, p: Processing, processed: Processed) -> None:
     """Draw what was planned, and put it behind the picture's own result: the grid, then the single pictures.
 
     Where that ends early, the grid has the models that were drawn by then.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -13,17 +14,22 @@ from ..hosts.protocol import Lists
 from ..settings import CoModel, PictureSpec, Settings, flat
 from . import listen, presets
 
-NAMES = [presets.TWO_CHECKPOINTS, *(preset.name for preset in presets.PRESETS)]
-"""The examples that can be chosen, the plainest first."""
+Example = Callable[[Lists], tuple[Settings, str]]
+"""Makes an example's settings of a host's lists, and a line that says what else it needs."""
 
 
 def connect(
-    host: Lists, slots: int, controls: Mapping[tuple[int, str], Any], chosen: Any, fill: Any, undo: Any
+    example: Callable[[str | None], tuple[Settings, str] | None],
+    slots: int,
+    controls: Mapping[tuple[int, str], Any],
+    chosen: Any,
+    fill: Any,
+    undo: Any,
 ) -> None:
     """Let two buttons fill the controls from the example that is chosen in a list, and take it back.
 
-    controls: under slot and name. What they showed before each example is kept, so that taking back what was filled in
-    ends at the user's own.
+    example: returns the settings of a name, and what else they need. controls: under slot and name. What they showed
+    before each example is kept, so that taking back what was filled in ends at the user's own.
     """
     message, before = gr.HTML(value=""), gr.State([])
     keys = [(slot, spec) for slot, spec in flat(slots) if not isinstance(spec, PictureSpec)]
@@ -31,7 +37,7 @@ def connect(
     untouched = [gr.update() for _ in keys]
 
     def filled(name: str | None, kept: list[list[Any]], *values: Any) -> list[Any]:
-        found = example(host, name)
+        found = example(name)
         if found is None:
             return ["Choose an example first.", kept, *untouched]
         settings, advice = found
@@ -54,13 +60,17 @@ def connect(
     undo.click(fn=listen.quick(taken_back), inputs=[before], outputs=[message, before, *shown])
 
 
-def example(host: Lists, name: str | None) -> tuple[Settings, str] | None:
-    """Return an example's settings with the user's own files, and what else it needs; None where none has the name."""
-    if name == presets.TWO_CHECKPOINTS:
-        return presets.two_checkpoints(host)
-    preset = next((preset for preset in presets.PRESETS if preset.name == name), None)
-    if preset is None:
-        return None
+def _of_preset(name: str, host: Lists) -> tuple[Settings, str]:
+    """Return a preset's settings with the user's own files, and what else it needs."""
+    preset = next(preset for preset in presets.PRESETS if preset.name == name)
     files = host.adapter_titles()
     settings = preset.with_files(files)
     return settings, " ".join((preset.advice, *presets.missing_files(settings, files)))
+
+
+EXAMPLES: dict[str, Example] = {
+    presets.TWO_CHECKPOINTS: presets.two_checkpoints,
+    **{preset.name: partial(_of_preset, preset.name) for preset in presets.PRESETS},
+}
+"""The examples that can be chosen, the plainest first."""
+NAMES = list(EXAMPLES)

@@ -5,8 +5,8 @@ Both follow the controls and the main checkpoint, and are there before Generate 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -14,8 +14,6 @@ from ..hosts.protocol import Lists
 from ..settings import CheckpointSpec, Settings, flat
 from . import fitting, listen, plan_line
 
-MAIN_CHECKPOINT_CONTROL = "setting_sd_model_checkpoint"
-"""The id of a WebUI's own list of checkpoints."""
 RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
 """The place in which javascript/run_line.js says what the last picture ran."""
 LINE = "amdm-line"
@@ -25,24 +23,6 @@ _OF_THE_LINE = (
     *("adapter", "strength", "until"),
 )
 """The settings that the line speaks of."""
-
-
-class Follower(Protocol):
-    """A panel that follows the main checkpoint."""
-
-    @property
-    def follow(self) -> Callable[[Any], None]: ...
-
-
-def follow_main(panels: Iterable[Follower], control: Any, made: Mapping[str, Any]) -> None:
-    """Let panels follow a control that the page has just made, if it is the main checkpoint's. made: its arguments."""
-    # Forge's has no id; and where a control has no classes, they are None
-    of_forge = made.get("label") == "Checkpoint" and "model_selection" in (made.get("elem_classes") or ())
-    is_ours = of_forge or made.get("elem_id") == MAIN_CHECKPOINT_CONTROL
-    # Forge Neo makes one that is not on the page, too
-    if is_ours and isinstance(control, gr.Dropdown) and control.parent is not None:
-        for panel in panels:
-            panel.follow(control)
 
 
 class Hints:

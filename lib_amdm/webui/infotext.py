@@ -13,7 +13,7 @@ from ..comodels.file_list import without_folder, without_hash
 from ..files.pictures import fingerprint
 from ..hosts.protocol import Page, Ran
 from ..settings import MAX_SLOTS, NO_ADAPTER, CoModel, ListedSpec, Part, PictureSpec, Settings, flat, infotext_label
-from . import listed
+from . import listed, options
 
 SWITCH = "AMDM"
 """The key that says whether AMDM took part in the picture."""
@@ -23,6 +23,9 @@ RAN = "AMDM ran"
 
 SKIPPED = "infotext_skip_pasting"
 """The WebUI's option that lists the keys a user does not want to be pasted."""
+
+PASSES = "AMDM passes"
+"""The key of the same as data, in an API's answer alone."""
 
 _QUOTED_BY_THE_HOST = re.compile(r"[,:\n]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -50,6 +53,27 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
             label = infotext_label(number, spec)
             entries[label] = _safe(label, as_text(spec.shown(value)))
     return entries
+
+
+class Passes(dict[str, Any]):
+    """The runs of a picture's passes, by their names ("first", "hires"), among the entries of an infotext.
+
+    A WebUI's API gives it as data; to the text, for which a WebUI calls such a value, it adds nothing.
+    """
+
+    def __call__(self, **_: Any) -> None:
+        return
+
+
+def with_run(entries: Mapping[str, Any], name: str, ran: Ran) -> dict[str, Any]:
+    """Return the entries of what ran, in words and as data: those of an earlier pass in `entries`, and this one's.
+
+    name: the pass's, "first" or "hires".
+    """
+    line, before = ran_line(ran), entries.get(RAN)
+    evaluations = [{"checkpoint": title, "evaluations": count} for title, count in ran.evaluations]
+    passes = Passes({**entries.get(PASSES, {}), name: {**ran._asdict(), "evaluations": evaluations}})
+    return {RAN: f"{before}; hires fix: {line}" if before else line, PASSES: passes}
 
 
 def ran_line(ran: Ran) -> str:
@@ -81,7 +105,7 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     The cells of a plot and the pictures of a folder share one collection of entries, and what was written for one of
     them must not appear in the next.
     """
-    own = {RAN, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
+    own = {RAN, PASSES, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
     return {key: value for key, value in entries.items() if key not in own}
 
 
@@ -92,7 +116,7 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
     without AMDM switches AMDM off and leaves its other controls alone: they do nothing then, and what the user had
     chosen is not lost. Keys that the user asked the WebUI not to paste stay away.
     """
-    skipped = set(_option(host, SKIPPED) or ())
+    skipped = set(options.value(host, SKIPPED) or ())
     _join_sizes(params)
     if not any(infotext_label(slot, spec) in params for slot, spec in flat(MAX_SLOTS)):
         if SWITCH not in skipped:
@@ -168,11 +192,3 @@ def _warn_of_lost_slots(params: Mapping[str, Any], slots: int) -> None:
 
 def _has_slot(params: Mapping[str, Any], slot: int) -> bool:
     return any(number == slot and infotext_label(number, spec) in params for number, spec in flat(slot))
-
-
-def _option(host: Page, name: str) -> Any:
-    """Return the value of an option that not every WebUI has; None where there is none."""
-    try:
-        return host.option(name)
-    except (AttributeError, KeyError):
-        return None

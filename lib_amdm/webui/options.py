@@ -20,7 +20,7 @@ MAX_POOL_LIMIT = 10
 
 def register(host: Host) -> None:
     """Give the WebUI's settings page a section for AMDM."""
-    host.on_ui_settings(lambda: _add(host))
+    host.on("ui_settings", lambda: _add(host))
 
 
 def slots(host: Page) -> int:
@@ -35,7 +35,7 @@ def pool_limit(host: Page) -> int:
 
 def continue_on_error(host: Page) -> bool:
     """Return True where the main model alone shall draw the picture once AMDM cannot do what it was asked."""
-    return _value(host, ON_ERROR) == GO_ON
+    return bool(value(host, ON_ERROR) == GO_ON)
 
 
 def _add(host: Host) -> None:
@@ -70,16 +70,16 @@ def _add(host: Host) -> None:
     )
 
 
-def _number(host: Page, name: str, default: int, minimum: int, maximum: int) -> int:
-    value = _value(host, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return default
-    return max(minimum, min(maximum, int(value)))
-
-
-def _value(host: Page, name: str) -> Any:
-    """Return an option's value; None before it is registered, as in a start that has not reached the settings page."""
+def value(host: Page, name: str) -> Any:
+    """Return an option's value; None where there is none, or before it is registered, as early in a start."""
     try:
         return host.option(name)
     except (AttributeError, KeyError):
         return None
+
+
+def _number(host: Page, name: str, default: int, minimum: int, maximum: int) -> int:
+    chosen = value(host, name)
+    if isinstance(chosen, bool) or not isinstance(chosen, (int, float)):
+        return default
+    return max(minimum, min(maximum, int(chosen)))

@@ -83,13 +83,15 @@ def build_panel(
     elem_id: Callable[[str], str],
     start: Settings | None = None,
     sides: Mapping[str, Any] | None = None,
+    offered: Mapping[str, examples.Example] = examples.EXAMPLES,
 ) -> Panel:
     """Build the controls of a tab ("txt2img" or "img2img") with room for `slots` co-models.
 
     elem_id: makes ids of names. start: what the controls show at first, in place of the defaults; slots that it lacks
     have theirs. sides: the page's own controls of the picture's width and height, where it has them.
+    offered: the examples by their names.
     """
-    builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {})
+    builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {}, offered)
     builder.accordion()
     keys = list(flat(slots))
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
@@ -111,6 +113,12 @@ def defaults(slots: int) -> list[SimpleNamespace]:
     """
     start = _with_slots(Settings(), slots)
     return [SimpleNamespace(value=_value(start, slot, spec), label=caption(slot, spec)) for slot, spec in flat(slots)]
+
+
+def follow_main(panels: Iterable[Panel], control: Any) -> None:
+    """Let panels follow the page's control of the main checkpoint."""
+    for built in panels:
+        built.follow(control)
 
 
 def is_page() -> bool:
@@ -170,7 +178,9 @@ class _Builder:
         start: Settings,
         slots: int,
         sides: Mapping[str, Any],
+        offered: Mapping[str, examples.Example],
     ) -> None:
+        self.offered = offered
         self.host, self.tabname, self.elem_id, self.slots, self.sides = host, tabname, elem_id, slots, sides
         self.start = _with_slots(start, slots)
         self.controls: dict[tuple[int, str], Any] = {}
@@ -234,11 +244,16 @@ class _Builder:
     def presets(self) -> None:
         """Build a list of examples, with buttons that fill the controls from one, and take it back."""
         with gr.Row():
-            chosen = gr.Dropdown(examples.NAMES, label="AMDM example", elem_id=self.elem_id("preset"))
+            chosen = gr.Dropdown(list(self.offered), label="AMDM example", elem_id=self.elem_id("preset"))
             fill = self.tool_button(FILL, "fill", "Fill the controls from the example.")
             undo = self.tool_button(UNDO, "undo", "Take the example back.")
         self.transient(chosen)
-        examples.connect(self.host, self.slots, self.controls, chosen, fill, undo)
+        examples.connect(self.example, self.slots, self.controls, chosen, fill, undo)
+
+    def example(self, name: str | None) -> tuple[Settings, str] | None:
+        """Return an example's settings and what else it needs; None where none has the name."""
+        make = self.offered.get(name or "")
+        return make(self.host) if make else None
 
     def adapter(self, slot: int, wanted: list[Spec]) -> None:
         """Build an adapter's controls, with the place of its layout's editor."""

@@ -10,7 +10,6 @@ from ..errors import SHORT, one_sentence
 from ..hosts.protocol import Lists
 from ..settings import (
     NO_ADAPTER,
-    NO_CHECKPOINT,
     AdapterSettings,
     AdapterSpec,
     CheckpointSpec,
@@ -44,7 +43,7 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
     said += [
         f"Co-model {number} is switched off."
         for number, slot in enumerate(settings.co_models, 1)
-        if not slot.enabled and _has_checkpoint(slot)
+        if not slot.enabled and slot.has_checkpoint
     ]
     said += [
         fitting.sentence(number, slot.checkpoint, main, families)
@@ -84,7 +83,7 @@ def idle(settings: Settings) -> list[str]:
         said.append(f"The main adapter has {_zero(settings.main_adapter)}, so it does nothing.")
     for number, slot in enumerate(settings.co_models, 1):
         adapter = slot.adapter_settings
-        if not _has_checkpoint(slot):
+        if not slot.has_checkpoint:
             # an empty slot is said of the first alone: the others are empty as a rule
             if slot.prompt or adapter.used:
                 said.append(f"Co-model {number} has no checkpoint, so it is not run.")
@@ -97,7 +96,7 @@ def idle(settings: Settings) -> list[str]:
 
 def _remedy(settings: Settings) -> str:
     """Say what lets the co-models run; "" where one does, or where none is wanted, as beside a main adapter."""
-    chosen = [slot for slot in settings.co_models if _has_checkpoint(slot)]
+    chosen = [slot for slot in settings.co_models if slot.has_checkpoint]
     used = [slot for slot in chosen if slot.enabled]
     if settings.mixes or (settings.main_adapter.used and not used):
         return ""
@@ -108,10 +107,6 @@ def _remedy(settings: Settings) -> str:
     if settings.steps == 0:
         return "raise steps"
     return f"lower start ({settings.start}) below steps ({settings.steps}), or raise steps"
-
-
-def _has_checkpoint(slot: CoModel) -> bool:
-    return slot.checkpoint not in ("", NO_CHECKPOINT)
 
 
 def _does_nothing(adapter: AdapterSettings) -> bool:

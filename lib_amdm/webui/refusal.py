@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import AmdmError
+from ..hosts.webui_types import Processing
 from ..settings import Settings, SwitchSpec, only, specs
 
 
@@ -20,7 +21,7 @@ def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
         return [gr.Checkbox(value=False, label=switch.label, visible=False, elem_id=elem_id(switch.name))]
 
 
-def refuse(reason: str, p: Any, args: Sequence[Any]) -> None:
+def refuse(reason: str, p: Processing, args: Sequence[Any]) -> None:
     """Let a picture fail whose request asks for AMDM; any other is left as it is.
 
     The sampling of `p` itself fails: a WebUI swallows what its hooks raise, and may be too old to call the one that

@@ -6,10 +6,12 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AdapterError, AmdmError
 from ..hosts.protocol import Host, HostRun, Ran
+from ..hosts.webui_types import Processing, Sampler
 from ..settings import Settings, SettingsError
 from . import adapter_inputs, infotext, plan_line
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 HOLDER = "_amdm_holder"
 
 
-class StandIn(Protocol):
+class Sampling(Protocol):
     """A replacement for the sampler function of a pass."""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -28,18 +30,17 @@ class StandIn(Protocol):
 
 @dataclass
 class MixedSampling:
-    """Samples with the co-models of the settings, and writes into the picture's infotext what ran.
+    """Samples with the co-models of the settings, and writes into the picture's infotext what ran."""
 
-    comment: shows a text with the picture. before: what the picture's first pass has written of itself.
-    """
-
-    p: Any
+    p: Processing
     settings: Settings
     pool_limit: int
     host_run: HostRun
     co_models: list[CoRun]
     comment: Callable[[str], None]
-    before: str = ""
+    """Shows a text with the picture."""
+    is_hires: bool = False
+    """True in the second pass of hires fix, which adds to what the first one has written."""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # with the first picture: a start needs none of it
@@ -69,10 +70,10 @@ class MixedSampling:
 
     def _write(self, ran: Ran, titles: Mapping[int, str], has_mixed: bool) -> None:
         settings = self.settings if has_mixed else replace(self.settings, co_models=())
-        entries = infotext.written(settings, titles)
+        entries: dict[str, Any] = {**infotext.written(settings, titles)}
         if has_mixed:
-            line = infotext.ran_line(ran)
-            entries[infotext.RAN] = f"{self.before}; hires fix: {line}" if self.before else line
+            written = self.p.extra_generation_params if self.is_hires else {}
+            entries |= infotext.with_run(written, "hires" if self.is_hires else "first", ran)
         self.p.extra_generation_params.update(entries)
 
     def _remedy(self) -> str:
@@ -97,10 +98,10 @@ class _Holder:
 
     original: Callable[..., Any]
     wrapped: Callable[..., Any]
-    stand_in: StandIn | None = None
+    stand_in: Sampling | None = None
 
 
-def attach(sampler: Any, stand_in: StandIn | None) -> None:
+def attach(sampler: Sampler, stand_in: Sampling | None) -> None:
     """Let `stand_in` run in the place of `sampler.func` in the coming pass; None takes AMDM out of it.
 
     img2img keeps one sampler for all its batches and some hosts call the hook twice, so a sampler that has a holder
@@ -126,7 +127,7 @@ def attach(sampler: Any, stand_in: StandIn | None) -> None:
         delattr(sampler, HOLDER)
 
 
-def original(sampler: Any) -> Callable[..., Any]:
+def original(sampler: Sampler) -> Callable[..., Any]:
     """Return the sampler function without AMDM."""
     holder = getattr(sampler, HOLDER, None)
     return holder.original if holder else sampler.func
@@ -134,12 +135,12 @@ def original(sampler: Any) -> Callable[..., Any]:
 
 def prepare(
     host: Host,
-    p: Any,
+    p: Processing,
     read_settings: Callable[[], Settings],
     continue_on_error: bool,
     pool_limit: int,
     hook: Mapping[str, Any],
-) -> StandIn | None:
+) -> Sampling | None:
     """Load the models and encode the texts of the coming pass; None where its sampler shall run as it is.
 
     An error is kept for the pass or, with `continue_on_error`, shown with the picture.
@@ -160,8 +161,8 @@ def prepare(
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
         co_models = host_run.load_co_models(settings.active) if settings.mixes else []
-        before = p.extra_generation_params.get(infotext.RAN, "") if host.is_hires_pass(p) else ""
-        return MixedSampling(p, settings, pool_limit, host_run, co_models, partial(host.comment, p), before)
+        comment = partial(host.comment, p)
+        return MixedSampling(p, settings, pool_limit, host_run, co_models, comment, host.is_hires_pass(p))
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
     except Exception as error:
@@ -171,6 +172,8 @@ def prepare(
             problem = AmdmError(f"AMDM: preparing the co-models failed ({what}); switch AMDM off.")
         problem.__cause__ = error
     if host_run is not None:
+        # a call that the error came through may refer to the model that failed, which would then stay in memory
+        clear_frames(problem.__traceback__)
         # the slots before the one that failed are loaded, and the user's limit holds for them too
         host_run.finish(pool_limit)
     if not continue_on_error:
@@ -179,7 +182,7 @@ def prepare(
     return None
 
 
-def _wanted(host: Host, p: Any, settings: Settings) -> bool:
+def _wanted(host: Host, p: Processing, settings: Settings) -> bool:
     """Return True where the settings ask for this pass; comment where the pass they ask for never comes."""
     wanted = settings.which_pass
     if wanted == "hires" and not getattr(p, "enable_hr", False):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..comodels.file_list import without_folder
 from ..hosts.protocol import Host, Lists
+from ..hosts.webui_types import Processing
 from ..settings import (
     NO_ADAPTER,
     AdapterSettings,
@@ -73,7 +74,7 @@ def register(host: Host) -> None:
     An API without a page has read the plot's axes before that moment, so the first time is the one that counts there.
     """
     _add_axes(host)
-    host.on_before_ui(lambda: _add_axes(host))
+    host.on("before_ui", lambda: _add_axes(host))
 
 
 def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
@@ -178,7 +179,7 @@ def _add_axes(host: Host) -> None:
 def _option(module: ModuleType, host: Host, target: Target) -> Any:
     spec = target.spec
 
-    def apply(p: Any, given: Any, _all: Sequence[Any]) -> None:
+    def apply(p: Processing, given: Any, _all: Sequence[Any]) -> None:
         # p is a shallow copy of the plot's own: what it holds is replaced, never changed
         setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, spec, given)})
 

@@ -9,17 +9,18 @@ from PIL import Image
 
 from amdm_lab.coco_mig.benchmark import Entry, Instance, prompt_of
 from amdm_lab.coco_mig.detector import Detections
-from amdm_lab.coco_mig.methods import Method
 from amdm_lab.coco_mig.published import LEVELS
-from amdm_lab.coco_mig.runner import Drawing, Folder, Record
+from amdm_lab.coco_mig.recipes import Recipe, wanted
 from amdm_lab.drawing import Drawn, Order
+from amdm_lab.runs import draw_missing
+from amdm_lab.store import Record, Store
 
-DRAWING = Drawing("alpha", steps=4, size=64, seed=100)
+BASE = Order("alpha", "", 100, steps=4, width=64, height=64)
 BOXES = [(0.25 * (n % 3), 0.5 * (n // 3), 0.25 * (n % 3) + 0.25, 0.5 * (n // 3) + 0.5) for n in range(6)]
 
 
-def method(name: str, adapter: str = "MIGC.ckpt") -> Method:
-    return Method(name, name.title(), {"enabled": True, "main_adapter": {"adapter": adapter}})
+def method(name: str, adapter: str = "MIGC.ckpt") -> Recipe:
+    return Recipe(name, name.title(), {"enabled": True, "main_adapter": {"adapter": adapter}})
 
 
 METHODS = [method("one"), method("two", "ext_interactdiff.pth")]
@@ -70,8 +71,20 @@ class Sees:
         return Detections(np.array(found, float).reshape(-1, 4), np.ones(len(found)))
 
 
-def record(folder: Folder, name: str, entry: Entry, tone: int, seconds: float = 2.0, fresh: bool = False) -> None:
+def draw_all(
+    store: Store,
+    drawer: Draws,
+    ordered: Sequence[Entry] | None = None,
+    recipes: Sequence[Recipe] | None = None,
+    base: Order = BASE,
+) -> list[Record]:
+    """Draw what the store does not have of all entries by all recipes."""
+    pictures = wanted(entries() if ordered is None else ordered, METHODS if recipes is None else recipes, base)
+    return draw_missing(drawer, store, pictures, drawer.description())
+
+
+def record(store: Store, name: str, entry: Entry, tone: int, seconds: float = 2.0, fresh: bool = False) -> None:
     """Keep a picture of one red, all of whose things are right where the judge finds them."""
     order = {"checkpoint": "alpha", "steps": 4, "cfg_scale": 7.5, "width": 64, "height": 64}
     picture = Image.new("RGB", (64, 64), (tone, 0, 0))
-    folder.keep(name, entry.key, Record(order, seconds, fresh, "a test"), Drawn(picture, seconds))
+    store.keep(f"{name}/{entry.key}", picture, Record(order, "a test", seconds, fresh=fresh))

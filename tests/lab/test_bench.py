@@ -18,13 +18,16 @@ pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
 
 from safetensors.torch import save_file
 
+from amdm_lab import statistics
 from amdm_lab.bundled import CLIP_FOLDER, DIALECT_OF, JUDGE, WEIGHTS
-from amdm_lab.shapes import bench, methods, plots, scores, sweep
+from amdm_lab.cli import run
+from amdm_lab.judges.scenes import Judge
+from amdm_lab.shapes import bench, plots, rules, scores, sweep
 from amdm_lab.shapes import reference_rule as released
-from amdm_lab.shapes.judge import Judge
 from amdm_lab.shapes.measuring import Bench, row_of, scene_of
-from amdm_lab.shapes.methods import METHODS, Method, Sampled, Studio, mixing
+from amdm_lab.shapes.methods import METHODS
 from amdm_lab.shapes.projected import Projected
+from amdm_lab.shapes.rows import Method, Ordered, Sampled, Studio, captions, mixing
 from amdm_lab.studio.host import Job, Standalone, noise
 from amdm_lab.training import networks
 from amdm_lab.training.ldm_format import write_checkpoint
@@ -122,14 +125,14 @@ def test_intervals_cover_the_truth_also_where_a_pictures_objects_fare_alike(p: f
         of = rng.integers(1, 5, 250)
         alike = rng.random(250) < together
         right = np.where(alike, of * (rng.random(250) < p), rng.binomial(of, p))
-        share = scores.share(right, of)
+        share = statistics.share(right, of)
         covered += share.low <= p <= share.high
     assert 0.92 <= covered / 400 <= 0.985
 
 
 def test_no_interval_is_a_point() -> None:
     of = np.full(48, 3)
-    assert scores.share(of * 0, of).high > 0.05 and scores.share(of, of).low < 0.95
+    assert statistics.share(of * 0, of).high > 0.05 and statistics.share(of, of).low < 0.95
 
 
 def test_comparisons_are_of_the_same_pictures() -> None:
@@ -137,9 +140,9 @@ def test_comparisons_are_of_the_same_pictures() -> None:
     rng = np.random.default_rng(0)
     of = np.full(60, 4)
     worse = rng.integers(0, 4, 60)
-    found = scores.compared((worse + 1, of), (worse, of))
-    assert found["difference"] == pytest.approx((0.25, 0.25, 0.25))
-    ratio, low, high = found["ratio"]
+    value, low, high = statistics.difference(worse + 1, worse, of)
+    assert value == pytest.approx(0.25) and 0 < low < high
+    ratio, low, high = statistics.ratio(worse + 1, worse)
     assert ratio == pytest.approx(1 + 60 / worse.sum()) and low < ratio < high
     assert low > 1
 
@@ -150,7 +153,7 @@ def test_comparisons_cover_the_true_ratio() -> None:
     covered = 0
     for _ in range(100):
         one, other = rng.binomial(of, 0.6), rng.binomial(of, 0.3)
-        _, low, high = scores.compared((one, of), (other, of))["ratio"]
+        _, low, high = statistics.ratio(one, other)
         covered += low <= 2 <= high
     assert covered >= 88
 
@@ -171,7 +174,7 @@ def test_a_verdict_is_kept_and_read(cells: list[Thing | None], background: str) 
 def test_a_model_alone_is_the_hosts_own_picture(studio: Studio, name: str) -> None:
     prompts = [caption(scene, DIALECT_OF[name]) for scene in SCENES]
     job = Job(name, prompts, SEEDS, sampler=studio.sampler, steps=studio.steps, cfg_scale=studio.cfg_scale)
-    drawn = methods.alone(studio, SCENES, SEEDS, name)
+    drawn = Ordered(name)(studio, SCENES, SEEDS)
     assert torch.equal(drawn.latents, studio.host.generate(job).latents)
     assert (drawn.evaluations, drawn.co_evaluations) == (4, 0)
 
@@ -180,7 +183,7 @@ def test_a_model_alone_is_the_hosts_own_picture(studio: Studio, name: str) -> No
 def test_aggregated_is_what_the_host_draws_with_these_settings(studio: Studio, noise_of: str) -> None:
     """The host takes one prompt for a slot, so one picture at a time."""
     settings = mixing("colours", "backgrounds", gamma=0.6, co_eta=0.3, noise=noise_of, steps=3, eta=0.1)
-    drawn = methods.aggregated(studio, SCENES, SEEDS, settings)
+    drawn = Ordered(settings=settings)(studio, SCENES, SEEDS)
     assert (drawn.evaluations, drawn.co_evaluations) == (4, 6)
     for number, (scene, seed) in enumerate(zip(SCENES, SEEDS)):
         slots = tuple(replace(s, prompt=caption(scene, DIALECT_OF[s.checkpoint])) for s in settings.co_models)
@@ -192,33 +195,33 @@ def test_aggregated_is_what_the_host_draws_with_these_settings(studio: Studio, n
 
 def test_an_average_that_counts_one_model_alone_is_that_model(studio: Studio) -> None:
     for weights_of, name in (([1.0, 0.0], "shapes"), ([0.0, 1.0], "colours")):
-        drawn = methods.average(studio, SCENES, SEEDS, weights=weights_of)
-        close(drawn.latents, methods.alone(studio, SCENES, SEEDS, name).latents)
+        drawn = rules.average(studio, SCENES, SEEDS, weights=weights_of)
+        close(drawn.latents, Ordered(name)(studio, SCENES, SEEDS).latents)
         assert (drawn.evaluations, drawn.co_evaluations) == (4, 4)
 
 
 def test_an_average_of_a_model_with_itself_is_the_model(studio: Studio) -> None:
-    drawn = methods.average(studio, SCENES, SEEDS, names=("colours",) * 3)
-    close(drawn.latents, methods.alone(studio, SCENES, SEEDS, "colours").latents)
+    drawn = rules.average(studio, SCENES, SEEDS, names=("colours",) * 3)
+    close(drawn.latents, Ordered("colours")(studio, SCENES, SEEDS).latents)
 
 
 def test_an_average_in_the_first_steps_ends_as_the_main_model(studio: Studio) -> None:
-    whole, main = methods.average(studio, SCENES, SEEDS), methods.alone(studio, SCENES, SEEDS, "shapes")
-    close(methods.average(studio, SCENES, SEEDS, steps=4).latents, whole.latents)
-    some = methods.average(studio, SCENES, SEEDS, steps=2)
+    whole, main = rules.average(studio, SCENES, SEEDS), Ordered("shapes")(studio, SCENES, SEEDS)
+    close(rules.average(studio, SCENES, SEEDS, steps=4).latents, whole.latents)
+    some = rules.average(studio, SCENES, SEEDS, steps=2)
     assert (some.evaluations, some.co_evaluations) == (4, 2)
     assert min((some.latents - other.latents).abs().max() for other in (whole, main)) > 1e-3
 
 
 def test_a_merge_of_a_model_with_itself_is_the_model(studio: Studio) -> None:
-    drawn = methods.merge(studio, SCENES, SEEDS, names=("all", "all"))
-    close(drawn.latents, methods.alone(studio, SCENES, SEEDS, "all").latents)
+    drawn = rules.merge(studio, SCENES, SEEDS, names=("all", "all"))
+    close(drawn.latents, Ordered("all")(studio, SCENES, SEEDS).latents)
 
 
 def test_a_merge_is_of_both_and_leaves_both_as_they_are(studio: Studio) -> None:
-    models = [studio.model(name) for name in methods.PAIR]
+    models = [studio.model(name) for name in rules.PAIR]
     before = [{key: value.clone() for key, value in model.unet.state_dict().items()} for model in models]
-    merged = methods.merged(models).unet.state_dict()
+    merged = rules.merged(models).unet.state_dict()
     for key, value in merged.items():
         close(value, (before[0][key] + before[1][key]) / 2)
     for model, kept in zip(models, before):
@@ -228,36 +231,36 @@ def test_a_merge_is_of_both_and_leaves_both_as_they_are(studio: Studio) -> None:
 def test_a_prompt_with_and_adds_both_directions(studio: Studio) -> None:
     """D = D(none) + scale (D(a) - D(none)) + scale (D(b) - D(none))."""
     model, x, sigma = studio.model("shapes"), noise(SEEDS, networks.LATENT), torch.full((3,), 2.0)
-    told = [methods.captions(name, SCENES) for name in methods.PAIR]
+    told = [captions(name, SCENES) for name in rules.PAIR]
     a, b = (model.denoiser(texts, [""] * 3, 1.0)(x, sigma) for texts in told)
     none = model.denoiser([""] * 3, [""] * 3, 1.0)(x, sigma)
-    both = studio.prompted(model, methods.joined(methods.PAIR, SCENES))(x, sigma)
+    both = studio.prompted(model, [rules.joined(rules.PAIR, scene) for scene in SCENES])(x, sigma)
     close(both, none + 2.0 * (a - none) + 2.0 * (b - none))
 
 
 def told_alone(studio: Studio) -> tuple[torch.Tensor, torch.Tensor, list, list]:
     """A latent, its noise level, and denoisers of two models: told the scenes, and told nothing."""
     x, sigma = noise(SEEDS, networks.LATENT), torch.full((3,), 2.0)
-    models = [studio.model(name) for name in methods.PAIR]
-    guided = [studio.prompted(model, methods.captions(name, SCENES)) for model, name in zip(models, methods.PAIR)]
+    models = [studio.model(name) for name in rules.PAIR]
+    guided = [studio.prompted(model, captions(name, SCENES)) for model, name in zip(models, rules.PAIR)]
     return x, sigma, guided, [model.denoiser([""] * 3, [""] * 3, 1.0) for model in models]
 
 
 def test_a_sum_of_guidances_is_the_first_models_own_with_all_that_the_other_adds(studio: Studio) -> None:
     x, sigma, (a, b), (none_a, none_b) = told_alone(studio)
-    close(methods.Summed([a, b], [none_a, none_b])(x, sigma), a(x, sigma) + b(x, sigma) - none_b(x, sigma))
-    close(methods.Summed([a, none_b], [none_a, none_b])(x, sigma), a(x, sigma))
+    close(rules.Summed([a, b], [none_a, none_b])(x, sigma), a(x, sigma) + b(x, sigma) - none_b(x, sigma))
+    close(rules.Summed([a, none_b], [none_a, none_b])(x, sigma), a(x, sigma))
 
 
 def test_the_picked_prediction_is_at_each_place_one_models_own_and_the_stronger_ones(studio: Studio) -> None:
     x, sigma, (a, b), (none_a, none_b) = told_alone(studio)
-    found, own, other = methods.Picked([a, b], [none_a, none_b])(x, sigma), a(x, sigma), b(x, sigma)
+    found, own, other = rules.Picked([a, b], [none_a, none_b])(x, sigma), a(x, sigma), b(x, sigma)
     chosen = (found == other).all(1)
     assert torch.equal(torch.where(chosen[:, None], other, own), found)
     assert chosen.any() and not chosen.all()
     # a model that is told nothing has no guidance, and so no say
-    assert torch.equal(methods.Picked([none_a, b], [none_a, none_b])(x, sigma), other)
-    assert torch.equal(methods.Picked([a, none_b], [none_a, none_b])(x, sigma), own)
+    assert torch.equal(rules.Picked([none_a, b], [none_a, none_b])(x, sigma), other)
+    assert torch.equal(rules.Picked([a, none_b], [none_a, none_b])(x, sigma), own)
 
 
 def test_projected_guidance_is_across_the_prediction_and_nothing_else_changes(studio: Studio) -> None:
@@ -278,7 +281,7 @@ def test_lerp_is_slerp_where_one_model_counts_alone(studio: Studio) -> None:
     for gamma, same in ((1.0, True), (0.5, False)):
         settings = mixing("colours", gamma=gamma, co_eta=0.2, steps=3, eta=0.2)
         by_slerp, by_lerp = (
-            methods.aggregated(studio, SCENES, SEEDS, settings, mix=mix).latents for mix in (slerp, torch.lerp)
+            Ordered(settings=settings, mix=mix)(studio, SCENES, SEEDS).latents for mix in (slerp, torch.lerp)
         )
         assert torch.allclose(by_slerp, by_lerp, atol=1e-4) is same
 
@@ -303,7 +306,7 @@ def test_every_method_gives_each_picture_its_own_latent_in_any_batch_and_only_se
     steps = studio.steps
     expected = {"average": steps, "average-early": steps, "average-three": 2 * steps}
     expected |= {"guidance-sum": steps, "saliency": steps, "released": steps, "released-long": steps}
-    expected |= {name: asked_for(METHODS[name].draw.keywords["settings"]) for name in METHODS if "amdm" in name}
+    expected |= {name: asked_for(METHODS[name].draw.settings) for name in METHODS if "amdm" in name}
     assert expected["amdm-defaults"] == 3 and expected["amdm-e2"] == 2
     for name, method in METHODS.items():
         together = method.draw(studio, SCENES[:2], SEEDS[:2])
@@ -318,8 +321,8 @@ def test_every_method_gives_each_picture_its_own_latent_in_any_batch_and_only_se
 
 
 def test_the_released_rule_without_a_mixed_step_is_the_main_model(studio: Studio) -> None:
-    drawn = methods.released(studio, SCENES, SEEDS, last=0)
-    close(drawn.latents, methods.alone(studio, SCENES, SEEDS, "shapes").latents)
+    drawn = rules.released(studio, SCENES, SEEDS, last=0)
+    close(drawn.latents, Ordered("shapes")(studio, SCENES, SEEDS).latents)
 
 
 def test_the_released_mix_grows_equal_latents_and_keeps_orthogonal_ones() -> None:
@@ -369,7 +372,7 @@ def test_the_released_rule_is_its_formula_in_ddims_own_terms() -> None:
 def test_the_released_rule_starts_each_model_from_noise_of_its_own(studio: Studio) -> None:
     seen = []
     studio.model("colours").wrap.register_forward_pre_hook(lambda module, args: seen.append(args[0][:1]))
-    methods.released(studio, SCENES[:1], SEEDS[:1])
+    rules.released(studio, SCENES[:1], SEEDS[:1])
     expected = noise(private_seeds(SEEDS[:1], 1), networks.LATENT) * studio.sigmas()[0]
     close(seen[0], expected)
     studio.model("colours").wrap._forward_pre_hooks.clear()
@@ -426,7 +429,7 @@ def test_a_run_goes_on_where_it_was_stopped(easel_bench: Bench) -> None:
     assert found.shares["all three"].value == 1
     assert (found.evaluations, found.co_evaluations) == (20, 3)
     fewer = replace(easel_bench, pictures=3).run("drawn", method)
-    assert len(fewer.seen) == 3 and calls == [4, 2, 4]
+    assert len(fewer.verdicts) == 3 and calls == [4, 2, 4]
 
 
 @pytest.mark.parametrize("changed", ["seed", "steps", "detail", "weights"])
@@ -471,16 +474,16 @@ def test_a_drawing_of_the_scene_itself_scores_everything(weights: Path) -> None:
 
 
 def test_the_command_draws_resumes_and_writes_the_table(weights: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(bench, "judged_well", lambda judge: {"shape": 1.0, "colour": 1.0, "background": 1.0})
+    monkeypatch.setattr(Judge, "accuracy", lambda judge: {"shape": 1.0, "colour": 1.0, "background": 1.0})
     few = {name: METHODS[name] for name in ("shapes", "colours", "average", "all", "amdm")}
     monkeypatch.setattr(bench, "ROWS", few)
     clocked = Bench.seconds
     monkeypatch.setattr(Bench, "seconds", lambda self, methods: clocked(self, methods, pictures=1, rounds=1))
     out = ["--weights", str(weights), "--out", str(tmp_path), "--pictures", "3", "--steps", "2", "--threads", "1"]
-    assert bench.main([*out, "--methods", "colours,amdm"]) == 0
+    assert run("shapes", [*out, "--methods", "colours,amdm"]) == 0
     assert {file.name for file in tmp_path.iterdir()} == {"colours.json", "amdm.json"}
     kept = (tmp_path / "amdm.json").stat().st_mtime_ns
-    assert bench.main(out) == 0
+    assert run("shapes", out) == 0
     assert (tmp_path / "amdm.json").stat().st_mtime_ns == kept
     told = json.loads((tmp_path / "table.json").read_text())
     assert list(told["methods"]) == list(few)
@@ -491,11 +494,11 @@ def test_the_command_draws_resumes_and_writes_the_table(weights: Path, tmp_path:
 
 
 def test_a_sweep_is_of_scenes_of_its_own(weights: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(bench, "judged_well", lambda judge: {})
+    monkeypatch.setattr(Judge, "accuracy", lambda judge: {"shape": 1.0})
     grid = replace(sweep.GRIDS["gamma-k"], rows=("K", (1, 2)), columns=("gamma", (0.2, 0.7, 0.9)))
     monkeypatch.setitem(sweep.GRIDS, "gamma-k", grid)
     out = ["--weights", str(weights), "--out", str(tmp_path), "--pictures", "2", "--steps", "2", "--threads", "1"]
-    bench.main([*out, "--sweep", "gamma-k"])
+    run("shapes", [*out, "--sweep", "gamma-k"])
     cells = list((tmp_path / "sweep").iterdir())
     assert len(cells) == 6
     assert {json.loads(cell.read_text())["conditions"]["seed"] for cell in cells} == {2}
@@ -508,7 +511,7 @@ def test_a_sweep_is_of_scenes_of_its_own(weights: Path, tmp_path: Path, monkeypa
 def test_a_grids_cells_differ_in_what_it_says(name: str) -> None:
     """Cells are kept under what they say, so two say the same only where they draw the same."""
     methods = [method for _, _, method in sweep.GRIDS[name].cells()]
-    told = [(method.draw.keywords["settings"].checked(), method.draw.keywords["main"]) for method in methods]
+    told = [(method.draw.settings.checked(), method.draw.main) for method in methods]
     assert len(set(told)) == len(told) == len(sweep.GRIDS[name].rows[1]) * len(sweep.GRIDS[name].columns[1])
     details = [method.detail for method in methods]
     drawn = [(_without_idle_correction(settings), main) for settings, main in told]
@@ -545,12 +548,12 @@ def test_a_judge_that_cannot_judge_is_refused(monkeypatch: pytest.MonkeyPatch) -
     judge = Judge()
     monkeypatch.setattr(judge, "accuracy", partial(judge.accuracy, 100))
     with pytest.raises(AmdmError, match="fresh drawings"):
-        bench.judged_well(judge)
+        judge.check("judge")
 
 
 def test_an_unknown_method_is_named(capsys) -> None:
     with pytest.raises(SystemExit):
-        bench.main(["--methods", "amdm,magic"])
+        run("shapes", ["--methods", "amdm,magic"])
     assert '"magic" is none of' in capsys.readouterr().err
 
 
@@ -601,4 +604,4 @@ def test_the_fast_run_neither_passes_nor_fails_by_luck(
 def test_the_fast_run_passes_with_the_bundled_checkpoints(capsys) -> None:
     # fewer steps and pictures than a user's, which leave the methods as far apart
     told = ["--fast", "--steps", "8", "--pictures", "16", "--threads", str(torch.get_num_threads())]
-    assert bench.main(told) == 0, capsys.readouterr().out
+    assert run("shapes", told) == 0, capsys.readouterr().out

@@ -14,8 +14,8 @@ from coco_form import HEIGHT, WIDTH, random_pictures, write
 from amdm_lab.coco_mig import benchmark
 from amdm_lab.coco_mig.benchmark import Entry, Instance, first_of_each_level
 from amdm_lab.coco_mig.build import build
-from amdm_lab.coco_mig.methods import BUILT_IN, Method, built_in, from_file
 from amdm_lab.coco_mig.published import COLOURS, LEVELS, MIGC_PAGE, PAPER
+from amdm_lab.coco_mig.recipes import BUILT_IN, Recipe, built_in, from_file
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import Settings
 
@@ -258,6 +258,6 @@ def test_adapters_are_found_by_their_names_or_as_they_are_given() -> None:
 
 
 def test_a_method_leaves_its_settings_as_they_are() -> None:
-    method = Method("a", "a", {"enabled": True, "main_adapter": {"adapter": "x"}, "co_models": None})
+    method = Recipe("a", "a", {"enabled": True, "main_adapter": {"adapter": "x"}, "co_models": None})
     method.of(ENTRY)
     assert method.settings == {"enabled": True, "main_adapter": {"adapter": "x"}, "co_models": None}

@@ -4,109 +4,123 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from coco_form import random_pictures, write
-from coco_stand_ins import DRAWING, METHODS, Draws, Sees, entries, method
+from coco_stand_ins import BASE, METHODS, Draws, Sees, draw_all, entries, method
 from PIL import Image
 
+from amdm_lab.cli import run as run_command
 from amdm_lab.coco_mig import benchmark, command, judge
-from amdm_lab.coco_mig.runner import Drawing, Folder, draw_all
 from amdm_lab.coco_mig.segmenter import WholeBox
+from amdm_lab.store import Store
 from lib_amdm.errors import AmdmError
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path / "out")
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
 
 
-def contents(folder: Folder) -> dict[str, bytes]:
-    return {str(f.relative_to(folder.root)): f.read_bytes() for f in folder.root.rglob("*") if f.is_file()}
+def contents(store: Store) -> dict[str, bytes]:
+    return {str(f.relative_to(store.root)): f.read_bytes() for f in store.root.rglob("*") if f.is_file()}
 
 
 # --- drawing ---
 
 
-def test_every_entry_is_drawn_by_every_method_as_it_is_ordered(folder: Folder) -> None:
+def test_every_entry_is_drawn_by_every_method_as_it_is_ordered(store: Store) -> None:
     draws = Draws()
-    assert draw_all(folder, draws, DRAWING, entries(), METHODS) == 10
+    draw_all(store, draws)
     assert [order.seed for order in draws.orders] == [100, 100, 101, 101, 102, 102, 103, 103, 104, 104]
     for entry in entries():
         for each in METHODS:
-            record = folder.record(each.name, entry.key)
+            name = f"{each.name}/{entry.key}"
+            record = store.record(name)
             assert record is not None
             assert record.order["prompt"] == entry.caption and record.order["steps"] == 4
             rows = record.order["settings"]["main_adapter"]["layout"]
             assert [row["phrase"] for row in rows if "phrase" in row] == [i.label for i in entry.instances]
             assert (record.place, record.evaluations) == ("a test", {"alpha": 4})
-            with Image.open(folder.picture(each.name, entry.key)) as picture:
+            with Image.open(store.picture(name)) as picture:
                 assert picture.size == (64, 64) and picture.text["parameters"] == record.infotext
 
 
 @pytest.mark.parametrize("stopped", [KeyboardInterrupt, AmdmError])
 @pytest.mark.parametrize("drawn", [0, 1, 5, 9])
 def test_an_interrupted_drawing_goes_on_where_it_stopped(
-    folder: Folder, tmp_path: Path, drawn: int, stopped: Callable[..., BaseException]
+    store: Store, tmp_path: Path, drawn: int, stopped: Callable[..., BaseException]
 ) -> None:
     class Stop(stopped):
         def __init__(self) -> None:
             super().__init__("the WebUI ended")
 
     with pytest.raises(stopped):
-        draw_all(folder, Draws(drawn, Stop), DRAWING, entries(), METHODS)
-    before = contents(folder) if drawn else {}
+        draw_all(store, Draws(drawn, Stop))
+    before = contents(store) if drawn else {}
     assert len(before) == 2 * drawn
     rest = Draws()
-    assert draw_all(folder, rest, DRAWING, entries(), METHODS) == len(rest.orders) == 10 - drawn
-    assert before.items() <= contents(folder).items()
-    whole = Folder(tmp_path / "whole")
-    draw_all(whole, Draws(), DRAWING, entries(), METHODS)
+    records = draw_all(store, rest)
+    assert len(rest.orders) == 10 - drawn and len(records) == 10
+    assert before.items() <= contents(store).items()
+    whole = Store(tmp_path / "whole")
+    draw_all(whole, Draws())
     pictures = {name for name in contents(whole) if name.endswith(".png")}
-    assert {name: contents(folder)[name] for name in pictures} == {name: contents(whole)[name] for name in pictures}
-    assert draw_all(folder, Draws(0), DRAWING, entries(), METHODS) == 0
+    assert {name: contents(store)[name] for name in pictures} == {name: contents(whole)[name] for name in pictures}
+    # nothing is left to draw
+    assert draw_all(store, Draws(0)) == records
 
 
-def test_a_picture_without_its_record_is_drawn_again(folder: Folder) -> None:
-    draw_all(folder, Draws(), DRAWING, entries(), METHODS)
-    folder.record_file("one", "3").unlink()
-    folder.picture("two", "0").unlink()
+def test_a_picture_without_its_record_is_drawn_again(store: Store) -> None:
+    draw_all(store, Draws())
+    store.record_file("one/3").unlink()
+    store.picture("two/0").unlink()
     again = Draws()
-    assert draw_all(folder, again, DRAWING, entries(), METHODS) == 2
+    draw_all(store, again)
     assert [order.seed for order in again.orders] == [100, 103]
 
 
-def test_a_try_of_few_entries_counts_for_all_of_them(folder: Folder) -> None:
-    draw_all(folder, Draws(), DRAWING, entries()[2:3], METHODS)
-    assert draw_all(folder, Draws(), DRAWING, entries(), METHODS) == 8
+def test_a_record_of_an_earlier_release_counts(store: Store) -> None:
+    """Before, a record had no memory, and the pair's had no mark for the first picture of a way."""
+    records = draw_all(store, Draws())
+    for file in store.root.rglob("*.json"):
+        file.write_text(json.dumps({key: v for key, v in json.loads(file.read_text()).items() if key != "memory"}))
+    assert draw_all(store, Draws(0)) == records
+
+
+def test_a_try_of_few_entries_counts_for_all_of_them(store: Store) -> None:
+    draw_all(store, Draws(), entries()[2:3])
+    rest = Draws()
+    draw_all(store, rest)
+    assert len(rest.orders) == 8
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"steps": 5}, "steps"), ({"seed": 1}, "seed"), ({"checkpoint": "beta"}, "checkpoint"), ({"size": 128}, "width")],
+    [({"steps": 5}, "steps"), ({"seed": 1}, "seed"), ({"checkpoint": "beta"}, "checkpoint"), ({"width": 128}, "width")],
 )
 def test_pictures_that_were_drawn_otherwise_are_not_mixed_with_these(
-    folder: Folder, change: dict[str, Any], told: str
+    store: Store, change: dict[str, Any], told: str
 ) -> None:
-    draw_all(folder, Draws(), DRAWING, entries(), METHODS)
-    other = Drawing(**{**DRAWING.__dict__, **change})
-    before = contents(folder)
+    draw_all(store, Draws())
+    before = contents(store)
     with pytest.raises(AmdmError, match=rf'0\.png" was drawn with other settings \({told}.*choose another --out'):
-        draw_all(folder, Draws(0), other, entries(), METHODS)
+        draw_all(store, Draws(0), base=replace(BASE, **change))
     with pytest.raises(AmdmError, match=r"other settings \(settings\)"):
-        draw_all(folder, Draws(0), DRAWING, entries(), [method("one", "other.pth")])
-    assert contents(folder) == before
+        draw_all(store, Draws(0), recipes=[method("one", "other.pth")])
+    assert contents(store) == before
 
 
-def test_a_new_picture_has_nothing_judged_of_an_old_one(folder: Folder) -> None:
-    draw_all(folder, Draws(), DRAWING, entries(), METHODS)
-    judge.judge_all(folder, entries(), METHODS, Sees(1), WholeBox())
-    folder.record_file("one", "3").unlink()
-    draw_all(folder, Draws(), DRAWING, entries(), METHODS)
-    assert judge.verdicts_of(folder, "one", entries()[3]) is None
-    assert judge.verdicts_of(folder, "two", entries()[3]) is not None
+def test_a_new_picture_has_nothing_judged_of_an_old_one(store: Store) -> None:
+    draw_all(store, Draws())
+    judge.judge_all(store, entries(), METHODS, Sees(1), WholeBox())
+    store.record_file("one/3").unlink()
+    draw_all(store, Draws())
+    assert judge.judgement_of(store, "one/3", entries()[3]) is None
+    assert judge.judgement_of(store, "two/3", entries()[3]) is not None
 
 
 # --- the command ---
@@ -125,12 +139,12 @@ def coco(tmp_path: Path) -> Path:
 @pytest.fixture
 def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
     draws = Draws()
-    monkeypatch.setattr(command, "drawer_of", lambda chosen: draws if chosen.url else None)
+    monkeypatch.setattr(command, "drawer_at", lambda *place: draws)
     return draws
 
 
 def run(out: Path, *arguments: str) -> int:
-    return command.main(["--out", str(out), *arguments])
+    return run_command("coco-mig", ["--out", str(out), *arguments])
 
 
 def test_the_command_builds_draws_judges_and_reports(
@@ -186,7 +200,10 @@ BUILT = ("--annotations", "{coco}", "--entries", "10")
         (("--annotations", "{coco}", "--entries", "1000"), "too few layouts for 1000 entries"),
         (BUILT, "Nothing draws, and .* has no pictures"),
         ((*BUILT, "--url", "x"), r"No checkpoint is named; choose one with --checkpoint \(alpha\.safetensors\)"),
-        ((*BUILT, "--url", "x", "--checkpoint", "lost"), '"lost" is not in the list; choose one with --checkpoint'),
+        (
+            (*BUILT, "--url", "x", "--checkpoint", "lost"),
+            '"lost" is not in the list of checkpoints; choose one',
+        ),
         ((*BUILT, "--url", "x", "--migc", "mine"), 'no adapter "mine" is in the list .* or name it with --migc'),
         ((*BUILT, "--url", "x", "--methods", "mine"), '"mine" is not a method; choose among'),
         ((*BUILT, "--url", "x", "--methods", "migc,migc"), '"migc" names two methods'),

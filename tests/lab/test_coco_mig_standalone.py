@@ -13,9 +13,10 @@ pytest.importorskip("transformers")
 from PIL import Image
 
 from amdm_lab.bundled import LAYOUT_ADAPTER, WEIGHTS
-from amdm_lab.coco_mig import benchmark, command
+from amdm_lab.cli import run
+from amdm_lab.coco_mig import benchmark
 from amdm_lab.coco_mig.benchmark import Entry, Instance, prompt_of
-from amdm_lab.coco_mig.methods import BUILT_IN
+from amdm_lab.coco_mig.recipes import BUILT_IN
 
 STEPS = 6
 CO_EVALUATIONS = {
@@ -45,10 +46,10 @@ def test_every_method_draws_and_a_drawing_is_gone_on_with(tmp_path: Path, adapte
     out = tmp_path / "out"
     told = [f"--out={out}", f"--bench={bench(tmp_path / 'bench.json')}", f"--models={WEIGHTS}"]
     told += [f"--adapters={adapters}", "--checkpoint=shapes", f"--steps={STEPS}", "--size=64", "--cfg-scale=3"]
-    assert command.main([*told, "--methods=interact"]) == 0
+    assert run("coco-mig", [*told, "--methods=interact"]) == 0
     [first] = out.rglob("*.png")
     written = first.stat().st_mtime_ns
-    assert command.main([*told, "--methods", ",".join(BUILT_IN), "--settings", str(mine)]) == 0
+    assert run("coco-mig", [*told, "--methods", ",".join(BUILT_IN), "--settings", str(mine)]) == 0
     assert first.stat().st_mtime_ns == written
     pixels = set()
     for name in (*BUILT_IN, "layout"):

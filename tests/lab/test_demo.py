@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,15 @@ from PIL import Image
 pytest.importorskip("diffusers")
 pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
 
-from amdm_lab.bundled import JUDGE, WEIGHTS
-from amdm_lab.demo import demo
-from amdm_lab.demo.demo import DrawnRow, Row
+from amdm_lab.bundled import ADAPTERS, JUDGE, WEIGHTS
+from amdm_lab.cli import main
+from amdm_lab.demo import demo, example
+from amdm_lab.demo.demo import DemoWay, DrawnWay
 from amdm_lab.demo.example import MIX, SCENES
-from amdm_lab.shapes.judge import Judge
-from amdm_lab.shapes.methods import EVERYTHING, MAIN
+from amdm_lab.judges.scenes import Judge
+from amdm_lab.shapes.rows import MAIN, reference_file
+from amdm_lab.shapes.rules import EVERYTHING
+from amdm_lab.studio.host import Job, Standalone
 from amdm_lab.world import scenes as world
 
 INSTALL = Path(__file__).resolve().parents[2] / "install.py"
@@ -39,13 +42,13 @@ class Ran:
 
     file: Path
     said: str
-    drawn: dict[str, DrawnRow]
+    drawn: dict[str, DrawnWay]
 
 
 def run(file: Path) -> Ran:
     said: list[str] = []
     drawn = demo.demo(file, PICTURES, say=said.append)
-    return Ran(file, "\n".join(said), {one.row.title: one for one in drawn})
+    return Ran(file, "\n".join(said), {one.way.title: one for one in drawn})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_every_picture_stands_in_the_row_of_its_models_and_the_column_of_its_sce
     for drawn in ran.drawn.values():
         assert drawn.pictures.shape == (len(SCENES), PICTURES, world.SIZE, world.SIZE, 3)
         places = [place(picture, page) for scene in drawn.pictures for picture in scene]
-        assert None not in places, drawn.row.title
+        assert None not in places, drawn.way.title
         [y] = {y for y, _ in places}
         ys.append(y)
         xs = [x for _, x in places]
@@ -87,8 +90,8 @@ def test_every_picture_stands_in_the_row_of_its_models_and_the_column_of_its_sce
 @bundled
 @judged
 def test_amdm_differs_from_each_checkpoint_alone_in_every_scene(ran: Ran) -> None:
-    alone = [drawn.pictures for drawn in ran.drawn.values() if drawn.row.mix is None]
-    [together] = [drawn.pictures for drawn in ran.drawn.values() if drawn.row.mix is not None]
+    alone = [drawn.pictures for drawn in ran.drawn.values() if drawn.way.mix is None]
+    [together] = [drawn.pictures for drawn in ran.drawn.values() if drawn.way.mix is not None]
     assert len(alone) == len(MIX.co_models) + 2
     for pictures in alone:
         differing = [not np.array_equal(one, other) for one, other in zip(together, pictures)]
@@ -102,7 +105,7 @@ def test_the_table_says_that_amdm_gets_more_objects_right_than_either_alone(ran:
     both = {title: int(share) for title, _, _, share, _ in found}
     assert list(both) == list(ran.drawn)
     assert all(int(share) <= min(int(shape), int(colour)) for _, shape, colour, share, _ in found)
-    [amdm] = [share for title, share in both.items() if ran.drawn[title].row.mix]
+    [amdm] = [share for title, share in both.items() if ran.drawn[title].way.mix]
     assert amdm > max(share for title, share in both.items() if title.endswith("alone")), ran.said
     assert str(ran.file.resolve()) in ran.said
 
@@ -120,10 +123,10 @@ def test_the_shares_are_those_of_the_scenes() -> None:
     """Drawings of the scenes themselves are right, and drawings of other scenes are not."""
     rng = np.random.default_rng(3)
     painted = np.stack([[world.draw(scene, rng) for _ in range(3)] for scene in SCENES])
-    right = DrawnRow(Row("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
+    right = DrawnWay(DemoWay("drawings", MAIN), (painted * 255).astype(np.uint8), 0.0)
     judge = Judge.load()
     assert min(demo.shares(right, judge).values()) > 0.95
-    wrong = DrawnRow(right.row, right.pictures[::-1].copy(), 0.0)
+    wrong = DrawnWay(right.way, right.pictures[::-1].copy(), 0.0)
     assert demo.shares(wrong, judge)["both"] < 0.3
 
 
@@ -134,16 +137,27 @@ def test_each_checkpoint_is_told_the_scene_in_its_own_words() -> None:
     )
 
 
+@pytest.mark.parametrize("name", example.BUNDLED)
+def test_every_example_of_the_page_draws_with_what_is_bundled(name: str) -> None:
+    host = Standalone(WEIGHTS, adapter_folders=[ADAPTERS])
+    settings, advice = example.bundled_example(name, host)
+    if "image" in advice:
+        # the one input that an example leaves to the user
+        [slot] = settings.co_models
+        settings = replace(settings, co_models=(replace(slot, image=reference_file(SCENES[0], 1)),))
+    job = Job(MAIN, [example.prompt_for(MAIN, SCENES[0])], [1], steps=4, width=64, height=64)
+    alone, together = (host.generate(job, chosen) for chosen in (None, settings))
+    assert together.co_evaluations[0] > 0 and not np.array_equal(alone.pictures, together.pictures)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"), [(["--pictures", "0"], "--pictures"), (["--out", "no-such-folder/x.png"], "no-such-folder")]
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        demo.main(arguments)
+    assert main(["demo", *arguments]) == 1
     said = capsys.readouterr().err
-    assert ended.value.code == 1
     assert named in said and said.count("\n") == 1
 
 

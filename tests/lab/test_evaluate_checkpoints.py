@@ -11,20 +11,20 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from coco_stand_ins import DRAWING, Draws, entries
-from test_evaluate_pair import INFOTEXT, Painter, Png, silent
+from coco_stand_ins import Draws, draw_all, entries
+from test_evaluate_pair import INFOTEXT, Painter, Png
 
+from amdm_lab.checkpoints import listed_file
+from amdm_lab.cli import run
 from amdm_lab.coco_mig import benchmark, command
-from amdm_lab.coco_mig.methods import Method
-from amdm_lab.coco_mig.runner import Folder, draw_all
+from amdm_lab.coco_mig.recipes import Recipe
 from amdm_lab.drawing import Drawer
 from amdm_lab.gpu.command import _listed as listed_for_gpu
-from amdm_lab.pair import command as pair
 from amdm_lab.pair.from_pictures import read_pictures
-from amdm_lab.pair.kept import FOLDER, Pictures
-from amdm_lab.pair.run import draw_all as draw_pair
 from amdm_lab.pair.subjects import Subject
-from amdm_lab.pair.ways import new_pair, ways
+from amdm_lab.pair.ways import PICTURES, new_pair, wanted, ways
+from amdm_lab.runs import draw_missing
+from amdm_lab.store import Store
 from lib_amdm.errors import AmdmError
 
 PLAIN, HASHED = "sub/v1-5.safetensors", "sub/v1-5.safetensors [6ce0161689]"
@@ -41,7 +41,7 @@ def lists() -> list[list[str]]:
 @pytest.fixture
 def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
     draws = Draws()
-    monkeypatch.setattr(command, "drawer_of", lambda chosen: draws)
+    monkeypatch.setattr(command, "drawer_at", lambda *place: draws)
     return draws
 
 
@@ -56,20 +56,20 @@ def test_a_benchmark_goes_on_after_its_checkpoint_got_a_hash(
     for titles in (lists()[before], lists()[after]):
         settings.write_text(json.dumps({"enabled": True, "co_models": [{"checkpoint": titles[1]}]}))
         draws.checkpoints = lambda titles=titles: titles  # type: ignore[method-assign]
-        assert command.main([*out, "--checkpoint", titles[0], "--entries", "5"]) == 0
+        assert run("coco-mig", [*out, "--checkpoint", titles[0], "--entries", "5"]) == 0
     assert len(draws.orders) == 5
     assert {order.checkpoint for order in draws.orders} == {PLAIN}
 
 
 def test_a_record_of_a_title_with_a_hash_still_counts(tmp_path: Path) -> None:
-    method = Method("mine", "mine", {"enabled": True, "co_models": [{"checkpoint": "b"}]})
-    folder = Folder(tmp_path)
-    draw_all(folder, Draws(), DRAWING, entries(), [method])
+    recipe = Recipe("mine", "mine", {"enabled": True, "co_models": [{"checkpoint": "b"}]})
+    store = Store(tmp_path)
+    draw_all(store, Draws(), recipes=[recipe])
     for file in tmp_path.glob("mine/*.json"):
         record = json.loads(file.read_text())
         record["order"]["checkpoint"] += " [0123456789]"
         file.write_text(json.dumps(record))
-    assert draw_all(folder, Draws(0), DRAWING, entries(), [method]) == 0
+    assert len(draw_all(store, Draws(0), recipes=[recipe])) == 5
 
 
 @pytest.mark.parametrize("titles", lists())
@@ -79,31 +79,30 @@ def test_a_name_means_the_file_in_every_command(titles: list[str], name: str) ->
         def checkpoints(self) -> list[str]:
             return titles
 
-        def asked(self, path: str, body: object = None) -> object:
+        def request(self, path: str, body: object = None) -> object:
             return None
 
     drawer: Drawer = Lists()  # type: ignore[assignment]
-    assert command._checkpoint(Namespace(checkpoint=name), drawer) == PLAIN
-    assert pair._listed(name, titles) == PLAIN
+    assert listed_file(name, titles, "--main") == PLAIN
     assert listed_for_gpu(Namespace(main=name, co=[BETA]), drawer, []) == [PLAIN, BETA]  # type: ignore[arg-type]
 
 
 def test_a_hash_alone_is_a_name() -> None:
-    assert pair._listed("6ce0161689", [BETA, HASHED]) == PLAIN
+    assert listed_file("6ce0161689", [BETA, HASHED], "--main") == PLAIN
     with pytest.raises(AmdmError, match='"6ce016168" is not in the list'):
-        pair._listed("6ce016168", [BETA, HASHED])
+        listed_file("6ce016168", [BETA, HASHED], "--main")
 
 
 def test_a_pair_is_drawn_once_whatever_its_titles_were(tmp_path: Path) -> None:
     subjects = [Subject("a red square", 1, "a blue circle")]
-    pictures = Pictures(tmp_path, "a painter")
     for titles in lists():
         painter = Painter()
-        main, co = (pair._listed(name, titles) for name in titles)
+        main, co = (listed_file(name, titles, "--main") for name in titles)
         of_pair = new_pair(main, co, {"steps": 20, "width": 8, "height": 8})
-        draw_pair(painter, of_pair, ways(of_pair, ["gamma=0.7"], [0.5], "defaults"), subjects, pictures, silent)
+        pictures = wanted(of_pair, ways(of_pair, ["gamma=0.7"], [0.5], "defaults"), subjects, "a painter")
+        draw_missing(painter, Store(tmp_path), list(pictures.values()), "a painter", warm_up=True)
         assert bool(painter.asked) == (titles == lists()[0])
-    assert len(list((tmp_path / FOLDER).glob("*.json"))) == 5
+    assert len(list((tmp_path / PICTURES).glob("*.json"))) == 5
 
 
 @pytest.mark.parametrize("titles", lists())

@@ -17,6 +17,8 @@ from amdm_lab import cli as command
 from amdm_lab.drawers.webui_api import WebUIDrawer, evaluations_in
 from amdm_lab.drawing import Order
 from lib_amdm.errors import AmdmError
+from lib_amdm.hosts.protocol import Ran
+from lib_amdm.webui.infotext import with_run
 
 RAN = 'a cat\nSteps: 4, Seed: 1, AMDM: True, AMDM ran: "3 models, 3 of 4 steps, {}, +0.9 s of 7.1 s"'
 MIXED = {"enabled": True, "co_models": [{"checkpoint": "beta"}]}
@@ -32,10 +34,16 @@ class Server(ThreadingHTTPServer):
             "/amdm/v1/models": {"checkpoints": ["alpha"], "adapters": ["MIGC.ckpt"], "loaded": []},
         }
         self.infotext = RAN.format("3 evaluations of beta")
+        self.evaluations = [{"checkpoint": "beta", "evaluations": 3}]
         self.asked: list[tuple[str, Any, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.redirect = ""
         """An address before every path, to which a caller is sent on once."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        params = {"AMDM passes": {"first": {"evaluations": self.evaluations}}} if self.evaluations else {}
+        return {"infotexts": [self.infotext], "extra_generation_params": params}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = self.server.answers.get(self.path)
         if self.path == "/sdapi/v1/txt2img" and answer is None:
-            answer = {"images": [_png()], "info": json.dumps({"infotexts": [self.server.infotext]})}
+            answer = {"images": [_png()], "info": json.dumps(self.server.info)}
         status, answer = answer if isinstance(answer, tuple) else (404 if answer is None else 200, answer or {})
         sent = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
@@ -115,6 +123,7 @@ def test_a_picture_that_amdm_took_no_part_in_is_an_error_where_it_should_have(se
     server.infotext = "a cat\nSteps: 4"
     with pytest.raises(AmdmError, match="drew a picture without AMDM"):
         WebUIDrawer(server.url).draw(order(settings=MIXED))
+    server.evaluations = []
     idle = {"enabled": True, "co_models": [{"checkpoint": "beta", "gamma": 0}]}
     assert WebUIDrawer(server.url).draw(order(settings=idle)).evaluations == {}
 
@@ -155,39 +164,31 @@ def test_a_webui_without_amdm_or_without_an_answer_is_named(server: Server) -> N
 
 
 @pytest.mark.parametrize(
-    ("said", "counts"),
+    ("passes", "counts"),
     [
-        ("3 evaluations of beta", {"beta": 3}),
-        ("3 evaluations of beta and 4 evaluations of a and b", {"beta": 3, "a and b": 4}),
-        ("3 evaluations of main and 4 evaluations of main", {"main": 7}),
-        ("1 evaluation of beta", {"beta": 1}),
-        ("3 evaluations of a, +b", {"a, +b": 3}),
-        ('3 evaluations of a, +0.5 s of \\"b\\" and 4 evaluations of c: d', {'a, +0.5 s of "b"': 3, "c: d": 4}),
+        ({"first": [("beta", 3)]}, {"beta": 3}),
+        ({"first": [("sub/beta.safetensors [6ce0161689]", 3), ("a and b", 4)]}, {"beta": 3, "a and b": 4}),
+        ({"first": [("main", 3), ("main", 4)]}, {"main": 7}),
+        ({"first": [("beta", 3)], "hires": [("beta", 2)]}, {"beta": 5}),
+        ({}, {}),
     ],
 )
-def test_evaluations_are_read_from_the_infotext(said: str, counts: dict[str, int]) -> None:
-    assert evaluations_in(RAN.format(said)) == counts
-    # a device that cannot say how long it was at work has no seconds
-    assert evaluations_in(RAN.format(said).replace(", +0.9 s of 7.1 s", "")) == counts
-    assert evaluations_in("a cat\nSteps: 4") == {}
-
-
-def test_a_title_that_reads_like_the_line_itself_is_told_by_what_was_ordered() -> None:
-    said = RAN.format("3 evaluations of a and 4 evaluations of b and 5 evaluations of c")
-    titles = ["sub/a and 4 evaluations of b.safetensors [6ce0161689]", "c"]
-    assert evaluations_in(said, titles) == {"a and 4 evaluations of b": 3, "c": 5}
-    assert evaluations_in(said, titles[::-1]) == {"a": 3, "b": 4, "c": 5}
+def test_evaluations_are_read_from_the_answers_data(passes: dict[str, Any], counts: dict[str, int]) -> None:
+    data: dict[str, Any] = {}
+    for name, evaluations in passes.items():
+        data = with_run(data, name, Ran(3, 4, evaluations, None, None))
+    assert evaluations_in(json.loads(json.dumps({"extra_generation_params": data}))) == counts
+    assert evaluations_in({}) == {}
 
 
 def test_a_prompt_does_not_pass_for_the_line_of_what_ran(server: Server) -> None:
     line = 'AMDM: True, AMDM ran: "2 models, 1 of 1 steps, 9 evaluations of gone, +0.1 s of 0.2 s"'
     for quoted in (f"{line}\nSteps: 4", f"a\nNegative prompt: {line}\nSteps: 4, AMDM 1 prompt: {json.dumps(line)}"):
-        assert evaluations_in(quoted) == {}
         server.infotext = quoted
         with pytest.raises(AmdmError, match="drew a picture without AMDM"):
             WebUIDrawer(server.url).draw(order(settings=MIXED))
-    after = RAN.format("3 evaluations of beta") + "\nTemplate: {a|b}"
-    assert evaluations_in(after) == {"beta": 3}
+    server.infotext = RAN.format("3 evaluations of beta") + "\nTemplate: {a|b}"
+    assert WebUIDrawer(server.url).draw(order(settings=MIXED)).infotext == server.infotext
 
 
 def test_the_commands_are_listed_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from amdm_lab.cli import main
 from amdm_lab.gpu import loop, on_standalone, random_checkpoints
-from amdm_lab.gpu.loop import Bench
-from amdm_lab.gpu.opened import opened
+from amdm_lab.gpu.loop import Rig
 from amdm_lab.gpu.random_unets import UNETS, Guided
-from amdm_lab.gpu.table import HEADS, Row, table
+from amdm_lab.gpu.table import Measurement, table
 from amdm_lab.gpu.waits import MESSAGE, MODELS, PROJECT, SAMPLER, Waits
-from amdm_lab.gpu.watching import placed, watched
+from amdm_lab.gpu.watching import opened, placed, watched
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
 from amdm_lab.studio.host import Standalone
 from lib_amdm import CoRun, amdm
@@ -60,11 +59,11 @@ def test_the_sampler_alone_has_a_row_for_each_number_of_co_models(short: str) ->
 
 
 def test_a_co_model_that_leaves_before_the_last_mixed_step_is_missed() -> None:
-    bench = Bench("sd15", CPU, torch.float32, tiny=True)
-    bench.add()
-    bench.models[1].unet.to("meta")
+    rig = Rig("sd15", CPU, torch.float32, tiny=True)
+    rig.add()
+    rig.models[1].unet.to("meta")
     with torch.no_grad(), pytest.raises(Exception, match="meta"):
-        bench.draw(True, Waits(CPU))
+        rig.draw(True, Waits(CPU))
 
 
 @pytest.mark.parametrize(("kind", "parameters"), [("sd15", 859_520_964), ("sdxl", 2_567_463_684)])
@@ -156,7 +155,7 @@ class Loud(Counter[str]):
 def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     """As on a GPU, with what torch is told collected in `modes`."""
     counted = Waits(CPU)
-    counted.follows = True
+    counted.reports = True
     counted.modes = []  # type: ignore[attr-defined]
     monkeypatch.setattr("torch.cuda.set_sync_debug_mode", counted.modes.append)  # type: ignore[attr-defined]
     monkeypatch.setattr(pretend_device, "Counter", Loud)
@@ -171,7 +170,7 @@ def mixed_on_the_device(waits: Waits, follow: Any, monkeypatch: pytest.MonkeyPat
 
     sigmas = k_diffusion.sampling.get_sigmas_karras(8, 0.03, 14.6)
     x = torch.randn(1, 4, 8, 8) * sigmas[0]
-    with pretended() as traffic, waits.heard():
+    with pretended() as traffic, waits.counting():
         if follow:
             monkeypatch.setitem(accelerator.EVENTS, DEVICE.type, lambda device, timed: Arrival(traffic))
         mixing = amdm(
@@ -181,7 +180,7 @@ def mixed_on_the_device(waits: Waits, follow: Any, monkeypatch: pytest.MonkeyPat
         waits.counts.clear()
         waits.start()
         mixing(denoise, here, levels, disable=True)
-    each = waits.each(4)
+    each = waits.by_step(4)
     assert each is not None
     return each
 
@@ -200,13 +199,13 @@ def test_a_models_own_waits_are_its_own(waits: Waits) -> None:
     model = Guided("sd15", 0, CPU, torch.float32, tiny=True)
     model.unet.register_forward_pre_hook(lambda *told: warnings.warn(f"called a {MESSAGE}", stacklevel=2))
     mixing = amdm(k_diffusion.sampling.sample_euler, [CoRun(model, 0.5)], steps=1)
-    with waits.heard():
+    with waits.counting():
         mixing(model, torch.randn(1, 4, 8, 8), torch.tensor([1.0, 0.5, 0.0]), disable=True)
     assert waits.counts == {MODELS: 3}
 
 
 def test_other_warnings_are_shown_as_ever(waits: Waits) -> None:
-    with warnings.catch_warnings(record=True) as shown, waits.heard():
+    with warnings.catch_warnings(record=True) as shown, waits.counting():
         warnings.warn("something else", stacklevel=1)
     assert [str(each.message) for each in shown] == ["something else"] and not waits.counts
 
@@ -244,7 +243,7 @@ def test_what_was_measured_before_the_memory_was_full_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def rows(*told: object) -> Any:
-        yield Row("here", "sd15", 0, "20", 1.0, waits={PROJECT: 0, SAMPLER: 1.5, MODELS: 2}, peak=3 * 10**9)
+        yield Measurement("here", "sd15", 0, "20", 1.0, waits={PROJECT: 0, SAMPLER: 1.5, MODELS: 2}, peak=3 * 10**9)
         raise torch.cuda.OutOfMemoryError
 
     monkeypatch.setattr(loop, "rows", rows)
@@ -254,5 +253,5 @@ def test_what_was_measured_before_the_memory_was_full_is_printed(
 
 
 def test_the_table_is_whole_in_markdown() -> None:
-    lines = table([Row("a | b", "sd15", 1, "20 + 4", 1.0)]).splitlines()
-    assert len(lines) == 3 and {line.count("|") for line in lines} == {len(HEADS) + 1}
+    lines = table([Measurement("a | b", "sd15", 1, "20 + 4", 1.0)]).splitlines()
+    assert len(lines) == 3 and {line.count("|") for line in lines} == {12}

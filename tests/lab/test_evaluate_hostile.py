@@ -17,23 +17,22 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from coco_stand_ins import DRAWING, METHODS, Draws, Sees, entries
+from coco_stand_ins import METHODS, Draws, Sees, draw_all, entries
 from PIL import EpsImagePlugin, Image
 from test_evaluate_drawing import MIXED, RAN, Server, order, served
 from test_evaluate_pair import INFOTEXT, PAIR, SUBJECTS, WAYS, Painter
 
 from amdm_lab.cli import main
 from amdm_lab.coco_mig import benchmark, judge
-from amdm_lab.coco_mig.methods import from_file
+from amdm_lab.coco_mig.recipes import from_file
 from amdm_lab.coco_mig.report import report
-from amdm_lab.coco_mig.runner import Folder, draw_all
 from amdm_lab.coco_mig.segmenter import WholeBox
 from amdm_lab.drawers.webui_api import WebUIDrawer
 from amdm_lab.gpu import on_webui
+from amdm_lab.memory import MemoryWatch
 from amdm_lab.pair.from_pictures import read_pictures
-from amdm_lab.pair.kept import Pictures
-from amdm_lab.pair.memory import Memory, memory_after
 from amdm_lab.records import write_whole
+from amdm_lab.store import MemoryUse, Record, Store
 from lib_amdm.errors import AmdmError
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -138,10 +137,12 @@ def test_halves_of_characters_are_kept_as_marks(server: Server, tmp_path: Path) 
         assert "\N{REPLACEMENT CHARACTER}" in text and text.encode()
     asked = order(prompt=SURROGATE, settings=MIXED)
     drawn = drawer.draw(asked)
-    pictures = Pictures(tmp_path, "here")
-    pictures.keep(asked, drawn, Memory())
-    assert pictures.find(asked)
-    draw_all(Folder(tmp_path / "out"), drawer, DRAWING, entries()[:1], METHODS[:1])
+    store = Store(tmp_path)
+    store.keep(
+        "here", drawn.picture, Record(asdict(asked), SURROGATE, drawn.seconds, drawn.evaluations, drawn.infotext)
+    )
+    assert store.drawn("here")
+    draw_all(Store(tmp_path / "out"), drawer, entries()[:1], METHODS[:1])
 
 
 @pytest.mark.parametrize(
@@ -158,8 +159,8 @@ def test_halves_of_characters_are_kept_as_marks(server: Server, tmp_path: Path) 
 def test_a_memory_that_is_not_told_is_not_known(server: Server, figures: Any) -> None:
     server.answers["/sdapi/v1/memory"] = (200, json.dumps(figures).encode())
     drawer = WebUIDrawer(server.url)
-    assert memory_after(drawer, WAYS[0]) == Memory()
-    assert on_webui._gpu(drawer, "peak") is None
+    assert MemoryWatch(drawer).used_by(WAYS[0].order(PAIR, SUBJECTS[0])) == MemoryUse()
+    assert on_webui.gpu_memory(drawer, "peak") is None
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_memory_that_is_not_told_is_not_known(server: Server, figures: Any) ->
 def test_a_list_of_what_is_loaded_that_is_none_is_refused(server: Server, loaded: Any) -> None:
     server.answers["/amdm/v1/models"]["loaded"] = loaded
     with pytest.raises(AmdmError) as caught:
-        memory_after(WebUIDrawer(server.url), WAYS[2])
+        MemoryWatch(WebUIDrawer(server.url)).used_by(WAYS[2].order(PAIR, SUBJECTS[0]))
     sentence(caught.value)
 
 
@@ -234,66 +235,71 @@ def spoilt(described: dict[str, Any]) -> Iterator[bytes]:
     yield from (b"\xff", DEEP, b'{"seconds": ' + DEEP + b"}", b"null")
 
 
+def kept_picture(folder: Path) -> tuple[Store, Record]:
+    """A store with one picture, named "one"."""
+    asked, store = WAYS[0].order(PAIR, SUBJECTS[0]), Store(folder)
+    drawn = Painter().draw(asked)
+    store.keep("one", drawn.picture, Record(asdict(asked), "", drawn.seconds, memory=MemoryUse(1, 2, "gpu")))
+    record = store.drawn("one")
+    assert record is not None and record.memory == MemoryUse(1, 2, "gpu")
+    return store, record
+
+
 def test_what_a_kept_folder_has_that_is_broken_is_drawn_again(tmp_path: Path) -> None:
-    pictures, asked = Pictures(tmp_path, ""), WAYS[0].order(PAIR, SUBJECTS[0])
-    kept = pictures.keep(asked, Painter().draw(asked), Memory(1, 2, "gpu"))
-    described = kept.file.with_suffix(".json")
+    store, record = kept_picture(tmp_path)
+    described = store.record_file("one")
     good = described.read_bytes()
+    memories = ({"total": "x"}, {"kind": "?"}, [])
     for spoilt_one in (
         *spoilt(json.loads(good)),
-        *(
-            json.dumps({**json.loads(good), "memory": memory}).encode()
-            for memory in ({"total": "x"}, {"kind": "?"}, [])
-        ),
+        *(json.dumps({**json.loads(good), "memory": m}).encode() for m in memories),
     ):
         described.write_bytes(spoilt_one)
-        assert pictures.find(asked) is None, spoilt_one[:80]
+        assert store.drawn("one") is None, spoilt_one[:80]
     described.write_bytes(good)
     for name, data in BROKEN.items():
-        kept.file.write_bytes(data)
-        assert pictures.find(asked) is None, name
-    assert pictures.keep(asked, Painter().draw(asked), Memory(1, 2, "gpu")) == kept == pictures.find(asked)
+        store.picture("one").write_bytes(data)
+        assert store.drawn("one") is None, name
+    assert kept_picture(tmp_path)[1] == record
 
 
 def test_a_kept_folder_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AmdmError, match=r'file.pictures" cannot be made a folder'):
-        Pictures(tmp_path / "file", "")
     benchmark.write(entries(), tmp_path / "bench.json")
     assert main(["coco-mig", "--bench", str(tmp_path / "bench.json"), "--out", str(tmp_path / "file")]) == 1
     assert 'file" cannot be made a folder' in capsys.readouterr().err
 
 
 def test_a_record_of_a_benchmark_that_is_broken_is_named(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    draw_all(folder, Draws(), DRAWING, entries()[:1], METHODS[:1])
-    file = folder.record_file("one", "0")
+    store = Store(tmp_path)
+    draw_all(store, Draws(), entries()[:1], METHODS[:1])
+    file = store.record_file("one/0")
     good = json.loads(file.read_bytes())
     for spoilt_one in (*spoilt(good), json.dumps({**good, "order": []}).encode()):
         file.write_bytes(spoilt_one)
         with pytest.raises(AmdmError) as caught:
-            report(folder, entries()[:1], METHODS[:1])
+            report(store, entries()[:1], METHODS[:1])
         assert '0.json" ' in sentence(caught.value)
 
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_a_picture_that_cannot_be_judged_is_named(tmp_path: Path, data: bytes) -> None:
-    folder = Folder(tmp_path)
-    draw_all(folder, Draws(), DRAWING, entries()[:1], METHODS[:1])
-    folder.picture("one", "0").write_bytes(data)
+    store = Store(tmp_path)
+    draw_all(store, Draws(), entries()[:1], METHODS[:1])
+    store.picture("one/0").write_bytes(data)
     with pytest.raises(AmdmError, match=r'0\.png" cannot be read .*; remove it'):
-        judge.judge_all(folder, entries()[:1], METHODS[:1], Sees(1), WholeBox())
+        judge.judge_all(store, entries()[:1], METHODS[:1], Sees(1), WholeBox())
 
 
 @pytest.mark.parametrize(
     "value", [{}, [], {"judges": ["a"], "instances": []}, {"judges": 5, "instances": [{"found": "x"}]}]
 )
 def test_a_verdict_that_is_none_is_named(tmp_path: Path, value: Any) -> None:
-    folder = Folder(tmp_path)
-    draw_all(folder, Draws(), DRAWING, entries()[:1], METHODS[:1])
-    write_whole(folder.verdict_file("one", "0"), value)
+    store = Store(tmp_path)
+    draw_all(store, Draws(), entries()[:1], METHODS[:1])
+    write_whole(store.verdict_file("one/0"), value)
     with pytest.raises(AmdmError, match="does not say what was judged"):
-        report(folder, entries()[:1], METHODS[:1])
+        report(store, entries()[:1], METHODS[:1])
 
 
 # --- keys of a benchmark ---
@@ -332,7 +338,7 @@ def test_a_key_of_a_benchmark_is_no_path(tmp_path: Path, key: str) -> None:
     file = with_keys(tmp_path / "bench.json", key.format(absolute=tmp_path / "victim"))
     out = tmp_path / "out"
     with pytest.raises(AmdmError, match="must be named by") as caught:
-        draw_all(Folder(out), Draws(), DRAWING, benchmark.read(file), METHODS)
+        draw_all(Store(out), Draws(), benchmark.read(file))
     sentence(caught.value)
     assert [victim.read_text() for victim in victims] == ["mine"] * 3 and not out.exists()
 

@@ -19,11 +19,10 @@ from amdm_lab.bundled import WEIGHTS
 from amdm_lab.cli import main
 from amdm_lab.drawing import Drawn, Order
 from amdm_lab.pair.from_pictures import read_pictures
-from amdm_lab.pair.kept import FOLDER, Pictures
-from amdm_lab.pair.memory import Memory
-from amdm_lab.pair.run import draw_all
 from amdm_lab.pair.subjects import Subject, read_subjects
-from amdm_lab.pair.ways import Pair, new_pair, usual_changes, ways
+from amdm_lab.pair.ways import PICTURES, Pair, new_pair, usual_changes, wanted, ways
+from amdm_lab.runs import draw_missing
+from amdm_lab.store import Record, Store
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import Settings, SettingsError
 
@@ -55,10 +54,6 @@ class Painter:
 
     def description(self) -> str:
         return "a painter"
-
-
-def silent(_: str) -> None:
-    return
 
 
 # what is asked for
@@ -97,7 +92,7 @@ def test_the_usual_settings_can_be_tried_at_any_number_of_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["gama=0.7", "gamma", "checkpoint=other", "enabled=false", "co_models[1].gamma=1", ""]
+    "change", ["gama=0.7", "gamma", "checkpoint=other", "enabled=false", "gamma of co-model 2=1", ""]
 )
 def test_what_cannot_be_tried_is_named_with_what_can(change: str) -> None:
     with pytest.raises(AmdmError, match=r"--try .* takes settings and their values.*gamma"):
@@ -110,7 +105,7 @@ def test_a_value_out_of_range_is_the_settings_own_sentence() -> None:
 
 
 def test_two_etas_can_be_told_apart() -> None:
-    settings = ways(PAIR, ["eta=0.1, co_models[0].eta=0.3"], [], "defaults")[-1].settings
+    settings = ways(PAIR, ["eta=0.1, eta of co-model 1=0.3"], [], "defaults")[-1].settings
     assert settings is not None
     assert (settings.eta, settings.co_models[0].eta) == (0.1, 0.3)
 
@@ -168,31 +163,34 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 # drawing
 
 
+def draw_all(painter: Painter, store: Store, place: str = "a painter") -> list[Record]:
+    return draw_missing(painter, store, list(wanted(PAIR, WAYS, SUBJECTS, place).values()), place, warm_up=True)
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
-    pictures = Pictures(tmp_path, "a painter")
-    tired = Painter(after=7)
+    store = Store(tmp_path)
     with pytest.raises(AmdmError, match="tired"):
-        draw_all(tired, PAIR, WAYS, SUBJECTS, pictures, silent)
-    kept_before = len(list((tmp_path / FOLDER).glob("*.json")))
+        draw_all(Painter(after=7), store)
+    kept_before = len(list((tmp_path / PICTURES).glob("*.json")))
     rested = Painter()
-    found = draw_all(rested, PAIR, WAYS, SUBJECTS, pictures, silent)
+    records = draw_all(rested, store)
     full = [order for order in rested.asked if order.steps == 20]
-    assert kept_before > 0 and len(full) + kept_before == len(WAYS) * len(SUBJECTS)
+    assert kept_before > 0 and len(full) + kept_before == len(WAYS) * len(SUBJECTS) == len(records)
     idle = Painter()
-    assert draw_all(idle, PAIR, WAYS, SUBJECTS, pictures, silent) == found
+    assert draw_all(idle, store) == records
     assert not idle.asked, "not even to warm up"
-    other = draw_all(Painter(), PAIR, WAYS, SUBJECTS, Pictures(tmp_path, "another painter"), silent)
-    assert not {kept.file for of in other for kept in of} & {kept.file for of in found for kept in of}
+    # another place draws its own
+    draw_all(Painter(), store, "another painter")
+    assert len(list((tmp_path / PICTURES).glob("*.json"))) == 2 * len(records)
 
 
-def test_a_picture_without_its_whole_description_is_drawn_again(tmp_path: Path) -> None:
-    pictures, order = Pictures(tmp_path, ""), WAYS[0].order(PAIR, SUBJECTS[0])
-    kept = pictures.keep(order, Painter().draw(order), Memory(1, 2, "gpu"))
-    assert pictures.find(order) == kept
-    described = kept.file.with_suffix(".json")
-    for text in ("", described.read_text()[:-9], "{}", "[]"):
-        described.write_text(text)
-        assert pictures.find(order) is None
+def test_each_way_is_warmed_up_once_and_those_of_one_checkpoint_take_turns(tmp_path: Path) -> None:
+    painter = Painter()
+    draw_all(painter, Store(tmp_path))
+    warming = [order for order in painter.asked if order.steps == 2]
+    assert len(warming) == len(WAYS)
+    drawn = [(order.checkpoint, order.seed) for order in painter.asked if order.steps == 20 and not order.refiner]
+    assert drawn == [(PAIR.main, 1)] * 4 + [(PAIR.main, 2)] * 4 + [(PAIR.co, 1), (PAIR.co, 2)]
 
 
 def test_a_folder_without_a_clip_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -235,7 +233,7 @@ class Png:
     def checkpoints(self) -> list[str]:
         return [PAIR.main, PAIR.co]
 
-    def asked(self, path: str, body: object) -> dict[str, object]:
+    def request(self, path: str, body: object) -> dict[str, object]:
         assert path == "/sdapi/v1/png-info"
         parameters = next(self.infotexts)
         return {"info": parameters.pop("info", ""), "parameters": parameters}
@@ -335,7 +333,7 @@ def test_the_bundled_checkpoints_are_a_pair(tmp_path: Path, capsys: pytest.Captu
     told = ["--models", str(WEIGHTS), "--main", "shapes", "--co", "colours", "--prompts", str(prompts), *small]
     assert main(["pair", "--out", str(tmp_path), *told]) == 0
     assert "Farthest from shapes alone" in capsys.readouterr().out
-    records = [json.loads(file.read_text()) for file in (tmp_path / FOLDER).glob("*.json")]
+    records = [json.loads(file.read_text()) for file in (tmp_path / PICTURES).glob("*.json")]
     told_apart = {(record["order"]["checkpoint"], *sorted(record["evaluations"].values())) for record in records}
     main_file, co_file = "shapes.safetensors", "colours.safetensors"
     assert told_apart == {(main_file, 4), (co_file, 4), (main_file, 1, 4), (main_file, 3, 4)} and len(records) == 4

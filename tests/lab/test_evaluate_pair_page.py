@@ -18,13 +18,12 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from amdm_lab.pair.figures import efficient, figures, rows
-from amdm_lab.pair.kept import FOLDER, Kept
-from amdm_lab.pair.memory import Memory
-from amdm_lab.pair.page import Found, page, verdict
+from amdm_lab.pair.figures import Figure, efficient, figures, summaries
+from amdm_lab.pair.page import Comparison, page, verdict
 from amdm_lab.pair.similarity import Clip
 from amdm_lab.pair.subjects import Subject
-from amdm_lab.pair.ways import new_pair, ways
+from amdm_lab.pair.ways import PICTURES, new_pair, ways
+from amdm_lab.store import Record
 from amdm_lab.studio.tokenizer import write_tokenizer
 
 PAIR = new_pair("a/alpha.safetensors", "beta.safetensors", {"steps": 20})
@@ -32,25 +31,24 @@ SUBJECTS = [Subject("a red square", 1, "a blue circle"), Subject('<b>"nasty"</b>
 WAYS = ways(PAIR, [], [], "defaults")
 
 
-def kept_pictures(folder: Path, *told: tuple[int, float]) -> list[Kept]:
-    found = []
-    for grey, seconds in told:
-        file = folder / f"{grey}-{seconds}.png"
+def figures_of(folder: Path, subject: Subject, clip: Clip | None, *told: tuple[int, float]) -> list[Figure]:
+    """The figures of pictures of these greys that took these seconds."""
+    files = [folder / f"{grey}-{seconds}.png" for grey, seconds in told]
+    for file, (grey, _) in zip(files, told):
         Image.new("RGB", (4, 4), (grey,) * 3).save(file)
-        found.append(Kept(file, seconds, {}, Memory()))
-    return found
+    return figures(files, [Record({}, "", seconds) for _, seconds in told], subject, clip)
 
 
-def found_with(folder: Path, clip: Clip | None = None) -> Found:
+def compared(folder: Path, clip: Clip | None = None) -> Comparison:
     """The main model alone, and ways of 30, 20, 10 and 25 grey levels for 4, 1, 2 and 1 seconds more."""
     all_ways = [WAYS[0], *(replace(WAYS[2], caption=name) for name in ("thirty", "twenty", "ten", "more"))]
     told = [(0, 10.0), (30, 14.0), (20, 11.0), (10, 12.0), (25, 11.2)]
-    of_subjects = [figures(kept_pictures(folder, *told), subject, clip) for subject in SUBJECTS]
-    return Found(PAIR, "a <painter>", SUBJECTS, rows(all_ways, of_subjects), of_subjects)
+    of_subjects = [figures_of(folder, subject, clip, *told) for subject in SUBJECTS]
+    return Comparison(PAIR, "a <painter>", SUBJECTS, summaries(all_ways, of_subjects), of_subjects)
 
 
 def test_what_moved_farthest_for_its_time_is_found(tmp_path: Path) -> None:
-    found = found_with(tmp_path)
+    found = compared(tmp_path)
     assert [row.moved for row in found.rows] == [0, 30, 20, 10, 25]
     assert [row.extra for row in found.rows] == pytest.approx([0, 4, 1, 2, 1.2])
     # 1 and 1.2 seconds of 10 count as the same time
@@ -64,8 +62,8 @@ def test_what_moved_farthest_for_its_time_is_found(tmp_path: Path) -> None:
 
 
 def test_a_time_below_the_main_models_is_none(tmp_path: Path) -> None:
-    of_subject = figures(kept_pictures(tmp_path, (0, 10.0), (30, 9.0)), SUBJECTS[0], None)
-    found = Found(PAIR, "", SUBJECTS[:1], rows([WAYS[0], WAYS[2]], [of_subject]), [of_subject])
+    of_subject = figures_of(tmp_path, SUBJECTS[0], None, (0, 10.0), (30, 9.0))
+    found = Comparison(PAIR, "", SUBJECTS[:1], summaries([WAYS[0], WAYS[2]], [of_subject]), [of_subject])
     assert "30.0 grey levels for no more time." in verdict(found)[0]
 
 
@@ -87,8 +85,8 @@ class Reader(HTMLParser):
 
 
 def test_the_page_escapes_every_text_and_loads_nothing_but_its_pictures(tmp_path: Path) -> None:
-    (tmp_path / FOLDER).mkdir()
-    text = page(found_with(tmp_path / FOLDER))
+    (tmp_path / PICTURES).mkdir()
+    text = page(compared(tmp_path / PICTURES))
     read = Reader(text)
     assert "b" not in read.tags and "painter" not in read.tags and "script" not in read.tags
     assert f"thirty: {SUBJECTS[1].prompt}" in read.alts
@@ -116,12 +114,12 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clip_tells_prompts_and_pictures_apart(clip_folder: Path, tmp_path: Path) -> None:
     clip = Clip(clip_folder)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
-    features, (one, other, tagged) = clip.seen(noise, ["a red square", "blue", "a red square<lora:x:1>"])
+    features, (one, other, tagged) = clip.view(noise, ["a red square", "blue", "a red square<lora:x:1>"])
     assert features.norm().item() == pytest.approx(1, abs=1e-5)
     assert -1 <= one <= 1 and one != other and one == pytest.approx(tagged, abs=1e-6)
-    found = found_with(tmp_path, clip)
+    found = compared(tmp_path, clip)
     assert found.rows[0].features_moved == pytest.approx(0, abs=1e-6)
     assert all(row.to_main is not None and row.to_co is not None for row in found.rows)
     text = page(found)
     assert "to the main prompt" in text and "Nearest to both prompts" in text
-    assert clip.seen(noise, ["long " * 200, "x"])[1], "longer than CLIP reads"
+    assert clip.view(noise, ["long " * 200, "x"])[1], "longer than CLIP reads"

@@ -9,8 +9,9 @@ import pytest
 
 from amdm_lab.bundled import WEIGHTS
 from amdm_lab.demo import grids
-from amdm_lab.demo.grids import DEFAULTS, GRIDS, Grid
+from amdm_lab.demo.grids import DEFAULTS, FORM, GRIDS, SettingsGrid
 from amdm_lab.studio.host import Standalone
+from amdm_lab.world.scenes import SIZE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -18,14 +19,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_each_cell_is_the_picture_that_its_two_values_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grids, "STEPS", 2)
     host = Standalone(WEIGHTS)
-    sheet = np.asarray(grids.sheet(host, Grid("", ("gamma", (0.5, 1)), ("steps", (1, 0)))))
-    side = grids.SIZE + grids.GAP
+    sheet = np.asarray(grids.sheet(host, SettingsGrid("", ("gamma", (0.5, 1)), ("steps", (1, 0)))))
+    side = SIZE + FORM.across
     for row, steps in enumerate((1, 0)):
         for column, gamma in enumerate((0.5, 1)):
             settings = grids.with_value(grids.with_value(DEFAULTS, "steps", steps), "gamma", gamma)
             assert (settings.steps, settings.co_models[0].gamma) == (steps, gamma)
-            x, y = grids.MARGIN + grids.LABEL + column * side, grids.MARGIN + grids.LINE + row * side
-            cell = sheet[y : y + grids.SIZE, x : x + grids.SIZE]
+            x, y = FORM.margin + FORM.left + column * side, FORM.margin + FORM.line + row * side
+            cell = sheet[y : y + SIZE, x : x + SIZE]
             assert np.array_equal(cell, np.asarray(grids.draw(host, settings)))
 
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from amdm_lab.bundled import DIALECT_OF, WEIGHTS
-from amdm_lab.shapes.judge import Judge
+from amdm_lab.judges.scenes import Judge
 from amdm_lab.studio.host import Standalone
 from amdm_lab.training import ldm_format, networks
 from amdm_lab.training.loop import train

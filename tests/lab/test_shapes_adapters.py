@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,22 +14,23 @@ pytest.importorskip("diffusers")
 pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
 
 from amdm_lab.bundled import ADAPTERS, IMAGE_ADAPTER, IMAGE_ENCODER, LAYOUT_ADAPTER, WEIGHTS
-from amdm_lab.shapes import adapter_methods, boxes
-from amdm_lab.shapes.adapter_methods import ADAPTER_METHODS
-from amdm_lab.shapes.judge import Judge
-from amdm_lab.shapes.methods import MAIN, Studio
+from amdm_lab.cli import run
+from amdm_lab.judges.scenes import Judge
+from amdm_lab.shapes import boxes
+from amdm_lab.shapes.methods import ADAPTER_METHODS
+from amdm_lab.shapes.rows import Studio
 from amdm_lab.studio.host import Standalone
 from amdm_lab.training import train_adapters
 from amdm_lab.training.adapter_networks import new_image, new_image_encoder, new_layout
 from amdm_lab.training.networks import new_unet
 from amdm_lab.world.conditions import boxes_of, layout_of, references, reshaped
 from amdm_lab.world.data import stock_boxes, stock_scenes
-from amdm_lab.world.scenes import CELLS, COLOURS, SHAPES, Scene, draw, draw_with_boxes, random_scene
+from amdm_lab.world.scenes import CELLS, COLOURS, SHAPES, Scene, draw, draw_with_boxes, overlap, random_scene
 from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.inputs import Features, GivenInputs
 from lib_amdm.adapters.ip_adapter import IPAdapter
 from lib_amdm.adapters.kinds import adapter_of, describe, read_adapter
-from lib_amdm.comodels.adapter_use import AtWork
+from lib_amdm.settings import Settings
 
 MEGABYTE = 1_000_000
 SEEDS = [3, 4, 5]
@@ -38,7 +40,7 @@ SCENES = [random_scene(RNG) for _ in SEEDS]
 
 @pytest.fixture(scope="module")
 def studio() -> Studio:
-    return Studio(Standalone(WEIGHTS), steps=4, cfg_scale=2.0)
+    return Studio(Standalone(WEIGHTS, adapter_folders=[ADAPTERS]), steps=4, cfg_scale=2.0)
 
 
 # what is told
@@ -66,9 +68,9 @@ def test_nothing_is_found_where_nothing_is_drawn() -> None:
 
 def test_overlap_is_1_with_itself_and_0_apart() -> None:
     box = (0.1, 0.2, 0.4, 0.5)
-    assert boxes.overlap(box, box) == pytest.approx(1)
-    assert boxes.overlap(box, (0.6, 0.2, 0.9, 0.5)) == boxes.overlap(box, None) == 0
-    assert boxes.overlap(box, (0.1, 0.2, 0.4, 0.35)) == pytest.approx(0.5)
+    assert overlap(box, box) == pytest.approx(1)
+    assert overlap(box, (0.6, 0.2, 0.9, 0.5)) == overlap(box, None) == 0
+    assert overlap(box, (0.1, 0.2, 0.4, 0.35)) == pytest.approx(0.5)
 
 
 def test_a_thing_of_the_right_shape_elsewhere_in_the_cell_is_not_in_its_box() -> None:
@@ -212,22 +214,18 @@ def test_the_files_are_small_and_are_what_they_are_called() -> None:
     assert {file.name for file in ADAPTERS.glob("*.safetensors")} == {f.name for f in (*files, IMAGE_ENCODER)}
 
 
-@pytest.mark.parametrize("told", [adapter_methods.prepare_layout, adapter_methods.prepare_image])
-def test_at_strength_0_the_denoiser_is_the_checkpoint_s_own_and_else_it_is_not(studio: Studio, told) -> None:
-    x, sigma = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 8, torch.full((3,), 8.0)
-    texts = adapter_methods.shape_prompts(SCENES)
+@pytest.mark.parametrize("name", ["layout-main", "image-main"])
+def test_at_strength_0_the_picture_is_the_checkpoints_own_and_else_it_is_not(studio: Studio, name: str) -> None:
+    draw = ADAPTER_METHODS[name].draw
 
-    def denoised(strength: float) -> torch.Tensor:
-        prepared = told(studio, SCENES, SEEDS, strength=strength)
-        with torch.no_grad():
-            return studio.prompted(studio.model(MAIN), texts, AtWork(prepared))(x, sigma)
+    def drawn(strength: float) -> torch.Tensor:
+        adapter = replace(draw.settings.main_adapter, strength=strength)
+        return replace(draw, settings=replace(draw.settings, main_adapter=adapter))(studio, SCENES, SEEDS).latents
 
-    with torch.no_grad():
-        plain = studio.prompted(studio.model(MAIN), texts)(x, sigma)
-    assert torch.equal(denoised(0.0), plain)
-    assert (denoised(1.0) - plain).abs().max() > 0.1
-    with torch.no_grad():
-        assert torch.equal(studio.prompted(studio.model(MAIN), texts)(x, sigma), plain)
+    plain = replace(draw, settings=Settings())(studio, SCENES, SEEDS).latents
+    assert torch.equal(drawn(0.0), plain)
+    assert (drawn(1.0) - plain).abs().max() > 0.1
+    assert torch.equal(replace(draw, settings=Settings())(studio, SCENES, SEEDS).latents, plain)
 
 
 # the rows
@@ -244,5 +242,5 @@ def test_every_row_gives_each_picture_its_own_latent_in_any_batch(studio: Studio
 
 
 def test_the_command_measures_every_row(capsys) -> None:
-    boxes.main(["--pictures", "1", "--threads", "1"])
+    run("boxes", ["--pictures", "1", "--threads", "1"])
     assert capsys.readouterr().out.count("\n| ") == 1 + len(boxes.ROWS)

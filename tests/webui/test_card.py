@@ -34,6 +34,9 @@ BOTH = settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=K)
 NEAR = 0.02
 """How far such a part takes latents of size 10."""
 
+FEW = 4
+"""A pass may read the highest noise level of each model, and where its text encoder is."""
+
 MEMORY_ERRORS = ("OutOfMemoryError", "AcceleratorError", "RuntimeError", "cuBLAS")
 
 
@@ -223,6 +226,16 @@ def test_no_wait_for_each_evaluation_but_for_what_is_shown(card: Card, probed: P
     assert many == few
 
 
+def test_a_pass_with_what_is_kept_waits_a_few_times(card: Card, probed: Probed) -> None:
+    """A schedule or an adapter that is copied tensor by tensor would wait for each."""
+    for _ in range(2):
+        card.script(late=0)
+        probed.draw(settings(slot("beta", prompt="a blue circle", **adapter(GLIGEN))))
+    waits = own_waits(card.report())
+    print(waits)
+    assert max(waits.values(), default=0) <= FEW, waits
+
+
 # ---- memory ----
 
 
@@ -264,12 +277,18 @@ def test_a_model_that_does_not_fit_is_used_in_parts_or_refused_in_words(
 def test_an_adapter_leaves_the_card_with_its_picture(card: Card, probed: Probed) -> None:
     if "medvram" not in probed.server.host.lacks and not travels(probed):
         pytest.skip("it stays where there is room")
+
+    def beside_models() -> int:
+        """Bytes; where the host has its own text encoder is its memory manager's affair."""
+        report = card.report()
+        return report["live"] - sum(model["bytes"].get("cuda", 0) for model in report["models"])
+
     probed.draw()
-    before = card.script()["live"]
+    before = beside_models()
     probed.draw(with_main(GLIGEN))
     probed.draw()
     probed.server.call("/amdm-probe/arm", {})
-    assert card.report()["live"] - before < 1 << 20
+    assert beside_models() - before < 1 << 20
 
 
 def test_what_is_unloaded_is_gone(card: Card, probed: Probed) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from amdm_lab.bundled import LAYOUT_ADAPTER
 from amdm_lab.coco_mig import benchmark
 from amdm_lab.coco_mig.benchmark import Entry, Instance, prompt_of
-from amdm_lab.coco_mig.methods import BUILT_IN
+from amdm_lab.coco_mig.recipes import BUILT_IN
 from amdm_lab.drawers.webui_api import WebUIDrawer
 from amdm_lab.drawing import Order
 from amdm_lab.export import export
@@ -71,7 +71,7 @@ def test_the_drawer_tells_what_the_webui_has(server: WebUI, drawer: WebUIDrawer)
     assert server.host.name in told.lower() and told.endswith(f" (AMDM {__version__})")
     assert "alpha.safetensors" in map(without_hash, drawer.checkpoints())
     assert {adapter_files.INTERACT, adapter_files.MIGC} <= set(drawer.adapters())
-    assert isinstance(drawer.memory()["ram"], dict)
+    assert drawer.figure("ram", "used")
 
 
 def test_the_drawer_draws_what_the_api_draws(server: WebUI, drawer: WebUIDrawer) -> None:

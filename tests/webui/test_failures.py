@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lib_amdm.files.checkpoint_family import CheckpointFamilies
+from lib_amdm.files.checkpoint_family import family_in
 
 from . import checkpoints
 from .probed import STEPS, Drawn, Failed, Probed, distance, mirrored, settings, slot
@@ -223,7 +223,7 @@ STRANGERS = (
 
 @pytest.mark.parametrize(("main", "co", "kind"), STRANGERS)
 def test_another_family(untouched: Untouched, checkpoint_dir: Path, main: str, co: str, kind: str) -> None:
-    assert str(CheckpointFamilies().of(checkpoint_dir / f"{co}.safetensors")) == kind, "the lists would say otherwise"
+    assert str(family_in(checkpoint_dir / f"{co}.safetensors")) == kind, "the lists would say otherwise"
     probed = untouched.probed
     # once where it is not loaded, and once where it may be from another main model
     for _ in range(2):

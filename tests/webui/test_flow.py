@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gguf_files import write_gguf
 
-from lib_amdm.files.checkpoint_family import CheckpointFamilies
+from lib_amdm.files.checkpoint_family import family_in
 
 from .conftest import REPOSITORY
 from .flow_checkpoints import FAMILIES
@@ -167,7 +167,7 @@ def test_other_latents_are_refused_by_name(flowing: Flowing, webui_host: Host, m
     failed = flowing.fail(settings(slot(f"{co}-b")), **asked(f"{main}-a", "", {}))
     for name in (f"{co}-b.safetensors", f"{main}-a.safetensors"):
         # the lists on the page go by the file alone
-        told = CheckpointFamilies().of(flowing.server.checkpoint_folder / name)
+        told = family_in(flowing.server.checkpoint_folder / name)
         assert told and f'"{name}" is {told}' in failed.message
     assert failed.report["denoiser"] == 0
 
@@ -327,7 +327,7 @@ LOW_BITS = {"fp8": as_fp8, "gguf": as_gguf}
 
 
 def test_files_in_low_bits(flowing: Flowing, in_low_bits: str) -> None:
-    assert str(CheckpointFamilies().of(flowing.server.checkpoint_folder / in_low_bits)) == "Flux"
+    assert str(family_in(flowing.server.checkpoint_folder / in_low_bits)) == "Flux"
     main = in_low_bits.partition(".")[0]
     own, full = flowing.plain(main).latent, flowing.plain("flux-b").latent
     assert distance(own, full) > 0

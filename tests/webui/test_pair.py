@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from amdm_lab.cli import main
-from amdm_lab.pair.kept import FOLDER
-from amdm_lab.pair.run import WARMING_STEPS
+from amdm_lab.pair.ways import PICTURES
+from amdm_lab.runs import WARMING_STEPS
 
 from .probed import slot
 from .webui_server import WebUI
@@ -44,7 +44,7 @@ def run(webui: WebUI, out: Path, *told: str) -> int:
 
 
 def records(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text(encoding="utf-8")) for file in (out / FOLDER).glob("*.json")]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in (out / PICTURES).glob("*.json")]
 
 
 def drawn(page: str, out: Path, caption: str) -> np.ndarray:
@@ -86,13 +86,13 @@ def test_evaluations_times_and_memory_are_the_webuis_own(page: str, out: Path) -
 
 
 def test_what_is_drawn_is_not_drawn_again(webui: WebUI, page: str, out: Path, capsys: pytest.CaptureFixture) -> None:
-    before = {file: file.stat().st_mtime_ns for file in (out / FOLDER).glob("*.png")}
+    before = {file: file.stat().st_mtime_ns for file in (out / PICTURES).glob("*.png")}
     lost = next(iter(before))
     lost.with_suffix(".json").unlink()
     told = ("--main", "alpha", "--co", "beta", "--prompts", str(out / "prompts.txt"))
     assert run(webui, out, *told, *DRAWING) == 0
-    assert "4 of 5 pictures are there already" in capsys.readouterr().out
-    after = {file: file.stat().st_mtime_ns for file in (out / FOLDER).glob("*.png")}
+    assert "4 of 5 are done already" in capsys.readouterr().out
+    after = {file: file.stat().st_mtime_ns for file in (out / PICTURES).glob("*.png")}
     assert {file for file in after if after[file] != before.get(file)} == {lost}
 
 
@@ -109,7 +109,7 @@ def test_a_compared_picture_is_a_pair(webui: WebUI, tmp_path: Path) -> None:
         page = (tmp_path / "index.html").read_text(encoding="utf-8")
         as_it_was = drawn(page, tmp_path, "AMDM, as it was drawn")
         assert np.array_equal(as_it_was, webui.pixels(answer)[0]), name
-    assert len(list((tmp_path / FOLDER).glob("*.json"))) == 5, "the grid's pair is the picture's"
+    assert len(list((tmp_path / PICTURES).glob("*.json"))) == 5, "the grid's pair is the picture's"
 
 
 def test_a_picture_without_amdm_is_none(webui: WebUI, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from amdm_lab.export import export
-from amdm_lab.shapes.judge import Judge
+from amdm_lab.judges.scenes import Judge
 from amdm_lab.world.scenes import Scene, Thing
 
 from .webui_server import WebUI

@@ -13,8 +13,8 @@ import torch
 
 from amdm_lab.bundled import DIALECT_OF, WEIGHTS
 from amdm_lab.export import FOLDER, export
+from amdm_lab.judges.scenes import Judge
 from amdm_lab.shapes import scores
-from amdm_lab.shapes.judge import Judge
 from amdm_lab.studio.host import Job, Standalone
 from amdm_lab.world.captions import caption
 from amdm_lab.world.data import drawn_scenes

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
 
 from modules import devices
 
 from ..common.host import WebUIHost
-
-if TYPE_CHECKING:
-    from ..common.pass_run import PassRun
-    from .backend import A1111Backend
-
-
-def _backend(run: PassRun) -> A1111Backend:
-    # with the first picture: a start needs none of it
-    from .backend import A1111Backend
-
-    return A1111Backend(run)
+from ..protocol import Host
 
 
 def _free() -> None:
@@ -27,4 +16,4 @@ def _free() -> None:
     devices.torch_gc()
 
 
-HOST = WebUIHost("A1111", _backend, _free)
+HOST: Host = WebUIHost("A1111", __name__, _free)

@@ -1,8 +1,8 @@
-"""A1111's answers about its models in one pass, by the rules that it has for its own (`common.backend.Backend`)."""
+"""A1111's answers about its models in one pass, by the rules that it has for its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FunctionType, SimpleNamespace
@@ -10,31 +10,112 @@ from typing import Any
 
 import k_diffusion.external
 import torch
-from modules import devices, lowvram, prompt_parser, sd_models, sd_samplers_lcm, shared
+from modules import devices, lowvram, prompt_parser, sd_samplers_lcm, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 
 from ...comodels.adapter_use import AtWork
-from ...comodels.cache import Loaded
 from ...comodels.guidance import Announce, guided, taken
 from ...core import accelerator
 from ...core.levels import preserving_scale, variance_preserving
-from ...families import Family
 from ...files.state import FileState
-from ..common import refusals
-from ..common.backend import Evaluation
+from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts
 from ..common.hijack import embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
 from ..common.slot import progress
 from ..common.strangers import functions_of_classes, functions_on
 from . import checkpoints, lora
-from .main_adapter import MainAdapterByCount
+from .main_adapter import work_on_main
 
 
-class A1111Backend:
-    """Models are A1111's modules. The host evaluates its one model itself, so co-models are guided here."""
+def backend(run: PassRun) -> Backend:
+    """The answers for one pass; models are A1111's modules."""
+    evaluator = A1111Evaluator(run)
 
-    nan_remedy = "start the WebUI with --no-half or --upcast-sampling"
-    unet_is_final_in_pass = False
+    def loras(model: Any, named: Sequence[Any], error_prefix: str) -> lora.Loras:
+        return lora.Loras(model, named, error_prefix, run.kept.lora_files, model is run.main)
+
+    flag = "--lowvram" if evaluator.parts_travel else "--medvram"
+    return Backend(
+        Checkpoints(
+            checkpoints.family,
+            checkpoints.variant,
+            checkpoints.load,
+            model_of=lambda loaded: loaded,
+            prepare=checkpoints.prepare,
+            sigma_max=lambda model: variance_preserving(model.alphas_cumprod[-1].item()).ratio,
+        ),
+        Texts(evaluator.encoding, lambda model: (*_text_options(), *_text_options_of_main(run, model)), loras),
+        AdapterPlaces(
+            _unet_of,
+            _phrase_encoder,
+            # with --medvram the host brings the encoder there when it is called
+            phrase_device=lambda model: devices.device,
+            numbers=lambda model: (devices.device, devices.dtype_unet),
+            image_dtype=lambda: torch.float32 if devices.device.type == "cpu" else devices.dtype,
+            on_main=lambda adapter, evaluated: work_on_main(run.denoiser, adapter, _unet_of(run.main), evaluated),
+        ),
+        _extensions(run),
+        evaluator,
+        memory_remedy="" if shared.cmd_opts.lowvram else f"start the WebUI with {flag}",
+        nan_remedy="start the WebUI with --no-half or --upcast-sampling",
+        unet_is_final_in_pass=False,
+    )
+
+
+def _text_options() -> tuple[Any, ...]:
+    opts = shared.opts
+    return (
+        opts.use_old_scheduling,
+        opts.use_old_emphasis_implementation,
+        opts.emphasis,
+        opts.comma_padding_backtrack,
+        opts.CLIP_stop_at_last_layers,
+        opts.sdxl_clip_l_skip,
+        opts.sdxl_crop_left,
+        opts.sdxl_crop_top,
+        opts.sdxl_refiner_low_aesthetic_score,
+        opts.sdxl_refiner_high_aesthetic_score,
+        *embedding_names(),
+    )
+
+
+def _text_options_of_main(run: PassRun, model: Any) -> tuple[Any, ...]:
+    p = run.p
+    if model is not run.main:
+        return ()
+    data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
+    networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
+    return (networks, FileState.of_loaded(model.sd_checkpoint_info.filename))
+
+
+def _unet_of(model: Any) -> torch.nn.Module:
+    return model.model.diffusion_model
+
+
+def _phrase_encoder(model: Any) -> tuple[Any, torch.nn.Module] | None:
+    if not checkpoints.family(model).has_phrases:
+        return None
+    encoder = model.cond_stage_model
+    return encoder, encoder.wrapped.transformer
+
+
+def _extensions(run: PassRun) -> Extensions:
+    def parts() -> list[torch.nn.Module]:
+        return [run.main, *run.main.model.modules()]
+
+    def of_classes() -> list[tuple[str, FunctionType]]:
+        return list(functions_of_classes(parts()))
+
+    return Extensions(
+        lambda: [*functions_on(parts()), *(function for _, function in of_classes())],
+        of_classes,
+        lambda model: model is run.main or bool(of_classes()),
+    )
+
+
+class A1111Evaluator:
+    """The co-models of a pass (`common.backend.Evaluator`). The host evaluates its one model itself, so co-models are
+    guided here."""
 
     def __init__(self, run: PassRun) -> None:
         self.run = run
@@ -43,50 +124,9 @@ class A1111Backend:
         """The co-model's part that is on the GPU, where --medvram or --lowvram let one part be there at a time."""
 
     @property
-    def memory_remedy(self) -> str:
-        flag = "--lowvram" if self._parts_travel else "--medvram"
-        return "" if shared.cmd_opts.lowvram else f"start the WebUI with {flag}"
-
-    # a checkpoint
-
-    def refuse_main(self, others: str) -> None:
-        family, name = self.family(self.run.main), self.run.main.sd_checkpoint_info.name
-        refusals.refuse_flow(family, name)
-        refusals.refuse_main(family, name, others)
-
-    def family(self, model: Any) -> Family:
-        return checkpoints.family(model)
-
-    def variant(self) -> tuple[Any, ...]:
-        return checkpoints.variant()
-
-    def load(self, info: Any, slot: int) -> Loaded:
-        return checkpoints.load(info, self.run.main, slot)
-
-    def model_of(self, loaded: torch.nn.Module) -> Any:
-        return loaded
-
-    def prepare(self, loaded: Any) -> None:
-        p = self.run.p
-        if loaded.parameterization != "v" and self.run.main.parameterization == "v":
-            # the option's noise schedule is the main model's; this one keeps to the one that it was trained on
-            loaded.alphas_cumprod = loaded.alphas_cumprod_original.to(devices.device)
-        else:
-            sd_models.apply_alpha_schedule_override(loaded)
-        checkpoints.set_tiling(loaded, p.tiling)
-        sd_models.apply_token_merging(loaded, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
-        if self._parts_travel:
-            checkpoints.place_small_parts(loaded)
-        else:
-            checkpoints.move(loaded, devices.device)
-
-    def sigma_max(self, model: Any) -> float:
-        return variance_preserving(model.alphas_cumprod[-1].item()).ratio
-
-    def main_has_other_weights(self) -> bool:
-        return False
-
-    # its texts
+    def parts_travel(self) -> bool:
+        """True with --medvram and --lowvram, where one part of one model is on the GPU at a time."""
+        return bool(lowvram.is_enabled(self.run.main))
 
     @contextmanager
     def encoding(self, model: Any) -> Iterator[None]:
@@ -94,86 +134,6 @@ class A1111Backend:
         self._bring(None if model is self.run.main else checkpoints.text_encoder(model))
         with notes_of_main_kept(), torch.no_grad(), devices.autocast():
             yield
-
-    def text_arguments(self) -> dict[str, Any]:
-        return {}
-
-    def parser_options(self) -> tuple[Any, ...]:
-        return (shared.opts.use_old_scheduling,)
-
-    def text_options(self, model: Any) -> tuple[Any, ...]:
-        p, opts = self.run.p, shared.opts
-        options = (
-            opts.use_old_scheduling,
-            opts.use_old_emphasis_implementation,
-            opts.emphasis,
-            opts.comma_padding_backtrack,
-            opts.CLIP_stop_at_last_layers,
-            opts.sdxl_clip_l_skip,
-            opts.sdxl_crop_left,
-            opts.sdxl_crop_top,
-            opts.sdxl_refiner_low_aesthetic_score,
-            opts.sdxl_refiner_high_aesthetic_score,
-            *embedding_names(),
-        )
-        if model is not self.run.main:
-            return options
-        data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
-        networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
-        return (*options, networks, FileState.of_loaded(model.sd_checkpoint_info.filename))
-
-    def needs_negative(self, cfg_scale: float) -> bool:
-        return True
-
-    def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> lora.Loras:
-        return lora.Loras(model, named, error_prefix, self.run.kept.lora_files, model is self.run.main)
-
-    # adapters
-
-    def unet(self, model: Any) -> torch.nn.Module:
-        return model.model.diffusion_model
-
-    def phrase_encoder(self, model: Any) -> tuple[Any, torch.nn.Module] | None:
-        if not self.family(model).has_phrases:
-            return None
-        encoder = model.cond_stage_model
-        return encoder, encoder.wrapped.transformer
-
-    def phrase_device(self, model: Any) -> torch.device:
-        # with --medvram the host brings the encoder there when it is called
-        return devices.device
-
-    def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
-        return devices.device, devices.dtype_unet
-
-    @property
-    def image_dtype(self) -> torch.dtype:
-        half: torch.dtype = devices.dtype
-        return torch.float32 if devices.device.type == "cpu" else half
-
-    def make_room(self, size: int) -> None:
-        """Do nothing: the host does not plan its memory."""
-
-    def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapterByCount:
-        return MainAdapterByCount(self.run.denoiser, adapter, self.unet(self.run.main), evaluated)
-
-    # other extensions
-
-    def foreign_functions(self) -> list[Any]:
-        return [*functions_on(self._denoising_parts), *(function for _, function in self.functions_of_classes())]
-
-    def functions_of_classes(self) -> list[tuple[str, FunctionType]]:
-        return list(functions_of_classes(self._denoising_parts))
-
-    def has_foreign_functions(self, model: Any) -> bool:
-        return model is self.run.main or bool(self.functions_of_classes())
-
-    @property
-    def _denoising_parts(self) -> list[torch.nn.Module]:
-        main = self.run.main
-        return [main, *main.model.modules()]
-
-    # the pass
 
     def register(self, co_models: Sequence[Any], further: int) -> None:
         """Do nothing: the host does not plan its memory."""
@@ -197,9 +157,9 @@ class A1111Backend:
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room for the main model's steps and the VAE where little is left."""
         free = accelerator.free_memory(devices.device)
-        if adapter and (self._parts_travel or (free is not None and free < adapter.size)):
+        if adapter and (self.parts_travel or (free is not None and free < adapter.size)):
             adapter.park()
-        if model is self.run.main or self._parts_travel or free is None:
+        if model is self.run.main or self.parts_travel or free is None:
             return
         if free < sum(p.numel() * p.element_size() for p in model.parameters()):
             checkpoints.move(model, devices.cpu)
@@ -290,7 +250,7 @@ class A1111Backend:
         return cond["crossattn"] if isinstance(cond, dict) else cond
 
     def _adapted(self, evaluation: Evaluation) -> AbstractContextManager[None]:
-        return evaluation.adapter.on(self.unet(evaluation.model)) if evaluation.adapter else nullcontext()
+        return evaluation.adapter.on(_unet_of(evaluation.model)) if evaluation.adapter else nullcontext()
 
     def _announcing(self, evaluation: Evaluation) -> Announce | None:
         adapter = evaluation.adapter
@@ -298,11 +258,6 @@ class A1111Backend:
             return None
         share = progress(self.run.denoiser, evaluation.step)
         return lambda images, prompts: adapter.announce(images, prompts, share)
-
-    @property
-    def _parts_travel(self) -> bool:
-        """True with --medvram and --lowvram, where one part of one model is on the GPU at a time."""
-        return bool(lowvram.is_enabled(self.run.main))
 
     @contextmanager
     def _on_device(self, model: Any) -> Iterator[None]:
@@ -318,7 +273,7 @@ class A1111Backend:
 
         The host brings its main model's parts by itself.
         """
-        if not self._parts_travel or part is self.travelled:
+        if not self.parts_travel or part is self.travelled:
             return
         back, self.travelled = self.travelled, None
         if back is not None:

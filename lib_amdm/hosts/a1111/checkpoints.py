@@ -26,6 +26,7 @@ from ...core.accelerator import same_place
 from ...families import Family, flow_family, unet_family
 from ..common import refusals
 from ..common.hijack import flagged_family
+from ..webui_types import CheckpointInfo, MainModel, Processing
 from .pickled import state_dict_of
 
 VAE_PREFIX = "first_stage_model."
@@ -45,7 +46,7 @@ def variant() -> tuple[Any, ...]:
     return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
 
 
-def load(info: sd_models.CheckpointInfo, main: Any, slot: int) -> Loaded:
+def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
     """The checkpoint's UNet and text encoder in the main model's dtype, on its device; AmdmError where it cannot be.
 
     The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
@@ -106,7 +107,7 @@ def in_channels(model: Any) -> int:
     return blocks[0][0].in_channels if blocks is not None else 4
 
 
-def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
+def _read(info: CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     """The file's tensors, a copy that may be emptied."""
     info.calculate_shorthash()  # the host then knows the file by a title with its hash
     try:
@@ -118,7 +119,7 @@ def _read(info: sd_models.CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: Any, slot: int) -> None:
+def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: CheckpointInfo, slot: int) -> None:
     """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
     if not any(key in weights for key in CLIP_KEYS):
         # for a main model the host would download one
@@ -176,6 +177,21 @@ def _text_encoder_wrapping() -> Iterator[None]:
         yield
     finally:
         sd_unet.original_forward = kept
+
+
+def prepare(model: Any, p: Processing, main: Any) -> None:
+    """Make a loaded model ready for a pass beside the `main` one, as the host does with that."""
+    if model.parameterization != "v" and main.parameterization == "v":
+        # the option's noise schedule is the main model's; this one keeps to the one that it was trained on
+        model.alphas_cumprod = model.alphas_cumprod_original.to(devices.device)
+    else:
+        sd_models.apply_alpha_schedule_override(model)
+    set_tiling(model, p.tiling)
+    sd_models.apply_token_merging(model, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
+    if lowvram.is_enabled(main):
+        place_small_parts(model)
+    else:
+        move(model, devices.device)
 
 
 def set_tiling(model: Any, tiling: bool) -> None:

@@ -10,40 +10,35 @@ import torch
 
 from ...comodels.adapter_use import AtWork, MainRows
 from ..common.slot import progress
+from ..webui_types import Denoiser
 
 
-class MainAdapterByCount:
-    """An adapter at work on the main model for one pass.
+def work_on_main(
+    denoiser: Denoiser, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
+) -> Callable[[], None]:
+    """Set an adapter to work on the main model (`common.backend.AdapterPlaces.on_main`).
 
     The host evaluates a batch in one call of its model or in several, and may leave the negative prompts out; so the
     rows are counted over the calls within one evaluation. Calls outside of these, such as those of a co-model on the
     main model's UNet, are not announced, and the adapter does not act in them.
     """
+    rows, share = MainRows([]), 0.0
 
-    def __init__(self, denoiser: Any, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]) -> None:
-        self.at_work, self.evaluated = adapter, evaluated
-        self.rows = MainRows([])
-        self.progress = 0.0
-        inner = denoiser.inner_model
-        self.stack = ExitStack()
-        self.stack.enter_context(adapter.on(unet))
-        for handle in (
-            denoiser.register_forward_pre_hook(self._evaluation, with_kwargs=True),
-            inner.register_forward_pre_hook(self._call),
-            inner.register_forward_hook(self._called),
-        ):
-            self.stack.callback(handle.remove)
+    def begin(denoiser: Denoiser, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal rows, share
+        rows = MainRows([len(parts) for parts in kwargs["cond"].batch])
+        share = progress(denoiser, denoiser.step)
 
-    def _evaluation(self, denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.rows = MainRows([len(parts) for parts in kwargs["cond"].batch])
-        self.progress = progress(denoiser, denoiser.step)
+    def call(inner: Any, args: tuple[Any, ...]) -> None:
+        adapter.announce(*rows.take(len(args[0])), share)
 
-    def _call(self, inner: Any, args: tuple[Any, ...]) -> None:
-        self.at_work.announce(*self.rows.take(len(args[0])), self.progress)
+    def called(inner: Any, args: tuple[Any, ...], output: Any) -> None:
+        adapter.end_call()
+        evaluated()
 
-    def _called(self, inner: Any, args: tuple[Any, ...], output: Any) -> None:
-        self.at_work.end_call()
-        self.evaluated()
-
-    def remove(self) -> None:
-        self.stack.close()
+    inner, stack = denoiser.inner_model, ExitStack()
+    stack.enter_context(adapter.on(unet))
+    stack.callback(denoiser.register_forward_pre_hook(begin, with_kwargs=True).remove)
+    stack.callback(inner.register_forward_pre_hook(call).remove)
+    stack.callback(inner.register_forward_hook(called).remove)
+    return stack.close

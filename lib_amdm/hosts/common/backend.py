@@ -1,19 +1,22 @@
-"""The questions that a WebUI must answer about its models: the one slot and the one pass beside this file ask them."""
+"""A WebUI's answers about its models, in small parts: each WebUI's `backend.py` puts them together for one pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from modules import shared
 from torch import Tensor, nn
 
 from ...comodels.adapter_use import AtWork
 from ...comodels.cache import Loaded, Recent
 from ...comodels.weight_swap import Change
 from ...families import Family
+from ..webui_types import CheckpointInfo, MainModel, Processing
 
 
 class SlotLoras(Protocol):
@@ -33,129 +36,114 @@ class SlotLoras(Protocol):
         """The UNet's other weights."""
 
 
-class MainAdapter(Protocol):
-    """An adapter at work on the main model, from a pass's start to its end."""
-
-    def remove(self) -> None: ...
-
-
 class Evaluation(NamedTuple):
-    """One evaluation of a slot's model.
-
-    x: a latent, (batch, channels, ..., height, width), and sigma: its noise level, (batch,), in the model's own form
-    (`sampling.CoRun`). step: the host's own count, from
-    0. cond, uncond: scheduled texts, as the host's prompt parser gives them; uncond None where it is not needed. texts:
-    what this model has encoded. with_loras: a context in which the slot's LoRAs are in the UNet, once it is where it is
-    evaluated. adapter: at work on the UNet in this evaluation.
-    """
+    """One evaluation of a slot's model."""
 
     model: Any
     x: Tensor
+    """A latent, (batch, channels, ..., height, width), in the model's own form (`CoRun.form`)."""
     sigma: Tensor
+    """Its noise level, (batch,)."""
     step: int
+    """The host's own count, from 0."""
     cond: Any
+    """Scheduled texts, as the host's prompt parser gives them."""
     uncond: Any
+    """The same of the negative prompt; None where it is not needed."""
     cond_scale: float
     texts: Recent
+    """The texts that this model has encoded."""
     with_loras: Callable[[], AbstractContextManager[None]]
+    """A context in which the slot's LoRAs are in the UNet, once that is where it is evaluated."""
     adapter: AtWork | None
 
 
-class Backend(Protocol):
-    """A host's models, and the rules that it has for its main one, in one pass of one batch.
+def _nothing(*_: Any) -> None:
+    return
 
-    A model is whatever the host itself calls one: a module on A1111, an engine on Forge.
-    """
 
-    @property
-    def memory_remedy(self) -> str:
-        """The remedy where the GPU's memory is too small, as the end of a sentence; "" where the host has none."""
+def _old_scheduling() -> tuple[Any, ...]:
+    return (shared.opts.use_old_scheduling,)
 
-    nan_remedy: str
-    """The remedy where a model gives NaN."""
-    unet_is_final_in_pass: bool
-    """True where the UNet has the weights that it is evaluated with only in the pass, not when texts are encoded."""
 
-    # a checkpoint
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a host. A model is what the host itself calls one: a module on A1111, an engine on Forge."""
 
-    def refuse_main(self, others: str) -> None:
-        """AmdmError where the method is not made for the main model's kind. others: the co-models' names."""
+    family: Callable[[Any], Family]
+    """family(model)"""
+    variant: Callable[[], tuple[Any, ...]]
+    """The host's options that decide, in addition to the file, how a checkpoint is loaded."""
+    load: Callable[[CheckpointInfo, Any, int], Loaded]
+    """load(info, main, slot) returns a checkpoint's UNet and text encoder, for the cache; AmdmError where it cannot be
+    run beside the main model."""
+    model_of: Callable[[Any], Any]
+    """The model in what `load` returned."""
+    prepare: Callable[[Any, Processing, Any], None]
+    """prepare(loaded, p, main) makes a loaded model ready for a pass, as the host does with its main one."""
+    sigma_max: Callable[[Any], float]
+    """The highest noise level that a model knows; not called for flow models, which know pure noise."""
+    runs_flow_models: bool = False
+    refuse_main: Callable[[MainModel, str], None] = _nothing
+    """refuse_main(main, others) raises AmdmError where only this host knows a reason against co-models. others: their
+    names."""
+    main_has_other_weights: Callable[[], bool] = lambda: False
+    """True once the main model has another checkpoint's weights, and is the same model by its name."""
 
-    def family(self, model: Any) -> Family: ...
 
-    def variant(self) -> tuple[Any, ...]:
-        """The host's options that decide, beside the file, how a checkpoint is loaded."""
+@dataclass(frozen=True)
+class Texts:
+    """The text encoders of a host's models."""
 
-    def load(self, info: Any, slot: int) -> Loaded:
-        """A checkpoint's UNet and text encoder, for the cache; AmdmError where it cannot be run beside the main one."""
+    encoding: Callable[[Any], AbstractContextManager[None]]
+    """A context in which a model encodes texts, and the host's notes on texts stay the main prompt's."""
+    options: Callable[[Any], tuple[Any, ...]]
+    """Everything but a text, its schedule and its LoRAs that decides how a model encodes it."""
+    loras: Callable[[Any, Sequence[Any], str], SlotLoras]
+    """loras(model, named, error_prefix): those that a prompt names, in the form of the host's parser; AmdmError where
+    one cannot be used."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the host's prompts (`SdConditioning`) in addition to texts and picture size."""
+    parser_options: Callable[[], tuple[Any, ...]] = _old_scheduling
+    """The arguments that the host gives to its prompt parser after the numbers of steps."""
+    needs_negative: Callable[[float], bool] = lambda cfg_scale: True
+    """True where the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
 
-    def model_of(self, loaded: nn.Module) -> Any:
-        """The model in what `load` gave."""
 
-    def prepare(self, loaded: nn.Module) -> None:
-        """Make a loaded model ready for this pass, as the host does with its main one."""
+@dataclass(frozen=True)
+class AdapterPlaces:
+    """The places in a host's models where adapters work."""
 
-    def sigma_max(self, model: Any) -> float:
-        """The highest noise level that a model knows; not asked of flow models, which know pure noise."""
+    unet: Callable[[Any], nn.Module]
+    phrase_encoder: Callable[[Any], tuple[Any, nn.Module] | None]
+    """The host's wrapping of a model's one CLIP, for its tokens, and the CLIP itself; None without adapters for it."""
+    phrase_device: Callable[[Any], torch.device]
+    """The device that a model's CLIP takes tokens on, in the context `Texts.encoding`."""
+    numbers: Callable[[Any], tuple[torch.device, torch.dtype]]
+    """Device and dtype of an adapter on a model."""
+    image_dtype: Callable[[], torch.dtype]
+    """The precision in which reference pictures are encoded."""
+    on_main: Callable[[AtWork, Callable[[], None]], Callable[[], None]]
+    """on_main(adapter, evaluated) sets an adapter to work on the main model, and returns a function that ends it;
+    `evaluated` is called in each of its evaluations."""
+    make_room: Callable[[int], None] = _nothing
+    """Free this many bytes on the device, where the host has a memory manager for that."""
 
-    def main_has_other_weights(self) -> bool:
-        """True once the main model has another checkpoint's weights, and is the same model by its name."""
 
-    # its texts
+@dataclass(frozen=True)
+class Extensions:
+    """Other extensions' functions on the main model."""
 
-    def encoding(self, model: Any) -> AbstractContextManager[None]:
-        """A context in which the model encodes texts, and the host's notes on texts stay the main prompt's."""
+    functions: Callable[[], list[Any]]
+    """Those that it is evaluated by now."""
+    of_classes: Callable[[], list[tuple[str, FunctionType]]]
+    """Those among them that act on all models of a class, with the names of what they replace."""
+    act_on: Callable[[Any], bool]
+    """True where a slot's model is evaluated by any of them too."""
 
-    def text_arguments(self) -> dict[str, Any]:
-        """The arguments of the host's prompts for a text encoder (`SdConditioning`) beside texts and picture size."""
 
-    def parser_options(self) -> tuple[Any, ...]:
-        """The arguments that the host gives to its prompt parser after the numbers of steps."""
-
-    def text_options(self, model: Any) -> tuple[Any, ...]:
-        """Everything but a text, its schedule and its LoRAs that decides how this model encodes it."""
-
-    def needs_negative(self, cfg_scale: float) -> bool:
-        """True where the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
-
-    def loras(self, model: Any, named: Sequence[Any], error_prefix: str) -> SlotLoras:
-        """The LoRAs that a prompt names, as the host's parser gives them; AmdmError where one cannot be used."""
-
-    # adapters
-
-    def unet(self, model: Any) -> nn.Module: ...
-
-    def phrase_encoder(self, model: Any) -> tuple[Any, nn.Module] | None:
-        """The host's wrapping of the one CLIP, for its tokens, and the CLIP itself; None without adapters for it."""
-
-    def phrase_device(self, model: Any) -> torch.device:
-        """The device that this model's CLIP takes tokens on, in the context `encoding`."""
-
-    def adapter_numbers(self, model: Any) -> tuple[torch.device, torch.dtype]:
-        """Device and dtype of an adapter on this model."""
-
-    @property
-    def image_dtype(self) -> torch.dtype:
-        """The precision in which reference pictures are encoded."""
-
-    def make_room(self, size: int) -> None:
-        """Free this many bytes on the device, where the host has a memory manager for that."""
-
-    def main_adapter(self, adapter: AtWork, evaluated: Callable[[], None]) -> MainAdapter:
-        """Set an adapter to work on the main model; `evaluated` is called in each of its evaluations."""
-
-    # other extensions
-
-    def foreign_functions(self) -> list[Any]:
-        """The functions of other extensions that the main model is evaluated by now."""
-
-    def functions_of_classes(self) -> list[tuple[str, FunctionType]]:
-        """Those among them that act on all models of a class, with the names of what they replace."""
-
-    def has_foreign_functions(self, model: Any) -> bool:
-        """True where a slot's model is evaluated by any of these too."""
-
-    # the pass
+class Evaluator(Protocol):
+    """The co-models of a pass, which the host evaluates and moves between devices."""
 
     def register(self, co_models: Sequence[Any], further: int) -> None:
         """Let the host know of the pass's co-models, the main one not among them, before it plans its memory.
@@ -163,8 +151,7 @@ class Backend(Protocol):
         further: the bytes that the slots' LoRAs will take in the pass.
         """
 
-    def start(self) -> None:
-        """Begin the pass."""
+    def start(self) -> None: ...
 
     def finish(self) -> None:
         """End the pass, however it went."""
@@ -180,3 +167,20 @@ class Backend(Protocol):
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room on the GPU after the early steps, where the host does not do so by itself."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A host's models, and the rules that it has for its main one, in one pass of one batch."""
+
+    checkpoints: Checkpoints
+    texts: Texts
+    adapters: AdapterPlaces
+    extensions: Extensions
+    evaluator: Evaluator
+    memory_remedy: str
+    """The remedy where the GPU's memory is too small, as the end of a sentence; "" where the host has none."""
+    nan_remedy: str
+    """The remedy where a model gives NaN."""
+    unet_is_final_in_pass: bool = True
+    """True where the UNet has the weights that it is evaluated with only in the pass, not when texts are encoded."""

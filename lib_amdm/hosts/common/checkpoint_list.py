@@ -5,9 +5,10 @@ from __future__ import annotations
 from modules import sd_models
 
 from ...comodels.file_list import find_title, readable
+from ..webui_types import CheckpointInfo
 
 
-def find_checkpoint(name: str) -> sd_models.CheckpointInfo | None:
+def find_checkpoint(name: str) -> CheckpointInfo | None:
     """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
     known = sd_models.checkpoint_aliases
     if name in known:

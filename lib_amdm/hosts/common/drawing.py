@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 from modules import images, processing, shared
 from PIL import Image
 
 from ..protocol import Pictures
+from ..webui_types import Processed, Processing
 
 MARGIN = 4
 """Pixels between a grid's pictures."""
 
 
-def kept(p: Any) -> Any:
+def kept(p: Processing) -> Processing:
     """A copy of a picture's processing object, taken before it is started: what it starts with, it uses up."""
     copied = copy.copy(p)
     copied.extra_generation_params = dict(p.extra_generation_params)
@@ -23,7 +23,9 @@ def kept(p: Any) -> Any:
     return copied
 
 
-def drawn_again(before: Any, p: Any, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float) -> Any:
+def drawn_again(
+    before: Processing, p: Processing, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
+) -> Processing:
     """The processing object for the pictures of `p` with another checkpoint, prompt, negative prompt and guidance
     scale; "" and 0 for those of `p`. before: what `kept` gave."""
     again = kept(before)
@@ -42,7 +44,7 @@ def drawn_again(before: Any, p: Any, checkpoint: str, prompt: str, negative_prom
     return again
 
 
-def pictures_of(processed: Any) -> Pictures:
+def pictures_of(processed: Processed) -> Pictures:
     """The single pictures of a result with their infotexts, without grids and masks."""
     first = processed.index_of_first_image
     drawn, texts = processed.images[first:], processed.infotexts[first:]
@@ -51,12 +53,12 @@ def pictures_of(processed: Any) -> Pictures:
     return list(zip(drawn[::apart], texts))
 
 
-def draw(p: Any) -> Pictures:
+def draw(p: Processing) -> Pictures:
     """Draw in the middle of another picture's end."""
     return pictures_of(processing.process_images(p))
 
 
-def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]], text: str) -> Image.Image:
+def grid(p: Processing, columns: Sequence[tuple[str, Sequence[Image.Image]]], text: str) -> Image.Image:
     """A grid with a caption above each column, and with the seeds at the left where it has several rows; saved as the
     user has it for grids, with an infotext."""
     width = max(picture.width for _, column in columns for picture in column)
@@ -78,7 +80,7 @@ def grid(p: Any, columns: Sequence[tuple[str, Sequence[Image.Image]]], text: str
     return labelled
 
 
-def expect_rounds(p: Any, rounds: int) -> None:
+def expect_rounds(p: Processing, rounds: int) -> None:
     """Let the progress bar count so many rounds of a request's pictures."""
     if shared.state.job_count == -1:
         shared.state.job_count = p.n_iter * rounds
@@ -89,7 +91,7 @@ def is_interrupted() -> bool:
     return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
 
 
-def runs_a_script(p: Any) -> bool:
+def runs_a_script(p: Processing) -> bool:
     """True where a script chosen below the panels draws these pictures, such as a plot."""
     chosen = p.script_args[0] if p.script_args else 0
     return isinstance(chosen, int) and not isinstance(chosen, bool) and chosen > 0

@@ -9,9 +9,9 @@ A file of a large model seldom brings its text encoder; that of the main model t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,9 @@ from modules import sd_models, shared
 from ...comodels.cache import Loaded
 from ...families import TEXT_WIDTHS, UNKNOWN, Family, unet_family
 from ...files.container import refuse_code
+from ..webui_types import CheckpointInfo, Engine, Processing
 from . import refusals
+from .engine_texts import NoTextEncoder
 
 UNUSED = ("logit_scale", "text_projection.weight")
 """Ends of names that some files leave out and that no prediction needs."""
@@ -63,56 +65,13 @@ class HostLoader(Protocol):
     ) -> Any: ...
 
 
-class NoTextEncoder(torch.nn.Module):
-    """A stand-in for a text encoder that an engine borrows for each text."""
-
-    def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
-        """own: the parts of the encoder that its checkpoint brings."""
-        super().__init__()
-        self.own = torch.nn.ModuleDict(own)
-        # as much of one as the hosts' engines look at when they are made
-        self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
-        self.transformer.text_model = torch.nn.Module()
-        self.transformer.text_model.embeddings = embeddings
-        embeddings.token_embedding = torch.nn.Embedding(1, 1)
-
-
-def borrows_texts(engine: Any) -> bool:
-    """True where the main model's text encoder is this engine's too."""
-    return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
-
-
-@contextmanager
-def with_texts_of(main: Any, engine: Any, device: torch.device) -> Iterator[None]:
-    """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
-
-    It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
-    prompt's LoRAs. device: where it encodes.
-    """
-    clip, borrowed = engine.forge_objects.clip, main.forge_objects_original.clip
-    names = [name for name in vars(engine) if name.startswith("text_processing_engine")]
-    changes = [(engine, name, getattr(main, name)) for name in names]
-    changes.append((engine.forge_objects, "clip", borrowed))
-    for name, empty in clip.cond_stage_model.named_children():
-        encoder = getattr(borrowed.cond_stage_model, name)
-        changes += [(encoder, part, own.to(device)) for part, own in empty.own.items()]
-    before = [(of, name, getattr(of, name)) for of, name, _ in changes]
-    try:
-        for of, name, value in changes:
-            setattr(of, name, value)
-        yield
-    finally:
-        for of, name, value in before:
-            setattr(of, name, value)
-
-
 class LoadedEngine(torch.nn.Module):
     """The parts of an engine that are kept, as one module: its UNet, its text encoders, and the engine itself."""
 
-    engine: Any
+    engine: Engine
     unet: Any
 
-    def __init__(self, engine: Any, rescaled: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, engine: Engine, rescaled: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """rescaled: the host's own rule for noise levels that end in zero SNR."""
         super().__init__()
         self.engine, self.rescaled = engine, rescaled
@@ -121,7 +80,7 @@ class LoadedEngine(torch.nn.Module):
         predictor = self.unet.predictor
         self.schedule = None if is_flow(engine) else (predictor.sigmas, predictor.log_sigmas)
 
-    def prepare(self, p: Any, main: Any) -> None:
+    def prepare(self, p: Processing, main: Engine) -> None:
         """Make the engine ready for a pass beside the `main` one, as the host does with that."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
@@ -145,18 +104,18 @@ def additional_modules() -> list[str]:
     return list(sd_models.model_data.forge_loading_parameters.get("additional_modules") or [])
 
 
-def predicts(engine: Any) -> str:
+def predicts(engine: Engine) -> str:
     """The network's prediction type: "epsilon", "v_prediction" or another."""
     prediction: str = engine.forge_objects.unet.model.predictor.prediction_type
     return prediction
 
 
-def is_flow(engine: Any) -> bool:
+def is_flow(engine: Engine) -> bool:
     """True for a flow model."""
     return predicts(engine) == "const"
 
 
-def family_of(engine: Any) -> Family:
+def family_of(engine: Engine) -> Family:
     """The family of an engine's model."""
     return _family(type(engine), engine.model_config, is_flow(engine))
 
@@ -171,7 +130,8 @@ def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     return Family(name, latents=type(guess.latent_format).__name__, is_flow=is_flow)
 
 
-class EngineLoader(ABC):
+@dataclass(frozen=True)
+class EngineLoader:
     """A host's way from a file to an engine."""
 
     host: HostLoader
@@ -179,39 +139,25 @@ class EngineLoader(ABC):
     """The folder of the host's configurations, one for each kind of model."""
     unknown_kind: type[Exception]
     """The host's error for a file of a kind that it does not know."""
-
-    @abstractmethod
-    def variant(self) -> tuple[Any, ...]:
-        """The options that decide, beside the file, how a checkpoint is loaded."""
-
-    @abstractmethod
-    def kind_of(self, guess: Any) -> type | None:
-        """The engine's class for what the host takes a file for."""
-
-    @abstractmethod
-    def is_flow_file(self, guess: Any, filename: str) -> bool: ...
-
-    @abstractmethod
-    def vae_without_weights(self, folder: Path) -> torch.nn.Module:
-        """The engines are made with a VAE; a co-model's takes no memory."""
-
-    @abstractmethod
-    def loaded(self, engine: Any) -> LoadedEngine: ...
-
-    @abstractmethod
-    def globals_kept(self) -> AbstractContextManager[None]:
-        """A context after which the globals that the host's loader sets are those of the main model."""
-
-    def text_parts(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
-        """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
-        return {}
-
-    def chosen(self, guess: Any, filename: str) -> None:
-        """Note in the host's guess what it knows by the file's name alone."""
-        return
+    kind_of: Callable[[Any], type | None]
+    """The engine's class for what the host takes a file for, its guess."""
+    is_flow_file: Callable[[Any, str], bool]
+    """is_flow_file(guess, filename)"""
+    vae_without_weights: Callable[[Path], torch.nn.Module]
+    """The VAE of a folder: engines are made with one, and a co-model's takes no memory."""
+    rescaled: Callable[[torch.Tensor], torch.Tensor]
+    """The host's rule for noise levels that end in zero SNR."""
+    globals_kept: Callable[[], AbstractContextManager[None]] = nullcontext
+    """A context after which the globals that the host's loader sets are those of the main model."""
+    corrected: Callable[[dict[str, Any], Any], None] = lambda parts, guess: None
+    """corrected(parts, guess) changes what the host takes a file for, and its weights by component."""
+    chosen: Callable[[Any, str], None] = lambda guess, filename: None
+    """chosen(guess, filename) notes in the guess what the host knows by the file's name alone."""
+    text_parts: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.nn.Module]] = lambda weights: {}
+    """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
 
     @torch.inference_mode()
-    def load(self, info: Any, main: Any, slot: int) -> Loaded:
+    def load(self, info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
         """The checkpoint's engine without a VAE, in the dtypes the host has for a main one; AmdmError where it cannot
         be."""
         with self.globals_kept():
@@ -223,9 +169,9 @@ class EngineLoader(ABC):
                 text_model.embeddings.to(torch.float32)
         engine.sd_checkpoint_info = info
         engine.filename = info.filename
-        return Loaded(info.title, self.loaded(engine))
+        return Loaded(info.title, LoadedEngine(engine, self.rescaled))
 
-    def _engine(self, info: Any, main: Any, slot: int) -> Any:
+    def _engine(self, info: CheckpointInfo, main: Engine, slot: int) -> Engine:
         parts, guess, borrows = self._read(info, main, slot)
         kind = self.kind_of(guess)
         own = _family(kind, guess, self.is_flow_file(guess, info.filename))
@@ -251,7 +197,7 @@ class EngineLoader(ABC):
             assert kind is not None  # or it would be of another family than the main model
             return kind(estimated_config=guess, huggingface_components=components)
 
-    def _read(self, info: Any, main: Any, slot: int) -> tuple[dict[str, Any], Any, bool]:
+    def _read(self, info: CheckpointInfo, main: Engine, slot: int) -> tuple[dict[str, Any], Any, bool]:
         """The file's tensors by component, the kind of model that the host takes it for, and True where it is to use
         the main model's text encoder.
 
@@ -285,7 +231,9 @@ class EngineLoader(ABC):
             return self._split(filename, additional)
 
     def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
-        return self.host.split_state_dict(filename, additional_state_dicts=additional)
+        parts, guess = self.host.split_state_dict(filename, additional_state_dicts=additional)
+        self.corrected(parts, guess)
+        return parts, guess
 
     def _component(
         self,
@@ -294,7 +242,7 @@ class EngineLoader(ABC):
         entry: Sequence[str],
         repository: Path,
         weights: Mapping[str, torch.Tensor] | None,
-        info: Any,
+        info: CheckpointInfo,
         slot: int,
     ) -> Any:
         if name == "vae":
@@ -345,7 +293,7 @@ def _needed(model: torch.nn.Module, with_biases: bool) -> Iterator[str]:
                 yield f"{name}.bias"
 
 
-def _prediction(info: Any, guess: Any) -> str | None:
+def _prediction(info: CheckpointInfo, guess: Any) -> str | None:
     """The UNet's prediction type: as the .yaml beside the file says, or as the host guesses."""
     beside = Path(info.filename).with_suffix(".yaml")
     params = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from ...comodels.file_list import readable
 from ...errors import AmdmError
 from ...families import Family
 from ..detect import lacks
+from ..webui_types import Processing
 from . import drawing
 from .checkpoint_list import find_checkpoint
 from .kept import Kept
 from .login import guard
+from .main_checkpoint import is_main_checkpoint
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -30,26 +33,29 @@ if TYPE_CHECKING:
 class WebUIHost:
     """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives and dies with this object."""
 
-    def __init__(self, name: str, backend: Callable[[PassRun], Backend], free: Callable[[], None]) -> None:
-        """backend: makes this host's answers for one pass. free: see `Kept`."""
-        self.name, self.backend, self.memory = name, backend, Kept(free)
+    def __init__(self, name: str, package: str, free: Callable[[], None]) -> None:
+        """package: the host's folder, with its `backend`. free: see `Kept`."""
+        self.name, self.package, self.memory = name, package, Kept(free)
 
-    def run(self, p: Any, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
+    def run(
+        self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
+    ) -> PassRun:
         try:
             # with the first picture: a start needs none of it
             from .pass_run import PassRun
 
-            return PassRun(self.memory, self.backend, p, continue_on_error, hook, sampler)
+            make: Callable[[PassRun], Backend] = import_module(f"{self.package}.backend").backend
+            return PassRun(self.memory, make, p, continue_on_error, hook, sampler)
         except ImportError as error:
             raise AmdmError(lacks(self.name, error)) from error
 
-    def is_hires_pass(self, p: Any) -> bool:
+    def is_hires_pass(self, p: Processing) -> bool:
         return bool(p.is_hr_pass)
 
-    def is_inner(self, p: Any) -> bool:
+    def is_inner(self, p: Processing) -> bool:
         return bool(getattr(p, "_ad_inner", False))
 
-    def comment(self, p: Any, text: str) -> None:
+    def comment(self, p: Processing, text: str) -> None:
         p.comment(text)
 
     runs_a_script = staticmethod(drawing.runs_a_script)
@@ -126,20 +132,17 @@ class WebUIHost:
         option = shared.OptionInfo(default, label, component, component_args, section=section)
         shared.opts.add_option(name, option.info(info))
 
-    def on_before_ui(self, callback: Callable) -> None:
-        _register("before_ui", callback)
+    def on(self, moment: str, callback: Callable) -> None:
+        # as this file's; to find that out itself, the host walks the call stack, some 30 ms a time
+        callbacks = script_callbacks.callback_map[f"callbacks_{moment}"]
+        script_callbacks.add_callback(callbacks, callback, category=moment, filename=__file__)
 
-    def on_after_component(self, callback: Callable) -> None:
-        _register("after_component", callback)
+    def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
+        def made(control: Any, **arguments: Any) -> None:
+            if is_main_checkpoint(control, arguments):
+                callback(control)
 
-    def on_ui_settings(self, callback: Callable) -> None:
-        _register("ui_settings", callback)
-
-    def on_app_started(self, callback: Callable) -> None:
-        _register("app_started", callback)
-
-    def on_infotext_pasted(self, callback: Callable) -> None:
-        _register("infotext_pasted", callback)
+        self.on("after_component", made)
 
     def has_api(self) -> bool:
         return bool(shared.cmd_opts.api or shared.cmd_opts.nowebui)
@@ -150,9 +153,3 @@ class WebUIHost:
             return guard(dict(login.strip().split(":", 1) for login in given.split(",")))
         # what the page does not show to everybody, the routes do not tell everybody
         return guard(dict(get_gradio_auth_creds()))
-
-
-def _register(category: str, callback: Callable) -> None:
-    """Register a callback as this file's; to find that out itself, the host walks the call stack, some 30 ms a time."""
-    callbacks = script_callbacks.callback_map[f"callbacks_{category}"]
-    script_callbacks.add_callback(callbacks, callback, category=category, filename=__file__)

@@ -10,7 +10,8 @@ from modules import paths_internal, shared
 from ...comodels.adapter_use import Adapters
 from ...comodels.cache import InMemory, Pool, Recent
 from ...comodels.file_list import Folder, lists, model_folders
-from ...files.checkpoint_family import CheckpointFamilies
+from ...files.checkpoint_family import family_in
+from ...files.state import ByState
 
 LORA_FILES_KEPT = 4
 
@@ -24,7 +25,7 @@ class Kept:
         self.pool = Pool()
         self.main_texts = Recent()
         self.lora_files = Recent(LORA_FILES_KEPT)
-        self.families = CheckpointFamilies()
+        self.families = ByState(family_in)
         self.adapters = Adapters(*lists(lambda: _folders()[0], lambda: _folders()[1]))
 
     def listing(self) -> list[InMemory]:

@@ -8,13 +8,15 @@ from typing import Any, Protocol
 
 import torch
 
+from ..webui_types import Patcher
+
 
 class MemoryManager(Protocol):
     """The host's module of this job, as far as it is asked."""
 
     current_loaded_models: list[Any]
 
-    def load_models_gpu(self, models: Sequence[Any], **memory: float) -> None: ...
+    def load_models_gpu(self, models: Sequence[Patcher], **memory: float) -> None: ...
 
     def free_memory(self, memory_required: float, device: torch.device) -> Any: ...
 
@@ -30,7 +32,7 @@ class MemoryManager(Protocol):
 class EngineMemory(MemoryManager, Protocol):
     """The host's module of this job, as far as engines need it."""
 
-    def load_model_gpu(self, model: Any) -> None: ...
+    def load_model_gpu(self, model: Patcher) -> None: ...
 
     def text_encoder_device(self) -> torch.device: ...
 
@@ -48,7 +50,7 @@ def freeing(memory: MemoryManager) -> Callable[[], None]:
     return free
 
 
-def give_way(memory: MemoryManager, main: Any, others: Sequence[Any]) -> None:
+def give_way(memory: MemoryManager, main: Patcher, others: Sequence[Patcher]) -> None:
     """Let the main model's patcher have what it lacks on the GPU of the others' room there.
 
     Managers that load a set of models give the room to whichever comes first, but the main model has all the steps.
@@ -57,7 +59,7 @@ def give_way(memory: MemoryManager, main: Any, others: Sequence[Any]) -> None:
     loaded = entries.get(id(main))
     if loaded is None:
         return
-    lacking, freed = loaded.model_offloaded_memory(), 0
+    lacking, freed = loaded.model_offloaded_memory(), 0.0
     for other in others:
         if freed < lacking and id(other) in entries:
             freed += other.partially_unload(other.offload_device, lacking - freed)

@@ -21,8 +21,9 @@ from ...core.sampling import NothingMixedError
 from ...errors import AmdmError, let_go
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
+from ..webui_types import Denoiser, Processing
 from . import refusals
-from .backend import Backend, MainAdapter
+from .backend import Backend
 from .kept import Kept
 from .memories import Memories
 from .slot import SlotModel
@@ -54,7 +55,7 @@ class PassRun:
         self,
         kept: Kept,
         backend: Callable[[PassRun], Backend],
-        p: Any,
+        p: Processing,
         continue_on_error: bool,
         hook: Mapping[str, Any],
         sampler: Callable[..., Any],
@@ -65,16 +66,16 @@ class PassRun:
         self.on_timesteps = "timesteps" in parameters
         # UniPC has times of its own, between the timesteps
         self.on_whole_timesteps = self.on_timesteps and "is_img2img" not in parameters
-        self.main = shared.sd_model
+        self.main: Any = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
         self.models: list[SlotModel] = []
         self.main_model: SlotModel | None = None
-        self.main_adapter: MainAdapter | None = None
+        self.end_main_adapter: Callable[[], None] | None = None
         self.memories: Memories | None = None
         self.backend = backend(self)
-        device = self.backend.adapter_numbers(self.main)[0]
+        device = self.backend.adapters.numbers(self.main)[0]
         self.stopwatch, self.clock = Stopwatch(device), Stopwatch(device)
 
     # before it
@@ -87,20 +88,20 @@ class PassRun:
 
     def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         backend = self.backend
-        backend.refuse_main(" and ".join(f'"{slot.checkpoint}"' for _, slot in slots))
+        self._refuse_main(" and ".join(f'"{slot.checkpoint}"' for _, slot in slots))
         try:
             for number, slot in slots:
                 self.models.append(SlotModel(self, number, slot))
         finally:
             shared.state.textinfo = None
         further = sum(model.loras.size_in_pass for model in self.models if model.loras)
-        backend.register([model.model for model in self.models if not model.is_main], further)
+        backend.evaluator.register([model.model for model in self.models if not model.is_main], further)
         size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
         co_runs = []
         for model in self.models:
-            form = as_flow if backend.family(model.model).is_flow else as_exploding
+            form = as_flow if backend.checkpoints.family(model.model).is_flow else as_exploding
             on_nan = None if allows_nan else model.gave_nan
             run = SlotRun(model.denoise, self._highest(model.model), model.state_key, on_nan, form)
             co_runs.append(co_run(model.number, model.slot, run, self.seeds, size, highest))
@@ -108,7 +109,22 @@ class PassRun:
 
     def _highest(self, model: Any) -> float:
         """The highest noise to signal that a model knows."""
-        return math.inf if self.backend.family(model).is_flow else self.backend.sigma_max(model)
+        checkpoints = self.backend.checkpoints
+        return math.inf if checkpoints.family(model).is_flow else checkpoints.sigma_max(model)
+
+    def _refuse_main(self, others: str) -> None:
+        """AmdmError where no co-model can be run beside the main model. others: the co-models' names."""
+        checkpoints = self.backend.checkpoints
+        family, name = checkpoints.family(self.main), self.main.sd_checkpoint_info.name
+        if not checkpoints.runs_flow_models:
+            refusals.refuse_flow(family, name)
+        refusals.refuse_main(family, name, others)
+        if self.on_timesteps and family.is_flow:
+            raise AmdmError(
+                f'AMDM: the sampler "{self.p.sampler_name}" goes by timesteps, which the main checkpoint "{name}", '
+                f"{family}, does not have; choose Euler or another sampler."
+            )
+        checkpoints.refuse_main(self.main, others)
 
     def sampled_pass(self) -> Pass:
         x, noise = self.hook["x"], self.hook["noise"]
@@ -116,7 +132,7 @@ class PassRun:
             init=None if x is noise else x,
             within=self.within,
             nominal_steps=self.pass_steps,
-            level_of=flow if self.backend.family(self.main).is_flow else variance_exploding,
+            level_of=flow if self.backend.checkpoints.family(self.main).is_flow else variance_exploding,
             still_mixing=self.still_mixing,
             on_mixed=self.note_mixed,
             survives=self.survives,
@@ -126,17 +142,17 @@ class PassRun:
 
     def start(self) -> None:
         self.clock.start()
-        self.backend.start()
+        self.backend.evaluator.start()
         main = self.main_model
         if main is not None and main.adapter is not None:
-            self.main_adapter = self.backend.main_adapter(main.adapter, main.count_evaluation)
+            self.end_main_adapter = self.backend.adapters.on_main(main.adapter, main.count_evaluation)
         if self.models:
-            self.memories = Memories(self.backend.foreign_functions, _callbacks)
+            self.memories = Memories(self.backend.extensions.functions, _callbacks)
             self._name_functions_of_classes()
 
     def _name_functions_of_classes(self) -> None:
         """Say which extensions act on all models of a kind at once, and remember something."""
-        for name, function in self.backend.functions_of_classes():
+        for name, function in self.backend.extensions.of_classes():
             self.p.comment(
                 f'AMDM: the extension module "{function.__globals__["__name__"]}" replaces {name} of all models at '
                 "once; what it remembers is kept apart for each as far as this can be seen. Should the picture look "
@@ -145,7 +161,7 @@ class PassRun:
 
     def memory_of(self, slot: SlotModel) -> AbstractContextManager[None]:
         """A context in which other extensions' functions remember this slot's model, and not the main one."""
-        if self.memories is None or not self.backend.has_foreign_functions(slot.model):
+        if self.memories is None or not self.backend.extensions.act_on(slot.model):
             return nullcontext()
         return self.memories.of(slot.number)
 
@@ -163,7 +179,10 @@ class PassRun:
 
     @property
     def _is_refined(self) -> bool:
-        return shared.sd_model.sd_checkpoint_info.filename != self.main_file or self.backend.main_has_other_weights()
+        return (
+            shared.sd_model.sd_checkpoint_info.filename != self.main_file
+            or self.backend.checkpoints.main_has_other_weights()
+        )
 
     def stop(self, why: str) -> None:
         self.stopped = True
@@ -208,7 +227,7 @@ class PassRun:
         """Take the co-models out of memory in the middle of the pass."""
         for model in self._all_models:
             model.drop()
-        self.backend.drop()
+        self.backend.evaluator.drop()
         self.kept.unload()
 
     # after it
@@ -216,12 +235,12 @@ class PassRun:
     def finish(self, pool_limit: int) -> Ran | None:
         shared.state.textinfo = None
         with _logged("ending the pass"):
-            if self.main_adapter is not None:
-                self.main_adapter.remove()
-                self.main_adapter = None
+            if self.end_main_adapter is not None:
+                self.end_main_adapter()
+                self.end_main_adapter = None
                 if self._is_refined:
                     self.p.comment("AMDM: the refiner took over, so the main model's adapter worked only before it.")
-            self.backend.finish()
+            self.backend.evaluator.finish()
         ran = None
         with _logged("timing the pass"):
             ran = self._ran()
@@ -255,7 +274,7 @@ class PassRun:
     # what the backends ask about it
 
     @property
-    def denoiser(self) -> Any:
+    def denoiser(self) -> Denoiser:
         return self.sampler.model_wrap_cfg
 
     @property

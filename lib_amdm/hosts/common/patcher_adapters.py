@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...comodels.adapter_use import AtWork
+from ..webui_types import Denoiser
 from .slot import progress
 
 
@@ -37,28 +38,26 @@ def working(at_work: AtWork, unet: torch.nn.Module, done: Callable[[], float | N
         handle.remove()
 
 
-class MainAdapterByCall:
-    """An adapter at work on a main model whose UNet's calls say what their rows are.
+def work_on_main(
+    denoiser: Denoiser, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
+) -> Callable[[], None]:
+    """Set an adapter to work on a main model (`backend.AdapterPlaces.on_main`).
 
     It has no part in calls outside of the denoiser's own evaluations, such as those of a co-model on the same UNet.
     """
+    share: float | None = None
 
-    def __init__(
-        self, denoiser: torch.nn.Module, adapter: AtWork, unet: torch.nn.Module, evaluated: Callable[[], None]
-    ) -> None:
-        self.evaluated = evaluated
-        self.share: float | None = None
-        self.stack = ExitStack()
-        self.stack.enter_context(working(adapter, unet, lambda: self.share))
-        self.stack.callback(denoiser.register_forward_pre_hook(self._begin).remove)
-        self.stack.callback(denoiser.register_forward_hook(self._end).remove)
+    def begin(denoiser: Denoiser, args: tuple[Any, ...]) -> None:
+        nonlocal share
+        share = progress(denoiser, denoiser.step)
+        evaluated()
 
-    def _begin(self, denoiser: Any, args: tuple[Any, ...]) -> None:
-        self.share = progress(denoiser, denoiser.step)
-        self.evaluated()
+    def end(denoiser: Denoiser, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal share
+        share = None
 
-    def _end(self, denoiser: Any, args: tuple[Any, ...], output: Any) -> None:
-        self.share = None
-
-    def remove(self) -> None:
-        self.stack.close()
+    stack = ExitStack()
+    stack.enter_context(working(adapter, unet, lambda: share))
+    stack.callback(denoiser.register_forward_pre_hook(begin).remove)
+    stack.callback(denoiser.register_forward_hook(end).remove)
+    return stack.close

@@ -7,10 +7,9 @@ layer is computed aside, and the layer looks at it while the co-model is evaluat
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -18,6 +17,7 @@ from ...comodels.cache import Recent
 from ...comodels.weight_swap import Change
 from ...files.container import in_memory, refuse_code
 from ...files.state import FileState
+from ..webui_types import Engine
 from .lora import NamedLoras
 
 PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
@@ -35,30 +35,22 @@ class LayerNames(Protocol):
     def model_lora_keys_clip(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
 
-class LoraFunctions(ABC):
+class LoraFunctions(NamedTuple):
     """The host's own functions for LoRAs: how a file is read, which layers its tensors are for, how they are merged."""
 
     layers: LayerNames
-
-    @abstractmethod
-    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        """The tensors of a file."""
-
-    @abstractmethod
-    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        """A LoRA's tensors as patches of these layers."""
-
-    @abstractmethod
-    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        """A layer's weight with the patches, in float32, and what the host said of those that it could not merge."""
-
-    @abstractmethod
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        """A merged weight in this dtype."""
-
-    def dtype_of(self, weight: torch.Tensor, model: torch.nn.Module, unet: torch.nn.Module) -> torch.dtype:
-        """The dtype in which the host has a weight of a model with its LoRAs; `unet` may be that model."""
-        return weight.dtype
+    tensors_of: Callable[[str], Mapping[str, torch.Tensor]]
+    """The tensors of a file."""
+    patches_of: Callable[[Mapping[str, torch.Tensor], Keys], Patches]
+    """A LoRA's tensors as patches of these layers."""
+    merged: Callable[[list[Any], torch.Tensor, str], tuple[torch.Tensor, str]]
+    """merged(patches, weight, key): a layer's weight with the patches, in float32, and what the host said of those that
+    it could not merge."""
+    rounded: Callable[[torch.Tensor, torch.dtype, str], torch.Tensor]
+    """rounded(merged, dtype, key): a merged weight in this dtype."""
+    dtype_of: Callable[[torch.Tensor, Any, Any], torch.dtype] = lambda weight, model, unet: weight.dtype
+    """dtype_of(weight, model, unet): the dtype in which the host has a weight of a model with its LoRAs; `unet` may be
+    that model."""
 
 
 class _Collector(logging.Handler):
@@ -94,7 +86,13 @@ class PatcherLoras(NamedLoras):
     """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
 
     def __init__(
-        self, model: Any, texts: Any, named: Sequence[Any], error_prefix: str, files: Recent, functions: LoraFunctions
+        self,
+        model: Engine,
+        texts: Engine,
+        named: Sequence[Any],
+        error_prefix: str,
+        files: Recent,
+        functions: LoraFunctions,
     ) -> None:
         """Read the files; AmdmError in words where one cannot be used. texts: the model whose text encoder it uses."""
         super().__init__(named, error_prefix)
@@ -105,8 +103,8 @@ class PatcherLoras(NamedLoras):
         keys = layers.model_lora_keys_unet(self.unet, {}), layers.model_lora_keys_clip(self.texts, {})
         weights = [self._read(entry) for entry in self.on_disk]
         self.patches = [tuple(functions.patches_of(each, of) for of in keys) for each in weights]
-        for lora, (unet, texts) in zip(self.named, self.patches):
-            if not unet and not texts:
+        for lora, patches in zip(self.named, self.patches):
+            if not any(patches):
                 raise self.wrong_family(lora.name)
 
     @property

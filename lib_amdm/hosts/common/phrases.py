@@ -16,7 +16,7 @@ from ...errors import AmdmError
 PHRASE_TOKENS = 75
 
 
-class Phrases:
+class SlotPhrases:
     """A slot model's CLIP, asked for a layout's phrases (`comodels.adapter_use.Phrases`)."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Phrases:
         device: Callable[[], torch.device],
         error_prefix: str,
     ) -> None:
-        """encoder, device: see `Backend.phrase_encoder` and `phrase_device`. kept: encoded texts, and the part of
+        """encoder, device: see `AdapterPlaces`. kept: encoded texts, and the part of
         their keys that says how a text is encoded. encoding: a context in which the model encodes."""
         self.model, self.encoding, self.device, self.error_prefix = model, encoding, device, error_prefix
         self.engine, self.transformer = encoder

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ...errors import AmdmError, cause
 from ...families import Family
 from ...files.pickles import Refused
+from ..webui_types import CheckpointInfo
 
 TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
 """Beginnings of the names of text encoders' weights in a checkpoint."""
@@ -31,7 +31,9 @@ def refuse_flow(family: Family, name: str) -> None:
         )
 
 
-def refuse_other_family(slot: int, info: Any, family: Family, main_info: Any, main_family: Family) -> None:
+def refuse_other_family(
+    slot: int, info: CheckpointInfo, family: Family, main_info: CheckpointInfo, main_family: Family
+) -> None:
     """AmdmError where the two models do not share latents or inputs.
 
     info, main_info: the host's entries for the files.

@@ -1,6 +1,6 @@
 """One slot's model in one pass, on every WebUI: found, loaded, its texts encoded, evaluated, released.
 
-What differs between the WebUIs are the answers of a `Backend`, in each WebUI's own folder.
+What differs between the WebUIs are the parts of a `Backend`, which each WebUI's `backend.py` puts together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
+from modules import extra_networks, prompt_parser, sd_samplers, sd_samplers_common, shared
 
 from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
@@ -21,10 +21,11 @@ from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
 from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, CoModel
+from ..webui_types import CheckpointInfo, Denoiser
 from . import refusals
 from .backend import Evaluation, SlotLoras
 from .checkpoint_list import find_checkpoint
-from .phrases import Phrases
+from .phrases import SlotPhrases
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ ALMOST_ALL = 0.999
 """Progress of evaluations beyond the last step: DPM adaptive takes as many as it likes."""
 
 
-def progress(denoiser: Any, step: int) -> float:
+def progress(denoiser: Denoiser, step: int) -> float:
     """The share of the sampling steps that are done, by the host's own count of evaluations."""
     return min(step / denoiser.total_steps, ALMOST_ALL)
 
@@ -76,7 +77,7 @@ class SlotModel:
         """The name of the slot's controls in an error's text."""
         return f"co-model {self.number}" if self.number else "the main adapter"
 
-    def _found(self) -> sd_models.CheckpointInfo:
+    def _found(self) -> CheckpointInfo:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(
@@ -86,18 +87,17 @@ class SlotModel:
         return info
 
     def _load(self) -> None:
-        run, backend = self.run, self.backend
+        run, checkpoints = self.run, self.backend.checkpoints
         if self.is_main:
             self.model, self.texts = run.main, run.kept.main_texts
             return
-        load = partial(backend.load, self.info, self.number)
-        loaded = run.kept.pool.get(self.info.filename, backend.variant(), load)
-        self.model, self.texts = backend.model_of(loaded.model), loaded.texts
+        load = partial(checkpoints.load, self.info, run.main, self.number)
+        loaded = run.kept.pool.get(self.info.filename, checkpoints.variant(), load)
+        self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts
         # once more, because a kept one may have been loaded beside another main model
-        refusals.refuse_other_family(
-            self.number, self.info, backend.family(self.model), run.main.sd_checkpoint_info, backend.family(run.main)
-        )
-        backend.prepare(loaded.model)
+        own, main = checkpoints.family(self.model), checkpoints.family(run.main)
+        refusals.refuse_other_family(self.number, self.info, own, run.main.sd_checkpoint_info, main)
+        checkpoints.prepare(loaded.model, run.p, run.main)
 
     # its texts and LoRAs
 
@@ -106,13 +106,13 @@ class SlotModel:
         p, hook = self.run.p, self.run.hook
         main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
-        needed = (True, self.backend.needs_negative(self.slot.cfg_scale))
+        needed = (True, self.backend.texts.needs_negative(self.slot.cfg_scale))
         prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
         negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
         named = [each for kind in LORAS for each in networks.pop(kind, [])]
         self._refuse_networks(networks, "prompt")
         self._refuse_networks(others, "negative prompt")
-        self.loras = self.backend.loras(self.model, named, self.error_prefix) if named else None
+        self.loras = self.backend.texts.loras(self.model, named, self.error_prefix) if named else None
         conds: list[Any] = []
         for own, main, encoder, ready, is_needed in zip(
             (prompt, negative), main_texts, encoders, (hook["c"], hook["uc"]), needed
@@ -136,7 +136,7 @@ class SlotModel:
         p = self.run.p
         hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
         width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
-        beside = self.backend.text_arguments()
+        beside = self.backend.texts.arguments
         conditioning = prompt_parser.SdConditioning(
             texts, is_negative_prompt=negative, width=width, height=height, **beside
         )
@@ -146,7 +146,7 @@ class SlotModel:
         if hires:
             config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
             hires_steps = config.total_steps(self.run.pass_steps) if config else self.run.pass_steps
-        further = self.backend.parser_options()
+        further = self.backend.texts.parser_options()
 
         def encode() -> Any:
             with self._encoding():
@@ -165,12 +165,12 @@ class SlotModel:
 
     def _text_key(self) -> tuple[Any, ...]:
         """Everything but a text and its schedule that decides how this model encodes it."""
-        return (*self.backend.text_options(self.model), self.loras.key if self.loras else ())
+        return (*self.backend.texts.options(self.model), self.loras.key if self.loras else ())
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
         """A context in which this model encodes texts with its own LoRAs."""
-        with self.backend.encoding(self.model), changed(self.loras.of_texts() if self.loras else []):
+        with self.backend.texts.encoding(self.model), changed(self.loras.of_texts() if self.loras else []):
             yield
 
     def _compute_loras(self) -> list[Change]:
@@ -185,24 +185,24 @@ class SlotModel:
     # its adapter
 
     def _place(self) -> Place:
-        backend, encoder = self.backend, self.backend.phrase_encoder(self.model)
-        device, dtype = backend.adapter_numbers(self.model)
+        places, encoder = self.backend.adapters, self.backend.adapters.phrase_encoder(self.model)
+        device, dtype = places.numbers(self.model)
         phrases = None
         if encoder is not None:
             kept = self.texts, self._text_key()
-            where = partial(backend.phrase_device, self.model)
-            phrases = Phrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
+            where = partial(places.phrase_device, self.model)
+            phrases = SlotPhrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
         return Place(
-            unet=backend.unet(self.model),
-            family=backend.family(self.model),
+            unet=places.unet(self.model),
+            family=self.backend.checkpoints.family(self.model),
             phrases=phrases,
             seeds=self.run.seeds,
             device=device,
             dtype=dtype,
             error_prefix=self.error_prefix,
             panel_label=self.panel_label,
-            make_room=backend.make_room,
-            image_dtype=backend.image_dtype,
+            make_room=places.make_room,
+            image_dtype=places.image_dtype(),
         )
 
     # evaluated
@@ -223,10 +223,10 @@ class SlotModel:
             raise sd_samplers_common.InterruptedException
         step = run.denoiser.step - 1
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
-        texts = (self.cond, self.uncond, self.backend.cond_scale(self.slot.cfg_scale), self.texts)
+        texts = (self.cond, self.uncond, self.backend.evaluator.cond_scale(self.slot.cfg_scale), self.texts)
         try:
             with self._in_words("running"), run.stopwatch.running(), run.memory_of(self):
-                denoised = self.backend.denoised(
+                denoised = self.backend.evaluator.denoised(
                     Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
                 )
         finally:
@@ -250,7 +250,7 @@ class SlotModel:
         model, adapter = self.model, self.adapter
         self.drop()
         if model is not None:
-            self.backend.park(model, adapter)
+            self.backend.evaluator.park(model, adapter)
 
     def drop(self) -> None:
         """Refer to the model no more: the pass may hold this object for a while, and the cache may drop the model."""

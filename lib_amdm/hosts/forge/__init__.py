@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backend import memory_management
 
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
+from ..protocol import Host
 
-if TYPE_CHECKING:
-    from ..common.pass_run import PassRun
-    from .backend import ForgeBackend
-
-
-def _backend(run: PassRun) -> ForgeBackend:
-    # with the first picture: a start needs none of it
-    from .backend import ForgeBackend
-
-    return ForgeBackend(run)
-
-
-HOST = WebUIHost("Forge", _backend, freeing(memory_management))
+HOST: Host = WebUIHost("Forge", __name__, freeing(memory_management))

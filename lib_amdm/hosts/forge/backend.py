@@ -1,9 +1,10 @@
-"""Forge's answers about its models in one pass, by the rules that it has for its own (`common.backend.Backend`)."""
+"""Forge's answers about its models in one pass, by the rules that it has for its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,48 +14,61 @@ from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
 from modules import devices, shared
 
-from ..common.engine_backend import EngineBackend
+from ..common import engine_backend, engine_texts, patchers
+from ..common.backend import Backend, Texts
+from ..common.pass_run import PassRun
+from ..common.patchers import PatcherEvaluator
+from ..webui_types import Engine
 from . import checkpoints, lora
 
 
-class ForgeBackend(EngineBackend):
-    """Models are Forge's engines."""
+def backend(run: PassRun) -> Backend:
+    """The answers for one pass; models are Forge's engines."""
+    denoised = partial(engine_backend.denoised, sampling_function)
+    evaluator = PatcherEvaluator(run, memory_management, denoised, _memory_for_pass)
+    return Backend(
+        engine_backend.checkpoints(checkpoints.LOADER, checkpoints.variant),
+        Texts(
+            encoding=partial(_encoding, run),
+            options=lambda model: (*_text_options(), *engine_texts.options(run, model, checkpoints.variant)),
+            loras=partial(engine_texts.loras, run, lora.FUNCTIONS),
+            arguments=engine_texts.distilled_guidance(run),
+            needs_negative=lambda cfg_scale: evaluator.cond_scale(cfg_scale) != 1,
+        ),
+        engine_backend.adapter_places(run, memory_management),
+        patchers.extensions(run),
+        evaluator,
+        memory_remedy=patchers.remedy_by_flags(
+            args, ("always_gpu", "always_high_vram"), 'lower "GPU Weights" at the top of the page'
+        ),
+        nan_remedy="start the WebUI with --all-in-fp32",
+    )
 
-    memory = memory_management
 
-    @property
-    def memory_remedy(self) -> str:
-        for flag in ("always_gpu", "always_high_vram"):
-            if getattr(args, flag):
-                return f"start the WebUI without --{flag.replace('_', '-')}"
-        return 'lower "GPU Weights" at the top of the page'
+@contextmanager
+def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
+    kept = classic_engine.last_extra_generation_params
+    classic_engine.last_extra_generation_params = {}
+    try:
+        text_encoder = engine_texts.text_encoder_of(run, memory_management, model)
+        with torch.inference_mode(), devices.autocast(), text_encoder:
+            yield
+    finally:
+        classic_engine.last_extra_generation_params = kept
 
-    nan_remedy = "start the WebUI with --all-in-fp32"
-    loader = checkpoints.LOADER
-    lora_functions = lora.ForgeLoras()
-    guided = staticmethod(sampling_function)
 
-    @contextmanager
-    def encoding(self, model: Any) -> Iterator[None]:
-        kept = classic_engine.last_extra_generation_params
-        classic_engine.last_extra_generation_params = {}
-        try:
-            with torch.inference_mode(), devices.autocast(), self.text_encoder_of(model):
-                yield
-        finally:
-            classic_engine.last_extra_generation_params = kept
+def _text_options() -> tuple[Any, ...]:
+    opts = shared.opts
+    return (
+        opts.use_old_scheduling,
+        opts.emphasis,
+        opts.CLIP_stop_at_last_layers,
+        opts.sdxl_crop_left,
+        opts.sdxl_crop_top,
+        opts.sdxl_refiner_low_aesthetic_score,
+        opts.sdxl_refiner_high_aesthetic_score,
+    )
 
-    def memory_for_pass(self, sampling: float, further: float) -> dict[str, float]:
-        return {"memory_required": sampling, "hard_memory_preservation": further}
 
-    def host_text_options(self) -> tuple[Any, ...]:
-        opts = shared.opts
-        return (
-            opts.use_old_scheduling,
-            opts.emphasis,
-            opts.CLIP_stop_at_last_layers,
-            opts.sdxl_crop_left,
-            opts.sdxl_crop_top,
-            opts.sdxl_refiner_low_aesthetic_score,
-            opts.sdxl_refiner_high_aesthetic_score,
-        )
+def _memory_for_pass(sampling: float, further: float) -> dict[str, float]:
+    return {"memory_required": sampling, "hard_memory_preservation": further}

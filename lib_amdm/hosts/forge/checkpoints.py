@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +12,46 @@ from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 
-from ..common.engines import EngineLoader, LoadedEngine, additional_modules
+from ..common.engines import EngineLoader, additional_modules
 
 CHROMAS_OWN = "distilled_guidance_layer.layers.0.in_layer.bias"
 """A weight that of these families only a Chroma has."""
 
 
-class ForgeLoader(EngineLoader):
-    """`common.engines.EngineLoader` with Forge's rules."""
-
-    host = loader
-    configurations = Path(loader.dir_path) / "huggingface"
-    unknown_kind = AttributeError
-
-    def variant(self) -> tuple[Any, ...]:
-        return (*additional_modules(), str(dynamic_args.get("forge_unet_storage_dtype")), dynamic_args["embedding_dir"])
-
-    def kind_of(self, guess: Any) -> type | None:
-        if guess.huggingface_repo == "Chroma":
-            return loader.Chroma
-        return next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)
-
-    def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
-        parts, guess = super()._split(filename, additional)
-        chroma = getattr(loader, "GuessChroma", None)
-        if chroma is not None and CHROMAS_OWN in (parts.get("transformer") or {}):
-            # where Forge's list of kinds has no Chroma, its loader makes one of what is taken for a Flux
-            guess.huggingface_repo = chroma.huggingface_repo
-            guess.unet_config.update(chroma.unet_extra_config)
-            for name in chroma.unet_remove_config:
-                guess.unet_config.pop(name, None)
-            parts["text_encoder"] = parts.pop("text_encoder_2", {})
-        return parts, guess
-
-    def is_flow_file(self, guess: Any, filename: str) -> bool:
-        return guess.model_type.name in ("FLOW", "FLUX")
-
-    def vae_without_weights(self, folder: Path) -> torch.nn.Module:
-        config = IntegratedAutoencoderKL.load_config(str(folder))
-        with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype()):
-            return IntegratedAutoencoderKL.from_config(config)
-
-    def loaded(self, engine: Any) -> LoadedEngine:
-        return LoadedEngine(engine, rescale_zero_terminal_snr_sigmas)
-
-    def globals_kept(self) -> AbstractContextManager[None]:
-        return nullcontext()
+def variant() -> tuple[Any, ...]:
+    return (*additional_modules(), str(dynamic_args.get("forge_unet_storage_dtype")), dynamic_args["embedding_dir"])
 
 
-LOADER = ForgeLoader()
+def _kind_of(guess: Any) -> type | None:
+    if guess.huggingface_repo == "Chroma":
+        return loader.Chroma
+    return next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)
+
+
+def _as_chroma(parts: dict[str, Any], guess: Any) -> None:
+    """Make a Chroma of what is taken for a Flux, as the loader does if Forge's list of kinds has no Chroma."""
+    chroma = getattr(loader, "GuessChroma", None)
+    if chroma is not None and CHROMAS_OWN in (parts.get("transformer") or {}):
+        guess.huggingface_repo = chroma.huggingface_repo
+        guess.unet_config.update(chroma.unet_extra_config)
+        for name in chroma.unet_remove_config:
+            guess.unet_config.pop(name, None)
+        parts["text_encoder"] = parts.pop("text_encoder_2", {})
+
+
+def _vae_without_weights(folder: Path) -> torch.nn.Module:
+    config = IntegratedAutoencoderKL.load_config(str(folder))
+    with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype()):
+        return IntegratedAutoencoderKL.from_config(config)
+
+
+LOADER = EngineLoader(
+    loader,
+    Path(loader.dir_path) / "huggingface",
+    unknown_kind=AttributeError,
+    kind_of=_kind_of,
+    is_flow_file=lambda guess, filename: guess.model_type.name in ("FLOW", "FLUX"),
+    vae_without_weights=_vae_without_weights,
+    rescaled=rescale_zero_terminal_snr_sigmas,
+    corrected=_as_chroma,
+)

@@ -17,32 +17,34 @@ from ..common.patcher_lora import Keys, LoraFunctions, Patches
 WHOLE = (torch.float32, torch.float16, torch.bfloat16)
 
 
-class ForgeLoras(LoraFunctions):
-    """Forge's functions."""
+def _tensors_of(filename: str) -> Mapping[str, torch.Tensor]:
+    return load_torch_file(filename, safe_load=True)
 
-    layers = lora
 
-    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        return load_torch_file(filename, safe_load=True)
+def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+    # the host says on the console what does not match; here it is an error where nothing does
+    with redirect_stdout(StringIO()):
+        return lora.load_lora(weights, keys)[0]
 
-    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        # the host says on the console what does not match; here it is an error where nothing does
-        with redirect_stdout(StringIO()):
-            return lora.load_lora(weights, keys)[0]
 
-    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        said = StringIO()
-        with redirect_stdout(said):
-            # in float32 from the first on, or the host rounds the sum to the weight's dtype
-            merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32), key, torch.float32)
-        return merged, said.getvalue() if "MISMATCH" in said.getvalue() else ""
+def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+    said = StringIO()
+    with redirect_stdout(said):
+        # in float32 from the first on, or the host rounds the sum to the weight's dtype
+        merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32), key, torch.float32)
+    return merged, said.getvalue() if "MISMATCH" in said.getvalue() else ""
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        return merged.to(dtype)
 
-    def dtype_of(self, weight: torch.Tensor, model: Any, unet: Any) -> torch.dtype:
-        # with "(fp16 LoRA)" the host adds LoRAs to what is computed with, and leaves weights in low bits as they are
-        if not dynamic_args.get("online_lora") or unet.storage_dtype in WHOLE:
-            return weight.dtype
-        computed: torch.dtype = getattr(model, "computation_dtype", torch.float32)
-        return computed
+def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+    return merged.to(dtype)
+
+
+def _dtype_of(weight: torch.Tensor, model: Any, unet: Any) -> torch.dtype:
+    # with "(fp16 LoRA)" the host adds LoRAs to what is computed with, and leaves weights in low bits as they are
+    if not dynamic_args.get("online_lora") or unet.storage_dtype in WHOLE:
+        return weight.dtype
+    computed: torch.dtype = getattr(model, "computation_dtype", torch.float32)
+    return computed
+
+
+FUNCTIONS = LoraFunctions(lora, _tensors_of, _patches_of, _merged, _rounded, _dtype_of)

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backend import memory_management
 
 from ...comodels.file_list import without_hash
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
-
-if TYPE_CHECKING:
-    from ..common.pass_run import PassRun
-    from .backend import NeoBackend
-
-
-def _backend(run: PassRun) -> NeoBackend:
-    # with the first picture: a start needs none of it
-    from .backend import NeoBackend
-
-    return NeoBackend(run)
+from ..protocol import Host
 
 
 class NeoHost(WebUIHost):
@@ -29,4 +17,4 @@ class NeoHost(WebUIHost):
         return sorted(super().checkpoint_titles(), key=without_hash)
 
 
-HOST = NeoHost("Forge Neo", _backend, freeing(memory_management))
+HOST: Host = NeoHost("Forge Neo", __name__, freeing(memory_management))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +16,54 @@ from backend.operations import using_forge_operations
 from modules_forge.utils import apply_circular_forge
 
 from ..common.engines import EngineLoader, LoadedEngine, additional_modules
+from ..webui_types import Engine, Processing
 
 ANIMAS_OWN = "llm_adapter."
 """The part of Anima's text encoder that is trained with its network, and comes with that."""
 
 
-class NeoEngine(LoadedEngine):
-    """An engine as Forge Neo makes it ready for a pass."""
-
-    def prepare(self, p: Any, main: Any) -> None:
-        super().prepare(p, main)
-        apply_circular_forge(self.engine, p.tiling)
+def variant() -> tuple[Any, ...]:
+    return (*additional_modules(), str(dynamic_args.forge_unet_storage_dtype), str(dynamic_args.embedding_dir))
 
 
-class NeoLoader(EngineLoader):
-    """`common.engines.EngineLoader` with Forge Neo's rules."""
-
-    host = loader
-    configurations = Path(loader.HF)
-    unknown_kind = ModuleNotFoundError
-
-    def variant(self) -> tuple[Any, ...]:
-        return (*additional_modules(), str(dynamic_args.forge_unet_storage_dtype), str(dynamic_args.embedding_dir))
-
-    def kind_of(self, guess: Any) -> type | None:
-        # a guess's class is often another one's child, whose engine is not the one for it
-        return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
-
-    def is_flow_file(self, guess: Any, filename: str) -> bool:
-        return guess.model_type.name not in ("EPS", "V_PREDICTION") or _is_rectified(guess, filename)
-
-    def text_parts(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
-        adapter = {key.removeprefix(ANIMAS_OWN): value for key, value in weights.items() if key.startswith(ANIMAS_OWN)}
-        if not adapter:
-            return {}
-        from backend.nn.anima import LLMAdapter
-
-        blocks = {key.split(".")[1] for key in adapter if key.startswith("blocks.")}
-        dtype = memory_management.text_encoder_dtype()
-        with using_forge_operations(device=memory_management.cpu, dtype=dtype, manual_cast_enabled=True):
-            made = LLMAdapter(num_layers=len(blocks))
-        made.load_state_dict(adapter)
-        return {ANIMAS_OWN.rstrip("."): made}
-
-    def chosen(self, guess: Any, filename: str) -> None:
-        if _is_rectified(guess, filename):
-            guess.sampling_settings["RF"] = True
-
-    def vae_without_weights(self, folder: Path) -> torch.nn.Module:
-        config = IntegratedAutoencoderKL.load_config(str(folder))
-        with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype(), bnb_dtype="vae"):
-            return IntegratedAutoencoderKL.from_config(config)
-
-    def loaded(self, engine: Any) -> LoadedEngine:
-        return NeoEngine(engine, rescale_zero_terminal_snr_sigmas)
-
-    def globals_kept(self) -> AbstractContextManager[None]:
-        return globals_kept()
+def prepare(loaded: LoadedEngine, p: Processing, main: Engine) -> None:
+    """Make an engine ready for a pass, as Forge Neo does with its main one."""
+    loaded.prepare(p, main)
+    apply_circular_forge(loaded.engine, p.tiling)
 
 
-LOADER = NeoLoader()
+def _kind_of(guess: Any) -> type | None:
+    # a guess's class is often another one's child, whose engine is not the one for it
+    return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
+
+
+def _is_flow_file(guess: Any, filename: str) -> bool:
+    return guess.model_type.name not in ("EPS", "V_PREDICTION") or _is_rectified(guess, filename)
+
+
+def _text_parts(weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Module]:
+    adapter = {key.removeprefix(ANIMAS_OWN): value for key, value in weights.items() if key.startswith(ANIMAS_OWN)}
+    if not adapter:
+        return {}
+    from backend.nn.anima import LLMAdapter
+
+    blocks = {key.split(".")[1] for key in adapter if key.startswith("blocks.")}
+    dtype = memory_management.text_encoder_dtype()
+    with using_forge_operations(device=memory_management.cpu, dtype=dtype, manual_cast_enabled=True):
+        made = LLMAdapter(num_layers=len(blocks))
+    made.load_state_dict(adapter)
+    return {ANIMAS_OWN.rstrip("."): made}
+
+
+def _note_rectified(guess: Any, filename: str) -> None:
+    if _is_rectified(guess, filename):
+        guess.sampling_settings["RF"] = True
+
+
+def _vae_without_weights(folder: Path) -> torch.nn.Module:
+    config = IntegratedAutoencoderKL.load_config(str(folder))
+    with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype(), bnb_dtype="vae"):
+        return IntegratedAutoencoderKL.from_config(config)
 
 
 def _is_rectified(guess: Any, filename: str) -> bool:
@@ -106,3 +94,17 @@ def globals_kept() -> Iterator[None]:
 
 def _is_note(name: str, value: Any) -> bool:
     return not name.startswith("__") and not isinstance(value, (classmethod, staticmethod))
+
+
+LOADER = EngineLoader(
+    loader,
+    Path(loader.HF),
+    unknown_kind=ModuleNotFoundError,
+    kind_of=_kind_of,
+    is_flow_file=_is_flow_file,
+    vae_without_weights=_vae_without_weights,
+    rescaled=rescale_zero_terminal_snr_sigmas,
+    globals_kept=globals_kept,
+    chosen=_note_rectified,
+    text_parts=_text_parts,
+)

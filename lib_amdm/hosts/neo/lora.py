@@ -22,23 +22,24 @@ OTHER_NAMES = {
 """The beginnings of some layers' names in files, and those in the host's lists."""
 
 
-class NeoLoras(LoraFunctions):
-    """Forge Neo's functions."""
+def _tensors_of(filename: str) -> Mapping[str, torch.Tensor]:
+    return state_dict_prefix_replace(load_torch_file(filename, safe_load=True), OTHER_NAMES)
 
-    layers = lora
 
-    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        return state_dict_prefix_replace(load_torch_file(filename, safe_load=True), OTHER_NAMES)
+def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+    return lora.load_lora(weights, keys)[0]
 
-    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        return lora.load_lora(weights, keys)[0]
 
-    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        with warnings_of_host(lora.logger.name, "") as warnings:
-            # it adds to what it is given
-            merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32, copy=True), key, torch.float32)
-        return merged, " ".join(warnings)
+def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+    with warnings_of_host(lora.logger.name, "") as warnings:
+        # it adds to what it is given
+        merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32, copy=True), key, torch.float32)
+    return merged, " ".join(warnings)
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        # to 8 bits by lot, but by the same one for a layer every time
-        return stochastic_rounding(merged, dtype, seed=lora.string_to_seed(key))
+
+def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+    # to 8 bits by lot, but by the same one for a layer every time
+    return stochastic_rounding(merged, dtype, seed=lora.string_to_seed(key))
+
+
+FUNCTIONS = LoraFunctions(lora, _tensors_of, _patches_of, _merged, _rounded)

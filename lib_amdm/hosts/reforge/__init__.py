@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ldm_patched.modules import model_management
 
 from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
+from ..protocol import Host
 
-if TYPE_CHECKING:
-    from ..common.pass_run import PassRun
-    from .backend import ReForgeBackend
-
-
-def _backend(run: PassRun) -> ReForgeBackend:
-    # with the first picture: a start needs none of it
-    from .backend import ReForgeBackend
-
-    return ReForgeBackend(run)
-
-
-HOST = WebUIHost("reForge", _backend, freeing(model_management))
+HOST: Host = WebUIHost("reForge", __name__, freeing(model_management))

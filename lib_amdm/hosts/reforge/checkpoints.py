@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from ldm_patched.modules import model_management
 from ldm_patched.modules.model_sampling import V_PREDICTION, rescale_zero_terminal_snr_sigmas
 from modules import sd_models, shared
 from modules.timer import Timer
@@ -19,6 +18,7 @@ from ...families import TEXT_WIDTHS, UNKNOWN, Family, flow_family, unet_family
 from ...files.container import refuse_code
 from ..common import refusals
 from ..common.hijack import flagged_family
+from ..webui_types import CheckpointInfo, Engine, Processing
 
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 """Text encoders that are in memory under the names they have in the file."""
@@ -26,13 +26,13 @@ SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transfor
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
 
-class LoadedEngine(torch.nn.Module):
+class LoadedModel(torch.nn.Module):
     """The parts of a model that are kept, as one module: its UNet, its text encoders, and the model that uses them."""
 
-    engine: Any
+    engine: Engine
     unet: Any
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Engine) -> None:
         super().__init__()
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
@@ -40,7 +40,7 @@ class LoadedEngine(torch.nn.Module):
         self.__dict__["engine"] = engine
         self.schedule = self.unet.model_sampling.sigmas, self.unet.model_sampling.log_sigmas
 
-    def prepare(self, p: Any, main: Any) -> None:
+    def prepare(self, p: Processing, main: Engine) -> None:
         """Make the model ready for a pass beside the `main` one, as the host does with that."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
@@ -60,7 +60,7 @@ def variant() -> tuple[Any, ...]:
     return (getattr(shared.opts, "sd_text_encoder", None), str(shared.cmd_opts.embeddings_dir))
 
 
-def family_of(model: Any) -> Family:
+def family_of(model: Engine) -> Family:
     name = flagged_family(model, UNKNOWN)
     unet = model.forge_objects.unet.model
     config = unet.model_config.unet_config
@@ -72,17 +72,17 @@ def family_of(model: Any) -> Family:
     return unet_family(name, config.get("in_channels", 4), bool(config.get("adm_in_channels")))
 
 
-def predicts_v(model: Any) -> bool:
+def predicts_v(model: Engine) -> bool:
     """True where the network gives v; the host's own type of a model may still say eps then."""
     return isinstance(model.forge_objects.unet.model.model_sampling, V_PREDICTION)
 
 
-def _has_sigmas(model: Any) -> bool:
+def _has_sigmas(model: Engine) -> bool:
     return model.forge_objects.unet.model.model_type.name in ("EPS", "V_PREDICTION")
 
 
 @torch.inference_mode()
-def load(info: Any, main: Any, slot: int) -> Loaded:
+def load(info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
     """The checkpoint's model without its VAE, as the host loads a main one; AmdmError where it cannot be."""
     weights = _read(info, slot)
     names = set(weights)
@@ -97,10 +97,10 @@ def load(info: Any, main: Any, slot: int) -> Loaded:
     engine.first_stage_model = None
     for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):
         objects.vae = objects.clipvision = None
-    return Loaded(info.title, LoadedEngine(engine))
+    return Loaded(info.title, LoadedModel(engine))
 
 
-def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
+def _read(info: CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
     """The file's tensors through the host's own readers, a dictionary of its own."""
     try:
         refuse_code(info.filename)
@@ -112,7 +112,7 @@ def _read(info: Any, slot: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _texts_are_elsewhere(info: Any) -> bool:
+def _texts_are_elsewhere(info: CheckpointInfo) -> bool:
     """True where the user has chosen a text encoder, or the host has one of the checkpoint's name. Without either the
     host would take any."""
     try:
@@ -125,7 +125,7 @@ def _texts_are_elsewhere(info: Any) -> bool:
     return any(each.label == chosen for each in listed)
 
 
-def _missing(engine: Any, names: set[str]) -> Iterator[str]:
+def _missing(engine: Engine, names: set[str]) -> Iterator[str]:
     """Weights that the file does not have, of the parts that are in memory under the file's names."""
     parts: dict[str, torch.nn.Module] = {"model.diffusion_model.": engine.forge_objects.unet.model.diffusion_model}
     for prefix in SAME_NAMES:
@@ -154,8 +154,3 @@ def _text_encoder_choice_kept() -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(sd_text_encoder, name, value)
-
-
-def load_text_encoder_to_gpu(engine: Any) -> None:
-    """Have a model's text encoder where it encodes; the host itself brings only the main one's."""
-    model_management.load_model_gpu(engine.forge_objects.clip.patcher)

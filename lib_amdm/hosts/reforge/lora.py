@@ -15,23 +15,24 @@ from ldm_patched.modules.utils import load_torch_file
 from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
 
 
-class ReForgeLoras(LoraFunctions):
-    """reForge's functions."""
+def _tensors_of(filename: str) -> Mapping[str, torch.Tensor]:
+    return convert_lora(load_torch_file(filename, safe_load=True))
 
-    layers = lora
 
-    def tensors_of(self, filename: str) -> Mapping[str, torch.Tensor]:
-        return convert_lora(load_torch_file(filename, safe_load=True))
+def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
+    return lora.load_lora(weights, keys, log_missing=False)
 
-    def patches_of(self, weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-        return lora.load_lora(weights, keys, log_missing=False)
 
-    def merged(self, patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
-        with warnings_of_host("") as warnings:
-            # it adds to what it is given
-            merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
-        return merged, " ".join(warnings)
+def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
+    with warnings_of_host("") as warnings:
+        # it adds to what it is given
+        merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
+    return merged, " ".join(warnings)
 
-    def rounded(self, merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-        # to 8 bits by lot, but by the same one for a layer every time
-        return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
+
+def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+    # to 8 bits by lot, but by the same one for a layer every time
+    return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
+
+
+FUNCTIONS = LoraFunctions(lora, _tensors_of, _patches_of, _merged, _rounded)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -19,6 +20,11 @@ from torch.cuda._utils import _get_device_index
 from . import tensors
 from .memory import BASE, MEMORY
 from .record import MOVING, RECORD, SCRIPT, caller, waited
+
+try:
+    from torch import _streambase
+except ImportError:
+    _streambase = None
 
 NAME = "NVIDIA Rehearsal"
 SUCCESS = 0
@@ -142,6 +148,13 @@ class Event:
         tensors.Queue.happened, self.late = max(tensors.Queue.happened, self.number), 0
         tensors.arrive(self.before)
         self.before = []
+
+
+for _own, _name in ((Stream, "_StreamBase"), (Event, "_EventBase")):
+    # torch 2.2 to 2.4 refuse classes of streams and events that are not of these
+    _base = getattr(_streambase, _name, None)
+    if isinstance(_base, ABCMeta):
+        _base.register(_own)
 
 
 class OnStream:

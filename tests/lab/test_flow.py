@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from amdm_lab.bundled import FLOW_OF, WEIGHTS
-from amdm_lab.shapes import methods
-from amdm_lab.shapes.judge import Judge
+from amdm_lab.judges.scenes import Judge
+from amdm_lab.shapes.rows import Ordered, Studio
 from amdm_lab.shapes.scores import shares
 from amdm_lab.studio import prompts, sampling
 from amdm_lab.studio.checkpoint_file import CheckpointFile
@@ -75,9 +75,6 @@ def close(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
 
 
-# the denoiser
-
-
 class Velocity(nn.Module):
     """The exact velocity of one picture and one noise; `told` are the timesteps."""
 
@@ -123,9 +120,6 @@ def test_the_guided_denoiser_is_the_guided_velocity(model: StandaloneModel) -> N
     close(model.denoiser(["a cross"], ["bad"], 3)(x, sigma), x - 0.7 * guided)
 
 
-# the noise levels
-
-
 @pytest.mark.parametrize("steps", [1, 2, 20])
 @pytest.mark.parametrize("sampler", ALLOWED)
 def test_levels_fall_from_1_to_0(model: StandaloneModel, sampler: str, steps: int) -> None:
@@ -149,9 +143,6 @@ def test_progress_follows_the_levels(model: StandaloneModel) -> None:
     levels = model.sigmas(STEPS)
     done = sampling.progress(levels)
     assert [done(level) for level in levels[:-1].tolist()] == [step / STEPS for step in range(STEPS)]
-
-
-# samplers
 
 
 class Gaussian(nn.Module):
@@ -184,8 +175,8 @@ def test_a_sampler_ends_where_the_flow_does(model: StandaloneModel, sampler: str
 
 def test_the_benchmark_draws_what_the_host_does(host: Standalone) -> None:
     scenes, seeds = drawn_scenes(2, np.random.default_rng(0)), [3, 4]
-    studio = methods.Studio(host, steps=3, cfg_scale=2.0)
-    drawn = methods.alone(studio, scenes, seeds, "shapes-flow").latents
+    studio = Studio(host, steps=3, cfg_scale=2.0)
+    drawn = Ordered("shapes-flow")(studio, scenes, seeds).latents
     told = [caption(scene, "shapes") for scene in scenes]
     assert torch.equal(drawn, host.generate(Job("shapes-flow", told, seeds, steps=3, cfg_scale=2.0)).latents)
     assert studio.pictures(drawn).shape == (2, 3, 128, 128)
@@ -227,9 +218,6 @@ def test_a_shift_that_is_no_number_is_told(host: Standalone, tmp_path: Path) -> 
         Standalone(tmp_path).generate(job(checkpoint="odd"))
 
 
-# training
-
-
 def test_a_training_leaves_a_flow_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.save(torch.randn(8, *networks.LATENT).half(), tmp_path / "latents.pt")
     monkeypatch.setattr(train, "UNET_BATCH", 2)
@@ -256,9 +244,6 @@ def test_what_a_flow_learns_from_is_on_the_way_to_the_noise(seed: int) -> None:
     close(x - t * velocity, clean)
 
 
-# the pair
-
-
 @pytest.mark.skipif(
     not all((WEIGHTS / f"{name}.safetensors").is_file() for name in FLOW_OF), reason="the flow models are not there"
 )
@@ -266,8 +251,8 @@ def test_what_a_flow_learns_from_is_on_the_way_to_the_noise(seed: int) -> None:
 def test_the_pair_draws_what_it_is_told(name: str, quantity: str) -> None:
     """By chance it would be 0.16 of the shapes and 0.10 of the colours."""
     scenes, seeds = drawn_scenes(8, np.random.default_rng(1)), range(8)
-    studio = methods.Studio(Standalone(WEIGHTS), steps=8)
-    drawn = methods.alone(studio, scenes, seeds, name).latents
+    studio = Studio(Standalone(WEIGHTS), steps=8)
+    drawn = Ordered(name)(studio, scenes, seeds).latents
     assert shares(scenes, Judge.load()(studio.pictures(drawn)))[quantity].value > 0.8
 
 

@@ -1,0 +1,108 @@
+"""The texts of engines, Forge's and Forge Neo's models: by a model's own text encoder, or by the main model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from modules import shared
+
+from ...files.state import FileState
+from ..webui_types import Engine
+from .memory_managers import EngineMemory
+from .pass_run import PassRun
+from .patcher_lora import LoraFunctions, PatcherLoras
+from .patchers import text_options_of_main
+
+
+class NoTextEncoder(torch.nn.Module):
+    """A stand-in for a text encoder that an engine borrows for each text."""
+
+    def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
+        """own: the parts of the encoder that its checkpoint brings."""
+        super().__init__()
+        self.own = torch.nn.ModuleDict(own)
+        # as much of one as the hosts' engines look at when they are made
+        self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
+        self.transformer.text_model = torch.nn.Module()
+        self.transformer.text_model.embeddings = embeddings
+        embeddings.token_embedding = torch.nn.Embedding(1, 1)
+
+
+def borrows_texts(engine: Engine) -> bool:
+    """True where the main model's text encoder is this engine's too."""
+    return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
+
+
+@contextmanager
+def with_texts_of(main: Engine, engine: Engine, device: torch.device) -> Iterator[None]:
+    """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
+
+    It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
+    prompt's LoRAs. device: where it encodes.
+    """
+    clip, borrowed = engine.forge_objects.clip, main.forge_objects_original.clip
+    names = [name for name in vars(engine) if name.startswith("text_processing_engine")]
+    changes: list[tuple[Any, str, Any]] = [(engine, name, getattr(main, name)) for name in names]
+    changes.append((engine.forge_objects, "clip", borrowed))
+    for name, empty in clip.cond_stage_model.named_children():
+        encoder = getattr(borrowed.cond_stage_model, name)
+        changes += [(encoder, part, own.to(device)) for part, own in empty.own.items()]
+    before = [(of, name, getattr(of, name)) for of, name, _ in changes]
+    try:
+        for of, name, value in changes:
+            setattr(of, name, value)
+        yield
+    finally:
+        for of, name, value in before:
+            setattr(of, name, value)
+
+
+@contextmanager
+def text_encoder_of(run: PassRun, memory: EngineMemory, model: Engine) -> Iterator[None]:
+    """A context in which a model has its text encoder, or the main model's where it has none, on the device."""
+    borrows = borrows_texts(model)
+    clip = (run.main.forge_objects_original if borrows else model.forge_objects).clip
+    # while it has its own parts: the main prompt's LoRAs are taken out of those. And a layout's phrases are encoded by
+    # the encoder itself, and not by the engine, which would bring it
+    memory.load_model_gpu(clip.patcher)
+    device = memory.text_encoder_device()
+    with with_texts_of(run.main, model, device) if borrows else nullcontext():
+        model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+        yield
+
+
+def distilled_guidance(run: PassRun) -> dict[str, Any]:
+    """The argument of prompts that flow models have in addition."""
+    p = run.p
+    return {"distilled_cfg_scale": p.hr_distilled_cfg if p.is_hr_pass else p.distilled_cfg_scale}
+
+
+def options(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return what decides, with the host's options, how a model encodes a text."""
+    if model is run.main or not borrows_texts(model):
+        return text_options_of_main(run, model, variant)
+    return (*variant(), FileState.of_loaded(run.main.sd_checkpoint_info.filename))
+
+
+def loras(
+    run: PassRun, functions: LoraFunctions, model: Engine, named: Sequence[Any], error_prefix: str
+) -> PatcherLoras:
+    texts = run.main if borrows_texts(model) else model
+    return PatcherLoras(model, texts, named, error_prefix, run.kept.lora_files, functions)
+
+
+def phrase_encoder(run: PassRun, model: Engine) -> tuple[Any, torch.nn.Module]:
+    """The wrapping of an SD1's one CLIP, and the CLIP itself."""
+    engine = (run.main if borrows_texts(model) else model).text_processing_engine
+    return engine, engine.text_encoder.transformer
+
+
+def phrase_device(run: PassRun, memory: EngineMemory, model: Engine) -> torch.device:
+    device = memory.text_encoder_device()
+    embeddings: Any = phrase_encoder(run, model)[1].get_submodule("text_model.embeddings")
+    # as the host does before it encodes: its loader may leave this buffer behind
+    embeddings.position_ids = embeddings.position_ids.to(device)
+    return device
