@@ -82,7 +82,7 @@ def host() -> FakeHost:
 def marked(host: FakeHost, main: str, on_page: Sequence[str] = TITLES) -> dict[str, str]:
     """The entries of a page's list that the style sheet marks, with what it writes behind them."""
     sheet = fitting.marks(host, main, [*host.titles])
-    found = {}
+    found: dict[str, str] = {}
     for selectors, family in re.findall(r'li:is\(([^{]*?)\)::after\{content:"(.*?)"', sheet):
         for beginning, name in re.findall(r'aria-label(\^?)="(.*?)"', selectors):
             fits = str.startswith if beginning else str.__eq__

@@ -26,8 +26,10 @@ _CHECKPOINT, _ADAPTER = (only(kind, specs(CoModel)) for kind in (CheckpointSpec,
 
 
 def of_controls(values: Sequence[Any], host: Lists, main: str | None = None) -> str:
-    """Return the line for the controls' values, in the order of the API's plain list; a field that is just being
-    changed may hold anything."""
+    """Return the line for the controls' values, in the order of the API's plain list.
+
+    A field that is being edited may have any value.
+    """
     try:
         return say(Settings.from_list(values), host, main)
     except SettingsError:
@@ -35,7 +37,7 @@ def of_controls(values: Sequence[Any], host: Lists, main: str | None = None) -> 
 
 
 def say(settings: Settings, host: Lists, main: str | None = None) -> str:
-    """Return the line as HTML; empty where AMDM is off. main: the main checkpoint, None for the one that `host` has."""
+    """Return the line as HTML; empty if AMDM is off. main: the main checkpoint, None for the host's own."""
     if not settings.enabled:
         return ""
     main = host.main_checkpoint() if main is None else main
@@ -74,7 +76,7 @@ def _lost(settings: Settings, host: Lists) -> list[str]:
 
 
 def idle(settings: Settings) -> list[str]:
-    """Return a sentence for everything in the settings that is meant to run and does not, with what lets it run."""
+    """Return a sentence for each setting that should run something and does not, with the remedy."""
     if not settings.enabled:
         return []
     remedy = _remedy(settings)
@@ -84,7 +86,7 @@ def idle(settings: Settings) -> list[str]:
     for number, slot in enumerate(settings.co_models, 1):
         adapter = slot.adapter_settings
         if not slot.has_checkpoint:
-            # an empty slot is said of the first alone: the others are empty as a rule
+            # only the first empty slot is named: the others are usually empty
             if slot.prompt or adapter.used:
                 said.append(f"Co-model {number} has no checkpoint, so it is not run.")
         elif slot.enabled and not slot.speaks:
@@ -95,7 +97,7 @@ def idle(settings: Settings) -> list[str]:
 
 
 def _remedy(settings: Settings) -> str:
-    """Say what lets the co-models run; "" where one does, or where none is wanted, as beside a main adapter."""
+    """Say how to make the co-models run; "" if one runs, or none is wanted, as with a main adapter."""
     chosen = [slot for slot in settings.co_models if slot.has_checkpoint]
     used = [slot for slot in chosen if slot.enabled]
     if settings.mixes or (settings.main_adapter.used and not used):

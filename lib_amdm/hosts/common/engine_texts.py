@@ -1,4 +1,4 @@
-"""The texts of engines, Forge's and Forge Neo's models: by a model's own text encoder, or by the main model's."""
+"""The texts of engines, the models of Forge and Forge Neo: with a model's own text encoder, or the main model's."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class NoTextEncoder(torch.nn.Module):
     """A stand-in for a text encoder that an engine borrows for each text."""
 
     def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
-        """own: the parts of the encoder that its checkpoint brings."""
+        """Keep the parts of the encoder that the checkpoint has, `own`."""
         super().__init__()
         self.own = torch.nn.ModuleDict(own)
-        # as much of one as the hosts' engines look at when they are made
+        # only the attributes that the hosts' engines read when they are made
         self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
         self.transformer.text_model = torch.nn.Module()
         self.transformer.text_model.embeddings = embeddings
@@ -32,15 +32,15 @@ class NoTextEncoder(torch.nn.Module):
 
 
 def borrows_texts(engine: Engine) -> bool:
-    """True where the main model's text encoder is this engine's too."""
+    """Return True if this engine uses the main model's text encoder."""
     return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
 
 
 @contextmanager
 def with_texts_of(main: Engine, engine: Engine, device: torch.device) -> Iterator[None]:
-    """A context in which an engine encodes texts with the text encoder of the main one, which is of its class.
+    """Let an engine encode texts with the text encoder of the main one, of its class, during the context.
 
-    It is borrowed no longer than that: the host may unload the main model at any time. It has none of the main
+    It is borrowed no longer than that, since the host may unload the main model at any time. It has none of the main
     prompt's LoRAs. device: where it encodes.
     """
     clip, borrowed = engine.forge_objects.clip, main.forge_objects_original.clip
@@ -62,10 +62,10 @@ def with_texts_of(main: Engine, engine: Engine, device: torch.device) -> Iterato
 
 @contextmanager
 def text_encoder_of(run: PassRun, memory: EngineMemory, model: Engine) -> Iterator[None]:
-    """A context in which a model has its text encoder, or the main model's where it has none, on the device."""
+    """Have a model's text encoder, or the main model's if it has none, on the device during the context."""
     borrows = borrows_texts(model)
     clip = (run.main.forge_objects_original if borrows else model.forge_objects).clip
-    # while it has its own parts: the main prompt's LoRAs are taken out of those. And a layout's phrases are encoded by
+    # while it has its own parts, from which the main prompt's LoRAs are removed. A layout's phrases are encoded by
     # the encoder itself, and not by the engine, which would bring it
     memory.load_model_gpu(clip.patcher)
     device = memory.text_encoder_device()
@@ -75,7 +75,7 @@ def text_encoder_of(run: PassRun, memory: EngineMemory, model: Engine) -> Iterat
 
 
 def distilled_guidance(run: PassRun) -> dict[str, Any]:
-    """The argument of prompts that flow models have in addition."""
+    """Return the additional argument of flow models' prompts."""
     p = run.p
     return {"distilled_cfg_scale": p.hr_distilled_cfg if p.is_hr_pass else p.distilled_cfg_scale}
 
@@ -95,7 +95,7 @@ def loras(
 
 
 def phrase_encoder(run: PassRun, model: Engine) -> tuple[Any, torch.nn.Module]:
-    """The wrapping of an SD1's one CLIP, and the CLIP itself."""
+    """Return the wrapping of an SD1's one CLIP, and the CLIP itself."""
     engine = (run.main if borrows_texts(model) else model).text_processing_engine
     return engine, engine.text_encoder.transformer
 

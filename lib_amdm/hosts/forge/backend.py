@@ -1,4 +1,4 @@
-"""Forge's answers about its models in one pass, by the rules that it has for its own."""
+"""Forge's backend for one pass, by its rules for its own model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from . import checkpoints, lora
 
 
 def backend(run: PassRun) -> Backend:
-    """The answers for one pass; models are Forge's engines."""
+    """Make the backend of one pass; models are Forge's engines."""
     denoised = partial(engine_backend.denoised, sampling_function)
     evaluator = PatcherEvaluator(run, memory_management, denoised, _memory_for_pass)
     return Backend(

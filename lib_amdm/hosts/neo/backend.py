@@ -1,4 +1,4 @@
-"""Forge Neo's answers about its models in one pass, by the rules that it has for its own."""
+"""Forge Neo's backend for one pass, by its rules for its own model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from . import checkpoints, lora
 
 
 def backend(run: PassRun) -> Backend:
-    """The answers for one pass; models are Forge Neo's engines."""
-    # the file that the main model was of when a refiner's weights were put into it; None: they were not
+    """Make the backend of one pass; models are Forge Neo's engines."""
+    # the main model's file when it got a refiner's weights, or None
     replaced = sd_samplers_common.ORIGINAL_CHECKPOINT
     evaluator = PatcherEvaluator(
         run, memory_management, _denoised, _memory_for_pass, gives_way=True, in_pass=_main_first
@@ -91,8 +91,11 @@ def _memory_for_pass(sampling: float, further: float) -> dict[str, float]:
 
 @contextmanager
 def _main_first(evaluator: PatcherEvaluator) -> Iterator[None]:
-    """Keep the co-models' UNets listed behind all others: where the refiner is switched to by its weights alone, and
-    back, the host takes the first UNet in its list for the main one."""
+    """Keep the co-models' UNets at the end of the host's list.
+
+    When the host switches only the weights for a refiner, and back, it takes the first UNet in its list as the main
+    one.
+    """
 
     def sort(*_: Any) -> None:
         ours = {id(unet) for unet in evaluator.own_unets}

@@ -1,4 +1,4 @@
-"""reForge's answers about its models in one pass, by the rules that it has for its own."""
+"""reForge's backend for one pass, by its rules for its own model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from . import checkpoints, lora
 
 
 def backend(run: PassRun) -> Backend:
-    """The answers for one pass; models are what reForge's loader makes, with A1111's wrapping of text encoders."""
+    """Make the backend of one pass; models are those of reForge's loader, with text encoders wrapped as in A1111."""
 
     def loras(model: Engine, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
         return PatcherLoras(model, model, named, error_prefix, run.kept.lora_files, lora.FUNCTIONS)
@@ -59,7 +59,7 @@ def backend(run: PassRun) -> Backend:
 
 @contextmanager
 def _encoding(model: Engine) -> Iterator[None]:
-    # the host itself brings only the main model's text encoder
+    # the host itself moves only the main model's text encoder
     model_management.load_model_gpu(model.forge_objects.clip.patcher)
     with notes_of_main_kept(), torch.inference_mode(), devices.autocast():
         yield
@@ -107,7 +107,7 @@ def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tens
 
 
 def _skips_uncond(run: PassRun, step: int, sigma: torch.Tensor) -> bool:
-    """True where the host's rules leave out the negative prompt; they are not those of its relatives."""
+    """Return True if the host's rules leave out the negative prompt; they differ from those of its relatives."""
     opts, least = shared.opts, shared.opts.s_min_uncond
     if least > 0 and (step % 2 == 0 or opts.s_min_uncond_all) and sigma[0] < least:
         return True

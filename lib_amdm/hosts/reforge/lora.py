@@ -25,13 +25,13 @@ def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
 
 def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
     with warnings_of_host("") as warnings:
-        # it adds to what it is given
+        # it adds to its argument in place
         merged = lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
     return merged, " ".join(warnings)
 
 
 def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
-    # to 8 bits by lot, but by the same one for a layer every time
+    # stochastic rounding to 8 bits, seeded per layer so that it is reproducible
     return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
 
 
