@@ -21,6 +21,7 @@ from lib_amdm.adapters import kinds
 from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.adapters.base import Adapter, AdapterInfo, Attend, Block, Call, Prepared, Shapes, refused
 from lib_amdm.adapters.inputs import Encoder, Features, Inputs
+from lib_amdm.adapters.ip_adapter import PreparedPictures
 from lib_amdm.adapters.weights import Weights
 from lib_amdm.comodels.adapter_use import Adapters, AtWork, MainRows, Phrases, Place, pooled_at_end
 from lib_amdm.comodels.file_list import Folder, lists, model_folders
@@ -40,7 +41,9 @@ parts = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 def test_the_rows_are_the_same_in_however_many_calls_they_come(counts: list[int], data: st.DataObject) -> None:
     total = sum(counts) + len(counts)
     owners = [image for image, count in enumerate(counts) for _ in range(count)]
-    images, prompts, rows = [], [], MainRows(counts)
+    images: list[int] = []
+    prompts: list[bool] = []
+    rows = MainRows(counts)
     while len(images) < total:
         some = data.draw(st.integers(1, total - len(images)))
         taken = rows.take(some)
@@ -70,7 +73,7 @@ def test_guidance_announces_every_row_of_every_call(
     uncond = torch.tensor([[[float(image), 0.0]] * (1 if same_length else 2) for image in range(len(counts))])
     announced: list[tuple[list[int], list[bool]]] = []
 
-    def predict(x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+    def predict(x: Tensor, sigma: Tensor, cond: Any, rows: list[int]) -> Tensor:
         images, prompts = announced[-1]
         assert images == cond[:, 0, 0].int().tolist() == list(rows)
         assert prompts == (cond[:, 0, 1] == 1).tolist()
@@ -122,20 +125,30 @@ def prepared(adapters: Adapters, kind: str, device: torch.device) -> AtWork:
     return adapters.prepare(AdapterSettings(adapter=kind, image=PICTURE), place)
 
 
+def tokens_of(at_work: AtWork) -> Tensor:
+    assert isinstance(at_work.prepared, PreparedPictures)
+    return at_work.prepared.tokens
+
+
 @pytest.mark.parametrize("kind", [IP_ADAPTER, IP_PLUS])
 def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_is(
     adapters: Adapters, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
     get = adapters.images.recent.get
-    monkeypatch.setattr(adapters.images.recent, "get", lambda *asked: kept.append(get(*asked)) or kept[-1])
+
+    def watched(*asked: Any) -> Any:
+        kept.append(get(*asked))
+        return kept[-1]
+
+    monkeypatch.setattr(adapters.images.recent, "get", watched)
     with pretended():
         first = prepared(adapters, kind, DEVICE)
-        there = first.prepared.tokens
+        there = tokens_of(first)
         first.park()
         assert first.prepared.adapter.device == CPU
-        again = prepared(adapters, kind, DEVICE).prepared.tokens
-        here = prepared(adapters, kind, CPU).prepared.tokens
+        again = tokens_of(prepared(adapters, kind, DEVICE))
+        here = tokens_of(prepared(adapters, kind, CPU))
     assert (there.device, again.device, here.device) == (DEVICE, DEVICE, CPU)
     assert {each.device for features in kept for each in (features.pictures, features.blank)} == {CPU}
     assert all(features is kept[0] for features in kept), "encoded again"
@@ -150,8 +163,10 @@ def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_d
     def attended(at_work: AtWork, queries: Tensor) -> Tensor:
         prepared = at_work.prepared
         layer = prepared.adapter.layers(blocks)[blocks[0].name]
-        call = SimpleNamespace(index=lambda *_: rows.to(queries.device))
-        return prepared.attended(layer, blocks[0], queries, call)
+        call: Any = SimpleNamespace(index=lambda *_: rows.to(queries.device))
+        added = prepared.attended(layer, blocks[0], queries, call)
+        assert added is not None
+        return added
 
     used = prepared(adapters, IP_ADAPTER, CPU)
     for dtype in (torch.float32, torch.bfloat16, torch.float32):
@@ -164,6 +179,17 @@ def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_d
         torch.testing.assert_close(there.cpu(), found)
 
 
+def test_adapters_are_kept_as_many_as_are_wanted_or_as_the_last_picture_used(adapters: Adapters) -> None:
+    for kind in (IP_ADAPTER, IP_PLUS):
+        at_work = prepared(adapters, kind, CPU)
+        assert at_work.name == kind
+    assert [entry.name for entry in adapters.listing()] == [IP_ADAPTER, IP_PLUS]
+    assert (adapters.trim(1, used=2), adapters.trim(1, used=1)) == (0, 1)
+    assert [entry.name for entry in adapters.unload()] == [IP_PLUS] and adapters.listing() == []
+    prepared(adapters, IP_ADAPTER, CPU)
+    assert adapters.trim(0, used=1) == 1, "the user keeps none"
+
+
 class Model:
     """Predicts x * sigma + the mean of its condition, and remembers how many rows each call had."""
 
@@ -174,29 +200,23 @@ class Model:
         self.calls.append(len(x))
         texts = cond["crossattn"] if isinstance(cond, dict) else cond
         assert len(x) == len(sigma) == len(texts) == len(rows)
-        return (
-            x * sigma.view(-1, 1, 1, 1)
-            + texts.mean((1, 2)).view(-1, 1, 1, 1)
-            + 10 * torch.tensor(rows).view(-1, 1, 1, 1)
-        )
+        levels, means, images = (each.view(-1, 1, 1, 1) for each in (sigma, texts.mean((1, 2)), torch.tensor(rows)))
+        return x * levels + means + 10 * images
 
 
 def case(length_of_uncond: int = 3, as_dict: bool = False) -> dict:
     generator = torch.Generator().manual_seed(1)
-    cond, uncond = (torch.randn(rows, n, 4, generator=generator) for rows, n in ((3, 3), (2, length_of_uncond)))
+    sizes = (3, 3, 4), (2, length_of_uncond, 4), (2, 1, 2, 2)
+    drawn: list[Any] = [torch.randn(size, generator=generator) for size in sizes]
+    cond, uncond, x = drawn
     if as_dict:
         cond, uncond = ({"crossattn": part, "vector": part[:, 0]} for part in (cond, uncond))
-    return {
-        "x": torch.randn(2, 1, 2, 2, generator=generator),
-        "sigma": torch.tensor([0.5, 2.0]),
-        "parts": [[(0, 1.0), (1, -0.5)], [(2, 1.0)]],
-        "cond": cond,
-        "uncond": uncond,
-        "cond_scale": 7.0,
-    }
+    parts = [[(0, 1.0), (1, -0.5)], [(2, 1.0)]]
+    conditions = {"parts": parts, "cond": cond, "uncond": uncond, "cond_scale": 7.0}
+    return {"x": x, "sigma": torch.tensor([0.5, 2.0]), **conditions}
 
 
-def by_hand(x, sigma, parts, cond, uncond, cond_scale):
+def by_hand(x: torch.Tensor, sigma: torch.Tensor, parts: Any, cond: Any, uncond: Any, cond_scale: Any) -> Any:
     cond, uncond = (part["crossattn"] if isinstance(part, dict) else part for part in (cond, uncond))
     out = []
     for image, of_image in enumerate(parts):
@@ -207,36 +227,25 @@ def by_hand(x, sigma, parts, cond, uncond, cond_scale):
 
 
 @pytest.mark.parametrize("as_dict", [False, True])
-@pytest.mark.parametrize("length", [3, 6])
-@pytest.mark.parametrize("together", [False, True])
-def test_formula_holds_for_every_way_to_call_the_model(length, together, as_dict):
-    given = case(length, as_dict)
-    assert torch.allclose(guided(Model(), **given, together=together), by_hand(**given), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("length", "together", "calls"), [(3, True, [5]), (6, True, [3, 2]), (3, False, [2, 1, 2]), (6, False, [2, 1, 2])]
 )
-def test_rows_in_a_call(length, together, calls):
-    model = Model()
-    guided(model, **case(length), together=together)
+def test_the_formula_holds_for_every_way_to_call_the_model_and_nothing_given_is_changed(
+    length: int, together: bool, calls: list[int], as_dict: bool
+) -> None:
+    given, untouched, model = case(length, as_dict), case(length, as_dict), Model()
+    assert torch.allclose(guided(model, **given, together=together), by_hand(**untouched), atol=1e-5)
     assert model.calls == calls
+    torch.testing.assert_close(given, untouched, rtol=0, atol=0)
 
 
-def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is_one():
+def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is_one() -> None:
     given = case()
     model = Model()
     out = guided(model, **given, skip_uncond=True)
     given["uncond"] = torch.stack([given["cond"][0], given["cond"][2]])
     assert torch.allclose(out, by_hand(**{**given, "cond_scale": 1.0}), atol=1e-5)
     assert model.calls == [3]
-
-
-def test_nothing_given_is_changed():
-    given = case()
-    before = {key: value.clone() for key, value in given.items() if isinstance(value, Tensor)}
-    guided(Model(), **given)
-    assert all(torch.equal(given[key], value) for key, value in before.items())
 
 
 class PreparedTint(Prepared):
@@ -401,6 +410,9 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
             AdapterSettings(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent())
         )
     monkeypatch.setattr(adapters.images, "of", lambda *_: pytest.fail("a picture was encoded"))
+    spoken = Asked(Layout())
+    adapters.prepare(AdapterSettings(adapter=MIGC, image="no picture", layout=LAYOUTS[MIGC]), place(spoken))
+    assert spoken.asked == {"pooled", "contexts"}
     with pytest.raises(AssertionError, match="phrases were encoded"):
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
     with pytest.raises(AmdmError, match=r'^AMDM co-model 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):
