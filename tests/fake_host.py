@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -137,3 +138,11 @@ class FakeHost(Part):
 
     def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
         self.on("main_checkpoint", callback)
+
+
+def functions(of: type) -> dict[str, Callable]:
+    return {name: each for name, each in inspect.getmembers(of, inspect.isfunction) if not name.startswith("_")}
+
+
+def parameters(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]

@@ -201,26 +201,21 @@ def files() -> list[bytes]:
     palette = plain.quantize(8)
     exif = Image.Exif()
     exif[0x0112] = 6
+    deep, several = grey.point(lambda value: value * 257, "I").convert("I;16"), {"save_all": True}
     made: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        (plain, "PNG", {}),
-        (colours, "PNG", {}),
-        (palette, "PNG", {"transparency": 1}),
-        (grey, "PNG", {"transparency": 3}),
-        (grey.point(lambda value: value * 257, "I").convert("I;16"), "PNG", {"exif": exif}),
-        (plain, "JPEG", {"exif": exif}),
-        (plain, "JPEG", {"progressive": True}),
-        (plain.convert("CMYK"), "JPEG", {}),
-        (colours, "WEBP", {"lossless": True}),
-        (plain, "WEBP", {"exif": exif}),
-        (plain, "WEBP", {"save_all": True, "append_images": [plain.rotate(90)]}),
-        (colours, "TIFF", {}),
-        (plain, "TIFF", {"compression": "tiff_lzw"}),
-        (plain.convert("CMYK"), "TIFF", {}),
-        (grey.convert("F"), "TIFF", {}),
-        (grey.convert("I"), "TIFF", {}),
-        (palette, "GIF", {"transparency": 1}),
-        (palette, "GIF", {"save_all": True, "append_images": [palette.rotate(90)]}),
-        (plain, "BMP", {}),
+        *(
+            (plain, "PNG", {}),
+            (colours, "PNG", {}),
+            (palette, "PNG", {"transparency": 1}),
+            (deep, "PNG", {"exif": exif}),
+        ),
+        *((grey, "PNG", {"transparency": 3}), (plain, "JPEG", {"exif": exif}), (plain, "JPEG", {"progressive": True})),
+        *((plain.convert("CMYK"), kind, {}) for kind in ("JPEG", "TIFF")),
+        *((colours, "WEBP", {"lossless": True}), (plain, "WEBP", {"exif": exif}), (plain, "BMP", {})),
+        (plain, "WEBP", {**several, "append_images": [plain.rotate(90)]}),
+        *((colours, "TIFF", {}), (plain, "TIFF", {"compression": "tiff_lzw"})),
+        *((grey.convert(mode), "TIFF", {}) for mode in "FI"),
+        *((palette, "GIF", {"transparency": 1}), (palette, "GIF", {**several, "append_images": [palette.rotate(90)]})),
     ]
     made_files = []
     for picture, kind, more in made:

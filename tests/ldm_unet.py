@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -20,11 +21,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context
-        split = (layer.unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self._projected(x, context))
+        projected = self.to_q(x), self.to_k(context), self.to_v(context)
+        split = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in projected)
         return self.to_out(F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
-
-    def _projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.to_q(x), self.to_k(context), self.to_v(context)
 
 
 class Geglu(nn.Module):
@@ -37,20 +36,13 @@ class Geglu(nn.Module):
         return x * F.gelu(gate)
 
 
-class FeedForward(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(Geglu(width), nn.Dropout(0.0), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
 class BasicTransformerBlock(nn.Module):
     def __init__(self, width: int, context: int, heads: int, in_place: bool) -> None:
         super().__init__()
         self.attn1 = Attention(width, width, heads)
-        self.ff = FeedForward(width)
+        self.ff = nn.Sequential(
+            OrderedDict(net=nn.Sequential(Geglu(width), nn.Dropout(0.0), nn.Linear(4 * width, width)))
+        )
         self.attn2 = Attention(width, context, heads)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.in_place = in_place
@@ -105,33 +97,11 @@ class ResBlock(nn.Module):
         return self.skip_connection(x) + self.out_layers(h)
 
 
-class Downsample(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(width, width, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-
-class Upsample(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-
-
 class Sequence(nn.Sequential):
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
-            if isinstance(layer, ResBlock):
-                x = layer(x, emb)
-            elif isinstance(layer, SpatialTransformer):
-                x = layer(x, context)
-            else:
-                x = layer(x)
+            more = [emb] if isinstance(layer, ResBlock) else [context] if isinstance(layer, SpatialTransformer) else []
+            x = layer(x, *more)
         return x
 
 
@@ -167,7 +137,8 @@ class LdmUnet(nn.Module):
                 blocks.append(Sequence(*own))
                 skips.append(now := width)
             if level < len(widths) - 1:
-                blocks.append(Sequence(Downsample(now)))
+                halved = nn.Sequential(OrderedDict(op=nn.Conv2d(now, now, 3, stride=2, padding=1)))
+                blocks.append(Sequence(halved))
                 skips.append(now)
         self.input_blocks = nn.ModuleList(blocks)
         middle = attention(len(widths) - 1, always=True)
@@ -177,7 +148,8 @@ class LdmUnet(nn.Module):
             for number in range(layers + 1):
                 own = [ResBlock(now + skips.pop(), width, embedding), *attention(level)]
                 now = width
-                blocks.append(Sequence(*own, *([Upsample(width)] if level and number == layers else [])))
+                doubled = OrderedDict(up=nn.Upsample(scale_factor=2), conv=nn.Conv2d(width, width, 3, padding=1))
+                blocks.append(Sequence(*own, *([nn.Sequential(doubled)] if level and number == layers else [])))
         self.output_blocks = nn.ModuleList(blocks)
         self.out = nn.Sequential(nn.GroupNorm(32, now), nn.SiLU(), nn.Conv2d(now, 4, 3, padding=1))
 

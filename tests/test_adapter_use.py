@@ -179,6 +179,17 @@ def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_d
         torch.testing.assert_close(there.cpu(), found)
 
 
+def test_adapters_are_kept_as_many_as_are_wanted_or_as_the_last_picture_used(adapters: Adapters) -> None:
+    for kind in (IP_ADAPTER, IP_PLUS):
+        at_work = prepared(adapters, kind, CPU)
+        assert at_work.name == kind
+    assert [entry.name for entry in adapters.listing()] == [IP_ADAPTER, IP_PLUS]
+    assert (adapters.trim(1, used=2), adapters.trim(1, used=1)) == (0, 1)
+    assert [entry.name for entry in adapters.unload()] == [IP_PLUS] and adapters.listing() == []
+    prepared(adapters, IP_ADAPTER, CPU)
+    assert adapters.trim(0, used=1) == 1, "the user keeps none"
+
+
 class Model:
     """Predicts x * sigma + the mean of its condition, and remembers how many rows each call had."""
 
@@ -189,27 +200,20 @@ class Model:
         self.calls.append(len(x))
         texts = cond["crossattn"] if isinstance(cond, dict) else cond
         assert len(x) == len(sigma) == len(texts) == len(rows)
-        return (
-            x * sigma.view(-1, 1, 1, 1)
-            + texts.mean((1, 2)).view(-1, 1, 1, 1)
-            + 10 * torch.tensor(rows).view(-1, 1, 1, 1)
-        )
+        levels, means, images = (each.view(-1, 1, 1, 1) for each in (sigma, texts.mean((1, 2)), torch.tensor(rows)))
+        return x * levels + means + 10 * images
 
 
 def case(length_of_uncond: int = 3, as_dict: bool = False) -> dict:
     generator = torch.Generator().manual_seed(1)
-    cond: Any = torch.randn(3, 3, 4, generator=generator)
-    uncond: Any = torch.randn(2, length_of_uncond, 4, generator=generator)
+    sizes = (3, 3, 4), (2, length_of_uncond, 4), (2, 1, 2, 2)
+    drawn: list[Any] = [torch.randn(size, generator=generator) for size in sizes]
+    cond, uncond, x = drawn
     if as_dict:
         cond, uncond = ({"crossattn": part, "vector": part[:, 0]} for part in (cond, uncond))
-    return {
-        "x": torch.randn(2, 1, 2, 2, generator=generator),
-        "sigma": torch.tensor([0.5, 2.0]),
-        "parts": [[(0, 1.0), (1, -0.5)], [(2, 1.0)]],
-        "cond": cond,
-        "uncond": uncond,
-        "cond_scale": 7.0,
-    }
+    parts = [[(0, 1.0), (1, -0.5)], [(2, 1.0)]]
+    conditions = {"parts": parts, "cond": cond, "uncond": uncond, "cond_scale": 7.0}
+    return {"x": x, "sigma": torch.tensor([0.5, 2.0]), **conditions}
 
 
 def by_hand(x: torch.Tensor, sigma: torch.Tensor, parts: Any, cond: Any, uncond: Any, cond_scale: Any) -> Any:
@@ -223,20 +227,16 @@ def by_hand(x: torch.Tensor, sigma: torch.Tensor, parts: Any, cond: Any, uncond:
 
 
 @pytest.mark.parametrize("as_dict", [False, True])
-@pytest.mark.parametrize("length", [3, 6])
-@pytest.mark.parametrize("together", [False, True])
-def test_formula_holds_for_every_way_to_call_the_model(length: Any, together: Any, as_dict: Any) -> None:
-    given = case(length, as_dict)
-    assert torch.allclose(guided(Model(), **given, together=together), by_hand(**given), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("length", "together", "calls"), [(3, True, [5]), (6, True, [3, 2]), (3, False, [2, 1, 2]), (6, False, [2, 1, 2])]
 )
-def test_rows_in_a_call(length: Any, together: Any, calls: Any) -> None:
-    model = Model()
-    guided(model, **case(length), together=together)
+def test_the_formula_holds_for_every_way_to_call_the_model_and_nothing_given_is_changed(
+    length: Any, together: Any, calls: Any, as_dict: Any
+) -> None:
+    given, untouched, model = case(length, as_dict), case(length, as_dict), Model()
+    assert torch.allclose(guided(model, **given, together=together), by_hand(**untouched), atol=1e-5)
     assert model.calls == calls
+    torch.testing.assert_close(given, untouched, rtol=0, atol=0)
 
 
 def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is_one() -> None:
@@ -246,13 +246,6 @@ def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is
     given["uncond"] = torch.stack([given["cond"][0], given["cond"][2]])
     assert torch.allclose(out, by_hand(**{**given, "cond_scale": 1.0}), atol=1e-5)
     assert model.calls == [3]
-
-
-def test_nothing_given_is_changed() -> None:
-    given = case()
-    before = {key: value.clone() for key, value in given.items() if isinstance(value, Tensor)}
-    guided(Model(), **given)
-    assert all(torch.equal(given[key], value) for key, value in before.items())
 
 
 class PreparedTint(Prepared):
@@ -417,6 +410,9 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
             AdapterSettings(adapter=IP_ADAPTER, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent())
         )
     monkeypatch.setattr(adapters.images, "of", lambda *_: pytest.fail("a picture was encoded"))
+    spoken = Asked(Layout())
+    adapters.prepare(AdapterSettings(adapter=MIGC, image="no picture", layout=LAYOUTS[MIGC]), place(spoken))
+    assert spoken.asked == {"pooled", "contexts"}
     with pytest.raises(AssertionError, match="phrases were encoded"):
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
     with pytest.raises(AmdmError, match=r'^AMDM co-model 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):

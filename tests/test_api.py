@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_host import ADAPTERS, TITLES, FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost, functions, parameters
 
 from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text, fingerprint, opened
+from lib_amdm.hosts import protocol
 from lib_amdm.settings import CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
@@ -225,3 +226,16 @@ def test_the_section_of_the_settings_page() -> None:
     for option in host.added.values():
         assert option["section"] == ("amdm", "AMDM")
         assert option["component"](value=option["default"], **option["args"]).value == option["default"]
+
+
+@pytest.mark.parametrize("kind", [protocol.Lists, protocol.Callbacks], ids=lambda kind: kind.__name__)
+def test_it_has_the_protocols_functions_with_their_parameters(kind: type) -> None:
+    wanted = functions(kind)
+    theirs = {name: parameters(each) for name, each in functions(FakeHost).items() if name in wanted}
+    assert theirs == {name: parameters(each) for name, each in wanted.items()}
+
+
+def test_what_is_in_memory_has_its_types() -> None:
+    host = FakeHost()
+    for entry in (*host.loaded(), *host.unload()):
+        assert isinstance(entry, protocol.InMemory)

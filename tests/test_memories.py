@@ -25,7 +25,7 @@ KINDS: dict[str, Callable[[], Remembering]] = {}
 
 
 def kind(make: Callable[[], Remembering]) -> Callable[[], Remembering]:
-    KINDS[make.__name__] = make
+    KINDS[make.__name__.replace("_", " ")] = make
     return make
 
 
@@ -63,62 +63,6 @@ def a_variable_that_has_no_value_at_first() -> Remembering:
 
 
 @kind
-def a_list_that_grows() -> Remembering:
-    history: list[Tensor] = []
-    return lambda x: added(history, x)
-
-
-@kind
-def a_queue() -> Remembering:
-    history: deque[Tensor] = deque(maxlen=2)
-    return lambda x: added(history, x)
-
-
-@kind
-def a_default_argument() -> Remembering:
-    def step(x: Tensor, history: list[Tensor] = []) -> Tensor:  # noqa: B006 - what it remembers
-        return added(history, x)
-
-    return step
-
-
-@kind
-def a_tensor_that_is_changed_in_place() -> Remembering:
-    average = torch.zeros(2)
-    return lambda x: average.mul_(0.5).add_(x).clone()
-
-
-@kind
-def a_tensor_in_nested_containers() -> Remembering:
-    kept = {"by block": [(torch.zeros(2), "mean")]}
-    return lambda x: kept["by block"][0][0].add_(x).clone()
-
-
-@kind
-def a_dictionary_in_an_order() -> Remembering:
-    kept: OrderedDict[float, Tensor] = OrderedDict()
-
-    def step(x: Tensor) -> Tensor:
-        kept[float(x[0])] = x
-        if len(kept) > 2:
-            kept.popitem(last=False)
-        return next(iter(kept.values()))
-
-    return step
-
-
-@kind
-def counts_by_name() -> Remembering:
-    calls: defaultdict[str, int] = defaultdict(int)
-
-    def step(x: Tensor) -> Tensor:
-        calls["step"] += 1
-        return x * calls["step"]
-
-    return step
-
-
-@kind
 def an_attribute_of_the_function() -> Remembering:
     def step(x: Tensor) -> Tensor:
         step.calls += 1  # type: ignore[attr-defined]
@@ -141,34 +85,6 @@ class Momentum:
     __call__ = update
 
 
-@kind
-def a_bound_method() -> Remembering:
-    return Momentum().update
-
-
-KINDS["an_object_that_is_called"] = Momentum
-
-
-@kind
-def an_object_that_is_replaced() -> Remembering:
-    extras: list[Any] = [Momentum(), 0]
-
-    def step(x: Tensor) -> Tensor:
-        if x[0] in (2, 700):
-            extras[0] = Momentum()
-        return extras[0].update(x)
-
-    return step
-
-
-@kind
-def a_partial_function() -> Remembering:
-    def step(buffer: Tensor, x: Tensor, *, history: list[Tensor]) -> Tensor:
-        return buffer.add_(x) + added(history, x)
-
-    return functools.partial(step, torch.zeros(2), history=[])
-
-
 @dataclass(slots=True)
 class Slotted:
     """State without a dictionary."""
@@ -176,27 +92,9 @@ class Slotted:
     calls: int = 0
     history: list[Tensor] = field(default_factory=list)
 
-
-@kind
-def slots_of_an_object() -> Remembering:
-    state = Slotted()
-
-    def step(x: Tensor) -> Tensor:
-        state.calls += 1
-        return added(state.history, x) * state.calls
-
-    return step
-
-
-@kind
-def a_namespace() -> Remembering:
-    state = types.SimpleNamespace(calls=0)
-
-    def step(x: Tensor) -> Tensor:
-        state.calls += 1
-        return x * state.calls
-
-    return step
+    def step(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return added(self.history, x) * self.calls
 
 
 class Fading:
@@ -205,8 +103,9 @@ class Fading:
     scale = 3.0
 
     @classmethod
-    def faded(cls) -> None:
+    def faded(cls, x: Tensor) -> Tensor:
         cls.scale -= 0.5
+        return x * cls.scale
 
 
 @kind
@@ -219,12 +118,6 @@ def an_attribute_of_a_class() -> Remembering:
         return x * Fading.scale
 
     return step
-
-
-@kind
-def a_class_method_that_is_named() -> Remembering:
-    Fading.scale = 3.0
-    return lambda x: (Fading.faded(), x * Fading.scale)[1]
 
 
 calls = 0
@@ -270,12 +163,6 @@ def what_a_function_of_the_module_names() -> Remembering:
 
 
 @kind
-def a_generator_of_random_numbers() -> Remembering:
-    numbers, others = torch.Generator().manual_seed(1), random.Random(1)
-    return lambda x: x * torch.rand(2, generator=numbers) + others.random()
-
-
-@kind
 def a_module_of_its_own() -> Remembering:
     class Buffered(nn.Module):
         def __init__(self) -> None:
@@ -303,6 +190,69 @@ def a_function_in_a_decorator() -> Remembering:
         return average
 
     return step
+
+
+def in_place(average: Tensor) -> Remembering:
+    return lambda x: average.mul_(0.5).add_(x).clone()
+
+
+def keeping(state: Any, step: Callable[[Any, Tensor], Tensor]) -> Remembering:
+    return lambda x: step(state, x)
+
+
+def first_of_two(kept: OrderedDict[float, Tensor], x: Tensor) -> Tensor:
+    kept[float(x[0])] = x
+    if len(kept) > 2:
+        kept.popitem(last=False)
+    return next(iter(kept.values()))
+
+
+def sometimes_new(extras: list[Any], x: Tensor) -> Tensor:
+    if x[0] in (2, 700):
+        extras[0] = Momentum()
+    return extras[0].update(x)
+
+
+def by_default() -> Remembering:
+    def step(x: Tensor, history: list[Tensor] = []) -> Tensor:  # noqa: B006 - what it remembers
+        return added(history, x)
+
+    return step
+
+
+def fading_by_class() -> Remembering:
+    Fading.scale = 3.0
+    return lambda x: Fading.faded(x)
+
+
+KINDS |= {
+    "a list that grows": lambda: keeping([], added),
+    "a queue": lambda: keeping(deque(maxlen=2), added),
+    "a default argument": by_default,
+    "a tensor that is changed in place": lambda: in_place(torch.zeros(2)),
+    "a tensor in nested containers": lambda: keeping(
+        {"by block": [(torch.zeros(2), "mean")]}, lambda kept, x: kept["by block"][0][0].add_(x).clone()
+    ),
+    "a dictionary in an order": lambda: keeping(OrderedDict(), first_of_two),
+    "counts by name": lambda: keeping(
+        defaultdict(int), lambda calls, x: calls.update(step=calls["step"] + 1) or x * calls["step"]
+    ),
+    "a bound method": lambda: Momentum().update,
+    "an object that is called": Momentum,
+    "an object that is replaced": lambda: keeping([Momentum(), 0], sometimes_new),
+    "a partial function": lambda: functools.partial(
+        lambda buffer, x, *, history: buffer.add_(x) + added(history, x), torch.zeros(2), history=[]
+    ),
+    "slots of an object": lambda: keeping(Slotted(), Slotted.step),
+    "a namespace": lambda: keeping(
+        types.SimpleNamespace(calls=0), lambda state, x: vars(state).update(calls=state.calls + 1) or x * state.calls
+    ),
+    "a class method that is named": fading_by_class,
+    "generators of random numbers": lambda: keeping(
+        (torch.Generator().manual_seed(1), random.Random(1)),
+        lambda numbers, x: x * torch.rand(2, generator=numbers[0]) + numbers[1].random(),
+    ),
+}
 
 
 def alone(make: Callable[[], Remembering], inputs: list[Tensor]) -> list[list[float]]:
@@ -333,7 +283,7 @@ def test_each_model_has_a_memory_of_its_own(make: Callable[[], Remembering]) -> 
 
 
 def test_a_model_begins_with_what_the_main_one_remembers_at_the_start() -> None:
-    step = a_list_that_grows()
+    step = KINDS["a list that grows"]()
     step(torch.ones(2))
     memories = Memories(lambda: [step], list)
     step(torch.full((2,), 10.0))
@@ -343,7 +293,7 @@ def test_a_model_begins_with_what_the_main_one_remembers_at_the_start() -> None:
 
 
 def test_an_evaluation_that_fails_leaves_the_main_models_memory() -> None:
-    step = a_tensor_that_is_changed_in_place()
+    step = in_place(torch.zeros(2))
     memories = Memories(lambda: [step], list)
     first = step(torch.ones(2))
     with pytest.raises(RuntimeError), memories.of(1):

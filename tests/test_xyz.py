@@ -69,7 +69,7 @@ def test_a_reloaded_page_adds_only_what_is_missing(host: FakeHost) -> None:
 def test_axes_are_there_at_once_and_a_webui_may_lack_the_plot() -> None:
     """An API may have read them before the page is built."""
     host = FakeHost()
-    host.on_before_ui = lambda callback: None  # type: ignore[method-assign]
+    host.on = lambda moment, callback: None  # type: ignore[method-assign]
     xyz.register(host)
     assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
     host = FakeHost()
@@ -292,13 +292,6 @@ def test_settings_that_do_not_fit_each_other_are_refused(host: FakeHost) -> None
         settings_of(host, Settings(co_models=(USED,)), eta="45")
     paper = Settings(co_models=(USED,), correction="paper")
     assert settings_of(host, paper, eta="45").eta == 45.0
-
-
-def test_axes_are_there_at_once_for_an_api_that_has_read_them_before_the_page_is_built() -> None:
-    host = FakeHost()
-    host.on = lambda moment, callback: None  # type: ignore[method-assign]
-    xyz.register(host)
-    assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
 
 
 ADAPTED = CoModel(checkpoint=MAIN_CHECKPOINT, adapter=ADAPTERS[0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fake_host import functions, parameters
 from hostile_files import HOSTILE, evil
-from test_protocol import functions, parameters
 
 from amdm_lab.bundled import WEIGHTS
 from amdm_lab.studio.host import Job, Standalone
