@@ -231,7 +231,7 @@ def by_hand(x: torch.Tensor, sigma: torch.Tensor, parts: Any, cond: Any, uncond:
     ("length", "together", "calls"), [(3, True, [5]), (6, True, [3, 2]), (3, False, [2, 1, 2]), (6, False, [2, 1, 2])]
 )
 def test_the_formula_holds_for_every_way_to_call_the_model_and_nothing_given_is_changed(
-    length: Any, together: Any, calls: Any, as_dict: Any
+    length: int, together: bool, calls: list[int], as_dict: bool
 ) -> None:
     given, untouched, model = case(length, as_dict), case(length, as_dict), Model()
     assert torch.allclose(guided(model, **given, together=together), by_hand(**untouched), atol=1e-5)

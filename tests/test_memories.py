@@ -213,14 +213,14 @@ def sometimes_new(extras: list[Any], x: Tensor) -> Tensor:
     return extras[0].update(x)
 
 
-def by_default() -> Remembering:
+def a_default_argument() -> Remembering:
     def step(x: Tensor, history: list[Tensor] = []) -> Tensor:  # noqa: B006 - what it remembers
         return added(history, x)
 
     return step
 
 
-def fading_by_class() -> Remembering:
+def a_class_method() -> Remembering:
     Fading.scale = 3.0
     return lambda x: Fading.faded(x)
 
@@ -228,7 +228,7 @@ def fading_by_class() -> Remembering:
 KINDS |= {
     "a list that grows": lambda: keeping([], added),
     "a queue": lambda: keeping(deque(maxlen=2), added),
-    "a default argument": by_default,
+    "a default argument": a_default_argument,
     "a tensor that is changed in place": lambda: in_place(torch.zeros(2)),
     "a tensor in nested containers": lambda: keeping(
         {"by block": [(torch.zeros(2), "mean")]}, lambda kept, x: kept["by block"][0][0].add_(x).clone()
@@ -247,7 +247,7 @@ KINDS |= {
     "a namespace": lambda: keeping(
         types.SimpleNamespace(calls=0), lambda state, x: vars(state).update(calls=state.calls + 1) or x * state.calls
     ),
-    "a class method that is named": fading_by_class,
+    "a class method that is named": a_class_method,
     "generators of random numbers": lambda: keeping(
         (torch.Generator().manual_seed(1), random.Random(1)),
         lambda numbers, x: x * torch.rand(2, generator=numbers[0]) + numbers[1].random(),
