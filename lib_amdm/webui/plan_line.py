@@ -8,8 +8,21 @@ from typing import Any
 
 from ..errors import SHORT, one_sentence
 from ..hosts.protocol import Lists
-from ..settings import NO_ADAPTER, AdapterSettings, Settings, SettingsError
-from . import fitting
+from ..settings import (
+    NO_ADAPTER,
+    AdapterSettings,
+    AdapterSpec,
+    CheckpointSpec,
+    CoModel,
+    ListedSpec,
+    Settings,
+    SettingsError,
+    only,
+    specs,
+)
+from . import fitting, listed
+
+_CHECKPOINT, _ADAPTER = (only(kind, specs(CoModel)) for kind in (CheckpointSpec, AdapterSpec))
 
 
 def of_controls(values: Sequence[Any], host: Lists, main: str | None = None) -> str:
@@ -39,10 +52,27 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
         for number, slot in settings.active
         if (families := fitting.misfit(host, main, slot.checkpoint))
     ]
+    said += _lost(settings, host)
     if settings.active and settings.compare:
         count = len(settings.active) + 2
         said.append(f"Compare: {count} pictures for each, and a grid.")
     return escape(one_sentence(" ".join(said), 4 * SHORT))
+
+
+def _lost(settings: Settings, host: Lists) -> list[str]:
+    """Return a sentence for each file that is to run and is not in its list, such as one of an old picture."""
+    wanted: list[tuple[str, ListedSpec, str]] = []
+    if settings.main_adapter.used:
+        wanted.append(("Main adapter", _ADAPTER, settings.main_adapter.adapter))
+    for number, slot in settings.active:
+        wanted.append((f"Co-model {number}", _CHECKPOINT, slot.checkpoint))
+        if slot.adapter_settings.used:
+            wanted.append((f"Adapter of co-model {number}", _ADAPTER, slot.adapter))
+    return [
+        f'{whose}: "{name}" is not in the list.'
+        for whose, spec, name in wanted
+        if name not in spec.words and listed.title(host, spec, name) is None
+    ]
 
 
 def idle(settings: Settings) -> list[str]:

@@ -320,6 +320,9 @@ def test_pictures_are_seen_whole_and_a_gallery_is_no_higher_than_they_need(page:
         assert page.all(f"#{gallery}")[0].rect["height"] < 1.5 * high
         for above in page.all(f"#{gallery} :is(label, .icon-button-wrapper)"):
             assert above.rect["y"] + above.rect["height"] <= top
+        # no bar to scroll what is seen whole
+        wrap = page.all(f"#{gallery} .grid-wrap")[0]
+        assert wrap.get_property("offsetWidth") - wrap.get_property("clientWidth") < 3
     # one of them can be looked at in a larger size
     page.click("#with .grid-container button")
     large = page.wait(lambda: page.all("#with .preview img"), "the large picture")
