@@ -1,5 +1,4 @@
-"""The commands' common ground: a parser that names what was typed, a console that cannot show every letter, and files
-that another program has open."""
+"""The commands' common parts: their parsers, consoles that lack letters, and files that another program has open."""
 
 from __future__ import annotations
 
@@ -15,11 +14,11 @@ from typing import Any, NoReturn
 from .errors import AdapterError, AmdmError, cause
 
 TYPED = "AMDM_TYPED"
-"""The environment's variable in which install.py says how it was called."""
+"""The environment variable with the command line that install.py was called by."""
 
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds between tries to replace a file that another program has open, as a virus scanner has a new one."""
+"""Seconds between attempts to replace a file that another program, such as a virus scanner, has open."""
 
 
 def typed(module: str) -> str:
@@ -28,7 +27,7 @@ def typed(module: str) -> str:
 
 
 def parser(command: str, description: str | None, **further: Any) -> argparse.ArgumentParser:
-    """Return a parser whose help keeps the lines of its description, and says the default of every option."""
+    """Return a parser with a help that keeps the lines of its description and shows the default of every option."""
     return argparse.ArgumentParser(prog=command, description=description, formatter_class=_Help, **further)
 
 
@@ -42,9 +41,9 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """End this process with a command's exit code; what it refuses is one sentence and code 1.
+    """End this process with a command's exit code; an error is one sentence and code 1.
 
-    A letter that the console's code page does not have is written as an escape: it ends no run that has measured.
+    A letter that the console's code page lacks is written as an escape, so that it cannot end a long run.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -56,7 +55,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def put(unfinished: Path, file: Path) -> None:
-    """Give a file that is written the place of another one, if need be once other programs have left that."""
+    """Replace a file by a new one, waiting if other programs have it open."""
     for seconds in WAITS:
         try:
             unfinished.replace(file)

@@ -1,4 +1,4 @@
-"""AMDM's errors, and their wording: one sentence on one line, of a readable length, whatever it quotes."""
+"""AMDM's errors, and their wording: one sentence on one line, of bounded length whatever it quotes."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import traceback
 from typing import Any
 
 LONGEST = 500
-"""Characters of an error's text."""
+"""The most characters of an error's text."""
 SHORT = 80
-"""Characters of a value that it quotes."""
+"""The most characters of a quoted value."""
 _CUT = "..."
 
 
 class AmdmError(Exception):
-    """AMDM cannot do what was asked: one sentence that names the slot, the file or setting, and the remedy."""
+    """A request that AMDM cannot fulfil: one sentence that names the co-model, the file or setting, and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_sentence(message))
 
 
 class AdapterError(ValueError):
-    """An adapter cannot do what was asked: one sentence that names the file or the setting, and the remedy."""
+    """A request that an adapter cannot fulfil: one sentence that names the file or the setting, and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_sentence(message))
 
 
 def let_go(error: BaseException | None) -> None:
-    """Let an error refer to nothing of what failed, and its causes not even to where: they would keep a model.
+    """Clear the frames of an error and the tracebacks of its causes, which would keep a model in memory.
 
-    A frame that is cleared still has its function, and that the variables around it.
+    A cleared frame still has its function, and with it the enclosing variables.
     """
     causes, waiting = set[int](), [error]
     while waiting:
@@ -47,14 +47,14 @@ def let_go(error: BaseException | None) -> None:
 def one_sentence(text: str, limit: int = LONGEST) -> str:
     """Put `text` on one line that every console can show.
 
-    What is too long is cut in the middle: an error begins with what it is about, and ends with the remedy.
+    A text that is too long is cut in the middle: an error begins with its subject, and ends with the remedy.
     """
     line = " ".join(text.split())
     return clipped(line.encode("utf-8", "replace").decode("utf-8"), limit)
 
 
 def cause(error: Exception) -> str:
-    """Give a library's error as a part of a sentence, without the path of a file."""
+    """Word a library's error as a part of a sentence, without the path of a file."""
     text = error.strerror if isinstance(error, OSError) and error.filename is not None else error
     return clipped(one_sentence(f"{type(error).__name__}: {text}"), 200)
 
@@ -63,18 +63,18 @@ def clipped(text: str, limit: int = SHORT) -> str:
     """Cut `text` to at most `limit` characters: its beginning and its end."""
     if len(text) <= limit:
         return text
-    # more of the end: a remedy is longer than the name of what it is for
+    # more of the end: a remedy is longer than the subject
     tail = (limit - len(_CUT)) * 3 // 5
     return text[: limit - len(_CUT) - tail] + _CUT + text[len(text) - tail :]
 
 
 def short(value: Any) -> str:
-    """Write `value` as Python does, but briefly; of something large no more is written at all."""
+    """Write `value` as Python does, but briefly, also if it is large."""
     return clipped(" ".join(_WRITER.repr(value).split()))
 
 
 class _Writer(reprlib.Repr):
-    """Python's own short `repr`, which fails where a whole number has thousands of digits and sorts what it shows."""
+    """Python's short `repr`, except that it takes integers of thousands of digits and sorts nothing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ class FlowKind(NamedTuple):
     marks: tuple[str, ...]
     """Beginnings of the names of weights: a network with one of them is of this family, unless one before it fits."""
     width: int = 0
-    """The length of that weight, where other families have a weight of this name; 0: of any length."""
+    """The length of that weight, if other families have a weight of this name; 0: any length."""
 
 
 FLOW_KINDS = (
@@ -54,31 +54,31 @@ class Family(NamedTuple):
     inputs: str = ""
     """The network's inputs in addition to the latent and the text, "inpainting", or ""."""
     latents: str = ""
-    """The name of its latent space; "" where no other family has it."""
+    """The name of its latent space; "" if no other family has it."""
     is_flow: bool = False
-    """True where latents are (1 - t) x0 + t noise; the networks of all others predict eps or v."""
+    """True if latents are (1 - t) x0 + t noise; the networks of all others predict eps or v."""
 
     def __str__(self) -> str:
         kind = "rectified flow" if self.is_flow and self.name in _OF_BOTH_KINDS else ""
         return " ".join(part for part in (self.name, self.inputs, kind) if part)
 
     def fits(self, other: Family) -> bool:
-        """Return True where models of both can be run together: they share the latents, and the other inputs."""
+        """Return True if models of both can be run together: they share the latents, and the other inputs."""
         space, others = self.latents or self.name, other.latents or other.name
         return space == others and self.inputs == other.inputs
 
     def goes_with(self, main: Family) -> bool:
-        """Return True where a model of this family can be run beside a main one of another."""
+        """Return True if a model of this family can be run with a main one of another."""
         return not self.runs_alone and self.fits(main)
 
     @property
     def runs_alone(self) -> bool:
-        """True where no model of another file can be run beside it."""
+        """True if no model of another file can be run with it."""
         return self.inputs in _ALONE or self.name in _NO_PICTURES
 
     @property
     def has_phrases(self) -> bool:
-        """True where there are adapters for it that are given phrases, encoded by its one CLIP."""
+        """True if there are adapters for it with phrases, encoded by its one CLIP."""
         return self.name == "SD1"
 
 

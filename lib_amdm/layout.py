@@ -123,7 +123,7 @@ def boxes_of(given: str | Sequence[Any]) -> list[Box]:
 
 
 def _refuse_too_many(rows: Sequence[Any]) -> None:
-    """Bound the number of rows: a map of boxes takes the square of it."""
+    """Limit the number of rows: a map of boxes takes the square of it."""
     if len(rows) > MOST_ROWS:
         raise LayoutError(f"has {len(rows)} rows, but at most {MOST_ROWS} are read; remove some")
 
@@ -174,8 +174,10 @@ def _action(name: str, row: Mapping[str, Any], placed: Sequence[Region]) -> Inte
 
 
 def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
-    """Return a phrase's number among the phrases. It may be given by the phrase itself, which means the first row that
-    has it, or in lines as a text."""
+    """Return a phrase's number among the phrases.
+
+    It may be given by the phrase itself, which means the first row with it, or in lines as a text.
+    """
     if isinstance(given, str):
         first = next((number for number, other in enumerate(placed) if other.phrase == given), None)
         if first is not None:
@@ -232,11 +234,8 @@ def _unquoted(text: str) -> str:
 
 
 def _values(box: str) -> list[float | str]:
-    return [_value(word) for word in re.split(r"[\s,]+", box.strip(" []\t"))]
-
-
-def _value(word: str) -> float | str:
-    return float(word) if _SHARE.fullmatch(word) else word
+    words = re.split(r"[\s,]+", box.strip(" []\t"))
+    return [float(word) if _SHARE.fullmatch(word) else word for word in words]
 
 
 def _is_share(value: Any) -> bool:

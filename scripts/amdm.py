@@ -54,7 +54,7 @@ class Script(scripts.Script):
         if HOST is None:
             refusal.refuse(REASON, p, args)
             return
-        # a plot's cells and a folder's pictures share these entries, and must not tell of each other
+        # a plot's cells and a folder's pictures share these entries, and must not see each other's
         p.extra_generation_params = infotext.without(p.extra_generation_params)
         if not _is_off(p, args):
             compare.plan(HOST, p, lambda: _settings(p, args))

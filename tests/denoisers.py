@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
+from lib_amdm import CoRun
 
 SIGMA_MAX, SIGMA_MIN = 14.6146, 0.0292
 STEPS = 7
@@ -57,6 +58,12 @@ class Denoiser(nn.Module):
         return (1.5 * denoised).view_as(x).to(x.dtype)
 
 
+def denoiser_of(co_model: CoRun) -> Denoiser:
+    """Return a co-model's denoiser, which knows what it was called with."""
+    assert isinstance(co_model.denoise, Denoiser)
+    return co_model.denoise
+
+
 def sd_alphas_cumprod() -> Tensor:
     """Stable Diffusion's noise schedule: betas linear in their square root."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -85,7 +92,15 @@ class EpsDenoiser(nn.Module):
 
 
 @torch.no_grad()
-def sample_lcm(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
+def sample_lcm(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+    noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """LCM: to the denoised latent, and from there to the next level with new noise."""
     noise_sampler = noise_sampler or (lambda sigma, sigma_next: torch.randn_like(x))
     for i in range(len(sigmas) - 1):
@@ -103,7 +118,15 @@ def _alphas(model: Any, timesteps: Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def sample_ddim(model, x, timesteps, extra_args=None, callback=None, disable=None, eta=0.0):
+def sample_ddim(
+    model: Any,
+    x: Tensor,
+    timesteps: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+    eta: float = 0.0,
+) -> Tensor:
     """DDIM, equation 12 of Song et al. (2020), from the last timestep down to the first."""
     alphas = _alphas(model, timesteps)
     for i in range(len(timesteps) - 1):
@@ -120,7 +143,14 @@ def sample_ddim(model, x, timesteps, extra_args=None, callback=None, disable=Non
 
 
 @torch.no_grad()
-def sample_plms(model, x, timesteps, extra_args=None, callback=None, disable=None):
+def sample_plms(
+    model: Any,
+    x: Tensor,
+    timesteps: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+) -> Tensor:
     """DDIM's transfer with the eps that the Adams-Bashforth formulas give from up to four evaluations."""
     weights = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
     alphas = _alphas(model, timesteps)
@@ -137,7 +167,15 @@ def sample_plms(model, x, timesteps, extra_args=None, callback=None, disable=Non
 
 
 @torch.no_grad()
-def sample_unipc(model, x, timesteps, extra_args=None, callback=None, disable=None, is_img2img=False):
+def sample_unipc(
+    model: Any,
+    x: Tensor,
+    timesteps: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+    is_img2img: bool = False,
+) -> Tensor:
     """A second-order multistep solver in log SNR on its own grid: of the timesteps it takes the number and the top.
 
     Like the WebUI's UniPC it starts from the very top unless it is img2img, and refuses short lists.
@@ -148,7 +186,8 @@ def sample_unipc(model, x, timesteps, extra_args=None, callback=None, disable=No
     grid = torch.linspace(top, 0, len(timesteps) + 1).round().long().to(timesteps.device)
     alphas = _alphas(model, grid)
     half_log_snr = [0.5 * math.log(a / (1 - a)) for a in alphas]
-    before, h_before = None, None
+    before: Tensor | None = None
+    h_before = math.nan
     for i in range(len(timesteps)):
         a, a_next, h = alphas[i], alphas[i + 1], half_log_snr[i + 1] - half_log_snr[i]
         eps = model(x, grid[i] * x.new_ones([x.shape[0]]), **(extra_args or {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.comodels.cache import InMemory
@@ -20,12 +20,29 @@ ADAPTERS = ("ip-adapter_sd15.safetensors", "interact/ext_interactdiff_v1.2.pth")
 class AxisOption:
     """What the WebUI's plot keeps of an axis."""
 
-    def __init__(self, label, type, apply, format_value=None, confirm=None, cost=0.0, choices=None, prepare=None):
+    def __init__(
+        self,
+        label: str,
+        type: Any,
+        apply: Any,
+        format_value: Any = None,
+        confirm: Any = None,
+        cost: float = 0.0,
+        choices: Any = None,
+        prepare: Any = None,
+    ) -> None:
         self.label, self.type, self.apply, self.format_value = label, type, apply, format_value
         self.confirm, self.cost, self.choices, self.prepare = confirm, cost, choices, prepare
 
 
-class FakeHost:
+if TYPE_CHECKING:
+    # it has the parts of a host that a test needs, and passes for a whole one
+    Part: Any
+else:
+    Part = object
+
+
+class FakeHost(Part):
     """Keeps what is registered, and fires it on demand."""
 
     name = "fake"
@@ -38,7 +55,8 @@ class FakeHost:
         self.pool = [InMemory("checkpoint", "<b>eta</b>", 2_100_000_000), InMemory("adapter", ADAPTERS[0], 44_000_000)]
         self.callbacks: dict[str, list[Callable]] = {}
         self.xyz = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
-        self.api, self.auth = True, []
+        self.api = True
+        self.auth: list[Any] = []
         self.refreshed = 0
         self.families: dict[str, Family] = {}
         self.main = ""
@@ -93,7 +111,9 @@ class FakeHost:
             raise AttributeError(name)
         return self.options[name]
 
-    def add_option(self, name, default, label, component, component_args, section, info) -> None:
+    def add_option(
+        self, name: str, default: Any, label: str, component: Any, component_args: Any, section: Any, info: str
+    ) -> None:
         assert name not in self.added
         self.added[name] = {
             "default": default,

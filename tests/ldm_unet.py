@@ -98,7 +98,7 @@ class ResBlock(nn.Module):
 
 
 class Sequence(nn.Sequential):
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             more = [emb] if isinstance(layer, ResBlock) else [context] if isinstance(layer, SpatialTransformer) else []
             x = layer(x, *more)

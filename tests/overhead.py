@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -93,6 +94,10 @@ def pictures(kind: str, device: str) -> list[str]:
     size = LATENT[kind]
     sigmas = main.wrap.get_sigmas(PICTURE_STEPS)
     x = torch.randn(1, 4, size, size, device=device) * sigmas[0]
+
+    def evaluated(counts: tuple[int, int], level: Tensor) -> Tensor:
+        return [model(x, level) for model, count in zip((main, other), counts) for _ in range(count)][-1]
+
     lines = []
     for sampler in (sampling.sample_euler, sampling.sample_dpmpp_2m):
         for evaluations in (4, 0):
@@ -101,12 +106,9 @@ def pictures(kind: str, device: str) -> list[str]:
             mixed(main, x, sigmas, disable=True)
             counts, level = (main.evaluations, other.evaluations), sigmas[:1]
             ways: dict[str, Callable[[], Tensor]] = {
-                "AMDM": lambda mixed=mixed: mixed(main, x, sigmas, disable=True),
-                "main alone": lambda sampler=sampler: sampler(main, x, sigmas, disable=True),
-                "evaluations": lambda counts=counts, level=level: [
-                    *(main(x, level) for _ in range(counts[0])),
-                    *(other(x, level) for _ in range(counts[1])),
-                ][-1],
+                "AMDM": partial(mixed, main, x, sigmas, disable=True),
+                "main alone": partial(sampler, main, x, sigmas, disable=True),
+                "evaluations": partial(evaluated, counts, level),
             }
             times = fastest(ways, PICTURE_TURNS, device)
             beyond = times["AMDM"] / times["evaluations"] - 1

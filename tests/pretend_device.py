@@ -65,13 +65,13 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> Elsewhere:
-        form = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        form: dict[str, Any] = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
         return Tensor._make_wrapper_subclass(cls, held.size(), device=DEVICE, **form)
 
     def __init__(self, held: Tensor) -> None:
         self.held = held.detach()
 
-    def new_tensor(self, data: Any, **more: Any) -> Tensor:
+    def new_tensor(self, data: Any, **more: Any) -> Tensor:  # type: ignore[override]
         return Elsewhere(self.held.new_tensor(data, **more))
 
     def tolist(self) -> Any:
@@ -79,7 +79,9 @@ class Elsewhere(Tensor):
         return self.to("cpu").tolist()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(func, args, kwargs or {}, Counter())
 
 

@@ -127,7 +127,9 @@ OTHER = [
 
 @pytest.mark.parametrize("error", [*OF_MEMORY, *OTHER], ids=str)
 def test_an_error_of_memory_is_known_by_its_class_its_text_or_its_cause(error: Exception) -> None:
-    assert accelerator.is_memory_error(raised(error, error.__cause__)) == (error in OF_MEMORY)
+    cause = error.__cause__
+    assert cause is None or isinstance(cause, Exception)
+    assert accelerator.is_memory_error(raised(error, cause)) == (error in OF_MEMORY)
 
 
 def test_a_reading_is_the_number() -> None:

@@ -1,5 +1,7 @@
-"""Our adapters give what the published implementations give (tests/golden), in every layout, and a wrong order or a
-missing rule would show."""
+"""Our adapters give what the published implementations give (tests/golden), in every layout.
+
+A wrong order or a missing rule would show.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +123,7 @@ def test_tokens_of_gligen_and_interactdiffusion() -> None:
 
 
 def test_gligen_shows_when_the_negative_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def on_prompts_alone(self, layer, block, x, call):
+    def on_prompts_alone(self: Any, layer: Any, block: Any, x: torch.Tensor, call: Any) -> Any:
         prompts = torch.tensor(call.rows.prompts)[:, None, None]
         return whole(self, layer, block, x, call) * prompts
 

@@ -21,6 +21,7 @@ from lib_amdm.adapters import kinds
 from lib_amdm.adapters.attach import blocks_of
 from lib_amdm.adapters.base import Adapter, AdapterInfo, Attend, Block, Call, Prepared, Shapes, refused
 from lib_amdm.adapters.inputs import Encoder, Features, Inputs
+from lib_amdm.adapters.ip_adapter import PreparedPictures
 from lib_amdm.adapters.weights import Weights
 from lib_amdm.comodels.adapter_use import Adapters, AtWork, MainRows, Phrases, Place, pooled_at_end
 from lib_amdm.comodels.file_list import Folder, lists, model_folders
@@ -40,7 +41,9 @@ parts = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 def test_the_rows_are_the_same_in_however_many_calls_they_come(counts: list[int], data: st.DataObject) -> None:
     total = sum(counts) + len(counts)
     owners = [image for image, count in enumerate(counts) for _ in range(count)]
-    images, prompts, rows = [], [], MainRows(counts)
+    images: list[int] = []
+    prompts: list[bool] = []
+    rows = MainRows(counts)
     while len(images) < total:
         some = data.draw(st.integers(1, total - len(images)))
         taken = rows.take(some)
@@ -70,7 +73,7 @@ def test_guidance_announces_every_row_of_every_call(
     uncond = torch.tensor([[[float(image), 0.0]] * (1 if same_length else 2) for image in range(len(counts))])
     announced: list[tuple[list[int], list[bool]]] = []
 
-    def predict(x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+    def predict(x: Tensor, sigma: Tensor, cond: Any, rows: list[int]) -> Tensor:
         images, prompts = announced[-1]
         assert images == cond[:, 0, 0].int().tolist() == list(rows)
         assert prompts == (cond[:, 0, 1] == 1).tolist()
@@ -122,20 +125,30 @@ def prepared(adapters: Adapters, kind: str, device: torch.device) -> AtWork:
     return adapters.prepare(AdapterSettings(adapter=kind, image=PICTURE), place)
 
 
+def tokens_of(at_work: AtWork) -> Tensor:
+    assert isinstance(at_work.prepared, PreparedPictures)
+    return at_work.prepared.tokens
+
+
 @pytest.mark.parametrize("kind", [IP_ADAPTER, IP_PLUS])
 def test_a_pictures_features_wait_on_the_cpu_and_are_used_wherever_the_adapter_is(
     adapters: Adapters, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
     get = adapters.images.recent.get
-    monkeypatch.setattr(adapters.images.recent, "get", lambda *asked: kept.append(get(*asked)) or kept[-1])
+
+    def watched(*asked: Any) -> Any:
+        kept.append(get(*asked))
+        return kept[-1]
+
+    monkeypatch.setattr(adapters.images.recent, "get", watched)
     with pretended():
         first = prepared(adapters, kind, DEVICE)
-        there = first.prepared.tokens
+        there = tokens_of(first)
         first.park()
         assert first.prepared.adapter.device == CPU
-        again = prepared(adapters, kind, DEVICE).prepared.tokens
-        here = prepared(adapters, kind, CPU).prepared.tokens
+        again = tokens_of(prepared(adapters, kind, DEVICE))
+        here = tokens_of(prepared(adapters, kind, CPU))
     assert (there.device, again.device, here.device) == (DEVICE, DEVICE, CPU)
     assert {each.device for features in kept for each in (features.pictures, features.blank)} == {CPU}
     assert all(features is kept[0] for features in kept), "encoded again"
@@ -150,8 +163,10 @@ def test_prepared_pictures_work_on_a_model_of_another_precision_and_on_another_d
     def attended(at_work: AtWork, queries: Tensor) -> Tensor:
         prepared = at_work.prepared
         layer = prepared.adapter.layers(blocks)[blocks[0].name]
-        call = SimpleNamespace(index=lambda *_: rows.to(queries.device))
-        return prepared.attended(layer, blocks[0], queries, call)
+        call: Any = SimpleNamespace(index=lambda *_: rows.to(queries.device))
+        added = prepared.attended(layer, blocks[0], queries, call)
+        assert added is not None
+        return added
 
     used = prepared(adapters, IP_ADAPTER, CPU)
     for dtype in (torch.float32, torch.bfloat16, torch.float32):
@@ -192,7 +207,8 @@ class Model:
 def case(length_of_uncond: int = 3, as_dict: bool = False) -> dict:
     generator = torch.Generator().manual_seed(1)
     sizes = (3, 3, 4), (2, length_of_uncond, 4), (2, 1, 2, 2)
-    cond, uncond, x = (torch.randn(size, generator=generator) for size in sizes)
+    drawn: list[Any] = [torch.randn(size, generator=generator) for size in sizes]
+    cond, uncond, x = drawn
     if as_dict:
         cond, uncond = ({"crossattn": part, "vector": part[:, 0]} for part in (cond, uncond))
     parts = [[(0, 1.0), (1, -0.5)], [(2, 1.0)]]
@@ -200,7 +216,7 @@ def case(length_of_uncond: int = 3, as_dict: bool = False) -> dict:
     return {"x": x, "sigma": torch.tensor([0.5, 2.0]), **conditions}
 
 
-def by_hand(x, sigma, parts, cond, uncond, cond_scale):
+def by_hand(x: torch.Tensor, sigma: torch.Tensor, parts: Any, cond: Any, uncond: Any, cond_scale: Any) -> Any:
     cond, uncond = (part["crossattn"] if isinstance(part, dict) else part for part in (cond, uncond))
     out = []
     for image, of_image in enumerate(parts):
@@ -215,15 +231,15 @@ def by_hand(x, sigma, parts, cond, uncond, cond_scale):
     ("length", "together", "calls"), [(3, True, [5]), (6, True, [3, 2]), (3, False, [2, 1, 2]), (6, False, [2, 1, 2])]
 )
 def test_the_formula_holds_for_every_way_to_call_the_model_and_nothing_given_is_changed(
-    length, together, calls, as_dict
-):
+    length: int, together: bool, calls: list[int], as_dict: bool
+) -> None:
     given, untouched, model = case(length, as_dict), case(length, as_dict), Model()
     assert torch.allclose(guided(model, **given, together=together), by_hand(**untouched), atol=1e-5)
     assert model.calls == calls
     torch.testing.assert_close(given, untouched, rtol=0, atol=0)
 
 
-def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is_one():
+def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is_one() -> None:
     given = case()
     model = Model()
     out = guided(model, **given, skip_uncond=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -295,7 +296,7 @@ def test_aggregation_changes_nothing_in_place(rule: str) -> None:
 @pytest.mark.parametrize("idle", [0, 0.0, "map", "no slot"])
 def test_a_main_model_that_no_other_has_a_share_beside_is_its_own(rule: str, idle: float | str) -> None:
     ys, means = [latent(1), latent(2)], [latent(3), latent(4)]
-    share = torch.zeros(1, 1, *SHAPE[-2:]).double() if idle == "map" else idle
+    share: Any = torch.zeros(1, 1, *SHAPE[-2:]).double() if idle == "map" else idle
     count = 1 if idle == "no slot" else 2
     found = aggregate(ys[:count], means[:count], [share][: count - 1], [0.5, 0.3][:count], rule)
     assert torch.equal(found[0], ys[0])
@@ -307,11 +308,13 @@ def test_beside_a_region_shares_of_any_kind_leave_the_main_model_its_own_outside
     """A number of 0 is a share nowhere, a map one where it is above 0, and any other number one everywhere."""
     left, right = (torch.zeros(1, 1, *SHAPE[-2:]).double() for _ in range(2))
     left[..., :2], right[..., -1:] = 0.5, 0.7
+    shares: list[Tensor | float] = [left, 0.0, right]
+    everywhere_shares: list[Tensor | float] = [left, 0.1, right]
     ys, means = [latent(n) for n in range(4)], [latent(n + 4) for n in range(4)]
     etas = [0.5, 0.3, 0.3, 0.3]
-    found = aggregate(ys, means, [left, 0.0, right][::order], etas, rule)[0]
+    found = aggregate(ys, means, shares[::order], etas, rule)[0]
     assert torch.equal(found[..., 2:-1], ys[0][..., 2:-1])
     for part in (slice(None, 2), slice(-1, None)):
         assert (found[..., part] - ys[0][..., part]).abs().amin() > 0
-    everywhere = aggregate(ys, means, [left, 0.1, right][::order], etas, rule)[0]
+    everywhere = aggregate(ys, means, everywhere_shares[::order], etas, rule)[0]
     assert (everywhere - ys[0]).abs().amin() > 0

@@ -189,19 +189,23 @@ def test_the_layouts_name_the_same_blocks(layers: int) -> None:
     assert len(pairs) == 3 * layers + 1 + 3 * (layers + 1)
     for a, b in pairs:
         assert (a.name, a.width, a.context, a.heads) == (b.name, b.width, b.context, b.heads)
-        assert torch.equal(a.module.attn2.to_q.weight, b.module.attn2.to_q.weight)
+        ones: Any = a.module
+        others: Any = b.module
+        assert torch.equal(ones.attn2.to_q.weight, others.attn2.to_q.weight)
 
 
 class Bytes(nn.Parameter):
     """A weight in bytes with one scale, that says the shape which the numbers have (as Forge's GGUF weights do)."""
 
+    unpacked: torch.Size
+
     def __new__(cls, weight: Tensor) -> Bytes:
-        made = super().__new__(cls, (weight / SCALE).round().to(torch.int8).reshape(-1), requires_grad=False)
+        made: Any = super().__new__(cls, (weight / SCALE).round().to(torch.int8).reshape(-1), requires_grad=False)
         made.unpacked = weight.shape
         return made
 
     @property
-    def shape(self) -> torch.Size:
+    def shape(self) -> torch.Size:  # type: ignore[override]
         return self.unpacked
 
 
@@ -209,7 +213,7 @@ class FourBits(nn.Parameter):
     """A weight in bytes, with its shape beside it (as bitsandbytes' weights have it)."""
 
     def __new__(cls, weight: Tensor) -> FourBits:
-        made = super().__new__(cls, (weight / SCALE).round().to(torch.int8).reshape(-1, 1), requires_grad=False)
+        made: Any = super().__new__(cls, (weight / SCALE).round().to(torch.int8).reshape(-1, 1), requires_grad=False)
         made.quant_state = SimpleNamespace(shape=weight.shape)
         return made
 
@@ -234,12 +238,13 @@ class Packed(nn.Module):
 def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> None:
     """With the numbers that the bytes stand for, the same prediction to the last bit."""
     unet, predict = unet_of("forge", WIDTH)
-    for block in (each.module for each in blocks_of(unet)):
+    modules: list[Any] = [each.module for each in blocks_of(unet)]
+    for block in modules:
         for layer in (*(getattr(block.attn2, f"to_{each}") for each in "qkv"), block.attn2.to_out[0]):
             layer.weight.data = (layer.weight.data / SCALE).round().clamp(-127, 127) * SCALE
     with acting(unet, prepared_for(kind)):
         plain = predict(*ASKED)
-    for block in (each.module for each in blocks_of(unet)):
+    for block in modules:
         for name in ("to_q", "to_k", "to_v"):
             setattr(block.attn2, name, Packed(getattr(block.attn2, name), weight))
         block.attn2.to_out[0] = Packed(block.attn2.to_out[0], weight)
@@ -267,7 +272,8 @@ def test_an_adapter_works_in_the_steps_that_begin_within_its_share(steps: int, p
 
 
 def test_migc_and_naive_fuser_have_shares_of_their_own() -> None:
-    own, late, plain = adapter("migc"), Rows(ONE.images, ONE.prompts, 0.5), predicted("a1111", [], ONE)
+    own: Any = adapter("migc")
+    late, plain = Rows(ONE.images, ONE.prompts, 0.5), predicted("a1111", [], ONE)
 
     def at(until: float, naive_until: float) -> Tensor:
         prepared = own.prepare(laid_out(*layouts([0], False), until=until), naive_until)
@@ -430,7 +436,8 @@ def test_a_change_of_the_output_layer_is_honoured() -> None:
     """A LoRA may act in a layer's call, or in its weight: the picture's attention goes through either."""
     prepared = prepared_for("ip-adapter")
     unet, predict = unet_of("a1111", WIDTH)
-    layer = blocks_of(unet)[3].module.attn2.to_out[0]
+    block: Any = blocks_of(unet)[3].module
+    layer = block.attn2.to_out[0]
     delta = 0.3 * uniform("delta", layer.weight.shape)
     with acting(unet, prepared):
         plain = predict(*ASKED)
@@ -446,7 +453,7 @@ def test_a_change_of_the_output_layer_is_honoured() -> None:
 def test_a_replaced_cross_attention_is_an_error() -> None:
     """Something that computes a block's attention without calling it keeps adapters from acting: said, not ignored."""
     unet, predict = unet_of("a1111", WIDTH)
-    block = blocks_of(unet)[2].module
+    block: Any = blocks_of(unet)[2].module
 
     def forward(x: Tensor, context: Tensor) -> Tensor:
         x = x + block.attn1(block.norm1(x))
@@ -461,10 +468,10 @@ def test_a_replaced_cross_attention_is_an_error() -> None:
 
 
 def test_rows_that_do_not_fit_are_an_error() -> None:
-    with pytest.raises(AdapterError, match="called with 2 rows where 1"):
+    with pytest.raises(AdapterError, match="called with 2 rows, but 1"):
         predicted("a1111", [prepared_for("ip-adapter")], ONE, Rows((0,), (True,)))
     for kind in KINDS:
-        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was told of 2 images but image 3 is drawn'):
+        with pytest.raises(AdapterError, match=r'^"my-.*\.safetensors" was prepared for 2 images, but image 3'):
             predicted("a1111", [prepared_for(kind, (0, 1))], Rows((2,), (True,)))
 
 
@@ -479,9 +486,14 @@ def test_merged_tokens_are_an_error() -> None:
 
 
 def test_the_rows_are_asked_for_once_in_each_call() -> None:
-    asked = []
+    asked: list[int] = []
     unet, predict = UNETS["a1111"]
-    with acting(unet, prepared_for("gligen"), prepared_for("ip-adapter"), rows=lambda: asked.append(1) or ONE):
+
+    def rows() -> Rows:
+        asked.append(1)
+        return ONE
+
+    with acting(unet, prepared_for("gligen"), prepared_for("ip-adapter"), rows=rows):
         predict(*ASKED)
         predict(*ASKED)
     assert len(asked) == 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from lib_amdm.files.state import FileState
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> Any:
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for path in paths:
         path.write_bytes(b"weights")
@@ -32,7 +34,7 @@ class Loader:
 
 
 @pytest.mark.parametrize("what", ["time", "size"])
-def test_a_file_is_read_once_until_it_changes_and_the_old_model_is_dropped(files, what):
+def test_a_file_is_read_once_until_it_changes_and_the_old_model_is_dropped(files: Any, what: Any) -> None:
     pool, load = Pool(), Loader()
     first = pool.get(files[0], "half", load)
     assert pool.get(files[0], "half", load) is first and load.times == 1
@@ -45,18 +47,23 @@ def test_a_file_is_read_once_until_it_changes_and_the_old_model_is_dropped(files
     assert pool.get(files[0], "full", load) is not pool.get(files[0], "half", load), "another dtype is another model"
 
 
-def test_what_depends_on_a_loaded_file_that_has_gone_is_made_anew(files):
-    path, texts, made = files[0], Recent(), []
+def test_what_depends_on_a_loaded_file_that_has_gone_is_made_anew(files: Any) -> None:
+    path, texts = files[0], Recent()
+    made: list[int] = []
 
-    def encoded():
-        return texts.get(FileState.of_loaded(path), lambda: made.append(1) or len(made))
+    def count() -> int:
+        made.append(1)
+        return len(made)
+
+    def encoded() -> int:
+        return texts.get(FileState.of_loaded(path), count)
 
     assert [encoded(), encoded()] == [1, 1]
     Path(path).unlink()
     assert [encoded(), encoded()] == [2, 3]
 
 
-def test_least_recently_used_goes_first(files):
+def test_least_recently_used_goes_first(files: Any) -> None:
     pool, load = Pool(), Loader()
     kept = [pool.get(path, "half", load) for path in files]
     pool.get(files[0], "half", load)
@@ -66,7 +73,7 @@ def test_least_recently_used_goes_first(files):
     assert pool.listing() == []
 
 
-def test_a_failed_load_keeps_nothing_and_the_next_one_may_work(files):
+def test_a_failed_load_keeps_nothing_and_the_next_one_may_work(files: Any) -> None:
     pool = Pool()
 
     def fails() -> Loaded:
@@ -78,7 +85,7 @@ def test_a_failed_load_keeps_nothing_and_the_next_one_may_work(files):
     assert pool.get(files[0], "half", Loader()).name == "model 1"
 
 
-def test_unload_tells_how_many_and_how_much(files):
+def test_unload_tells_how_many_and_how_much(files: Any) -> None:
     pool, load = Pool(), Loader()
     for path in files[:2]:
         pool.get(path, "half", load)
@@ -86,7 +93,7 @@ def test_unload_tells_how_many_and_how_much(files):
     assert pool.unload() == []
 
 
-def alike(make):
+def alike(make: Any) -> Any:
     """Three models with the same weights."""
     models = [make() for _ in range(3)]
     for model in models[1:]:
@@ -95,14 +102,16 @@ def alike(make):
 
 
 @pytest.mark.parametrize("addresses", [True, False])
-def test_equal_tensors_are_held_once_and_counted_once(files, addresses, monkeypatch):
+def test_equal_tensors_are_held_once_and_counted_once(
+    files: Any, addresses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a device without addresses too: DirectML's tensors have no storage."""
     twins = alike(lambda: torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)))
     with torch.no_grad():
         twins[1][1].weight += 1
     pool, models = Pool(), iter(twins)
 
-    def refuses(tensor):
+    def refuses(tensor: Any) -> None:
         raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage")
 
     if not addresses:
@@ -117,7 +126,7 @@ def test_equal_tensors_are_held_once_and_counted_once(files, addresses, monkeypa
     assert twins[0][1].weight.data_ptr() != twins[1][1].weight.data_ptr()
 
 
-def test_what_three_hold_is_saved_twice_and_nothing_of_another_dtype_or_shape():
+def test_what_three_hold_is_saved_twice_and_nothing_of_another_dtype_or_shape() -> None:
     models = alike(lambda: torch.nn.Linear(4, 4))
     assert [share_equal_tensors(model, models[:n]) for n, model in enumerate(models)] == [0, 80, 80]
     half = torch.nn.Linear(4, 4).half()
@@ -126,11 +135,16 @@ def test_what_three_hold_is_saved_twice_and_nothing_of_another_dtype_or_shape():
     assert share_equal_tensors(half, [models[0], torch.nn.Linear(5, 4)]) == 0
 
 
-def test_texts_are_encoded_once_and_the_least_recently_used_forgotten():
-    texts, encoded = Recent(most=2), []
+def test_texts_are_encoded_once_and_the_least_recently_used_forgotten() -> None:
+    texts = Recent(most=2)
+    encoded: list[str] = []
 
-    def encode(text):
-        return lambda: encoded.append(text) or text.upper()
+    def encode(text: str) -> Callable[[], str]:
+        def encoding() -> str:
+            encoded.append(text)
+            return text.upper()
+
+        return encoding
 
     assert [texts.get(text, encode(text)) for text in ("a", "b", "a", "c", "a", "b")] == ["A", "B", "A", "C", "A", "B"]
     assert encoded == ["a", "b", "c", "b"]

@@ -79,7 +79,7 @@ def test_a_program_is_refused_and_not_run(tmp_path: Path, capsys: pytest.Capture
             self.weight = torch.zeros(1)
 
         @torch.jit.export
-        def __getstate__(self):
+        def __getstate__(self) -> tuple[torch.Tensor, bool]:
             return self.weight, self.training
 
         @torch.jit.export
@@ -102,7 +102,7 @@ def test_a_program_is_refused_and_not_run(tmp_path: Path, capsys: pytest.Capture
     assert "CODE OF THE FILE RUNS" not in capsys.readouterr().out
 
 
-WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2, dtype=torch.bfloat16)}}
+WEIGHTS: dict[str, Any] = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2, dtype=torch.bfloat16)}}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -224,7 +224,8 @@ def test_what_unpacks_to_more_than_the_file_is_refused_before_memory_is_taken(ki
 
 
 def test_endless_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
-    path, deep = tmp_path / "x.bin", {}
+    path = tmp_path / "x.bin"
+    deep: dict[str, Any] = {}
     endless: dict[str, Any] = {"a": torch.ones(1)}
     endless["state_dict"] = endless["b"] = endless
     torch.save(endless, path)

@@ -137,6 +137,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def loaded() -> ModuleType:
     spec = importlib.util.spec_from_file_location("amdm_script", SCRIPT)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

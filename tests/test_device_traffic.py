@@ -43,8 +43,10 @@ def analytic(number: int) -> Callable[..., Tensor]:
 def run(
     func: Callable[..., Any], counts: list[int] | None = None, late: int | None = 0, monkeypatch: Any = None
 ) -> tuple[Tensor, Counter[str]]:
-    """A sampler's latent on the pretended device, and what went to and fro. late: see `Arrival`; its copies can be
-    followed where `monkeypatch` is given."""
+    """A sampler's latent on the pretended device, and the traffic.
+
+    late: see `Arrival`; its copies can be followed if `monkeypatch` is given.
+    """
     sigmas = k_diffusion.sampling.get_sigmas_karras(STEPS, 0.03, 14.6)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
     with pretended() as traffic:
@@ -199,11 +201,11 @@ def test_migc_brings_nothing_to_the_device_once_it_is_prepared(plus: bool) -> No
     h, out, attended = (torch.randn(*size, generator=draw) for size in ((2, 64, WIDTH), (2, 64, WIDTH), (2, 64, WIDTH)))
     block = Block(name, nn.Module(), WIDTH, WIDTH, HEADS)
 
-    def drawn(device: torch.device) -> tuple[Tensor, int]:
+    def drawn(device: torch.device) -> tuple[Any, int]:
         """What the block gives in a second step, and the moves that this took."""
         own, there = adapter.to(device), [each.to(device) for each in (h, out, attended)]
-        on_device = ({word: each.to(device) for word, each in texts.items()} for texts in (phrases, contexts))
-        prepared = own.prepare(GivenInputs([layout], *on_device))
+        words, sentences = ({word: each.to(device) for word, each in texts.items()} for texts in (phrases, contexts))
+        prepared = own.prepare(GivenInputs([layout], words, sentences))
         layer = own.layers([block])[name]
         for progress in (0.0, 0.25):
             before = traffic["move"]
@@ -227,7 +229,7 @@ def test_guidance_moves_nothing(together: bool, skip_uncond: bool) -> None:
         before = Counter(traffic)
         parts = [[(0, 1.0), (1, 0.5)], [(2, 1.0)]]
 
-        def predict(x: Tensor, sigma: Tensor, cond: Tensor, rows: list[int]) -> Tensor:
+        def predict(x: Tensor, sigma: Tensor, cond: Any, rows: list[int]) -> Tensor:
             return x * sigma.view(-1, 1, 1, 1) + cond.mean((1, 2)).view(-1, 1, 1, 1)
 
         guided(predict, x, sigma, parts, cond, uncond, 7.0, skip_uncond=skip_uncond, together=together)

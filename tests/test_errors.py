@@ -6,7 +6,7 @@ import gc
 import pickle
 import tracemalloc
 import weakref
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fuzz import deep, loop
@@ -101,10 +101,10 @@ def test_an_error_that_is_kept_keeps_nothing_of_what_failed() -> None:
     class Model:
         pass
 
-    def run(model: Model) -> None:
+    def run(model: Model) -> NoReturn:
         held = model  # what a frame refers to, its error refers to
 
-        def inner() -> None:
+        def inner() -> NoReturn:
             raise ValueError(f"{type(held)} failed")
 
         inner()

@@ -220,9 +220,13 @@ def test_families_that_share_their_latents_go_together() -> None:
 
 def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(
-        checkpoint_family, "opened", lambda path, inert, of=checkpoint_family.opened: read.append(path) or of(path)
-    )
+    original = checkpoint_family.opened
+
+    def watched(path: Path, inert: bool = False) -> Any:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(checkpoint_family, "opened", watched)
     file, families = tmp_path / "x.safetensors", ByState(family_in)
 
     def write(shapes: dict) -> None:

@@ -76,7 +76,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def lists_of(root: Path) -> tuple[FileList, FileList]:
-    def folders(which: int):
+    def folders(which: int) -> Any:
         return lambda: model_folders(root / "models", sorted((root / "extensions").glob("*")))[which]
 
     return lists(folders(0), folders(1))

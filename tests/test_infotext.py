@@ -142,7 +142,7 @@ def picture(colour: tuple[int, ...]) -> str:
 
 
 RED = picture((255, 0, 0))
-NO_ADAPTERS_OWN = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
+NO_ADAPTERS_OWN: dict[str, Any] = {"layout": EXAMPLE, "strength": 0.5, "image": RED}
 
 
 def all_settings() -> st.SearchStrategy[Settings]:
@@ -238,7 +238,8 @@ def test_slots_keep_their_numbers_and_empty_ones_are_left_out() -> None:
 def test_a_switch_is_read_as_what_it_means() -> None:
     """A WebUI's API makes a switch of a text by Python's rules, to which "False" is true."""
     key = infotext.SwitchKey("AMDM 2 enabled")
-    assert key == "AMDM 2 enabled" and {key: 1}["AMDM 2 enabled"]
+    entries: dict[str, int] = {key: 1}
+    assert key == "AMDM 2 enabled" and entries["AMDM 2 enabled"]
     assert [key({}), key({key: "True"}), key({key: "False"})] == [None, True, False]
 
 
@@ -305,9 +306,9 @@ def test_an_adapters_picture_is_written_as_its_fingerprint_alone(caplog: pytest.
     assert entries["AMDM main adapter image"] == fingerprint(blue)
     params = expanded(read(picture_text(entries)), SLOTS)
     with caplog.at_level(logging.WARNING), pytest.warns(UserWarning, match=fingerprint(red)):
-        assert infotext.pasted_image("AMDM 1 adapter image", params) is None
+        infotext.pasted_image("AMDM 1 adapter image", params)
     assert fingerprint(red) in caplog.text
-    assert infotext.pasted_image("AMDM 2 adapter image", params) is None
+    infotext.pasted_image("AMDM 2 adapter image", params)
 
 
 def test_a_mask_is_written_as_its_fingerprint_with_its_transparency() -> None:
@@ -320,11 +321,16 @@ def test_a_mask_is_written_as_its_fingerprint_with_its_transparency() -> None:
 
 @pytest.mark.parametrize("file", [*ADAPTERS, "lost.ckpt", "None"])
 def test_of_an_adapters_inputs_those_that_it_looks_at_are_left(file: str) -> None:
-    adapted = {"adapter": file, "layout": EXAMPLE, "strength": 0.5, "image": RED}
+    adapted: dict[str, Any] = {"adapter": file, "layout": EXAMPLE, "strength": 0.5, "image": RED}
     given = replace(one(**adapted), main_adapter=AdapterSettings(**adapted))
     left = adapter_inputs.used_alone(FakeHost(), given)
     image, layout = {ADAPTERS[0]: (RED, ""), ADAPTERS[1]: ("", EXAMPLE), "None": ("", "")}.get(file, (RED, EXAMPLE))
-    expected = {"adapter": file, "layout": layout, "strength": 1.0 if file == "None" else 0.5, "image": image}
+    expected: dict[str, Any] = {
+        "adapter": file,
+        "layout": layout,
+        "strength": 1.0 if file == "None" else 0.5,
+        "image": image,
+    }
     assert left.main_adapter == AdapterSettings(**expected)
     assert left == replace(one(**expected), main_adapter=left.main_adapter)
 

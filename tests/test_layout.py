@@ -43,7 +43,8 @@ def test_json_and_lines_say_the_same() -> None:
     assert Layout.read(lines.replace("a boy > kicking > a ball", "0 > kicking > 1")) == LAYOUT
     assert Layout.read("a sign: STOP: 0 0 1 1").regions == (Region("a sign: STOP", (0, 0, 1, 1)),)
     assert len(Layout.read(EXAMPLE).regions) == 2 and len(Layout.read(EXAMPLE).interactions) == 1
-    for nothing in ("", " \n", "[]", []):
+    empty: tuple[Any, ...] = ("", " \n", "[]", [])
+    for nothing in empty:
         assert not Layout.read(nothing) and Layout.read(nothing) == Layout() and boxes_of(nothing) == []
 
 
@@ -134,10 +135,14 @@ def test_a_region_is_read_from_lines_and_from_json_with_or_without_phrases() -> 
     assert boxes_of(alone) == [placed.box for placed in Layout.read(EXAMPLE).regions]
 
 
+def number(element: ElementTree.Element, name: str) -> float:
+    return float(element.attrib[name])
+
+
 def fields(drawn: str) -> list[tuple[float, float, float]]:
     """x, y and the share of each field of a region's drawing."""
     _, *rects = ElementTree.fromstring(drawn).findall("{http://www.w3.org/2000/svg}rect")
-    return [tuple(float(rect.get(name)) for name in ("x", "y", "opacity")) for rect in rects]
+    return [(number(rect, "x"), number(rect, "y"), number(rect, "opacity")) for rect in rects]
 
 
 def test_a_regions_drawing_covers_what_the_region_covers() -> None:
@@ -152,9 +157,9 @@ def test_a_regions_drawing_covers_what_the_region_covers() -> None:
 def test_a_regions_drawing_has_the_form_of_the_picture(width: int, height: int) -> None:
     drawn = region_preview("0 0 0.5 1", None, 0.0, width, height)
     svg = ElementTree.fromstring(drawn)
-    assert float(svg.get("width")) / float(svg.get("height")) == pytest.approx(width / height)
-    assert max(float(svg.get("width")), float(svg.get("height"))) == SIZE
-    assert max(x for x, _, _ in fields(drawn)) < float(svg.get("width")) / 2
+    assert number(svg, "width") / number(svg, "height") == pytest.approx(width / height)
+    assert max(number(svg, "width"), number(svg, "height")) == SIZE
+    assert max(x for x, _, _ in fields(drawn)) < number(svg, "width") / 2
 
 
 def test_a_regions_mask_is_drawn_with_its_boxes() -> None:

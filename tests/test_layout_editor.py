@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,11 @@ WRITE = "return arguments[0].map(([rows, form]) => window.amdmLayout.text.write(
 
 
 def regions_and_actions(rows: list[dict[str, Any]]) -> Layout:
-    regions = [Region(row["phrase"], tuple(map(float, row["box"]))) for row in rows if row["kind"] == "region"]
+    regions = []
+    for row in rows:
+        if row["kind"] == "region":
+            x0, y0, x1, y1 = map(float, row["box"])
+            regions.append(Region(row["phrase"], (x0, y0, x1, y1)))
     actions = [row for row in rows if row["kind"] == "action"]
     return Layout(tuple(regions), tuple(Interaction(row["subject"], row["action"], row["object"]) for row in actions))
 
@@ -290,6 +295,15 @@ def test_lines_are_refused_for_the_row_that_the_python_reader_names(page: Any) -
 
 
 ROW = {"phrase": "a boy", "box": [0, 0, 0.5, 1]}
+WRONG_ROWS: tuple[Any, ...] = (
+    *(5, None, [], {}, {**ROW, "colour": "red"}, {**ROW, "box": [0, 0, True, 1]}, {**ROW, "box": "0 0 1 1"}),
+    *({**ROW, "box": [0.5, 0, 0.5, 1]}, {**ROW, "phrase": " "}, {**ROW, "phrase": 7}),
+    *({"subject": 0, "action": "on", "object": end} for end in (0, 1)),
+    {"subject": 0.0, "action": "on", "object": 0},
+    {"subject": "a boy", "action": "", "object": 0},
+    {"subject": "a boy", "action": "[],{\\", "object": "0"},
+    {"subject": True, "action": "on", "object": 0},
+)
 JSON_TEXTS = [
     "[]",
     " [ ] ",
@@ -298,18 +312,7 @@ JSON_TEXTS = [
     '{"phrase": "a", "box": [0, 0, 1, 1]}',
     json.dumps([ROW])[:-1],
     json.dumps([ROW]) + " and more",
-    *(
-        json.dumps([ROW, row])
-        for row in (
-            *(5, None, [], {}, {**ROW, "colour": "red"}, {**ROW, "box": [0, 0, True, 1]}, {**ROW, "box": "0 0 1 1"}),
-            *({**ROW, "box": [0.5, 0, 0.5, 1]}, {**ROW, "phrase": " "}, {**ROW, "phrase": 7}),
-            *({"subject": 0, "action": "on", "object": end} for end in (0, 1)),
-            {"subject": 0.0, "action": "on", "object": 0},
-            {"subject": "a boy", "action": "", "object": 0},
-            {"subject": "a boy", "action": "[],{\\", "object": "0"},
-            {"subject": True, "action": "on", "object": 0},
-        )
-    ),
+    *(json.dumps([ROW, row]) for row in WRONG_ROWS),
 ]
 
 
@@ -629,10 +632,13 @@ def test_its_shape_follows_the_sliders_and_its_picture_the_gallery(page: Any, ed
         size = editor.all(".amdm-canvas")[0].rect
         return size["width"] / size["height"]
 
+    def has_shape(wanted: float) -> bool:
+        return shape() == pytest.approx(wanted, rel=0.03)
+
     for width, height in ((512, 512), (1024, 512), (512, 2048), (2048, 64)):
         for side, value in (("width", width), ("height", height)):
             page.execute_script(f"document.querySelector('#txt2img_{side} input').value = {value}")
-        wait(lambda wanted=width / height: shape() == pytest.approx(wanted, rel=0.03), "the shape")
+        wait(partial(has_shape, width / height), "the shape")
         editor.fill("a boy: 0.2 0.2 0.4 0.4")
         editor.drag((0.3, 0.3), (0.5, 0.3))
         [boy] = Layout.read(editor.text).regions

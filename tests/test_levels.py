@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -110,7 +112,7 @@ def test_literals() -> None:
 
 @pytest.mark.parametrize("step", [euler_step, posterior_mean])
 @pytest.mark.parametrize("first", [variance_exploding(14.6), variance_preserving(0.005), flow(1.0)])
-def test_a_step_to_no_noise_is_the_denoised_latent(step, first: Level) -> None:
+def test_a_step_to_no_noise_is_the_denoised_latent(step: Callable[..., Any], first: Level) -> None:
     denoised, x = pair(1)
     assert torch.equal(step(denoised, x, first, Level(1.0, 0.0)), denoised)
 

@@ -49,9 +49,9 @@ def a_variable_of_its_closure() -> Remembering:
 @kind
 def a_variable_that_has_no_value_at_first() -> Remembering:
     def step(x: Tensor) -> Tensor:
-        nonlocal last
+        nonlocal last  # type: ignore[misc]
         try:
-            before = last
+            before = last  # type: ignore[has-type]
         except NameError:
             before = torch.zeros(2)
         last = x
@@ -144,8 +144,8 @@ def a_name_that_the_module_has_later() -> Remembering:
 
     def step(x: Tensor) -> Tensor:
         global later
-        later = globals().get("later", torch.zeros(2)) + x
-        return later
+        later = globals().get("later", torch.zeros(2)) + x  # type: ignore[name-defined]
+        return later  # type: ignore[name-defined]
 
     return step
 
@@ -172,8 +172,9 @@ def a_module_of_its_own() -> Remembering:
 
         def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
-            self.average += x
-            return self.average * self.calls
+            average: Any = self.average
+            average += x
+            return average * self.calls
 
     return Buffered()
 
@@ -212,10 +213,22 @@ def sometimes_new(extras: list[Any], x: Tensor) -> Tensor:
     return extras[0].update(x)
 
 
+def a_default_argument() -> Remembering:
+    def step(x: Tensor, history: list[Tensor] = []) -> Tensor:  # noqa: B006 - what it remembers
+        return added(history, x)
+
+    return step
+
+
+def a_class_method() -> Remembering:
+    Fading.scale = 3.0
+    return lambda x: Fading.faded(x)
+
+
 KINDS |= {
     "a list that grows": lambda: keeping([], added),
     "a queue": lambda: keeping(deque(maxlen=2), added),
-    "a default argument": lambda: lambda x, history=[]: added(history, x),
+    "a default argument": a_default_argument,
     "a tensor that is changed in place": lambda: in_place(torch.zeros(2)),
     "a tensor in nested containers": lambda: keeping(
         {"by block": [(torch.zeros(2), "mean")]}, lambda kept, x: kept["by block"][0][0].add_(x).clone()
@@ -234,7 +247,7 @@ KINDS |= {
     "a namespace": lambda: keeping(
         types.SimpleNamespace(calls=0), lambda state, x: vars(state).update(calls=state.calls + 1) or x * state.calls
     ),
-    "a class method that is named": lambda: setattr(Fading, "scale", 3.0) or (lambda x: Fading.faded(x)),
+    "a class method that is named": a_class_method,
     "generators of random numbers": lambda: keeping(
         (torch.Generator().manual_seed(1), random.Random(1)),
         lambda numbers, x: x * torch.rand(2, generator=numbers[0]) + numbers[1].random(),
@@ -254,7 +267,9 @@ def test_each_model_has_a_memory_of_its_own(make: Callable[[], Remembering]) -> 
     assert together[::2] != alone(make, MAIN), "it remembers nothing"
 
     step = make()
-    memories, main, others = Memories(lambda: [step], list), [], {1: [], 2: []}
+    memories = Memories(lambda: [step], list)
+    main: list[Any] = []
+    others: dict[int, list[Any]] = {1: [], 2: []}
     for number, (x, y) in enumerate(zip(MAIN, OTHER)):
         main.append(step(x).tolist())
         for model in others:

@@ -42,6 +42,13 @@ class Entry:
         self.model.here, self.model.moves = self.model.here + size, self.model.moves + 1
 
 
+def passed(main: Patcher, *others: Patcher, loaded: tuple[Patcher, ...]) -> None:
+    """Give way to a main model; a test's patchers pass for a host's."""
+    manager: Any = Manager(*loaded)
+    models: list[Any] = [main, *others]
+    give_way(manager, models[0], models[1:])
+
+
 class Manager:
     """Keeps what it has loaded until nothing else refers to it."""
 
@@ -61,7 +68,7 @@ class Manager:
 )
 def test_the_main_model_has_the_room_first(here: tuple[int, int], after: tuple[int, int]) -> None:
     main, other = Patcher(98, here[0]), Patcher(98, here[1])
-    give_way(Manager(other, main), main, [other])  # type: ignore[arg-type]
+    passed(main, other, loaded=(other, main))
     assert (main.here, other.here) == after
     assert sum(here) == sum(after)
     # what is where it should be does not move
@@ -70,7 +77,7 @@ def test_the_main_model_has_the_room_first(here: tuple[int, int], after: tuple[i
 
 def test_a_main_model_that_is_not_loaded_takes_nothing() -> None:
     other = Patcher(98, 98)
-    give_way(Manager(other), Patcher(98), [other])  # type: ignore[arg-type]
+    passed(Patcher(98), other, loaded=(other,))
     assert other.here == 98
 
 

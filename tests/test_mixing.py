@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -79,13 +80,17 @@ def test_a_region_becomes_a_map_over_the_latent_by_which_every_share_is_multipli
     run = co_run(1, CoModel(gamma=0.6, gamma_end=0.2, region="0 0 0.5 1"), SlotRun(zero), SEEDS, SIZE)
     expected = torch.zeros(1, 1, *SIZE)
     expected[..., :3] = 1
-    assert torch.equal(run.region, expected)
+    assert run.region is not None and torch.equal(run.region, expected)
     torch.testing.assert_close(run.share(0, 3), 0.6 * expected)
     torch.testing.assert_close(run.share(2, 3), 0.2 * expected)
 
 
 def test_a_slots_noise_is_its_own() -> None:
-    seeds = [seed for number in (1, 2) for seed in co_run(number, CoModel(), SlotRun(zero), SEEDS, SIZE).seed]
+    seeds: list[int] = []
+    for number in (1, 2):
+        private = co_run(number, CoModel(), SlotRun(zero), SEEDS, SIZE).seed
+        assert isinstance(private, Sequence)
+        seeds += private
     assert len({*seeds, *SEEDS}) == 6
 
 
@@ -99,7 +104,8 @@ def test_the_settings_reach_amdm(monkeypatch: pytest.MonkeyPatch) -> None:
     caught: list[Any] = []
     monkeypatch.setattr(mixing, "amdm", lambda *given: caught.extend(given))
     in_pass = Pass(nominal_steps=30)
-    mixed(zero, settings, ["run"], in_pass)
+    run: Any = "run"
+    mixed(zero, settings, [run], in_pass)
     wanted = Mixing(steps=7, evaluations=3, eta=0.25, start=2, correction="paper")
     assert caught == [zero, ["run"], wanted, in_pass]
 
@@ -149,7 +155,7 @@ def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
         ({"steps": 0}, 0),
     ],
 )
-def test_a_co_model_is_evaluated_as_often_as_the_settings_say(given: dict[str, int], count: int) -> None:
+def test_a_co_model_is_evaluated_as_often_as_the_settings_say(given: dict[str, Any], count: int) -> None:
     _, levels = drawn(Settings(**given), CoModel())
     assert len(levels) == count
     assert levels == sorted(levels, reverse=True)
@@ -161,7 +167,7 @@ def test_outside_its_region_a_model_says_nothing() -> None:
     alone, _ = drawn(settings, CoModel(gamma=0.0))
     left = Image.new("L", (SIZE[1], SIZE[0]), 0)
     left.paste(255, (0, 0, 3, SIZE[0]))
-    for place in ({"region": "0 0 0.5 1"}, {"mask": as_text(left)}):
-        found, _ = drawn(settings, CoModel(gamma=1.0, **place))
+    for slot in (CoModel(gamma=1.0, region="0 0 0.5 1"), CoModel(gamma=1.0, mask=as_text(left))):
+        found, _ = drawn(settings, slot)
         assert torch.equal(found[..., 3:], alone[..., 3:])
         torch.testing.assert_close(found[..., :3], torch.full_like(found[..., :3], 2.0))

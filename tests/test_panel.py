@@ -46,7 +46,7 @@ class Page(FakeHost):
         self.buttons: dict[str, tuple[Any, Any, Any, Any]] = {}
 
     @contextmanager
-    def input_accordion(self, value: bool, label: str, elem_id: str) -> Iterator[gr.Checkbox]:
+    def input_accordion(self, value: bool, label: str, elem_id: str) -> Iterator[Any]:
         """As the WebUI's: a hidden checkbox that stands for an accordion's being open."""
         switch = gr.Checkbox(value, label=label, elem_id=f"{elem_id}-checkbox", visible=False)
         with gr.Accordion(label, open=value, elem_id=elem_id):
@@ -65,7 +65,7 @@ def build(host: FakeHost, slots: int = 3, tab: str = "txt2img") -> panel.Panel:
     return panel.build_panel(host, slots, tab, lambda name: f"script_{tab}_amdm_{name}")
 
 
-def page_of(host: FakeHost, slots: int = 3) -> gr.Blocks:
+def page_of(host: FakeHost, slots: int = 3) -> Any:
     with gr.Blocks() as demo:
         build(host, slots)
     return demo
@@ -75,7 +75,7 @@ def without_pictures() -> list[tuple[int, Spec]]:
     return [(slot, spec) for slot, spec in flat(3) if not isinstance(spec, PictureSpec)]
 
 
-def settings_after(demo: gr.Blocks, event: str, *given: Any) -> tuple[Settings, str, list[Any], list[Any]]:
+def settings_after(demo: Any, event: str, *given: Any) -> tuple[Settings, str, list[Any], list[Any]]:
     """The settings once an event has filled controls, what it says, what it keeps, and the controls' changes."""
     said, kept, *updates = clicked(demo, event)(*given)
     values = {key: update.get("value") for key, update in zip(without_pictures(), updates)}
@@ -183,7 +183,10 @@ def test_the_infotext_reaches_every_control(built: panel.Panel) -> None:
     for (component, field), (made, (slot, spec)) in zip(built.infotext_fields, said, strict=True):
         assert component is made
         # a picture cannot come out of a text: its field tells of it, and sets nothing
-        assert field({}) is None if isinstance(spec, PictureSpec) else field == infotext_label(slot, spec)
+        if isinstance(spec, PictureSpec):
+            assert callable(field) and field({}) is None
+        else:
+            assert field == infotext_label(slot, spec)
 
 
 def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
@@ -234,15 +237,16 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"checkpoint_1": "beta", "gamma_1": 0.0}, "raise gamma"),
-        ({"checkpoint_1": "beta", "gamma_1": 0.0, "gamma_end_1": "0.8"}, ""),
-        ({"checkpoint_1": "beta", "steps_0": "0"}, "raise steps"),
-        ({"checkpoint_1": "beta", "steps_0": "3", "start_0": 3}, "lower start"),
+        ({"checkpoint_1": TITLES[1], "gamma_1": 0.0}, "raise gamma"),
+        ({"checkpoint_1": TITLES[1], "gamma_1": 0.0, "gamma_end_1": "0.8"}, ""),
+        ({"checkpoint_1": TITLES[1], "steps_0": "0"}, "raise steps"),
+        ({"checkpoint_1": TITLES[1], "steps_0": "3", "start_0": 3}, "lower start"),
         ({"adapter_0": ADAPTERS[0]}, ""),
         ({"adapter_0": ADAPTERS[0], "strength_0": 0.0}, "strength 0"),
         ({"adapter_0": ADAPTERS[0], "until_0": 0.0}, "until 0"),
-        ({"checkpoint_1": "beta", "prompt_2": "a cat"}, "Co-model 2 has no checkpoint"),
-        ({"checkpoint_1": "beta", "adapter_2": ADAPTERS[0]}, "Co-model 2 has no checkpoint"),
+        ({"checkpoint_1": TITLES[1], "prompt_2": "a cat"}, "Co-model 2 has no checkpoint"),
+        ({"checkpoint_1": TITLES[1], "adapter_2": ADAPTERS[0]}, "Co-model 2 has no checkpoint"),
+        ({"checkpoint_1": "lost"}, "is not in the list"),
         ({}, "choose a checkpoint"),
     ],
 )
@@ -352,7 +356,8 @@ def test_examples_are_taken_back_to_the_users_own(page: Page) -> None:
     """Whatever was pressed in between."""
     demo = page_of(page)
     filled, taken_back = clicked(demo, "filled"), clicked(demo, "taken_back")
-    kept, values = [], OWN
+    kept: Any = []
+    values = OWN
     for name in (*examples.NAMES, None, examples.NAMES[-1], "unknown"):
         _, kept, *updates = filled(name, kept, *values)
         values = [update.get("value", value) for update, value in zip(updates, values)]

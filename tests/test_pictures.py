@@ -90,7 +90,7 @@ def test_no_float_is_too_strange_to_be_seen() -> None:
         [0, 255, 0, 0],
         [255, 128, 0, 255],
     ]
-    nothing = np.full((2, 2), np.nan, dtype=np.float32)
+    nothing: np.ndarray = np.full((2, 2), np.nan, dtype=np.float32)
     assert not pixels(opened(file_of(Image.fromarray(nothing), "TIFF"), "AMDM")).any()
 
 

@@ -9,14 +9,15 @@ from html import unescape
 from typing import Any
 
 import pytest
-from fake_host import TITLES, FakeHost
+from fake_host import ADAPTERS, TITLES, FakeHost
 
 from lib_amdm.families import Family
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, flat
 from lib_amdm.webui import fitting, plan_line
 
-SLOT, EMPTY = CoModel(checkpoint="beta"), CoModel()
-IP, NONE = AdapterSettings(adapter="ip.safetensors"), AdapterSettings()
+SLOT, EMPTY = CoModel(checkpoint=TITLES[1]), CoModel()
+IP, NONE = AdapterSettings(adapter=ADAPTERS[0]), AdapterSettings()
+LOST = "lost.safetensors"
 SD1, SDXL = Family("SD1"), Family("SDXL")
 ALPHA, BETA, GAMMA = TITLES
 
@@ -26,6 +27,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "": [
         *({"enabled": False, "co_models": (EMPTY,)}, {"co_models": (SLOT, EMPTY)}, {"co_models": (LATE,)}),
         *({"co_models": (SLOT, LATE)}, {"main_adapter": IP, "co_models": (EMPTY, EMPTY)}),
+        {"co_models": (CoModel(checkpoint="main"),)},
         {"main_adapter": IP, "steps": 0, "co_models": (EMPTY,)},
     ],
     "No co-model is run: choose a checkpoint.": [{"co_models": (EMPTY, EMPTY)}],
@@ -36,7 +38,13 @@ LINES: dict[str, list[dict[str, Any]]] = {
         {"steps": 3, "start": 3, "co_models": (SLOT,)}
     ],
     "Co-model 2 has no checkpoint, so it is not run.": [{"co_models": (SLOT, CoModel(prompt="x"))}],
-    "Co-model 2 has gamma 0": [{"co_models": (SLOT, GAMMA_0)}],
+    "Co-model 2 has gamma 0": [
+        {"co_models": (SLOT, GAMMA_0)},
+        {"co_models": (SLOT, replace(GAMMA_0, checkpoint=LOST))},
+    ],
+    'Co-model 2: "lost.safetensors" is not in the list.': [{"co_models": (SLOT, replace(SLOT, checkpoint=LOST))}],
+    'Adapter of co-model 1: "lost.safetensors" is not in the list.': [{"co_models": (replace(SLOT, adapter=LOST),)}],
+    'Main adapter: "lost.safetensors" is not in the list.': [{"main_adapter": replace(IP, adapter=LOST)}],
     "Co-model 2 is switched off.": [{"co_models": (SLOT, OFF)}],
     "The main adapter has strength 0, so it does nothing.": [
         {"main_adapter": replace(IP, strength=0), "co_models": (SLOT,)}
@@ -51,7 +59,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("said", "given"), [(said, given) for said, each in LINES.items() for given in each])
 def test_what_it_says(said: str, given: dict[str, Any]) -> None:
-    line = plan_line.say(Settings(**{"enabled": True, **given}), FakeHost())
+    line = unescape(plan_line.say(Settings(**{"enabled": True, **given}), FakeHost()))
     assert line.startswith(said) if said else line == ""
 
 
@@ -74,7 +82,7 @@ def host() -> FakeHost:
 def marked(host: FakeHost, main: str, on_page: Sequence[str] = TITLES) -> dict[str, str]:
     """The entries of a page's list that the style sheet marks, with what it writes behind them."""
     sheet = fitting.marks(host, main, [*host.titles])
-    found = {}
+    found: dict[str, str] = {}
     for selectors, family in re.findall(r'li:is\(([^{]*?)\)::after\{content:"(.*?)"', sheet):
         for beginning, name in re.findall(r'aria-label(\^?)="(.*?)"', selectors):
             fits = str.startswith if beginning else str.__eq__

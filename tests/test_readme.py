@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ PAGES = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "docs")
 
 
 @pytest.mark.parametrize("spec", [*specs(Settings), *specs(CoModel)], ids=lambda spec: spec.name)
-def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
+def test_every_setting_is_in_a_table_with_its_default_and_help(spec: Any) -> None:
     words = {bool: {True: "on", False: "off"}}.get(spec.type, {})
     shown = spec.shown(spec.default)
     default = "empty" if shown == "" else words.get(shown, shown)
@@ -34,17 +35,17 @@ def test_every_setting_is_in_a_table_with_its_default_and_help(spec):
     assert f"| `{spec.name}` | {default} | {values} | {spec.help} |" in README
 
 
-def test_the_papers_runs_are_the_panels_examples():
+def test_the_papers_runs_are_the_panels_examples() -> None:
     bodies = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGES["paper.md"], re.S)]
     settings_of = [Settings.from_dict(body) for body in bodies]
     assert [_without_images(settings) for settings in settings_of] == [preset.settings for preset in PRESETS]
 
 
-def _without_images(settings):
+def _without_images(settings: Any) -> Any:
     return replace(settings, co_models=tuple(replace(slot, image="") for slot in settings.co_models))
 
 
-def test_the_layout_of_the_readme_is_the_panels_example():
+def test_the_layout_of_the_readme_is_the_panels_example() -> None:
     page = PAGES["adapters.md"]
     (text,) = re.findall(r"```\n(a boy: .*?)\n```", page, re.S)
     assert text == EXAMPLE
@@ -52,7 +53,7 @@ def test_the_layout_of_the_readme_is_the_panels_example():
     assert Layout.read(rows) == Layout.read(EXAMPLE)
 
 
-def test_tables_have_no_row_beyond_the_settings():
+def test_tables_have_no_row_beyond_the_settings() -> None:
     section = README.split("## Settings")[1].split("\n## ")[0]
     assert len(re.findall(r"^\| `", section, re.M)) == len(specs(Settings)) + len(specs(CoModel))
 
@@ -74,14 +75,14 @@ def run_as_a_user(example: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_the_k_diffusion_example_runs_and_mixes(tmp_path):
+def test_the_k_diffusion_example_runs_and_mixes(tmp_path: Path) -> None:
     pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
     [example] = python_of("standalone.md")
     alone, together = map(float, re.findall(r"-?\d+\.\d+", run_as_a_user(example, tmp_path)))
     assert alone < together < -alone
 
 
-def test_the_readme_is_short():
+def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 200
 
 
@@ -89,7 +90,7 @@ EVERY_PAGE = sorted(page for page in ROOT.rglob("*.md") if not {".venv", "node_m
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_and_headings_that_are_linked_exist(page):
+def test_files_and_headings_that_are_linked_exist(page: Any) -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
         file, _, heading = target.partition("#")
         linked = page.parent / file if file else page
@@ -100,7 +101,7 @@ def test_files_and_headings_that_are_linked_exist(page):
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_and_modules_that_are_named_exist(page):
+def test_files_and_modules_that_are_named_exist(page: Any) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"`((?:lib_amdm|amdm_lab|tests|scripts|javascript|docs)/[\w./-]*)`", text):
         assert (ROOT / name).exists(), name
@@ -109,5 +110,5 @@ def test_files_and_modules_that_are_named_exist(page):
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
 
 
-def test_the_changelog_begins_with_this_version():
+def test_the_changelog_begins_with_this_version() -> None:
     assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == __version__

@@ -143,7 +143,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> None:
 @pytest.mark.parametrize("evaluations", [0, 2])
 def test_a_flow_run_is_the_exploding_run_in_other_coordinates(correction: str, evaluations: int) -> None:
     x = randn((2, 4, 6, 5), 1).double()
-    settings = {"gamma": 0.4, "eta": 0.3, "noise": "independent", "seed": [5, 6]}
+    settings: dict[str, Any] = {"gamma": 0.4, "eta": 0.3, "noise": "independent", "seed": [5, 6]}
     options: dict[str, Any] = {"steps": 4, "eta": 0.2, "correction": correction, "evaluations": evaluations}
     euler = SAMPLERS["euler"]
     ours = mixed(euler, FlowDenoiser(0), flowing(FlowDenoiser(1), **settings), LATER, x, **options)

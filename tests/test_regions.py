@@ -175,7 +175,7 @@ def test_a_mask_is_read_by_its_transparency_and_where_it_has_none_by_its_brightn
     text = base64.b64encode(file.getvalue()).decode("ascii")
     for start in ("", "data:image/png;base64,"):
         found = region_map(CoModel(mask=start + text), 4, 6, "AMDM")
-        assert torch.equal(found[0, 0], LEFT)
+        assert found is not None and torch.equal(found[0, 0], LEFT)
 
 
 def test_greys_are_shares_and_a_place_has_the_mean_of_what_is_in_it() -> None:

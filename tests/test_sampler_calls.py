@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, randn, sigmas
+from denoisers import SAMPLERS, SHAPE, STEPS, Denoiser, denoiser_of, randn, sigmas
 from torch import Tensor
 
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
@@ -59,7 +59,7 @@ def test_a_sampler_may_call_its_denoiser_in_any_way(way: str, module: bool) -> N
         return EULER(WAYS[way](model), x, sigmas, disable=True)
 
     class Main(Denoiser):
-        def forward(self, x: Tensor, sigma: Any) -> Tensor:
+        def forward(self, x: Tensor, sigma: Any, **extra: Any) -> Tensor:
             return super().forward(x, torch.as_tensor(sigma).float().expand(len(x)))
 
     graphs: list[bool] = []
@@ -85,7 +85,7 @@ def test_workers_may_call_it_at_once() -> None:
         return x
 
     class Slow(Denoiser):
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
             time.sleep(0.01)
             return super().forward(x, sigma)
 
@@ -93,7 +93,7 @@ def test_workers_may_call_it_at_once() -> None:
     co = CoRun(Slow(100))
     found = amdm(sample, [co], steps=4, on_mixed=lambda *said: heard.append(said))(Denoiser(), noise(), sigmas())
     torch.testing.assert_close(found, mixed_euler())
-    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)] and co.denoise.evaluations == 4
+    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)] and denoiser_of(co).evaluations == 4
 
 
 def steps_of_euler(model: Any, x: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
@@ -153,7 +153,7 @@ def test_a_sampler_that_goes_back_up_is_mixed_there_without_further_evaluations(
     torch.testing.assert_close(same, sample_restarting(Denoiser(), noise(), levels), rtol=0, atol=1e-4)
     co, main = CoRun(Denoiser(100), 1.0), Denoiser()
     drawn = amdm(sample_restarting, [co], steps=8, on_mixed=lambda *said: heard.append(said))(main, noise(), levels)
-    assert co.denoise.evaluations == 8 and heard == [(number, 8) for number in range(1, 9)]
+    assert denoiser_of(co).evaluations == 8 and heard == [(number, 8) for number in range(1, 9)]
     alone = EULER(Denoiser(), main.latents[5], levels[1:], disable=True)
     assert (drawn - alone).abs().max() > 1e-2
 
@@ -174,7 +174,7 @@ def test_a_sampler_that_looks_ahead_finds_each_step_as_it_was_settled() -> None:
     changes: dict[float, list[Tensor]] = {}
 
     class Listening(Denoiser):
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
             self.own = super().forward(x, sigma)
             return self.own
 
@@ -190,7 +190,7 @@ def test_a_sampler_that_looks_ahead_finds_each_step_as_it_was_settled() -> None:
 
     co = CoRun(Denoiser(100))
     amdm(sample, [co], steps=STEPS)(main, noise(), sigmas())
-    assert co.denoise.evaluations == STEPS and len(changes) == STEPS
+    assert denoiser_of(co).evaluations == STEPS and len(changes) == STEPS
     for seen in changes.values():
         assert all(torch.allclose(one, seen[0], atol=1e-5) for one in seen) and seen[0].abs().max() > 1e-4
 
@@ -224,7 +224,7 @@ def test_an_evaluation_that_failed_may_be_made_once_more(fails: int, evaluations
     class Failing(Denoiser):
         failed = False
 
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
             if self.evaluations == at and not self.failed:
                 self.failed = True
                 raise MemoryError
@@ -268,7 +268,7 @@ def test_a_call_without_a_step_is_the_samplers_own(name: str, levels: list[float
     model, co = sampler.model(Denoiser()), CoRun(Denoiser(100))
     grid = torch.tensor(levels, dtype=torch.long if sampler.kind == "timesteps" else None)
     found = amdm(func, [co], steps=steps)(model, x, grid, disable=True)
-    assert torch.equal(found, x) and calls == [model] and co.denoise.evaluations == 0
+    assert torch.equal(found, x) and calls == [model] and denoiser_of(co).evaluations == 0
 
 
 NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float("inf"), "s_noise": 1.0}
@@ -287,11 +287,11 @@ NOISY: dict[str, list[dict[str, float]]] = {
 """What a call of a sampler is given."""
 
 
-def evaluations_by_default(name: str, given: dict[str, float]) -> int:
+def evaluations_by_default(name: str, given: dict[str, Any]) -> int:
     sampler, co = SAMPLERS[name], CoRun(Denoiser(100))
     mixing = partial(amdm, co_models=[co], steps=12, evaluations="auto")
     sampler.run(sampler.model(Denoiser()), sampler.noise(), mixing, steps=20, **given)
-    return co.denoise.evaluations
+    return denoiser_of(co).evaluations
 
 
 @pytest.mark.parametrize(("name", "given"), [(name, given) for name, calls in QUIET.items() for given in calls])
@@ -363,10 +363,11 @@ def test_a_co_run_of_what_cannot_be_is_refused_by_name(given: dict[str, Any], na
 
 def test_the_word_for_a_number_that_is_chosen_is_a_word() -> None:
     x, drawn = SAMPLERS["euler"].noise(), []
-    for given in ({"steps": "auto", "evaluations": "auto"}, {"evaluations": "auto"}):
+    words: list[dict[str, Any]] = [{"steps": "auto", "evaluations": "auto"}, {"evaluations": "auto"}]
+    for given in words:
         models = co_models()
         drawn.append(amdm(EULER, models, **given)(Denoiser(), x, sigmas(), disable=True))
-        assert models[0].denoise.evaluations == 4
+        assert denoiser_of(models[0]).evaluations == 4
     assert torch.equal(*drawn)
 
 

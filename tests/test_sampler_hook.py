@@ -12,6 +12,7 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,9 @@ SETTINGS = Settings(enabled=True, co_models=(CoModel(checkpoint="other"),))
 ADAPTED = AdapterSettings(adapter="ip.safetensors")
 
 
-def sample_plain(model, x, sigmas, extra_args=None, callback=None, disable=None):
+def sample_plain(
+    model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+) -> Any:
     """A sampler that says what it was called with."""
     return model, x, sigmas
 
@@ -39,29 +42,29 @@ class Note:
     def __init__(self) -> None:
         self.asked = 0
 
-    def sample(self, func, *args, **kwargs):
+    def sample(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         self.asked += 1
         return func(*args, **kwargs)
 
 
 @pytest.fixture
-def sampler():
+def sampler() -> Any:
     return SimpleNamespace(func=sample_plain)
 
 
-def test_the_stand_in_has_the_signature_that_the_host_reads(sampler):
+def test_the_stand_in_has_the_signature_that_the_host_reads(sampler: Any) -> None:
     sampler_hook.attach(sampler, Note())
     assert inspect.signature(sampler.func) == inspect.signature(sample_plain)
     assert sampler.func("m", "x", sigmas="s", callback=None) == ("m", "x", "s")
 
 
-def test_nothing_to_run_leaves_the_sampler_as_it_was(sampler):
+def test_nothing_to_run_leaves_the_sampler_as_it_was(sampler: Any) -> None:
     before = dict(vars(sampler))
     sampler_hook.attach(sampler, None)
     assert vars(sampler) == before
 
 
-def test_a_sampler_that_lives_on_is_pointed_at_the_next_run_and_never_wrapped_twice(sampler):
+def test_a_sampler_that_lives_on_is_pointed_at_the_next_run_and_never_wrapped_twice(sampler: Any) -> None:
     first, second = Note(), Note()
     sampler_hook.attach(sampler, first)
     wrapped = sampler.func
@@ -74,12 +77,12 @@ def test_a_sampler_that_lives_on_is_pointed_at_the_next_run_and_never_wrapped_tw
     assert vars(sampler) == {"func": sample_plain}
 
 
-def test_another_extensions_wrapper_around_ours_stays_and_ours_falls_silent(sampler):
+def test_another_extensions_wrapper_around_ours_stays_and_ours_falls_silent(sampler: Any) -> None:
     note = Note()
     sampler_hook.attach(sampler, note)
 
     @functools.wraps(sampler.func)
-    def theirs(*args, __inner=sampler.func, **kwargs):
+    def theirs(*args: Any, __inner: Any = sampler.func, **kwargs: Any) -> Any:
         return ("theirs", *__inner(*args, **kwargs))
 
     sampler.func = theirs
@@ -95,38 +98,40 @@ class FakeRun:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.finished, self.evaluations = error, 0, 0
-        self.adapted, self.slots, self.steps = None, [], 0
+        self.adapted: AdapterSettings | None = None
+        self.slots: list[tuple[int, CoModel]] = []
+        self.steps = 0
 
-    def adapt_main(self, adapted):
+    def adapt_main(self, adapted: Any) -> None:
         self.adapted = adapted
 
-    def load_co_models(self, slots):
+    def load_co_models(self, slots: Any) -> Any:
         self.slots = slots
         if self.error:
             raise self.error
 
-        def denoise(x, sigma):
+        def denoise(x: torch.Tensor, sigma: torch.Tensor) -> Any:
             self.evaluations += 1
             return torch.zeros_like(x)
 
         return [CoRun(denoise, gamma=slot.gamma, gamma_end=slot.gamma_end, eta=slot.eta) for _, slot in slots]
 
-    def worded(self, error):
+    def worded(self, error: Any) -> Any:
         return AmdmError("AMDM: no memory is left.") if isinstance(error, MemoryError) else error
 
-    def sampled_pass(self):
-        def note(done, steps):
+    def sampled_pass(self) -> Any:
+        def note(done: Any, steps: int) -> None:
             self.steps = done
 
         return Pass(on_mixed=note, survives=lambda error: isinstance(error, NothingMixedError))
 
-    def start(self):
+    def start(self) -> None:
         pass
 
-    def titles(self):
+    def titles(self) -> Any:
         return {1: "other.safetensors [abc]"}
 
-    def finish(self, pool_limit):
+    def finish(self, pool_limit: Any) -> Any:
         self.finished += 1
         ran = Ran(self.steps, 4, [("other.safetensors [abc]", self.evaluations)], 0.25, 1.5)
         return ran if self.evaluations or self.adapted else None
@@ -141,12 +146,14 @@ def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
     return host
 
 
-def prepared(host, sampler, settings=SETTINGS, continue_on_error=False, enable_hr=False):
+def prepared(
+    host: Any, sampler: Any, settings: Any = SETTINGS, continue_on_error: Any = False, enable_hr: Any = False
+) -> Any:
     p = SimpleNamespace(sampler=sampler, extra_generation_params={"Model": "main"}, enable_hr=enable_hr)
     return p, sampler_hook.prepare(host, p, lambda: settings, continue_on_error, 2, {})
 
 
-def picture(settings=SETTINGS, run=None, func=None, hires=False, **more):
+def picture(settings: Any = SETTINGS, run: Any = None, func: Any = None, hires: Any = False, **more: Any) -> Any:
     """A pass that is prepared and hooked: its host, run, sampler, picture, and what was chosen."""
     host_run = run or FakeRun()
     host, sampler = host_with(host_run, hires), SimpleNamespace(func=func or euler)
@@ -155,20 +162,22 @@ def picture(settings=SETTINGS, run=None, func=None, hires=False, **more):
     return SimpleNamespace(host=host, run=host_run, sampler=sampler, p=p, chosen=chosen)
 
 
-def euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+def euler(
+    model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+) -> Any:
     for sigma, sigma_next in itertools.pairwise(sigmas):
         x = x + (x - model(x, sigma * x.new_ones(len(x)))) / sigma * (sigma_next - sigma)
     return x
 
 
-def draw(sampler, model=lambda x, sigma: x / (1 + sigma**2).view(-1, 1, 1, 1)):
+def draw(sampler: Any, model: Any = lambda x, sigma: x / (1 + sigma**2).view(-1, 1, 1, 1)) -> Any:
     return sampler.func(model, torch.ones(1, 1, 2, 2), sigmas=torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0]))
 
 
 @pytest.mark.parametrize(
     ("steps", "evaluations", "ran"), [(3, AUTO, 3), (3, 0, 3), (4, 2, 2), (2, 150, 2), (AUTO, 1, 1), (AUTO, 0, 4)]
 )
-def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
+def test_what_ran_is_written_after_it_ran(steps: int, evaluations: Any, ran: Any) -> None:
     it = picture(replace(SETTINGS, steps=steps, evaluations=evaluations))
     assert "AMDM" not in it.p.extra_generation_params
     draw(it.sampler)
@@ -186,15 +195,15 @@ def test_what_ran_is_written_after_it_ran(steps, evaluations, ran):
     assert it.p.extra_generation_params["AMDM passes"](index=0) is None, "it is no part of the infotext"
 
 
-def test_seconds_that_no_one_knows_are_not_written():
+def test_seconds_that_no_one_knows_are_not_written() -> None:
     ran = Ran(2, 4, [("other.safetensors", 3)], None, None)
     assert infotext.ran_line(ran) == "2 models, 2 of 4 steps, 3 evaluations of other"
 
 
-def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same():
+def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same() -> None:
     it = picture()
 
-    def breaks(x, sigma):
+    def breaks(x: torch.Tensor, sigma: torch.Tensor) -> None:
         raise RuntimeError("main model")
 
     with pytest.raises(RuntimeError, match="main model"):
@@ -214,8 +223,8 @@ def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_th
     ],
 )
 def test_what_is_wrong_before_a_pass_is_raised_from_the_sampler_or_said_with_the_main_models_picture(
-    error, said, continue_on_error
-):
+    error: Any, said: Any, continue_on_error: Any
+) -> None:
     it, evaluated = picture(run=FakeRun(error), continue_on_error=continue_on_error), []
     assert it.run.finished == 1, "what was loaded before the failure is kept beyond the user's limit"
     if continue_on_error:
@@ -230,7 +239,7 @@ def test_what_is_wrong_before_a_pass_is_raised_from_the_sampler_or_said_with_the
 
 @pytest.mark.parametrize("which", ["first", "hires", "both"])
 @pytest.mark.parametrize("hires", [False, True])
-def test_the_slots_run_in_their_pass_and_the_main_adapter_in_every_one(which, hires):
+def test_the_slots_run_in_their_pass_and_the_main_adapter_in_every_one(which: Any, hires: Any) -> None:
     runs = which in ("both", "hires" if hires else "first")
     settings = replace(SETTINGS, which_pass=which)
     it = picture(settings, hires=hires, enable_hr=True)
@@ -241,8 +250,8 @@ def test_the_slots_run_in_their_pass_and_the_main_adapter_in_every_one(which, hi
     assert len(it.run.slots) == len(it.chosen.co_models) == runs
 
 
-def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written():
-    adapted = {"adapter": "ip.safetensors", "image": "a picture", "layout": "a boy: 0 0 1 1"}
+def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written() -> None:
+    adapted: dict[str, Any] = {"adapter": "ip.safetensors", "image": "a picture", "layout": "a boy: 0 0 1 1"}
     it = picture(replace(SETTINGS, co_models=(CoModel(checkpoint="other", **adapted),)))
     draw(it.sampler)
     [(_, ran)] = it.run.slots
@@ -251,31 +260,31 @@ def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written():
     assert "AMDM 1 adapter layout" not in it.p.extra_generation_params
 
 
-def test_a_pass_that_never_comes_is_said():
+def test_a_pass_that_never_comes_is_said() -> None:
     it = picture(replace(SETTINGS, which_pass="hires"))
     assert it.chosen is None
     assert "hires fix is off" in it.host.comments[0]
 
 
-def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends():
+def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends() -> None:
     """The error of its evaluation knows nothing of it, but the calls that it came through did."""
 
     class FailingRun(FakeRun):
         is_left: bool
 
-        def load_co_models(self, slots):
+        def load_co_models(self, slots: Any) -> None:
             with in_words():
                 model = torch.nn.Linear(1, 1)
                 self.model = weakref.ref(model)
                 raise MemoryError
 
-        def finish(self, pool_limit):
+        def finish(self, pool_limit: Any) -> Any:
             gc.collect()
             self.is_left = self.model() is not None
             return super().finish(pool_limit)
 
     @contextmanager
-    def in_words():
+    def in_words() -> Any:
         try:
             yield
         except MemoryError as error:
@@ -291,7 +300,7 @@ def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends():
 
 
 @pytest.mark.parametrize("which", ["first", "hires", "both"])
-def test_off_is_no_work(which):
+def test_off_is_no_work(which: Any) -> None:
     """The host that is handed over can do nothing at all."""
     host, p = SimpleNamespace(), SimpleNamespace()
     assert sampler_hook.prepare(host, p, lambda: Settings(which_pass=which), False, 2, {}) is None
@@ -309,7 +318,7 @@ def test_off_is_no_work(which):
     ],
 )
 @pytest.mark.parametrize("hires", [False, True])
-def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle, remedy, hires):
+def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle: Any, remedy: Any, hires: Any) -> None:
     it = picture(replace(SETTINGS, **idle), hires=hires, enable_hr=True)
     [said] = it.host.comments
     assert said.startswith("AMDM: ") and remedy in said
@@ -327,14 +336,14 @@ def test_what_is_meant_to_run_and_does_not_is_said_with_the_picture(idle, remedy
         Settings(enabled=True, main_adapter=AdapterSettings(adapter="ip.safetensors")),
     ],
 )
-def test_what_runs_as_it_is_meant_to_says_nothing(settings):
+def test_what_runs_as_it_is_meant_to_says_nothing(settings: Any) -> None:
     it = picture(settings)
     draw(it.sampler)
     assert it.host.comments == []
 
 
 @pytest.mark.parametrize("steps", [AUTO, 150])
-def test_a_start_beyond_the_pictures_own_steps_is_said(steps):
+def test_a_start_beyond_the_pictures_own_steps_is_said(steps: int) -> None:
     it = picture(replace(SETTINGS, steps=steps, start=4))
     assert torch.equal(draw(it.sampler), draw(SimpleNamespace(func=euler)))
     assert it.host.comments == ["AMDM: no step was mixed; start is 4, and fewer steps are mixed: lower it."]
@@ -342,7 +351,7 @@ def test_a_start_beyond_the_pictures_own_steps_is_said(steps):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_sampler_that_shows_no_step_is_said_unless_the_run_was_stopped(stopped):
+def test_a_sampler_that_shows_no_step_is_said_unless_the_run_was_stopped(stopped: Any) -> None:
     """A run that stopped has said why itself."""
     it = picture(func=lambda model, x, sigmas, **_: x)
     it.run.stopped = stopped
@@ -353,7 +362,7 @@ def test_a_sampler_that_shows_no_step_is_said_unless_the_run_was_stopped(stopped
 
 
 @pytest.mark.parametrize("idle", [{"steps": 0}, {"steps": 2, "start": 2}, {"co_models": ()}])
-def test_a_main_adapter_needs_no_step_and_no_slot(idle):
+def test_a_main_adapter_needs_no_step_and_no_slot(idle: Any) -> None:
     it = picture(replace(SETTINGS, main_adapter=ADAPTED, **idle))
     assert it.run.adapted == ADAPTED and it.chosen.co_models == []
     assert torch.equal(draw(it.sampler), draw(SimpleNamespace(func=euler)))
@@ -364,17 +373,17 @@ def test_a_main_adapter_needs_no_step_and_no_slot(idle):
     assert without.run.adapted is None and len(without.run.slots) == 1, "one that does nothing is not prepared"
 
 
-def test_what_an_adapter_complains_of_in_the_middle_is_raised_as_ours():
+def test_what_an_adapter_complains_of_in_the_middle_is_raised_as_ours() -> None:
     it = picture(replace(SETTINGS, main_adapter=ADAPTED))
 
-    def breaks(x, sigma):
+    def breaks(x: torch.Tensor, sigma: torch.Tensor) -> None:
         raise AdapterError("something replaced the attention; switch it off.")
 
     with pytest.raises(AmdmError, match="AMDM: something replaced the attention"):
         draw(it.sampler, breaks)
 
 
-def test_a_hires_pass_writes_behind_what_the_first_pass_wrote():
+def test_a_hires_pass_writes_behind_what_the_first_pass_wrote() -> None:
     settings = replace(SETTINGS, which_pass="both")
     it = picture(settings)
     draw(it.sampler)
@@ -387,10 +396,10 @@ def test_a_hires_pass_writes_behind_what_the_first_pass_wrote():
 
 
 @pytest.mark.parametrize("error", [MemoryError("raw"), ValueError("raw")])
-def test_an_error_of_the_sampling_is_raised_in_the_hosts_words_where_it_has_some(sampler, error):
+def test_an_error_of_the_sampling_is_raised_in_the_hosts_words_where_it_has_some(sampler: Any, error: Any) -> None:
     run = FakeRun()
 
-    def fails(model, x, sigmas, **kwargs):
+    def fails(model: Any, x: torch.Tensor, sigmas: torch.Tensor, **kwargs: Any) -> None:
         raise error
 
     stand_in = sampler_hook.MixedSampling(SimpleNamespace(extra_generation_params={}), SETTINGS, 1, run, [], print)

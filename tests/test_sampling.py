@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from denoisers import (
     Denoiser,
     SampleNoise,
     Sampler,
+    denoiser_of,
     randn,
     sigmas,
 )
@@ -65,7 +66,9 @@ def silent() -> list[CoRun]:
     return [CoRun(Denoiser(100), gamma=0.0, eta=0.0)]
 
 
-def wrapped(co_models: list[CoRun], steps: int = 3, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def wrapped(
+    co_models: list[CoRun], steps: int | Literal["auto"] = 3, **more: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return lambda func: amdm(func, co_models, steps=steps, **more)
 
 
@@ -73,7 +76,9 @@ def plain(sampler: Sampler, x: Tensor, **more: Any) -> Tensor:
     return sampler.run(sampler.model(Denoiser()), x, **more)
 
 
-def mixed(sampler: Sampler, x: Tensor, co_models: list[CoRun], steps: int = 3, eta: float = 0.3, **more: Any) -> Tensor:
+def mixed(
+    sampler: Sampler, x: Tensor, co_models: list[CoRun], steps: int | Literal["auto"] = 3, eta: float = 0.3, **more: Any
+) -> Tensor:
     """One run; keywords of `amdm` go there, and all others to the sampler."""
     known = {each.name for record in (Mixing, Pass) for each in dataclasses.fields(record)}
     own = {name: more.pop(name) for name in set(more) & known}
@@ -109,7 +114,7 @@ def test_off_calls_the_sampler_on_the_very_arguments(sampler: Sampler, off: str)
     assert all(given is own for given, own in zip(given_args, args)) and len(given_args) == len(args)
     assert all(given_kwargs[name] is kwargs[name] for name in kwargs) and given_kwargs.keys() == kwargs.keys()
     assert torch.equal(got, plain(sampler, x))
-    assert [co.denoise.evaluations for co in co_models] == [0] * len(co_models)
+    assert [denoiser_of(co).evaluations for co in co_models] == [0] * len(co_models)
 
 
 @pytest.mark.parametrize("steps", [1, 3, STEPS])
@@ -117,14 +122,14 @@ def test_off_calls_the_sampler_on_the_very_arguments(sampler: Sampler, off: str)
 def test_the_forced_way_without_a_share_is_bitwise_the_sampler(sampler: Sampler, steps: int) -> None:
     x, co_models = sampler.noise(), silent()
     assert torch.equal(mixed(sampler, x, co_models, steps, **FORCED), plain(sampler, x))
-    assert co_models[0].denoise.evaluations == steps or sampler.name == "dpm_adaptive"
+    assert denoiser_of(co_models[0]).evaluations == steps or sampler.name == "dpm_adaptive"
 
 
 def test_nominal_steps_say_how_far_the_early_steps_of_a_sampler_without_a_grid_reach() -> None:
     sampler, co_models = SAMPLERS["dpm_adaptive"], co_runs(1)
     mixed(sampler, sampler.noise(), co_models, 3, nominal_steps=10)
     last = SIGMA_MAX * (sampler.grid()["sigma_min"] / SIGMA_MAX) ** 0.3
-    levels = [level[0].item() for level in co_models[0].denoise.levels]
+    levels = [level[0].item() for level in denoiser_of(co_models[0]).levels]
     assert levels[0] == pytest.approx(SIGMA_MAX)
     assert last < levels[-1] < last * (SIGMA_MAX / sampler.grid()["sigma_min"]) ** 0.1
 
@@ -140,7 +145,7 @@ def test_a_level_below_its_steps_end_is_left_alone() -> None:
     sampler, co_models = Sampler("unipc", lower), co_runs(1)
     x = sampler.noise()
     assert torch.equal(mixed(sampler, x, co_models, 3, evaluations=0), plain(sampler, x))
-    assert co_models[0].denoise.evaluations == 0
+    assert denoiser_of(co_models[0]).evaluations == 0
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(1, 0), (3, 0), (3, 2), (STEPS, 1)])
@@ -195,7 +200,7 @@ def test_co_models_see_their_own_latents_at_the_main_models_levels(sampler: Samp
     main, co_models = Denoiser(), co_runs(eta=0.3)
     sampler.run(sampler.model(main), sampler.noise(), wrapped(co_models, 3))
     for co in co_models:
-        seen = co.denoise
+        seen = denoiser_of(co)
         assert all(
             level.shape == SHAPE[:1] and latent.shape == SHAPE for level, latent in zip(seen.levels, seen.latents)
         )
@@ -205,21 +210,23 @@ def test_co_models_see_their_own_latents_at_the_main_models_levels(sampler: Samp
         close(seen.latents[0], main.latents[0], 1e-3)
         assert (seen.latents[1] - main.latents[-1]).abs().max() > 1e-3
     # after one mix each has been corrected towards itself
-    assert (co_models[0].denoise.latents[1] - co_models[1].denoise.latents[1]).abs().max() > 1e-3
+    assert (denoiser_of(co_models[0]).latents[1] - denoiser_of(co_models[1]).latents[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("sampler", DDIM_KIN)
 def test_before_the_start_every_model_goes_its_own_way(sampler: Sampler) -> None:
     x, late = sampler.noise(), co_runs(2, gamma=0.7)
     assert (mixed(sampler, x, late, 3, start=2) - plain(sampler, x)).abs().max() > 1e-3
-    assert [co.denoise.evaluations for co in late] == [3, 3]
-    alone, levels = Denoiser(100), [level[0] for level in late[0].denoise.levels]
-    EULER.run(alone, late[0].denoise.latents[0], sigmas=torch.stack([*levels, torch.zeros(())]))
-    close(late[0].denoise.latents[2], alone.latents[2], 1e-3)
+    assert [denoiser_of(co).evaluations for co in late] == [3, 3]
+    alone, levels = Denoiser(100), [level[0] for level in denoiser_of(late[0]).levels]
+    EULER.run(alone, denoiser_of(late[0]).latents[0], sigmas=torch.stack([*levels, torch.zeros(())]))
+    close(denoiser_of(late[0]).latents[2], alone.latents[2], 1e-3)
     for steps, start in ((3, 3), (AUTO, STEPS)):
         never = co_runs(2, gamma=0.7)
         assert torch.equal(mixed(sampler, x, never, steps, start=start), plain(sampler, x))
-        assert [co.denoise.evaluations for co in never] == [0, 0], "nothing would be mixed, so nothing is evaluated"
+        assert [denoiser_of(co).evaluations for co in never] == [0, 0], (
+            "nothing would be mixed, so nothing is evaluated"
+        )
 
 
 def test_a_slot_without_a_share_is_left_out_beside_one_with() -> None:
@@ -227,7 +234,7 @@ def test_a_slot_without_a_share_is_left_out_beside_one_with() -> None:
     x, idle = sampler.noise(), CoRun(Denoiser(7), gamma=0.0)
     with_idle = mixed(sampler, x, [idle, *co_runs(1)])
     assert torch.equal(with_idle, mixed(sampler, x, co_runs(1)))
-    assert idle.denoise.evaluations == 0
+    assert denoiser_of(idle).evaluations == 0
 
 
 @pytest.mark.parametrize(("correction", "noise"), [("relative", "shared"), ("paper", "independent")])
@@ -238,7 +245,7 @@ def test_a_batch_is_its_images_one_by_one(sampler: Sampler, correction: str, noi
     x = sampler.noise(shape) * torch.tensor([0.9, 1.0, 1.1]).view(-1, 1, 1, 1)
 
     def run(part: slice) -> Tensor:
-        own = {"noise": noise, "seed": seeds[part]}
+        own: dict[str, Any] = {"noise": noise, "seed": seeds[part]}
         co_models = [CoRun(Denoiser(100), 0.4, 0.3, **own), CoRun(Denoiser(101), 0.6, 0.2, **own)]
         return mixed(sampler, x[part], co_models, correction=correction, **private_noise(sampler, seeds[part]))
 
@@ -280,7 +287,7 @@ def test_independent_noise_is_private_reproducible_and_starts_from_the_image(sam
         own = torch.stack([torch.randn(SHAPE[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         level = main.levels[0].view(-1, 1, 1, 1)
         expected = level * own + (0 if clean is None else clean)
-        close(co_models[0].denoise.latents[0], expected, 1e-3)
+        close(denoiser_of(co_models[0]).latents[0], expected, 1e-3)
 
 
 def test_one_seed_stands_for_the_images_that_follow_it_and_none_for_new_noise() -> None:
@@ -311,7 +318,7 @@ def test_no_more_steps_are_mixed_than_there_are(sampler: Sampler) -> None:
     # UniPC makes one step more of as many timesteps; DPM adaptive as many as it likes
     most = STEPS + (sampler.name == "unipc")
     got = mixed(sampler, x, co_models, STEPS + 5, nominal_steps=STEPS)
-    assert co_models[0].denoise.evaluations == most or sampler.name == "dpm_adaptive"
+    assert denoiser_of(co_models[0]).evaluations == most or sampler.name == "dpm_adaptive"
     assert torch.equal(got, mixed(sampler, x, co_runs(1), most, nominal_steps=STEPS))
 
 
@@ -325,7 +332,7 @@ def test_each_co_model_has_its_evaluations_and_the_main_model_its_own(
     alone, main, co_models = Denoiser(), Denoiser(), co_runs(3)
     sampler.run(sampler.model(alone), sampler.noise())
     sampler.run(sampler.model(main), sampler.noise(), wrapped(co_models, steps, evaluations=evaluations))
-    counts, most = [co.denoise.evaluations for co in co_models], min(steps, evaluations or steps)
+    counts, most = [denoiser_of(co).evaluations for co in co_models], min(steps, evaluations or steps)
     if sampler.name == "dpm_adaptive" and evaluations:
         assert all(1 <= count <= most for count in counts)
     else:
@@ -376,14 +383,15 @@ def test_a_sampler_that_leaves_out_levels_gets_as_many_evaluations(left_out: lis
 
     co_models = co_runs(2)
     amdm(sample, co_models, steps=10, evaluations=evaluations)(Denoiser(), EULER.noise(), sigmas(14))
-    assert [co.denoise.evaluations for co in co_models] == [evaluations] * 2
+    assert [denoiser_of(co).evaluations for co in co_models] == [evaluations] * 2
 
 
 def test_a_difference_is_used_again_where_the_co_model_is_not_evaluated() -> None:
     """One evaluation in all steps: the co-model's prediction stays beside the main one's."""
     other, x = Denoiser(100), EULER.noise(dtype=torch.float64)
     got = mixed(EULER, x, [CoRun(other, gamma=1.0)], STEPS, eta=0.0, evaluations=1)
-    main, first = Denoiser(), []
+    main = Denoiser()
+    first: list[Tensor] = []
 
     def beside(latent: Tensor, sigma: Tensor) -> Tensor:
         own = main(latent, sigma)
@@ -398,8 +406,8 @@ def test_a_models_state_key_decides_when_its_difference_is_taken_again() -> None
     state_key, co_models = (lambda sigma: sigma < levels[3].item() * 1.001), co_runs(2)
     co_models[0] = CoRun(Denoiser(100), 0.5, state_key=state_key)
     mixed(EULER, EULER.noise(), co_models, STEPS, evaluations=1)
-    assert [level[0].item() for level in co_models[0].denoise.levels] == [levels[0].item(), levels[3].item()]
-    assert co_models[1].denoise.evaluations == 1
+    assert [level[0].item() for level in denoiser_of(co_models[0]).levels] == [levels[0].item(), levels[3].item()]
+    assert denoiser_of(co_models[1]).evaluations == 1
 
 
 def test_by_default_larger_latents_are_mixed_down_to_higher_levels() -> None:
@@ -412,7 +420,7 @@ def test_by_default_larger_latents_are_mixed_down_to_higher_levels() -> None:
     x = EULER.noise()
     mixed(EULER, x, co_models, AUTO)
     levels = [variance_exploding(sigma) for sigma in sigmas().tolist()]
-    assert co_models[0].denoise.evaluations == automatic_steps(levels, SHAPE[-2:])
+    assert denoiser_of(co_models[0]).evaluations == automatic_steps(levels, SHAPE[-2:])
 
 
 @pytest.mark.parametrize("sampler", KINDS)
@@ -446,7 +454,7 @@ def test_extra_arguments_reach_the_main_model_in_every_evaluation(sampler: Sampl
     main, co_models = Denoiser(), co_runs()
     sampler.run(sampler.model(main), sampler.noise(), wrapped(co_models, 3), extra_args={"cond": "a red ball"})
     assert main.extras == [{"cond": "a red ball"}] * main.evaluations
-    assert not any(extra for co in co_models for extra in co.denoise.extras)
+    assert not any(extra for co in co_models for extra in denoiser_of(co).extras)
 
 
 @pytest.mark.parametrize("sampler", EVERY)
@@ -455,7 +463,7 @@ def test_nothing_is_modified_in_place(sampler: Sampler, correction: str) -> None
     class Rude(nn.Module):
         """A co-model that overwrites what it is given."""
 
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
             x.mul_(0.5)
             sigma.zero_()
             return x
@@ -475,14 +483,14 @@ def test_nothing_is_modified_in_place(sampler: Sampler, correction: str) -> None
 def test_half_precision_latents_work(sampler: Sampler) -> None:
     if sampler.name in ("dpm_adaptive", "dpm_fast", "lms"):
         # without AMDM too their steps come out in float32 or fail, as their levels are float32
-        expected = (torch.float16, torch.float32)
+        expected: tuple[torch.dtype, ...] = (torch.float16, torch.float32)
     else:
         expected = (plain(sampler, sampler.noise(dtype=torch.float16)).dtype,)
     co_models = co_runs(noise="independent", seed=1)
     got = mixed(sampler, sampler.noise(dtype=torch.float16), co_models)
     assert got.dtype in expected
     assert torch.isfinite(got).all()
-    assert co_models[0].denoise.latents[0].dtype == torch.float16
+    assert denoiser_of(co_models[0]).latents[0].dtype == torch.float16
     if sampler.name in ("euler", "ddim", "dpmpp_2m"):
         exact = mixed(sampler, sampler.noise(), co_runs(noise="independent", seed=1))
         close(got.float(), exact, 0.1)
@@ -495,7 +503,7 @@ def test_churn_costs_no_evaluation_and_loses_none(name: str, steps: int) -> None
     sampler, churn = SAMPLERS[name], {"s_churn": 0.4 * STEPS, "s_noise": 1.01}
     x, co_models = sampler.noise(), co_runs(1)
     mixed(sampler, x, co_models, steps, **churn)
-    assert co_models[0].denoise.evaluations == steps
+    assert denoiser_of(co_models[0]).evaluations == steps
     close(mixed(sampler, x, [CoRun(Denoiser(), 0.5)], steps, eta=0.0, **churn), plain(sampler, x, **churn))
     assert (plain(sampler, x, **churn) - plain(sampler, x)).abs().max() > 1e-2
 
@@ -507,7 +515,7 @@ def test_churn_beyond_its_most_is_known_too(s_churn: float) -> None:
     mixing = wrapped(co_models, 5, on_mixed=lambda *said: heard.append(said))
     sampler.run(main, sampler.noise(), mixing, s_churn=s_churn)
     assert heard == [(number, 5) for number in range(1, 6)]
-    shown, own = ([level[0].item() for level in denoiser.levels[:5]] for denoiser in (co_models[0].denoise, main))
+    shown, own = ([level[0].item() for level in denoiser.levels[:5]] for denoiser in (denoiser_of(co_models[0]), main))
     assert shown == pytest.approx(own, rel=1e-6)
 
 
@@ -543,7 +551,9 @@ def test_modules_and_plain_callables_are_the_same(sampler: Sampler) -> None:
 def test_a_plain_callables_attributes_can_be_read_and_set_through_the_stand_in() -> None:
     """The WebUI's samplers do both on the denoiser they are given."""
 
-    def func(model: Any, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
+    def func(
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+    ) -> Tensor:
         model.last_level = sigmas[-1].item() + model.offset
         return EULER.func(model, x, sigmas, disable=True)
 
@@ -565,7 +575,7 @@ def failing(denoiser: Denoiser, after: int) -> Denoiser:
             raise EndedError
         return forward(*args, **kwargs)
 
-    denoiser.forward = fail
+    denoiser.forward = fail  # type: ignore[method-assign]
     return denoiser
 
 
@@ -608,7 +618,7 @@ def test_once_still_mixing_says_no_the_main_model_goes_on_alone(sampler: Sampler
     """As if K had been the steps that were done till then."""
     co_models, x, asked = co_runs(), sampler.noise(), itertools.count()
     got = mixed(sampler, x, co_models, 5, still_mixing=lambda: next(asked) < 2 * stop)
-    assert [co.denoise.evaluations for co in co_models] == [stop] * len(co_models)
+    assert [denoiser_of(co).evaluations for co in co_models] == [stop] * len(co_models)
     assert torch.equal(got, mixed(sampler, x, co_runs(), stop))
 
 
@@ -624,16 +634,16 @@ def test_nothing_is_asked_after_a_no(stop: int) -> None:
 
     mixed(EULER, EULER.noise(), co_models, 5, still_mixing=still_mixing)
     assert len(asked) == stop + 1
-    assert [co.denoise.evaluations for co in co_models] == [(stop + 1) // 2] * len(co_models)
+    assert [denoiser_of(co).evaluations for co in co_models] == [(stop + 1) // 2] * len(co_models)
 
 
 @pytest.mark.parametrize("sampler", ONE_PIECE)
 def test_a_no_while_the_co_models_are_run_drops_what_they_gave(sampler: Sampler) -> None:
     """An interrupted co-model's prediction may be anything."""
     co_models, x = co_runs(), sampler.noise()
-    got = mixed(sampler, x, co_models, 3, still_mixing=lambda: co_models[0].denoise.evaluations == 0)
+    got = mixed(sampler, x, co_models, 3, still_mixing=lambda: denoiser_of(co_models[0]).evaluations == 0)
     assert torch.equal(got, plain(sampler, x))
-    assert co_models[0].denoise.evaluations == 1
+    assert denoiser_of(co_models[0]).evaluations == 1
 
 
 @pytest.mark.parametrize("fails", [1, 2])
@@ -690,7 +700,9 @@ def test_a_sampler_may_take_more_keywords_than_it_names() -> None:
     assert set(seen) == {4}
 
 
-def sample_by_attribute(model: Any, x: Tensor, sigmas: Tensor, extra_args=None, disable=None, noise_sampler=None):
+def sample_by_attribute(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, disable: Any = None, noise_sampler: Any = None
+) -> Any:
     tree = k_diffusion.sampling.BrownianTreeNoiseSampler
     noise_sampler = noise_sampler or tree(x, sigmas[sigmas > 0].min(), sigmas.max())
     return DPMPP_3M(model, x, sigmas, noise_sampler=noise_sampler, disable=disable)
@@ -729,7 +741,7 @@ def test_an_evaluation_of_a_latent_of_another_size_is_the_main_models_own() -> N
     """Samplers of the SMEA kind look at the latent in half its size within a step."""
     seen: list[bool] = []
 
-    def sample_halved(model: Any, x: Tensor, sigmas: Tensor, disable=None) -> Tensor:
+    def sample_halved(model: Any, x: Tensor, sigmas: Tensor, disable: Any = None) -> Tensor:
         def halved(latent: Tensor, sigma: Tensor) -> Tensor:
             small = latent[..., ::2, ::2].contiguous()
             seen.append(torch.equal(model(small, sigma), Denoiser()(small, sigma)))
@@ -740,7 +752,7 @@ def test_an_evaluation_of_a_latent_of_another_size_is_the_main_models_own() -> N
     x, co_models = EULER.noise(), co_runs()
     got = amdm(sample_halved, co_models, steps=3, eta=0.3)(Denoiser(), x, sigmas())
     assert torch.equal(got, mixed(EULER, x, co_runs()))
-    assert all(seen) and [co.denoise.evaluations for co in co_models] == [3, 3]
+    assert all(seen) and [denoiser_of(co).evaluations for co in co_models] == [3, 3]
 
 
 @pytest.mark.parametrize("main", [10.0, 4519.0, SIGMA_MAX, SIGMA_MAX * 1.001, SIGMA_MAX * 1.004])
@@ -754,7 +766,7 @@ def test_no_model_is_shown_a_level_above_its_own_highest(main: float) -> None:
     co_models = [CoRun(Denoiser(100), 0.5, sigma_max=SIGMA_MAX), CoRun(Denoiser(101))]
     mixed(EULER, x, co_models, 3, eta=0.0, sigmas=levels)
     shown = min(main, SIGMA_MAX) if main > SIGMA_MAX * 1.01 else main
-    capped, free = (co.denoise for co in co_models)
+    capped, free = (denoiser_of(co) for co in co_models)
     assert [level[0].item() for level in capped.levels] == pytest.approx([shown, 8.0, 1.0])
     assert free.levels[0][0] == levels[0]
     close(capped.latents[0], x * (shown / main), 1e-3)
@@ -813,7 +825,7 @@ def test_two_threads_may_run_on_one_module() -> None:
         return amdm(EULER.func, co_runs(1), steps=5, eta=0.1)(model, x, sigmas(), disable=True)
 
     class Slow(Denoiser):
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
             time.sleep(0.001)
             return super().forward(x, sigma)
 
@@ -848,7 +860,7 @@ def test_no_graph_is_built() -> None:
 @pytest.mark.parametrize("sampler", [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "heun", "ddim")])
 def test_an_answer_of_nan_ends_the_run_in_its_own_step(sampler: Sampler) -> None:
     class Broken(Denoiser):
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        def forward(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
             found = super().forward(x, sigma)
             return found if self.evaluations < 2 else found / 0
 

@@ -57,7 +57,10 @@ def kinds(spec: Spec) -> tuple[type, ...]:
 
 def holding(of: type, name: str, value: Any) -> dict[str, Any]:
     """Settings with one value set, in the main settings, in the main adapter's, or in the second of two slots."""
-    nested = {AdapterSettings: {"main_adapter": {name: value}}, CoModel: {"co_models": [{}, {name: value}]}}
+    nested: dict[type, dict[str, Any]] = {
+        AdapterSettings: {"main_adapter": {name: value}},
+        CoModel: {"co_models": [{}, {name: value}]},
+    }
     return nested.get(of, {name: value})
 
 
@@ -145,7 +148,7 @@ def validator() -> Any:
     return jsonschema.Draft202012Validator(Settings.schema())
 
 
-def outside(spec: Spec) -> list[Any]:
+def outside(spec: Any) -> list[Any]:
     """Values that a setting must refuse."""
     word = isinstance(spec, WordSpec)
     wrong: list[Any] = [{}, [{}] if spec.name in ("layout", "region") else []]
@@ -177,7 +180,7 @@ def test_the_schema_and_from_dict_refuse_the_same_and_the_sentence_names_the_set
 
 
 @EACH_NUMBER
-def test_the_ends_of_a_range_belong_to_it(of: type, spec: Spec) -> None:
+def test_the_ends_of_a_range_belong_to_it(of: type, spec: Any) -> None:
     for value in (spec.minimum, spec.maximum):
         given = {**holding(of, spec.name, value), "correction": "paper"}
         Settings.from_dict(given)
@@ -185,7 +188,7 @@ def test_the_ends_of_a_range_belong_to_it(of: type, spec: Spec) -> None:
 
 
 @BOTH
-def test_a_whole_number_may_be_written_either_way(of: type, spec: Spec) -> None:
+def test_a_whole_number_may_be_written_either_way(of: type, spec: Any) -> None:
     if spec.type not in (int, float):
         return
     whole = 1 if spec.maximum >= 1 else 0
@@ -201,7 +204,7 @@ def kept(of: type, spec: Spec, value: Any) -> Any:
 
 
 @EACH_WORD
-def test_a_word_may_be_written_in_any_case_and_a_number_as_a_text_within_its_range(of: type, spec: WordSpec) -> None:
+def test_a_word_may_be_written_in_any_case_and_a_number_as_a_text_within_its_range(of: type, spec: Any) -> None:
     for text in (spec.word, spec.word.upper(), f" {spec.word.title()}\n"):
         given = holding(of, spec.name, text)
         assert kept(of, spec, text) == spec.meaning and validator().is_valid(given)
@@ -283,10 +286,13 @@ def test_an_unknown_setting_is_refused_by_name_beside_the_known_ones(name: str) 
     assert not any(validator().is_valid(given) for given in ({name: 1}, of_slot))
 
 
+NO_OBJECTS: tuple[Any, ...] = (None, [], "AMDM", 3, True)
+
+
 @pytest.mark.parametrize(
     ("given", "path"),
     [
-        *((given, "") for given in (None, [], "AMDM", 3, True)),
+        *((given, "") for given in NO_OBJECTS),
         *(({"co_models": slots}, '"co_models"') for slots in ("main", {"checkpoint": "main"}, 3)),
         *(({"co_models": [{}, slot]}, '"co-model 2"') for slot in (None, "main", ["main"], 3)),
     ],
@@ -357,7 +363,8 @@ def test_a_refusal_costs_no_more_than_what_it_says() -> None:
 
 
 def test_no_more_slots_than_can_be_run() -> None:
-    fits, too_many = ({"co_models": [{}] * count} for count in (MAX_SLOTS, MAX_SLOTS + 1))
+    fits: dict[str, Any] = {"co_models": [{}] * MAX_SLOTS}
+    too_many: dict[str, Any] = {"co_models": [{}] * (MAX_SLOTS + 1)}
     Settings.from_dict(fits)
     assert '"co_models"' in refused(too_many)
     assert validator().is_valid(fits)
@@ -421,7 +428,9 @@ def test_it_runs_exactly_where_it_is_on_with_steps_and_a_slot_that_counts(
 
 @pytest.mark.parametrize(("strength", "until"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
 @pytest.mark.parametrize("name", ["None", "", "ip.safetensors"])
-def test_an_adapter_on_the_main_model_runs_without_steps_and_slots_where_it_can_do_something(name, strength, until):
+def test_an_adapter_on_the_main_model_runs_without_steps_and_slots_where_it_can_do_something(
+    name: str, strength: Any, until: Any
+) -> None:
     works = name == "ip.safetensors" and strength > 0 and until > 0
     given = {"adapter": name, "strength": strength, "until": until}
     for enabled in (True, False):
@@ -450,7 +459,7 @@ def test_every_setting_explains_itself(of: type, spec: Spec) -> None:
 
 
 @EACH_NUMBER
-def test_every_number_has_a_range_with_a_step_that_fits_into_it(of: type, spec: Spec) -> None:
+def test_every_number_has_a_range_with_a_step_that_fits_into_it(of: type, spec: Any) -> None:
     assert spec.minimum is not None, "it is not bounded"
     assert 0 < spec.step <= spec.maximum - spec.minimum
     if isinstance(spec, WordSpec):  # a text box: the word stands for no number of the range

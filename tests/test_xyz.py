@@ -69,11 +69,11 @@ def test_a_reloaded_page_adds_only_what_is_missing(host: FakeHost) -> None:
 def test_axes_are_there_at_once_and_a_webui_may_lack_the_plot() -> None:
     """An API may have read them before the page is built."""
     host = FakeHost()
-    host.on = lambda moment, callback: None
+    host.on = lambda moment, callback: None  # type: ignore[method-assign]
     xyz.register(host)
     assert any(option.label == "[AMDM] gamma" for option in host.xyz_module().axis_options)
     host = FakeHost()
-    host.xyz = None
+    host.xyz = None  # type: ignore[assignment]
     xyz.register(host)
     host.fire("before_ui")
 
@@ -265,7 +265,7 @@ def test_an_axis_of_a_slot_switches_the_slot_on(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("region", [{"region": "0 0 0.5 1"}, {"mask": "AAAA"}])
-def test_feather_is_an_axis_of_slots_with_a_region(host: FakeHost, region: dict[str, str]) -> None:
+def test_feather_is_an_axis_of_slots_with_a_region(host: FakeHost, region: dict[str, Any]) -> None:
     settings = settings_of(host, Settings(co_models=(CoModel(checkpoint=TITLES[0], **region), USED)), feather="0.25")
     assert [slot.feather for slot in settings.co_models] == [0.25, 0.25]
     # in a cell without a checkpoint the picture is the untouched one

@@ -39,7 +39,7 @@ INTRODUCTION = (
 PICTURES = "amdm-pictures"
 STYLE = f"""
 /* the label and the buttons stand above the pictures; a gallery is as high as these, and higher for a large one */
-.{PICTURES} .grid-wrap.fixed-height {{ max-height: none; min-height: 0; padding-top: 36px; }}
+.{PICTURES} .grid-wrap.fixed-height {{ max-height: none; min-height: 0; overflow-y: auto; padding-top: 36px; }}
 .{PICTURES}:has(.preview) .grid-wrap.fixed-height {{ min-height: 26rem; }}
 .{PICTURES} .empty {{ min-height: 8rem; }}
 """

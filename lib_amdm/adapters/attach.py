@@ -3,10 +3,10 @@
 A block computes x + attn1(norm1(x)), then x + attn2(norm2(x), context), then its feed-forward part, in ldm's, Forge's
 and diffusers' UNets alike. So, whatever else is patched there:
 
-- a fuser (GLIGEN, InteractDiffusion) adds d to x before `norm2`, and the same d to what `attn2` returns, because the
-  block adds that to its own x;
-- a second attention (IP-Adapter) is added to what `attn2` returns, through its own output layer without the bias;
-- MIGC replaces what `attn2` returns.
+- a fuser (GLIGEN, InteractDiffusion) adds d to x before `norm2`, and the same d to the output of `attn2`, because the
+  block adds that output to its own x;
+- a second attention (IP-Adapter) is added to the output of `attn2`, through its own output layer without the bias;
+- MIGC replaces the output of `attn2`.
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ def _block(place: tuple[str, int], depth: int, module: Any) -> tuple[tuple[int, 
 
 
 def _inputs(layer: Any) -> int:
-    """Return the width of a linear layer's input. Forge's layers for packed weights (GGUF, 4 bits) know it by these
-    alone."""
+    """Return the width of a linear layer's input, also of Forge's layers for packed weights (GGUF, 4 bits)."""
     if hasattr(layer, "in_features"):
         return int(layer.in_features)
     unpacked = getattr(layer.weight, "quant_state", layer.weight)
@@ -92,10 +91,10 @@ def attached(
     """Attach the adapters to every call of `unet` while the context lasts.
 
     rows_of_call: called once at the beginning of each call, after torch forward pre-hooks that were registered on the
-    UNet before. It returns the rows of the call's batch, or None for a call that is another's, in which no adapter
-    acts. places: what earlier attachments of these adapters brought to the device. Adapters of strength 0, and those
-    past their `until`, do nothing at all. Raises AdapterError at once where a file does not fit the UNet, and from
-    within the call where something else keeps an adapter from acting.
+    UNet before. It returns the rows of the call's batch, or None for a call of another model, in which no adapter
+    acts. places: index tensors that earlier attachments of these adapters moved to the device. Adapters of strength 0,
+    and those past their `until`, do nothing. Raises AdapterError at once if a file does not fit the UNet, and during
+    the call if something else keeps an adapter from acting.
     """
     working = [adapter for adapter in adapters if adapter.works]
     if not working:
@@ -120,7 +119,7 @@ def attached(
 
 
 class _Attachment:
-    """The state of one `attached`: the present UNet call, and the additions that its blocks have still to make."""
+    """The state of one `attached`: the current UNet call, and the additions that its blocks still have to make."""
 
     def __init__(
         self,
@@ -134,7 +133,7 @@ class _Attachment:
         self.acting: list[tuple[Prepared, Mapping[str, Weights]]] = []
         self.call: Call | None = None
         self.pending: dict[str, Tensor | None] = {}
-        """The blocks whose cross-attention has still to be called, with a fuser's addition there."""
+        """The blocks with pending cross-attention, each with a fuser's addition to it."""
         self.within = False
         """True while an adapter itself runs the cross-attention, which calls the hooks again."""
 
@@ -149,7 +148,7 @@ class _Attachment:
         latents: Tensor = args[0] if args else kwargs["sample" if "sample" in kwargs else "x"]
         if self.acting and len(latents) != len(rows.images):
             raise AdapterError(
-                f"The UNet was called with {len(latents)} rows where {len(rows.images)} were announced; "
+                f"The UNet was called with {len(latents)} rows, but {len(rows.images)} were announced; "
                 "another extension changes the batch: switch it off, or the adapters."
             )
         self.call = Call(rows, (latents.shape[-2], latents.shape[-1]), self.places)
@@ -159,7 +158,7 @@ class _Attachment:
         return ((adapter, layers.get(block.name)) for adapter, layers in self.acting)
 
     def end(self, unet: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Forget the call; AdapterError where a block did not call its cross-attention."""
+        """Forget the call; AdapterError if a block did not call its cross-attention."""
         left = list(self.pending)
         self.pending.clear()
         self.acting, self.call = [], None
@@ -178,8 +177,7 @@ class _AtBlock:
         self.block = block
 
     def before_norm2(self, norm2: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Return the arguments of `norm2` with fusers' additions to its input (rows, tokens, width); None to leave
-        them."""
+        """Return the arguments of `norm2` with fusers' additions to its input (rows, tokens, width), or None."""
         state = self.attachment
         if state.within or state.call is None:
             return None
@@ -228,8 +226,7 @@ class _AtBlock:
         return None if out is output else out
 
     def _second_attention(self, attn2: Any, h: Tensor, call: Call) -> Tensor | None:
-        """Return what the adapters' own attention adds to the output of `attn2`, (rows, tokens, width) as its input
-        `h`; None for nothing."""
+        """Return the sum of the second attentions, (rows, tokens, width) like the input `h` of `attn2`, or None."""
         q: Tensor | None = None
         attended: Tensor | None = None
         for adapter, layer in self.attachment.layers_of(self.block):
@@ -241,14 +238,16 @@ class _AtBlock:
                 attended = own if attended is None else attended + own
         if attended is None:
             return None
-        # the output layer is called, not its weight used: a LoRA may act in the call; of zeros it makes its bias
+        # the output layer is called instead of using its weight: a LoRA may act in the call; zeros give its bias
         return _output(attn2, attended) - _output(attn2, torch.zeros_like(attended[:1, :1]))
 
     def _attend(
         self, attn2: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], h: Tensor, contexts: Tensor
     ) -> Tensor:
-        """Return the output of `attn2` for one row `h` (1, tokens, width) with other contexts (n, length, context
-        width), called as the block called it: (n, tokens, width)."""
+        """Call `attn2` as the block did, for one row with other contexts: (n, tokens, width).
+
+        h: the row (1, tokens, width). contexts: (n, length, context width).
+        """
         h = h.expand(len(contexts), -1, -1)
         kwargs = dict(kwargs)
         if args:

@@ -15,7 +15,7 @@ from .inputs import Inputs
 from .weights import Weights
 
 _ROUNDING = 1e-6
-"""Shares of steps such as 0.1 + 0.2 must not gain a step by their last binary digit."""
+"""Tolerance: fractions of steps such as 0.1 + 0.2 must not gain a step by their last binary digit."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of a file's tensors by their names."""
@@ -25,9 +25,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Rows:
     """The rows of one UNet call.
 
-    images: for each row of the UNet's batch the number of its image (0, 1, ...). prompts: for each row whether it has
-    the prompt (True) or the negative prompt (False). progress: the share of the sampling steps that are done, step /
-    steps: 0 at the first step and below 1 at the last, the same for every evaluation of a step.
+    images: for each row of the UNet's batch the number of its image (0, 1, ...).
+    prompts: for each row whether it has the prompt (True) or the negative prompt (False).
+    progress: the share of the sampling steps that are done, step / steps: 0 at the first step and below 1 at the last,
+        the same for every evaluation of a step.
     """
 
     images: tuple[int, ...]
@@ -53,7 +54,7 @@ class Block(NamedTuple):
 
 
 Places = dict[tuple[object, ...], Tensor]
-"""Index tensors that earlier calls of the UNet brought to the device, for use in later ones."""
+"""Index tensors that earlier calls of the UNet moved to the device, for later ones."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Call:
     def grid(self, tokens: int) -> tuple[int, int]:
         """Return the height and width of the layer that has this many tokens.
 
-        They are the latents', halved (rounded up) until they fit. AdapterError where no halving fits.
+        They are the latents', halved (rounded up) until they fit. AdapterError if no halving fits.
         """
         height, width = self.latent
         while height * width > tokens:
@@ -106,7 +107,7 @@ class Prepared:
     """
 
     attends = False
-    """True for a kind with an `attended` of its own: its queries are computed for that alone."""
+    """True for a kind with its own `attended`: queries are computed only for it."""
 
     def __init__(self, adapter: Adapter, strength: float, until: float) -> None:
         self.adapter = adapter
@@ -146,7 +147,7 @@ class Prepared:
     ) -> Tensor | None:
         """Return the new output of the block's cross-attention, or None to leave it.
 
-        layer: the adapter's layer for the block, None where it has none. The attention's input `h`, its output `out`
+        layer: the adapter's layer for the block, or None. The attention's input `h`, its output `out`
         and the new output are (rows, tokens, width).
         """
         return None
@@ -154,8 +155,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """The description of a file. kind: that of its class, see `kinds.KINDS`. family: SD1 or SDXL. variant: named by the
-    kind, which reads it from the tensors or the file's name; may be empty. name: the file's, for error texts."""
+    """The description of a file.
+
+    kind: that of its class, see `kinds.KINDS`.
+    family: SD1 or SDXL.
+    variant: named by the kind, which reads it from the tensors or the file's name; may be empty.
+    name: the file's, for error texts.
+    """
 
     kind: str
     family: str
@@ -166,7 +172,7 @@ class AdapterInfo:
 class Room(NamedTuple):
     """The part of a layout that a kind takes. None: it is not counted.
 
-    Where actions are counted, a layout without any and a phrase that takes part in none are refused.
+    If actions are counted, a layout without any and a phrase that takes part in none are refused.
     """
 
     boxes: int | None = None
@@ -181,14 +187,14 @@ class AdapterFile(AdapterInfo):
 
 
 def refused(name: str, reason: str) -> AdapterError:
-    """Return the error for the file `name`: its sentence goes on with `reason`, which has no full stop."""
+    """Return the error for the file `name`: its sentence continues with `reason`, which has no full stop."""
     return AdapterError(f'"{name}" {reason}.')
 
 
 class Adapter(Weights, ABC):
     """An adapter's weights, in the file's own dtype and on the CPU until `.to(...)` moves them.
 
-    A kind of adapter is a subclass in a file of its own, registered in `kinds.KINDS`. It recognises its files, names
+    A kind of adapter is a subclass in a separate file, registered in `kinds.KINDS`. It recognises its files, names
     and checks their tensors, fits its layers to a UNet, and prepares itself for a generation.
     """
 
@@ -196,9 +202,9 @@ class Adapter(Weights, ABC):
     title: ClassVar[str]
     """The kind's name in a user's words."""
     takes_image: ClassVar[bool] = False
-    """True for a kind that looks at a picture; all others are given a layout."""
+    """True for a kind with a picture as input; all others take a layout."""
     folders: ClassVar[str]
-    """A regular expression found, whatever its case, in the names of folders in which other programs keep its files."""
+    """A case-insensitive pattern for the names of folders in which other programs keep its files."""
     needs_float32: ClassVar[bool] = False
     """True for a kind whose own layers are not exact enough in half precision; its results are cast."""
 
@@ -211,9 +217,9 @@ class Adapter(Weights, ABC):
     @classmethod
     @abstractmethod
     def recognise(cls, shapes: Shapes, name: str) -> AdapterInfo | None:
-        """Return the description of a file with these tensors, or None where it is not of this kind.
+        """Return the description of a file with these tensors, or None if it is not of this kind.
 
-        AdapterError, which calls the file `name`, where it is of this kind and cannot be used. A shape with fewer
+        AdapterError, which calls the file `name`, if it is of this kind and cannot be used. A shape with fewer
         dimensions than expected may raise IndexError.
         """
 
@@ -234,7 +240,7 @@ class Adapter(Weights, ABC):
 
     @classmethod
     def room(cls, variant: str) -> Room:
-        """Return how much of a layout the published files of this variant take, to be said before a picture."""
+        """Return how much of a layout the published files of this variant take, for the panel."""
         return Room()
 
     @abstractmethod
@@ -245,7 +251,7 @@ class Adapter(Weights, ABC):
     def prepare(self, inputs: Inputs) -> Prepared:
         """Return the adapter ready for one generation.
 
-        AdapterError where the inputs do not suit it. Gradients pass, so it can be trained through.
+        AdapterError if the inputs do not suit it. Gradients pass through it, so that it can be trained.
         """
 
     @property
@@ -261,11 +267,11 @@ class Adapter(Weights, ABC):
         return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
 
     def place(self, image: int, count: int) -> int:
-        """Return the place of an image among the `count` that the adapter was prepared for; one stands for all."""
+        """Return the index of an image among the `count` that the adapter was prepared for; a single one serves all."""
         if 1 < count <= image:
             raise AdapterError(
-                f'"{self.name}" was told of {count} images but image {image + 1} is drawn; '
-                "tell it of one image for all, or of each."
+                f'"{self.name}" was prepared for {count} images, but image {image + 1} is being drawn; '
+                "give one input for all images, or one for each."
             )
         return image if count > 1 else 0
 

@@ -18,7 +18,7 @@ from .weights import Weights, attention, layer_norm, linear
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 _PUBLISHED_HEADS = {1280: 16, 1664: 16}
-"""ViT-H's and ViT-bigG's, by their width; no file says how many heads it has."""
+"""The number of heads by width, for ViT-H and ViT-bigG; files do not contain it."""
 
 _OPEN_CLIP = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -54,7 +54,7 @@ _ENDS = (
 
 
 def read_clip_vision(path: str | Path) -> ClipVision:
-    """Return the vision encoder in a file in transformers' or open_clip's layout; AdapterError where there is none."""
+    """Return the vision encoder in a file in transformers' or open_clip's layout; AdapterError if there is none."""
     file, name = opened(path), Path(path).name
     wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
     return clip_vision(file.read(wanted), name)
@@ -66,7 +66,7 @@ def has_vision(names: Iterable[str]) -> bool:
 
 
 def clip_vision(tensors: Mapping[str, Tensor], name: str) -> ClipVision:
-    """Return the vision encoder that these tensors are; AdapterError, which calls it `name`, where they are none."""
+    """Build the vision encoder from its tensors; AdapterError, which calls it `name`, if they are not one."""
     named = _transformers_names(tensors)
     layers = {key[len(_LAYERS) + 1 :].split(".")[0] for key in named if key.startswith(f"{_LAYERS}.")}
     wanted = {*_ENDS, *(f"{_LAYERS}.{number}.{part}" for number in layers for part in _LAYER)}
@@ -100,7 +100,7 @@ class ClipVision(Weights):
     def features(self, pictures: Tensor, encoder: Encoder) -> Tensor:
         """Return an IP-Adapter's features (n, ...) of pictures (n, 3, height, width) with values from 0 to 1.
 
-        AdapterError where this is not the encoder that it needs.
+        AdapterError if this is not the encoder that it needs.
         """
         self._check(encoder)
         return self.encode(self.preprocess(pictures), encoder.output)
@@ -133,8 +133,10 @@ class ClipVision(Weights):
         return (x - mean) / std
 
     def encode(self, pixels: Tensor, output: str) -> Tensor:
-        """Return the image_embeds (n, projection) of normalised pixels (n, 3, size, size), or the hidden_states of the
-        last layer but one (n, patches + 1, width)."""
+        """Return the image_embeds (n, projection) of normalised pixels (n, 3, size, size), or their hidden_states.
+
+        The hidden_states are those of the last layer but one, (n, patches + 1, width).
+        """
         inner = self["vision_model"]
         places = inner["embeddings"]
         weight = places["patch_embedding"].weight
@@ -166,7 +168,7 @@ class ClipVision(Weights):
 
 
 def _transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the vision encoder's tensors by transformers' names, whatever stands before them in the file."""
+    """Return the vision encoder's tensors by transformers' names, without the file's own prefix."""
     named: dict[str, Tensor] = {}
     for key, value in tensors.items():
         match = re.search(r"(?:^|\.)((?:vision_model|visual_projection|visual)\..+|visual\.proj)$", key)

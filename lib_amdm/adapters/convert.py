@@ -1,8 +1,8 @@
-"""Trim an adapter's file to what AMDM needs of it, as safetensors.
+"""Reduce an adapter's file to the tensors that AMDM needs, as safetensors.
 
 The full GLIGEN and InteractDiffusion files (`checkpoint_generation_text.pth`, `interact-diffusion-v1-2.pth`) are
-pickles that hold a whole checkpoint and their trainer's settings, which no safe loader takes. Here everything in them
-but tensors becomes an inert placeholder: nothing of the file is run, and none of the trainer's libraries is needed.
+pickles with a whole checkpoint and their trainer's settings, which no safe loader accepts. Here everything in them
+except tensors becomes an inert placeholder: nothing in the file is run, and the trainer's libraries are not needed.
 
     python -m lib_amdm.adapters.convert checkpoint_generation_text.pth gligen-text-box.safetensors [--half]
 """
@@ -22,7 +22,7 @@ from .kinds import read_adapter
 
 
 def convert(source: str | Path, target: str | Path, half: bool = False) -> AdapterFile:
-    """Write the adapter in `source` to `target` (.safetensors); AdapterError where there is none. half: as float16."""
+    """Write the adapter in `source` to `target` (.safetensors); AdapterError if there is none. half: as float16."""
     source, target = Path(source), Path(target)
     if target.suffix.lower() != ".safetensors":
         raise AdapterError(f'"{target.name}" must end in .safetensors.')

@@ -207,7 +207,7 @@ def gated_self_attention(layer: Weights, x: Tensor, tokens: Tensor, heads: int, 
     """
     both = layer_norm(layer["norm1"], torch.cat([x, tokens], dim=1))
     own = layer["attn"]
-    # only the picture's own tokens ask; those of the boxes are looked at
+    # queries come from image tokens only; grounding tokens are keys and values
     q = linear(own["to_q"], both[:, : x.shape[1]])
     seen = linear(own["to_out.0"], attention(q, linear(own["to_k"], both), linear(own["to_v"], both), heads))
     added = strength * layer.get_parameter("alpha_attn").tanh() * seen

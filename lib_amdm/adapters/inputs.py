@@ -26,7 +26,7 @@ class Features(NamedTuple):
     """An image encoder's output.
 
     pictures: (1, ...) for all images of the batch, or (images, ...). blank: (1, ...), the output for the empty picture
-    that negative prompts get; None stands for zeros, which only image_embeds may be.
+    that negative prompts get; None means zeros, which only image_embeds may be.
     """
 
     pictures: Tensor
@@ -34,9 +34,9 @@ class Features(NamedTuple):
 
 
 class Inputs(Protocol):
-    """The inputs of one generation. Each is made when an adapter asks for it, so an adapter asks only for its own.
+    """The inputs of one generation. Each is made at its first use, so an adapter should use only its own.
 
-    Asking may load and run an encoder, and may raise an error that names the missing setting.
+    Making one may load and run an encoder, and may raise an error that names the missing setting.
     """
 
     @property
@@ -45,7 +45,7 @@ class Inputs(Protocol):
 
     @property
     def until(self) -> float:
-        """The share of the sampling steps that the adapter acts in, from 0 to 1."""
+        """The fraction of the sampling steps in which the adapter acts, from 0 to 1."""
 
     @property
     def seeds(self) -> Sequence[int]:
@@ -56,8 +56,7 @@ class Inputs(Protocol):
         """One layout for all images of the batch, or one for each."""
 
     def pooled(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
-        """Return CLIP's pooler output (width,) of each text: after the last layer and its norm, at the first end
-        token."""
+        """Return CLIP's pooler output (width,) of each text: after the final norm, at the first end token."""
 
     def contexts(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
         """Return each text encoded as a prompt for the UNet, (length, context width)."""

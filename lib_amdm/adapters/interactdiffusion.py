@@ -20,7 +20,7 @@ SUBJECT, OBJECT, ACTION = range(3)
 
 
 class InteractDiffusion(Grounding):
-    """InteractDiffusion 1.0, 1.1 and 1.2, which differ in their weights alone; the version is in the file's name."""
+    """InteractDiffusion 1.0, 1.1 and 1.2, which differ only in their weights; the version is in the file's name."""
 
     kind = "interactdiffusion"
     title = "InteractDiffusion"
@@ -52,8 +52,8 @@ class InteractDiffusion(Grounding):
     def prepare(self, inputs: Inputs) -> PreparedGrounding:
         """Return the adapter with the tokens of the layouts' interactions.
 
-        AdapterError where a layout has no interaction, more than the adapter has slots for, or a phrase that takes part
-        in none, which the adapter has no way to draw.
+        AdapterError if a layout has no interaction, more than the adapter has slots for, or a phrase that takes part
+        in none, which the adapter cannot draw.
         """
         for layout in inputs.layouts:
             self._check(layout)
@@ -85,7 +85,7 @@ class InteractDiffusion(Grounding):
     def tokens(self, layout: Layout, pooled: Mapping[str, Tensor]) -> Tensor:
         """Return grounding tokens (3 slots, width): all subjects, then all actions, then all objects.
 
-        Every slot has a learnt embedding of its own, so empty ones are tokens too.
+        Every slot has its own learnt embedding, so empty ones are tokens too.
         """
         net = self["position_net"]
         regions = layout.regions

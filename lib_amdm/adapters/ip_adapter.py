@@ -1,4 +1,4 @@
-"""IP-Adapter: a picture as a prompt, by a second cross-attention beside the text's (Ye et al., 2023)."""
+"""IP-Adapter: a picture as a prompt, by a second cross-attention in addition to the text's (Ye et al., 2023)."""
 
 from __future__ import annotations
 
@@ -144,8 +144,7 @@ class IPAdapter(Adapter):
         return _resampled(image, features)
 
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
-        """Return the layers, which files number in diffusers' order: all down, then all up, then the middle; odd
-        numbers only."""
+        """Return the layers, which files number oddly and in diffusers' order: down, then up, then middle."""
         ordered = sorted(blocks, key=lambda block: block.name.startswith("middle_block"))
         own = self["ip_adapter"]
         if len(own._modules) != len(ordered):
@@ -163,12 +162,12 @@ class IPAdapter(Adapter):
 
 
 def _renamed(name: str) -> str:
-    """Return the name in a published file for the one that a training run's raw checkpoint has."""
+    """Return the name in a published file for the one in a training run's raw checkpoint."""
     return re.sub(r"^adapter_modules\.", "ip_adapter.", re.sub(r"^image_proj_model\.", "image_proj.", name))
 
 
 def _resampled(image: Weights, features: Tensor) -> Tensor:
-    """Return the plus adapters' tokens (images, tokens, width): learnt latents look at the features in a few rounds."""
+    """Return the plus adapters' tokens (images, tokens, width): learnt latents attend to the features, repeatedly."""
     x = linear(image["proj_in"], features)
     latents = image.get_parameter("latents").expand(len(x), -1, -1)
     rounds = image["layers"]

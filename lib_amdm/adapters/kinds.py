@@ -1,7 +1,7 @@
-"""The registry of adapter kinds, and reading a file as the kind that it is.
+"""The registry of adapter kinds, and reading a file as its kind.
 
-A file is known by the names and shapes of its tensors. The first kind that recognises them names, checks and holds
-them; a new kind is a subclass of `Adapter` and one entry in `KINDS`.
+A file's kind depends on the names and shapes of its tensors. The first kind that recognises them names, checks and
+stores them; a new kind is a subclass of `Adapter` and one entry in `KINDS`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _LORA = re.compile(
     r"^(lora|lycoris|oft)_|\.(lora_[AB]|lora_up|lora_down|hada_w|lokr_w|w_norm|diff)\b|_lora\.(up|down)\."
 )
 _PARALLEL = "module."
-"""Stands before every name in the file of a training run on several GPUs."""
+"""The prefix of every name in the file of a training run on several GPUs."""
 
 
 def describe(path: str | Path) -> AdapterInfo:
-    """Return the description of a file, without reading its tensors; AdapterError where it is no adapter."""
+    """Return the description of a file, without reading its tensors; AdapterError if it is not an adapter."""
     return identify(opened(path).shapes, Path(path).name)
 
 
 def read_adapter(path: str | Path, inert: bool = False) -> AdapterFile:
-    """Return the adapter in a file. inert: take a pickle that holds more than weights too, without the rest.
+    """Return the adapter in a file. inert: accept a pickle with more than weights, and drop the rest.
 
-    Raises AdapterError, one sentence naming the file, for a missing or damaged file, and for one that is no adapter or
-    of a kind that cannot be used.
+    Raises AdapterError, one sentence naming the file, for a missing or damaged file, and for one that is not an adapter
+    or of a kind that cannot be used.
     """
     file = opened(path, inert)
     return _read(file.shapes, file.read, Path(path).name)
 
 
 def adapter_file(tensors: Mapping[str, Tensor], name: str) -> AdapterFile:
-    """Return the adapter that these tensors are, named as in any file; error texts call it `name`."""
+    """Build the adapter from its tensors, named as in any file; error texts call it `name`."""
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     return _read(shapes, lambda keys: {key: tensors[key] for key in keys}, name)
 
@@ -61,14 +61,14 @@ def room(info: AdapterInfo) -> Room:
 
 
 def takes_image(info: AdapterInfo) -> bool:
-    """Return True for a file that looks at a picture; all others are given a layout."""
+    """Return True for a file with a picture as input; all others take a layout."""
     return _kind(info).takes_image
 
 
 def identify(shapes: Shapes, name: str) -> AdapterInfo:
     """Return the description of a file with tensors of these names and shapes.
 
-    AdapterError, which calls the file `name`, where it is no adapter.
+    AdapterError, which calls the file `name`, if it is not an adapter.
     """
     if not shapes:
         raise refused(name, "holds no tensors; choose an adapter file")

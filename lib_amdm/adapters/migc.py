@@ -1,7 +1,7 @@
 """MIGC: several things in their boxes, by shading each one's cross-attention and aggregating (Zhou et al., 2024).
 
-NaiveFuser is its parameterless companion, for the layers and steps in which MIGC itself does not act; MIGC++ refines
-NaiveFuser's result with what it learnt.
+NaiveFuser is its parameterless companion, for the layers and steps in which MIGC itself does not act. MIGC++ refines
+NaiveFuser's result with learnt weights.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ _LAYER_OF_VARIANT = {
 class Instances(NamedTuple):
     """The things of one image.
 
-    boxes: n. places: their Fourier features for the position net (n, 64). pooled: the phrases' pooled embeddings (n,
-    width). contexts: the phrases as prompts, n of (length, width).
+    boxes: n.
+    places: their Fourier features for the position net (n, 64).
+    pooled: the phrases' pooled embeddings (n, width).
+    contexts: the phrases as prompts, n of (length, width).
     """
 
     boxes: tuple[Box, ...]
@@ -123,7 +125,7 @@ class Migc(Adapter):
         """Return the adapter with the layouts, whose phrases are encoded both as pooled embeddings and as prompts.
 
         The order in which MIGC's aggregation sees the instances is drawn from an image's seed and the step, never from
-        torch's own generator. naive_until: the share of steps in which NaiveFuser acts wherever MIGC does not; if None,
+        torch's own generator. naive_until: the fraction of the steps in which NaiveFuser acts if MIGC does not; None:
         0 in MIGC and the inputs' `until` in MIGC++.
         """
         if naive_until is None:
@@ -163,7 +165,7 @@ class Migc(Adapter):
 
 
 def _part_name(match: re.Match[str]) -> str:
-    """Return our name: files differ in what stands between the block and `migc`."""
+    """Return our name: files differ in the part between the block and `migc`."""
     side, number, depth, rest = match.groups()
     parent = f"{side}_blocks.{number}" if side else "middle_block"
     return f"{parent}.1.transformer_blocks.{depth or 0}.migc.{rest}"
@@ -188,8 +190,8 @@ class PreparedInstances(Prepared):
     ) -> Tensor | None:
         """Return the output with each image's instances in it, (rows, tokens, width).
 
-        In the steps before `migc_until` MIGC acts in blocks with a layer of its own. NaiveFuser acts in the others, and
-        after that, before `naive_until`.
+        In the steps before `migc_until` MIGC acts in blocks for which it has a layer. NaiveFuser acts in the others,
+        and after that, before `naive_until`.
         """
         if not self.before(call.rows.progress, self.migc_until):
             layer = None
@@ -224,8 +226,11 @@ class PreparedInstances(Prepared):
     ) -> Tensor:
         """Return the cross-attention (tokens, width) of one row.
 
-        h: its input (tokens, width). each: its output with each context, the prompt's first, (1 + n, tokens, width).
-        masks: see `box_masks`. grid: the layer's height and width. order: see `slot_order`.
+        h: its input (tokens, width).
+        each: its output with each context, the prompt's first, (1 + n, tokens, width).
+        masks: see `box_masks`.
+        grid: the layer's height and width.
+        order: see `slot_order`.
         """
         dtype = self.adapter.dtype
         h, each, masks = h.to(dtype), each.to(dtype), masks.to(dtype)
@@ -254,10 +259,10 @@ class PreparedInstances(Prepared):
 
 
 def box_masks(boxes: Sequence[Box], latent: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Return masks of what is in no box, then of each box: shares of a layer's tokens, (1 + n, tokens), float32.
+    """Return masks of the rest and of each box: shares of a layer's tokens, (1 + n, tokens), float32.
 
     latent, grid: height and width of the latents and of the layer. The boxes are drawn in the picture's pixels, then
-    made smaller twice: to the latents, to the grid. The edges' values depend on it.
+    reduced twice: to the latents, to the grid. The values at the edges depend on that.
     """
     masks = torch.zeros(len(boxes), *(8 * size for size in latent))
     for mask, box in zip(masks, boxes):
@@ -277,7 +282,7 @@ def _pixels(box: Box, latent: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _visible(instances: Instances, latent: tuple[int, int]) -> Instances:
-    """Return the instances whose box covers a pixel: one that covers none would be weighed with nothing to show."""
+    """Return the instances with a box of a pixel or more: others would get weight but contribute nothing."""
     kept = [n for n, box in enumerate(instances.boxes) if all(x.start < x.stop for x in _pixels(box, latent))]
     if len(kept) == len(instances.boxes):
         return instances
@@ -304,8 +309,10 @@ def slot_order(seed: int, progress: float, block: str, slots: int) -> list[int]:
 
 
 def _attended(attend: Attend, row: int, contexts: Sequence[Tensor]) -> list[Tensor]:
-    """Return the attention of a row with each context, n in all as a list of (_, tokens, width): in one call where
-    the contexts' lengths agree."""
+    """Return the attention of a row with each context, n in all as a list of (_, tokens, width).
+
+    Contexts of one length share a call.
+    """
     if len({context.shape for context in contexts}) == 1:
         return [attend(row, torch.stack(tuple(contexts)))]
     return [attend(row, context[None]) for context in contexts]
@@ -318,8 +325,7 @@ def _box_tokens(layer: Weights, instances: Instances) -> Tensor:
 
 
 def _layout_attention(layer: Weights, h: Tensor, masks: Tensor, heads: int) -> Tensor:
-    """Return self-attention (tokens, width) in which tokens look only at those that share a box, or the rest, with
-    them. h: (tokens, width)."""
+    """Return self-attention (tokens, width) of h (tokens, width), within each box and within the rest."""
     together = (masks.T @ masks) > 0
     q, k, v = (linear(part, h[None]) for part in (layer["to_q"], layer["to_k"], layer["to_v"]))
     return linear(layer["to_out.0"], attention(q, k, v, heads, together))[0]
@@ -341,7 +347,7 @@ def _aggregated(
         x = _cbam(layer["cbam1"], F.conv2d(x, layer["conv1"].weight, layer["conv1"].bias))
     scales = F.conv2d(x, layer["conv2"].weight, layer["conv2"].bias)[:, 0]
     instances, whole, empty = scales[first:-2], scales[-2:-1], scales[-1:]
-    # one by one, because a list of places would have to go to the device in every layer
+    # one by one, because a list of indices would be copied to the device in every layer
     slots = torch.cat([instances[n : n + 1] if n < len(instances) else empty for n in order])
     seen = _cbam(layer["cbam2"], torch.cat([scales[:first], slots, whole])[None])[0]
     found = [seen[first + place][None] for place in (order.index(n) for n in range(len(instances)))]
@@ -350,8 +356,7 @@ def _aggregated(
 
 
 def _cbam(layer: Weights, x: Tensor) -> Tensor:
-    """Return the convolutional block attention of x (batch, channels, h, w): a gate for each channel, then for each
-    place."""
+    """Return the convolutional block attention of x (batch, channels, h, w): a gate per channel, then per place."""
     mlp = layer["ChannelGate.mlp"]
     mean, most = (linear(mlp["3"], linear(mlp["1"], pooled).relu()) for pooled in (x.mean((2, 3)), x.amax((2, 3))))
     gates = mean + most

@@ -1,4 +1,4 @@
-"""Names of a UNet's parts in adapter files: behind any prefix, in ldm's layout or in diffusers'."""
+"""Names of a UNet's parts in adapter files: after any prefix, in ldm's layout or in diffusers'."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DIFFUSERS = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.(.*)")
 
 
 def without_prefix(name: str) -> str:
-    """Return the name from the UNet's part on, whatever stands before it; any other name as it is."""
+    """Return the name from the UNet's part on, without any prefix; any other name as it is."""
     match = _UNET_PART.search(name)
     return match[1] or match[2] if match else name
 

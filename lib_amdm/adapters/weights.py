@@ -15,8 +15,8 @@ LAYER_NORM_EPS = 1e-5
 class Weights(nn.Module):
     """Tensors by dotted names as a tree of modules, so that `.to()`, `state_dict()` and training see them as usual.
 
-    `weights["layers.0.to_q"]` is the module that holds `layers.0.to_q.weight`. The parameters ask for no gradient until
-    a trainer says so.
+    `weights["layers.0.to_q"]` is the module that holds `layers.0.to_q.weight`. The parameters require no gradient until
+    a trainer sets it.
     """
 
     weight: Tensor
@@ -58,8 +58,9 @@ def layer_norm(layer: Weights, x: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Return softmax(q k^T / sqrt(channels / heads)) v in each head, (batch, n, channels).
 
-    q: (batch, n, channels). k, v: (batch, m, channels). mask: True where a query may look at a key, broadcast to
-    (batch, heads, n, m).
+    q: (batch, n, channels).
+    k, v: (batch, m, channels).
+    mask: True where a query may attend to a key, broadcast to (batch, heads, n, m).
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -1,1 +1,1 @@
-"""The models beside the main one: from settings to a sampler, adapters at work, and what is kept between pictures."""
+"""The co-models: from settings to a sampler, adapters at work, and what is kept between pictures."""

@@ -1,6 +1,6 @@
-"""Adapters at work on a model: files kept in memory, inputs made when an adapter asks, hooks for one evaluation.
+"""Adapters at work on a model: files kept in memory, inputs made on demand, hooks for one evaluation.
 
-A host has its own way to ask a text encoder (`Phrases`), and to know the rows of the main model's batch.
+A host provides the text encoder (`Phrases`) and the rows of the main model's batch.
 """
 
 from __future__ import annotations
@@ -31,23 +31,19 @@ class Phrases(Protocol):
     """A model's text encoder for a layout's phrases."""
 
     def pooled(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
-        """Return CLIP's pooler output (width,) of each text: after the last layer and its norm, at the first end
-        token."""
+        """Return CLIP's pooler output (width,) of each text: after the final norm, at the first end token."""
 
     def contexts(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
         """Return each text encoded as a prompt for the UNet, (77, width)."""
 
 
-def _plenty(size: int) -> None:
-    return
-
-
 class Place(NamedTuple):
     """The model that an adapter is put on.
 
-    phrases: None for a model whose family has no adapters with phrases. seeds: those of the batch's images.
-    error_prefix: the beginning of an error's text, "AMDM co-model 2". panel_label: the name of the slot's controls,
-    "co-model 2".
+    phrases: None for a model whose family has no adapters with phrases.
+    seeds: those of the batch's images.
+    error_prefix: the beginning of an error's text, "AMDM co-model 2".
+    panel_label: the name of the slot's controls, "co-model 2".
     """
 
     unet: nn.Module
@@ -58,14 +54,14 @@ class Place(NamedTuple):
     dtype: torch.dtype
     error_prefix: str
     panel_label: str
-    make_room: Callable[[int], None] = _plenty
-    """Let the host free this many bytes on the device, before they are put there."""
+    make_room: Callable[[int], None] = lambda size: None
+    """Asks the host to free this many bytes on the device before they are used."""
     image_dtype: torch.dtype = torch.float32
     """The precision that reference pictures are encoded in."""
 
 
 class Adapters:
-    """A host's adapter files: those that are loaded, and the features of pictures. It lives and dies with the host."""
+    """A host's adapter files: the loaded ones, and the features of pictures. It lives as long as the host."""
 
     def __init__(self, files: FileList, encoders: FileList) -> None:
         self.files, self.images = files, ImageFeatures(encoders)
@@ -74,7 +70,7 @@ class Adapters:
     def prepare(self, settings: AdapterSettings, place: Place) -> AtWork:
         """Return the adapter that `settings` name, ready to work on the place's UNet.
 
-        AmdmError, with the place's prefix, where a file or an input is missing or does not fit.
+        AmdmError, with the place's prefix, if a file or an input is missing or does not fit.
         """
         with as_amdm_error(place.error_prefix):
             adapter = self.adapter(settings.adapter, place)
@@ -87,7 +83,7 @@ class Adapters:
         return adapter
 
     def info(self, name: str) -> AdapterInfo | None:
-        """Return the description of the file of this name; None where the list has none, or it cannot be used."""
+        """Return the description of the file of this name; None if it is not in the list or cannot be used."""
         path = self.files.path(name)
         try:
             return describe(path) if path else None
@@ -99,7 +95,7 @@ class Adapters:
         self.images.refresh()
 
     def trim(self, limit: int, used: int) -> int:
-        """Keep `limit`, or as many as the last picture used where these are more; none at all for 0.
+        """Keep `limit`, or as many as the last picture used if these are more; none at all for 0.
 
         Returns the number dropped.
         """
@@ -115,7 +111,7 @@ class Adapters:
     def _loaded(self, name: str, place: Place) -> Adapter:
         path = self.files.path(name)
         if path is None or not path.is_file():
-            # it may have come, or gone elsewhere, after the list was made
+            # it may have been added or moved after the list was made
             self.files.refresh()
             path = self.files.path(name)
         if path is None:
@@ -133,7 +129,7 @@ class Adapters:
 
 
 class SlotInputs:
-    """A slot's `adapters.inputs.Inputs`: each is read, encoded or refused when an adapter asks for it.
+    """A slot's `adapters.inputs.Inputs`: each is read, encoded or refused when an adapter needs it.
 
     adapter: the file's name, for error texts.
     """
@@ -144,7 +140,7 @@ class SlotInputs:
 
     @cached_property
     def layouts(self) -> Sequence[Layout]:
-        """The slot's one layout. AmdmError where it is empty."""
+        """The slot's one layout; AmdmError if it is empty."""
         layout = Layout.read(self.settings.layout)
         if not layout:
             raise AmdmError(
@@ -160,7 +156,7 @@ class SlotInputs:
         return self._phrases.contexts(texts)
 
     def features(self, encoder: Encoder) -> Features:
-        """Return the reference picture's features. AmdmError where there is no picture, or no such encoder."""
+        """Return the reference picture's features; AmdmError if there is no picture, or no such encoder."""
         if not self.settings.image:
             raise AmdmError(
                 f'{self.place.error_prefix}: "{self.adapter}" needs a reference picture; choose one as the image of '
@@ -196,7 +192,7 @@ def _refuse_wrong_family(adapter: Adapter, place: Place) -> None:
 
 
 class AtWork:
-    """An adapter on one model in one pass. It acts in the UNet calls that are announced, and in no other."""
+    """An adapter on one model in one pass. It acts only in announced UNet calls."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -234,10 +230,10 @@ class AtWork:
 
 
 class MainRows:
-    """The rows of the main model's UNet calls, where a host evaluates one batch in one or several calls.
+    """The rows of the main model's UNet calls, for a host that evaluates one batch in one or several calls.
 
     The whole batch is a row for each part of each image's prompt, in order, and then one for each image's negative
-    prompt; calls take it piece by piece, or leave the negatives out at the end.
+    prompt; calls take it in parts, or leave out the negatives at the end.
     """
 
     def __init__(self, parts: Sequence[int]) -> None:
@@ -256,7 +252,7 @@ class MainRows:
         self._taken += count
         if self._taken > len(self._images):
             raise AdapterError(
-                f"The main model was shown {self._taken} rows where {len(self._images)} were announced; another "
+                f"The main model was called with {self._taken} rows, but {len(self._images)} were announced; another "
                 "extension changes the batch: switch it off, or the main adapter."
             )
         return self._images[taken], self._prompts[taken]

@@ -14,7 +14,7 @@ from ..files.state import FileState
 
 RECENT_KEPT = 32
 _SHARED = "amdm_shared"
-"""An attribute of parameters: the same object for all that were given the same numbers in memory."""
+"""An attribute of parameters: the same object for all that share their numbers in memory."""
 T = TypeVar("T")
 
 
@@ -26,7 +26,7 @@ class Recent:
         self._most = most
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return the result for `key`, made only where it is not kept."""
+        """Return the result for `key`, made only if it is not kept."""
         if key not in self._kept:
             self._kept[key] = make()
         self._kept.move_to_end(key)
@@ -60,16 +60,16 @@ class InMemory(NamedTuple):
 
 
 class Pool:
-    """Loaded co-models by file, the least recently used dropped first. Safe to ask from the API's threads."""
+    """Loaded co-models by file, the least recently used dropped first. Safe to use from the API's threads."""
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[tuple[str, Hashable], tuple[FileState, Loaded]] = OrderedDict()
         self._lock = threading.RLock()
 
     def get(self, path: str, variant: Hashable, load: Callable[[], Loaded]) -> Loaded:
-        """Return the model of the file at `path`, loaded where it is not kept.
+        """Return the model of the file at `path`, loaded if it is not kept.
 
-        It is loaded again where the file has changed since, and for another `variant` (dtype).
+        It is loaded again if the file has changed, and for another `variant` (dtype).
         """
         state, key = FileState.of(path), (str(path), variant)
         with self._lock:
@@ -103,7 +103,7 @@ class Pool:
             return entries
 
     def unload(self, kind: str = "checkpoint") -> list[InMemory]:
-        """Forget everything, and return its entries; a picture that is being drawn keeps its own until it is done."""
+        """Drop everything, and return the entries; a picture in progress keeps its own until it is done."""
         with self._lock:
             entries = self.listing(kind)
             self._loaded.clear()
@@ -111,7 +111,7 @@ class Pool:
 
 
 def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -> int:
-    """Let `model` use the parameters of `others` where names and values agree, and return the bytes saved.
+    """Let `model` use the parameters of `others` that agree in name and value, and return the bytes saved.
 
     Checkpoints of one family often carry the same text encoder. Only co-models share: a host may rewrite the main
     model's weights in place.
@@ -134,9 +134,9 @@ def share_equal_tensors(model: torch.nn.Module, others: list[torch.nn.Module]) -
 
 
 def _place(t: torch.Tensor) -> Hashable:
-    """Return what is equal for tensors with the same numbers in memory.
+    """Return a key that is equal for tensors with the same numbers in memory.
 
-    Where a device gives no address (DirectML), what was shared there counts as shared until it is elsewhere.
+    On a device without addresses (DirectML), shared tensors count as shared until they are elsewhere.
     """
     try:
         return t.data_ptr()
@@ -149,8 +149,10 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _plain(t: torch.Tensor) -> bool:
-    """Return True if a weight means something by itself; those packed into bytes have scales that belong to them, and
-    some are tensors of a class of their own."""
+    """Return True for a plain floating-point tensor.
+
+    Quantised weights are meaningless without their scales, and some have a tensor class of their own.
+    """
     return t.is_floating_point() and t.element_size() > 1 and type(t) in (torch.Tensor, torch.nn.Parameter)
 
 

@@ -25,7 +25,7 @@ _FOR_ENCODERS = re.compile(r"clip[-_ ]?vision|image[-_ ]?encoder|controlnetprepr
 
 
 class Folder(NamedTuple):
-    """A folder to look in. own: everything in it counts, and not only files that are recognised."""
+    """A folder to search. own: every file in it counts, not only recognised ones."""
 
     path: Path
     own: bool = False
@@ -34,9 +34,11 @@ class Folder(NamedTuple):
 def model_folders(models: Path, extensions: Iterable[Path] = ()) -> tuple[list[Folder], list[Folder]]:
     """Return the folders in which a WebUI has adapters, and those in which it has image encoders.
 
-    models: its models folder. extensions: its extensions' folders. Adapters: models/amdm, and the folders in models,
-    and the models folders of extensions, that are named for ControlNet or a kind of adapter. Encoders: models/amdm,
-    models/clip_vision, models/ControlNetPreprocessor, and these extensions' downloads.
+    models: its models folder.
+    extensions: its extensions' folders.
+    Adapters: models/amdm, and the folders in models, and the models folders of extensions, that are named for
+        ControlNet or a kind of adapter.
+    Encoders: models/amdm, models/clip_vision, models/ControlNetPreprocessor, and these extensions' downloads.
     """
     shared = re.compile("|".join([_CONTROL_NET, *(kind.folders for kind in kinds.KINDS)]), re.IGNORECASE)
     own = Folder(models / OWN_FOLDER, own=True)
@@ -67,9 +69,9 @@ def _contents(path: Path) -> str:
 
 
 class FileList:
-    """Files by their names in some folders, which are read when first asked, and again by `refresh`.
+    """Files by their names in some folders, which are read at the first use, and again by `refresh`.
 
-    Of two files with one name the first folder's counts. wanted(file, own): True for a file to list, own as in
+    If two files have the same name, the first folder's counts. wanted(file, own): True for a file to list, own as in
     `Folder`.
     """
 
@@ -108,8 +110,8 @@ def lists(
 ) -> tuple[FileList, FileList]:
     """Return the list of adapters, and that of image encoders.
 
-    In AMDM's own folder every file that is no encoder is listed as an adapter: choosing one that cannot be used then
-    says why.
+    In AMDM's own folder every file that is not an encoder is listed as an adapter: choosing an unusable one gives the
+    reason.
     """
     contents = ByState(_contents)
 
@@ -126,25 +128,25 @@ def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """Yield the files below a folder with one of these suffixes, in order; links to folders are followed."""
     found: list[Path] = []
     for here, below, names in os.walk(folder, followlinks=True):
-        # a link that leads back up would never end
+        # a link back up would never end
         below[:] = [name for name in below if not _leads_up(Path(here, name))]
         found += [Path(here, name) for name in names if PurePath(name).suffix.lower() in suffixes]
     yield from sorted(file for file in found if file.is_file())
 
 
 def _leads_up(folder: Path) -> bool:
-    """Return True if a folder is one of those that it lies in, by way of links."""
+    """Return True if a folder is, through links, one of its own parents."""
     place = folder.resolve()
     return any(parent.resolve() == place for parent in folder.parents)
 
 
 def readable(name: str) -> str:
-    """Return a file's name as text that can be sent: bytes that are no UTF-8 become a replacement character."""
+    """Return a file's name as text that can be sent: bytes that are not UTF-8 become a replacement character."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name)
 
 
 def without_hash(title: str) -> str:
-    """Return a title without the hash that a WebUI puts behind a file's name once it has read the file."""
+    """Return a title without the hash that a WebUI appends to a file's name once it has read the file."""
     return _HASH.sub("", title)
 
 
@@ -154,11 +156,11 @@ def without_folder(title: str) -> str:
 
 
 def find_title(name: str, titles: Iterable[str]) -> str | None:
-    """Return the title that a name means, the first where several fit, or None.
+    """Return the title that a name means, the first if several match, or None.
 
-    A name is a title itself, or one without its suffix or folder; then the same in other letters: capitals,
-    backslashes, accents in another encoding. Either may have a hash behind it, which the other lacks: only of several
-    files with one name does it choose. Last, a name is a title's hash.
+    A name can be a title, with or without its suffix or folder; then the same with other capitals, backslashes,
+    or accents in another encoding. Either may be followed by a hash that the other lacks: it only selects among several
+    files with one name. Last, a name can be a title's hash.
     """
     titles = list(titles)
     wanted = name.strip()
@@ -170,7 +172,7 @@ def find_title(name: str, titles: Iterable[str]) -> str | None:
 
 
 def _called(wanted: str, titles: Sequence[str]) -> str | None:
-    """Return the first of the titles whose file has this name, if need be in other letters."""
+    """Return the first of the titles with a file of this name, if necessary in other letters."""
     forms: tuple[Callable[[str], str], ...] = (
         lambda title: title,
         without_hash,
@@ -187,7 +189,7 @@ def _called(wanted: str, titles: Sequence[str]) -> str | None:
 
 
 def _hash_of(title: str) -> str:
-    """Return the hash behind a title in small letters, or "" where there is none."""
+    """Return the hash after a title in small letters, or ""."""
     found = _HASH.search(title)
     return found[1].lower() if found else ""
 

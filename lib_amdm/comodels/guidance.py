@@ -28,12 +28,16 @@ def guided(
 ) -> Tensor:
     """Return uncond + sum_i w_i * scale * (cond_i - uncond) for each image of the batch, (images, ...) as x.
 
-    x: the latents (images, ...). sigma: (images,). predict(x, sigma, cond, rows): the denoised latents for rows of
-    conditions, with the image each row belongs to. parts: for each image its prompt's parts as (row of `cond`, weight).
-    uncond: one row for each image. skip_uncond: leave the negative prompt out, as the WebUI does on the steps it skips
-    it in. together: one call for everything, where the lengths allow; otherwise never more rows than images in a call,
-    which needs less memory. announce: called before each call of `predict` with the image of each of its rows, and True
-    for each row that has a prompt.
+    x: the latents (images, ...).
+    sigma: (images,).
+    predict(x, sigma, cond, rows): the denoised latents for rows of conditions, with the image each row belongs to.
+    parts: for each image its prompt's parts as (row of `cond`, weight).
+    uncond: one row for each image.
+    skip_uncond: leave the negative prompt out, as the WebUI does in some steps.
+    together: one call for everything if the lengths allow; otherwise never more rows than images in a call, which needs
+        less memory.
+    announce: called before each call of `predict` with the image of each of its rows, and True for each row that has a
+        prompt.
     """
     owners = [image for image, of_image in enumerate(parts) for _ in of_image]
     everyone = list(range(len(x)))

@@ -1,4 +1,4 @@
-"""Image encoders at work: the file that an adapter needs, and the features of reference pictures, kept for the next."""
+"""Image encoders at work: the file that an adapter needs, and the features of reference pictures, which are cached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEATURES_KEPT = 16
 
 
 class ImageFeatures:
-    """The features of pictures, made with the encoders in a list of files. An encoder is loaded for one use alone."""
+    """The features of pictures, made with the encoders in a list of files. An encoder is loaded for a single use."""
 
     def __init__(self, encoders: FileList) -> None:
         self.encoders = encoders
@@ -48,14 +48,16 @@ class ImageFeatures:
     ) -> Features:
         """Return the features (1, ...) of the picture in a setting's text `image`, on the CPU in float32.
 
-        device, dtype: where and in what precision the encoder runs. make_room: called with its size in bytes before it
-        is put there. error_prefix, adapter: the beginning of error texts, and the file that they say needs the encoder.
-        AmdmError where the picture cannot be read or the encoder is in no folder.
+        device, dtype: where and in what precision the encoder runs.
+        make_room: called with its size in bytes before it is put there.
+        error_prefix, adapter: the beginning of error texts, and the file that they say needs the encoder.
+
+        AmdmError if the picture cannot be read or the encoder is in no folder.
         """
         path = self._file(encoder, error_prefix, adapter)
 
         def encode() -> Features:
-            # asked for both at once, so that the encoder is loaded for no other reason
+            # both at once, so that the encoder is loaded only once
             model = read_clip_vision(path).to(dtype)
             if make_room is not None:
                 make_room(sum(weight.numel() * weight.element_size() for weight in model.parameters()))
@@ -70,7 +72,7 @@ class ImageFeatures:
         return self.recent.get((pictures.fingerprint(image), FileState.of(str(path)), encoder.output, dtype), encode)
 
     def _file(self, encoder: Encoder, error_prefix: str, adapter: str) -> Path:
-        """Return the file of the image encoder; it is looked for again only where it has changed."""
+        """Return the file of the image encoder; the search is repeated only if the file has changed."""
         kept = self._found.get(encoder)
         if kept is not None and Path(kept.path).is_file() and FileState.of(kept.path) == kept:
             return Path(kept.path)

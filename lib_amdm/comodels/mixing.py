@@ -33,7 +33,7 @@ def co_run(
     """Make the `CoRun` of a slot, by its number from 1.
 
     seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. AmdmError where the slot's mask cannot be read.
+    main model knows. AmdmError if the slot's mask cannot be read.
     """
     return CoRun(
         model.denoise,
@@ -43,7 +43,7 @@ def co_run(
         eta=slot.eta,
         noise=slot.noise,
         seed=private_seeds(seeds, number),
-        # above what the main model knows itself, both are shown what neither knows
+        # above the main model's own highest level, both get a level that neither was trained on
         sigma_max=model.highest if model.highest < main else None,
         state_key=model.state_key,
         on_nan=model.on_nan,

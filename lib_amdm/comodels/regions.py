@@ -18,7 +18,7 @@ def region_map(slot: CoModel, height: int, width: int, error_prefix: str) -> Ten
     """Return the shares of a slot's region, (1, 1, height, width) from 0 to 1 in the latent's size; None: everywhere.
 
     A share is the covered part of a latent's place. Boxes and a mask together mean the parts that are in both.
-    AmdmError, which begins with `error_prefix`, where the mask cannot be read.
+    AmdmError, which begins with `error_prefix`, if the mask cannot be read.
     """
     covered = torch.ones(1, 1, height, width)
     boxes = boxes_of(slot.region)

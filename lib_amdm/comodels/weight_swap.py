@@ -1,4 +1,4 @@
-"""Other weights for one co-model alone, such as LoRAs': while it is evaluated, and bit for bit its own after."""
+"""Other weights for one co-model, such as LoRAs', while it is evaluated; afterwards its own, bit for bit."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Change(NamedTuple):
 def changed(changes: Sequence[Change]) -> Iterator[None]:
     """Give the layers the changes' weights while the context lasts.
 
-    Nothing is written: each layer has another parameter, and then its own again, whoever else shares that one's data. A
-    layer without such a parameter (a bias) has one for the time. A host may move the layers in the meantime: each gets
-    its own parameter back where the layer is by then.
+    Nothing is modified in place: parameters are replaced for the duration and then restored, so shared storage is
+    untouched. A layer without such a parameter (a bias) gets one for the duration. A host may move the layers in the
+    meantime: each gets its own parameter back on the device where the layer then is.
     """
     kept: list[tuple[Change, nn.Parameter | None]] = []
     try:
         for change in changes:
             own: nn.Parameter | None = getattr(change.layer, change.name)
-            # a model that travels between devices may be on another one by now; every layer has a weight
+            # the model may be on another device by now; every layer has a weight
             value = change.value.to((cast(Tensor, change.layer.weight) if own is None else own).device)
             change.layer.register_parameter(change.name, nn.Parameter(value, requires_grad=False))
             kept.append((change, own))
@@ -44,8 +44,7 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
 
 
 def added(weight: Tensor, delta: Tensor) -> Tensor:
-    """Return `weight` + `delta`, of one shape, in the weight's dtype; the sum is made in the delta's, which may be
-    wider."""
+    """Return `weight` + `delta`, of one shape, in the weight's dtype, added in the delta's, which may be wider."""
     if delta.ndim == 4 and weight.ndim == 4 and delta.shape[1] < weight.shape[1]:
         # an inpainting checkpoint's first layer sees more channels than the LoRA was made for
         delta = torch.nn.functional.pad(delta, (0, 0, 0, 0, 0, weight.shape[1] - delta.shape[1]))

@@ -1,7 +1,7 @@
-"""All questions to an accelerator: its memory, its random numbers, its events, its errors.
+"""Everything that depends on the kind of accelerator: its memory, random numbers, events and errors.
 
-Each takes any device that a host hands over, with or without an index, under torch 2.1 and newer, and has an answer for
-a kind of device that cannot say: None.
+Each function takes any device of a host, with or without an index, under torch 2.1 and newer. It returns None for a
+kind of device that cannot answer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MEMORY_WORDS = (
 
 
 def same_place(a: torch.device, b: torch.device) -> bool:
-    """Return True if both mean one device; without an index a device is the current one of its kind."""
+    """Return True if both are the same device; without an index a device is the current one of its kind."""
     return a.type == b.type and (a.index == b.index or _index(a) == _index(b))
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that can still be had, those included that torch holds and does not use; None if unknown."""
+    """Return the bytes that can still be allocated, including torch's unused cache; None if unknown."""
     module = _module(device)
     if module is None or not hasattr(module, "mem_get_info") or not hasattr(module, "memory_stats"):
         return None
@@ -37,16 +37,16 @@ def free_memory(device: torch.device) -> int | None:
         free, _ = module.mem_get_info(_index(device))
         stats = module.memory_stats(_index(device))
     except (RuntimeError, ValueError, AttributeError, AssertionError):
-        # some drivers do not say, and a torch without the kind has none
+        # some drivers cannot say, and some builds of torch lack the kind
         return None
     unused: int = stats.get("reserved_bytes.all.current", 0) - stats.get("active_bytes.all.current", 0)
     return int(free) + max(unused, 0)
 
 
 def is_memory_error(error: BaseException | None) -> bool:
-    """Return True if an error, or one that it was raised from, says that memory ran out, on whichever device.
+    """Return True if an error, or one that it was raised from, means that memory ran out, on any device.
 
-    Not every torch has a class for it, and a driver's own error is a RuntimeError with its text.
+    Not every torch has a class for it, and a driver's own error is a RuntimeError that says so in its text.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -60,7 +60,7 @@ def is_memory_error(error: BaseException | None) -> bool:
 
 
 def random_state(device: torch.device) -> Tensor | None:
-    """Return the state of a device's generator; None for the CPU and where there is none to be had."""
+    """Return the state of a device's generator; None for the CPU, or if it cannot be read."""
     module = _module(device)
     if module is None or not hasattr(module, "get_rng_state"):
         return None
@@ -69,14 +69,14 @@ def random_state(device: torch.device) -> Tensor | None:
 
 
 def set_random_state(device: torch.device, state: Tensor | None) -> None:
-    """Give a device's generator the state that `random_state` returned."""
+    """Restore the state of a device's generator that `random_state` returned."""
     if state is not None:
         _module(device).set_rng_state(state, *_indexed(device))
 
 
 @contextmanager
 def random_numbers_kept(device: torch.device) -> Iterator[None]:
-    """A context after which the generators of the CPU and of a device are as they were."""
+    """Restore the generators of the CPU and of a device at the end of the context."""
     own, its = torch.get_rng_state(), random_state(device)
     try:
         yield
@@ -86,16 +86,15 @@ def random_numbers_kept(device: torch.device) -> Iterator[None]:
 
 
 def event(device: torch.device, timed: bool = False) -> Any:
-    """Return an event behind all that a device has been given to do so far; its kind must be one of `EVENTS`.
+    """Record an event after all work submitted to a device so far; its kind must be one of `EVENTS`.
 
-    timed: its `elapsed_time` counts.
+    timed: its `elapsed_time` can be used.
     """
     return EVENTS[device.type](device, timed)
 
 
 def timed_event(device: torch.device) -> Any:
-    """Return an event behind all that a device has been given to do so far, for `milliseconds`; None for a kind that
-    has none."""
+    """Record an event for `milliseconds` after all work submitted to a device so far; None if it has no events."""
     make = {**EVENTS, **_TIMED}.get(device.type)
     try:
         return make(device, True) if make else None
@@ -105,12 +104,12 @@ def timed_event(device: torch.device) -> Any:
 
 
 def milliseconds(begin: Any, end: Any) -> float | None:
-    """Return how long a device took from one timed event to another, once it is past both; None if it cannot say."""
+    """Return the time from one timed event to another, once both have passed; None if the device cannot say."""
     try:
         end.synchronize()
         return float(begin.elapsed_time(end))
     except (RuntimeError, NotImplementedError):
-        # XPU's events did not count in some versions
+        # in some versions XPU's events measure nothing
         return None
 
 
@@ -134,12 +133,12 @@ def _xpu_event(device: torch.device, timed: bool) -> Any:
 
 _Make = Callable[[torch.device, bool], Any]
 EVENTS: dict[str, _Make] = {"cuda": _cuda_event}
-"""By kind of device, of those whose copies to the CPU an event can be behind."""
+"""For each kind of device with events that can follow a copy to the CPU."""
 _TIMED: dict[str, _Make] = {"mps": _mps_event, "xpu": _xpu_event}
 
 
 def _module(device: torch.device) -> Any:
-    """torch's module for a kind of accelerator that is there; None for the CPU and for kinds that torch lacks."""
+    """Return the torch module of a kind of accelerator that is available; None for the CPU and other kinds."""
     module = getattr(torch, device.type, None) if device.type in ("cuda", "xpu", "mps") else None
     said_by = torch.backends.mps if device.type == "mps" else module
     return module if said_by is not None and said_by.is_available() else None
@@ -153,5 +152,5 @@ def _index(device: torch.device) -> int:
 
 
 def _indexed(device: torch.device) -> tuple[torch.device, ...]:
-    """The device as an argument, for the modules that take one."""
+    """Return the device as an argument, for the modules that take one."""
     return () if device.type == "mps" else (torch.device(device.type, _index(device)),)

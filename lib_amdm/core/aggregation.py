@@ -24,8 +24,8 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
     """Interpolate spherically from `a` (t = 0) to `b` (t = 1): equation 9 of the AMDM paper.
 
     sin((1 - t) w) / sin(w) * a + sin(t w) / sin(w) * b, with w the angle between a and b, for each sample of shape
-    (batch, ...) whose length float32 can square. Where t is a map, w is the angle within the region that has a share,
-    and `a` stands outside it. The straight line stands in where there is no angle (parallel, opposite or zero vectors).
+    (batch, ...) whose length float32 can square. If t is a map, w is the angle within the region that has a share,
+    and the result is `a` outside it. Without an angle (parallel, opposite or zero vectors) it is the straight line.
     """
     if isinstance(t, float | int):
         if t == 0:
@@ -58,12 +58,12 @@ MIXES: dict[str, Mix] = {"slerp": slerp}
 
 
 def relative(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """m - eta (m - mu): a share of the way back to the model's posterior mean, eta in [0, 1]."""
+    """Return m - eta (m - mu), a share of the way back to the model's posterior mean, eta in [0, 1]."""
     return torch.lerp(m, mu, eta)
 
 
 def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """m - s (m - mu) / |m - mu| with s = eta sqrt(n / 16384), n = numbers in one latent: the paper's Proposition 1.
+    """Return m - s (m - mu) / |m - mu| with s = eta sqrt(n / 16384), n numbers in a latent: the paper's Proposition 1.
 
     For latents of variance 1; it can step past the peak.
     """
@@ -73,13 +73,13 @@ def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
 
 
 def norm_kept(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """The relative correction, scaled to the length of m: the mean alone has too little noise for the next level."""
+    """Scale the relative correction to the length of m: the mean alone has too little noise for the next level."""
     pulled = relative(m, y, mu, eta)
     return pulled * (_norm(m) / _norm(pulled).clamp_min(torch.finfo(pulled.dtype).tiny))
 
 
 def own_step(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
-    """m - eta (m - y): a share of the way back to the model's own new latent, which has the next level's noise."""
+    """Return m - eta (m - y), a share of the way back to the model's own new latent at the next noise level."""
     return torch.lerp(m, y, eta)
 
 
@@ -113,10 +113,13 @@ def aggregate(
 ) -> list[Tensor]:
     """Aggregate all models once: slerp the co-models into the main one in slot order, then correct each model.
 
-    latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...). gammas: one share
-    for each co-model. etas: one for each model. scale: the latents' standard deviation (`Level.scale`; the paper's rule
-    alone needs it). mix: used in slerp's place, for comparisons. Returns the new latent of each model, in the
-    same order. The main model's is its own where every share is 0.
+    latents, means: y_i and mu_i of the main model (first) and of each co-model, shape (batch, ...).
+    gammas: one share for each co-model.
+    etas: one for each model.
+    scale: the latents' standard deviation (`Level.scale`; only the paper's rule needs it).
+    mix: used instead of slerp, for comparisons.
+
+    Returns the new latent of each model, in the same order. The main model's is its own if every share is 0.
     """
     m = latents[0]
     for y, gamma in zip(latents[1:], gammas):
@@ -131,6 +134,6 @@ def aggregate(
 
 
 def _norm(x: Tensor, region: Tensor | None = None) -> Tensor:
-    """Return each sample's length, (batch, 1, ...), measured within the region alone where there is one."""
+    """Return each sample's length, (batch, 1, ...), measured only within the region if there is one."""
     within = x if region is None else x * region
     return torch.linalg.vector_norm(within, dim=[*range(1, x.ndim)], keepdim=True)

@@ -21,7 +21,7 @@ NOISES = ("shared", "independent")
 
 @dataclass(frozen=True)
 class CoRun:
-    """A model that is run beside the main one."""
+    """A model that is run alongside the main one."""
 
     denoise: Callable[[Tensor, Tensor], Tensor]
     """denoise(x, sigma) returns the denoised latent after the model's own guidance. x: a latent (batch, ...) at the
@@ -31,16 +31,16 @@ class CoRun:
     eta: float = 0.0
     """The model's correction."""
     noise: str = "shared"
-    """"shared": it starts from the main model's noisy latent; "independent": from noise of its own."""
+    """"shared": it starts from the main model's noisy latent; "independent": from separate noise."""
     seed: int | Sequence[int] | None = None
     """For independent noise, one number for the batch or one for each sample; None draws a new one in each run."""
     gamma_end: float | None = None
-    """The share that gamma reaches, linearly, by the last early step; None: it stays."""
+    """The share at the last early step, reached linearly from gamma; None: constant."""
     region: Tensor | None = None
     """A map of 0 to 1 that broadcasts to the latent, multiplied with the share; None: everywhere."""
     sigma_max: float | None = None
-    """The highest noise level that the model knows; above it, the model is shown this one, and the latent scaled
-    accordingly. A variance-exploding model beside a flow model needs it."""
+    """The highest noise level that the model was trained on; above it, the model gets this level, and the latent scaled
+    accordingly. A variance-exploding model combined with a flow model needs it."""
     state_key: Callable[[float], Hashable] | None = None
     """state_key(ratio) identifies the inputs of this model and the main one at a noise-to-signal ratio, such as the
     current part of a scheduled prompt. When it changes, the model is evaluated again, whatever the plan is."""
@@ -58,7 +58,7 @@ class CoRun:
 
     @property
     def speaks(self) -> bool:
-        """True where the model has a share in any step."""
+        """True if the model has a share in any step."""
         return self.gamma > 0 or bool(self.gamma_end)
 
     def share(self, k: int, steps: int) -> Share:
@@ -81,13 +81,13 @@ class Mixing:
     eta: float = 0.0
     """The main model's correction."""
     start: int = 0
-    """The first step that is aggregated; before it every model goes its own way."""
+    """The first step that is aggregated; before it each model runs on its own."""
     correction: str = "relative"
     """One of `aggregation.CORRECTIONS`."""
     mix: str | Mix = "slerp"
     """One of `aggregation.MIXES`, or the caller's own rule."""
     force: bool = False
-    """Aggregate even where it changes nothing (K >= 1 and every gamma 0)."""
+    """Aggregate even if it changes nothing (K >= 1 and every gamma 0)."""
 
     def __post_init__(self) -> None:
         _check_count("steps", self.steps, word=AUTO)
@@ -104,11 +104,11 @@ class Mixing:
 
     @property
     def is_empty(self) -> bool:
-        """True where there is no step to aggregate, whatever the sampler's schedule is."""
+        """True if there is no step to aggregate, whatever the sampler's schedule is."""
         return not isinstance(self.steps, str) and self.steps <= self.start
 
     def check_eta(self, name: str, value: float) -> None:
-        """ValueError where `value` is no share of the way back or, with the paper's correction, no length."""
+        """Raise ValueError if `value` is not a share of the way back or, with the paper's correction, not a length."""
         if self.correction == "paper" and not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be a number from 0 on, not {value}")
         if self.correction != "paper" and not 0 <= value <= 1:
@@ -116,18 +116,6 @@ class Mixing:
                 f"{name} must be from 0 to 1 with the {self.correction} correction, not {value}; lower it, or set "
                 'correction to "paper" for a length in the paper\'s units'
             )
-
-
-def _always() -> bool:
-    return True
-
-
-def _never(error: Exception) -> bool:
-    return False
-
-
-def _ignore(done: int, steps: int) -> None:
-    return
 
 
 @dataclass(frozen=True)
@@ -142,11 +130,11 @@ class Pass:
     """For a sampler without a grid (DPM adaptive): the number of equal parts of log sigma that count as its steps."""
     level_of: Callable[[float], Level] = variance_exploding
     """The noise level that a number in the sampler's `sigmas` means: `levels.flow` for a flow model."""
-    still_mixing: Callable[[], bool] = _always
+    still_mixing: Callable[[], bool] = lambda: True
     """Called before and after co-models are run; once it returns False, the main model goes on alone."""
-    on_mixed: Callable[[int, int], None] = _ignore
+    on_mixed: Callable[[int, int], None] = lambda done, steps: None
     """on_mixed(done, steps), called after each mixed step."""
-    survives: Callable[[Exception], bool] = _never
+    survives: Callable[[Exception], bool] = lambda error: False
     """Called with an error of a co-model or of the aggregation, or a NothingMixedError at the end. Where it returns
     True, the main model goes on alone."""
 
@@ -155,7 +143,7 @@ class Pass:
 
 
 def check_sampler(func: Any) -> None:
-    """ValueError where `func` is no function of k-diffusion's kind."""
+    """Raise ValueError if `func` is not a sampler function like k-diffusion's."""
     if not callable(func):
         raise ValueError(
             f"func must be a sampler's function, which is called with a model, a latent and sigmas, not {func!r:.80}; "
@@ -164,7 +152,7 @@ def check_sampler(func: Any) -> None:
 
 
 def check_co_models(co_models: Any, mixing: Mixing) -> None:
-    """ValueError where `co_models` is no sequence of `CoRun`, or an eta does not fit the correction."""
+    """Raise ValueError if `co_models` is not a sequence of `CoRun`, or an eta does not fit the correction."""
     if not isinstance(co_models, Sequence):
         raise ValueError(f"co_models must be a list of CoRun, not {co_models!r:.80}; give [CoRun(denoise)]")
     for index, co in enumerate(co_models):
@@ -174,7 +162,7 @@ def check_co_models(co_models: Any, mixing: Mixing) -> None:
 
 
 def check_falling(name: str, levels: Sequence[float]) -> None:
-    """ValueError where a level is above the one before it, or no number."""
+    """Raise ValueError if a level is above the one before it, or not a number."""
     for number, (level, level_next) in enumerate(pairwise(levels)):
         if not level >= level_next:
             raise ValueError(
@@ -184,7 +172,7 @@ def check_falling(name: str, levels: Sequence[float]) -> None:
 
 
 def _check_count(name: str, value: Any, least: int = 0, word: str = "") -> None:
-    """ValueError where `value` is neither a whole number from `least` on nor `word`."""
+    """Raise ValueError if `value` is neither a whole number from `least` on nor `word`."""
     if isinstance(value, str) and value == word:
         return
     if not isinstance(value, Integral) or value < least:

@@ -24,7 +24,7 @@ class Level:
 
     @property
     def ratio(self) -> float:
-        """Noise to signal, which falls from level to level: k-diffusion's sigma."""
+        """The noise-to-signal ratio, k-diffusion's sigma; it falls from level to level."""
         return self.sigma / self.alpha if self.alpha else math.inf
 
     @property
@@ -44,19 +44,19 @@ def variance_preserving(alpha_cumprod: float) -> Level:
 
 
 def as_exploding(level: Level) -> Level:
-    """Return the variance-exploding level of the same noise to signal; infinite for pure noise."""
+    """Return the variance-exploding level of the same noise-to-signal ratio; infinite for pure noise."""
     return variance_exploding(level.ratio)
 
 
 def as_flow(level: Level) -> Level:
-    """Return flow matching's level of the same noise to signal."""
+    """Return flow matching's level of the same noise-to-signal ratio."""
     total = level.alpha + level.sigma
     return Level(level.alpha / total, level.sigma / total)
 
 
 Form = Callable[[Level], Level]
-"""`as_exploding` or `as_flow`. From one level to another of the same noise to signal, latents are scaled by the ratio
-of their sigmas."""
+"""`as_exploding` or `as_flow`. Between two levels of the same noise-to-signal ratio, latents are scaled by the ratio of
+their sigmas."""
 
 
 def preserving_scale(sigma: Tensor) -> Tensor:

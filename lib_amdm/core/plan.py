@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from .levels import Level
 
 LAST_RATIO = 0.36
-"""The noise to signal down to which models are mixed by default, for a latent of 16x16."""
+"""Noise-to-signal ratio at which mixing ends by default, for a latent of 16x16."""
 FOR_TWICE_THE_SIDE = 1.5
-"""The factor by which that level rises where the latent's side doubles, since more places are settled sooner: 1.2 to
+"""The factor by which this ratio grows when the latent's side doubles, since more places settle sooner: 1.2 to
 2.2 from 16x16 to 32x32 (docs/measurements/mixing-length.md)."""
 LEAST_SHARE = 0.25
-"""The share of the steps that is mixed by default where all of them lie lower (img2img)."""
+"""The share of the steps that is mixed by default if all of them are below that ratio (img2img)."""
 NOISE_ALONE = 20.0
-"""The noise to signal above which a latent shows nothing of its picture: all such levels are one for the spread."""
+"""Noise-to-signal ratio above which a latent carries no image information; `spread` treats all such levels as equal."""
 EVALUATIONS, NOISY_EVALUATIONS = 4, 7
 """The defaults; a sampler that adds noise in every step makes a difference stale sooner."""
 

@@ -1,4 +1,4 @@
-"""Numbers that are read from a device without making the program wait for what the device has still to do."""
+"""Read numbers from an accelerator without waiting for the rest of its work."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from . import accelerator
 
 
 class Reading:
-    """A number of a tensor on its way to the program: sent off at once, waited for only where its value is asked for.
+    """A one-element tensor being copied to the CPU asynchronously; `value` waits only if the copy is unfinished.
 
-    number: a tensor of one element. On the CPU, and on devices whose copies cannot be followed, there is no way to go.
+    number: the tensor. On the CPU, and on devices without events, it is read directly.
     """
 
     def __init__(self, number: Tensor) -> None:
@@ -26,18 +26,18 @@ class Reading:
 
     @property
     def arrived(self) -> bool:
-        """False while `value` would wait."""
+        """True once `value` would not wait."""
         return self.event is None or self.event.query()
 
     def value(self) -> Any:
-        """The number, as Python has it."""
+        """Return the number as a Python float."""
         if self.event is not None:
             self.event.synchronize()
         return self.number.item()
 
 
 class Stopwatch:
-    """The seconds that a device is at some work. Nothing waits for the device until they are asked for."""
+    """The seconds that a device spends on some work. Nothing waits for the device until they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.laps = device, list[tuple[Any, Any]]()
@@ -45,7 +45,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """A context whose work is counted."""
+        """Count the work of the context."""
         begin = self._now()
         try:
             yield
@@ -53,18 +53,20 @@ class Stopwatch:
             self.laps.append((begin, self._now()))
 
     def start(self) -> None:
-        """Count from now on, and forget what was counted."""
+        """Start counting anew."""
         self.laps.clear()
         self.begun = self._now()
 
     def stop(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         self.laps.append((self.begun, self._now()))
 
     @property
     def seconds(self) -> float | None:
-        """All of them so far; None where the device cannot say: the program's own clock would measure how fast it is
-        given work, and not the work."""
+        """Return the seconds so far; None if the device cannot say.
+
+        The program's own clock would measure how fast work is submitted, not the work.
+        """
         if self.device.type == "cpu":
             return float(sum(end - begin for begin, end in self.laps))
         # the last first, behind which all others are

@@ -1,6 +1,6 @@
 """A sampler's call as AMDM sees it: its arguments by name, its noise levels, and each evaluation of its denoiser.
 
-Known kinds of samplers are those that are given `sigmas` (k-diffusion), `sigma_min` and `sigma_max` (DPM fast, DPM
+Samplers are supported that take `sigmas` (k-diffusion), `sigma_min` and `sigma_max` (DPM fast, DPM
 adaptive), or `timesteps` (the WebUI's DDIM family: variance-preserving latents, the model returns eps and offers
 `inner_model.inner_model.alphas_cumprod`, as those samplers themselves expect).
 """
@@ -22,16 +22,18 @@ from .levels import Level, variance_exploding, variance_preserving
 from .readings import Reading
 
 ROUNDINGS = 8
-"""By how many roundings a sampler's own arithmetic may miss the level of a step."""
+"""The number of roundings by which a sampler's own arithmetic may miss the level of a step."""
 
 
 class Grid(NamedTuple):
     """The noise levels that a sampler's steps end at, from the highest down.
 
     starts: the numbers by which the sampler calls the levels that its steps start from; churn raises them above those
-    that the steps before ended at. level(number): the level of such a number. kind: the schedule's dtype.
-    predicts_noise: the model returns eps. counter: for samplers that put as many evaluations as there are steps at
-    levels of their own.
+        that the steps before ended at.
+    level(number): the level of such a number.
+    kind: the schedule's dtype.
+    predicts_noise: the model returns eps.
+    counter: for samplers that put as many evaluations as there are steps at levels of their own.
     """
 
     levels: list[Level]
@@ -49,8 +51,8 @@ class Grid(NamedTuple):
     def step(self, sigma: Reading, done: int) -> tuple[int, Level]:
         """Return the step that an evaluation belongs to, and its level.
 
-        sigma: the number that the sampler calls its level by. done: the steps so far, which tell steps apart that half
-        precision calls by one number. What is at no step's start is between two levels, and belongs to the step above.
+        sigma: the sampler's number for its level. done: the steps so far, which distinguish steps of one number in half
+        precision. A level at no step's start lies between two levels, and belongs to the step above.
         """
         number = sigma.value()
         if self.counter is not None:
@@ -72,7 +74,7 @@ class Grid(NamedTuple):
     def changed(self, output: Tensor, change: Tensor, level: Level) -> Tensor:
         """Add a change of the denoised latent to the model's output, both (batch, ...).
 
-        The result is always a new tensor: LCM writes on what it gets.
+        The result is always a new tensor: LCM writes into it.
         """
         if self.predicts_noise:
             change = -level.alpha / level.sigma * change
@@ -80,7 +82,7 @@ class Grid(NamedTuple):
 
 
 class SamplerCall:
-    """A call of a sampler whose arguments are known by name, however they were given."""
+    """A call of a sampler with its arguments by name, however they were passed."""
 
     def __init__(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
@@ -94,13 +96,13 @@ class SamplerCall:
         self.x = args[1] if len(args) > 1 else self.named["x"]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an argument by name, or `default` where it is missing or None."""
+        """Return an argument by name, or `default` if it is missing or None."""
         value = self.named.get(name)
         return default if value is None else value
 
     @property
     def is_noisy(self) -> bool:
-        """True if the sampler, called like this, adds noise on the way: ancestral noise, or churn in half its steps."""
+        """True if this call of the sampler adds noise: ancestral noise, or churn in half its steps."""
         eta = self.get("eta", 1.0 if "noise_sampler" in self.named else 0.0)
         return bool(self.get("s_noise", 1.0)) and (eta != 0 or self._churns)
 
@@ -118,7 +120,7 @@ class SamplerCall:
     def levels(self) -> tuple[Any, Any]:
         """Return the sigmas and the timesteps, either of which may be None.
 
-        Where the function names neither, levels that fall are sigmas, and levels that rise timesteps.
+        If the function names neither, falling levels are sigmas, and rising levels timesteps.
         """
         sigmas, timesteps = self.get("sigmas"), self.get("timesteps")
         third = self.args[2] if len(self.args) > 2 else None
@@ -134,7 +136,7 @@ class SamplerCall:
 
 
 def grid_of(call: SamplerCall, nominal_steps: int, level_of: Callable[[float], Level] = variance_exploding) -> Grid:
-    """Read the noise levels of a call; TypeError where it is of no known kind.
+    """Read the noise levels of a call; TypeError if its kind is not supported.
 
     level_of: the level that one of its sigmas means.
     """
@@ -168,7 +170,7 @@ def grid_of(call: SamplerCall, nominal_steps: int, level_of: Callable[[float], L
     top, bottom = math.log(call.get("sigma_max")), math.log(call.get("sigma_min"))
     parts = call.get("n", nominal_steps)
     values = [math.exp(top + (bottom - top) * k / parts) for k in range(parts + 1)]
-    # DPM fast makes as many evaluations as it is given steps, at levels of its own
+    # DPM fast makes one evaluation per step, at its own levels
     counter = itertools.count() if "n" in call.named else None
     return Grid([*map(level_of, values)], values[:-1], level_of, counter=counter)
 
@@ -178,12 +180,11 @@ def _kind(numbers: Tensor) -> torch.dtype:
 
 
 class StandIn:
-    """A model for one call of a sampler, with `prediction` behind its evaluations; all else is the model's own.
+    """A stand-in for a model during one call of a sampler: `prediction` follows each evaluation.
 
-    prediction(x, sigma, output): the model's latent (batch, ...), noise level and answer; what it returns, unless None,
-    replaces the answer. The noise level is on its way from the device since before the call. Whatever else is run on
-    the model meanwhile, in this thread or another, does not come by here; an evaluation of this call does, whichever
-    thread makes it.
+    prediction(x, sigma, output): the model's latent (batch, ...), noise level and output. Unless it returns None, its
+    result replaces the output. The copy of the noise level from the device starts before the evaluation. Other uses of
+    the model, in this thread or another, are not affected; evaluations of this call are, in any thread.
     """
 
     def __init__(self, model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> None:

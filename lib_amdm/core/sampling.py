@@ -29,12 +29,12 @@ from .sampler_call import Grid, SamplerCall, StandIn, grid_of
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
 LOOKED_AHEAD = 2
-"""By how many steps a sampler may look ahead and come back within one step (Heun++)."""
+"""The number of steps that a sampler may look ahead, and come back, within one step (Heun++)."""
 _OF_MIXING = {each.name for each in fields(Mixing)}
 
 
 class NothingMixedError(ValueError):
-    """The sampler has ended, and no step of it was mixed."""
+    """The sampler has ended without a mixed step."""
 
 
 def amdm(
@@ -46,7 +46,7 @@ def amdm(
 ) -> Callable[..., Any]:
     """Return a sampler like `func` that aggregates models in its early steps (Algorithm 2).
 
-    func: a sampler's function. co_models: the models beside the main one, in slot order. by_name: fields of
+    func: a sampler's function. co_models: the other models, in slot order. by_name: fields of
     `mixing` and `in_pass`: amdm(func, co_models, steps=8) is amdm(func, co_models, Mixing(steps=8)).
 
     With no step to aggregate (K = 0, start >= K, or a call without steps), no co-model, or every gamma 0, `func` is
@@ -71,7 +71,7 @@ def amdm(
         if steps <= mixing.start or not call.x.numel():
             return func(*args, **kwargs)
         if any(co.sigma_max is None and math.isinf(co.form(grid.levels[0]).sigma) for co in running):
-            raise ValueError("a co-model of variance-exploding latents beside a flow model needs its sigma_max")
+            raise ValueError("a variance-exploding co-model of a flow model needs its sigma_max")
         automatic = NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
         evaluations = automatic if isinstance(mixing.evaluations, str) else mixing.evaluations
         early = _EarlySteps(
@@ -95,20 +95,20 @@ def amdm(
 
 @torch.no_grad()
 def _to_its_end(sampler: Generator[Any, Any, Any], early: _EarlySteps) -> Generator[Any, Any, Any]:
-    """Go on with a sampler that hands out its steps one by one."""
+    """Run a sampler that yields its steps one by one."""
     result = yield from sampler
     early.finish()
     return result
 
 
 def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
-    """Return seeds for a slot's independent noise: set by each image's seed and the slot, unlike any of them."""
+    """Return seeds for a slot's independent noise, derived from each image's seed and the slot's number."""
     return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
 
 
 @dataclass(eq=False)
 class _EarlySteps:
-    """The first K steps of one run. `prediction` is called behind each of the main model's evaluations."""
+    """The first K steps of one run. `prediction` is called after each of the main model's evaluations."""
 
     grid: Grid
     co_models: Sequence[CoRun]
@@ -119,7 +119,7 @@ class _EarlySteps:
     plan: Sequence[int]
     """The steps in which co-models are evaluated."""
     shape: torch.Size
-    """The latent's."""
+    """The sides of the latent."""
     offsets: Sequence[Tensor | float]
     """Each co-model's latent minus the main one's."""
 
@@ -131,17 +131,17 @@ class _EarlySteps:
     """Each co-model's last prediction minus the main one's."""
     state_keys: list[Hashable] = field(default_factory=list)
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
-    """For answers of co-models, whether they were finite."""
+    """For each co-model's output, a reading of whether it was finite."""
     planned: int = 0
     """The number of evaluations of the plan that have been made."""
     over: bool = False
     """True once the main model goes on alone."""
 
     def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
-        """Return what the sampler gets in place of `output`; None leaves it.
+        """Return what the sampler gets instead of `output`; None leaves it.
 
         x: the latent the main model was shown, (batch, ...). sigma: its noise level, a number on its way from the
-        device. output: the main model's own answer, of x's shape: a denoised latent, or noise where the grid
+        device. output: the main model's own answer, of x's shape: a denoised latent, or noise if the grid
         `predicts_noise`. Returns a tensor like `output`.
 
         The first evaluation in a step settles the change of its prediction; later ones in the same step, at the step's
@@ -208,7 +208,7 @@ class _EarlySteps:
         return change if within is None else torch.where(within, change, torch.zeros_like(change))
 
     def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
-        """Evaluate the co-models where the plan asks for it, or a `state_key` changed, and keep their differences.
+        """Evaluate the co-models if the plan says so or a `state_key` changed, and keep their differences.
 
         latents: each co-model's own, (batch, ...). denoised: the main model's denoised latent, of the same shape.
         """
@@ -221,24 +221,26 @@ class _EarlySteps:
             else self.differences[index]
             for index, (co, latent) in enumerate(zip(self.co_models, latents))
         ]
-        # not before all of them are there: where one fails, the sampler's caller may try once more
+        # only once all succeeded: if one fails, the sampler's caller may retry
         if is_due:
             self.planned += 1
         self.state_keys = state_keys
 
     def _difference(self, co: CoRun, own: Tensor, denoised: Tensor) -> Tensor:
-        """Return a co-model's prediction minus the main one's, (batch, ...), with zeros for what is not finite where it
-        has an `on_nan`."""
+        """Return a co-model's prediction minus the main one's, (batch, ...).
+
+        If it has an `on_nan`, values that are not finite become zeros.
+        """
         difference = own - denoised
         if co.on_nan is None:
             return difference
-        # where the main model itself has NaN, the co-model was shown some, and is not to blame
+        # if the main model itself has NaN, the co-model got some, and is not to blame
         at_fault = ~own.isfinite().all() & denoised.isfinite().all()
         self.finite.append((co, Reading(~at_fault)))
         return torch.where(difference.isfinite().all(), difference, 0)
 
     def finish(self) -> None:
-        """Report what is still to be reported once the sampler has ended; NothingMixedError where it mixed nothing."""
+        """Report pending errors once the sampler has ended; NothingMixedError if it mixed nothing."""
         self.report_nan(wait=True)
         if not self.settled and not self.over:
             error = NothingMixedError(
@@ -287,7 +289,7 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]
 
 
 def _noise(like: Tensor, seed: int | None) -> Tensor:
-    """Draw Gaussian noise of one sample from a generator of its own, so no other random stream moves."""
+    """Draw Gaussian noise for one sample from a separate generator, so that no other random stream moves."""
     generator = torch.Generator()
     if seed is None:
         generator.seed()

@@ -1,1 +1,1 @@
-"""All that reads the bytes of strangers: checkpoints, adapters, LoRAs, pictures."""
+"""Everything that reads untrusted files: checkpoints, adapters, LoRAs, pictures."""

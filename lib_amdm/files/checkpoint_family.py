@@ -27,7 +27,7 @@ _MUGEN_CHANNELS = 32
 
 
 def family_of(shapes: Shapes) -> Family | None:
-    """Return the family of a checkpoint with these weights; None where they do not say."""
+    """Return the family of a checkpoint with these weights, or None if it is unclear."""
     prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in shapes) or not each)
     own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     try:
@@ -61,7 +61,7 @@ def _begins(names: Shapes, beginning: str) -> bool:
 
 
 def shapes_in(path: Path) -> Shapes:
-    """Return the shapes in a checkpoint's file; AdapterError where it cannot be read."""
+    """Return the shapes in a checkpoint's file; AdapterError if it cannot be read."""
     if path.suffix.lower() != ".gguf":
         return opened(path, inert=True).shapes
     try:
@@ -75,7 +75,7 @@ def shapes_in(path: Path) -> Shapes:
 
 
 def family_in(path: Path) -> Family | None:
-    """Return the family of a file; None where it does not say, or cannot be read."""
+    """Return the family of a file; None if it is unclear, or the file cannot be read."""
     try:
         return family_of(shapes_in(path))
     except (AdapterError, OSError):

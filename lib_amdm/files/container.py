@@ -1,4 +1,4 @@
-"""Files of tensors: opened by what is in them and not by their names, and nothing in them is run."""
+"""Files of tensors, opened by their contents, not by their names. Nothing in them is run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..errors import AdapterError, cause
 from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
 
 NEVER_UNPICKLED = (".safetensors", ".gguf")
-"""Suffixes by which every reader knows a file that is no pickle, whatever is in it."""
+"""Suffixes that make every reader treat a file as no pickle, whatever its contents."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 CONVERTER = "python -m lib_amdm.adapters.convert"
 _MOST_LEVELS = 32
-"""Of dictionaries in dictionaries; a file may hold one that holds itself."""
+"""The deepest nesting of dictionaries; a file may contain one that contains itself."""
 
 Read = Callable[[Iterable[str]], dict[str, Tensor]]
 """read(names): the tensors of these names, as copies: a file's own may be windows into it."""
@@ -35,9 +35,9 @@ class File(NamedTuple):
 
 
 def opened(path: str | Path, inert: bool = False) -> File:
-    """Open a file of tensors; AdapterError where it cannot be.
+    """Open a file of tensors; AdapterError if that is impossible.
 
-    Its shapes are known without its tensors. inert: take a pickle that holds more than weights too, without the rest.
+    Its shapes are known without reading its tensors. inert: accept a pickle with more than weights, and drop the rest.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,7 +54,7 @@ def opened(path: str | Path, inert: bool = False) -> File:
 
 @contextmanager
 def _as_adapter_error(name: str) -> Iterator[None]:
-    """Turn what a reader raises into a sentence that names the file."""
+    """Turn a reader's error into a sentence that names the file."""
     try:
         yield
     except Refused as error:
@@ -79,8 +79,7 @@ def open_tensors(path: Path, inert: bool = False) -> File:
 
 
 def is_safetensors(path: str | Path) -> bool:
-    """Return True if the file begins as safetensors do: with the length of a header that fits into it, and the
-    header."""
+    """Return True if the file begins like safetensors: the length of a header that fits into it, and the header."""
     path = Path(path)
     with path.open("rb") as file:
         head = file.read(9)
@@ -88,9 +87,9 @@ def is_safetensors(path: str | Path) -> bool:
 
 
 def refuse_code(path: str | Path) -> None:
-    """Raise Refused where a reader that unpickles whatever it is given would run something, or could be made to.
+    """Raise Refused if a reader that unpickles everything would run something, or could be made to.
 
-    For readers that go by the file's suffix, which unpickle nothing that is called safetensors or GGUF.
+    For readers that depend on the file's suffix, and unpickle nothing that is named safetensors or GGUF.
     """
     suffix = Path(path).suffix.lower()
     if suffix in NEVER_UNPICKLED:
@@ -118,15 +117,19 @@ def _safetensors(path: Path) -> File:
 
 
 def in_memory(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return copies of what a reader gave: its own tensors may be windows into the file, and on Windows no one can
-    write over a file while there is one."""
+    """Return copies of a reader's tensors, which may be views of the file.
+
+    On Windows nobody can write to a file while such a view exists.
+    """
     windows = {key: value for key, value in tensors.items() if isinstance(value, Tensor) and value.device.type == "cpu"}
     return {**tensors, **{key: value.clone() for key, value in windows.items()}}
 
 
 def flat(value: Any, kind: type[T], levels: int = _MOST_LEVELS) -> dict[str, T]:
-    """Return all values of a type in a pickle's value, by dotted names, out of the dictionaries that trainers wrap them
-    in. Refused for dictionaries within each other more than `levels` deep."""
+    """Return all values of a type in a pickle's value by dotted names, from the dictionaries that wrap them.
+
+    Refused for dictionaries nested more than `levels` deep.
+    """
     if not isinstance(value, Mapping):
         return {}
     if levels == 0:

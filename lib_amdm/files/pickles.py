@@ -1,8 +1,8 @@
-"""torch's pickled files, looked through before anything in them is unpickled: nothing that they name is called.
+"""Inspect torch's pickled files before anything in them is unpickled: nothing that they name is called.
 
-A pickle may call whatever it likes while it is read, and torch reads pickles out of more than one kind of container.
-What is looked at here is what torch's own reader finds, and a file in which another reader could find something else is
-refused.
+A pickle can call any function while it is read, and torch reads pickles from more than one kind of container.
+This module inspects what torch's own reader finds, and refuses a file in which another reader could find other
+things.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..errors import one_sentence
 
 _PACKED = b"PK\x03\x04"
 _OLD_FORMAT = 0x1950A86A20F9469CFC6C
-"""The number at the beginning of torch's format of before 1.6 (torch/serialization.py, MAGIC_NUMBER)."""
+"""The number at the beginning of torch's format before 1.6 (torch/serialization.py, MAGIC_NUMBER)."""
 _RECORD = re.compile(
     r"data\.pkl|data/\d+|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment"
 )
 """The entries of an archive that torch.save writes, below its one folder."""
 _PROGRAM = re.compile(r"constants\.pkl|code/")
-"""Entries of a TorchScript archive, whose code torch runs while it is read."""
+"""Entries of a TorchScript archive; torch runs its code while reading it."""
 _ITEM_SIZES = {
     **dict.fromkeys(("Double", "Long", "ComplexFloat"), 8),
     **dict.fromkeys(("Float", "Int"), 4),
@@ -60,16 +60,16 @@ _HARMLESS = {
     "torch.nn.modules.container": {"ParameterDict"},
     "torch.serialization": {"_get_layout"},
 }
-"""The names in files of weights, beside storages and dtypes, and names that do nothing but hold values when called."""
+"""The names in files of weights, besides storages and dtypes, and names that only make containers when called."""
 _KEEPING = ("PUT", "BINPUT", "LONG_BINPUT")
-"""The opcodes that say themselves under which number an object is kept."""
+"""The opcodes that give the memo number of an object explicitly."""
 GET_SAFETENSORS = "get it as a .safetensors file"
 
 
 class Refused(pickle.UnpicklingError):
     """A file that must not be read, or cannot be. what: a description of it. remedy: what to do instead.
 
-    convertible: an adapter's converter can read it, which leaves out all but the tensors.
+    convertible: the converter for adapters can read it, and keeps only the tensors.
     """
 
     def __init__(self, what: str, remedy: str = GET_SAFETENSORS, convertible: bool = False) -> None:
@@ -87,8 +87,8 @@ class Outline:
 class Contents(NamedTuple):
     """The contents of a pickled file.
 
-    value: what it unpickles to, with an `Outline` for each tensor and a `Placeholder` for anything else but a
-    dictionary. foreign: the names of its imports beside those that weights are made of.
+    value: what it unpickles to, with an `Outline` for each tensor and a `Placeholder` for anything else except a
+    dictionary. foreign: the names of its imports that files of weights do not have.
     """
 
     value: Any
@@ -96,7 +96,7 @@ class Contents(NamedTuple):
 
 
 class Placeholder:
-    """A stand-in for anything in a file that is no tensor: it takes whatever is done to it, and does nothing."""
+    """A stand-in for anything in a file that is not a tensor: it accepts every operation, and does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Placeholder:
         return object.__new__(cls)
@@ -123,16 +123,15 @@ class Placeholder:
 
 
 def is_packed(path: str | Path) -> bool:
-    """Return True if torch reads the file as a zip archive: it looks at the first bytes, where others look at the
-    last."""
+    """Return True if torch reads the file as a zip archive: it checks the first bytes, other readers the last."""
     with Path(path).open("rb") as file:
         return file.read(len(_PACKED)) == _PACKED
 
 
 def look(path: str | Path) -> Contents:
-    """Return the contents of a pickled file, without a call of anything that it names or its tensors' numbers.
+    """Return the contents of a pickled file, without calling anything that it names and without its tensors' numbers.
 
-    Refused where it is not packed as torch.save packs files, or tells of more than there is room for in it.
+    Refused if it is not packed as torch.save packs files, or declares more data than it contains.
     """
     path = Path(path)
     room = path.stat().st_size
@@ -151,7 +150,7 @@ def look(path: str | Path) -> Contents:
 
 
 def look_at_weights(path: str | Path) -> Contents:
-    """Return the contents as `look` does; Refused also for a file that would import more than weights are made of."""
+    """Return the contents like `look`; Refused also if the file imports anything that files of weights do not need."""
     contents = look(path)
     if contents.foreign:
         raise Refused(f"holds more than weights ({contents.foreign[0][:80]})", convertible=True)
@@ -162,14 +161,14 @@ def load(path: str | Path) -> Any:
     """Load a file of nothing but weights as torch.load does; Refused for any other."""
     look_at_weights(path)
     try:
-        # not torch.load, in whose place a WebUI has a check of its own that knows older files alone
+        # not torch.load: a WebUI replaces it by its own check, which supports only older files
         return torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=is_packed(path) or None)
     except pickle.UnpicklingError as error:
         raise Refused("is packed in a way that torch's safe loader refuses", convertible=True) from error
 
 
 def load_inert(path: str | Path) -> Any:
-    """Load a file as torch.load does, with placeholders for all that is no tensor and no dictionary."""
+    """Load a file as torch.load does, with placeholders for everything except tensors and dictionaries."""
     look(path)
     inert = ModuleType("inert_pickle")
     inert.__dict__.update({name: getattr(pickle, name) for name in pickle.__all__})
@@ -178,7 +177,7 @@ def load_inert(path: str | Path) -> Any:
 
 
 def _check_archive(path: Path, records: Sequence[str], room: int) -> None:
-    """Refuse an archive that another reader could read otherwise than torch, or that unpacks to more than it is.
+    """Refuse an archive that other readers could parse differently from torch, or that unpacks to more than its size.
 
     records: the entries that torch finds, below the archive's one folder.
     """
@@ -199,10 +198,9 @@ def _check_archive(path: Path, records: Sequence[str], room: int) -> None:
 
 
 def _look_at_old_format(file: BinaryIO, room: int) -> Contents:
-    """Return the contents of a file in torch's format of before 1.6: five pickles one after another, and then the
-    numbers."""
+    """Return the contents of a file in torch's format before 1.6: five pickles in a row, followed by the numbers."""
     try:
-        # torch takes it for its oldest format where it can be read so, whatever else it begins with
+        # torch prefers its oldest format if the file can be read as such, whatever it begins with
         tarfile.open(fileobj=file, mode="r:").close()
     except tarfile.TarError:
         file.seek(0)
@@ -221,7 +219,7 @@ class _Storage:
 
 
 class _Outliner(pickle.Unpickler):
-    """Reads a pickle with stand-ins for everything that it names. room: the bytes that its storages can have."""
+    """An unpickler with stand-ins for everything that the file names. room: the bytes that its storages can have."""
 
     def __init__(self, file: BinaryIO, room: int) -> None:
         super().__init__(file)
@@ -230,9 +228,9 @@ class _Outliner(pickle.Unpickler):
         self.sizes: dict[str, int] = {}
 
     def read(self) -> Any:
-        """Return what the pickle at the file's place holds, and leave the file behind it.
+        """Return the contents of the pickle at the file's position, and leave the position after it.
 
-        Refused for one that keeps an object under a number far beyond those before: Python makes room for all between.
+        Refused if it stores an object under a number far beyond those before: Python allocates all numbers between.
         """
         begin = self.file.tell()
         for count, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
@@ -262,12 +260,12 @@ class _Outliner(pickle.Unpickler):
         item = _ITEM_SIZES.get(storage.__name__.removesuffix("Storage"), 1)
         self.sizes[str(key)] = numel * item
         if numel < 0 or sum(self.sizes.values()) > self.room:
-            raise Refused("tells of larger tensors than it has room for")
+            raise Refused("declares larger tensors than the file contains")
         return _Storage(numel)
 
 
 class _Inert(pickle.Unpickler):
-    """Reads a pickle's tensors, with placeholders for everything else."""
+    """An unpickler of tensors, with placeholders for everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _TENSORS or _is_storage(module, name) or _is_dtype(module, name):
@@ -300,7 +298,7 @@ def _is_dtype(module: str, name: str) -> bool:
 def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Outline:
     last = offset + sum((length - 1) * step for length, step in zip(size, stride)) if math.prod(size) else 0
     if min(*size, *stride, offset, 0) < 0 or max(last + 1, math.prod(size)) > max(storage.numel, 1):
-        raise Refused("tells of larger tensors than it has room for")
+        raise Refused("declares larger tensors than the file contains")
     return Outline(tuple(size))
 
 

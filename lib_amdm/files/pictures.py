@@ -1,4 +1,4 @@
-"""Reference pictures as settings carry them: a picture file in base64, as the WebUI's API has its own."""
+"""Reference pictures in settings: a picture file in base64, as in the WebUI's API."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image, ImageOps
 from ..errors import AmdmError, short
 
 FINGERPRINT = 12
-"""Digits of a picture's fingerprint: what an infotext tells of it."""
+"""The number of digits of a picture's fingerprint in an infotext."""
 MAX_PIXELS = 50_000_000
-"""Of a picture that is read; a phone's 48 megapixels fit."""
+"""The most millions of pixels of a picture; a phone's 48 megapixels fit."""
 STRIP = 1 << 20
-"""Pixels that are worked on at a time, so that no step needs a second picture's memory."""
+"""Pixels that are processed at a time, so that no step needs the memory of a second picture."""
 LONGEST_FORM = 16
 """The largest ratio of a picture's sides; only the middle of a longer strip is used."""
 
-# none that Pillow hands to another program, or whose header tells another size than the picture has
+# excludes formats that Pillow delegates to external programs or whose header may misstate the size
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
 _IN_A_PNG = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 _ORIENTATION = 0x0112
@@ -60,21 +60,21 @@ def _storable(picture: Any) -> Image.Image:
 def opened(text: str, error_prefix: str) -> Image.Image:
     """Return the reference picture in RGB, upright, on white where it is transparent.
 
-    AmdmError, which begins with `error_prefix`, where the text is no picture.
+    AmdmError, which begins with `error_prefix`, if the text is not a picture.
     """
     return _read(text, f"{error_prefix}: the adapter's image", _on_white)
 
 
 def mask_of(text: str, error_prefix: str) -> Image.Image:
-    """Return a mask in grey, upright: the picture's transparency where it has any, or else its brightness.
+    """Return a mask in grey, upright: the picture's transparency if it has any, otherwise its brightness.
 
-    AmdmError, which begins with `error_prefix`, where the text is no picture.
+    AmdmError, which begins with `error_prefix`, if the text is not a picture.
     """
     return _read(text, f"{error_prefix}: the mask", lambda picture: _transparency(picture) or picture.convert("L"))
 
 
 def shrunk(picture: Image.Image, side: int) -> Image.Image:
-    """Return the picture with `side` pixels along its shorter side, in the bicubic way of CLIP's own preprocessing."""
+    """Return the picture with `side` pixels along its shorter side, bicubic as in CLIP's own preprocessing."""
     width, height = picture.size
     longest = LONGEST_FORM * min(width, height)
     left, top = (max(0, length - longest) // 2 for length in (width, height))
@@ -114,21 +114,21 @@ def _read(text: str, label: str, use: Callable[[Image.Image], T]) -> T:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = MAX_PIXELS // 1_000_000
         raise AmdmError(f"{label} has more than {most} million pixels; give a smaller one.") from error
-    except Exception as error:  # Pillow's readers fail at a damaged file in ways of every kind
+    except Exception as error:  # Pillow's readers raise all kinds of errors for a damaged file
         raise AmdmError(
             f"{label} cannot be read ({type(error).__name__}); give a PNG, JPEG or WebP file, in the API as base64."
         ) from error
 
 
 def _decoded(text: str) -> Image.Image:
-    """Return the picture upright, in 8 bits; refused by its header where it is too large."""
+    """Return the picture upright, in 8 bits; refused by its header if it is too large."""
     Image.init()
     known = [name for name in _FORMATS if name in Image.OPEN]
     picture: Image.Image = Image.open(io.BytesIO(_data(text)), formats=known)
     if picture.width * picture.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     picture.load()
-    # asked for here because ImageOps copies what is upright, and an older Pillow turns a TIFF without saying so
+    # checked here because ImageOps copies an upright picture, and an older Pillow turns a TIFF without notice
     if picture.format != "TIFF" and picture.getexif().get(_ORIENTATION, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
     return _in_eight_bits(picture)
@@ -146,9 +146,9 @@ def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _in_eight_bits(picture: Image.Image) -> Image.Image:
-    """Return deep grey, which Pillow itself cuts off at 255, in 8 bits; any other picture as it is.
+    """Return deep grey, which Pillow itself clips at 255, in 8 bits; any other picture as it is.
 
-    16 bits are scaled. So are floats, where none is more than 1.
+    16 bits are scaled. So are floats if none is more than 1.
     """
     if picture.mode != "F" and not picture.mode.startswith("I"):
         return picture
@@ -175,7 +175,7 @@ def _may_be_transparent(picture: Image.Image) -> bool:
 
 
 def _transparency(picture: Image.Image) -> Image.Image | None:
-    """Return the picture's alpha, or None where all of it is opaque."""
+    """Return the picture's alpha, or None if all of it is opaque."""
     if not _may_be_transparent(picture):
         return None
     alpha = Image.new("L", picture.size)

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class FileState(NamedTuple):
-    """The state of a file when it was read; in another state it must be read again."""
+    """The state of a file when it was read; if it differs, the file must be read again."""
 
     path: str
     changed: int
@@ -23,8 +23,10 @@ class FileState(NamedTuple):
 
     @classmethod
     def of_loaded(cls, path: str) -> Hashable:
-        """Return the state of a file that a host has loaded. It may have gone since: then what equals nothing else, and
-        what depends on the file is made anew each time."""
+        """Return the state of a file that a host has loaded.
+
+        If the file has gone since, its state equals no other, so whatever depends on it is made anew each time.
+        """
         try:
             return cls.of(path)
         except OSError:
@@ -32,7 +34,7 @@ class FileState(NamedTuple):
 
 
 class ByState(Generic[T]):
-    """What `read` says of files, each read once for each time that it was written; None for one that has gone."""
+    """The results of `read` for files, each read once per state; None for one that has gone."""
 
     def __init__(self, read: Callable[[Path], T | None]) -> None:
         self._read = read

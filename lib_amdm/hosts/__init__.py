@@ -1,1 +1,1 @@
-"""The places where AMDM runs: a folder for each host, and none imports another host's modules."""
+"""The hosts in which AMDM runs, a folder each. None imports another's modules."""

@@ -1,4 +1,4 @@
-"""The WebUI that this is: found out by what it can do, never by its version."""
+"""Detect the WebUI by the functions that it has, never by its version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _SCRIPTS = "modules.scripts"
 _HOOK = {_SCRIPTS: ("Script.process_before_every_sampling",)}
-"""A method that a WebUI does not have is one that it never calls: the panel would be there, and do nothing."""
+"""Without this hook the panel would show up and have no effect."""
 
 CAN: dict[str, dict[str, tuple[str, ...]]] = {
     "neo": {
@@ -40,9 +40,9 @@ CAN: dict[str, dict[str, tuple[str, ...]]] = {
         **_HOOK,
     },
 }
-"""The needs of each host's files in a WebUI; the first whose needs are met is the one.
+"""The names that each host's files need in a WebUI; the first host with all of them is chosen.
 
-The hook is the last of them: where it alone is missing, the WebUI is one of an earlier time.
+The hook is the last: if only it is missing, the WebUI is too old.
 """
 
 
@@ -51,7 +51,7 @@ class UnknownHostError(Exception):
 
 
 def host() -> Host:
-    """The host for the WebUI that this runs in; UnknownHostError where there is none."""
+    """Return the host for the present WebUI; UnknownHostError if there is none."""
     for name, needs in CAN.items():
         lacking = next((module for module, names in needs.items() if not _offers(module, names)), None)
         if lacking == _SCRIPTS:
@@ -81,7 +81,7 @@ def lacks(name: str, error: ImportError) -> str:
 
 def _offers(module: str, names: tuple[str, ...]) -> bool:
     try:
-        # a folder of that name may be somebody else's, and is not imported before it has the right parts
+        # a folder of that name may belong to something else, so it is imported only if it has the right parts
         if find_spec(module) is None:
             return False
         found = importlib.import_module(module)
@@ -91,7 +91,7 @@ def _offers(module: str, names: tuple[str, ...]) -> bool:
 
 
 def _has(module: Any, name: str) -> bool:
-    """name: may be dotted, `Class.method`."""
+    """Return True if a module has a name, which may be dotted: `Class.method`."""
     try:
         attrgetter(name)(module)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""The protocols of a WebUI as AMDM uses it; the hosts in this folder's folders fulfil them."""
+"""The protocols of a WebUI for AMDM, implemented by the hosts in this folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Ran(NamedTuple):
-    """The part of a pass that ran beside the main model.
+    """The part of a pass that ran alongside the main model.
 
     steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
-    co-models took of `pass_seconds`; None where the device cannot say.
+    co-models took of `pass_seconds`; None if the device cannot say.
     """
 
     steps: int
@@ -32,65 +32,65 @@ class Ran(NamedTuple):
 
 
 class HostRun(Protocol):
-    """One pass of one batch on a host: what the co-models need to be run beside the main model.
+    """One pass of one batch on a host, for running co-models with the main model.
 
-    stopped: True once the main model goes on alone before its time, and the picture's comments say why.
+    stopped: True once the main model goes on alone early; the picture's comments say why.
     """
 
     stopped: bool
 
     def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
-        """The co-models of the slots (number, settings), loaded and with their texts encoded; AmdmError in words."""
+        """Load the co-models of the slots (number, settings) and encode their texts; AmdmError names a problem."""
 
     def adapt_main(self, settings: AdapterSettings) -> None:
-        """Prepare the adapter that works on the main model from `start` to `finish`; AmdmError in words."""
+        """Prepare the adapter that acts on the main model from `start` to `finish`; AmdmError names a problem."""
 
     def sampled_pass(self) -> Pass:
         """Describe the pass to `amdm`."""
 
     def start(self) -> None:
-        """The pass begins; what this hangs anywhere, `finish` takes away."""
+        """Begin the pass; `finish` removes everything that this attaches."""
 
     def titles(self) -> Mapping[int, str]:
-        """The checkpoint that each slot ran, as the host's list names it."""
+        """Return the checkpoint that each slot ran, by its name in the host's list."""
 
     def worded(self, error: Exception) -> Exception:
-        """The error to raise for one that ended the sampling: itself, or an AmdmError where memory ran out."""
+        """Return the error to raise for one that ended the sampling: itself, or an AmdmError if memory ran out."""
 
     def finish(self, pool_limit: int) -> Ran | None:
-        """After the pass, however it ended; None where neither a co-model nor the main adapter was run."""
+        """End the pass, also after an error; None if neither a co-model nor the main adapter was run."""
 
 
 class Lists(Protocol):
-    """The files that can be named, and what of them is in memory."""
+    """The files that can be named, and those in memory."""
 
     def checkpoint_titles(self) -> list[str]: ...
 
     def checkpoint_title(self, name: str) -> str | None:
-        """The present title of the checkpoint that a name, hash or earlier title means."""
+        """Return the present title of the checkpoint that a name, hash or earlier title means."""
 
     def checkpoint_family(self, name: str) -> Family | None:
-        """The family of the checkpoint that a name means, as far as its file tells it unloaded."""
+        """Return the family of the checkpoint that a name means, if its file tells it without being loaded."""
 
     def main_checkpoint(self) -> str:
-        """The name of the main checkpoint that the user has chosen for all pictures; "" where there is none."""
+        """Return the name of the main checkpoint that the user has chosen for all pictures, or ""."""
 
     def refresh_checkpoints(self) -> None: ...
 
     def adapter_titles(self) -> list[str]: ...
 
     def adapter_title(self, name: str) -> str | None:
-        """The present title of the adapter file that a name or earlier title means."""
+        """Return the present title of the adapter file that a name or earlier title means."""
 
     def adapter_info(self, name: str) -> AdapterInfo | None:
-        """The description of the adapter file of this name; None where there is none, or it cannot be used."""
+        """Return the description of the adapter file of this name; None if there is none, or it cannot be used."""
 
     def refresh_adapters(self) -> None: ...
 
     def loaded(self) -> list[InMemory]: ...
 
     def unload(self) -> list[InMemory]:
-        """Take everything out of memory, and return what that was."""
+        """Unload everything, and return what that was."""
 
 
 class Page(Lists, Protocol):
@@ -103,11 +103,11 @@ class Page(Lists, Protocol):
     def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any: ...
 
     def option(self, name: str) -> Any:
-        """The user's value of one of AMDM's options; AttributeError or KeyError where there is none."""
+        """Return the user's value of one of AMDM's options; AttributeError or KeyError if there is none."""
 
 
 class Callbacks(Protocol):
-    """The places for AMDM in the host: its plot, its settings page, its API, the moments of its start."""
+    """AMDM's places in the host: its plot, settings page, API, and the events of its start."""
 
     name: str
 
@@ -131,10 +131,10 @@ class Callbacks(Protocol):
         """Call with the page's control of the main checkpoint, each time that it is made."""
 
     def has_api(self) -> bool:
-        """True where it was started with its API; where it was not, AMDM has no routes either."""
+        """Return True if the host was started with its API; otherwise AMDM has no routes either."""
 
     def api_auth(self) -> list[Any]:
-        """FastAPI dependencies that ask for the login of the host's API or, where it has none, of its page."""
+        """Return FastAPI dependencies that require the login of the host's API or, if it has none, of its page."""
 
 
 class Runner(Protocol):
@@ -143,12 +143,12 @@ class Runner(Protocol):
     def run(
         self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
     ) -> HostRun:
-        """A pass that is about to be sampled: `hook` are the hook's arguments, `sampler` the sampler function."""
+        """Return a pass that is about to be sampled: `hook` has the hook's arguments, `sampler` is its function."""
 
     def is_hires_pass(self, p: Processing) -> bool: ...
 
     def is_inner(self, p: Processing) -> bool:
-        """True where another extension generates this picture inside a picture."""
+        """Return True if another extension generates this picture inside a picture."""
 
     def comment(self, p: Processing, text: str) -> None:
         """Show `text` with the finished picture."""
@@ -159,33 +159,33 @@ Pictures = list[tuple[Any, str]]
 
 
 class Drawing(Protocol):
-    """Pictures drawn again beside those that were asked for."""
+    """Further pictures, drawn in addition to the requested ones."""
 
     def checkpoint_title(self, name: str) -> str | None: ...
 
     def is_inner(self, p: Processing) -> bool: ...
 
     def runs_a_script(self, p: Processing) -> bool:
-        """True where a script chosen below the panels draws these pictures, such as a plot."""
+        """Return True if a script chosen below the panels draws these pictures, such as a plot."""
 
     def kept(self, p: Processing) -> Processing:
-        """A copy of a processing object from before its start."""
+        """Return a copy of a processing object from before its start."""
 
     def drawn_again(
         self, before: Processing, p: Processing, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
     ) -> Processing:
-        """A processing object for the pictures of `p` with these; "" and 0 for those of `p`. before: see `kept`."""
+        """Return a processing object like `p` with these values; "" and 0 mean those of `p`. before: see `kept`."""
 
     def draw(self, p: Processing) -> Pictures: ...
 
     def pictures_of(self, processed: Processed) -> Pictures:
-        """A result's single pictures."""
+        """Return a result's single pictures."""
 
     def grid(self, p: Processing, columns: Sequence[tuple[str, Sequence[Any]]], text: str) -> Any:
-        """Pictures in columns with captions, and this infotext."""
+        """Return a grid of pictures in columns with captions, and this infotext."""
 
     def expect_rounds(self, p: Processing, rounds: int) -> None:
-        """Let the progress count so many rounds of the request's pictures."""
+        """Make the progress bar count this number of rounds of the request's pictures."""
 
     def is_interrupted(self) -> bool: ...
 

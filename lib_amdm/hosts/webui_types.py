@@ -1,4 +1,4 @@
-"""The parts of a WebUI's own objects that are used here: reading them says what of a WebUI is relied on."""
+"""The attributes of a WebUI's own objects that AMDM relies on."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class CheckpointInfo(Protocol):
 
 
 class Denoiser(Protocol):
-    """The module that a pass's sampler calls, which has the main model within it and guides it."""
+    """The module that a pass's sampler calls: it contains the main model and applies guidance."""
 
     step: int
-    """The number of evaluations so far, those of the present one included only after it."""
+    """The number of completed evaluations."""
     total_steps: int
     mask: Tensor | None
     """The part of an inpainting that keeps the known picture; `nmask` is the rest. None if nothing is inpainted."""
@@ -32,9 +32,9 @@ class Denoiser(Protocol):
     init_latent: Tensor
     inner_model: nn.Module
     mask_before_denoising: bool
-    """A1111's: the known picture is blended into the latent that a model is shown."""
+    """A1111's: the known picture is blended into the latent that a model gets."""
     cond_scale_miltiplier: float
-    """A1111's and reForge's, spelt so: DDIM CFG++ divides the guidance scale."""
+    """A1111's and reForge's, spelt like this: DDIM CFG++ divides the guidance scale."""
 
     def register_forward_pre_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> Any: ...
 
@@ -98,7 +98,7 @@ class Processing(Protocol):
     hr_upscale_to_y: int
 
     hr_cfg: float
-    """This and the next two are those of Forge and its kin."""
+    """This and the next two exist in Forge, reForge and Forge Neo."""
     distilled_cfg_scale: float
     hr_distilled_cfg: float
 
@@ -123,7 +123,7 @@ class MainModel(Protocol):
 
 
 class Patcher(Protocol):
-    """A model in the hands of a memory manager (Forge and its kin)."""
+    """A model that a memory manager moves (Forge, reForge and Forge Neo)."""
 
     model: Any
     model_options: dict[str, Any]
@@ -141,7 +141,7 @@ class Patcher(Protocol):
 
 
 class TextEncoder(Protocol):
-    """A text encoder with its patcher (Forge and its kin)."""
+    """A text encoder with its patcher (Forge, reForge and Forge Neo)."""
 
     cond_stage_model: Any
     patcher: Patcher
@@ -159,7 +159,7 @@ class ForgeObjects(Protocol):
 
 
 class Engine(MainModel, Protocol):
-    """A model of Forge and its kin."""
+    """A model of Forge, reForge or Forge Neo."""
 
     filename: str
     forge_objects: ForgeObjects
@@ -169,7 +169,7 @@ class Engine(MainModel, Protocol):
     model_config: Any
     first_stage_model: Any
     cond_stage_model: Any
-    """reForge's, as A1111 wraps a text encoder."""
+    """reForge's, a text encoder wrapped as in A1111."""
     ztsnr: bool
     """reForge's; on Forge and Forge Neo it is the model_config's."""
     text_processing_engine: Any

@@ -12,15 +12,15 @@ Holder = TypeVar("Holder")
 
 
 def name_in(name: str, owner: str) -> str:
-    """Name a setting in an error: "gamma of co-model 2", or "steps" where it has no owner but the whole."""
+    """Name a setting in an error: "gamma of co-model 2", or "steps" without an owner."""
     return f"{name} of {owner}" if owner else name
 
 
 def read(of: type[Holder], given: Any, owner: str = "", beside: tuple[str, ...] = ()) -> Holder:
-    """Build a dataclass from API names and values; what is left out stands at its default.
+    """Build a dataclass from API names and values; the rest has its default.
 
-    SettingsError names what is unknown, of a wrong type or out of range. owner: what the settings belong to, as
-    `name_in` has it. beside: further names that the caller reads itself.
+    SettingsError names a setting that is unknown, of a wrong type or out of range. owner: see `name_in`. beside:
+    further names that the caller reads itself.
     """
     if not isinstance(given, Mapping):
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The settings: what they are called, their defaults and ranges, and how they are explained to a user."""
+"""The settings: their names, defaults and ranges, and the texts that explain them to a user."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAIN_ADAPTER_HELP = (
 
 @dataclass(frozen=True)
 class _AdapterFields:
-    """The settings of an adapter, whichever model it is on."""
+    """The settings of an adapter, on any model."""
 
     adapter: str = setting(
         NO_ADAPTER,
@@ -85,7 +85,7 @@ class AdapterSettings(_AdapterFields):
 
     @property
     def used(self) -> bool:
-        """True where there is an adapter that can change anything."""
+        """True if there is an adapter that can change anything."""
         return self.adapter not in ("", NO_ADAPTER) and self.strength > 0 and self.until > 0
 
 
@@ -166,11 +166,11 @@ class _ModelFields:
 # a dataclass begins with the fields of its last base
 @dataclass(frozen=True)
 class CoModel(_AdapterFields, _ModelFields):
-    """One slot: a model that is run beside the main one during the first steps, and its adapter."""
+    """One slot: a model that is run alongside the main one during the first steps, and its adapter."""
 
     @property
     def has_checkpoint(self) -> bool:
-        """True where this slot names something to run at all."""
+        """True if this slot names something to run."""
         return self.checkpoint not in ("", NO_CHECKPOINT)
 
     @property
@@ -179,7 +179,7 @@ class CoModel(_AdapterFields, _ModelFields):
 
     @property
     def speaks(self) -> bool:
-        """True where this model has a share in the picture at any step."""
+        """True if this model has a share in any step."""
         return self.gamma > 0 or bool(self.gamma_end)
 
     @property
@@ -261,18 +261,18 @@ class Settings:
 
     @property
     def mixes(self) -> bool:
-        """True where models are run together: there is a step to mix in, and a slot that changes the picture."""
+        """True if models are run together: there is a step to mix in, and a slot that changes the picture."""
         has_steps = isinstance(self.steps, str) or self.steps > self.start
         return self.enabled and has_steps and bool(self.active)
 
     @property
     def runs(self) -> bool:
-        """False where AMDM must not touch anything: off, or no models to run together and no main adapter."""
+        """False if AMDM must not touch anything: it is off, or has neither a co-model to run nor a main adapter."""
         return self.mixes or (self.enabled and self.main_adapter.used)
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Settings:
-        """Read settings by the API's names; SettingsError names what is unknown, of a wrong type or out of range."""
+        """Read settings by the API's names; SettingsError names an unknown setting or a wrong type or value."""
         if not isinstance(given, Mapping):
             raise SettingsError(
                 f"AMDM: the settings must be an object of names and values, but they are {short(given)}; send one."
@@ -335,7 +335,7 @@ class Settings:
         return getattr(self.holder(slot, spec), spec.attribute)
 
     def checked(self) -> Settings:
-        """Return these settings; SettingsError where two of them do not fit each other."""
+        """Return these settings; SettingsError if two of them contradict each other."""
         if self.correction != "paper":
             etas = {"eta": self.eta} | {
                 f"eta of co-model {number}": slot.eta for number, slot in enumerate(self.co_models, 1)

@@ -1,7 +1,7 @@
 """Kinds of settings: each checks a value, describes it as JSON Schema, and gives it to a control of the panel.
 
-A setting is a dataclass field that `setting` makes. Panel, infotext, X/Y/Z axes and API ask for a setting's kind, never
-for its name, so a new field needs no change outside this package.
+A setting is a dataclass field that `setting` makes. Panel, infotext, X/Y/Z axes and API depend on its kind, never on
+its name, so a new field needs no change outside this package.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ class Part(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One setting: its default, and what panel, infotext and API need to know beside it.
+    """One setting: its default, and what else panel, infotext and API need to know.
 
-    name: in the API. label: the caption in the panel and, after "AMDM", in the infotext. attribute: the dataclass's
-    own name for it. These three are derived from the field where they are empty. terse: left out of the infotext while
-    it stands at its default. hires_fix: of use only in txt2img, which alone has a hires pass. shapes_picture: False for
-    what is done beside the picture, which no infotext and no plot says.
+    name: in the API.
+    label: the caption in the panel and, after "AMDM", in the infotext.
+    attribute: the dataclass's own name for it. If empty, these three are derived from the field.
+    terse: left out of the infotext while it has its default.
+    hires_fix: used only in txt2img, which alone has a hires pass.
+    shapes_picture: False for a setting that does not change the picture, and is in no infotext and no plot.
     """
 
     default: Any
@@ -69,9 +71,9 @@ class Spec:
     shapes_picture: bool = True
 
     def check(self, value: Any, path: str) -> Any:
-        """Return `value` as this setting's own type; SettingsError names `path` and says what would do.
+        """Return `value` as this setting's own type; SettingsError names `path` and the values allowed.
 
-        None is the default: a page's number field holds it once a user has cleared it.
+        None means the default: a page's number field has it once a user has cleared it.
         """
         return self.default if value is None else self._check(value, path)
 
@@ -98,7 +100,7 @@ class Spec:
 
     @property
     def _or_else(self) -> str:
-        """The words of an error for whatever may stand in a number's place."""
+        """The words of an error for a value that is allowed instead of a number."""
         return ""
 
     def schema(self) -> dict[str, Any]:
@@ -117,15 +119,15 @@ class Spec:
 
 
 class SwitchSpec(Spec):
-    """A switch for everything that its dataclass holds: AMDM itself, or one slot."""
+    """A switch for its whole dataclass: AMDM itself, or one slot."""
 
 
 class WideNumberSpec(Spec):
-    """A number whose useful range depends on other settings: a slider would be too coarse or too short."""
+    """A number with a useful range that depends on other settings: a slider would be too coarse or too short."""
 
 
 class ListedSpec(Spec):
-    """A file by its name in one of the WebUI's lists, or one of `words`, which stand for no file."""
+    """A file by its name in one of the WebUI's lists, or one of `words`, which mean no file."""
 
     words: ClassVar[tuple[str, ...]] = ()
 
@@ -151,9 +153,9 @@ class PictureSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class WordSpec(Spec):
-    """A number, or a word for what no number says: "auto", or nothing at all.
+    """A number, or a word instead of one: "auto", or an empty text.
 
-    The page and an infotext have it as a text, the API as a number or the word. meaning: the value of the word.
+    It is a text on the page and in an infotext, and a number or the word in the API. meaning: the value of the word.
     """
 
     word: str = ""
@@ -161,7 +163,7 @@ class WordSpec(Spec):
 
     @property
     def pattern(self) -> str:
-        """The texts that can be read: the word, in small letters or capitals, or a number."""
+        """A pattern of the texts that can be read: the word, in small letters or capitals, or a number."""
         word = "".join(f"[{letter}{letter.upper()}]" for letter in self.word)
         return rf"^\s*({word}|-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$"
 

@@ -1,4 +1,4 @@
-"""The settings that a slot's adapter looks at, by the kind of its file: no others are shown, run or written."""
+"""The settings that a slot's adapter uses, by the kind of its file: no others are shown, run or written."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Holder = TypeVar("Holder", AdapterSettings, CoModel)
 
 
 def takes(host: Lists, adapter: str | None) -> Callable[[Spec], bool]:
-    """Return what is True for each setting of an adapter that a file of this name looks at.
+    """Return a test for the adapter settings that a file of this name uses.
 
-    Where there is no adapter it is the choice of one alone; a file that cannot be read may look at everything.
+    Without an adapter that is only the choice of one; a file that cannot be read may use all.
     """
     if adapter in (None, "", NO_ADAPTER):
         return lambda spec: isinstance(spec, AdapterSpec)
@@ -28,7 +28,7 @@ def takes(host: Lists, adapter: str | None) -> Callable[[Spec], bool]:
 
 
 def used_alone(host: Lists, settings: Settings) -> Settings:
-    """Return the settings with the default in the place of what no adapter looks at."""
+    """Return the settings with the default instead of every value that no adapter uses."""
 
     def of(holder: Holder) -> Holder:
         taken = takes(host, holder.adapter)

@@ -1,4 +1,4 @@
-"""AMDM in the WebUI's API: the settings a request carries, and a few routes beside the WebUI's own."""
+"""AMDM in the WebUI's API: the settings in a request, and a few routes in addition to the WebUI's own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PREFIX = "/amdm/v1"
 def read_args(args: Sequence[Any]) -> Settings:
     """Read the settings in a script's arguments: one object with names (the rest is ignored), or a plain list.
 
-    The WebUI fills up a list from a request with the panel's defaults, so an object may be followed by these. The
-    page's list has pictures as its controls hold them, and a number that was cleared as nothing or as an empty text:
-    both are its default. Some hosts give a script no arguments in their first seconds.
+    The WebUI completes a list from a request with the panel's defaults, so these may follow an object. In the
+    page's list pictures are the values of their controls, and a cleared number is None or an empty text:
+    both mean its default. Some hosts give a script no arguments in their first seconds.
     """
     if not args:
         return Settings()
@@ -80,7 +80,7 @@ def _add_routes(host: Host, app: Any) -> None:
 
 
 def _encodable(body: Any) -> Any:
-    """Put a question mark for what UTF-8 cannot say in an answer: a file's name may be in another encoding."""
+    """Replace characters that UTF-8 cannot encode by question marks: a file's name may be in another encoding."""
     if isinstance(body, str):
         return body.encode(errors="replace").decode()
     if isinstance(body, Mapping):

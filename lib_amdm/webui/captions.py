@@ -6,9 +6,9 @@ from ..settings import Spec, SwitchSpec, infotext_label
 
 
 class Caption(str):
-    """A control's caption, such as "gamma": the tab around it says of which co-model.
+    """A control's caption, such as "gamma": the tab around it names the co-model.
 
-    The WebUI keeps a user's defaults under what an f-string makes of it: a name that is unique, and does not change.
+    The WebUI saves a user's defaults under its value in an f-string: a unique name that does not change.
     """
 
     saved: str

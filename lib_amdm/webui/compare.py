@@ -1,4 +1,4 @@
-"""With and without: the same seeds drawn by each model alone, and all beside each other in one labelled grid."""
+"""Comparison: the same seeds drawn by each model alone, and all side by side in one labelled grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..settings import MAIN_CHECKPOINT, AdapterSettings, Settings, SettingsError
 from . import infotext
 
 SETTINGS = "amdm_settings"
-"""The attribute of a WebUI's processing object with the settings of a picture that is drawn for comparison."""
+"""The attribute of a WebUI's processing object that marks a picture drawn for comparison, and has its settings."""
 _PLAN = "amdm_compare"
 TOGETHER = "together"
 INTERRUPTED = "interrupted"
@@ -58,7 +58,7 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
 
 
 def plan(host: Drawing, p: Processing, read_settings: Callable[[], Settings]) -> None:
-    """Note, before a picture starts, what shall be drawn after it; wrong settings are spoken of elsewhere."""
+    """Record what to draw after a picture; invalid settings are reported by the sampler hook."""
     vars(p).pop(_PLAN, None)
     if hasattr(p, SETTINGS) or host.is_inner(p):
         return
@@ -76,7 +76,7 @@ def plan(host: Drawing, p: Processing, read_settings: Callable[[], Settings]) ->
 def finish(host: Drawing, p: Processing, processed: Processed) -> None:
     """Draw what was planned, and put it behind the picture's own result: the grid, then the single pictures.
 
-    Where that ends early, the grid has the models that were drawn by then.
+    If that ends early, the grid has the models drawn by then.
     """
     planned = vars(p).pop(_PLAN, None)
     if planned is None:
@@ -84,7 +84,7 @@ def finish(host: Drawing, p: Processing, processed: Processed) -> None:
     together = host.pictures_of(processed)
     drawn: dict[str, Any] = {}
     halved = ""
-    # the main one last: it is the one that stays loaded
+    # the main one last, so that it stays loaded
     for model in (*planned.alone[1:], planned.alone[0]):
         if host.is_interrupted():
             break

@@ -47,7 +47,7 @@ def connect(
             return [message, kept, *untouched]
         settings = replace(settings, co_models=(*settings.co_models, *(CoModel(),) * -missing))
         new = [spec.shown(settings.value(slot, spec)) for slot, spec in keys]
-        # one that is filled in twice is taken back once
+        # the same example twice is undone at once
         kept = kept if new == list(values) else [*kept, list(values)]
         return [escape(advice), kept, *(gr.update(value=value) for value in new)]
 

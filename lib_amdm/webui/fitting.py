@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be run beside the main one, marked on the page before a picture by what their files say."""
+"""Marks on the page for checkpoints that cannot be combined with the main one, from their files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PLAIN = re.compile(r"[\w \-.,()\[\]/]")
 
 
 def misfit(host: Lists, main: str, name: str) -> tuple[Family, Family] | None:
-    """Return the families of a checkpoint and of the main one where they do not go together.
+    """Return the families of a checkpoint and of the main one if they cannot be combined.
 
-    main: the main checkpoint's name. None too where one of the two files does not say what it is, as for the words
-    that stand for no file.
+    main: the main checkpoint's name. None also if the family of one of them is unknown, as for the words
+    that mean no file.
     """
     if name in only(CheckpointSpec, specs(CoModel)).words:
         return None
@@ -29,9 +29,9 @@ def misfit(host: Lists, main: str, name: str) -> tuple[Family, Family] | None:
 
 
 def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
-    """Return a style sheet that greys these checkpoints in the lists where they do not go with the main one, and names
-    their family.
+    """Return a style sheet that greys out the checkpoints that cannot be combined with the main one.
 
+    It also shows their family.
     A mark in the entries' own text would be saved with a user's choice, and looked for as a file's name.
     """
     found: dict[str, list[str]] = defaultdict(list)
@@ -56,11 +56,11 @@ def _rule(family: str, titles: list[str]) -> str:
 
 
 def _selectors(title: str) -> tuple[str, str]:
-    """Return what finds a file's entry in a list that the page has had since before the file got its hash."""
+    """Return selectors that also match a file's entry in a list from before the file got its hash."""
     file = without_hash(title)
     return f"[aria-label={_quoted(file)}]", f"[aria-label^={_quoted(f'{file} [')}]"
 
 
 def _quoted(text: str) -> str:
-    """Return a string of a style sheet that can end neither itself nor the sheet."""
+    """Quote a text for a style sheet, so that it can end neither its string nor the sheet."""
     return '"' + "".join(c if _PLAIN.fullmatch(c) else f"\\{ord(c):x} " for c in text) + '"'

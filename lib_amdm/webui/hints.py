@@ -1,6 +1,6 @@
-"""The panel's words on what it will draw: a line below the controls, and marks in the lists of checkpoints.
+"""The panel's preview of a run: a line below the controls, and marks in the lists of checkpoints.
 
-Both follow the controls and the main checkpoint, and are there before Generate is pressed.
+Both follow the controls and the main checkpoint, before Generate is pressed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..settings import CheckpointSpec, Settings, flat
 from . import fitting, listen, plan_line
 
 RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
-"""The place in which javascript/run_line.js says what the last picture ran."""
+"""The class of the element in which javascript/run_line.js shows what the last picture ran."""
 LINE = "amdm-line"
-"""The class of a line that takes no place while it is empty."""
+"""The class of a line that takes no space while it is empty."""
 _OF_THE_LINE = (
     *("enabled", "steps", "start", "compare", "checkpoint", "gamma", "gamma_end", "prompt"),
     *("adapter", "strength", "until"),
 )
-"""The settings that the line speaks of."""
+"""The settings that the line depends on."""
 
 
 class Hints:
@@ -47,7 +47,7 @@ class Hints:
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": False}
         say, mark = listen.quick(self._say), listen.quick(self._mark)
-        # by itself, for with hundreds of files it takes seconds the first time
+        # separately: with hundreds of files it takes seconds the first time
         switch.change(fn=listen.quick(opened), inputs=[switch], outputs=[self.marks], **quiet)
         for control in self.inputs:
             call: dict[str, Any] = {"fn": say, "inputs": self.inputs, "outputs": [self.line]}
@@ -63,7 +63,7 @@ class Hints:
             if not (isinstance(control, gr.Textbox) and control.lines > 1):
                 control.change(**call, **quiet)
         for control in (controls[slot, spec.name] for slot, spec in self.keys if isinstance(spec, CheckpointSpec)):
-            # the list may have been read again since
+            # the list may have been refreshed since
             control.focus(fn=mark, inputs=[], outputs=[self.marks], **quiet)
 
     def follow(self, main: Any) -> None:

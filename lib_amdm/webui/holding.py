@@ -1,5 +1,8 @@
-"""The contents of the panel's folds and tabs: javascript/holding.js marks those that hold something, and opens a fold
-into which something is pasted. It also puts a number's default into a field that was cleared."""
+"""The contents of the panel's folds and tabs, for javascript/holding.js.
+
+It marks those with changed settings, opens a fold into which something is pasted, and puts a number's default into a
+field that was cleared.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class Holding:
     def mark(self, caption: str, slot: int, wanted: Iterable[Spec], opens: bool = False) -> None:
         """Let a caption show whether any of these settings of a slot is not at its default.
 
-        Of an adapter's settings its file alone decides. opens: the caption is a fold's, which is opened where its
-        values are changed while it is closed.
+        Of an adapter's settings only its file counts. opens: the caption is a fold's, which is opened if its
+        values change while it is closed.
         """
         wanted = list(wanted)
         if wanted:

@@ -16,10 +16,10 @@ from ..settings import MAX_SLOTS, NO_ADAPTER, CoModel, ListedSpec, Part, Picture
 from . import listed, options
 
 SWITCH = "AMDM"
-"""The key that says whether AMDM took part in the picture."""
+"""The key that tells if AMDM took part in the picture."""
 
 RAN = "AMDM ran"
-"""The key of a line that says what ran, and how long; it is no setting."""
+"""The key of a line that says what ran, and how long; it is not a setting."""
 
 SKIPPED = "infotext_skip_pasting"
 """The WebUI's option that lists the keys a user does not want to be pasted."""
@@ -34,9 +34,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
     """Return the infotext entries of a picture; `titles` has the checkpoint that each slot ran.
 
-    Every slot that holds anything is written under its own number, one that took no part too, and of it only what is
-    not at its default, besides what makes the picture understandable (`Spec.terse` is False). The same holds for an
-    adapter. A picture's entry is its fingerprint, because a picture file is too long for an infotext.
+    Every slot with a changed setting is written under its own number, even if it took no part: the settings that are
+    not at their default, and those that a picture needs to be understood (`Spec.terse` is False). The same holds for
+    an adapter. A picture's entry is its fingerprint, because a picture file is too long for an infotext.
     """
     slots = (replace(slot, checkpoint=titles.get(n, slot.checkpoint)) for n, slot in enumerate(settings.co_models, 1))
     named = replace(settings, co_models=tuple(slots))
@@ -79,7 +79,7 @@ def with_run(entries: Mapping[str, Any], name: str, ran: Ran) -> dict[str, Any]:
 def ran_line(ran: Ran) -> str:
     """Say what a pass ran: "2 models, 6 of 20 steps, 3 evaluations of beta, +0.9 s of 7.1 s".
 
-    Without seconds where the device cannot say how long it was at work.
+    Without seconds if the device cannot measure them.
     """
     counts = " and ".join(f"{counted(count, 'evaluation')} of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
@@ -95,7 +95,7 @@ def counted(count: int, name: str) -> str:
 
 
 def short_title(title: str) -> str:
-    """A checkpoint's title without its folder, suffix and hash."""
+    """Return a checkpoint's title without its folder, suffix and hash."""
     return re.sub(r"\.\w+$", "", without_folder(without_hash(title)))
 
 
@@ -112,9 +112,9 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
 def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
     """Complete what was read from an infotext, in place, so that pasting it sets every control of a panel.
 
-    What the infotext leaves out stands at its default, and files are given the titles they have now. An infotext
-    without AMDM switches AMDM off and leaves its other controls alone: they do nothing then, and what the user had
-    chosen is not lost. Keys that the user asked the WebUI not to paste stay away.
+    A setting that the infotext leaves out gets its default, and files get their present titles. An infotext
+    without AMDM switches AMDM off and leaves its other controls alone: they do nothing then, and the user's choices
+    are not lost. Keys that the user excluded in the WebUI are not added.
     """
     skipped = set(options.value(host, SKIPPED) or ())
     _join_sizes(params)
@@ -133,7 +133,7 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
 
 
 def pasted_image(label: str, params: Mapping[str, Any]) -> None:
-    """Give a picture's control nothing when an infotext is pasted, so it keeps its picture; say which one was used."""
+    """Leave a picture's control alone when an infotext is pasted, and tell which picture was used."""
     mark = params.get(label)
     if mark:
         import gradio as gr
@@ -144,12 +144,12 @@ def pasted_image(label: str, params: Mapping[str, Any]) -> None:
 
 
 class SwitchKey(str):
-    """The key of a switch. To a WebUI's API the text "False" counts as true, so a WebUI is given what it means."""
+    """The key of a switch, with a bool as its value: to a WebUI's API the text "False" counts as true."""
 
     __slots__ = ()
 
     def __call__(self, params: Mapping[str, Any]) -> bool | None:
-        """Return the switch's value in what was read from an infotext; None where it is not there."""
+        """Return the switch's value in an infotext's entries, or None."""
         return params[self] == as_text(True) if self in params else None
 
 
@@ -171,7 +171,7 @@ def _safe(label: str, text: str) -> str:
 
 
 def _join_sizes(params: MutableMapping[str, Any]) -> None:
-    """Put a text like "512x512" together again, which the WebUI reads as a picture's size."""
+    """Rejoin a text like "512x512", which the WebUI reads as a picture's size."""
     for slot, spec in flat(MAX_SLOTS):
         label = infotext_label(slot, spec)
         parts = [params[key] for key in (f"{label}-1", f"{label}-2") if key in params]

@@ -1,5 +1,4 @@
-"""The place of a layout's or region's editor on the page: what the scripts in javascript/ find there, and build the
-editor in."""
+"""The place of a layout's or region's editor on the page, where the scripts in javascript/ build it."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from ..hosts.protocol import Lists
 
 CLASS = "amdm-layout"
 REGION = "amdm-region"
-"""The class of what holds a region's editor and its drawing."""
+"""The class of the element with a region's editor and its drawing."""
 SHARES = "amdm-shares"
 """The class of that drawing, which lies under the boxes."""
 

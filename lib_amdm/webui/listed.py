@@ -12,7 +12,7 @@ def choices(host: Lists, spec: ListedSpec) -> list[str]:
 
 
 def title(host: Lists, spec: ListedSpec, name: str) -> str | None:
-    """Return the present title of the file that a name or an earlier title means; None where there is none."""
+    """Return the present title of the file that a name or an earlier title means, or None."""
     return host.checkpoint_title(name) if _is_checkpoint(spec) else host.adapter_title(name)
 
 

@@ -1,4 +1,4 @@
-"""Events of gradio's controls: quick to set up, and told once a choice is made."""
+"""Event helpers for gradio: cheap to register, and fired once per completed choice."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ _QUIET: dict[str, Any] = {"queue": False, "show_progress": False}
 
 
 def quick(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function without its annotations, which gradio resolves anew for each event: most of an event's cost
-    in the WebUI's start."""
+    """Return the function without its annotations.
+
+    gradio resolves them anew for each event, which is most of an event's cost in the WebUI's start.
+    """
 
     def called(*values: Any) -> Any:
         return function(*values)
@@ -21,11 +23,11 @@ def quick(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def after_choice(dropdown: Any, **call: Any) -> None:
-    """Call a function, with what a gradio event takes, once a choice is made in a dropdown in which one can type.
+    """Call a function, with the arguments of a gradio event, once a choice is made in a dropdown that can be typed in.
 
-    Its changes alone do not do: a name that is typed to find it changes with each letter, and a change is lost while
-    another is under way. A dropdown is left before or after it has what was chosen, by gradio's version; hence the way
-    to the server and back.
+    Its change events are not enough: a typed name changes with each letter, and gradio drops a change while
+    another is being handled. Depending on gradio's version a dropdown loses focus before or after it has the choice;
+    hence the round trip to the server.
     """
     dropdown.blur(fn=_nothing, inputs=[], outputs=[], **_QUIET).then(**call, **_QUIET)
 
@@ -40,4 +42,4 @@ def after_change(control: Any, **call: Any) -> None:
 
 @quick
 def _nothing() -> None:
-    """Go to the server and back."""
+    """Make a round trip to the server."""

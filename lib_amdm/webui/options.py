@@ -19,7 +19,7 @@ MAX_POOL_LIMIT = 10
 
 
 def register(host: Host) -> None:
-    """Give the WebUI's settings page a section for AMDM."""
+    """Add a section for AMDM to the WebUI's settings page."""
     host.on("ui_settings", lambda: _add(host))
 
 
@@ -34,7 +34,7 @@ def pool_limit(host: Page) -> int:
 
 
 def continue_on_error(host: Page) -> bool:
-    """Return True where the main model alone shall draw the picture once AMDM cannot do what it was asked."""
+    """Return True if the main model alone shall draw the picture when AMDM fails."""
     return bool(value(host, ON_ERROR) == GO_ON)
 
 
@@ -71,7 +71,7 @@ def _add(host: Host) -> None:
 
 
 def value(host: Page, name: str) -> Any:
-    """Return an option's value; None where there is none, or before it is registered, as early in a start."""
+    """Return an option's value; None if there is none, or before it is registered, early in a start."""
     try:
         return host.option(name)
     except (AttributeError, KeyError):

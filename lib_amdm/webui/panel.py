@@ -1,4 +1,4 @@
-"""AMDM's panel on a WebUI page, made from the definition of the settings: no default and no range stands here."""
+"""AMDM's panel on a WebUI page, made from the definition of the settings: it has no defaults or ranges itself."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ MEMORY = "After a picture its co-models stay in memory, as many as the settings 
 class Panel(NamedTuple):
     """The controls of one tab, in the order of the API's plain list, and the infotext keys that set them.
 
-    follow: is given the page's control of the main checkpoint, which is made after this panel.
+    follow: called with the page's control of the main checkpoint, which is made after this panel.
     """
 
     components: list[Any]
@@ -87,8 +87,8 @@ def build_panel(
 ) -> Panel:
     """Build the controls of a tab ("txt2img" or "img2img") with room for `slots` co-models.
 
-    elem_id: makes ids of names. start: what the controls show at first, in place of the defaults; slots that it lacks
-    have theirs. sides: the page's own controls of the picture's width and height, where it has them.
+    elem_id: turns names into ids. start: the controls' first values, instead of the defaults; slots that it lacks
+    have the defaults. sides: the page's own controls of the picture's width and height, if it has them.
     offered: the examples by their names.
     """
     builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {}, offered)
@@ -96,7 +96,7 @@ def build_panel(
     keys = list(flat(slots))
     components = [builder.controls[slot, spec.name] for slot, spec in keys]
     labels = [infotext_label(slot, spec) for slot, spec in keys]
-    # a picture cannot be pasted from a text: its control is left as it is, and the page says which one it was
+    # a picture cannot be pasted from a text: its control is left alone, and the page names the picture
     fields = [_pasted(label, spec) for label, (_, spec) in zip(labels, keys)]
     said = [spec.shapes_picture and builder.has_meaning(spec) for _, spec in keys]
     pasted = [pair for pair, is_said in zip(zip(components, fields), said) if is_said]
@@ -107,9 +107,9 @@ def build_panel(
 
 
 def defaults(slots: int) -> list[SimpleNamespace]:
-    """Return what stands for a tab's controls, in the order of the API's plain list, where no page is being built.
+    """Return stand-ins for a tab's controls, in the order of the API's plain list, if no page is being built.
 
-    The WebUI's API asks four times in a start, and reads nothing but their values.
+    The WebUI's API builds the panel four times in a start, and reads only the values.
     """
     start = _with_slots(Settings(), slots)
     return [SimpleNamespace(value=_value(start, slot, spec), label=caption(slot, spec)) for slot, spec in flat(slots)]
@@ -122,7 +122,7 @@ def follow_main(panels: Iterable[Panel], control: Any) -> None:
 
 
 def is_page() -> bool:
-    """Return True where a page is being built: there a panel stands within something else."""
+    """Return True if a page is being built, in which the panel is inside another block."""
     return Context.block is not Context.root_block
 
 
@@ -131,7 +131,7 @@ def _with_slots(settings: Settings, slots: int) -> Settings:
 
 
 def _value(settings: Settings, slot: int, spec: Spec) -> Any:
-    """Return what a control shows; a picture's control shows none."""
+    """Return the value of a control; a picture's control is empty."""
     return None if isinstance(spec, PictureSpec) else spec.shown(settings.value(slot, spec))
 
 
@@ -141,7 +141,7 @@ def _part(part: Part, of: type) -> list[Spec]:
 
 
 def _pasted(label: str, spec: Spec) -> str | Callable[[dict], Any]:
-    """Return the infotext key of a control, or what reads the control's value of an infotext."""
+    """Return the infotext key of a control, or a function that reads its value from an infotext."""
     if isinstance(spec, PictureSpec):
         return partial(infotext.pasted_image, label)
     return infotext.SwitchKey(label) if spec.type is bool else label
@@ -168,7 +168,7 @@ class _AdapterParts(NamedTuple):
 
 
 class _Builder:
-    """The controls of one tab in the making, under slot and name."""
+    """The controls of one tab under construction, by slot and name."""
 
     def __init__(
         self,
@@ -189,11 +189,11 @@ class _Builder:
         self.holding = holding.Holding(self.elem_id_of)
 
     def has_meaning(self, spec: Spec) -> bool:
-        """False for a setting that this tab cannot use; its control is hidden, and nothing is pasted there."""
+        """Return False for a setting that this tab cannot use; its control is hidden, and nothing is pasted there."""
         return self.tabname == "txt2img" or not spec.hires_fix
 
     def value(self, slot: int, spec: Spec) -> Any:
-        """Return what a control shows at first."""
+        """Return a control's first value."""
         return _value(self.start, slot, spec)
 
     def accordion(self) -> None:
@@ -228,21 +228,21 @@ class _Builder:
             gr.HTML(value=placed, elem_classes=["amdm-unseen"])
 
     def fold(self, name: str, said: str, slot: int = 0, wanted: Iterable[Spec] = ()) -> Any:
-        """Build a closed fold. wanted: the settings in it, which it is marked and opened for."""
+        """Build a closed fold. wanted: the settings in it, by which it is marked and opened."""
         elem_id = self.elem_id(f"{name}_{slot}" if slot else name)
         self.tooltips[tooltips.of_fold(elem_id)] = tooltips.FOLDS[name]
         self.holding.mark(tooltips.of_fold(elem_id), slot, wanted, opens=True)
         return gr.Accordion(said, open=False, elem_id=elem_id)
 
     def tool_button(self, symbol: str, name: str, tooltip: str) -> Any:
-        """Build a button with a symbol, which is nobody's default."""
+        """Build an icon button that is left out of saved UI defaults."""
         button = self.host.tool_button(symbol, self.elem_id(name), tooltip)
         self.tooltips[f"#{self.elem_id(name)}"] = tooltip
         self.transient(button)
         return button
 
     def presets(self) -> None:
-        """Build a list of examples, with buttons that fill the controls from one, and take it back."""
+        """Build a list of examples, with buttons that fill the controls from one, and undo it."""
         with gr.Row():
             chosen = gr.Dropdown(list(self.offered), label="AMDM example", elem_id=self.elem_id("preset"))
             fill = self.tool_button(FILL, "fill", "Fill the controls from the example.")
@@ -276,7 +276,7 @@ class _Builder:
                 editor = gr.HTML(value=mount(name))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
 
-        # the editor says before a picture what the chosen file will not take
+        # before a picture, the editor tells what the chosen file does not take
         def chose(name: str | None, text: str | None) -> list[Any]:
             return [mount(name), *(gr.update(visible=shown) for shown in self.shown(name, text, wanted))]
 
@@ -289,15 +289,15 @@ class _Builder:
         self.transient(example)
 
     def shown(self, adapter: str | None, layout: str | None, wanted: list[Spec]) -> tuple[bool, bool, bool]:
-        """Return True for each part of an adapter's controls that is of use: picture, layout, what all kinds take."""
+        """Return True for each part of an adapter's controls that is needed: picture, layout, the common ones."""
         taken = adapter_inputs.takes(self.host, adapter)
         other = _without((AdapterSpec, LayoutSpec, PictureSpec), wanted)
-        # a layout that is refused is not hidden from who must correct it
+        # a layout that is refused must stay visible, to be corrected
         with_layout = taken(only(LayoutSpec, wanted)) or not _is_readable(layout)
         return any(map(taken, of_kind(PictureSpec, wanted))), with_layout, any(map(taken, other))
 
     def show_adapters(self, enabled: Any) -> None:
-        """Show what the chosen adapters take once the panel is opened: a user's own default was chosen by no event."""
+        """Show the chosen adapters' inputs once the panel is opened: a user's saved default fires no event."""
 
         def opened_adapters(is_on: bool, *values: Any) -> list[Any]:
             given = iter(values)
@@ -328,7 +328,7 @@ class _Builder:
             self.add(slot, _part(Part.SELDOM, CoModel))
 
     def region(self, slot: int, wanted: list[Spec]) -> None:
-        """Build the controls of a slot's region, with the place of its editor and a drawing of what it comes to."""
+        """Build the controls of a slot's region, with the place of its editor and a drawing of the result."""
         boxes = only(BoxesSpec, wanted)
         with gr.Row():
             self.add(slot, _without((PictureSpec,), wanted))
@@ -347,7 +347,7 @@ class _Builder:
             listen.after_change(control, **call)
 
     def choose_main_for_adapter(self, slot: int) -> None:
-        """Choose the main checkpoint once an adapter is: without any it runs nothing, and most are meant for that."""
+        """Choose the main checkpoint once an adapter is chosen: without a checkpoint nothing runs."""
 
         def choose(adapter: str, checkpoint: str) -> str:
             idle = checkpoint in (None, "", NO_CHECKPOINT) and adapter not in (None, "", NO_ADAPTER)
@@ -365,9 +365,9 @@ class _Builder:
         )
 
     def memory(self) -> None:
-        """Build a line that says what is in memory when asked, and a button that takes it out."""
+        """Build a button that shows what is in memory, and one that unloads it."""
         with gr.Row(elem_id=self.elem_id("memory")):
-            line = gr.HTML(value=MEMORY)  # no id of its own: some versions of gradio put it on two elements
+            line = gr.HTML(value=MEMORY)  # no id: some versions of gradio put it on two elements
             look = self.tool_button(LOOK, "look", "Show which co-models are in memory, and their size.")
             unload = self.tool_button(UNLOAD, "unload", "Take all co-models out of memory.")
         look.click(fn=listen.quick(self.loaded), inputs=[], outputs=[line])
@@ -383,7 +383,7 @@ class _Builder:
                 elem_id=self.elem_id_of(slot, spec),
                 visible=self.has_meaning(spec),
             )
-            control.webui_tooltip = spec.help  # the WebUI's page shows it where the pointer rests on the control
+            control.webui_tooltip = spec.help  # the WebUI's page shows it while the pointer rests on the control
             self.controls[slot, spec.name] = control
 
     def elem_id_of(self, slot: int, spec: Spec) -> str:
@@ -395,12 +395,12 @@ class _Builder:
         span = {"minimum": spec.minimum, "maximum": spec.maximum, "step": spec.step}
         match spec:
             case ListedSpec():
-                # a picture may name a file that is gone: it is shown as it is, and the run says what is wrong
+                # a setting may name a file that is gone: it is shown as it is, and the run reports it
                 marked = [fitting.CLASS] if isinstance(spec, CheckpointSpec) else []
                 choices = listed.choices(self.host, spec)
                 return gr.Dropdown(choices=choices, allow_custom_value=True, elem_classes=marked, **common)
             case PictureSpec():
-                # gradio drops a picture's transparency unless it is asked for
+                # gradio drops a picture's transparency by default
                 mode = "RGBA" if spec.transparent else "RGB"
                 return gr.Image(type="pil", image_mode=mode, height=IMAGE_HEIGHT, **common)
             case LayoutSpec():
@@ -426,7 +426,7 @@ class _Builder:
         return gr.Slider(**span, **common)
 
     def refresh_button(self, slot: int, spec: ListedSpec, name: str) -> None:
-        """Build the button that reads a control's list again."""
+        """Build the button that refreshes a control's list."""
         self.tooltips[f"#{self.elem_id(name)}"] = "Read the list again."
         self.transient(
             self.host.refresh_button(
@@ -449,7 +449,7 @@ class _Builder:
         return f"In memory: {', '.join(f'{escape(entry.name)} ({_size(entry.size)})' for entry in entries)}."
 
     def unload(self) -> str:
-        """Take everything out of memory, and say what that was."""
+        """Unload everything, and say what that was."""
         entries = self.host.unload()
         return f"Unloaded: {len(entries)} ({_size(sum(entry.size for entry in entries))}). {self.loaded()}"
 

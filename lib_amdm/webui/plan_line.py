@@ -8,13 +8,28 @@ from typing import Any
 
 from ..errors import SHORT, one_sentence
 from ..hosts.protocol import Lists
-from ..settings import NO_ADAPTER, AdapterSettings, Settings, SettingsError
-from . import fitting
+from ..settings import (
+    NO_ADAPTER,
+    AdapterSettings,
+    AdapterSpec,
+    CheckpointSpec,
+    CoModel,
+    ListedSpec,
+    Settings,
+    SettingsError,
+    only,
+    specs,
+)
+from . import fitting, listed
+
+_CHECKPOINT, _ADAPTER = (only(kind, specs(CoModel)) for kind in (CheckpointSpec, AdapterSpec))
 
 
 def of_controls(values: Sequence[Any], host: Lists, main: str | None = None) -> str:
-    """Return the line for the controls' values, in the order of the API's plain list; a field that is just being
-    changed may hold anything."""
+    """Return the line for the controls' values, in the order of the API's plain list.
+
+    A field that is being edited may have any value.
+    """
     try:
         return say(Settings.from_list(values), host, main)
     except SettingsError:
@@ -22,7 +37,7 @@ def of_controls(values: Sequence[Any], host: Lists, main: str | None = None) -> 
 
 
 def say(settings: Settings, host: Lists, main: str | None = None) -> str:
-    """Return the line as HTML; empty where AMDM is off. main: the main checkpoint, None for the one that `host` has."""
+    """Return the line as HTML; empty if AMDM is off. main: the main checkpoint, None for the host's own."""
     if not settings.enabled:
         return ""
     main = host.main_checkpoint() if main is None else main
@@ -37,14 +52,31 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
         for number, slot in settings.active
         if (families := fitting.misfit(host, main, slot.checkpoint))
     ]
+    said += _lost(settings, host)
     if settings.active and settings.compare:
         count = len(settings.active) + 2
         said.append(f"Compare: {count} pictures for each, and a grid.")
     return escape(one_sentence(" ".join(said), 4 * SHORT))
 
 
+def _lost(settings: Settings, host: Lists) -> list[str]:
+    """Return a sentence for each file that is to run and is not in its list, such as one of an old picture."""
+    wanted: list[tuple[str, ListedSpec, str]] = []
+    if settings.main_adapter.used:
+        wanted.append(("Main adapter", _ADAPTER, settings.main_adapter.adapter))
+    for number, slot in settings.active:
+        wanted.append((f"Co-model {number}", _CHECKPOINT, slot.checkpoint))
+        if slot.adapter_settings.used:
+            wanted.append((f"Adapter of co-model {number}", _ADAPTER, slot.adapter))
+    return [
+        f'{whose}: "{name}" is not in the list.'
+        for whose, spec, name in wanted
+        if name not in spec.words and listed.title(host, spec, name) is None
+    ]
+
+
 def idle(settings: Settings) -> list[str]:
-    """Return a sentence for everything in the settings that is meant to run and does not, with what lets it run."""
+    """Return a sentence for each setting that should run something and does not, with the remedy."""
     if not settings.enabled:
         return []
     remedy = _remedy(settings)
@@ -54,7 +86,7 @@ def idle(settings: Settings) -> list[str]:
     for number, slot in enumerate(settings.co_models, 1):
         adapter = slot.adapter_settings
         if not slot.has_checkpoint:
-            # an empty slot is said of the first alone: the others are empty as a rule
+            # only the first empty slot is named: the others are usually empty
             if slot.prompt or adapter.used:
                 said.append(f"Co-model {number} has no checkpoint, so it is not run.")
         elif slot.enabled and not slot.speaks:
@@ -65,7 +97,7 @@ def idle(settings: Settings) -> list[str]:
 
 
 def _remedy(settings: Settings) -> str:
-    """Say what lets the co-models run; "" where one does, or where none is wanted, as beside a main adapter."""
+    """Say how to make the co-models run; "" if one runs, or none is wanted, as with a main adapter."""
     chosen = [slot for slot in settings.co_models if slot.has_checkpoint]
     used = [slot for slot in chosen if slot.enabled]
     if settings.mixes or (settings.main_adapter.used and not used):

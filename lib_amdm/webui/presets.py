@@ -16,7 +16,7 @@ INTERACT_DIFFUSION = "ext_interactdiff_v1.2.pth"
 MIGC = "MIGC_SD14.ckpt"
 IP_ADAPTER = "ip-adapter_sd15.safetensors"
 _PATTERNS = {INTERACT_DIFFUSION: ("interact",), MIGC: ("migc",), IP_ADAPTER: ("ip-adapter_sd15", "ip-adapter")}
-"""Parts of the names of a user's own file for each of these, the best first."""
+"""Parts of the names of a user's own files that can replace each of these, the best first."""
 
 
 class Preset(NamedTuple):
@@ -28,7 +28,7 @@ class Preset(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """A line that says what else the example needs."""
+        """A line about what else the example needs."""
         return (
             f"{self.name}: set Sampling steps to {self.sampling_steps}, the sampler to DDIM or Euler and the CFG scale "
             "to 7.5; draw 512x512 with an SD1.5 checkpoint, describe the scene of the layout in the prompt"
@@ -36,7 +36,7 @@ class Preset(NamedTuple):
         )
 
     def with_files(self, listed: Iterable[str]) -> Settings:
-        """Return the settings with the user's own files where the list has such ones."""
+        """Return the settings with the user's own files, if the list has suitable ones."""
         listed = list(listed)
         main = self.settings.main_adapter
         return replace(
@@ -47,10 +47,10 @@ class Preset(NamedTuple):
 
 
 def two_checkpoints(host: Lists) -> tuple[Settings, str]:
-    """Return the settings that run a checkpoint of the user's beside the main one, and what to do with them.
+    """Return the settings that run one of the user's checkpoints with the main one, and what to do with them.
 
-    One whose file says that it goes with the main one is taken before one that says nothing. Where there is none, it is
-    the main one again, which wants another prompt.
+    A checkpoint that is known to suit the main one is preferred to one of unknown family. If there is none, it is
+    the main one again, which needs another prompt.
     """
     main = host.main_checkpoint()
     own = host.checkpoint_title(main)
@@ -61,17 +61,17 @@ def two_checkpoints(host: Lists) -> tuple[Settings, str]:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=chosen),))
     if chosen != MAIN_CHECKPOINT:
         return settings, (
-            f"{chosen} is run beside the main checkpoint: choose any other in its place, and press Generate. With "
-            "compare switched on each is drawn alone too; a higher gamma gives the co-model more of the picture."
+            f"{chosen} is run with the main checkpoint: choose any other instead, and press Generate. With compare "
+            "switched on, each is drawn alone too; a higher gamma makes the co-model contribute more."
         )
     return settings, (
-        "No other checkpoint in the list goes with the main one, so this runs the main one again: write another prompt "
-        "into Co-model 1, and press Generate."
+        "No other checkpoint in the list can be combined with the main one, so this runs the main one again: write "
+        "another prompt into Co-model 1, and press Generate."
     )
 
 
 def missing_files(settings: Settings, listed: Iterable[str]) -> list[str]:
-    """Sentences that say which adapter files of these settings are not in the list, and where they go."""
+    """Name the adapter files of these settings that are not in the list, and the folder for them."""
     wanted = [settings.main_adapter.adapter, *(slot.adapter for slot in settings.co_models)]
     known = {NO_ADAPTER, *listed}
     return [f"{name} is missing: put it into models/amdm and refresh the list." for name in wanted if name not in known]

@@ -1,4 +1,4 @@
-"""AMDM where it cannot be used: a line in the place of its panel, and an error for a request that still asks for it."""
+"""AMDM in a WebUI that it does not support: a line instead of its panel, and an error for a request with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..settings import Settings, SwitchSpec, only, specs
 
 
 def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
-    """Build the line, and a hidden switch whose place an API's settings take."""
+    """Build the line, and a hidden switch that takes the place of the API's settings."""
     switch = only(SwitchSpec, specs(Settings))
     with gr.Accordion(switch.label, open=False, elem_id=elem_id("refusal")):
         gr.HTML(value=escape(reason))
@@ -24,8 +24,8 @@ def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
 def refuse(reason: str, p: Processing, args: Sequence[Any]) -> None:
     """Let a picture fail whose request asks for AMDM; any other is left as it is.
 
-    The sampling of `p` itself fails: a WebUI swallows what its hooks raise, and may be too old to call the one that
-    comes before the sampler.
+    The sampling of `p` itself fails: a WebUI swallows its hooks' errors, and may be too old to call the hook
+    before the sampler.
     """
     given = args[0] if args else False
     if not (given.get("enabled", False) if isinstance(given, Mapping) else given):

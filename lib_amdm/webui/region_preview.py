@@ -1,4 +1,4 @@
-"""The preview of a region: a small SVG, or a line that says what is wrong. Layouts are drawn by javascript/."""
+"""The preview of a region: a small SVG, or an error in one line. Layouts are drawn by javascript/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 256
 COLOUR = "#4363d8"
 EVERYWHERE = "Everywhere."
 LARGEST = 16384
-"""The longest side, in pixels, that a picture is taken to have."""
+"""The longest side, in pixels, that is accepted for a picture."""
 GRID = 64
 """Fields along a side of a region's drawing."""
 REGION_INPUTS = ("region", "mask", "feather")
@@ -26,7 +26,7 @@ REGION_INPUTS = ("region", "mask", "feather")
 def region_preview(text: Any, mask: Any, feather: Any, width: Any = SIZE, height: Any = SIZE) -> str:
     """Return HTML that shows a region over a picture of this size: boxes in `text`, the picture `mask`, the soft edge.
 
-    A field that was cleared to type another number holds none; the usual one stands in for it.
+    A field that was cleared to type another number has none; the usual one is used then.
     """
     sides = [_number(side, 1, LARGEST, SIZE) for side in (width, height)]
     across, down = (max(round(side * GRID / max(sides)), 1) for side in sides)
@@ -54,8 +54,8 @@ def _refusal(message: str) -> str:
 
 
 def _number(given: Any, least: float, most: float, otherwise: float) -> float:
-    """Return `given` within its bounds, or `otherwise` where it is no number."""
-    # in this order a NaN becomes the least
+    """Return `given` within its bounds, or `otherwise` if it is not a number."""
+    # in this order NaN becomes the lower bound
     return min(max(least, given), most) if isinstance(given, (int, float)) else otherwise
 
 

@@ -1,4 +1,4 @@
-"""AMDM in one pass of one picture: it stands in for the function of the pass's own sampler, and is gone with it."""
+"""AMDM in one pass of one picture: it replaces the function of the pass's own sampler, and is gone with it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MixedSampling:
     """True in the second pass of hires fix, which adds to what the first one has written."""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        # with the first picture: a start needs none of it
+        # imported with the first picture: a start does not need it
         from ..comodels.mixing import mixed
 
         mixing = mixed(func, self.settings, self.co_models, self.host_run.sampled_pass())
@@ -94,7 +94,7 @@ class FailedSampling:
 
 @dataclass
 class _Holder:
-    """The sampler's own function, and what runs in its place: None where AMDM has nothing to do."""
+    """The sampler's own function, and its replacement, or None if AMDM has nothing to do."""
 
     original: Callable[..., Any]
     wrapped: Callable[..., Any]
@@ -102,7 +102,7 @@ class _Holder:
 
 
 def attach(sampler: Sampler, stand_in: Sampling | None) -> None:
-    """Let `stand_in` run in the place of `sampler.func` in the coming pass; None takes AMDM out of it.
+    """Run `stand_in` instead of `sampler.func` in the coming pass; None removes AMDM from it.
 
     img2img keeps one sampler for all its batches and some hosts call the hook twice, so a sampler that has a holder
     gets another stand-in in it and is never wrapped again.
@@ -141,7 +141,7 @@ def prepare(
     pool_limit: int,
     hook: Mapping[str, Any],
 ) -> Sampling | None:
-    """Load the models and encode the texts of the coming pass; None where its sampler shall run as it is.
+    """Load the models and encode the texts of the coming pass; None if its sampler shall run unchanged.
 
     An error is kept for the pass or, with `continue_on_error`, shown with the picture.
     """
@@ -152,7 +152,7 @@ def prepare(
         if said:
             host.comment(p, f"AMDM: {' '.join(said)}")
         if settings.mixes and not _wanted(host, p, settings):
-            # the main model's adapter is part of that model, and works in every pass
+            # the main model's adapter is part of that model, and acts in every pass
             settings = replace(settings, co_models=())
         if not settings.runs:
             return None
@@ -174,7 +174,7 @@ def prepare(
     if host_run is not None:
         # a call that the error came through may refer to the model that failed, which would then stay in memory
         clear_frames(problem.__traceback__)
-        # the slots before the one that failed are loaded, and the user's limit holds for them too
+        # the slots before the failed one are loaded, and the user's limit applies to them too
         host_run.finish(pool_limit)
     if not continue_on_error:
         return FailedSampling(problem)
@@ -183,7 +183,7 @@ def prepare(
 
 
 def _wanted(host: Host, p: Processing, settings: Settings) -> bool:
-    """Return True where the settings ask for this pass; comment where the pass they ask for never comes."""
+    """Return True if the settings include this pass; add a comment if their pass never comes."""
     wanted = settings.which_pass
     if wanted == "hires" and not getattr(p, "enable_hr", False):
         host.comment(p, 'AMDM: "pass" is set to hires, but hires fix is off, so no co-model was run.')

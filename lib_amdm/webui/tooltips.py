@@ -1,4 +1,4 @@
-"""Tooltips of what a WebUI's own have no place for: tabs, folds, and buttons where there is no WebUI."""
+"""Tooltips that a WebUI's own have no place for: of tabs and folds, and of buttons if there is no WebUI."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from html import escape
 
 CLASS = "amdm-tooltips"
-PANEL = "Run other models beside the main one: opening this switches it on, closing it switches it off."
-SLOT = "What runs beside the main model: a checkpoint, or the main one with a prompt or an adapter of its own."
+PANEL = "Run other models alongside the main one: opening this switches it on, closing it switches it off."
+SLOT = "The model to run with the main one: another checkpoint, or the main one with another prompt or an adapter."
 FOLDS = {
-    "main_adapter": "An adapter that works on the main model itself, with or without co-models.",
-    "advanced": "What is seldom changed: the correction, the first step, the pass of hires fix.",
-    "examples": "Settings to start from: two checkpoints of yours, or one of the paper's runs.",
-    "memory_fold": "Which co-models are in memory, and a way to take them out.",
-    "adapter_of": "An adapter that works on this co-model alone.",
-    "region_of": "The part of the picture in which this co-model speaks.",
-    "more": "What is seldom changed of this co-model.",
+    "main_adapter": "An adapter on the main model itself, with or without co-models.",
+    "advanced": "Settings that are rarely changed: the correction, the first step, the pass of hires fix.",
+    "examples": "Settings to start from: two of your checkpoints, or one of the paper's runs.",
+    "memory_fold": "Show the co-models that are in memory, or unload them.",
+    "adapter_of": "An adapter on this co-model only.",
+    "region_of": "The part of the picture to which this co-model applies.",
+    "more": "Settings of this co-model that are rarely changed.",
 }
 """By the name in the fold's id."""
 
 
 def of_tab(tabs: str, number: int, elem_id: str) -> str:
-    """Return the selector of a tab's button, which in gradio 3 has no id of its own. number: from 1."""
+    """Return the selector of a tab's button, which has no id in gradio 3. number: from 1."""
     return f"#{elem_id}-button, #{tabs} > .tab-nav > button:nth-of-type({number})"
 
 

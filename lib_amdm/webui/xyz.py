@@ -1,8 +1,8 @@
 """AMDM's settings as axes of the WebUI's X/Y/Z plot.
 
-An axis switches on what it varies: AMDM itself, even while its panel is closed, and the slot it names. It would do
-nothing otherwise, and the plot would not say so. Only "[AMDM] enabled" leaves everything else as it stands. The
-untouched picture to compare with is the cell with K = 0, gamma = 0, checkpoint None or enabled False.
+An axis switches on what it varies: AMDM itself, even if its panel is closed, and the slot it names. Otherwise it
+would do nothing, without notice. Only "[AMDM] enabled" changes nothing else. The unchanged picture for comparison is
+the cell with K = 0, gamma = 0, checkpoint None or enabled False.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ CAPTIONS = {"steps": "steps (K)", "enabled": "enabled", "cfg_scale": "CFG", "eva
 
 
 class Target(NamedTuple):
-    """The setting that an axis varies, by its API name, and its owner: the main settings, the main model's adapter, all
-    slots, or one slot from 1 on."""
+    """The setting that an axis varies, by its API name, and its owner.
+
+    The owner is the main settings, the main model's adapter, all slots, or one slot from 1 on.
+    """
 
     slot: int
     name: str
@@ -80,7 +82,7 @@ def register(host: Host) -> None:
 def overlay(settings: Settings, xyz: Mapping[Target, Any]) -> Settings:
     """Return the settings of one cell; SettingsError names an axis that varies nothing or a value that cannot be used.
 
-    An axis of one slot overrules an axis of all slots.
+    An axis of one slot overrides an axis of all slots.
     """
     if not xyz:
         return settings
@@ -139,7 +141,7 @@ def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
 
 
 def _lacks(slot: int, found: set[int]) -> bool:
-    """Return True where an axis's slot is not among those `found`; an axis of all slots, or of none, needs any."""
+    """Return True if an axis's slot is not among those `found`; an axis of all slots, or of none, needs any."""
     return not found if slot in (MAIN, ALL) else slot not in found
 
 
@@ -222,15 +224,15 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
 
 
 WORD = -1
-"""The number that stands for a word on an axis of numbers."""
+"""The number that represents a word on an axis of numbers."""
 EMPTY = "empty"
 """The word for a setting that is left empty: the plot drops an empty value."""
 
 
 def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
-    """Return a text of an axis as the plot can read it: a number or a range, in a word's place the number it means.
+    """Return a text of an axis in a form that the plot can read: a number, a range, or the number for a word.
 
-    SettingsError where it is neither: the plot would show an error of Python's.
+    SettingsError if it is none of these: the plot would show a Python error.
     """
     if isinstance(spec, WordSpec) and not spec.word and text.lower() == EMPTY:
         return str(math.nan)
@@ -265,7 +267,7 @@ def _value(host: Lists, spec: Spec, given: Any) -> Any:
 
 
 def _title(host: Lists, spec: ListedSpec, name: str) -> str | None:
-    """Return the title of a checkpoint or an adapter, or the word that stands for none; None where it is unknown."""
+    """Return the title of a checkpoint or an adapter, or the word for none; None if it is unknown."""
     word = next((word for word in spec.words if word.lower() == name.strip().lower()), None)
     return word or listed.title(host, spec, name)
 

@@ -11,7 +11,7 @@ from amdm_lab.coco_mig.benchmark import Entry, Instance, prompt_of
 from amdm_lab.coco_mig.detector import Detections
 from amdm_lab.coco_mig.published import LEVELS
 from amdm_lab.coco_mig.recipes import Recipe, wanted
-from amdm_lab.drawing import Drawn, Order
+from amdm_lab.drawing import Drawer, Drawn, Order
 from amdm_lab.runs import draw_missing
 from amdm_lab.store import Record, Store
 
@@ -73,7 +73,7 @@ class Sees:
 
 def draw_all(
     store: Store,
-    drawer: Draws,
+    drawer: Drawer,
     ordered: Sequence[Entry] | None = None,
     recipes: Sequence[Recipe] | None = None,
     base: Order = BASE,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ from amdm_lab.world.scenes import Scene, Thing, random_scene
 from lib_amdm.core.aggregation import aggregate, slerp
 from lib_amdm.core.sampling import private_seeds
 from lib_amdm.errors import AmdmError
-from lib_amdm.settings import AUTO, Settings
+from lib_amdm.settings import Settings
 
 NAMES = tuple(DIALECT_OF)
 TRAINED = all(file.is_file() for file in (JUDGE, *(WEIGHTS / f"{name}.safetensors" for name in NAMES)))
@@ -292,11 +294,16 @@ def test_what_mixes_is_what_was_given() -> None:
     close(found, 0.4 * (0.7 * ys[0] + 0.3 * ys[1]) + 0.6 * ys[2])
 
 
+def _given(method: Method) -> dict[str, Any]:
+    assert isinstance(method.draw, partial)
+    return method.draw.keywords
+
+
 def asked_for(settings: Settings) -> int:
     """How often co-models are evaluated in four steps of Euler."""
     # the last of the four is at hardly any noise, so it is not among those that are mixed by default
-    steps = 3 if settings.steps == AUTO else min(settings.steps, 4)
-    evaluations = {0: steps, AUTO: 4}.get(settings.evaluations, settings.evaluations)
+    steps = 3 if isinstance(settings.steps, str) else min(settings.steps, 4)
+    evaluations = 4 if isinstance(settings.evaluations, str) else settings.evaluations or steps
     return len(settings.active) * min(evaluations, steps)
 
 
@@ -306,7 +313,7 @@ def test_every_method_gives_each_picture_its_own_latent_in_any_batch_and_only_se
     steps = studio.steps
     expected = {"average": steps, "average-early": steps, "average-three": 2 * steps}
     expected |= {"guidance-sum": steps, "saliency": steps, "released": steps, "released-long": steps}
-    expected |= {name: asked_for(METHODS[name].draw.settings) for name in METHODS if "amdm" in name}
+    expected |= {name: asked_for(cast(Any, METHODS[name].draw).settings) for name in METHODS if "amdm" in name}
     assert expected["amdm-defaults"] == 3 and expected["amdm-e2"] == 2
     for name, method in METHODS.items():
         together = method.draw(studio, SCENES[:2], SEEDS[:2])
@@ -337,7 +344,8 @@ def test_the_released_rule_is_its_formula_in_ddims_own_terms() -> None:
     timesteps = [900, 600, 300]
     share, pulls = released.SHARE, [pull / 16384**0.5 for pull in released.PULLS]
     predict = [lambda z, t: 0.3 * z + t / 1000, lambda z, t: -0.2 * z + 0.1]
-    z, before = [0.7, -0.4], None
+    z: list[float] = [0.7, -0.4]
+    before: list[float] = []
     for k, t in enumerate(timesteps):
         after = abar[timesteps[k + 1]] if k + 1 < len(timesteps) else 1.0
         said = [eps(own, t) for eps, own in zip(predict, z)]
@@ -356,7 +364,7 @@ def test_the_released_rule_is_its_formula_in_ddims_own_terms() -> None:
             ys = [m - pull * np.sign(m - peak) for pull, peak in zip(pulls, peaks)]
         z, before = ys, said
 
-    def denoiser(eps):
+    def denoiser(eps: Any) -> Any:
         def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             t = int(np.argmin(np.abs(np.sqrt(1 / abar - 1) - sigma.item())))
             return x - sigma * eps(x / (1 + sigma**2).sqrt(), t)
@@ -384,7 +392,7 @@ def test_the_released_rule_starts_each_model_from_noise_of_its_own(studio: Studi
 def drawing(scenes: list[Scene], calls: list[int], spoil: float = 0.0) -> Method:
     """A method that draws the scenes themselves, as pictures; a share of them are drawings of another scene."""
 
-    def draw(studio: Studio, wanted: list[Scene], seeds: list[int]) -> Sampled:
+    def draw(studio: Studio, wanted: Sequence[Scene], seeds: Sequence[int]) -> Sampled:
         calls.append(len(wanted))
         drawn = [
             SCENES[0] if np.random.default_rng(seed).random() < spoil else scene for scene, seed in zip(wanted, seeds)
@@ -401,6 +409,9 @@ class Easel(Studio):
         return latents
 
 
+NO_JUDGE = cast(Judge, None)
+
+
 class PerfectJudge:
     """Knows each picture by its bytes."""
 
@@ -415,8 +426,8 @@ class PerfectJudge:
 
 @pytest.fixture
 def easel_bench(weights: Path, tmp_path: Path) -> Bench:
-    made = Bench(Easel(Standalone(weights)), None, pictures=10, batch=4, folder=tmp_path / "kept")
-    return replace(made, judge=PerfectJudge(made.scenes()))
+    made = Bench(Easel(Standalone(weights)), NO_JUDGE, pictures=10, batch=4, folder=tmp_path / "kept")
+    return replace(made, judge=cast(Any, PerfectJudge(made.scenes())))
 
 
 def test_a_run_goes_on_where_it_was_stopped(easel_bench: Bench) -> None:
@@ -433,7 +444,9 @@ def test_a_run_goes_on_where_it_was_stopped(easel_bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("changed", ["seed", "steps", "detail", "weights"])
-def test_what_was_kept_counts_only_for_the_same_run(easel_bench: Bench, changed: str, weights: Path, tmp_path: Path):
+def test_what_was_kept_counts_only_for_the_same_run(
+    easel_bench: Bench, changed: str, weights: Path, tmp_path: Path
+) -> None:
     calls: list[int] = []
     method = drawing(easel_bench.scenes(), calls)
     easel_bench.run("drawn", method)
@@ -449,7 +462,7 @@ def test_what_was_kept_counts_only_for_the_same_run(easel_bench: Bench, changed:
         folder.mkdir()
         save_file({"x": torch.zeros(1)}, folder / "shapes.safetensors")
         other = replace(other, studio=replace(other.studio, host=Standalone(folder)))
-    replace(other, judge=PerfectJudge(other.scenes())).run("drawn", method)
+    replace(other, judge=cast(Any, PerfectJudge(other.scenes()))).run("drawn", method)
     assert sum(calls) == 20
 
 
@@ -473,7 +486,9 @@ def test_a_drawing_of_the_scene_itself_scores_everything(weights: Path) -> None:
 # the command
 
 
-def test_the_command_draws_resumes_and_writes_the_table(weights: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_command_draws_resumes_and_writes_the_table(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(Judge, "accuracy", lambda judge: {"shape": 1.0, "colour": 1.0, "background": 1.0})
     few = {name: METHODS[name] for name in ("shapes", "colours", "average", "all", "amdm")}
     monkeypatch.setattr(bench, "ROWS", few)
@@ -493,7 +508,7 @@ def test_the_command_draws_resumes_and_writes_the_table(weights: Path, tmp_path:
     assert table.count("\n| ") == 1 + 1 + len(few) + 2 + 3 and "3 pictures" in table
 
 
-def test_a_sweep_is_of_scenes_of_its_own(weights: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_sweep_is_of_scenes_of_its_own(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Judge, "accuracy", lambda judge: {"shape": 1.0})
     grid = replace(sweep.GRIDS["gamma-k"], rows=("K", (1, 2)), columns=("gamma", (0.2, 0.7, 0.9)))
     monkeypatch.setitem(sweep.GRIDS, "gamma-k", grid)
@@ -511,7 +526,8 @@ def test_a_sweep_is_of_scenes_of_its_own(weights: Path, tmp_path: Path, monkeypa
 def test_a_grids_cells_differ_in_what_it_says(name: str) -> None:
     """Cells are kept under what they say, so two say the same only where they draw the same."""
     methods = [method for _, _, method in sweep.GRIDS[name].cells()]
-    told = [(method.draw.settings.checked(), method.draw.main) for method in methods]
+    draws: list[Any] = [method.draw for method in methods]
+    told = [(draw.settings.checked(), draw.main) for draw in draws]
     assert len(set(told)) == len(told) == len(sweep.GRIDS[name].rows[1]) * len(sweep.GRIDS[name].columns[1])
     details = [method.detail for method in methods]
     drawn = [(_without_idle_correction(settings), main) for settings, main in told]
@@ -530,16 +546,16 @@ def test_the_plots_show_all_of_the_table(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "table.json").write_text(json.dumps({"methods": rows}))
     grid = {"title": "K and gamma", "rows": ["K", [1, 2]], "columns": ["gamma", [0.1, 0.2, 0.3]], "wanted": "both"}
     (tmp_path / "sweep.json").write_text(json.dumps({"a": {**grid, "both": [[0.1, 0.5, 0.9], [0.3, 0.2, 0.1]]}}))
-    made = Bench(Studio(Standalone(weights), steps=1), None, pictures=2)
+    made = Bench(Studio(Standalone(weights), steps=1), NO_JUDGE, pictures=2)
     plots.write_plots(made, tmp_path, tmp_path / "docs")
     assert {file.name for file in (tmp_path / "docs").iterdir()} == {plots.SHEET, plots.BARS, plots.HEATMAPS}
     drawn = plots.bars(rows).axes[0]
     assert len(drawn.get_yticklabels()) == len(METHODS)
-    assert {patch.get_width() for patch in drawn.patches} == {50.0}
+    assert {cast(Any, patch).get_width() for patch in drawn.patches} == {50.0}
 
 
 def test_plots_say_what_must_be_run_first(weights: Path, tmp_path: Path) -> None:
-    made = Bench(Studio(Standalone(weights)), None, pictures=2)
+    made = Bench(Studio(Standalone(weights)), NO_JUDGE, pictures=2)
     with pytest.raises(AmdmError, match=r"table\.json is missing; run"):
         plots.write_plots(made, tmp_path, tmp_path)
 
@@ -551,7 +567,7 @@ def test_a_judge_that_cannot_judge_is_refused(monkeypatch: pytest.MonkeyPatch) -
         judge.check("judge")
 
 
-def test_an_unknown_method_is_named(capsys) -> None:
+def test_an_unknown_method_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("shapes", ["--methods", "amdm,magic"])
     assert '"magic" is none of' in capsys.readouterr().err
@@ -584,8 +600,10 @@ def measured(easel: Bench, share: float, seed: int) -> bench.Measured:
 def test_the_fast_run_neither_passes_nor_fails_by_luck(
     easel_bench: Bench, amdm: float, single: float, average: float, most: float, least: float
 ) -> None:
-    """How often it passes in 30 runs: an AMDM that works, one that does nothing, one that is
-    hardly better than a single checkpoint, and one that is no better than averaging."""
+    """It passes in nearly all of 30 runs of an AMDM that works, and in few of any other.
+
+    The others do nothing, are hardly better than a single checkpoint, or no better than averaging.
+    """
     easel = replace(easel_bench, pictures=bench.FAST_PICTURES)
     passed = 0
     for seed in range(0, 120, 4):
@@ -601,7 +619,7 @@ def test_the_fast_run_neither_passes_nor_fails_by_luck(
 
 
 @trained
-def test_the_fast_run_passes_with_the_bundled_checkpoints(capsys) -> None:
+def test_the_fast_run_passes_with_the_bundled_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
     # fewer steps and pictures than a user's, which leave the methods as far apart
     told = ["--fast", "--steps", "8", "--pictures", "16", "--threads", str(torch.get_num_threads())]
     assert run("shapes", told) == 0, capsys.readouterr().out

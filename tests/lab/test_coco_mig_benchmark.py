@@ -38,8 +38,8 @@ ENTRY = Entry(0, "0", "a photo of a red cat and a blue dog", (Instance("a red ca
 # --- the builder ---
 
 
-@pytest.fixture(scope="module")
-def annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", name="annotations")
+def written_annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("coco") / "instances.json", random_pictures(400))
 
 

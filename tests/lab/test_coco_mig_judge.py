@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_drawn_scenes_are_judged_by_what_is_drawn() -> None:
         picture = Image.fromarray((255 * pixels).astype(np.uint8))
         reads = Reads((thing.shape, box) for (_, thing), box in zip(scene.things, boxes))
         elsewhere = [((x0 + 0.5) % 1, y0, (x0 + 0.5) % 1 + x1 - x0, y1) for x0, y0, x1, y1 in boxes]
-        same = dict.fromkeys(COLOURS) | {colour: colour for colour in COLOURS}
+        same = {colour: colour for colour in COLOURS}
         for colours, places in ((same, boxes), (swapped, boxes), (same, elsewhere)):
             verdicts = judge(picture, _wanted(scene, places, colours), reads, WholeBox())
             found = sum(verdict.success for verdict in verdicts)
@@ -205,7 +206,7 @@ def test_paints_have_their_own_colour_alone() -> None:
 
 def test_the_share_is_of_the_masks_pixels() -> None:
     picture = np.asarray(painted([("red", (0, 0, 0.5, 1))], 8))
-    mask = np.zeros((8, 8), bool)
+    mask: Any = np.zeros((8, 8), bool)
     assert colour_share(picture, "red", mask) == 0
     mask[0, 3:] = True
     assert colour_share(picture, "red", mask) == pytest.approx(1 / 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_the_overlaps_interval_takes_a_pictures_instances_together() -> None:
 def test_a_difference_is_of_the_same_pictures() -> None:
     """Two methods that fare alike picture by picture are told apart by less than two that do not."""
     of = np.full(100, 4)
-    one = np.arange(100) % 5
+    one: Any = np.arange(100) % 5
     same = statistics.difference(np.minimum(one + (np.arange(100) % 4 == 0), 4), one, of)
     apart = statistics.difference(np.minimum(one + (np.arange(100) % 4 == 0), 4), one[::-1], of)
     assert same[0] == pytest.approx(apart[0]) and same[0] > 0

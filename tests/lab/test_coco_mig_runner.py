@@ -54,7 +54,7 @@ def test_every_entry_is_drawn_by_every_method_as_it_is_ordered(store: Store) -> 
 def test_an_interrupted_drawing_goes_on_where_it_stopped(
     store: Store, tmp_path: Path, drawn: int, stopped: Callable[..., BaseException]
 ) -> None:
-    class Stop(stopped):
+    class Stop(stopped):  # type: ignore[misc, valid-type] # a class that the parameter names
         def __init__(self) -> None:
             super().__init__("the WebUI ended")
 

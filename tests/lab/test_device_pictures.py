@@ -50,8 +50,7 @@ def told(steps: int, *slots: dict[str, Any], **main: Any) -> Settings:
 def in_one_and_in_two_steps(
     host: Standalone, monkeypatch: pytest.MonkeyPatch, *slots: dict[str, Any], **main: Any
 ) -> tuple[Counter[str], Counter[str], Result]:
-    """What a picture makes wait with co-models in one step, and in two, once all of it has been drawn before; the
-    second picture."""
+    """The waits of a picture with co-models in one step, and in two, each drawn before; and the second picture."""
     found = []
     with pretended() as traffic:
         monkeypatch.setitem(accelerator.EVENTS, DEVICE.type, lambda device, timed: Arrival(traffic))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_benchmark_goes_on_after_its_checkpoint_got_a_hash(
     out = ["--out", str(tmp_path / "out"), "--bench", str(bench), "--url", "x", "--settings", str(settings)]
     for titles in (lists()[before], lists()[after]):
         settings.write_text(json.dumps({"enabled": True, "co_models": [{"checkpoint": titles[1]}]}))
-        draws.checkpoints = lambda titles=titles: titles  # type: ignore[method-assign]
+        draws.checkpoints = partial(list, titles)  # type: ignore[method-assign]
         assert run("coco-mig", [*out, "--checkpoint", titles[0], "--entries", "5"]) == 0
     assert len(draws.orders) == 5
     assert {order.checkpoint for order in draws.orders} == {PLAIN}

@@ -76,7 +76,8 @@ def sentence(error: BaseException) -> str:
 
 
 INFO = json.dumps({"infotexts": ["a cat\nSteps: 4"]})
-ANSWERS = {
+INFOS: tuple[Any, ...] = ("", "[]", "null", "{", None, 5, {"infotexts": []}, DEEP.decode(), '{"infotexts": [5]}')
+ANSWERS: dict[str, Any] = {
     "null": None,
     "a list": [],
     "nothing": {},
@@ -85,10 +86,7 @@ ANSWERS = {
     "a number as a picture": {"images": [5], "info": INFO},
     "no base64": {"images": ["***"], "info": INFO},
     **{f"a picture: {name}": {"images": [encoded(data)], "info": INFO} for name, data in BROKEN.items()},
-    **{
-        f"info: {info!r:.20}": {"images": [encoded(picture())], "info": info}
-        for info in ("", "[]", "null", "{", None, 5, {"infotexts": []}, DEEP.decode(), '{"infotexts": [5]}')
-    },
+    **{f"info: {info!r:.20}": {"images": [encoded(picture())], "info": info} for info in INFOS},
 }
 
 
@@ -173,7 +171,7 @@ def test_a_list_of_what_is_loaded_that_is_none_is_refused(server: Server, loaded
     sentence(caught.value)
 
 
-PNG_INFOS = {
+PNG_INFOS: dict[str, Any] = {
     "null": None,
     "a list": [],
     "numbers": {"info": 5, "parameters": 5},
@@ -249,7 +247,7 @@ def test_what_a_kept_folder_has_that_is_broken_is_drawn_again(tmp_path: Path) ->
     store, record = kept_picture(tmp_path)
     described = store.record_file("one")
     good = described.read_bytes()
-    memories = ({"total": "x"}, {"kind": "?"}, [])
+    memories: tuple[Any, ...] = ({"total": "x"}, {"kind": "?"}, [])
     for spoilt_one in (
         *spoilt(json.loads(good)),
         *(json.dumps({**json.loads(good), "memory": m}).encode() for m in memories),

@@ -52,6 +52,9 @@ class Painter:
     def checkpoints(self) -> list[str]:
         return [PAIR.main, PAIR.co]
 
+    def adapters(self) -> list[str]:
+        return []
+
     def description(self) -> str:
         return "a painter"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_a_files_own_shift_counts(model: StandaloneModel) -> None:
 
 def test_progress_follows_the_levels(model: StandaloneModel) -> None:
     levels = model.sigmas(STEPS)
-    done = sampling.progress(levels)
+    done = sampling.progress(levels.tolist())
     assert [done(level) for level in levels[:-1].tolist()] == [step / STEPS for step in range(STEPS)]
 
 
@@ -188,9 +189,8 @@ def test_samplers_that_add_noise_are_refused_and_no_others(host: Standalone) -> 
         if sampler in ALLOWED:
             assert host.generate(job(sampler=sampler)).latents.isfinite().all()
         else:
-            assert_refused(
-                lambda name=sampler: host.generate(job(sampler=name)), sampler, "shapes-flow.safetensors", *ALLOWED
-            )
+            drawing = partial(host.generate, job(sampler=sampler))
+            assert_refused(drawing, sampler, "shapes-flow.safetensors", *ALLOWED)
 
 
 @pytest.mark.parametrize("schedule", ["karras", "exponential"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def drawn(scene: Scene, seed: int) -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(scenes, seeds)
-def test_a_drawing_is_a_picture_made_by_its_seed(scene, seed):
+def test_a_drawing_is_a_picture_made_by_its_seed(scene: Scene, seed: int) -> None:
     picture = drawn(scene, seed)
     assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.float32
     assert picture.min() >= 0 and picture.max() <= 1
@@ -53,7 +54,7 @@ def test_a_drawing_is_a_picture_made_by_its_seed(scene, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(scenes, things, st.integers(0, 3), seeds)
-def test_a_thing_stays_in_its_cell(scene, thing, cell, seed):
+def test_a_thing_stays_in_its_cell(scene: Scene, thing: Thing | None, cell: int, seed: int) -> None:
     other = replace(scene, cells=tuple(thing if i == cell else now for i, now in enumerate(scene.cells)))
     assume(scene.cells[cell] is not None)  # a thing more moves those that are drawn after it
     changed = np.any(drawn(scene, seed) != drawn(other, seed), axis=-1)
@@ -64,7 +65,7 @@ def test_a_thing_stays_in_its_cell(scene, thing, cell, seed):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("colour", COLOURS)
-def test_the_middle_of_a_thing_has_its_colour(shape, colour):
+def test_the_middle_of_a_thing_has_its_colour(shape: str, colour: str) -> None:
     for seed in range(5):
         picture = drawn(Scene((None, Thing(shape, colour), None, None), "striped"), seed)
         middle = picture[28:36, CELL + 28 : CELL + 36].reshape(-1, 3).mean(0)
@@ -73,7 +74,7 @@ def test_the_middle_of_a_thing_has_its_colour(shape, colour):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_outlines_are_soft(shape):
+def test_outlines_are_soft(shape: str) -> None:
     """A step from colour to background goes over values between the two: the drawing is antialiased."""
     soft = 0
     for seed in range(8):
@@ -83,7 +84,7 @@ def test_outlines_are_soft(shape):
     assert soft > 200
 
 
-def test_shapes_and_backgrounds_are_told_apart():
+def test_shapes_and_backgrounds_are_told_apart() -> None:
     black = {shape: drawn(Scene((Thing(shape, "black"), None, None, None), "plain"), 1) for shape in SHAPES}
     grounds = {kind: drawn(Scene((None, None, None, Thing("circle", "red")), kind), 1) for kind in BACKGROUNDS}
     for pictures, least in ((black, 0.005), (grounds, 0.02)):
@@ -94,12 +95,12 @@ def test_shapes_and_backgrounds_are_told_apart():
 
 
 @given(scenes, scenes)
-def test_a_full_caption_belongs_to_one_scene(a, b):
+def test_a_full_caption_belongs_to_one_scene(a: Scene, b: Scene) -> None:
     assert (caption(a) == caption(b)) == (a == b)
 
 
 @given(scenes, seeds, st.sampled_from(DIALECTS))
-def test_a_dialect_says_its_part_and_nothing_else(scene, seed, dialect):
+def test_a_dialect_says_its_part_and_nothing_else(scene: Scene, seed: int, dialect: str) -> None:
     for rng in (None, np.random.default_rng(seed)):
         words = caption(scene, dialect, rng).replace(",", "").split()
         shapes = sorted(thing.shape for _, thing in scene.things)
@@ -111,7 +112,7 @@ def test_a_dialect_says_its_part_and_nothing_else(scene, seed, dialect):
 
 
 @given(seeds)
-def test_a_caption_names_each_place_once(seed):
+def test_a_caption_names_each_place_once(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = random_scene(rng)
     for dialect in ("shapes", "colours", "full"):
@@ -119,7 +120,7 @@ def test_a_caption_names_each_place_once(seed):
         assert [cell for cell, name in enumerate(CELLS) if said.count(name) == 1] == [cell for cell, _ in scene.things]
 
 
-def test_every_network_has_its_ldm_name(tmp_path):
+def test_every_network_has_its_ldm_name(tmp_path: Path) -> None:
     """diffusers' own reader of ldm files finds every weight, in its place, and the sizes in the yaml."""
     torch.manual_seed(0)
     unet, vae, text_encoder = networks.new_unet(), networks.new_vae(), networks.new_text_encoder()
@@ -145,15 +146,15 @@ def test_every_network_has_its_ldm_name(tmp_path):
         assert all(torch.equal(found[key], own[key].half()) for key in own)
 
 
-def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+def test_training_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by an error and called again, it ends on the very weights that it would have reached undisturbed."""
     monkeypatch.setattr("amdm_lab.training.loop.SAVE_EVERY", 0.0)
 
-    def run(folder, stop_at=None):
+    def run(folder: Path, stop_at: Any = None) -> Any:
         torch.manual_seed(5)
         model = torch.nn.Linear(3, 1)
 
-        def loss_of(rng, part):
+        def loss_of(rng: Any, part: Any) -> Any:
             if stop_at is not None and part >= stop_at:
                 raise KeyboardInterrupt
             x = torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32))
@@ -171,7 +172,7 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert (tmp_path / "straight" / "line.png").stat().st_size > 1000
 
 
-def test_the_bundled_checkpoints_are_small_and_complete():
+def test_the_bundled_checkpoints_are_small_and_complete() -> None:
     sizes = {name: (WEIGHTS / f"{name}.safetensors").stat().st_size for name in DIALECT_OF}
     assert max(sizes.values()) <= 12 * MEGABYTE
     assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= 40 * MEGABYTE
@@ -183,14 +184,14 @@ def test_the_bundled_checkpoints_are_small_and_complete():
     assert len(names) == 1
 
 
-def test_the_bundled_checkpoints_share_vae_and_text_encoder_but_no_unet():
+def test_the_bundled_checkpoints_share_vae_and_text_encoder_but_no_unet() -> None:
     weights = [load_file(WEIGHTS / f"{name}.safetensors") for name in DIALECT_OF]
     for key, value in weights[0].items():
         same = [torch.equal(value, other[key]) for other in weights[1:]]
         assert not any(same) if key.startswith(ldm_format.UNET_PREFIX) else all(same)
 
 
-def test_the_judge_is_right_about_fresh_drawings():
+def test_the_judge_is_right_about_fresh_drawings() -> None:
     assert min(Judge.load().accuracy(400, seed=11).values()) >= 0.99
 
 
@@ -198,8 +199,9 @@ def test_a_checkpoint_trained_anew_gets_the_bundled_autoencoder_and_text_encoder
     """So that it fits the others, whose latents and texts it shares."""
     vae, text_encoder, scale = _shared(tmp_path)
     bundled = Standalone(WEIGHTS)
-    own = bundled.autoencoder("shapes")
+    own: Any = bundled.autoencoder("shapes")
     assert scale == own.scale
     assert all(torch.equal(a, b) for a, b in zip(vae.state_dict().values(), own.vae.state_dict().values()))
-    theirs = bundled.load("all").model.text_encoder.state_dict()
+    model: Any = bundled.load("all").model
+    theirs = model.text_encoder.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in text_encoder.state_dict().items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,16 +114,16 @@ def some_image_adapter(unet: torch.nn.Module) -> IPAdapter:
 
 
 @pytest.mark.parametrize("make", [new_layout, some_image_adapter])
-def test_a_new_adapter_changes_nothing_and_learns_everywhere(make) -> None:
+def test_a_new_adapter_changes_nothing_and_learns_everywhere(make: Any) -> None:
     torch.manual_seed(0)
     unet = new_unet().eval().requires_grad_(False)
     adapter = make(unet)
-    base = train_adapters.Base.__new__(train_adapters.Base)
+    base: Any = train_adapters.Base.__new__(train_adapters.Base)
     base.unet = unet
     x, times, cond = torch.randn(2, 4, 16, 16), torch.tensor([300, 700]), torch.randn(2, 77, 24)
     plain = unet(x, times, cond).sample
 
-    def told():
+    def told() -> Any:
         if make is some_image_adapter:
             return adapter.prepare(GivenInputs(features=Features(torch.randn(2, train_adapters.IMAGE_EMBEDS))))
         layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
@@ -157,27 +158,30 @@ def test_an_image_token_says_its_place_and_what_is_read_there() -> None:
 def test_what_the_fusers_learn_is_what_the_text_adds() -> None:
     """A fuser that adds just that has no loss, and one that adds nothing has all of it."""
     torch.manual_seed(0)
-    base = train_adapters.Base.__new__(train_adapters.Base)
+    base: Any = train_adapters.Base.__new__(train_adapters.Base)
     base.unet = new_unet().eval().requires_grad_(False)
     base.encoded = lambda texts: torch.zeros(len(texts), 77, 24)
     x, times, cond = torch.randn(2, 4, 16, 16), torch.tensor([300, 700]), torch.randn(2, 77, 24)
     adapter = new_layout(base.unet)
 
     class Perfect:
-        def fused(self, layer, block, before, call):
+        def fused(self, layer: Any, block: Any, before: Any, call: Any) -> Any:
             h = block.module.norm2(before)
             return block.module.attn2(h, cond) - block.module.attn2(h, torch.zeros_like(cond))
 
     told = torch.tensor([True, True])
     loss = partial(train_adapters.fusers_loss, base, x, times, cond, adapter)
-    assert loss(Perfect(), told).item() == 0
+    perfect: Any = Perfect()
+    assert loss(perfect, told).item() == 0
     layouts = [layout_of(scene, each) for scene, each in zip(SCENES, boxes_of(SCENES, SEEDS))][:2]
     new = adapter.prepare(GivenInputs(layouts, {f"a {shape}": torch.randn(24) for shape in SHAPES}))
     assert loss(new, told).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("part", ["layout", "image"])
-def test_a_training_leaves_a_file_that_is_read_as_the_adapter(monkeypatch, tmp_path, part: str) -> None:
+def test_a_training_leaves_a_file_that_is_read_as_the_adapter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, part: str
+) -> None:
     file, encoder = tmp_path / "adapter.safetensors", tmp_path / "encoder.safetensors"
     told = {"STOCK": 16, "BATCH": 4, "ENCODER_BATCH": 3, f"{part.upper()}_STEPS": 2, "ENCODER_STEPS": 2}
     told |= {"ADAPTERS": tmp_path, f"{part.upper()}_ADAPTER": file, "IMAGE_ENCODER": encoder}
@@ -216,7 +220,7 @@ def test_the_files_are_small_and_are_what_they_are_called() -> None:
 
 @pytest.mark.parametrize("name", ["layout-main", "image-main"])
 def test_at_strength_0_the_picture_is_the_checkpoints_own_and_else_it_is_not(studio: Studio, name: str) -> None:
-    draw = ADAPTER_METHODS[name].draw
+    draw: Any = ADAPTER_METHODS[name].draw
 
     def drawn(strength: float) -> torch.Tensor:
         adapter = replace(draw.settings.main_adapter, strength=strength)
@@ -241,6 +245,6 @@ def test_every_row_gives_each_picture_its_own_latent_in_any_batch(studio: Studio
     assert (together.evaluations, together.co_evaluations) == (studio.steps, co_evaluations)
 
 
-def test_the_command_measures_every_row(capsys) -> None:
+def test_the_command_measures_every_row(capsys: pytest.CaptureFixture[str]) -> None:
     run("boxes", ["--pictures", "1", "--threads", "1"])
     assert capsys.readouterr().out.count("\n| ") == 1 + len(boxes.ROWS)

@@ -1,4 +1,6 @@
 """The standalone host: files become the right networks, what must hold exactly holds, and refusals are in words."""
+# mypy: disable-error-code="operator, union-attr, index, misc, arg-type"
+# what a loaded model is made of is, to mypy, a tensor or a module
 
 from __future__ import annotations
 
@@ -331,8 +333,11 @@ def test_the_largest_seeds_are_drawn_with(host: Standalone, sampler: str) -> Non
 
 def _clips_own_tokenizer() -> Any:
     """The `clip` package's, without the package: the rest of it needs an old setuptools."""
-    file = Path(importlib.util.find_spec("clip").origin).with_name("simple_tokenizer.py")
+    package = importlib.util.find_spec("clip")
+    assert package is not None and package.origin is not None
+    file = Path(package.origin).with_name("simple_tokenizer.py")
     spec = importlib.util.spec_from_file_location("simple_tokenizer", file)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.SimpleTokenizer()

@@ -118,7 +118,8 @@ def test_the_main_models_adapter_does_not_reach_a_co_model_on_its_unet(host: Sta
 
     Up to rounding: what the sampler gets is the main model's prediction and a change.
     """
-    told, main = {"gamma": 1, "eta": 0}, {"steps": STEPS, "evaluations": 0, "eta": 0}
+    told: dict[str, Any] = {"gamma": 1, "eta": 0}
+    main: dict[str, Any] = {"steps": STEPS, "evaluations": 0, "eta": 0}
     bare = draw(host, slot(**told), **main)
     both = draw(host, slot(**told), **main, main_adapter=adapter(GLIGEN))
     assert apart(bare, both) < 1e-4
@@ -130,7 +131,7 @@ def test_the_main_models_adapter_does_not_reach_a_co_model_on_its_unet(host: Sta
 @pytest.mark.parametrize("kind", [GLIGEN, IP_ADAPTER])
 def test_where_an_adapter_ends_its_co_model_is_evaluated_once_more(host: Standalone, kind: str) -> None:
     """What a co-model with its adapter differed in says nothing of the same model without it."""
-    main = {"steps": STEPS, "evaluations": 1}
+    main: dict[str, Any] = {"steps": STEPS, "evaluations": 1}
     for until, count in ((1.0, 1), (0.4, 2), (0.0, 1)):
         assert draw(host, slot(**adapter(kind, until=until)), slot(), **main).co_evaluations == [count, 1]
 
@@ -162,7 +163,7 @@ def test_prompts_of_several_parts_and_lengths_are_told_apart(host: Standalone) -
 
 
 def test_the_three_runs_of_the_paper(host: Standalone) -> None:
-    paper = {"correction": "paper", "eta": 55, "main_adapter": adapter(INTERACT), "steps": 3}
+    paper: dict[str, Any] = {"correction": "paper", "eta": 55, "main_adapter": adapter(INTERACT), "steps": 3}
     co = {"checkpoint": "main", "noise": "independent", "eta": 45}
     migc, ip = co | adapter(MIGC, gamma=0.5), co | adapter(IP_ADAPTER, gamma=0.45, strength=0.8)
     runs = [draw(host, *slots, **paper) for slots in ((migc,), (ip,), (migc, ip))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_a_checkpoint_that_is_told_nothing_does_not_hear_the_scene(studio: Studi
     others = styled_scenes(1, np.random.default_rng(9))
     slot = replace(BEST.co_models[0], gamma=1.0)
     silent, heard = (
-        replace(STYLE_METHODS[name].draw, settings=replace(BEST, evaluations=0, co_models=(slot,)))
+        replace(cast(Any, STYLE_METHODS[name].draw), settings=replace(BEST, evaluations=0, co_models=(slot,)))
         for name in ("amdm-untold", "amdm")
     )
     for method, same in ((silent, True), (heard, False)):

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,9 +127,13 @@ def start_webui(webui_host: Host, checkpoint_dir: Path, tmp_path_factory: pytest
     """
     started: list[WebUI] = []
 
-    def start(**keywords: object) -> WebUI:
-        settings = {"checkpoints": checkpoint_dir, "extension": REPOSITORY, "card": Rehearsal.wanted(), **keywords}
-        server = WebUI(webui_host, tmp_path_factory.mktemp("webui"), **settings)
+    def start(**keywords: Any) -> WebUI:
+        common: dict[str, Any] = {
+            "checkpoints": checkpoint_dir,
+            "extension": REPOSITORY,
+            "card": Rehearsal.wanted(),
+        }
+        server = WebUI(webui_host, tmp_path_factory.mktemp("webui"), **{**common, **keywords})
         started.append(server)
         return server.start()
 

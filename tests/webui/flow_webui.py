@@ -48,8 +48,7 @@ class FlowWebUI(WebUI):
 
     @staticmethod
     def _modules(data: Path, checkpoint: str, beside: str = "") -> list[str]:
-        """The whole paths of what belongs to a checkpoint, and of the text encoders of another, in the order that Forge
-        Neo puts them into."""
+        """The paths of a checkpoint's modules, and of another one's text encoders, in Forge Neo's order."""
         family = FAMILIES.get(checkpoint.partition("-")[0])
         modules = set(family.modules if family else ())
         if beside:
@@ -60,8 +59,10 @@ class FlowWebUI(WebUI):
     def request(
         self, checkpoint: str | None, parameters: Mapping[str, Any], picture: np.ndarray | None = None
     ) -> dict[str, Any]:
-        """As of every WebUI; what belongs to the checkpoint is chosen with it, and the text encoders of the one that a
-        parameter `beside` names."""
+        """As of every WebUI; the checkpoint's modules are chosen with it.
+
+        A parameter `beside` names a checkpoint whose text encoders are chosen too.
+        """
         # the automatic schedule ends twice at the level of no noise with those in SDXL's names, and draws black
         told = {"scheduler": "Simple", **parameters}
         beside = told.pop("beside", "")

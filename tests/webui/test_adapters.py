@@ -6,6 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_k_0_leaves_the_main_models(probed: Probed) -> None:
 FAR = " ".join(["word"] * 310)
 """So many more tokens than a short text has that no WebUI evaluates both in one call."""
 
-ROWS = {
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one call": ({}, {}),
     "parts": ({"prompt": "a red square AND a blue circle :0.5"}, {}),
     "uncond and cond apart": ({}, {"batch_cond_uncond": False}),
@@ -215,7 +216,7 @@ def test_it_does_not_matter_in_how_many_calls(probed: Probed) -> None:
     for kind in (IP_ADAPTER, GLIGEN, MIGC):
         told = settings(slot("main", **adapter(kind)), main_adapter=adapter(kind))
         together = probed.draw(told, prompt=PROMPT).latent
-        apart = probed.with_options({"batch_cond_uncond": False}, lambda told=told: probed.draw(told, prompt=PROMPT))
+        apart = probed.with_options({"batch_cond_uncond": False}, partial(probed.draw, told, prompt=PROMPT))
         assert distance(apart.latent, together) < SUMS
 
 

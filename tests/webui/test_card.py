@@ -18,7 +18,7 @@ from random_adapters import GLIGEN, KINDS
 
 from .hosts import HOSTS, Host
 from .probed import OPTIONS, STEPS, Drawn, Failed, Probed, distance, settings, slot
-from .rehearsal import PLENTY, Card, Model
+from .rehearsal import PLENTY, Card, Model, Rehearsal
 from .test_adapters import adapter, with_main
 from .test_networks import lora  # noqa: F401 -- a fixture
 from .webui_server import WebUI
@@ -82,9 +82,15 @@ def write_adapters(server: WebUI) -> None:
     adapter_files.write(server.data / "models" / "amdm", shape)
 
 
+def rehearsal(probed: Probed) -> Rehearsal:
+    """The rehearsal that the WebUI runs on."""
+    assert probed.server.card is not None
+    return probed.server.card
+
+
 def travels(probed: Probed) -> bool:
     """Whether the WebUI has one model at a time on the card."""
-    return bool({"--medvram", "--lowvram"} & set(probed.server.card.flags))
+    return bool({"--medvram", "--lowvram"} & set(rehearsal(probed).flags))
 
 
 def own_waits(report: dict[str, Any]) -> dict[str, int]:
@@ -114,7 +120,7 @@ class Pictures:
         image encoder, has 16 bits on a card in Forge and its kin.
         """
         server = self.probed.server
-        drawn, other = self.probed.draw(amdm, **request), self.probed if server.card.native else self.on_cpu
+        drawn, other = self.probed.draw(amdm, **request), self.probed if rehearsal(self.probed).native else self.on_cpu
         off = distance(drawn.latent, other.draw(amdm, **request).latent)
         assert off <= (NEAR if rounded and "medvram" in server.host.lacks else 0)
         assert distance(self.probed.draw().latent, self.plain) == 0
@@ -142,7 +148,7 @@ def test_a_new_text_of_a_kept_co_model(pictures: Pictures) -> None:
 
 
 def test_hires_fix_and_a_picture_to_start_from(pictures: Pictures) -> None:
-    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    hires: dict[str, Any] = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
     drawn = pictures.check(BOTH, **hires)
     pictures.check(BOTH, init=drawn.picture, denoising_strength=0.7)
 
@@ -201,7 +207,7 @@ def test_where_models_are_after_a_picture_and_how_often_they_moved(card: Card, p
         assert [model.on_card for model in unets + texts] == [0] * 4
         assert [(model.up, model.down) for model in unets] == [(K, K)] * 2
         assert sorted((model.up, model.down) for model in texts) == [(0, 0), (1, 1)]
-    elif probed.server.card.megabytes == PLENTY:
+    elif rehearsal(probed).megabytes == PLENTY:
         assert [(model.up, model.down) for model in unets + texts] == [(0, 0)] * 4
     else:
         assert all(model.up <= 1 and model.down <= 1 for model in unets + texts + card.models("unet", "main"))

@@ -74,7 +74,7 @@ def test_hires_fix(probed: Probed) -> None:
 
 def test_from_a_picture_with_a_mask(probed: Probed) -> None:
     init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    mask = np.zeros((64, 64, 3), dtype=np.uint8)
+    mask: np.ndarray = np.zeros((64, 64, 3), dtype=np.uint8)
     mask[:, :32] = 255
     more = {"init": init, "mask": mask, "mask_blur": 4, "inpainting_fill": 1, "denoising_strength": 0.7, **PROMPT}
     main, co = probed.draw(**more), probed.draw(checkpoint="beta", **more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_unload_and_the_listing(probed: Probed) -> None:
     assert probed.draw(settings()).report["opened"] == opened(probed, "beta")
 
 
-def test_a_co_model_has_no_vae_and_shares_what_it_can(probed: Probed, checkpoint_dir: os.PathLike) -> None:
+def test_a_co_model_has_no_vae_and_shares_what_it_can(probed: Probed, checkpoint_dir: Path) -> None:
     probed.draw(settings(slot("beta"), slot(checkpoints.PICKLED + ".ckpt")))
     first, second = (entry["bytes"] for entry in probed.server.call("/amdm/v1/models")["loaded"])
     # the file holds 16-bit numbers and a VAE, the server runs with 32 bits

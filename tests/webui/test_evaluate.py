@@ -32,7 +32,7 @@ from .webui_server import WebUI
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 6
-SMALL = {"steps": STEPS, "width": 64, "height": 64, "cfg_scale": 3}
+SMALL: dict[str, Any] = {"steps": STEPS, "width": 64, "height": 64, "cfg_scale": 3}
 
 
 @pytest.fixture(scope="module")

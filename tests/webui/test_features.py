@@ -32,23 +32,25 @@ def off(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def ramp(width: int = 64, height: int = 64) -> np.ndarray:
     """A picture to start from."""
+    x: np.ndarray
+    y: np.ndarray
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
 
 
 def right_half(width: int = 64, height: int = 64) -> np.ndarray:
-    mask = np.zeros((height, width), dtype=np.uint8)
+    mask: np.ndarray = np.zeros((height, width), dtype=np.uint8)
     mask[:, width // 2 :] = 255
     return mask
 
 
 def patch() -> np.ndarray:
-    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask: np.ndarray = np.zeros((64, 64), dtype=np.uint8)
     mask[16:40, 16:40] = 255
     return mask
 
 
-INPAINT = {
+INPAINT: dict[str, Any] = {
     "init": ramp(),
     "mask": right_half(),
     "mask_blur": 0,
@@ -408,7 +410,7 @@ def test_img2img_and_inpainting_run_k_steps(probed: Probed, sampler: str) -> Non
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM", "UniPC"])
 def test_the_mask_holds(probed: Probed, sampler: str) -> None:
-    request = {**INPAINT, "sampler_name": sampler}
+    request: dict[str, Any] = {**INPAINT, "sampler_name": sampler}
     co_models = settings(slot(noise="independent"), slot("gamma"), steps=4)
     plain, drawn = (probed.draw(amdm, **request).picture for amdm in (None, co_models))
     assert np.array_equal(drawn[:, :32], request["init"][:, :32])
@@ -558,7 +560,7 @@ def test_the_plain_list_of_the_page(probed: Probed) -> None:
     assert distance(probed.draw(values).latent, probed.draw(settings()).latent) == 0
 
 
-STARTS = {
+STARTS: dict[str, dict[str, Any]] = {
     "page": {"page": True},
     "medvram": {"arguments": ["--medvram"]},
     "lowvram": {"arguments": ["--lowvram"], "page": True},

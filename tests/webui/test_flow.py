@@ -67,10 +67,10 @@ def asked(main: str, beside: str, parameters: Mapping[str, Any]) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def flowing(webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flowing]:
-    told = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
-    with FlowWebUI(
-        webui_host, tmp_path_factory.mktemp("flowing"), models=flow_models, first="flux-a", **told
-    ) as server:
+    told: dict[str, Any] = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
+    folder = tmp_path_factory.mktemp("flowing")
+    server = FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", **told)
+    with server:
         yield Flowing(server)
 
 
@@ -239,7 +239,7 @@ def test_a_co_model_with_a_scale_of_its_own_beside_a_main_model_without_guidance
 
 
 def test_a_slots_prompt_and_distilled_guidance_reach_its_model(flowing: Flowing) -> None:
-    words = {"prompt": "a blue circle on a hill", "distilled_cfg_scale": 6}
+    words: dict[str, Any] = {"prompt": "a blue circle on a hill", "distilled_cfg_scale": 6}
     own = flowing.of("flux-b", **words).latent
     co = slot("flux-b", gamma=1, eta=0, prompt=words["prompt"])
     drawn = flowing.of("flux-a", settings(co, eta=0, steps=STEPS), distilled_cfg_scale=6).latent
@@ -344,7 +344,7 @@ def test_from_a_picture(flowing: Flowing, masked: bool) -> None:
     init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     more: dict[str, Any] = {"denoising_strength": 0.7, "init": init}
     if masked:
-        mask = np.zeros((64, 64, 3), dtype=np.uint8)
+        mask: np.ndarray = np.zeros((64, 64, 3), dtype=np.uint8)
         mask[:, :32] = 255
         more |= {"mask": mask, "mask_blur": 0, "inpainting_fill": 1}
     plain = flowing.draw(None, **asked("flux-a", "", more)).latent
@@ -360,7 +360,7 @@ def test_samplers_by_timesteps_are_refused_by_name(flowing: Flowing, webui_host:
     if sampler == "UniPC" and webui_host.name == "neo":
         pytest.skip("Forge Neo's UniPC goes by noise levels")
     failed = flowing.fail(settings(slot("flux-b")), **asked("flux-a", "", {"sampler_name": sampler}))
-    assert f'"{sampler}" goes by timesteps' in failed.message and "flux-a.safetensors" in failed.message
+    assert f'"{sampler}" uses timesteps' in failed.message and "flux-a.safetensors" in failed.message
     assert failed.report["denoiser"] == 0
 
 
@@ -374,8 +374,8 @@ def test_the_main_checkpoint_as_its_own_co_model_with_every_sampler(
     if sampler not in {each["name"] for each in flowing.server.call("/sdapi/v1/samplers")}:
         pytest.skip(f"{webui_host.name} has no {sampler}")
     if sampler == "UniPC" and webui_host.name != "neo":
-        pytest.skip("it goes by timesteps here")
-    more = {"sampler_name": sampler, "steps": 6}
+        pytest.skip("it uses timesteps here")
+    more: dict[str, Any] = {"sampler_name": sampler, "steps": 6}
     plain = flowing.of("schnell-a", **more).latent
     drawn = flowing.of("schnell-a", same("schnell-a", steps=6), **more).latent
     if not np.isfinite(plain).all():
@@ -387,7 +387,8 @@ def test_off_is_the_bare_webui(
     webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory, flowing: Flowing
 ) -> None:
     folder = tmp_path_factory.mktemp("bare")
-    with FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", probe=True, options=OPTIONS) as server:
+    server = FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", probe=True, options=OPTIONS)
+    with server:
         bare = Flowing(server)
         for name in webui_host.flow_families:
             picture = flowing.of(f"{name}-a", settings(enabled=False)).picture

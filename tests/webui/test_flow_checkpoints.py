@@ -20,7 +20,8 @@ def flow_webui_alone(
     webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FlowWebUI]:
     """A server without AMDM."""
-    with FlowWebUI(webui_host, tmp_path_factory.mktemp("flow"), models=flow_models, first="flux-a") as server:
+    server = FlowWebUI(webui_host, tmp_path_factory.mktemp("flow"), models=flow_models, first="flux-a")
+    with server:
         yield server
 
 

@@ -54,8 +54,8 @@ def serving(
     models.mkdir(parents=True)
     for name in names:
         (models / name).symlink_to(adapters / name)
-    started = {"first_checkpoint": f"{first}.safetensors", "extension": REPOSITORY, "probe": True, "options": OPTIONS}
-    with WebUI(host, data, checkpoints=checkpoints, **started) as server:
+    started: dict[str, Any] = {"extension": REPOSITORY, "probe": True, "options": OPTIONS}
+    with WebUI(host, data, checkpoints=checkpoints, first_checkpoint=f"{first}.safetensors", **started) as server:
         yield Probed(server)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ DIFFERENT = 5
 CHECKPOINTS = (*checkpoints.NAMES, checkpoints.PICKLED)
 
 
-def draw(server: WebUI, **parameters: object) -> np.ndarray:
+def draw(server: WebUI, **parameters: Any) -> np.ndarray:
     """One picture from a prompt."""
     return server.pixels(server.txt2img(**parameters))[0]
 
@@ -136,7 +137,7 @@ def test_a_picture_is_the_start_of_img2img(bare_webui: WebUI, drawn: np.ndarray)
 
 @pytest.mark.parametrize("name", ["alpha", "inpaint-alpha"])
 def test_inpainting_keeps_what_is_not_masked(bare_webui: WebUI, drawn: np.ndarray, name: str) -> None:
-    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask: np.ndarray = np.zeros((64, 64), dtype=np.uint8)
     mask[:, 32:] = 255
     answer = bare_webui.img2img(
         drawn, checkpoint=name, mask=mask, mask_blur=0, inpainting_fill=1, inpaint_full_res=False, seed=3

@@ -86,7 +86,7 @@ def lora(probed: Probed) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     for kind, parts in KINDS.items():
         random = np.random.default_rng(1)
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             f"{layer}.{part}": tensor.astype(np.float32)
             for layer, shape in layers.items()
             if (len(shape) == 4) == (kind == "locon")
@@ -97,7 +97,9 @@ def lora(probed: Probed) -> Iterator[None]:
         save_file(tensors, folder / f"{kind}.safetensors")
     save_file({"lora_unet_nowhere.lora_up.weight": np.zeros((2, 2), np.float32)}, folder / "stranger.safetensors")
     linear = next(layer for layer, shape in layers.items() if len(shape) == 2)
-    odd = {f"{linear}.{part}": t.astype(np.float32) for part, t in KINDS["strong"](random, 7, 5).items()}
+    odd: dict[str, np.ndarray] = {
+        f"{linear}.{part}": t.astype(np.float32) for part, t in KINDS["strong"](random, 7, 5).items()
+    }
     save_file(odd, folder / "odd.safetensors")
     probed.server.call("/sdapi/v1/refresh-loras", {})
     yield

@@ -12,6 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -588,12 +589,15 @@ def test_the_line_keeps_up_with_a_number_that_is_typed_fast(page: Page) -> None:
     page.choose("script_txt2img_amdm_checkpoint_1", BETA)
     line = page.one("#script_txt2img_amdm_enabled .amdm-line")
     box = page.one("#script_txt2img_amdm_gamma_1 input[type=number]")
+
+    def is_idle(wanted: bool) -> bool:
+        return ("raise gamma" in line.text) is wanted
+
     for typed in ("0.05", "0", "0.31", "0", "0.75", "0"):
         box.send_keys(Keys.CONTROL, "a")
         # all its letters at once, and the field is not left
         box.send_keys(typed)
-        idle = float(typed) == 0
-        page.wait(lambda idle=idle: ("raise gamma" in line.text) is idle, f"the line for gamma {typed}", 10)
+        page.wait(partial(is_idle, float(typed) == 0), f"the line for gamma {typed}", 10)
 
 
 @pytest.mark.needs("presets")
@@ -612,13 +616,17 @@ def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tm
     def marked() -> str:
         return "".join(each.get_property("textContent") for each in page.all(marks))
 
+    def says_misfit(told: bool) -> bool:
+        return ("but the main checkpoint" in panel.text) is told
+
+    def is_marked(grey: str) -> bool:
+        return grey in marked()
+
     try:
         for preset, told, grey in (("xl", False, '"alpha.'), ("sd", True, '"xl-alpha.'), ("xl", False, '"alpha.')):
             page.choose("forge_ui_preset", preset)
-            page.wait(
-                lambda told=told: ("but the main checkpoint" in panel.text) is told, f"the line for {preset}", DRAWN
-            )
-            page.wait(lambda grey=grey: grey in marked(), f"the list for {preset}")
+            page.wait(partial(says_misfit, told), f"the line for {preset}", DRAWN)
+            page.wait(partial(is_marked, grey), f"the list for {preset}")
     finally:
         page.choose("forge_ui_preset", "sd")
         server.use_checkpoint("alpha")
@@ -858,12 +866,16 @@ def test_an_example_is_filled_in_and_its_boxes_are_drawn(page: Page) -> None:
     page.choose("script_txt2img_amdm_preset", presets.PRESETS[-1].name)
     page.click("#script_txt2img_amdm_fill")
     expected = presets.PRESETS[-1].settings.to_dict()
+
+    def has_value(control: str, shown: str) -> bool:
+        return page.value(control) == shown
+
     for slot, told in enumerate([expected["main_adapter"], *expected["co_models"]]):
         names = {"adapter", "strength", "until", "layout"} | ({"gamma", "eta", "checkpoint"} if slot else set())
         for name in names:
             control = f"script_txt2img_amdm_{name}_{slot}" if slot else f"script_txt2img_amdm_{name}"
             shown = str(told[name]).removesuffix(".0")
-            page.wait(lambda control=control, shown=shown: page.value(control) == shown, f"{control} = {shown}")
+            page.wait(partial(has_value, control, shown), f"{control} = {shown}")
     assert page.value("script_txt2img_amdm_correction") == "paper"
     editor = '[data-field="script_txt2img_amdm_layout"]'
     words = f"{editor} :is(.amdm-label, .amdm-action)"

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ from .webui_server import WebUI
 
 PICTURES = int(os.environ.get("AMDM_PARITY_PICTURES", "100"))
 DRAWING = {"width": 128, "height": 128, "steps": 20, "cfg_scale": 5, "sampler_name": "Euler"}
-MIXED = {"steps": 14, "eta": 0.1}
-CO_MODEL = {"gamma": 0.6, "eta": 0.1}
+MIXED: dict[str, Any] = {"steps": 14, "eta": 0.1}
+CO_MODEL: dict[str, Any] = {"gamma": 0.6, "eta": 0.1}
 LABEL = {name: f"{FOLDER}/{name}.safetensors" for name in DIALECT_OF}
 
 
@@ -87,7 +88,7 @@ def test_amdm_does_here_what_it_does_without_a_webui(server: WebUI, judge: Judge
         asked = {"enabled": True, **MIXED, "co_models": [{**CO_MODEL, "checkpoint": LABEL["colours"], "prompt": other}]}
         script = {"AMDM": {"args": [asked]}}
         there.append(draw(server, "shapes", seed, prompt=prompt, alwayson_scripts=script))
-        settings = Settings(enabled=True, **MIXED, co_models=[CoModel(checkpoint="colours", prompt=other, **CO_MODEL)])
+        settings = Settings(enabled=True, **MIXED, co_models=(CoModel(checkpoint="colours", prompt=other, **CO_MODEL),))
         job = Job("shapes", [prompt], seeds=[seed], sampler="euler", steps=20, cfg_scale=5, width=128, height=128)
         here.append(standalone.generate(job, settings).pictures[0])
     figures_here, figures_there = shares(wanted, seen(judge, here)), shares(wanted, seen(judge, there))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_the_mirror_of_a_schedule_with_few_evaluations(probed: Probed, text: str
 
 
 def test_gamma_may_run_to_another_value(probed: Probed) -> None:
-    def draw(**share: float) -> np.ndarray:
+    def draw(**share: Any) -> np.ndarray:
         return probed.draw(settings(slot(**share), steps=STEPS, eta=0)).latent
 
     steady = draw(gamma=0.5)
@@ -76,7 +77,7 @@ def test_gamma_may_run_to_another_value(probed: Probed) -> None:
 
 
 def test_a_region_of_everything_is_no_region(probed: Probed) -> None:
-    def draw(**region: object) -> np.ndarray:
+    def draw(**region: Any) -> np.ndarray:
         return probed.draw(settings(slot(**region), steps=STEPS)).latent
 
     everywhere = draw()

@@ -265,7 +265,8 @@ class WebUI:
         """Bytes of the process's own memory, without the files it has mapped."""
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return 1024 * int(re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)[1])
+        [kilobytes] = re.findall(r"^RssAnon:\s+(\d+) kB$", status, re.M)
+        return 1024 * int(kilobytes)
 
     def has_mapped(self, name: str) -> bool:
         """Whether the process has a file of this name in its memory, which on Windows no one could write over."""

@@ -1,4 +1,4 @@
-"""A1111's answers about its models in one pass, by the rules that it has for its own."""
+"""A1111's backend for one pass, by its rules for its own model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ...comodels.guidance import Announce, guided, taken
 from ...core import accelerator
 from ...core.levels import preserving_scale, variance_preserving
 from ...files.state import FileState
-from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts
-from ..common.hijack import embedding_names, notes_of_main_kept
+from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts, text_options
+from ..common.hijack import HIJACK_OPTIONS, embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
 from ..common.slot import progress
 from ..common.strangers import functions_of_classes, functions_on
@@ -28,8 +28,12 @@ from .main_adapter import work_on_main
 
 
 def backend(run: PassRun) -> Backend:
-    """The answers for one pass; models are A1111's modules."""
+    """Make the backend of one pass; models are A1111's modules."""
     evaluator = A1111Evaluator(run)
+
+    def options(model: Any) -> tuple[Any, ...]:
+        own = (*text_options(*HIJACK_OPTIONS, "sdxl_clip_l_skip"), *embedding_names())
+        return (*own, *_text_options_of_main(run, model))
 
     def loras(model: Any, named: Sequence[Any], error_prefix: str) -> lora.Loras:
         return lora.Loras(model, named, error_prefix, run.kept.lora_files, model is run.main)
@@ -44,11 +48,11 @@ def backend(run: PassRun) -> Backend:
             prepare=checkpoints.prepare,
             sigma_max=lambda model: variance_preserving(model.alphas_cumprod[-1].item()).ratio,
         ),
-        Texts(evaluator.encoding, lambda model: (*_text_options(), *_text_options_of_main(run, model)), loras),
+        Texts(evaluator.encoding, options, loras),
         AdapterPlaces(
             _unet_of,
             _phrase_encoder,
-            # with --medvram the host brings the encoder there when it is called
+            # with --medvram the host moves the encoder there when it is called
             phrase_device=lambda model: devices.device,
             numbers=lambda model: (devices.device, devices.dtype_unet),
             image_dtype=lambda: torch.float32 if devices.device.type == "cpu" else devices.dtype,
@@ -59,23 +63,6 @@ def backend(run: PassRun) -> Backend:
         memory_remedy="" if shared.cmd_opts.lowvram else f"start the WebUI with {flag}",
         nan_remedy="start the WebUI with --no-half or --upcast-sampling",
         unet_is_final_in_pass=False,
-    )
-
-
-def _text_options() -> tuple[Any, ...]:
-    opts = shared.opts
-    return (
-        opts.use_old_scheduling,
-        opts.use_old_emphasis_implementation,
-        opts.emphasis,
-        opts.comma_padding_backtrack,
-        opts.CLIP_stop_at_last_layers,
-        opts.sdxl_clip_l_skip,
-        opts.sdxl_crop_left,
-        opts.sdxl_crop_top,
-        opts.sdxl_refiner_low_aesthetic_score,
-        opts.sdxl_refiner_high_aesthetic_score,
-        *embedding_names(),
     )
 
 
@@ -114,18 +101,17 @@ def _extensions(run: PassRun) -> Extensions:
 
 
 class A1111Evaluator:
-    """The co-models of a pass (`common.backend.Evaluator`). The host evaluates its one model itself, so co-models are
-    guided here."""
+    """The co-models of a pass (`common.backend.Evaluator`), which are guided here: the host evaluates only its own."""
 
     def __init__(self, run: PassRun) -> None:
         self.run = run
         self.wraps: dict[int, Any] = {}
         self.travelled: torch.nn.Module | None = None
-        """The co-model's part that is on the GPU, where --medvram or --lowvram let one part be there at a time."""
+        """The co-model's part on the GPU, with --medvram or --lowvram, which allow one part at a time."""
 
     @property
     def parts_travel(self) -> bool:
-        """True with --medvram and --lowvram, where one part of one model is on the GPU at a time."""
+        """True with --medvram and --lowvram, which allow one part of one model on the GPU at a time."""
         return bool(lowvram.is_enabled(self.run.main))
 
     @contextmanager
@@ -150,12 +136,12 @@ class A1111Evaluator:
         self.travelled = None
 
     def cond_scale(self, cfg_scale: float) -> float:
-        """DDIM CFG++ divides the guidance scale of every model."""
+        """Return the guidance scale, which DDIM CFG++ divides for every model."""
         run = self.run
         return (cfg_scale or run.sampler.sampler_extra_args["cond_scale"]) * run.denoiser.cond_scale_miltiplier
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
-        """Make room for the main model's steps and the VAE where little is left."""
+        """Make room for the main model's steps and the VAE if little is left."""
         free = accelerator.free_memory(devices.device)
         if adapter and (self.parts_travel or (free is not None and free < adapter.size)):
             adapter.park()
@@ -180,7 +166,7 @@ class A1111Evaluator:
             return wrap(x, sigma, cond=inputs)
 
         cond, uncond = self._padded(evaluation, cond, uncond)
-        # the LoRAs first: their weights travel, and those in their places stay
+        # the LoRAs first: their weights are moved, and those that they replace stay
         with evaluation.with_loras(), self._on_device(model), self._adapted(evaluation):
             denoised = guided(
                 predict,
@@ -199,7 +185,7 @@ class A1111Evaluator:
     # parts of an evaluation
 
     def _wrap(self, model: Any) -> Any:
-        """The denoiser that the host would give this model for this sampler, with the timesteps that this one uses."""
+        """Return the denoiser that the host would make of this model for this sampler, with its timesteps."""
         if id(model) not in self.wraps:
             self.wraps[id(model)] = self._new_wrap(model)
         return self.wraps[id(model)]
@@ -214,23 +200,23 @@ class A1111Evaluator:
 
     @property
     def _shows_known_region(self) -> bool:
-        """True where the known picture is blended into the latent that a model is shown, and not into its answer."""
+        """True if the known picture is blended into the model's input, not into its output."""
         return self.run.denoiser.mask_before_denoising and self.run.denoiser.mask is not None
 
     def _with_known_region(self, x: torch.Tensor, sigma: torch.Tensor, host_sigma: torch.Tensor) -> torch.Tensor:
-        """The latent that a model is shown; timestep samplers blend in its variance-preserving form."""
+        """Return the model's input; timestep samplers blend in its variance-preserving form."""
         if not self._shows_known_region:
             return x
         scale = preserving_scale(sigma).view(-1, *[1] * (x.ndim - 1))
         return self.run.masked(x / scale, host_sigma) * scale
 
     def _padded(self, evaluation: Evaluation, cond: Any, uncond: Any) -> tuple[Any, Any]:
-        """Texts of different length as the host's options want them; its empty text is this model's own."""
+        """Pad texts of different length by the host's options, with this model's own empty text."""
         opts, model = shared.opts, evaluation.model
         if cond.shape[1] == uncond.shape[1]:
             return cond, uncond
         if opts.pad_cond_uncond_v0:
-            # the host's own padding, on a stand-in for the denoiser that it would leave a note on
+            # the host's own padding, on a stand-in for the denoiser, on which it sets an attribute
             return CFGDenoiser.pad_cond_uncond_v0(SimpleNamespace(), cond, uncond)
         if opts.pad_cond_uncond:
             if model is self.run.main:
@@ -261,7 +247,7 @@ class A1111Evaluator:
 
     @contextmanager
     def _on_device(self, model: Any) -> Iterator[None]:
-        """A context in which the model's UNet is on the GPU."""
+        """Have the model's UNet on the GPU during the context."""
         self._bring(None if model is self.run.main else model.model)
         try:
             yield
@@ -269,9 +255,9 @@ class A1111Evaluator:
             self._bring(None)
 
     def _bring(self, part: torch.nn.Module | None) -> None:
-        """Have this part of a co-model on the GPU, where parts travel, and nothing else; None: no part of theirs.
+        """Have only this part of a co-model on the GPU, if parts are moved; None: no co-model's part.
 
-        The host brings its main model's parts by itself.
+        The host moves its main model's parts itself.
         """
         if not self.parts_travel or part is self.travelled:
             return

@@ -1,4 +1,4 @@
-"""A1111: loading a checkpoint beside the main one, without touching the main one (1.10, hosts' own loading parts)."""
+"""A1111: load a further checkpoint without touching the main one, with the parts of 1.10's own loader."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .pickled import state_dict_of
 
 VAE_PREFIX = "first_stage_model."
 UNUSED = ("logit_scale", "text_projection", "position_ids")
-"""Ends of names that some files leave out and that no prediction needs, or that are the same in every file."""
+"""Ends of the names of weights that some files lack and no prediction needs, or that are the same in every file."""
 CLIP_KEYS = (
     sd_models.sd1_clip_weight,
     sd_models.sd2_clip_weight,
@@ -41,13 +41,13 @@ CLIP_KEYS = (
 
 
 def variant() -> tuple[Any, ...]:
-    """The options that decide, beside the file, how a checkpoint is loaded."""
+    """Return the options that, besides the file, affect how a checkpoint is loaded."""
     in_fp8 = ("fp8", shared.opts.cache_fp16_weight) if devices.fp8 else ()
     return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
 
 
 def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
-    """The checkpoint's UNet and text encoder in the main model's dtype, on its device; AmdmError where it cannot be.
+    """Load the checkpoint's UNet and text encoder in the main model's dtype and device; AmdmError if it cannot be.
 
     The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
     config, construction without weights, weights, dtype, text-encoder wrapping.
@@ -61,7 +61,7 @@ def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
     with (
         sd_disable_initialization.DisableInitialization(),
         sd_disable_initialization.InitializeOnMeta(),
-        # some modules draw numbers, from the generator that the host encodes pictures with
+        # some modules draw random numbers from the generator that the host encodes pictures with
         torch.random.fork_rng(devices=[]),
     ):
         model = sd_models.instantiate_from_config(config.model, weights)
@@ -102,14 +102,14 @@ def family(model: Any) -> Family:
 
 
 def in_channels(model: Any) -> int:
-    """Input channels of the UNet; 4 where the model has none to ask (SD3)."""
+    """Return the input channels of the UNet; 4 for a model without one (SD3)."""
     blocks = getattr(getattr(model.model, "diffusion_model", None), "input_blocks", None)
     return blocks[0][0].in_channels if blocks is not None else 4
 
 
 def _read(info: CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
-    """The file's tensors, a copy that may be emptied."""
-    info.calculate_shorthash()  # the host then knows the file by a title with its hash
+    """Return the file's tensors, in a dictionary that may be emptied."""
+    info.calculate_shorthash()  # the host then has the hash in the file's title
     try:
         weights = state_dict_of(info.filename, lambda: sd_models.get_checkpoint_state_dict(info, Timer()))
     except Exception as error:
@@ -120,7 +120,7 @@ def _read(info: CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
 
 
 def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: CheckpointInfo, slot: int) -> None:
-    """AmdmError where the file lacks weights; the host itself would fill them with zeros and draw noise."""
+    """Raise AmdmError if the file lacks weights; the host itself would fill them with zeros and draw noise."""
     if not any(key in weights for key in CLIP_KEYS):
         # for a main model the host would download one
         raise refusals.without_texts(slot, info.name)
@@ -130,7 +130,7 @@ def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: Ch
 
 
 def _to_main_dtype(model: Any) -> None:
-    """With the host's "FP8 weight" the main model's layers have been packed after loading; so are these."""
+    """Pack the layers as the main model's with the host's "FP8 weight"."""
     alphas = model.alphas_cumprod
     if shared.cmd_opts.opt_channelslast:
         model.to(memory_format=torch.channels_last)
@@ -147,7 +147,7 @@ def _to_main_dtype(model: Any) -> None:
 
 
 def _pack(model: torch.nn.Module) -> None:
-    """Layers' weights in 8 bits, and where the user wants it those of 16 beside them, for LoRAs to be added to."""
+    """Store layers' weights in 8 bits and, by the user's choice, also in 16, for LoRAs to be added to."""
     for layer in [each for each in model.modules() if isinstance(each, (torch.nn.Conv2d, torch.nn.Linear))]:
         if shared.opts.cache_fp16_weight:
             for name, weight in layer.named_parameters(recurse=False):
@@ -156,7 +156,7 @@ def _pack(model: torch.nn.Module) -> None:
 
 
 class _OwnHijack(sd_hijack.StableDiffusionModelHijack):
-    """The host's text-encoder wrapping with a state of its own, so that the main model's is never written.
+    """Return the host's text-encoder wrapping with its own state, so that the main model's is never written.
 
     The embeddings are the main one's: they are looked up by the user's words.
     """
@@ -166,7 +166,7 @@ class _OwnHijack(sd_hijack.StableDiffusionModelHijack):
         self.clear_comments()
 
     def apply_optimizations(self, option: Any = None) -> None:
-        """The attention optimization is the process's, and the main model has set it."""
+        """Do nothing: the attention optimization is process-wide, and the main model has set it."""
 
 
 @contextmanager
@@ -180,9 +180,9 @@ def _text_encoder_wrapping() -> Iterator[None]:
 
 
 def prepare(model: Any, p: Processing, main: Any) -> None:
-    """Make a loaded model ready for a pass beside the `main` one, as the host does with that."""
+    """Prepare a loaded model for a pass with the `main` one, as the host prepares that one."""
     if model.parameterization != "v" and main.parameterization == "v":
-        # the option's noise schedule is the main model's; this one keeps to the one that it was trained on
+        # the option's noise schedule is for the main model; this one keeps the one that it was trained on
         model.alphas_cumprod = model.alphas_cumprod_original.to(devices.device)
     else:
         sd_models.apply_alpha_schedule_override(model)
@@ -195,7 +195,7 @@ def prepare(model: Any, p: Processing, main: Any) -> None:
 
 
 def set_tiling(model: Any, tiling: bool) -> None:
-    """Let the UNet's convolutions wrap around the borders, as the host does for the main model."""
+    """Make the UNet's convolutions wrap around the borders, as the host does for the main model."""
     mode: Literal["circular", "zeros"] = "circular" if tiling else "zeros"
     for layer in model.model.modules():
         if type(layer) is torch.nn.Conv2d:
@@ -208,7 +208,7 @@ def text_encoder(model: Any) -> torch.nn.Module:
 
 
 def place_small_parts(model: Any) -> None:
-    """Put all but the UNet and the text encoder on the GPU: with --medvram and --lowvram only these two travel."""
+    """Put all except the UNet and the text encoder on the GPU: with --medvram and --lowvram only these two move."""
     large = (model.model, text_encoder(model))
     for part in model.children():
         if not any(part is each for each in large):
@@ -218,7 +218,7 @@ def place_small_parts(model: Any) -> None:
 
 
 def move(module: torch.nn.Module, device: torch.device) -> None:
-    """Move a module that is not wholly on the device; one that does not fit goes back to the CPU."""
+    """Move a module that is not entirely on the device; one that does not fit returns to the CPU."""
     tensors = (*module.parameters(), *module.buffers())
     if all(same_place(tensor.device, device) for tensor in tensors):
         return

@@ -1,7 +1,7 @@
-"""A1111: the LoRAs of a slot's own prompt, read and computed by the host's own Lora extension for one co-model alone.
+"""A1111: the LoRAs of a slot's own prompt, read and computed by the host's Lora extension for one co-model.
 
-The extension applies what it calls loaded networks to the main model's layers by itself. Nothing is put among those:
-its classes are asked for the weights' differences, and the co-model's layers look at the sums while it is evaluated.
+The extension applies its loaded networks to the main model's layers by itself. Nothing is added to those:
+its classes compute the weights' differences, and the co-model's layers use the sums while it is evaluated.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _ATTENTION_PARTS = ("_q_proj", "_k_proj", "_v_proj", "_out_proj")
 
 
 class Loras(NamedLoras):
-    """The LoRAs that a slot's prompt names, on its model; see `common.backend.SlotLoras`."""
+    """The LoRAs of a slot's prompt, on its model; see `common.backend.SlotLoras`."""
 
     size_in_pass = 0
 
     def __init__(self, model: Any, named: Sequence[Any], error_prefix: str, files: Recent, is_main: bool) -> None:
-        """Reads the files; AmdmError in words where one cannot be used."""
+        """Read the files; AmdmError names one that cannot be used."""
         super().__init__(named, error_prefix)
         self.model, self.files, self.is_main = model, files, is_main
 
@@ -60,7 +60,7 @@ class Loras(NamedLoras):
 
     @cached_property
     def _networks(self) -> list[dict[str, Any]]:
-        """For each LoRA the host's own modules for this model's layers, by the layers' names."""
+        """For each LoRA, the host's own modules for this model's layers, by the layers' names."""
         return [self._network(lora, found) for lora, found in zip(self.named, self.on_disk)]
 
     def _network(self, lora: Named, on_disk: Any) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Loras(NamedLoras):
             raise self.unreadable(on_disk.name, error) from error
 
     def _layer(self, name: str, layers: Mapping[str, torch.nn.Module]) -> tuple[str, torch.nn.Module | None]:
-        """The layer that a name in the file means, in whichever dialect the host knows, and the host's key for it."""
+        """Return the layer of a name in the file, in any form that the host knows, and the host's key for it."""
         is_sd2 = "model_transformer_resblocks" in layers
         first = self.host.convert_diffusers_name_to_compvis(name, is_sd2)
         for key in (
@@ -120,7 +120,7 @@ class Loras(NamedLoras):
             packed = layer if isinstance(layer, torch.nn.MultiheadAttention) else None
             if not any(name in net or (packed and f"{name}_q_proj" in net) for net in self._networks):
                 continue
-            # with --medvram it is not there, and the CPU does not compute in half precision
+            # with --medvram it is on the CPU, which does not compute in half precision
             with _on_device(layer) as home:
                 self._bring_up_to_date(layer)
                 changes = self._plain(name, layer) if packed is None else self._packed(name, packed)
@@ -128,7 +128,7 @@ class Loras(NamedLoras):
         return found
 
     def _bring_up_to_date(self, layer: torch.nn.Module) -> None:
-        """Let the host put the main prompt's LoRAs into a layer of the main model now, and not while ours are there."""
+        """Apply the main prompt's LoRAs to a layer of the main model before ours are swapped in."""
         if not self.is_main:
             return
         if shared.opts.lora_functional:
@@ -151,8 +151,8 @@ class Loras(NamedLoras):
                 yield Change(layer, parameter, value.detach() if own is None else value.detach().to(own.dtype))
 
     def _packed(self, name: str, layer: torch.nn.MultiheadAttention) -> Iterator[Change]:
-        """Open CLIP's attention has the weights of q, k and v in one tensor."""
-        assert layer.in_proj_weight is not None  # as long as q, k and v are of one width
+        """Join the weights of q, k and v, which Open CLIP's attention has in one tensor."""
+        assert layer.in_proj_weight is not None  # q, k and v have the same width
         inner: torch.Tensor = layer.in_proj_weight
         outer: torch.Tensor = layer.out_proj.weight
         for net in self._networks:
@@ -167,7 +167,7 @@ class Loras(NamedLoras):
 
     def _difference(self, module: Any, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if weight.element_size() == 1:
-            # numbers of 8 bits are there to be kept, not to be multiplied
+            # 8-bit dtypes are storage only: no matmul
             weight = weight.to(torch.float32)
         try:
             return module.calc_updown(weight)
@@ -183,7 +183,7 @@ class Loras(NamedLoras):
 
 @contextmanager
 def _on_device(layer: torch.nn.Module) -> Iterator[torch.device]:
-    """A context in which a layer is on the GPU; gives the device that it came from."""
+    """Have a layer on the GPU during the context; yields its former device."""
     home = next(layer.parameters()).device
     try:
         layer.to(devices.device)
@@ -193,9 +193,9 @@ def _on_device(layer: torch.nn.Module) -> Iterator[torch.device]:
 
 
 def _base(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The weights that a difference is added to: packed ones (the host's "FP8 weight") may have a finer copy beside.
+    """Return the weights to add a difference to: packed ones (the host's "FP8 weight") may have a finer copy.
 
-    Not where the main prompt's LoRAs are in the packed ones: the copy is without them.
+    The copy is not used if the main prompt's LoRAs are in the packed weights, since it lacks them.
     """
     weight, bias = layer.weight, getattr(layer, "bias", None)
     finer = getattr(layer, "fp16_weight", None)

@@ -18,8 +18,8 @@ def work_on_main(
 ) -> Callable[[], None]:
     """Set an adapter to work on the main model (`common.backend.AdapterPlaces.on_main`).
 
-    The host evaluates a batch in one call of its model or in several, and may leave the negative prompts out; so the
-    rows are counted over the calls within one evaluation. Calls outside of these, such as those of a co-model on the
+    The host evaluates a batch in one call of its model or in several, and may leave out the negative prompts; so the
+    rows are counted over the calls of one evaluation. Other calls, such as those of a co-model on the
     main model's UNet, are not announced, and the adapter does not act in them.
     """
     rows, share = MainRows([]), 0.0

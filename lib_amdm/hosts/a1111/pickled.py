@@ -1,7 +1,7 @@
-"""A1111: files that are pickles, read here and not by the host.
+"""A1111: read pickled files here instead of in the host.
 
-The host's own reader refuses the archives of newer versions of torch, and can be passed by: it looks for an archive at
-a file's end, and torch at its beginning.
+The host's own reader refuses the archives of newer versions of torch, and can be bypassed: it looks for an archive at
+a file's end, but torch at its beginning.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ...files.pickles import load_inert
 
 
 def state_dict_of(filename: str, read_safetensors: Callable[[], Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The tensors of a file by the host's names, a dictionary of its own.
+    """Return the tensors of a file by the host's names, in a new dictionary.
 
-    read_safetensors: the host's own way, for a file that is no pickle. Refused for a file that holds more than weights,
+    read_safetensors: the host's own reader, for a file that is not a pickle. Refused for a file with more than weights,
     and the readers' exceptions for a damaged one.
     """
     refuse_code(filename)

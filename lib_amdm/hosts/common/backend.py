@@ -1,4 +1,4 @@
-"""A WebUI's answers about its models, in small parts: each WebUI's `backend.py` puts them together for one pass."""
+"""The parts that a WebUI must provide for its models; its `backend.py` combines them for one pass."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class SlotLoras(Protocol):
 
     @property
     def size_in_pass(self) -> int:
-        """The bytes that the UNet's other weights will take in the pass, where they are computed in it."""
+        """The bytes that the UNet's other weights will take, if they are computed in the pass."""
 
     key: tuple[Any, ...]
-    """Their names, weights and files, as a part of a cache's key."""
+    """The LoRAs' names, weights and files, as a part of a cache's key."""
 
     def of_texts(self) -> list[Change]:
-        """The text encoder's other weights."""
+        """Return the text encoder's other weights."""
 
     def of_unet(self) -> list[Change]:
-        """The UNet's other weights."""
+        """Return the UNet's other weights."""
 
 
 class Evaluation(NamedTuple):
@@ -45,50 +45,61 @@ class Evaluation(NamedTuple):
     sigma: Tensor
     """Its noise level, (batch,)."""
     step: int
-    """The host's own count, from 0."""
+    """The step by the host's own count, from 0."""
     cond: Any
-    """Scheduled texts, as the host's prompt parser gives them."""
+    """Scheduled texts from the host's prompt parser."""
     uncond: Any
-    """The same of the negative prompt; None where it is not needed."""
+    """The same for the negative prompt; None if it is not needed."""
     cond_scale: float
     texts: Recent
     """The texts that this model has encoded."""
     with_loras: Callable[[], AbstractContextManager[None]]
-    """A context in which the slot's LoRAs are in the UNet, once that is where it is evaluated."""
+    """A context in which the slot's LoRAs are in the UNet, to be entered once the UNet is in place."""
     adapter: AtWork | None
+
+
+TEXT_OPTIONS = (
+    "emphasis",
+    "CLIP_stop_at_last_layers",
+    "sdxl_crop_left",
+    "sdxl_crop_top",
+    "sdxl_refiner_low_aesthetic_score",
+    "sdxl_refiner_high_aesthetic_score",
+)
+"""The WebUIs' options that decide how a text is encoded, of those that all of them have."""
+
+
+def text_options(*further: str) -> tuple[Any, ...]:
+    """Return the values of these options and of further ones, as a part of a cache's key."""
+    return tuple(getattr(shared.opts, name) for name in (*TEXT_OPTIONS, *further))
 
 
 def _nothing(*_: Any) -> None:
     return
 
 
-def _old_scheduling() -> tuple[Any, ...]:
-    return (shared.opts.use_old_scheduling,)
-
-
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a host. A model is what the host itself calls one: a module on A1111, an engine on Forge."""
+    """The checkpoints of a host. A model is the host's own object: a module on A1111, an engine on Forge."""
 
     family: Callable[[Any], Family]
     """family(model)"""
     variant: Callable[[], tuple[Any, ...]]
     """The host's options that decide, in addition to the file, how a checkpoint is loaded."""
     load: Callable[[CheckpointInfo, Any, int], Loaded]
-    """load(info, main, slot) returns a checkpoint's UNet and text encoder, for the cache; AmdmError where it cannot be
-    run beside the main model."""
+    """load(info, main, slot) returns a checkpoint's UNet and text encoder, for the cache; AmdmError if it cannot be
+    combined with the main model."""
     model_of: Callable[[Any], Any]
-    """The model in what `load` returned."""
+    """Returns the model in the result of `load`."""
     prepare: Callable[[Any, Processing, Any], None]
     """prepare(loaded, p, main) makes a loaded model ready for a pass, as the host does with its main one."""
     sigma_max: Callable[[Any], float]
     """The highest noise level that a model knows; not called for flow models, which know pure noise."""
     runs_flow_models: bool = False
     refuse_main: Callable[[MainModel, str], None] = _nothing
-    """refuse_main(main, others) raises AmdmError where only this host knows a reason against co-models. others: their
-    names."""
+    """refuse_main(main, others) raises AmdmError for this host's own reasons against co-models. others: their names."""
     main_has_other_weights: Callable[[], bool] = lambda: False
-    """True once the main model has another checkpoint's weights, and is the same model by its name."""
+    """True once the main model has another checkpoint's weights under the same name."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +107,29 @@ class Texts:
     """The text encoders of a host's models."""
 
     encoding: Callable[[Any], AbstractContextManager[None]]
-    """A context in which a model encodes texts, and the host's notes on texts stay the main prompt's."""
+    """A context in which a model encodes texts, and the host's notes remain those on the main prompt."""
     options: Callable[[Any], tuple[Any, ...]]
-    """Everything but a text, its schedule and its LoRAs that decides how a model encodes it."""
+    """Everything that affects how a model encodes a text, besides the text, its schedule and its LoRAs."""
     loras: Callable[[Any, Sequence[Any], str], SlotLoras]
-    """loras(model, named, error_prefix): those that a prompt names, in the form of the host's parser; AmdmError where
-    one cannot be used."""
+    """loras(model, named, error_prefix): those in a prompt, in the form of the host's parser; AmdmError if one cannot
+    be used."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The arguments of the host's prompts (`SdConditioning`) in addition to texts and picture size."""
-    parser_options: Callable[[], tuple[Any, ...]] = _old_scheduling
+    parser_options: Callable[[], tuple[Any, ...]] = lambda: (shared.opts.use_old_scheduling,)
     """The arguments that the host gives to its prompt parser after the numbers of steps."""
     needs_negative: Callable[[float], bool] = lambda cfg_scale: True
-    """True where the negative prompt is encoded at all. cfg_scale: the slot's own, or 0 for the main model's."""
+    """True if the negative prompt is encoded. cfg_scale: the slot's own, or 0 for the main model's."""
 
 
 @dataclass(frozen=True)
 class AdapterPlaces:
-    """The places in a host's models where adapters work."""
+    """The places in a host's models where adapters act."""
 
     unet: Callable[[Any], nn.Module]
     phrase_encoder: Callable[[Any], tuple[Any, nn.Module] | None]
     """The host's wrapping of a model's one CLIP, for its tokens, and the CLIP itself; None without adapters for it."""
     phrase_device: Callable[[Any], torch.device]
-    """The device that a model's CLIP takes tokens on, in the context `Texts.encoding`."""
+    """The device of a model's CLIP's tokens in the context `Texts.encoding`."""
     numbers: Callable[[Any], tuple[torch.device, torch.dtype]]
     """Device and dtype of an adapter on a model."""
     image_dtype: Callable[[], torch.dtype]
@@ -127,7 +138,7 @@ class AdapterPlaces:
     """on_main(adapter, evaluated) sets an adapter to work on the main model, and returns a function that ends it;
     `evaluated` is called in each of its evaluations."""
     make_room: Callable[[int], None] = _nothing
-    """Free this many bytes on the device, where the host has a memory manager for that."""
+    """Frees this many bytes on the device, if the host has a memory manager for that."""
 
 
 @dataclass(frozen=True)
@@ -135,18 +146,18 @@ class Extensions:
     """Other extensions' functions on the main model."""
 
     functions: Callable[[], list[Any]]
-    """Those that it is evaluated by now."""
+    """The functions that take part in its evaluations now."""
     of_classes: Callable[[], list[tuple[str, FunctionType]]]
-    """Those among them that act on all models of a class, with the names of what they replace."""
+    """Those that act on all models of a class, with the names of the replaced methods."""
     act_on: Callable[[Any], bool]
-    """True where a slot's model is evaluated by any of them too."""
+    """True if any of them takes part in a slot's evaluation too."""
 
 
 class Evaluator(Protocol):
     """The co-models of a pass, which the host evaluates and moves between devices."""
 
     def register(self, co_models: Sequence[Any], further: int) -> None:
-        """Let the host know of the pass's co-models, the main one not among them, before it plans its memory.
+        """Tell the host about the pass's co-models, without the main model, before it plans its memory.
 
         further: the bytes that the slots' LoRAs will take in the pass.
         """
@@ -154,24 +165,24 @@ class Evaluator(Protocol):
     def start(self) -> None: ...
 
     def finish(self) -> None:
-        """End the pass, however it went."""
+        """End the pass, also after an error."""
 
     def drop(self) -> None:
-        """Refer to no co-model any more, in the middle of a pass: its memory is needed."""
+        """Drop all references to co-models during a pass, since their memory is needed."""
 
     def cond_scale(self, cfg_scale: float) -> float:
-        """The guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
+        """Return the guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
 
     def denoised(self, evaluation: Evaluation) -> Tensor:
-        """The denoised latent after guidance, as the host's own denoiser gives it for its main model."""
+        """Return the denoised latent after guidance, as the host's own denoiser would for its main model."""
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
-        """Make room on the GPU after the early steps, where the host does not do so by itself."""
+        """Make room on the GPU after the early steps, if the host does not do so itself."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A host's models, and the rules that it has for its main one, in one pass of one batch."""
+    """A host's models, and its rules for the main one, in one pass of one batch."""
 
     checkpoints: Checkpoints
     texts: Texts
@@ -179,8 +190,8 @@ class Backend:
     extensions: Extensions
     evaluator: Evaluator
     memory_remedy: str
-    """The remedy where the GPU's memory is too small, as the end of a sentence; "" where the host has none."""
+    """The remedy for too little GPU memory, as the end of a sentence, or ""."""
     nan_remedy: str
-    """The remedy where a model gives NaN."""
+    """The remedy for a model that gives NaN."""
     unet_is_final_in_pass: bool = True
-    """True where the UNet has the weights that it is evaluated with only in the pass, not when texts are encoded."""
+    """True if the UNet gets its final weights only in the pass, after texts are encoded."""

@@ -9,11 +9,11 @@ from ..webui_types import CheckpointInfo
 
 
 def find_checkpoint(name: str) -> CheckpointInfo | None:
-    """The list's own entry for a name, hash or title, never a path: the host's list decides what can be loaded."""
+    """Return the list's own entry for a name, hash or title, never for a path: only listed files can be loaded."""
     known = sd_models.checkpoint_aliases
     if name in known:
         return known[name]
-    # Forge Neo's list is in another order with each start
+    # the order of Forge Neo's list changes with each start
     spelt = {readable(alias): alias for alias in sorted(known)}
     title = find_title(name, spelt)
     return known[spelt[title]] if title else None

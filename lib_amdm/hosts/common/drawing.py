@@ -1,4 +1,4 @@
-"""Pictures that are drawn again with other models, beside those that were asked for."""
+"""Further pictures with other models, drawn in addition to the requested ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 4
 
 
 def kept(p: Processing) -> Processing:
-    """A copy of a picture's processing object, taken before it is started: what it starts with, it uses up."""
+    """Copy a picture's processing object before processing starts, which consumes its inputs."""
     copied = copy.copy(p)
     copied.extra_generation_params = dict(p.extra_generation_params)
     copied.override_settings = dict(p.override_settings)
@@ -26,10 +26,12 @@ def kept(p: Processing) -> Processing:
 def drawn_again(
     before: Processing, p: Processing, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
 ) -> Processing:
-    """The processing object for the pictures of `p` with another checkpoint, prompt, negative prompt and guidance
-    scale; "" and 0 for those of `p`. before: what `kept` gave."""
+    """Return the processing object for the pictures of `p` with another checkpoint, prompts and guidance scale.
+
+    "" and 0 mean those of `p`. before: the result of `kept`.
+    """
     again = kept(before)
-    # as other scripts have made them, with the styles in them
+    # as other scripts have changed them, with the styles inserted
     again.prompt = [prompt] * len(p.all_prompts) if prompt else list(p.all_prompts)
     again.negative_prompt = [negative_prompt] * len(p.all_prompts) if negative_prompt else list(p.all_negative_prompts)
     again.styles = []
@@ -45,7 +47,7 @@ def drawn_again(
 
 
 def pictures_of(processed: Processed) -> Pictures:
-    """The single pictures of a result with their infotexts, without grids and masks."""
+    """Return the single pictures of a result with their infotexts, without grids and masks."""
     first = processed.index_of_first_image
     drawn, texts = processed.images[first:], processed.infotexts[first:]
     # masks follow their pictures, and have no infotext
@@ -54,17 +56,19 @@ def pictures_of(processed: Processed) -> Pictures:
 
 
 def draw(p: Processing) -> Pictures:
-    """Draw in the middle of another picture's end."""
+    """Draw while another picture is being completed."""
     return pictures_of(processing.process_images(p))
 
 
 def grid(p: Processing, columns: Sequence[tuple[str, Sequence[Image.Image]]], text: str) -> Image.Image:
-    """A grid with a caption above each column, and with the seeds at the left where it has several rows; saved as the
-    user has it for grids, with an infotext."""
+    """Return a grid with a caption above each column, and the seeds at the left if it has several rows.
+
+    It is saved by the user's settings for grids, with an infotext.
+    """
     width = max(picture.width for _, column in columns for picture in column)
     height = max(picture.height for _, column in columns for picture in column)
     rows = max(len(column) for _, column in columns)
-    # the host takes it apart again, and puts the margin between the pictures
+    # the host splits it again, and puts the margin between the pictures
     joined = Image.new("RGB", (len(columns) * width, rows * height), "white")
     for x, (_, column) in enumerate(columns):
         for y, picture in enumerate(column):
@@ -81,17 +85,17 @@ def grid(p: Processing, columns: Sequence[tuple[str, Sequence[Image.Image]]], te
 
 
 def expect_rounds(p: Processing, rounds: int) -> None:
-    """Let the progress bar count so many rounds of a request's pictures."""
+    """Make the progress bar count this number of rounds of a request's pictures."""
     if shared.state.job_count == -1:
         shared.state.job_count = p.n_iter * rounds
 
 
 def is_interrupted() -> bool:
-    """True where the user wants no more pictures."""
+    """Return True if the user wants no more pictures."""
     return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
 
 
 def runs_a_script(p: Processing) -> bool:
-    """True where a script chosen below the panels draws these pictures, such as a plot."""
+    """Return True if a script chosen below the panels draws these pictures, such as a plot."""
     chosen = p.script_args[0] if p.script_args else 0
     return isinstance(chosen, int) and not isinstance(chosen, bool) and chosen > 0

@@ -1,4 +1,4 @@
-"""The answers that Forge and Forge Neo have in common: their models are engines, and one function guides them all."""
+"""The backend parts that Forge and Forge Neo share: their models are engines, all guided by one function."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ def denoised(
     evaluation: Evaluation,
     may_skip_first: bool = True,
 ) -> torch.Tensor:
-    """Evaluate an engine. guided: the host's own function for guidance. may_skip_first: its rules for leaving out the
-    negative prompt hold in the first step too."""
+    """Evaluate an engine. guided: the host's own function for guidance.
+
+    may_skip_first: its rules for leaving out the negative prompt apply to the first step too.
+    """
     run, x, step = evaluator.run, evaluation.x, evaluation.step
     sigma = _sigma_of_main(run, evaluation)
     parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
@@ -59,13 +61,13 @@ def denoised(
     result = run.masked(result, sigma)
     if not run.on_timesteps:
         return result
-    # timestep samplers are answered with the noise in what the model was shown
+    # timestep samplers expect the noise in the model's input
     alpha = 1 - _over(evaluation.sigma, x) if is_flow(evaluation.model) else 1
     return result + (x - shown) / alpha
 
 
 def _sigma_of_main(run: PassRun, evaluation: Evaluation) -> torch.Tensor:
-    """The noise level of an evaluation as the main model calls it, (batch,)."""
+    """Return the noise level of an evaluation in the main model's terms, (batch,)."""
     own, main, sigma = is_flow(evaluation.model), is_flow(run.main), evaluation.sigma
     if own == main:
         return sigma
@@ -73,7 +75,7 @@ def _sigma_of_main(run: PassRun, evaluation: Evaluation) -> torch.Tensor:
 
 
 def _with_known_region(run: PassRun, evaluation: Evaluation) -> torch.Tensor:
-    """The latent that a model is shown: outside the mask of an inpainting, the known picture with noise."""
+    """Return the model's input: outside the mask of an inpainting, the known picture with noise."""
     d, x = run.denoiser, evaluation.x
     if d.mask is None:
         return x
@@ -83,7 +85,7 @@ def _with_known_region(run: PassRun, evaluation: Evaluation) -> torch.Tensor:
 
 
 def _over(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Noise levels (batch,), as they are multiplied with latents like `x`."""
+    """Return noise levels (batch,) in a shape to multiply with latents like `x`."""
     return sigma.view(-1, *[1] * (x.ndim - 1))
 
 

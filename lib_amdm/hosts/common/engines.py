@@ -1,10 +1,10 @@
-"""Loading a checkpoint beside the main one where a model is an engine, made of components: Forge and Forge Neo.
+"""Load a further checkpoint on Forge and Forge Neo, where a model is an engine made of components.
 
-The hosts' own `forge_loader` loads the VAE too, fills what a file lacks with whatever was in memory, and on Forge Neo
+The hosts' own `forge_loader` loads the VAE too, fills missing weights with arbitrary memory, and on Forge Neo
 sets globals that the running main model reads. So its parts are called here in the same order: state dicts and their
 kind, components, prediction type, engine.
 
-A file of a large model seldom brings its text encoder; that of the main model then serves for one of its kind too.
+A file of a large model rarely has its text encoder; one of the main model's kind then uses the main model's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from . import refusals
 from .engine_texts import NoTextEncoder
 
 UNUSED = ("logit_scale", "text_projection.weight")
-"""Ends of names that some files leave out and that no prediction needs."""
+"""Ends of the names of weights that some files lack and no prediction needs."""
 
 ENGINES = {
     "StableDiffusion": "SD1",
@@ -43,18 +43,18 @@ ENGINES = {
     "QwenImage": "Qwen-Image",
     "ZImage": "Z-Image",
 }
-"""The families of the hosts' classes of engines; one that is not here (Flux, Chroma, Anima) has its family's name."""
+"""The families of the hosts' classes of engines; any other class (Flux, Chroma, Anima) has its family's name."""
 NETWORKS = ("unet", "transformer")
 TEXT_ENCODER = "text_encoder"
 """The hosts' names of components."""
 WITH_BIASES = ("UNet", "CLIP")
-"""Classes of models whose linear layers have biases, but for these:"""
+"""The names of the linear layers without biases, by class of models."""
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
 
 class HostLoader(Protocol):
-    """The host's module of this job, as far as it is asked."""
+    """The subset of the host's loader used here."""
 
     possible_models: Sequence[Any]
 
@@ -72,7 +72,7 @@ class LoadedEngine(torch.nn.Module):
     unet: Any
 
     def __init__(self, engine: Engine, rescaled: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """rescaled: the host's own rule for noise levels that end in zero SNR."""
+        """Keep an engine's parts. rescaled: the host's own rule for noise levels that end in zero SNR."""
         super().__init__()
         self.engine, self.rescaled = engine, rescaled
         self.unet = engine.forge_objects.unet.model
@@ -81,47 +81,47 @@ class LoadedEngine(torch.nn.Module):
         self.schedule = None if is_flow(engine) else (predictor.sigmas, predictor.log_sigmas)
 
     def prepare(self, p: Processing, main: Engine) -> None:
-        """Make the engine ready for a pass beside the `main` one, as the host does with that."""
+        """Prepare the engine for a pass with the `main` one, as the host prepares that one."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
         sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         if self.schedule is None:
-            # a flow model's is the sampler's, and the pass has the main model's
+            # flow models take the sampler's schedule, which is the main model's
             return
         predictor = self.unet.predictor
-        # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
+        # copy the logarithms too: recomputed they differ in the last bit, and half a timestep is rounded the other way
         predictor.sigmas, predictor.log_sigmas = (
             kept.to(predictor.sigmas.device, non_blocking=True) for kept in self.schedule
         )
-        # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
+        # the option's noise schedule is for the main model; an eps model with a v model keeps its own
         own = predicts(engine) == "epsilon" and predicts(main) == "v_prediction"
         if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.model_config.ztsnr:
             predictor.set_sigmas(self.rescaled(predictor.sigmas))
 
 
 def additional_modules() -> list[str]:
-    """The VAE and text encoders that the user has chosen for every checkpoint."""
+    """Return the VAE and text encoders that the user has chosen for every checkpoint."""
     return list(sd_models.model_data.forge_loading_parameters.get("additional_modules") or [])
 
 
 def predicts(engine: Engine) -> str:
-    """The network's prediction type: "epsilon", "v_prediction" or another."""
+    """Return the network's prediction type: "epsilon", "v_prediction" or another."""
     prediction: str = engine.forge_objects.unet.model.predictor.prediction_type
     return prediction
 
 
 def is_flow(engine: Engine) -> bool:
-    """True for a flow model."""
+    """Return True for a flow model."""
     return predicts(engine) == "const"
 
 
 def family_of(engine: Engine) -> Family:
-    """The family of an engine's model."""
+    """Return the family of an engine's model."""
     return _family(type(engine), engine.model_config, is_flow(engine))
 
 
 def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
-    """The family of a class of engines. guess: what the host takes a file for."""
+    """Return the family of a class of engines. guess: the host's guess of a file's kind."""
     engine = kind.__name__ if kind else UNKNOWN
     name = ENGINES.get(engine, engine)
     if name in TEXT_WIDTHS.values():
@@ -138,34 +138,33 @@ class EngineLoader:
     configurations: Path
     """The folder of the host's configurations, one for each kind of model."""
     unknown_kind: type[Exception]
-    """The host's error for a file of a kind that it does not know."""
+    """The host's error for a file of an unknown kind."""
     kind_of: Callable[[Any], type | None]
-    """The engine's class for what the host takes a file for, its guess."""
+    """Returns the engine's class for the host's guess of a file's kind."""
     is_flow_file: Callable[[Any, str], bool]
     """is_flow_file(guess, filename)"""
     vae_without_weights: Callable[[Path], torch.nn.Module]
-    """The VAE of a folder: engines are made with one, and a co-model's takes no memory."""
+    """Returns the VAE of a folder: engines are made with one, and a co-model's takes no memory."""
     rescaled: Callable[[torch.Tensor], torch.Tensor]
     """The host's rule for noise levels that end in zero SNR."""
     globals_kept: Callable[[], AbstractContextManager[None]] = nullcontext
-    """A context after which the globals that the host's loader sets are those of the main model."""
+    """A context that restores the main model's values of the globals that the host's loader sets."""
     corrected: Callable[[dict[str, Any], Any], None] = lambda parts, guess: None
-    """corrected(parts, guess) changes what the host takes a file for, and its weights by component."""
+    """corrected(parts, guess) corrects the host's guess of a file's kind, and its weights by component."""
     chosen: Callable[[Any, str], None] = lambda guess, filename: None
-    """chosen(guess, filename) notes in the guess what the host knows by the file's name alone."""
+    """chosen(guess, filename) adds to the guess what the host knows only from the file's name."""
     text_parts: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.nn.Module]] = lambda weights: {}
-    """The parts of a text encoder, by their names in it, in a checkpoint that does not bring all of it."""
+    """The parts of a text encoder, by their names in it, that a checkpoint can have without the rest."""
 
     @torch.inference_mode()
     def load(self, info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
-        """The checkpoint's engine without a VAE, in the dtypes the host has for a main one; AmdmError where it cannot
-        be."""
+        """Load the checkpoint's engine without a VAE, in the dtypes of the host's main one; AmdmError if it cannot."""
         with self.globals_kept():
             engine = self._engine(info, main, slot)
         for encoder in engine.forge_objects.clip.cond_stage_model.children():
             text_model = getattr(getattr(encoder, "transformer", None), "text_model", None)
             if text_model is not None:
-                # as the host does when it first encodes; done now, co-models with equal embeddings can share them
+                # as the host does at the first encoding; done now so that co-models with equal embeddings share them
                 text_model.embeddings.to(torch.float32)
         engine.sd_checkpoint_info = info
         engine.filename = info.filename
@@ -178,11 +177,11 @@ class EngineLoader:
         refusals.refuse_other_family(slot, info, own, main.sd_checkpoint_info, family_of(main))
         self.chosen(guess, info.filename)
         repository = self.configurations / guess.huggingface_repo
-        # here, for it is slow to import, and no picture without co-models needs it
+        # imported here: it is slow, and only pictures with co-models need it
         from diffusers import DiffusionPipeline
 
         components: dict[str, Any] = {}
-        # some modules draw numbers, from the generator that the host encodes pictures with
+        # some modules draw random numbers from the generator that the host encodes pictures with
         with torch.random.fork_rng(devices=[]):
             for name, entry in DiffusionPipeline.load_config(str(repository)).items():
                 if not isinstance(entry, (list, tuple)) or len(entry) != 2:
@@ -194,14 +193,13 @@ class EngineLoader:
             scheduler: Any = getattr(components.get("scheduler"), "config", ())
             if "prediction_type" in scheduler:
                 scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
-            assert kind is not None  # or it would be of another family than the main model
+            assert kind is not None  # otherwise it would be of another family than the main model
             return kind(estimated_config=guess, huggingface_components=components)
 
     def _read(self, info: CheckpointInfo, main: Engine, slot: int) -> tuple[dict[str, Any], Any, bool]:
-        """The file's tensors by component, the kind of model that the host takes it for, and True where it is to use
-        the main model's text encoder.
+        """Return the file's tensors by component, the host's guess of its kind, and True if it borrows a text encoder.
 
-        The user's choice of text encoders is the main model's, and decides for a file as it does for a main model.
+        The user's choice of text encoders is the main model's, and applies to a file as it does to a main model.
         """
         try:
             additional = additional_modules()
@@ -223,11 +221,11 @@ class EngineLoader:
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
 
     def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
-        """Split a file, if possible without reading the user's text encoders too, the larger part of most models."""
+        """Split a file, if possible without reading the user's text encoders, the larger part of most models."""
         try:
             return self._split(filename, [])
         except (AttributeError, KeyError, TypeError):
-            # of some kinds the hosts look for the text encoder's weights (Chroma)
+            # for some kinds the hosts look for the text encoder's weights (Chroma)
             return self._split(filename, additional)
 
     def _split(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
@@ -251,7 +249,7 @@ class EngineLoader:
             raise refusals.without_unet(slot, info.name)
         if name.startswith(TEXT_ENCODER) and not weights:
             raise refusals.without_text_encoder(slot, info.name)
-        # the host may empty what it is given
+        # the host may empty its argument
         given = set(weights or {})
         library, class_name = entry
         made = self.host.load_huggingface_component(guess, name, library, class_name, str(repository), weights)
@@ -262,7 +260,7 @@ class EngineLoader:
 
 
 def _may_bring_texts(filename: str) -> bool:
-    """True unless the file is known to have no text encoder in it."""
+    """Return True unless the file is known to have no text encoder."""
     suffix = Path(filename).suffix.lower()
     if suffix != ".safetensors":
         return suffix != ".gguf"
@@ -271,20 +269,23 @@ def _may_bring_texts(filename: str) -> bool:
 
 
 def _missing(model: torch.nn.Module, given: set[str], class_name: str) -> list[str]:
-    """The names of weights that a file does not have."""
+    """Return the names of weights that a file lacks."""
     needed = [key for key in _needed(model, class_name.startswith(WITH_BIASES)) if not key.endswith(UNUSED)]
-    # Flux's files call the weights of some norms so, and not the hosts
+    # the name of some norms' weights in Flux's files, but not in the hosts
     known = given | {f"{key.removesuffix('.scale')}.weight" for key in given if key.endswith(".scale")}
     missing = [key for key in needed if key not in known]
     if not class_name.startswith(WITH_BIASES) and len(given) >= len(needed):
-        # the hosts read the weights of large text encoders by several sets of names
+        # the hosts accept several sets of names for the weights of large text encoders
         return []
     return missing
 
 
 def _needed(model: torch.nn.Module, with_biases: bool) -> Iterator[str]:
-    """The names of all weights of a model; where a host's own linear layers have none of those that were not loaded,
-    all of its layers' biases too, if the model's have some."""
+    """Return the names of all weights of a model.
+
+    A host's own linear layers may have no parameters for weights that were not loaded; then the names include all
+    layers' biases, if the model's layers have any.
+    """
     yield from (name for name, _ in model.named_parameters())
     for name, layer in model.named_modules():
         if type(layer).__name__ == "Linear" and not isinstance(layer, torch.nn.Linear):
@@ -294,7 +295,7 @@ def _needed(model: torch.nn.Module, with_biases: bool) -> Iterator[str]:
 
 
 def _prediction(info: CheckpointInfo, guess: Any) -> str | None:
-    """The UNet's prediction type: as the .yaml beside the file says, or as the host guesses."""
+    """Return the UNet's prediction type, from the .yaml next to the file or from the host's guess."""
     beside = Path(info.filename).with_suffix(".yaml")
     params = {}
     if beside.is_file():

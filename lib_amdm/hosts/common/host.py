@@ -1,4 +1,4 @@
-"""A WebUI of A1111's kin: its lists, its page and its API, in modules of the same names on all of them."""
+"""A1111 or a WebUI derived from it: its lists, page and API, in modules of the same names on all of them."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 
 class WebUIHost:
-    """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives and dies with this object."""
+    """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives as long as this object."""
 
     def __init__(self, name: str, package: str, free: Callable[[], None]) -> None:
-        """package: the host's folder, with its `backend`. free: see `Kept`."""
+        """Make the host of a folder, `package`, with its `backend`. free: see `Kept`."""
         self.name, self.package, self.memory = name, package, Kept(free)
 
     def run(
         self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
     ) -> PassRun:
         try:
-            # with the first picture: a start needs none of it
+            # imported with the first picture: a start does not need it
             from .pass_run import PassRun
 
             make: Callable[[PassRun], Backend] = import_module(f"{self.package}.backend").backend
@@ -151,5 +151,5 @@ class WebUIHost:
         given = shared.cmd_opts.api_auth
         if given:
             return guard(dict(login.strip().split(":", 1) for login in given.split(",")))
-        # what the page does not show to everybody, the routes do not tell everybody
+        # the routes must not show more than the page does
         return guard(dict(get_gradio_auth_creds()))

@@ -1,4 +1,4 @@
-"""The models, texts and files that a WebUI's pictures leave in memory: the one thing that outlives a picture."""
+"""The models, texts and files that stay in memory between a WebUI's pictures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LORA_FILES_KEPT = 4
 
 
 class Kept:
-    """Loaded co-models and adapters, encoded texts of the main model, LoRA files, and what checkpoints' files say."""
+    """Loaded co-models and adapters, encoded texts of the main model, LoRA files, and checkpoints' families."""
 
     def __init__(self, free: Callable[[], None]) -> None:
-        """free: gives back the memory of models that nothing refers to any more."""
+        """Start empty. free: releases the memory of models without references."""
         self.free = free
         self.pool = Pool()
         self.main_texts = Recent()
@@ -32,7 +32,7 @@ class Kept:
         return self.pool.listing() + self.adapters.listing()
 
     def unload(self) -> list[InMemory]:
-        """Take everything out of memory, and return what that was."""
+        """Unload everything, and return what that was."""
         self.lora_files.clear()
         entries = self.pool.unload() + self.adapters.unload()
         self.free()
@@ -45,7 +45,7 @@ class Kept:
 
 
 def _folders() -> tuple[list[Folder], list[Folder]]:
-    """The folders of adapters and of image encoders, those that the user has named to ControlNet included."""
+    """Return the folders of adapters and of image encoders, including those in ControlNet's settings."""
     extensions = Path(paths_internal.extensions_dir)
     installed = sorted(extensions.iterdir()) if extensions.is_dir() else []
     adapters, encoders = model_folders(Path(paths_internal.models_path), installed)

@@ -1,4 +1,4 @@
-"""Logins: AMDM's routes let in those with a login that the WebUI was started with."""
+"""Logins: AMDM's routes accept the logins that the WebUI was started with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 
 def guard(logins: Mapping[str, str]) -> list[Any]:
-    """FastAPI dependencies that ask for one of these names and its password; none where there are no logins."""
+    """Return FastAPI dependencies that require one of these names and its password; none without logins."""
     if not logins:
         return []
 
     def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
-        # each is compared to its end, so that the time it takes does not tell which names there are
+        # constant-time comparison over all entries, so that timing does not reveal names
         fits = [_same(given.username, name) & _same(given.password, password) for name, password in logins.items()]
         if not any(fits):
             raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
@@ -25,5 +25,5 @@ def guard(logins: Mapping[str, str]) -> list[Any]:
 
 
 def _same(given: str, known: str) -> bool:
-    # a command line that is not UTF-8 holds lone surrogates
+    # a command line that is not UTF-8 has lone surrogates
     return compare_digest(given.encode(errors="surrogateescape"), known.encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""LoRAs that a slot's prompt names, on every WebUI: the words of the prompt, and the list of files."""
+"""LoRAs in a slot's prompt, on every WebUI: the words of the prompt, and the list of files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Named(NamedTuple):
 
     @classmethod
     def of(cls, params: Any) -> Named:
-        """Its parts by place or by name, as the host reads them."""
+        """Read the parts, by position or by name, as the host does."""
         places, names = params.positional, params.named
         te = float(names.get("te", places[1] if len(places) > 1 else 1.0))
         unet = float(names.get("unet", places[2] if len(places) > 2 else te))
@@ -36,7 +36,7 @@ class NamedLoras:
     """The LoRAs that a slot's prompt names, found in the host's list."""
 
     def __init__(self, named: Sequence[Any], error_prefix: str) -> None:
-        """AmdmError in words where one cannot be used."""
+        """Find the LoRAs; AmdmError names one that cannot be used."""
         self.error_prefix = error_prefix
         self.host = _host_networks(error_prefix)
         try:
@@ -57,7 +57,7 @@ class NamedLoras:
             if found is not None:
                 return found
             if attempt == 0:
-                # the host looks once more for files that came after its start, and so do we
+                # like the host, look once more for files added after its start
                 host.update_available_networks_by_names([name])
         raise AmdmError(
             f'{self.error_prefix}: "{name}" is not in the WebUI\'s list of LoRAs; refresh it or correct the name.'
@@ -79,7 +79,7 @@ class NamedLoras:
 
 
 def _host_networks(error_prefix: str) -> ModuleType:
-    """The module of the host's own Lora extension that knows the files."""
+    """Return the module of the host's own Lora extension that knows the files."""
     registered = extra_networks.extra_network_registry.get("lora")
     networks = getattr(sys.modules.get(type(registered).__module__), "networks", None)
     if networks is None:

@@ -14,8 +14,8 @@ LABEL, CLASS = "Checkpoint", "model_selection"
 
 
 def is_main_checkpoint(control: Any, made: Mapping[str, Any]) -> bool:
-    """True for that control. made: the arguments that it was made with."""
-    # where a control has no classes, they are None
+    """Return True for the control of the main checkpoint. made: the arguments that it was made with."""
+    # a control without classes has None
     of_forge = made.get("label") == LABEL and CLASS in (made.get("elem_classes") or ())
     # Forge Neo also makes one that is not on the page
     is_placed = isinstance(control, gr.Dropdown) and control.parent is not None

@@ -1,7 +1,7 @@
-"""Memories of other extensions' functions, of the model that they work on, kept apart for each model.
+"""The state of other extensions' functions, kept apart for each model.
 
-They are put on the main model, and a slot's model may be evaluated by them too: momentum, a scale that fades with each
-call, features for the steps to come. The outputs of two models must not enter one such history.
+The functions are set on the main model, and may take part in a slot's evaluations too. Their state is momentum, a scale
+that fades with each call, or features for later steps. The outputs of two models must not enter one such history.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch import Tensor
 from .reach import Reach, attributes, bare, codes_of, content, is_data, slots, stored
 
 LARGEST = 2**28
-"""Bytes of tensors whose numbers are kept for one model, the smallest first; of larger ones only which they are."""
+"""Bytes of tensors that are copied for one model, the smallest first; of others only the reference is kept."""
 
 Place = tuple[int, str]
-"""An object's id, and a name in it; "" for what a variable of a closure holds."""
+"""An object's id, and a name in it; "" for the content of a closure's variable."""
 Restore = Callable[[set[Place]], None]
-"""Gives an object back what it held, but for the places that keep what they hold now."""
+"""Restores an object's former content, except at the places that keep their present one."""
 
 
 class Memory:
-    """All that functions remember at one moment."""
+    """The whole state of the functions at one moment."""
 
     def __init__(self, functions: Iterable[Any]) -> None:
         reach = Reach(functions)
-        # the objects are held, so that their ids are not given to others
+        # references keep the objects' ids from being reused
         self._objects = reach.objects
         self._restores = [_module(*each) for each in reach.named.values()]
         self._restores += [_class(each) for each in reach.objects.values() if isinstance(each, type)]
@@ -41,19 +41,19 @@ class Memory:
         self._restores += [_tensor(each) for each in _whole(tensors)]
 
     def restore(self, shared: set[Place]) -> None:
-        """Let the functions remember this. shared: the places that are left as they are."""
+        """Restore this state. shared: the places that are left as they are."""
         for restore in self._restores:
             restore(shared)
 
 
 class Memories:
-    """One memory for each model that the functions work on."""
+    """A state of the functions for each model."""
 
     def __init__(self, functions: Callable[[], Sequence[Any]], callbacks: Callable[[], Iterable[Any]]) -> None:
-        """Each model's memory begins as a copy of the main one's now.
+        """Begin each model's state as a copy of the main one's.
 
-        functions: those on the main model, at any time. callbacks: functions that the WebUI calls around its own
-        evaluations; what these set, such as whether a step is among those that an effect has, holds for all models.
+        functions: returns those on the main model. callbacks: functions that the WebUI calls around its own
+        evaluations; what they set, such as a flag for the steps of an effect, applies to all models.
         """
         self._functions, self._callbacks = functions, callbacks
         self._first = Memory(functions())
@@ -61,7 +61,7 @@ class Memories:
 
     @contextmanager
     def of(self, model: int) -> Iterator[None]:
-        """A context in which the functions remember the model of this number, and not the main one."""
+        """Give the functions the state for the model of this number, instead of the main one's, during the context."""
         functions = self._functions()
         if not functions:
             yield
@@ -76,7 +76,7 @@ class Memories:
 
 
 def set_by(callbacks: Iterable[Any]) -> set[Place]:
-    """Return the places that functions give new values to themselves."""
+    """Return the places to which functions themselves assign new values."""
     places: set[Place] = set()
     for callback in callbacks:
         function = bare(callback)
@@ -205,7 +205,7 @@ def _tensor(tensor: Tensor) -> Restore:
 
 
 def _whole(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield those that fit into what is kept of one model, and whose numbers are all in places of their own."""
+    """Yield the tensors that fit into the limit for one model, and do not overlap with themselves."""
     size = 0
     for tensor in sorted(tensors, key=Tensor.numel):
         size += tensor.numel() * tensor.element_size()

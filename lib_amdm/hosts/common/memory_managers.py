@@ -1,4 +1,4 @@
-"""The memory managers of Forge's kin, as far as they are asked, and what is given back to them."""
+"""The memory managers of Forge, reForge and Forge Neo: the functions used here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..webui_types import Patcher
 
 
 class MemoryManager(Protocol):
-    """The host's module of this job, as far as it is asked."""
+    """The subset of the host's memory manager used here."""
 
     current_loaded_models: list[Any]
 
@@ -30,7 +30,7 @@ class MemoryManager(Protocol):
 
 
 class EngineMemory(MemoryManager, Protocol):
-    """The host's module of this job, as far as engines need it."""
+    """The subset of the host's memory manager that engines need."""
 
     def load_model_gpu(self, model: Patcher) -> None: ...
 
@@ -38,10 +38,10 @@ class EngineMemory(MemoryManager, Protocol):
 
 
 def freeing(memory: MemoryManager) -> Callable[[], None]:
-    """A function that gives back the memory of models that nothing refers to any more."""
+    """Return a function that releases the memory of models without references."""
 
     def free() -> None:
-        # an engine refers to itself, and so does what is left once the memory manager has let go of its patchers
+        # an engine refers to itself, and so do the remains once the memory manager has dropped its patchers
         gc.collect()
         memory.cleanup_models()
         gc.collect()
@@ -51,9 +51,9 @@ def freeing(memory: MemoryManager) -> Callable[[], None]:
 
 
 def give_way(memory: MemoryManager, main: Patcher, others: Sequence[Patcher]) -> None:
-    """Let the main model's patcher have what it lacks on the GPU of the others' room there.
+    """Give the main model's patcher the GPU memory that it lacks, from that of the others.
 
-    Managers that load a set of models give the room to whichever comes first, but the main model has all the steps.
+    Managers that load a set of models serve whichever comes first, but the main model is used in all steps.
     """
     entries = {id(entry.model): entry for entry in memory.current_loaded_models}
     loaded = entries.get(id(main))

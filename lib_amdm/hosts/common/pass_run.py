@@ -1,4 +1,4 @@
-"""One pass of one batch on a WebUI of A1111's kin: its co-models, the main model's rules for them, its end."""
+"""One pass of one batch on A1111 or a WebUI derived from it: its co-models, the main model's rules, its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .slot import SlotModel
 logger = logging.getLogger(__name__)
 
 AROUND_EVALUATIONS = ("cfg_denoiser", "cfg_denoised", "cfg_after_cfg")
-"""The WebUIs' callbacks in each of the main model's evaluations, and in no other model's."""
+"""The WebUIs' callbacks in the main model's evaluations only."""
 
 
 def _callbacks() -> Iterator[Callable[..., Any]]:
@@ -41,7 +41,7 @@ def _callbacks() -> Iterator[Callable[..., Any]]:
 
 @contextmanager
 def _logged(doing: str) -> Iterator[None]:
-    """A context whose errors are logged: at its end a pass has its picture, or an error that matters more."""
+    """Log errors of the context: by then the pass has its picture, or a more important error."""
     try:
         yield
     except Exception:
@@ -49,7 +49,7 @@ def _logged(doing: str) -> Iterator[None]:
 
 
 class PassRun:
-    """One pass of one batch, `hosts.protocol.HostRun`. `backend` makes the host's answers for it."""
+    """One pass of one batch, `hosts.protocol.HostRun`. `backend` makes the host's part of it."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class PassRun:
         self.sampler = p.sampler
         parameters = inspect.signature(sampler).parameters
         self.on_timesteps = "timesteps" in parameters
-        # UniPC has times of its own, between the timesteps
+        # UniPC has its own times, between the timesteps
         self.on_whole_timesteps = self.on_timesteps and "is_img2img" not in parameters
         self.main: Any = shared.sd_model
         self.main_file = self.main.sd_checkpoint_info.filename
@@ -108,12 +108,12 @@ class PassRun:
         return co_runs
 
     def _highest(self, model: Any) -> float:
-        """The highest noise to signal that a model knows."""
+        """Return a model's highest noise-to-signal ratio."""
         checkpoints = self.backend.checkpoints
         return math.inf if checkpoints.family(model).is_flow else checkpoints.sigma_max(model)
 
     def _refuse_main(self, others: str) -> None:
-        """AmdmError where no co-model can be run beside the main model. others: the co-models' names."""
+        """Raise AmdmError if no co-model can be run with the main model. others: the co-models' names."""
         checkpoints = self.backend.checkpoints
         family, name = checkpoints.family(self.main), self.main.sd_checkpoint_info.name
         if not checkpoints.runs_flow_models:
@@ -121,7 +121,7 @@ class PassRun:
         refusals.refuse_main(family, name, others)
         if self.on_timesteps and family.is_flow:
             raise AmdmError(
-                f'AMDM: the sampler "{self.p.sampler_name}" goes by timesteps, which the main checkpoint "{name}", '
+                f'AMDM: the sampler "{self.p.sampler_name}" uses timesteps, which the main checkpoint "{name}", '
                 f"{family}, does not have; choose Euler or another sampler."
             )
         checkpoints.refuse_main(self.main, others)
@@ -151,16 +151,16 @@ class PassRun:
             self._name_functions_of_classes()
 
     def _name_functions_of_classes(self) -> None:
-        """Say which extensions act on all models of a kind at once, and remember something."""
+        """Name the extensions that act on all models of a kind at once, and have state."""
         for name, function in self.backend.extensions.of_classes():
             self.p.comment(
                 f'AMDM: the extension module "{function.__globals__["__name__"]}" replaces {name} of all models at '
-                "once; what it remembers is kept apart for each as far as this can be seen. Should the picture look "
-                "wrong, switch that extension off."
+                "once; its state is kept apart for each model where that is visible. If the picture looks wrong, "
+                "switch that extension off."
             )
 
     def memory_of(self, slot: SlotModel) -> AbstractContextManager[None]:
-        """A context in which other extensions' functions remember this slot's model, and not the main one."""
+        """Give other extensions' functions this slot's state, instead of the main model's, during the context."""
         if self.memories is None or not self.backend.extensions.act_on(slot.model):
             return nullcontext()
         return self.memories.of(slot.number)
@@ -172,7 +172,7 @@ class PassRun:
         return {model.number: model.title for model in self.models}
 
     def still_mixing(self) -> bool:
-        """False once the models must not be mixed any more: the refiner took over, or a co-model failed."""
+        """Return False once the models must no longer be mixed: the refiner took over, or a co-model failed."""
         if not self.stopped and self._is_refined:
             self.stop("AMDM: the refiner took over in the early steps, so the models were run together only before it.")
         return not self.stopped
@@ -189,15 +189,15 @@ class PassRun:
         self.p.comment(why)
 
     def failed(self, error: AmdmError) -> None:
-        """Raise, which ends the picture; or note it and let the main model go on alone, where the user wants that."""
+        """Raise the error, or note it and go on with the main model alone, by the user's choice."""
         if not self.continue_on_error:
             raise error
         self.stop(str(error))
 
     def out_of_memory(self, error: Exception, error_prefix: str = "AMDM", name: str = "") -> AmdmError:
-        """The error in words for one that says that memory ran out; the pass's co-models are dropped with it.
+        """Return the AmdmError for an error of memory, and drop the pass's co-models.
 
-        name: of the model that there was no room for; "" where that is not known.
+        name: of the model that did not fit; "" if unknown.
         """
         self.is_short_of_memory = True
         let_go(error)
@@ -205,9 +205,9 @@ class PassRun:
         return refusals.not_enough_memory(error_prefix, name or "the co-models", self.backend.memory_remedy)
 
     def survives(self, error: Exception) -> bool:
-        """True where the main model goes on alone after an error of the co-models, as the user wants it to."""
+        """Return True if the main model shall go on alone after an error of the co-models, by the user's choice."""
         if isinstance(error, NothingMixedError):
-            # the hook says so under the picture, which is the main model's own
+            # the hook reports it under the picture, which is the main model's own
             return True
         worded = self.worded(error)
         if self.is_short_of_memory:
@@ -224,7 +224,7 @@ class PassRun:
         return self.out_of_memory(error)
 
     def _make_room(self) -> None:
-        """Take the co-models out of memory in the middle of the pass."""
+        """Unload the co-models during the pass."""
         for model in self._all_models:
             model.drop()
         self.backend.evaluator.drop()
@@ -271,7 +271,7 @@ class PassRun:
     def _all_models(self) -> list[SlotModel]:
         return [*self.models, *([self.main_model] if self.main_model else [])]
 
-    # what the backends ask about it
+    # for the backends
 
     @property
     def denoiser(self) -> Denoiser:
@@ -279,12 +279,12 @@ class PassRun:
 
     @property
     def seeds(self) -> list[int]:
-        """Those of the batch's images."""
+        """The seeds of the batch's images."""
         return self.p.seeds[: len(self.hook["noise"])]
 
     @property
     def within(self) -> torch.Tensor | None:
-        """A map of where an inpainting may change the picture at all; None: everywhere."""
+        """A map of where an inpainting may change the picture; None: everywhere."""
         return None if self.denoiser.mask is None else self.denoiser.nmask > 0
 
     @property
@@ -293,8 +293,10 @@ class PassRun:
         return (p.hr_second_pass_steps or p.steps) if p.is_hr_pass else p.steps
 
     def skips_uncond(self, step: int, sigma: torch.Tensor) -> bool:
-        """True where the host's rules leave out the negative prompt: "skip early CFG" and NGMS. sigma: (batch,), read
-        from the GPU only where a rule goes by it."""
+        """Return True if the host's rules leave out the negative prompt: "skip early CFG" and NGMS.
+
+        sigma: (batch,), read from the GPU only if a rule depends on it.
+        """
         opts, denoiser = shared.opts, self.denoiser
         if opts.skip_early_cond != 0 and step / denoiser.total_steps <= opts.skip_early_cond:
             return True
@@ -302,7 +304,7 @@ class PassRun:
         return bool((step % 2 or opts.s_min_uncond_all) and least > 0 and sigma[0] < least)
 
     def masked(self, latent: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Blend in the known picture outside the mask of an inpainting, as the host's denoiser does."""
+        """Insert the known picture outside the mask of an inpainting, as the host's denoiser does."""
         d = self.denoiser
         if d.mask is None:
             return latent

@@ -1,4 +1,4 @@
-"""Adapters on models in patchers, whose calls of the UNet say which of their rows are prompts'."""
+"""Adapters on models in patchers: their calls of the UNet tell which rows have the prompt."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .slot import progress
 
 @contextmanager
 def working(at_work: AtWork, unet: torch.nn.Module, done: Callable[[], float | None]) -> Iterator[None]:
-    """A context in which the adapter works on a UNet.
+    """Attach the adapter to a UNet during the context.
 
     The host's `cond_or_uncond` has an entry for each part of the call's batch, 0 for prompts; a part is a row for each
-    image. done: the share of the steps that are done, or None for calls that the adapter has no part in.
+    image. done: the fraction of the steps that are done, or None for calls without the adapter.
     """
 
     def announce(unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def work_on_main(
 ) -> Callable[[], None]:
     """Set an adapter to work on a main model (`backend.AdapterPlaces.on_main`).
 
-    It has no part in calls outside of the denoiser's own evaluations, such as those of a co-model on the same UNet.
+    It does not act in calls outside the denoiser's own evaluations, such as those of a co-model on the same UNet.
     """
     share: float | None = None
 

@@ -1,7 +1,7 @@
-"""The LoRAs of a slot's own prompt where models are in patchers: read and merged by the host's own functions.
+"""The LoRAs of a slot's own prompt for models in patchers, read and merged by the host's own functions.
 
-The host patches a model's weights for the main prompt. Nothing is put among these patches: what they would make of a
-layer is computed aside, and the layer looks at it while the co-model is evaluated.
+The host patches a model's weights for the main prompt. Nothing is added to these patches: the merged weights of a
+layer are computed separately, and the layer uses them while the co-model is evaluated.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..webui_types import Engine
 from .lora import NamedLoras
 
 PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
-"""Attributes of weights whose numbers are in low bits with scales beside them."""
+"""Attributes of weights in low bits with separate scales."""
 
 Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
 
 
 class LayerNames(Protocol):
-    """The host's module that knows a model's layers by the names that LoRA files have for them."""
+    """The host's module with a model's layers by their names in LoRA files."""
 
     def model_lora_keys_unet(self, model: torch.nn.Module, key_map: dict[str, Any]) -> Keys: ...
 
@@ -40,12 +40,12 @@ class LoraFunctions(NamedTuple):
 
     layers: LayerNames
     tensors_of: Callable[[str], Mapping[str, torch.Tensor]]
-    """The tensors of a file."""
+    """Returns the tensors of a file."""
     patches_of: Callable[[Mapping[str, torch.Tensor], Keys], Patches]
-    """A LoRA's tensors as patches of these layers."""
+    """Returns a LoRA's tensors as patches of these layers."""
     merged: Callable[[list[Any], torch.Tensor, str], tuple[torch.Tensor, str]]
-    """merged(patches, weight, key): a layer's weight with the patches, in float32, and what the host said of those that
-    it could not merge."""
+    """merged(patches, weight, key): a layer's weight with the patches, in float32, and the host's messages on patches
+    that it could not merge."""
     rounded: Callable[[torch.Tensor, torch.dtype, str], torch.Tensor]
     """rounded(merged, dtype, key): a merged weight in this dtype."""
     dtype_of: Callable[[torch.Tensor, Any, Any], torch.dtype] = lambda weight, model, unet: weight.dtype
@@ -64,15 +64,17 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def warnings_of_host(*names: str) -> Iterator[list[str]]:
-    """Collect what is logged under these names in the meantime, "" being the root's: some hosts say so where they leave
-    a patch out, and go on."""
+    """Collect messages logged under these names, "" for the root, during the context.
+
+    Some hosts log that they left a patch out, and go on.
+    """
     collector = _Collector()
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(collector)
         if logger.getEffectiveLevel() > logging.WARNING:
-            # the user wants to see less than that
+            # below the user's log level
             logger.setLevel(logging.WARNING)
     try:
         yield collector.messages
@@ -83,7 +85,7 @@ def warnings_of_host(*names: str) -> Iterator[list[str]]:
 
 
 class PatcherLoras(NamedLoras):
-    """The LoRAs that a slot's prompt names, on its model (`backend.SlotLoras`)."""
+    """The LoRAs of a slot's prompt, on its model (`backend.SlotLoras`)."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class PatcherLoras(NamedLoras):
         files: Recent,
         functions: LoraFunctions,
     ) -> None:
-        """Read the files; AmdmError in words where one cannot be used. texts: the model whose text encoder it uses."""
+        """Read the files; AmdmError names one that cannot be used. texts: the model whose text encoder is used."""
         super().__init__(named, error_prefix)
         self.files, self.functions = files, functions
         self.unet = model.forge_objects.unet.model
@@ -135,7 +137,7 @@ class PatcherLoras(NamedLoras):
     def _changes(
         self, model: torch.nn.Module, patches: Sequence[Patches], strengths: Sequence[float]
     ) -> Iterator[Change]:
-        """For every layer that any of the LoRAs changes, its weight with all of them, in the prompt's order."""
+        """Return the weight of each layer that any of the LoRAs changes, with all of them, in the prompt's order."""
         of_key: dict[str, list[tuple[str, list[Any]]]] = {}
         for lora, patched, strength in zip(self.named, patches, strengths):
             for place, patch in patched.items():

@@ -1,7 +1,7 @@
-"""The answers that Forge and its kin have in common: their models are in patchers, which a memory manager moves.
+"""The backend parts of Forge, reForge and Forge Neo: a memory manager moves their models, which are in patchers.
 
-The manager knows the co-models: a copy of the main UNet's patcher names them as what is needed in addition to it, so
-that it plans the GPU's memory for all of them before the pass, and takes from them what it needs afterwards.
+The manager knows the co-models: a copy of the main UNet's patcher lists them as additional models. So the manager
+plans the GPU's memory for all of them before the pass, and takes memory from them afterwards if it needs it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def text_options_of_main(run: PassRun, model: Engine, variant: Callable[[], tupl
 
 
 def remedy_by_flags(args: Any, flags: Sequence[str], otherwise: str) -> str:
-    """The remedy for too small a memory: to start without the first of these flags that is set, or the other one."""
+    """Return the remedy for too little memory: start without the first of these flags that is set, or `otherwise`."""
     chosen = next((flag for flag in flags if getattr(args, flag)), None)
     return f"start the WebUI without --{chosen.replace('_', '-')}" if chosen else otherwise
 
@@ -54,7 +54,7 @@ def adapter_places(
     phrase_device: Callable[[Any], torch.device],
     dtype_of: Callable[[Any], torch.dtype],
 ) -> AdapterPlaces:
-    """dtype_of: the dtype that a UNet in a patcher computes in."""
+    """Return the places of adapters. dtype_of: the dtype that a UNet in a patcher computes in."""
 
     def image_dtype() -> torch.dtype:
         device = memory.get_torch_device()
@@ -93,13 +93,13 @@ def extensions(run: PassRun) -> Extensions:
 
 
 def _formulas(run: PassRun, model: Engine) -> dict[str, Any]:
-    """The part of the main model's present guidance that can be a co-model's too."""
+    """Return the part of the main model's present guidance that can apply to a co-model too."""
     return formulas(run.main.forge_objects.unet.model_options, model.forge_objects.unet)
 
 
 @contextmanager
 def _guided_as_main(run: PassRun, model: Engine) -> Iterator[None]:
-    """A context in which a co-model has the main model's guidance, by whatever functions other extensions set."""
+    """Give a co-model the main model's guidance, with other extensions' functions, during the context."""
     options, given = model.forge_objects.unet.model_options, _formulas(run, model)
     kept = {name: options[name] for name in given if name in options}
     options.update(given)
@@ -128,9 +128,9 @@ class PatcherEvaluator:
     guidance_factor: Callable[[], float] = lambda: 1
     """The sampler's factor of every guidance scale."""
     gives_way: bool = False
-    """True where the memory manager does not give the main model the room first."""
+    """True if the memory manager does not give the main model priority."""
     in_pass: Callable[[PatcherEvaluator], AbstractContextManager[Any]] = nullcontext
-    """A context for the pass, from the moment on that its co-models are known."""
+    """A context for the pass, from the time when its co-models are known."""
 
     own_unets: list[Patcher] = field(default_factory=list)
     registered_at: Patcher | None = None
@@ -151,7 +151,7 @@ class PatcherEvaluator:
             for unet in self.own_unets:
                 self.registered_at.add_extra_model_patcher_during_sampling(unet)
         if own:
-            # as the host does next, but here what goes wrong can be said in words
+            # as the host does next; here an error can be worded
             self._load(self.run.hook["x"].shape)
 
     def start(self) -> None:
@@ -181,7 +181,7 @@ class PatcherEvaluator:
         return self.guide(self, evaluation)
 
     def park(self, model: Engine, adapter: AtWork | None) -> None:
-        """Take the adapter off, of which the memory manager does not know; it takes the models that it needs to."""
+        """Remove the adapter, which the memory manager does not know; the manager itself moves the models."""
         if adapter is not None:
             adapter.park()
 
@@ -189,13 +189,12 @@ class PatcherEvaluator:
 
     @contextmanager
     def at_work(self, evaluation: Evaluation) -> Iterator[None]:
-        """A context for one evaluation: the UNet is where it is evaluated, its LoRAs and adapter work, and random
-        numbers are those of the main model's last evaluation."""
+        """Set up one evaluation: the UNet in place, its LoRAs and adapter, and the main model's random numbers."""
         model = evaluation.model
         guidance: AbstractContextManager[None] = nullcontext()
         if model is not self.run.main:
             guidance = _guided_as_main(self.run, model)
-            # should the host have sent it away in the middle of the pass
+            # in case the host has unloaded it during the pass
             if not any(entry.model is model.forge_objects.unet for entry in self.memory.current_loaded_models):
                 self._load(evaluation.x.shape)
         with self._same_random_numbers(), evaluation.with_loras(), self._adapted(evaluation), guidance:
@@ -204,9 +203,9 @@ class PatcherEvaluator:
     def guidance_inputs(
         self, evaluation: Evaluation, shown: torch.Tensor, cond: Any, uncond: Any
     ) -> tuple[Any, CFGDenoiserParams]:
-        """The arguments of the host's own function for guidance: a denoiser's stand-in with this model, and the inputs.
+        """Return the arguments of the host's own function for guidance: a stand-in for its denoiser, and the inputs.
 
-        shown: the latent. cond, uncond: the texts that hold in this step.
+        shown: the latent. cond, uncond: the texts of this step.
         """
         run, state = self.run, shared.state
         image_cond = run.sampler.sampler_extra_args["image_cond"]
@@ -235,7 +234,7 @@ class PatcherEvaluator:
 
     @contextmanager
     def _same_random_numbers(self) -> Iterator[None]:
-        """Draw from the process's generators what the main model's last evaluation drew, and leave them as they are.
+        """Draw the random numbers of the main model's last evaluation again, and restore the generators afterwards.
 
         Token merging draws in every evaluation, and Forge the noise on the known part of an inpainting.
         """

@@ -17,7 +17,7 @@ PHRASE_TOKENS = 75
 
 
 class SlotPhrases:
-    """A slot model's CLIP, asked for a layout's phrases (`comodels.adapter_use.Phrases`)."""
+    """A slot model's CLIP for a layout's phrases (`comodels.adapter_use.Phrases`)."""
 
     def __init__(
         self,
@@ -28,8 +28,12 @@ class SlotPhrases:
         device: Callable[[], torch.device],
         error_prefix: str,
     ) -> None:
-        """encoder, device: see `AdapterPlaces`. kept: encoded texts, and the part of
-        their keys that says how a text is encoded. encoding: a context in which the model encodes."""
+        """Use a model's encoder.
+
+        encoder, device: see `AdapterPlaces`.
+        kept: encoded texts, and the part of their keys that tells how a text is encoded.
+        encoding: a context in which the model encodes.
+        """
         self.model, self.encoding, self.device, self.error_prefix = model, encoding, device, error_prefix
         self.engine, self.transformer = encoder
         self.texts, self.text_key = kept
@@ -38,7 +42,10 @@ class SlotPhrases:
         return dict(zip(texts, self._kept("pooled", texts, self._pooled)))
 
     def contexts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        return dict(zip(texts, self._kept("contexts", texts, self._contexts)))
+        def encode(texts: list[str]) -> torch.Tensor:
+            return self.model.get_learned_conditioning(prompt_parser.SdConditioning(texts))
+
+        return dict(zip(texts, self._kept("contexts", texts, encode)))
 
     def _kept(self, kind: str, texts: Sequence[str], encode: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         def encoded() -> torch.Tensor:
@@ -48,8 +55,7 @@ class SlotPhrases:
         return self.texts.get((kind, tuple(texts), *self.text_key), encoded)
 
     def _pooled(self, texts: list[str]) -> torch.Tensor:
-        """CLIP's pooler output; the transformer is asked itself, for the host's own way goes by clip skip, emphasis and
-        textual inversions."""
+        """Return CLIP's pooler output, from the transformer: the host's own way adds clip skip, emphasis and more."""
         engine = self.engine
         tokenized = engine.tokenize([_without_emphasis(text) for text in texts])
         long = next((text for text, tokens in zip(texts, tokenized) if len(tokens) > PHRASE_TOKENS), None)
@@ -62,9 +68,6 @@ class SlotPhrases:
         tokens = [[engine.id_start, *each, *[end] * (length - 1 - len(each))] for each in tokenized]
         numbers = torch.tensor(tokens, device=self.device())
         return pooled_at_end(self.transformer(numbers)[0], numbers, end)
-
-    def _contexts(self, texts: list[str]) -> torch.Tensor:
-        return self.model.get_learned_conditioning(prompt_parser.SdConditioning(texts))
 
 
 def _without_emphasis(text: str) -> str:

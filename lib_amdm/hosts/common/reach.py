@@ -1,4 +1,4 @@
-"""The reach of other extensions' functions: what they close over, are bound to, and name in their modules.
+"""The reach of other extensions' functions: the objects they close over, are bound to, and name in their modules.
 
 It ends at the objects of the WebUI and of libraries.
 """
@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 MOST_OBJECTS = 20_000
 LONGEST = 10_000
-"""Entries of a container that is looked into; a longer one is a table."""
+"""The most entries of a container that is searched; a longer one is a table."""
 OURS = "lib_amdm"
 WEBUIS = (
     *("modules", "modules_forge", "backend", "ldm_patched", "ldm", "sgm", "k_diffusion", "k_diff", "huggingface_guess"),
     *("__main__", OURS),
 )
 WEBUIS_EXTENSIONS = "modules.processing_scripts"
-"""Forge Neo's package of what is an extension elsewhere."""
+"""Forge Neo's package of features that are extensions elsewhere."""
 PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, enum.Enum, BuiltinFunctionType, torch.dtype)
 CODE = (FunctionType, BuiltinFunctionType, type, ModuleType, staticmethod, classmethod, property)
 DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
@@ -49,7 +49,7 @@ def package(module: object) -> str:
 
 
 def is_strangers(module: object) -> bool:
-    """Return True for the name of a module that is an extension's: not the WebUI's, a library's or this project's."""
+    """Return True for an extension's module, by its name: not the WebUI's, a library's or this project's."""
     top = package(module)
     if str(module).startswith(WEBUIS_EXTENSIONS):
         return True
@@ -68,7 +68,7 @@ def bare(function: Any) -> Any:
 
 
 def modules_of(function: Any) -> Iterator[str]:
-    """Yield the names of the modules that a function and those that it wraps are defined in, whatever it passes for."""
+    """Yield the names of the modules that really define a function and those that it wraps."""
     while True:
         function = bare(function)
         if isinstance(function, FunctionType):
@@ -81,7 +81,7 @@ def modules_of(function: Any) -> Iterator[str]:
 
 
 def stored(codes: Iterable[CodeType]) -> set[str]:
-    """Return the names that code gives new values to, beyond its own call."""
+    """Return the names beyond its own call to which code assigns."""
     return {
         step.argval
         for code in codes
@@ -100,7 +100,7 @@ def codes_of(code: CodeType) -> Iterator[CodeType]:
 
 
 def content(cell: CellType) -> list[Any]:
-    """Return what a variable of a closure holds, in a list that is empty before it has a value."""
+    """Return the value of a closure's variable in a list, empty before it has one."""
     try:
         return [cell.cell_contents]
     except ValueError:
@@ -123,19 +123,19 @@ def is_patcher(each: Any) -> bool:
 
 
 def is_data(value: Any) -> bool:
-    """Return False for functions, classes, modules, and what stands for an attribute in a class."""
+    """Return False for functions, classes, modules and descriptors."""
     return not isinstance(value, (*CODE, *DESCRIPTORS))
 
 
 class Reach:
-    """The objects within the reach of functions. A class's methods are within it where their names are used."""
+    """The objects within the reach of functions. A class's methods are included if their names are used."""
 
     def __init__(self, roots: Iterable[Any]) -> None:
         self.objects: dict[int, Any] = {}
         self.holders: dict[int, Any] = {}
-        """Those that can be changed, but for modules and classes."""
+        """The mutable ones, except modules and classes."""
         self.named: dict[int, tuple[dict[str, Any], set[str]]] = {}
-        """Modules, and the names that are used of them."""
+        """Modules, with the names used from them."""
         self.codes: list[CodeType] = []
         self.models: dict[int, Any] = {}
         """Models of the WebUI's own, their patchers among them."""
@@ -150,7 +150,7 @@ class Reach:
 
     @property
     def remembers(self) -> bool:
-        """True where anything outlives a call: something to keep it in, or a name that code gives new values to."""
+        """True if anything outlives a call: a mutable object, or a name to which code assigns."""
         kinds = (*CONTAINERS, Tensor, torch.Generator, random.Random)
         return any(isinstance(each, kinds) for each in self.holders.values()) or bool(stored(self.codes))
 
@@ -226,6 +226,6 @@ class Reach:
 
 
 def attributes(each: Any) -> dict[str, Any]:
-    """Return what an object holds by names."""
+    """Return an object's content by names."""
     named = {name: getattr(each, name) for name in slots(type(each)) if hasattr(each, name)}
     return {**getattr(each, "__dict__", {}), **named}

@@ -14,7 +14,7 @@ TEXTS = ("cond_stage_model.", "conditioner.", "text_encoders.")
 
 
 def refuse_main(family: Family, name: str, others: str) -> None:
-    """AmdmError where no other model can be run beside the main checkpoint. others: the co-models' names."""
+    """Raise AmdmError if no other model can be run with the main checkpoint. others: the co-models' names."""
     if family.runs_alone:
         raise AmdmError(
             f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with {others}; '
@@ -23,7 +23,7 @@ def refuse_main(family: Family, name: str, others: str) -> None:
 
 
 def refuse_flow(family: Family, name: str) -> None:
-    """AmdmError for a flow model, on a WebUI where AMDM runs none."""
+    """Raise AmdmError for a flow model, on a WebUI in which AMDM runs none."""
     if family.is_flow:
         raise AmdmError(
             f'AMDM: the main checkpoint "{name}" is {family}, but in this WebUI the method needs an eps or v model; '
@@ -34,7 +34,7 @@ def refuse_flow(family: Family, name: str) -> None:
 def refuse_other_family(
     slot: int, info: CheckpointInfo, family: Family, main_info: CheckpointInfo, main_family: Family
 ) -> None:
-    """AmdmError where the two models do not share latents or inputs.
+    """Raise AmdmError if the two models do not share latents or inputs.
 
     info, main_info: the host's entries for the files.
     """
@@ -46,7 +46,7 @@ def refuse_other_family(
 
 
 def refuse_missing_tensors(slot: int, name: str, missing: Sequence[str]) -> None:
-    """AmdmError where the file lacks weights; the hosts themselves would fill them with something and draw noise."""
+    """Raise AmdmError if the file lacks weights; the hosts themselves would fill them in and draw noise."""
     if missing:
         raise AmdmError(
             f'AMDM co-model {slot}: "{name}" lacks {len(missing)} tensors that its kind needs (first {missing[0]}); '
@@ -55,32 +55,32 @@ def refuse_missing_tensors(slot: int, name: str, missing: Sequence[str]) -> None
 
 
 def not_enough_memory(error_prefix: str, name: str, remedy: str) -> AmdmError:
-    """The error for a model that the GPU has no room for beside the main one. remedy: the host's, or ""."""
+    """Return the error for a model that does not fit on the GPU with the main one. remedy: the host's, or ""."""
     others = f"fewer co-models, a smaller picture, or {remedy}" if remedy else "fewer co-models or a smaller picture"
     return AmdmError(
-        f'{error_prefix}: there is not enough GPU memory for "{name}" beside the main checkpoint; use {others}.'
+        f'{error_prefix}: there is not enough GPU memory for "{name}" and the main checkpoint; use {others}.'
     )
 
 
 def unreadable(slot: int, name: str, reason: str) -> AmdmError:
-    """The error for a file that gives no tensors."""
+    """Return the error for a file without readable tensors."""
     return AmdmError(
         f'AMDM co-model {slot}: "{name}" cannot be read ({reason}); download it again or choose another checkpoint.'
     )
 
 
 def without_unet(slot: int, name: str) -> AmdmError:
-    """The error for a file that holds something else than a checkpoint."""
+    """Return the error for a file that is not a checkpoint."""
     return AmdmError(f'AMDM co-model {slot}: "{name}" has no UNet in it; choose a whole checkpoint.')
 
 
 def without_texts(slot: int, name: str) -> AmdmError:
-    """The error for a file of a network alone, on a WebUI that has no text encoder for it."""
+    """Return the error for a file of only a network, on a WebUI without a text encoder for it."""
     return AmdmError(f'AMDM co-model {slot}: "{name}" has no text encoder in it; choose a whole checkpoint.')
 
 
 def without_text_encoder(slot: int, name: str) -> AmdmError:
-    """The error for a file whose text encoder is neither in it nor among the user's modules."""
+    """Return the error for a file with no text encoder in it or among the user's modules."""
     return AmdmError(
         f'AMDM co-model {slot}: "{name}" has no text encoder in it, and the main checkpoint has another kind; choose '
         'its text encoder in "VAE / Text Encoder" too.'

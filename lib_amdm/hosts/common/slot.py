@@ -1,13 +1,13 @@
 """One slot's model in one pass, on every WebUI: found, loaded, its texts encoded, evaluated, released.
 
-What differs between the WebUIs are the parts of a `Backend`, which each WebUI's `backend.py` puts together.
+The differences between the WebUIs are in the parts of a `Backend`, which each WebUI's `backend.py` combines.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 LORAS = ("lora", "lyco")
 """The WebUIs' names for LoRAs in prompts."""
 ALMOST_ALL = 0.999
-"""Progress of evaluations beyond the last step: DPM adaptive takes as many as it likes."""
+"""The progress of evaluations beyond the last step, which DPM adaptive may make."""
 
 
 def progress(denoiser: Denoiser, step: int) -> float:
-    """The share of the sampling steps that are done, by the host's own count of evaluations."""
+    """Return the fraction of the sampling steps that are done, by the host's own count of evaluations."""
     return min(step / denoiser.total_steps, ALMOST_ALL)
 
 
@@ -50,7 +50,7 @@ class SlotModel:
     adapter: AtWork | None = None
 
     def __init__(self, run: Any, number: int, slot: CoModel) -> None:
-        """Find it, load it and encode its texts; AmdmError in words. run: the `PassRun`."""
+        """Find and load the model, and encode its texts; AmdmError names a problem. run: the `PassRun`."""
         self.run, self.backend, self.number, self.slot = run, run.backend, number, slot
         self.evaluations = 0
         self.is_main = slot.checkpoint == MAIN_CHECKPOINT
@@ -94,7 +94,7 @@ class SlotModel:
         load = partial(checkpoints.load, self.info, run.main, self.number)
         loaded = run.kept.pool.get(self.info.filename, checkpoints.variant(), load)
         self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts
-        # once more, because a kept one may have been loaded beside another main model
+        # checked again: a kept model may have been loaded with another main model
         own, main = checkpoints.family(self.model), checkpoints.family(run.main)
         refusals.refuse_other_family(self.number, self.info, own, run.main.sd_checkpoint_info, main)
         checkpoints.prepare(loaded.model, run.p, run.main)
@@ -102,7 +102,7 @@ class SlotModel:
     # its texts and LoRAs
 
     def _encode(self) -> tuple[Any, Any]:
-        """The slot's own texts, or the main prompt's, through this model's text encoder, as the host schedules them."""
+        """Encode the slot's own texts, or the main prompt's, with this model's text encoder and the host's schedule."""
         p, hook = self.run.p, self.run.hook
         main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
@@ -164,23 +164,20 @@ class SlotModel:
         return self.texts.get(key, encode)
 
     def _text_key(self) -> tuple[Any, ...]:
-        """Everything but a text and its schedule that decides how this model encodes it."""
+        """Return everything that affects how this model encodes a text, besides the text and its schedule."""
         return (*self.backend.texts.options(self.model), self.loras.key if self.loras else ())
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
-        """A context in which this model encodes texts with its own LoRAs."""
+        """Give this model's text encoder its own LoRAs during the context."""
         with self.backend.texts.encoding(self.model), changed(self.loras.of_texts() if self.loras else []):
             yield
 
     def _compute_loras(self) -> list[Change]:
-        """The UNet's other weights, computed once."""
+        """Compute the UNet's other weights, once."""
         if self.changes is None:
             self.changes = self.loras.of_unet() if self.loras else []
         return self.changes
-
-    def _with_loras(self) -> AbstractContextManager[None]:
-        return changed(self._compute_loras())
 
     # its adapter
 
@@ -208,8 +205,10 @@ class SlotModel:
     # evaluated
 
     def state_key(self, sigma: float) -> Hashable:
-        """The parts of the scheduled prompts that hold in this step, of this model and of the main one, and whether
-        their adapters work in it (`sampling.CoRun.state_key`)."""
+        """Return the current parts of the scheduled prompts, of this model and of the main one, and of their adapters.
+
+        It is the `state_key` of `CoRun`.
+        """
         step, hook = self.run.denoiser.step - 1, self.run.hook
         texts = tuple(_scheduled(each, step) for each in (self.cond, self.uncond, hook["c"], hook["uc"]))
         share = progress(self.run.denoiser, step)
@@ -217,7 +216,7 @@ class SlotModel:
         return texts, tuple(share < model.slot.until for model in models)
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """The model's denoised latent after guidance (`sampling.CoRun.denoise`)."""
+        """Return the model's denoised latent after guidance, for `CoRun.denoise`."""
         state, run = shared.state, self.run
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
@@ -227,7 +226,7 @@ class SlotModel:
         try:
             with self._in_words("running"), run.stopwatch.running(), run.memory_of(self):
                 denoised = self.backend.evaluator.denoised(
-                    Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
+                    Evaluation(self.model, x, sigma, step, *texts, lambda: changed(self._compute_loras()), self.adapter)
                 )
         finally:
             state.textinfo = None
@@ -238,7 +237,7 @@ class SlotModel:
         self.evaluations += 1
 
     def gave_nan(self) -> None:
-        """Fail the pass: an evaluation's answer was not finite (`sampling.CoRun.on_nan`)."""
+        """Fail the pass, as an evaluation's output was not finite, for `CoRun.on_nan`."""
         self.evaluations -= 1
         remedy = f"choose another checkpoint, or {self.backend.nan_remedy}"
         self.run.failed(AmdmError(f'{self.error_prefix}: "{self.info.name}" gave NaN; {remedy}.'))
@@ -253,12 +252,12 @@ class SlotModel:
             self.backend.evaluator.park(model, adapter)
 
     def drop(self) -> None:
-        """Refer to the model no more: the pass may hold this object for a while, and the cache may drop the model."""
+        """Drop the references to the model: the pass may keep this object longer than the cache keeps the model."""
         self.model = self.adapter = self.loras = self.changes = None
 
     @contextmanager
     def _in_words(self, doing: str) -> Iterator[None]:
-        """Turn whatever goes wrong into one sentence that names the slot, the file and the remedy."""
+        """Turn any error into one sentence that names the co-model, the file and the remedy."""
         try:
             yield
         except Exception as error:
@@ -276,7 +275,7 @@ class SlotModel:
 
 
 def _scheduled(cond: Any, step: int) -> tuple[int, ...]:
-    """The entry of each of its schedules that holds in a step."""
+    """Return the entry of each of the schedules that applies to a step."""
     if cond is None:
         return ()
     images = getattr(cond, "batch", None)

@@ -1,4 +1,4 @@
-"""Other extensions' functions on a WebUI's models: on one model, and on all that are of one class."""
+"""Other extensions' functions on a WebUI's models: on one model, or on all models of a class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from .reach import OURS, Reach, content, is_patcher, is_strangers, modules_of, package
 
 CALLED = ("forward", "apply_model")
-"""The methods of models that are replaced."""
+"""The methods of models that extensions replace."""
 FORMULAS = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function")
 """A patcher's options for functions that compute guidance."""
 WITH_FORMULAS = "disable_cfg1_optimization"
-"""The option by which such functions have the negative prompt's prediction at a guidance scale of 1 too."""
+"""The option that gives such functions the negative prompt's prediction also at a guidance scale of 1."""
 
 
 def functions_in(options: Any) -> Iterator[Any]:
@@ -31,7 +31,7 @@ def functions_in(options: Any) -> Iterator[Any]:
 
 
 def functions_on(modules: Iterable[nn.Module]) -> Iterator[Any]:
-    """Yield the functions that were put in the place of the modules' own, and their hooks."""
+    """Yield the functions that replace the modules' own, and their hooks."""
     for module in modules:
         own = vars(module)
         found = [own.get(name) for name in CALLED]
@@ -40,7 +40,7 @@ def functions_on(modules: Iterable[nn.Module]) -> Iterator[Any]:
 
 
 def functions_of_classes(modules: Iterable[nn.Module]) -> Iterator[tuple[str, FunctionType]]:
-    """Yield the replaced functions of the modules' classes, where they remember anything, with their names."""
+    """Yield the replaced functions of the modules' classes that have state, with their names."""
     kinds = dict.fromkeys(kind for module in modules for kind in type(module).__mro__)
     for kind in kinds:
         # a WebUI's LoRAs replace those of the library
@@ -55,10 +55,10 @@ def functions_of_classes(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Fu
 
 
 def formulas(options: Mapping[str, Any], patcher: Any) -> dict[str, Any]:
-    """Return the options of a patcher for guidance, as far as they can be those of another model's `patcher` too.
+    """Return the options of a patcher for guidance that can apply to another model's `patcher` too.
 
-    A function that shares what it remembers with a change of the UNet cannot, nor one that keeps a model in an object;
-    where a variable of its closure is the main model's patcher, it is the other one's in a copy of the function.
+    A function cannot that shares state with a change of the UNet, or keeps a model in an object. If a variable of its
+    closure is the main model's patcher, a copy of the function gets the other one.
     """
     given = {name: options[name] for name in FORMULAS if options.get(name)}
     if not given:
@@ -87,7 +87,7 @@ def _cells(function: Any) -> tuple[CellType, ...]:
 
 
 def _referring_to(patcher: Any, function: Any) -> Any:
-    """Return a function that refers to this patcher where the given one refers to one."""
+    """Return a copy of a function that refers to this patcher instead of its own."""
     cells = _cells(function)
     others = tuple(CellType(patcher) if any(map(is_patcher, content(cell))) else cell for cell in cells)
     if others == cells:

@@ -1,4 +1,4 @@
-"""Forge: loading a checkpoint beside the main one, with the parts of Forge's own loader."""
+"""Forge: load a further checkpoint with the parts of Forge's own loader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backend.operations import using_forge_operations
 from ..common.engines import EngineLoader, additional_modules
 
 CHROMAS_OWN = "distilled_guidance_layer.layers.0.in_layer.bias"
-"""A weight that of these families only a Chroma has."""
+"""A weight that, among these families, only Chroma has."""
 
 
 def variant() -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ def _tensors_of(filename: str) -> Mapping[str, torch.Tensor]:
 
 
 def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-    # the host says on the console what does not match; here it is an error where nothing does
+    # the host logs layers that do not match; here it is an error if none does
     with redirect_stdout(StringIO()):
         return lora.load_lora(weights, keys)[0]
 
@@ -30,7 +30,7 @@ def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
 def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
     said = StringIO()
     with redirect_stdout(said):
-        # in float32 from the first on, or the host rounds the sum to the weight's dtype
+        # in float32 from the start, otherwise the host rounds the sum to the weight's dtype
         merged = lora.merge_lora_to_weight(patches, weight.to(torch.float32), key, torch.float32)
     return merged, said.getvalue() if "MISMATCH" in said.getvalue() else ""
 
@@ -40,7 +40,7 @@ def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor
 
 
 def _dtype_of(weight: torch.Tensor, model: Any, unet: Any) -> torch.dtype:
-    # with "(fp16 LoRA)" the host adds LoRAs to what is computed with, and leaves weights in low bits as they are
+    # with "(fp16 LoRA)" the host adds LoRAs to the computed weights, and leaves those in low bits as they are
     if not dynamic_args.get("online_lora") or unet.storage_dtype in WHOLE:
         return weight.dtype
     computed: torch.dtype = getattr(model, "computation_dtype", torch.float32)

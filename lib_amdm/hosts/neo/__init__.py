@@ -11,7 +11,7 @@ from ..protocol import Host
 
 
 class NeoHost(WebUIHost):
-    """Forge Neo, whose list of checkpoints is a set: what it shows of it, it sorts."""
+    """Forge Neo: its list of checkpoints is a set, which it sorts for display."""
 
     def checkpoint_titles(self) -> list[str]:
         return sorted(super().checkpoint_titles(), key=without_hash)

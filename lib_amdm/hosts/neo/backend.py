@@ -1,22 +1,21 @@
-"""Forge Neo's answers about its models in one pass, by the rules that it has for its own."""
+"""Forge Neo's backend for one pass, by its rules for its own model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from backend import memory_management
 from backend.args import args, dynamic_args
 from backend.sampling.sampling_function import sampling_function
-from modules import devices, sd_samplers_common, shared
+from modules import devices, sd_samplers_common
 
 from ...errors import AmdmError
 from ..common import engine_backend, engine_texts, patchers
-from ..common.backend import Backend, Evaluation, Texts
+from ..common.backend import Backend, Evaluation
 from ..common.pass_run import PassRun
 from ..common.patchers import PatcherEvaluator
 from ..webui_types import Engine, MainModel
@@ -24,8 +23,8 @@ from . import checkpoints, lora
 
 
 def backend(run: PassRun) -> Backend:
-    """The answers for one pass; models are Forge Neo's engines."""
-    # the file that the main model was of when a refiner's weights were put into it; None: they were not
+    """Make the backend of one pass; models are Forge Neo's engines."""
+    # the main model's file when it got a refiner's weights, or None
     replaced = sd_samplers_common.ORIGINAL_CHECKPOINT
     evaluator = PatcherEvaluator(
         run, memory_management, _denoised, _memory_for_pass, gives_way=True, in_pass=_main_first
@@ -37,13 +36,9 @@ def backend(run: PassRun) -> Backend:
             refuse_main=_refuse_reference_pictures,
             main_has_other_weights=lambda: replaced != sd_samplers_common.ORIGINAL_CHECKPOINT,
         ),
-        Texts(
-            encoding=partial(_encoding, run),
-            options=lambda model: (*_text_options(), *engine_texts.options(run, model, checkpoints.variant)),
-            loras=partial(engine_texts.loras, run, lora.FUNCTIONS),
-            arguments=engine_texts.distilled_guidance(run),
+        replace(
+            engine_texts.texts(run, evaluator, checkpoints.variant, _encoding, lora.FUNCTIONS, "sdxl_zero_neg"),
             parser_options=tuple,
-            needs_negative=lambda cfg_scale: evaluator.cond_scale(cfg_scale) != 1,
         ),
         engine_backend.adapter_places(run, memory_management),
         patchers.extensions(run),
@@ -68,19 +63,6 @@ def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
         yield
 
 
-def _text_options() -> tuple[Any, ...]:
-    opts = shared.opts
-    return (
-        opts.emphasis,
-        opts.CLIP_stop_at_last_layers,
-        opts.sdxl_crop_left,
-        opts.sdxl_crop_top,
-        opts.sdxl_refiner_low_aesthetic_score,
-        opts.sdxl_refiner_high_aesthetic_score,
-        opts.sdxl_zero_neg,
-    )
-
-
 def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tensor:
     return engine_backend.denoised(sampling_function, evaluator, evaluation, may_skip_first=False)
 
@@ -91,8 +73,11 @@ def _memory_for_pass(sampling: float, further: float) -> dict[str, float]:
 
 @contextmanager
 def _main_first(evaluator: PatcherEvaluator) -> Iterator[None]:
-    """Keep the co-models' UNets listed behind all others: where the refiner is switched to by its weights alone, and
-    back, the host takes the first UNet in its list for the main one."""
+    """Keep the co-models' UNets at the end of the host's list.
+
+    When the host switches only the weights for a refiner, and back, it takes the first UNet in its list as the main
+    one.
+    """
 
     def sort(*_: Any) -> None:
         ours = {id(unet) for unet in evaluator.own_unets}

@@ -1,4 +1,4 @@
-"""Forge Neo: loading a checkpoint beside the main one, with the parts of Forge Neo's own loader."""
+"""Forge Neo: load a further checkpoint with the parts of Forge Neo's own loader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..common.engines import EngineLoader, LoadedEngine, additional_modules
 from ..webui_types import Engine, Processing
 
 ANIMAS_OWN = "llm_adapter."
-"""The part of Anima's text encoder that is trained with its network, and comes with that."""
+"""The part of Anima's text encoder that is trained with its network, and is in the same file."""
 
 
 def variant() -> tuple[Any, ...]:
@@ -27,13 +27,13 @@ def variant() -> tuple[Any, ...]:
 
 
 def prepare(loaded: LoadedEngine, p: Processing, main: Engine) -> None:
-    """Make an engine ready for a pass, as Forge Neo does with its main one."""
+    """Prepare an engine for a pass, as Forge Neo prepares its main one."""
     loaded.prepare(p, main)
     apply_circular_forge(loaded.engine, p.tiling)
 
 
 def _kind_of(guess: Any) -> type | None:
-    # a guess's class is often another one's child, whose engine is not the one for it
+    # a guess's class is often a subclass of another one with a different engine
     return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
 
 
@@ -67,13 +67,13 @@ def _vae_without_weights(folder: Path) -> torch.nn.Module:
 
 
 def _is_rectified(guess: Any, filename: str) -> bool:
-    """True for a rectified SDXL, which the host, too, knows by nothing but its path."""
+    """Return True for a rectified SDXL, which the host, too, recognises only by its path."""
     return "xl" in guess.huggingface_repo and "rectified" in filename.lower()
 
 
 @contextmanager
 def globals_kept() -> Iterator[None]:
-    """Keep the host's notes on its main model and its prompt, which loading and encoding write into, as they are."""
+    """Restore the host's notes on its main model and prompt, which loading and encoding overwrite."""
     notes = {name: value for name, value in vars(dynamic_args).items() if _is_note(name, value)}
     contents = {name: value.copy() for name, value in notes.items() if isinstance(value, (list, dict))}
     try:
@@ -83,7 +83,7 @@ def globals_kept() -> Iterator[None]:
             if name not in notes:
                 delattr(dynamic_args, name)
         for name, value in notes.items():
-            # the same objects with the same contents, for the host clears them in place, and others may hold them
+            # the same objects with the same contents: the host clears them in place, and others may refer to them
             if isinstance(value, list):
                 value[:] = contents[name]
             elif isinstance(value, dict):

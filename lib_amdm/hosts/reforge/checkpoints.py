@@ -1,4 +1,4 @@
-"""reForge: loading a checkpoint beside the main one, with the loader that the host has for its main one."""
+"""reForge: load a further checkpoint with the host's loader for its main one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..common.hijack import flagged_family
 from ..webui_types import CheckpointInfo, Engine, Processing
 
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
-"""Text encoders that are in memory under the names they have in the file."""
+"""Text encoders with the same names in memory as in the file."""
 
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
@@ -36,27 +36,27 @@ class LoadedModel(torch.nn.Module):
         super().__init__()
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
-        # not as a part, for it has the same parts
+        # not as a submodule, since it has the same parts
         self.__dict__["engine"] = engine
         self.schedule = self.unet.model_sampling.sigmas, self.unet.model_sampling.log_sigmas
 
     def prepare(self, p: Processing, main: Engine) -> None:
-        """Make the model ready for a pass beside the `main` one, as the host does with that."""
+        """Prepare the model for a pass with the `main` one, as the host prepares that one."""
         engine = self.engine
         engine.forge_objects = engine.forge_objects_original.shallow_copy()
         sd_models.apply_token_merging(engine, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
         apply_circular_forge(engine, p.tiling)
         sampling = self.unet.model_sampling
-        # the logarithms too: computed again they differ in the last bit, and half a timestep is rounded the other way
+        # copy the logarithms too: recomputed they differ in the last bit, and half a timestep is rounded the other way
         sampling.sigmas, sampling.log_sigmas = (kept.to(sampling.sigmas.device) for kept in self.schedule)
-        # the option's noise schedule is the main model's; an eps model beside a v model keeps to its own
+        # the option's noise schedule is for the main model; an eps model with a v model keeps its own
         own = predicts_v(main) and not predicts_v(engine)
         if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.ztsnr:
             sampling.set_sigmas(rescale_zero_terminal_snr_sigmas(sampling.sigmas))
 
 
 def variant() -> tuple[Any, ...]:
-    """The options that decide, beside the file, how a checkpoint is loaded."""
+    """Return the options that, besides the file, affect how a checkpoint is loaded."""
     return (getattr(shared.opts, "sd_text_encoder", None), str(shared.cmd_opts.embeddings_dir))
 
 
@@ -73,7 +73,7 @@ def family_of(model: Engine) -> Family:
 
 
 def predicts_v(model: Engine) -> bool:
-    """True where the network gives v; the host's own type of a model may still say eps then."""
+    """Return True if the network predicts v; the host's own type of a model may say eps even then."""
     return isinstance(model.forge_objects.unet.model.model_sampling, V_PREDICTION)
 
 
@@ -83,12 +83,12 @@ def _has_sigmas(model: Engine) -> bool:
 
 @torch.inference_mode()
 def load(info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
-    """The checkpoint's model without its VAE, as the host loads a main one; AmdmError where it cannot be."""
+    """Load the checkpoint's model without its VAE, as the host loads a main one; AmdmError if it cannot."""
     weights = _read(info, slot)
     names = set(weights)
     if not any(name.startswith(refusals.TEXTS) for name in names) and not _texts_are_elsewhere(info):
         raise refusals.without_texts(slot, info.name)
-    # some modules draw numbers, from the generator that the host encodes pictures with
+    # some modules draw random numbers from the generator that the host encodes pictures with
     with torch.random.fork_rng(devices=[]), _text_encoder_choice_kept():
         engine = forge_loader.load_model_for_a1111(timer=Timer(), checkpoint_info=info, state_dict=weights)
     engine.filename = info.filename
@@ -101,7 +101,7 @@ def load(info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
 
 
 def _read(info: CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
-    """The file's tensors through the host's own readers, a dictionary of its own."""
+    """Return the file's tensors through the host's own readers, in a new dictionary."""
     try:
         refuse_code(info.filename)
         weights = dict(sd_models.get_checkpoint_state_dict(info, Timer()))
@@ -113,8 +113,10 @@ def _read(info: CheckpointInfo, slot: int) -> dict[str, torch.Tensor]:
 
 
 def _texts_are_elsewhere(info: CheckpointInfo) -> bool:
-    """True where the user has chosen a text encoder, or the host has one of the checkpoint's name. Without either the
-    host would take any."""
+    """Return True if the user has chosen a text encoder, or the host has one of the checkpoint's name.
+
+    Without either the host would use any.
+    """
     try:
         from modules import sd_text_encoder
     except ImportError:
@@ -126,7 +128,7 @@ def _texts_are_elsewhere(info: CheckpointInfo) -> bool:
 
 
 def _missing(engine: Engine, names: set[str]) -> Iterator[str]:
-    """Weights that the file does not have, of the parts that are in memory under the file's names."""
+    """Return the weights that the file lacks, of the parts with the same names in memory as in the file."""
     parts: dict[str, torch.nn.Module] = {"model.diffusion_model.": engine.forge_objects.unet.model.diffusion_model}
     for prefix in SAME_NAMES:
         if any(name.startswith(prefix) for name in names):
@@ -140,7 +142,7 @@ def _missing(engine: Engine, names: set[str]) -> Iterator[str]:
 
 @contextmanager
 def _text_encoder_choice_kept() -> Iterator[None]:
-    """The loader makes a text encoder that the user has chosen the process's; it is the main model's alone."""
+    """Restore the process-wide text encoder, which the loader overwrites: it belongs to the main model alone."""
     try:
         from modules import sd_text_encoder
     except ImportError:

@@ -24,7 +24,7 @@ from .record import MOVING, RECORD, SCRIPT, caller, waited
 try:
     from torch import _streambase
 except ImportError:
-    _streambase = None
+    _streambase = None  # type: ignore[assignment]
 
 NAME = "NVIDIA Rehearsal"
 SUCCESS = 0
@@ -54,8 +54,10 @@ class Patches:
 class Generator(torch._C.Generator):
     """A generator of random numbers; that of the card gives the CPU's numbers for the same seed."""
 
+    there: bool
+
     def __new__(cls, device: Any = "cpu") -> Generator:
-        made = super().__new__(cls, device="cpu")
+        made: Any = torch._C.Generator.__new__(cls, device="cpu")  # type: ignore[call-arg]
         made.there = tensors.is_card(device)
         return made
 
@@ -63,7 +65,7 @@ class Generator(torch._C.Generator):
         """Do nothing: what is to be done is done."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
         return tensors.CARD if self.there else tensors.CPU
 
 

@@ -25,7 +25,7 @@ def main() -> None:
         card.SCRIPT.total = int(os.environ["AMDM_CARD_MB"]) << 20
     card.install()
     # its kernels would be given the CPU's addresses
-    sys.modules["triton"] = None
+    sys.modules["triton"] = None  # type: ignore[assignment]
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

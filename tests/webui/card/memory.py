@@ -11,7 +11,7 @@ import torch
 from .record import RECORD, SCRIPT, caller
 
 _lock = threading.RLock()
-BASE = torch.Tensor.__mro__[1]
+BASE: Any = torch.Tensor.__mro__[1]
 """The class behind torch.Tensor, where its own attributes are; its name differs with the version."""
 
 

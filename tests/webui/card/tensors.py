@@ -464,7 +464,7 @@ def _autocast_dtype() -> torch.dtype:
     return torch.get_autocast_dtype("cuda") if hasattr(torch, "get_autocast_dtype") else torch.get_autocast_gpu_dtype()
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if type(value) in (list, tuple):
@@ -530,6 +530,9 @@ def unseen_indexing() -> Callable[..., Tensor] | None:
     return indexed
 
 
+_THREAD: Any = threading.Thread
+
+
 class Everywhere:
     """The mode in this thread and in all that start while it is on."""
 
@@ -538,16 +541,16 @@ class Everywhere:
         self.mode = Card(generator)
 
     def __enter__(self) -> None:
-        generator, self.bootstrap = self.generator, threading.Thread._bootstrap_inner
+        generator, self.bootstrap = self.generator, _THREAD._bootstrap_inner
 
         def bootstrap(thread: threading.Thread) -> None:
             with Card(generator):
                 original(thread)
 
         original = self.bootstrap
-        threading.Thread._bootstrap_inner = bootstrap
+        _THREAD._bootstrap_inner = bootstrap
         self.mode.__enter__()
 
     def __exit__(self, *told: Any) -> None:
         self.mode.__exit__(*told)
-        threading.Thread._bootstrap_inner = self.bootstrap
+        _THREAD._bootstrap_inner = self.bootstrap

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ def has(weights: Weights, end: str) -> bool:
     return any(name.endswith(end) for name in weights)
 
 
-def count(weights: Weights, blocks: str) -> int:
+def count(names: Iterable[str], blocks: str) -> int:
     """How many blocks of this name there are: ``layers`` for ``model.layers.0.norm.weight``."""
-    found = (re.search(rf"(?:^|\.){re.escape(blocks)}\.(\d+)\.", name) for name in weights)
+    found = (re.search(rf"(?:^|\.){re.escape(blocks)}\.(\d+)\.", name) for name in names)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
@@ -119,14 +119,14 @@ def of_llm(weights: Weights) -> Iterator[Any]:
         yield mock.patch.object(qwen_vl, "Qwen2VLVisionTransformer", lambda **_: NoVision())
         yield mock.patch.object(llama, "Qwen3VLVisionModel", lambda _: NoVision())
     if has(weights, "llm_adapter.embed.weight"):
-        layers = count({name: 0 for name in weights if name.startswith("llm_adapter.")}, "blocks")
+        layers = count([name for name in weights if name.startswith("llm_adapter.")], "blocks")
         yield mock.patch.object(llama, "LLMAdapter", functools.partial(llama.LLMAdapter, num_layers=layers))
 
 
 def fold(model: torch.nn.Module) -> None:
     """Let the embedding of a small vocabulary take every token."""
 
-    def folded(embedding: torch.nn.Module, tokens: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def folded(embedding: Any, tokens: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tokens[0] % embedding.num_embeddings, *tokens[1:]
 
     for name, layer in model.named_modules():
@@ -140,7 +140,7 @@ def fold(model: torch.nn.Module) -> None:
 
 
 def kl_sizes(weights: Weights) -> dict[str, Any]:
-    levels = count({name: 0 for name in weights if name.startswith("encoder.")}, "down")
+    levels = count([name for name in weights if name.startswith("encoder.")], "down")
     widths = [shape(weights, f"encoder.down.{level}.block.0.conv1.weight")[0] for level in range(levels)]
     return {"block_out_channels": widths, "layers_per_block": count(weights, "down.0.block")}
 
@@ -166,7 +166,7 @@ def chroma(weights: Weights) -> dict[str, Any]:
     return {
         "hidden_dim": shape(weights, f"{own}in_proj.weight")[0],
         "out_dim": shape(weights, f"{own}out_proj.weight")[0],
-        "n_layers": count({name: 0 for name in weights if name.startswith(own)}, "layers"),
+        "n_layers": count([name for name in weights if name.startswith(own)], "layers"),
     }
 
 

@@ -222,7 +222,8 @@ def digest(*values: Any) -> str:
 
 def process_random() -> str:
     """The generators of the process, which WebUI and extensions share."""
-    return digest(random.getstate(), np.random.get_state()[1].tobytes())
+    state: Any = np.random.get_state()
+    return digest(random.getstate(), state[1].tobytes())
 
 
 def picture_random(p: Any) -> str:
@@ -365,7 +366,8 @@ def watch_files() -> None:
         opened(path)
         return original(path, *args, **kwargs)
 
-    safetensors.safe_open = safetensors.torch.safe_open = watched
+    for module in (safetensors, safetensors.torch):
+        setattr(module, "safe_open", watched)  # noqa: B010 - to a type checker it is a class
 
 
 class Probe(scripts.Script):
