@@ -6,7 +6,7 @@
     gpu --device cpu --size tiny              # everything but CUDA's own counters, on any machine
 
 Prints a table in Markdown, with the card's name, to paste into docs/measurements/mixed-step.md. Nothing is downloaded.
-Checkpoints of random weights, 2.2 GB each, are written to --folder and kept; without it they are deleted after the run.
+Checkpoints of random weights, 2.1 GB each, are written to --folder and kept; without it they are deleted after the run.
 """
 
 from __future__ import annotations
