@@ -234,11 +234,8 @@ def _unquoted(text: str) -> str:
 
 
 def _values(box: str) -> list[float | str]:
-    return [_value(word) for word in re.split(r"[\s,]+", box.strip(" []\t"))]
-
-
-def _value(word: str) -> float | str:
-    return float(word) if _SHARE.fullmatch(word) else word
+    words = re.split(r"[\s,]+", box.strip(" []\t"))
+    return [float(word) if _SHARE.fullmatch(word) else word for word in words]
 
 
 def _is_share(value: Any) -> bool:

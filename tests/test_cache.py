@@ -129,10 +129,10 @@ def test_equal_tensors_are_held_once_and_counted_once(
 def test_what_three_hold_is_saved_twice_and_nothing_of_another_dtype_or_shape() -> None:
     models = alike(lambda: torch.nn.Linear(4, 4))
     assert [share_equal_tensors(model, models[:n]) for n, model in enumerate(models)] == [0, 80, 80]
-    half = torch.nn.Linear(4, 4).half()
-    with torch.no_grad():
-        half.weight.copy_(models[0].weight)
-    assert share_equal_tensors(half, [models[0], torch.nn.Linear(5, 4)]) == 0
+    plain, half = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4).half()
+    for parameter in (*plain.parameters(), *half.parameters()):
+        torch.nn.init.ones_(parameter)
+    assert share_equal_tensors(half, [plain, torch.nn.Linear(5, 4)]) == 0
 
 
 def test_texts_are_encoded_once_and_the_least_recently_used_forgotten() -> None:

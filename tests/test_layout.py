@@ -68,7 +68,7 @@ def test_quotation_marks_around_words_are_no_part_of_them(marks: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "phrase", ['a sign "STOP"', '"STOP" and "GO"', 'a 12" pizza', "'tis", '"', "a boy's", "“a” or “b”"]
+    "phrase", ['a sign "STOP"', '""', '"STOP" and "GO"', 'a 12" pizza', "'tis", '"', "a boy's", "“a” or “b”"]
 )
 def test_quotation_marks_within_words_stay(phrase: str) -> None:
     assert Layout.read(f"{phrase}: 0 0 1 1").phrases == [phrase]
@@ -103,7 +103,7 @@ def test_the_rows_of_a_layout_give_it_back(layout: Layout) -> None:
         ([BOY, {**BALL, "box": [0, 0, 512, 512]}], "row 2 whose box is not four numbers from 0 to 1"),
         ([BOY, {**BALL, "box": [0, 0, True, 1]}], "row 2"),
         ([BOY, {**BALL, "box": [0, 0, float("nan"), 1]}], "row 2"),
-        ([BOY, {**BALL, "box": [0.5, 0, 0.2, 1]}], "row 2 whose box is empty"),
+        *(([BOY, {**BALL, "box": [0.5, 0, end, 1]}], "row 2 whose box is empty") for end in (0.2, 0.5)),
         ([BOY, {**BALL, "phrase": " "}], "row 2 without words"),
         ([BOY, KICK], "row 2 whose object is 1, but it must be the number of a phrase, counted from 0 to 0"),
         ([KICK], "there is no phrase"),

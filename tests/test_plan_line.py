@@ -30,7 +30,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
         {"co_models": (CoModel(checkpoint="main"),)},
         {"main_adapter": IP, "steps": 0, "co_models": (EMPTY,)},
     ],
-    "No co-model is run: choose a checkpoint.": [{"co_models": (EMPTY, EMPTY)}],
+    "No co-model is run: choose a checkpoint.": [{"co_models": (EMPTY, EMPTY), "compare": on} for on in (False, True)],
     "No co-model is run: raise gamma.": [{"co_models": (GAMMA_0,)}],
     "No co-model is run: switch one on.": [{"co_models": (OFF,)}],
     "No co-model is run: raise steps.": [{"steps": 0, "co_models": (SLOT,), "main_adapter": on} for on in (IP, NONE)],
@@ -61,6 +61,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
 def test_what_it_says(said: str, given: dict[str, Any]) -> None:
     line = unescape(plan_line.say(Settings(**{"enabled": True, **given}), FakeHost()))
     assert line.startswith(said) if said else line == ""
+    assert ("Compare" in line) == ("Compare" in said)
 
 
 def test_it_reads_the_controls_and_is_silent_while_one_is_being_changed() -> None:

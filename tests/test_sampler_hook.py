@@ -134,7 +134,7 @@ class FakeRun:
     def finish(self, pool_limit: Any) -> Any:
         self.finished += 1
         ran = Ran(self.steps, 4, [("other.safetensors [abc]", self.evaluations)], 0.25, 1.5)
-        return ran if self.evaluations else None
+        return ran if self.evaluations or self.adapted else None
 
 
 def host_with(host_run: FakeRun, hires: bool = False) -> SimpleNamespace:
@@ -367,6 +367,8 @@ def test_a_main_adapter_needs_no_step_and_no_slot(idle: Any) -> None:
     assert it.run.adapted == ADAPTED and it.chosen.co_models == []
     assert torch.equal(draw(it.sampler), draw(SimpleNamespace(func=euler)))
     assert it.run.finished == 1
+    entries = it.p.extra_generation_params
+    assert entries["AMDM main adapter"] == "ip.safetensors" and "AMDM 1 checkpoint" not in entries
     without = picture(replace(SETTINGS, main_adapter=replace(ADAPTED, strength=0)))
     assert without.run.adapted is None and len(without.run.slots) == 1, "one that does nothing is not prepared"
 

@@ -31,10 +31,10 @@ def test_docstrings_begin_with_a_noun_phrase_or_a_verb() -> None:
     assert {file: words for file, words in found.items() if words} == {}
 
 
-def test_every_class_name_of_the_product_means_one_thing() -> None:
+def test_every_class_name_means_one_thing() -> None:
     names = Counter(
         name
-        for file in ROOT.glob("lib_amdm/**/*.py")
+        for file in (*ROOT.glob("lib_amdm/**/*.py"), *ROOT.glob("amdm_lab/**/*.py"))
         for name in re.findall(r"^\s*class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     )
     assert [name for name, count in names.items() if count > 1] == []

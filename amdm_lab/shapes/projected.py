@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..studio.host import Denoiser, StandaloneModel
+from ..studio.host import GuidedDenoiser, StandaloneModel
 
 
 class Projected(nn.Module):
@@ -16,7 +16,7 @@ class Projected(nn.Module):
     The extra evaluation of `unguided` is not counted: a WebUI has that prediction at hand.
     """
 
-    def __init__(self, guided: Denoiser, unguided: Denoiser) -> None:
+    def __init__(self, guided: GuidedDenoiser, unguided: GuidedDenoiser) -> None:
         super().__init__()
         self.guided, self.unguided = guided, unguided
 

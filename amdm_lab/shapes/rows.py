@@ -25,7 +25,7 @@ from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Setting
 from ..bundled import DIALECT_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER, MADE_OF
 from ..drawers.studio import StandaloneDrawer
 from ..drawing import Order
-from ..studio.host import Denoiser, Standalone, StandaloneModel, Variant
+from ..studio.host import GuidedDenoiser, Standalone, StandaloneModel, Variant
 from ..studio.sampling import ImageNoise, find_sampler, noise_levels, sample
 from ..world.captions import caption
 from ..world.conditions import boxes_of, layout_of, references
@@ -92,17 +92,17 @@ class Studio:
         drawn = StandaloneDrawer(self.host).latents(orders, Variant(mix, correction, self._changed))
         return Sampled(drawn.latents, drawn.evaluations, sum(drawn.co_evaluations))
 
-    def _changed(self, denoiser: Denoiser) -> Denoiser | Projected:
+    def _changed(self, denoiser: GuidedDenoiser) -> GuidedDenoiser | Projected:
         """Return the denoiser that a model is sampled with."""
         if Path(denoiser.model.title).stem not in self.projected:
             return denoiser
         return Projected(denoiser, unguided(denoiser.model, sum(len(group.images) for group in denoiser.groups)))
 
-    def denoiser(self, name: str, scenes: Sequence[Scene]) -> Denoiser | Projected:
+    def denoiser(self, name: str, scenes: Sequence[Scene]) -> GuidedDenoiser | Projected:
         """Return the checkpoint as a denoiser of the scenes, in the dialect that it was taught."""
         return self._changed(self.prompted(self.model(name), captions(name, scenes)))
 
-    def prompted(self, model: StandaloneModel, prompts: Sequence[str]) -> Denoiser:
+    def prompted(self, model: StandaloneModel, prompts: Sequence[str]) -> GuidedDenoiser:
         return model.denoiser(prompts, [""] * len(prompts), self.cfg_scale)
 
     def sigmas(self, name: str = MAIN) -> Tensor:
@@ -147,7 +147,7 @@ def captions(name: str, scenes: Sequence[Scene]) -> list[str]:
     return [words(name, scene) for scene in scenes]
 
 
-def unguided(model: StandaloneModel, pictures: int) -> Denoiser:
+def unguided(model: StandaloneModel, pictures: int) -> GuidedDenoiser:
     """Return the model's prediction without a prompt, as a denoiser."""
     return model.denoiser([""] * pictures, [""] * pictures, 1.0)
 

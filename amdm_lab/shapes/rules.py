@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lib_amdm.core.sampling import private_seeds
 
-from ..studio.host import Denoiser, StandaloneModel
+from ..studio.host import GuidedDenoiser, StandaloneModel
 from ..studio.sampling import ImageNoise
 from ..world.scenes import Scene
 from .projected import Projected
@@ -40,7 +40,7 @@ class Together(nn.Module):
 
     @property
     def model(self) -> StandaloneModel:
-        return cast(Denoiser, self.denoisers[0]).model
+        return cast(GuidedDenoiser, self.denoisers[0]).model
 
 
 class Averaged(Together):
@@ -165,7 +165,7 @@ def released(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], **ru
 class Handed(nn.Module):
     """One checkpoint down to a noise level, and another from there on, as a denoiser: the WebUI's refiner."""
 
-    def __init__(self, first: Denoiser | Projected, then: Denoiser | Projected, level: float) -> None:
+    def __init__(self, first: GuidedDenoiser | Projected, then: GuidedDenoiser | Projected, level: float) -> None:
         super().__init__()
         self.first, self.then, self.level = first, then, level
 

@@ -39,12 +39,12 @@ from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Setting
 from . import sampling
 from .batch_inputs import BatchInputs
 from .checkpoint_file import SUFFIXES, CheckpointFile
-from .model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, Denoiser, StandaloneModel
+from .model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, GuidedDenoiser, StandaloneModel
 from .sampling import ImageNoise, Interrupted, noise, sampler_names
 
 __all__ = [
     "Autoencoder",
-    "Denoiser",
+    "GuidedDenoiser",
     "Interrupted",
     "Job",
     "Result",
@@ -124,7 +124,7 @@ class Variant:
 
     mix: Mix | str = "slerp"
     correction: str = ""
-    denoiser: Callable[[Denoiser], Any] = lambda denoiser: denoiser
+    denoiser: Callable[[GuidedDenoiser], Any] = lambda denoiser: denoiser
 
 
 UNCHANGED = Variant()

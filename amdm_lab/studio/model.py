@@ -114,7 +114,7 @@ class StandaloneModel(nn.Module):
         error_prefix: str = "AMDM",
         adapter: AtWork | None = None,
         progress: Callable[[float], float] = lambda ratio: 0.0,
-    ) -> Denoiser:
+    ) -> GuidedDenoiser:
         """Encode a prompt and a negative prompt for each image, and return their denoiser.
 
         prompts, negative_prompts: of each image.
@@ -132,7 +132,7 @@ class StandaloneModel(nn.Module):
             _ImageTexts([encoded[text] for text, _ in of_image], [weight for _, weight in of_image], encoded[negative])
             for of_image, negative in zip(parts, negative_prompts)
         ]
-        return Denoiser(self, images, cfg_scale, adapter, progress)
+        return GuidedDenoiser(self, images, cfg_scale, adapter, progress)
 
     @torch.no_grad()
     def _encoded(self, texts: list[str]) -> list[Tensor]:
@@ -200,7 +200,7 @@ def _lengthened(text: Tensor, length: int) -> Tensor:
     return torch.cat([text, text[-1:].expand(length - len(text), -1)])
 
 
-class Denoiser(nn.Module):
+class GuidedDenoiser(nn.Module):
     """D(x, sigma): the guided denoised latent (batch, 4, h, w) for noise levels (batch,), as k-diffusion calls it."""
 
     def __init__(

@@ -37,10 +37,6 @@ class Phrases(Protocol):
         """Return each text encoded as a prompt for the UNet, (77, width)."""
 
 
-def _plenty(size: int) -> None:
-    return
-
-
 class Place(NamedTuple):
     """The model that an adapter is put on.
 
@@ -58,7 +54,7 @@ class Place(NamedTuple):
     dtype: torch.dtype
     error_prefix: str
     panel_label: str
-    make_room: Callable[[int], None] = _plenty
+    make_room: Callable[[int], None] = lambda size: None
     """Asks the host to free this many bytes on the device before they are used."""
     image_dtype: torch.dtype = torch.float32
     """The precision that reference pictures are encoded in."""

@@ -118,18 +118,6 @@ class Mixing:
             )
 
 
-def _always() -> bool:
-    return True
-
-
-def _never(error: Exception) -> bool:
-    return False
-
-
-def _ignore(done: int, steps: int) -> None:
-    return
-
-
 @dataclass(frozen=True)
 class Pass:
     """The pass of a sampler in which models are mixed."""
@@ -142,11 +130,11 @@ class Pass:
     """For a sampler without a grid (DPM adaptive): the number of equal parts of log sigma that count as its steps."""
     level_of: Callable[[float], Level] = variance_exploding
     """The noise level that a number in the sampler's `sigmas` means: `levels.flow` for a flow model."""
-    still_mixing: Callable[[], bool] = _always
+    still_mixing: Callable[[], bool] = lambda: True
     """Called before and after co-models are run; once it returns False, the main model goes on alone."""
-    on_mixed: Callable[[int, int], None] = _ignore
+    on_mixed: Callable[[int, int], None] = lambda done, steps: None
     """on_mixed(done, steps), called after each mixed step."""
-    survives: Callable[[Exception], bool] = _never
+    survives: Callable[[Exception], bool] = lambda error: False
     """Called with an error of a co-model or of the aggregation, or a NothingMixedError at the end. Where it returns
     True, the main model goes on alone."""
 

@@ -33,7 +33,7 @@ class Grid(NamedTuple):
     level(number): the level of such a number.
     kind: the schedule's dtype.
     predicts_noise: the model returns eps.
-    counter: for samplers that put as many evaluations as there are steps at levels of their own.
+    counter: for samplers that make one evaluation per step, at their own levels.
     """
 
     levels: list[Level]

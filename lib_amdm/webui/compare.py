@@ -74,7 +74,7 @@ def plan(host: Drawing, p: Processing, read_settings: Callable[[], Settings]) ->
 
 
 def finish(host: Drawing, p: Processing, processed: Processed) -> None:
-    """Draw what was planned, and put it behind the picture's own result: the grid, then the single pictures.
+    """Draw what was planned, and append it to the picture's own result: the grid, then the single pictures.
 
     If that ends early, the grid has the models drawn by then.
     """

@@ -22,7 +22,7 @@ def build(reason: str, elem_id: Callable[[str], str]) -> list[Any]:
 
 
 def refuse(reason: str, p: Processing, args: Sequence[Any]) -> None:
-    """Let a picture fail whose request asks for AMDM; any other is left as it is.
+    """Make a picture with AMDM in its request fail; any other is left alone.
 
     The sampling of `p` itself fails: a WebUI swallows its hooks' errors, and may be too old to call the hook
     before the sampler.

@@ -208,6 +208,8 @@ REFORGE = Host(
     card_exact=("--all-in-fp32",),
     card_ways=MANAGED,
     cpu_as_card=("--attention-pytorch",),
+    # it makes a UNet on the card where more is free there than on the CPU, and a text encoder goes up later
+    card_loading={"operation": "copy to the card", "place": "hosts/reforge/checkpoints.py:load", "skip": 3},
     samplers=SAMPLERS,
     more_samplers=True,
     smaller=("DPM++ 2S Ancestral CFG++ Intern",),

@@ -18,8 +18,8 @@ from ...comodels.guidance import Announce, guided, taken
 from ...core import accelerator
 from ...core.levels import preserving_scale, variance_preserving
 from ...files.state import FileState
-from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts
-from ..common.hijack import embedding_names, notes_of_main_kept
+from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts, text_options
+from ..common.hijack import HIJACK_OPTIONS, embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
 from ..common.slot import progress
 from ..common.strangers import functions_of_classes, functions_on
@@ -30,6 +30,10 @@ from .main_adapter import work_on_main
 def backend(run: PassRun) -> Backend:
     """Make the backend of one pass; models are A1111's modules."""
     evaluator = A1111Evaluator(run)
+
+    def options(model: Any) -> tuple[Any, ...]:
+        own = (*text_options(*HIJACK_OPTIONS, "sdxl_clip_l_skip"), *embedding_names())
+        return (*own, *_text_options_of_main(run, model))
 
     def loras(model: Any, named: Sequence[Any], error_prefix: str) -> lora.Loras:
         return lora.Loras(model, named, error_prefix, run.kept.lora_files, model is run.main)
@@ -44,7 +48,7 @@ def backend(run: PassRun) -> Backend:
             prepare=checkpoints.prepare,
             sigma_max=lambda model: variance_preserving(model.alphas_cumprod[-1].item()).ratio,
         ),
-        Texts(evaluator.encoding, lambda model: (*_text_options(), *_text_options_of_main(run, model)), loras),
+        Texts(evaluator.encoding, options, loras),
         AdapterPlaces(
             _unet_of,
             _phrase_encoder,
@@ -59,23 +63,6 @@ def backend(run: PassRun) -> Backend:
         memory_remedy="" if shared.cmd_opts.lowvram else f"start the WebUI with {flag}",
         nan_remedy="start the WebUI with --no-half or --upcast-sampling",
         unet_is_final_in_pass=False,
-    )
-
-
-def _text_options() -> tuple[Any, ...]:
-    opts = shared.opts
-    return (
-        opts.use_old_scheduling,
-        opts.use_old_emphasis_implementation,
-        opts.emphasis,
-        opts.comma_padding_backtrack,
-        opts.CLIP_stop_at_last_layers,
-        opts.sdxl_clip_l_skip,
-        opts.sdxl_crop_left,
-        opts.sdxl_crop_top,
-        opts.sdxl_refiner_low_aesthetic_score,
-        opts.sdxl_refiner_high_aesthetic_score,
-        *embedding_names(),
     )
 
 

@@ -58,12 +58,24 @@ class Evaluation(NamedTuple):
     adapter: AtWork | None
 
 
+TEXT_OPTIONS = (
+    "emphasis",
+    "CLIP_stop_at_last_layers",
+    "sdxl_crop_left",
+    "sdxl_crop_top",
+    "sdxl_refiner_low_aesthetic_score",
+    "sdxl_refiner_high_aesthetic_score",
+)
+"""The WebUIs' options that decide how a text is encoded, of those that all of them have."""
+
+
+def text_options(*further: str) -> tuple[Any, ...]:
+    """Return the values of these options and of further ones, as a part of a cache's key."""
+    return tuple(getattr(shared.opts, name) for name in (*TEXT_OPTIONS, *further))
+
+
 def _nothing(*_: Any) -> None:
     return
-
-
-def _old_scheduling() -> tuple[Any, ...]:
-    return (shared.opts.use_old_scheduling,)
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Texts:
     be used."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The arguments of the host's prompts (`SdConditioning`) in addition to texts and picture size."""
-    parser_options: Callable[[], tuple[Any, ...]] = _old_scheduling
+    parser_options: Callable[[], tuple[Any, ...]] = lambda: (shared.opts.use_old_scheduling,)
     """The arguments that the host gives to its prompt parser after the numbers of steps."""
     needs_negative: Callable[[float], bool] = lambda cfg_scale: True
     """True if the negative prompt is encoded. cfg_scale: the slot's own, or 0 for the main model's."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from modules import shared
 
 from ...files.state import FileState
 from ..webui_types import Engine
+from .backend import Texts, text_options
 from .memory_managers import EngineMemory
 from .pass_run import PassRun
 from .patcher_lora import LoraFunctions, PatcherLoras
-from .patchers import text_options_of_main
+from .patchers import PatcherEvaluator, text_options_of_main
 
 
 class NoTextEncoder(torch.nn.Module):
@@ -74,20 +76,38 @@ def text_encoder_of(run: PassRun, memory: EngineMemory, model: Engine) -> Iterat
         yield
 
 
-def distilled_guidance(run: PassRun) -> dict[str, Any]:
+def texts(
+    run: PassRun,
+    evaluator: PatcherEvaluator,
+    variant: Callable[[], tuple[Any, ...]],
+    encoding: Callable[[PassRun, Engine], AbstractContextManager[None]],
+    functions: LoraFunctions,
+    option: str,
+) -> Texts:
+    """Return a host's texts. option: the one option for them that it has beyond those of all WebUIs."""
+    return Texts(
+        encoding=partial(encoding, run),
+        options=lambda model: (*text_options(option), *_options(run, model, variant)),
+        loras=partial(_loras, run, functions),
+        arguments=_distilled_guidance(run),
+        needs_negative=lambda cfg_scale: evaluator.cond_scale(cfg_scale) != 1,
+    )
+
+
+def _distilled_guidance(run: PassRun) -> dict[str, Any]:
     """Return the additional argument of flow models' prompts."""
     p = run.p
     return {"distilled_cfg_scale": p.hr_distilled_cfg if p.is_hr_pass else p.distilled_cfg_scale}
 
 
-def options(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+def _options(run: PassRun, model: Engine, variant: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return what decides, with the host's options, how a model encodes a text."""
     if model is run.main or not borrows_texts(model):
         return text_options_of_main(run, model, variant)
     return (*variant(), FileState.of_loaded(run.main.sd_checkpoint_info.filename))
 
 
-def loras(
+def _loras(
     run: PassRun, functions: LoraFunctions, model: Engine, named: Sequence[Any], error_prefix: str
 ) -> PatcherLoras:
     texts = run.main if borrows_texts(model) else model

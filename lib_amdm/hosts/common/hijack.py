@@ -9,6 +9,8 @@ from typing import Any
 from modules import sd_hijack
 
 FLAGS = {"is_sd3": "SD3", "is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd1": "SD1"}
+HIJACK_OPTIONS = ("use_old_scheduling", "use_old_emphasis_implementation", "comma_padding_backtrack")
+"""Their options for texts that Forge and Forge Neo do not have, or do not read."""
 
 
 def flagged_family(model: Any, default: str) -> str:

@@ -42,7 +42,10 @@ class SlotPhrases:
         return dict(zip(texts, self._kept("pooled", texts, self._pooled)))
 
     def contexts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        return dict(zip(texts, self._kept("contexts", texts, self._contexts)))
+        def encode(texts: list[str]) -> torch.Tensor:
+            return self.model.get_learned_conditioning(prompt_parser.SdConditioning(texts))
+
+        return dict(zip(texts, self._kept("contexts", texts, encode)))
 
     def _kept(self, kind: str, texts: Sequence[str], encode: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         def encoded() -> torch.Tensor:
@@ -65,9 +68,6 @@ class SlotPhrases:
         tokens = [[engine.id_start, *each, *[end] * (length - 1 - len(each))] for each in tokenized]
         numbers = torch.tensor(tokens, device=self.device())
         return pooled_at_end(self.transformer(numbers)[0], numbers, end)
-
-    def _contexts(self, texts: list[str]) -> torch.Tensor:
-        return self.model.get_learned_conditioning(prompt_parser.SdConditioning(texts))
 
 
 def _without_emphasis(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -179,9 +179,6 @@ class SlotModel:
             self.changes = self.loras.of_unet() if self.loras else []
         return self.changes
 
-    def _with_loras(self) -> AbstractContextManager[None]:
-        return changed(self._compute_loras())
-
     # its adapter
 
     def _place(self) -> Place:
@@ -229,7 +226,7 @@ class SlotModel:
         try:
             with self._in_words("running"), run.stopwatch.running(), run.memory_of(self):
                 denoised = self.backend.evaluator.denoised(
-                    Evaluation(self.model, x, sigma, step, *texts, self._with_loras, self.adapter)
+                    Evaluation(self.model, x, sigma, step, *texts, lambda: changed(self._compute_loras()), self.adapter)
                 )
         finally:
             state.textinfo = None

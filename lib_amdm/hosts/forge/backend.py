@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from backend import memory_management
 from backend.args import args
 from backend.sampling.sampling_function import sampling_function
 from backend.text_processing import classic_engine
-from modules import devices, shared
+from modules import devices
 
 from ..common import engine_backend, engine_texts, patchers
-from ..common.backend import Backend, Texts
+from ..common.backend import Backend
 from ..common.pass_run import PassRun
 from ..common.patchers import PatcherEvaluator
 from ..webui_types import Engine
@@ -28,13 +27,7 @@ def backend(run: PassRun) -> Backend:
     evaluator = PatcherEvaluator(run, memory_management, denoised, _memory_for_pass)
     return Backend(
         engine_backend.checkpoints(checkpoints.LOADER, checkpoints.variant),
-        Texts(
-            encoding=partial(_encoding, run),
-            options=lambda model: (*_text_options(), *engine_texts.options(run, model, checkpoints.variant)),
-            loras=partial(engine_texts.loras, run, lora.FUNCTIONS),
-            arguments=engine_texts.distilled_guidance(run),
-            needs_negative=lambda cfg_scale: evaluator.cond_scale(cfg_scale) != 1,
-        ),
+        engine_texts.texts(run, evaluator, checkpoints.variant, _encoding, lora.FUNCTIONS, "use_old_scheduling"),
         engine_backend.adapter_places(run, memory_management),
         patchers.extensions(run),
         evaluator,
@@ -55,19 +48,6 @@ def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
             yield
     finally:
         classic_engine.last_extra_generation_params = kept
-
-
-def _text_options() -> tuple[Any, ...]:
-    opts = shared.opts
-    return (
-        opts.use_old_scheduling,
-        opts.emphasis,
-        opts.CLIP_stop_at_last_layers,
-        opts.sdxl_crop_left,
-        opts.sdxl_crop_top,
-        opts.sdxl_refiner_low_aesthetic_score,
-        opts.sdxl_refiner_high_aesthetic_score,
-    )
 
 
 def _memory_for_pass(sampling: float, further: float) -> dict[str, float]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from backend import memory_management
 from backend.args import args, dynamic_args
 from backend.sampling.sampling_function import sampling_function
-from modules import devices, sd_samplers_common, shared
+from modules import devices, sd_samplers_common
 
 from ...errors import AmdmError
 from ..common import engine_backend, engine_texts, patchers
-from ..common.backend import Backend, Evaluation, Texts
+from ..common.backend import Backend, Evaluation
 from ..common.pass_run import PassRun
 from ..common.patchers import PatcherEvaluator
 from ..webui_types import Engine, MainModel
@@ -37,13 +36,9 @@ def backend(run: PassRun) -> Backend:
             refuse_main=_refuse_reference_pictures,
             main_has_other_weights=lambda: replaced != sd_samplers_common.ORIGINAL_CHECKPOINT,
         ),
-        Texts(
-            encoding=partial(_encoding, run),
-            options=lambda model: (*_text_options(), *engine_texts.options(run, model, checkpoints.variant)),
-            loras=partial(engine_texts.loras, run, lora.FUNCTIONS),
-            arguments=engine_texts.distilled_guidance(run),
+        replace(
+            engine_texts.texts(run, evaluator, checkpoints.variant, _encoding, lora.FUNCTIONS, "sdxl_zero_neg"),
             parser_options=tuple,
-            needs_negative=lambda cfg_scale: evaluator.cond_scale(cfg_scale) != 1,
         ),
         engine_backend.adapter_places(run, memory_management),
         patchers.extensions(run),
@@ -66,19 +61,6 @@ def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
     text_encoder = engine_texts.text_encoder_of(run, memory_management, model)
     with checkpoints.globals_kept(), torch.inference_mode(), devices.autocast(), text_encoder:
         yield
-
-
-def _text_options() -> tuple[Any, ...]:
-    opts = shared.opts
-    return (
-        opts.emphasis,
-        opts.CLIP_stop_at_last_layers,
-        opts.sdxl_crop_left,
-        opts.sdxl_crop_top,
-        opts.sdxl_refiner_low_aesthetic_score,
-        opts.sdxl_refiner_high_aesthetic_score,
-        opts.sdxl_zero_neg,
-    )
 
 
 def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tensor:

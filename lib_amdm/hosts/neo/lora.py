@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from backend.patcher import lora
 from backend.state_dict import state_dict_prefix_replace
 from backend.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
+from ..common.patcher_lora import LoraFunctions, warnings_of_host
 
 OTHER_NAMES = {
     "lora_unet__": "lora_unet_",
@@ -22,14 +21,6 @@ OTHER_NAMES = {
 """Prefixes of some layers' names in files, and in the host's lists."""
 
 
-def _tensors_of(filename: str) -> Mapping[str, torch.Tensor]:
-    return state_dict_prefix_replace(load_torch_file(filename, safe_load=True), OTHER_NAMES)
-
-
-def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-    return lora.load_lora(weights, keys)[0]
-
-
 def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
     with warnings_of_host(lora.logger.name, "") as warnings:
         # it adds to its argument in place
@@ -37,9 +28,11 @@ def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.T
     return merged, " ".join(warnings)
 
 
-def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+FUNCTIONS = LoraFunctions(
+    lora,
+    tensors_of=lambda filename: state_dict_prefix_replace(load_torch_file(filename, safe_load=True), OTHER_NAMES),
+    patches_of=lambda weights, keys: lora.load_lora(weights, keys)[0],
+    merged=_merged,
     # stochastic rounding to 8 bits, seeded per layer so that it is reproducible
-    return stochastic_rounding(merged, dtype, seed=lora.string_to_seed(key))
-
-
-FUNCTIONS = LoraFunctions(lora, _tensors_of, _patches_of, _merged, _rounded)
+    rounded=lambda merged, dtype, key: stochastic_rounding(merged, dtype, seed=lora.string_to_seed(key)),
+)

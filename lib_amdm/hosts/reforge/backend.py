@@ -13,8 +13,8 @@ from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
 from ..common import patchers
-from ..common.backend import Backend, Checkpoints, Evaluation, Texts
-from ..common.hijack import embedding_names, notes_of_main_kept
+from ..common.backend import Backend, Checkpoints, Evaluation, Texts, text_options
+from ..common.hijack import HIJACK_OPTIONS, embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
 from ..common.patcher_lora import PatcherLoras
 from ..common.patchers import PatcherEvaluator
@@ -28,8 +28,9 @@ def backend(run: PassRun) -> Backend:
     def loras(model: Engine, named: Sequence[Any], error_prefix: str) -> PatcherLoras:
         return PatcherLoras(model, model, named, error_prefix, run.kept.lora_files, lora.FUNCTIONS)
 
-    def text_options(model: Engine) -> tuple[Any, ...]:
-        return (*_text_options(), *patchers.text_options_of_main(run, model, checkpoints.variant))
+    def options(model: Engine) -> tuple[Any, ...]:
+        own = (*text_options(*HIJACK_OPTIONS), *embedding_names())
+        return (*own, *patchers.text_options_of_main(run, model, checkpoints.variant))
 
     low_vram = "" if args.always_low_vram or args.always_no_vram else "start the WebUI with --always-low-vram"
     return Backend(
@@ -41,7 +42,7 @@ def backend(run: PassRun) -> Backend:
             prepare=lambda loaded, p, main: loaded.prepare(p, main),
             sigma_max=lambda model: float(model.forge_objects.unet.model.model_sampling.sigma_max),
         ),
-        Texts(_encoding, text_options, loras),
+        Texts(_encoding, options, loras),
         patchers.adapter_places(run, model_management, _phrase_encoder, _phrase_device, _computed_in),
         patchers.extensions(run),
         PatcherEvaluator(
@@ -63,22 +64,6 @@ def _encoding(model: Engine) -> Iterator[None]:
     model_management.load_model_gpu(model.forge_objects.clip.patcher)
     with notes_of_main_kept(), torch.inference_mode(), devices.autocast():
         yield
-
-
-def _text_options() -> tuple[Any, ...]:
-    opts = shared.opts
-    return (
-        opts.use_old_scheduling,
-        opts.use_old_emphasis_implementation,
-        opts.emphasis,
-        opts.comma_padding_backtrack,
-        opts.CLIP_stop_at_last_layers,
-        opts.sdxl_crop_left,
-        opts.sdxl_crop_top,
-        opts.sdxl_refiner_low_aesthetic_score,
-        opts.sdxl_refiner_high_aesthetic_score,
-        *embedding_names(),
-    )
 
 
 def _phrase_encoder(model: Engine) -> tuple[Any, torch.nn.Module] | None:

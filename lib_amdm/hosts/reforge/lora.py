@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,15 +11,7 @@ from ldm_patched.modules.lora_convert import convert_lora
 from ldm_patched.modules.model_patcher import string_to_seed
 from ldm_patched.modules.utils import load_torch_file
 
-from ..common.patcher_lora import Keys, LoraFunctions, Patches, warnings_of_host
-
-
-def _tensors_of(filename: str) -> Mapping[str, torch.Tensor]:
-    return convert_lora(load_torch_file(filename, safe_load=True))
-
-
-def _patches_of(weights: Mapping[str, torch.Tensor], keys: Keys) -> Patches:
-    return lora.load_lora(weights, keys, log_missing=False)
+from ..common.patcher_lora import LoraFunctions, warnings_of_host
 
 
 def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.Tensor, str]:
@@ -30,9 +21,11 @@ def _merged(patches: list[Any], weight: torch.Tensor, key: str) -> tuple[torch.T
     return merged, " ".join(warnings)
 
 
-def _rounded(merged: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+FUNCTIONS = LoraFunctions(
+    lora,
+    tensors_of=lambda filename: convert_lora(load_torch_file(filename, safe_load=True)),
+    patches_of=lambda weights, keys: lora.load_lora(weights, keys, log_missing=False),
+    merged=_merged,
     # stochastic rounding to 8 bits, seeded per layer so that it is reproducible
-    return low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key))
-
-
-FUNCTIONS = LoraFunctions(lora, _tensors_of, _patches_of, _merged, _rounded)
+    rounded=lambda merged, dtype, key: low_bits.stochastic_rounding(merged, dtype, seed=string_to_seed(key)),
+)
