@@ -105,7 +105,9 @@ def test_it_acts_on_a_co_model_and_on_nothing_else(
 @EACH
 @pytest.mark.parametrize("idle", [{"strength": 0}, {"until": 0}], ids=str)
 @pytest.mark.parametrize("checkpoint", ["main", "beta"])
-def test_an_idle_one_changes_nothing_and_is_kept_in_the_infotext(probed: Probed, kind: str, idle: dict[str, int], checkpoint: str) -> None:
+def test_an_idle_one_changes_nothing_and_is_kept_in_the_infotext(
+    probed: Probed, kind: str, idle: dict[str, int], checkpoint: str
+) -> None:
     bare = probed.draw(settings(slot(checkpoint)), prompt=PROMPT)
     drawn = probed.draw(settings(slot(checkpoint, **adapter(kind, **idle))), prompt=PROMPT)
     assert np.array_equal(drawn.picture, bare.picture) and distance(drawn.latent, bare.latent) == 0
