@@ -162,9 +162,9 @@ def test_a_full_size_file_is_stable_diffusion_1(monkeypatch: pytest.MonkeyPatch,
     assert counts == [686, 248, 197]
     read = {}
 
-    def from_memory(file: CheckpointFile, prefix: str) -> tuple[list[str], dict[str, Tensor]]:
+    def from_memory(file: CheckpointFile, prefix: str) -> tuple[dict[str, tuple[int, ...]], dict[str, Tensor]]:
         read[prefix] = {name: value for name, value in weights.items() if name.startswith(prefix)}
-        return list(weights), read[prefix]
+        return {name: tuple(value.shape) for name, value in weights.items()}, read[prefix]
 
     monkeypatch.setattr(CheckpointFile, "_read", from_memory)
     file = CheckpointFile(tmp_path / "full.safetensors", "full")

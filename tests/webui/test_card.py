@@ -348,7 +348,7 @@ def must_have_come(card: Card, probed: Probed, place: str) -> None:
     if place == "text" and not come and "medvram" in probed.server.host.lacks:
         # as Forge does in 32 bits
         pytest.skip("texts are encoded on the CPU")
-    if place == "loading" and not come and probed.server.card.megabytes < PLENTY:
+    if place == "loading" and not come and rehearsal(probed).megabytes < PLENTY:
         pytest.skip("its weights go to the card with each evaluation")
     assert come, "the fault did not come"
 
