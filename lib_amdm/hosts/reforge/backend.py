@@ -72,7 +72,9 @@ def _phrase_encoder(model: Engine) -> tuple[Any, torch.nn.Module] | None:
 
 
 def _phrase_device(model: Engine) -> torch.device:
-    return next(model.cond_stage_model.wrapped.transformer.parameters()).device
+    # as the host does before it encodes: where an encoder is loaded in parts, this one may stay behind
+    model.cond_stage_model.wrapped.transformer.text_model.embeddings.to(devices.device)
+    return devices.device
 
 
 def _computed_in(unet: Any) -> torch.dtype:
