@@ -23,6 +23,7 @@ from lib_amdm.adapters.base import Adapter, AdapterInfo, Attend, Block, Call, Pr
 from lib_amdm.adapters.inputs import Encoder, Features, Inputs
 from lib_amdm.adapters.ip_adapter import PreparedPictures
 from lib_amdm.adapters.weights import Weights
+from lib_amdm.comodels import adapter_use
 from lib_amdm.comodels.adapter_use import Adapters, AtWork, MainRows, Phrases, Place, pooled_at_end
 from lib_amdm.comodels.file_list import Folder, lists, model_folders
 from lib_amdm.comodels.guidance import guided
@@ -314,6 +315,27 @@ def test_a_fifth_kind_is_read_checked_and_listed(tmp_path: Path) -> None:
         kinds.read_adapter(folder / "unlucky.safetensors")
     adapters, _ = lists(lambda: model_folders(tmp_path / "models")[0], list)
     assert adapters.titles() == ["half.safetensors", "red.safetensors"]
+
+
+@pytest.mark.usefixtures("with_tint")
+def test_a_file_is_described_from_disk_once_until_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: list[Path] = []
+    describe = adapter_use.describe
+
+    def counted(path: Path) -> Any:
+        described.append(path)
+        return describe(path)
+
+    monkeypatch.setattr(adapter_use, "describe", counted)
+    save_file(tint(8), tmp_path / "red.safetensors")
+    adapters = adapters_in(tmp_path)
+    infos = [adapters.info("red.safetensors") for _ in range(2)]
+    assert infos[0] == infos[1] is not None and len(described) == 1
+    save_file(tint(13), tmp_path / "red.safetensors")
+    assert adapters.info("red.safetensors") is None and len(described) == 2
+    assert adapters.info("lost.safetensors") is None
 
 
 @pytest.mark.usefixtures("with_tint")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -20,6 +21,7 @@ from ..adapters.kinds import adapter_of, describe, read_adapter
 from ..core.accelerator import same_place
 from ..errors import AdapterError, AmdmError
 from ..families import Family
+from ..files.state import ByState
 from ..layout import Layout
 from ..settings import AdapterSettings
 from .cache import InMemory, Loaded, Pool
@@ -66,6 +68,7 @@ class Adapters:
     def __init__(self, files: FileList, encoders: FileList) -> None:
         self.files, self.images = files, ImageFeatures(encoders)
         self.pool = Pool()
+        self._infos = ByState(_info)
 
     def prepare(self, settings: AdapterSettings, place: Place) -> AtWork:
         """Return the adapter that `settings` name, ready to work on the place's UNet.
@@ -85,10 +88,7 @@ class Adapters:
     def info(self, name: str) -> AdapterInfo | None:
         """Return the description of the file of this name; None if it is not in the list or cannot be used."""
         path = self.files.path(name)
-        try:
-            return describe(path) if path else None
-        except AdapterError:
-            return None
+        return self._infos.of(path) if path else None
 
     def refresh(self) -> None:
         self.files.refresh()
@@ -126,6 +126,13 @@ class Adapters:
         if not all(same_place(tensor.device, place.device) for tensor in (*adapter.parameters(), *adapter.buffers())):
             place.make_room(adapter.size_in_bytes())
         return adapter.to(place.device, non_blocking=True)
+
+
+def _info(path: Path) -> AdapterInfo | None:
+    try:
+        return describe(path)
+    except AdapterError:
+        return None
 
 
 class SlotInputs:
