@@ -1,4 +1,4 @@
-"""The memory that the models of a picture take, where the drawer can tell it."""
+"""The memory that the models of a picture take, if the drawer can measure it."""
 
 from __future__ import annotations
 

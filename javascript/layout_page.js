@@ -1,6 +1,6 @@
 // Finds the fields of layouts and regions on the page, puts an editor beside each, and keeps the two in step. The field's text is
 // what counts: it is looked at again and again, because a WebUI that fills it in (infotext, example, another tab)
-// tells nobody.
+// notifies nobody.
 (function() {
     "use strict";
 
@@ -103,7 +103,7 @@
         return one;
     }
 
-    // The shape that the tab's sliders tell; what they told last while one of them is empty.
+    // The shape from the tab's sliders; their last one while one of them is empty.
     function aspectOf(one) {
         const [width, height] = ["width", "height"].map(
             side => Number(one.tab && document.querySelector(`#${one.tab}_${side} input`)?.value)

@@ -20,7 +20,7 @@
     const TOGGLES = ["draw", "action", "import", "large"];
     const OF_LAYOUTS = ["action", "import"];
 
-    // editor: see layout_editor.js. It is asked for what is shown, and told what is pressed and typed.
+    // editor: see layout_editor.js. It provides what is shown, and receives what is pressed and typed.
     class View {
         constructor(editor) {
             const {make} = amdm;

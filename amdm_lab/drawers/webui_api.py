@@ -58,7 +58,7 @@ def _base(url: str) -> str:
 class WebUIDrawer:
     """Draws by a WebUI's API, which it must have been started with (`--api`).
 
-    login: "user:password", where the WebUI asks for one (`--api-auth`).
+    login: "user:password", if the WebUI requires one (`--api-auth`).
     """
 
     def __init__(self, url: str, login: str = "") -> None:

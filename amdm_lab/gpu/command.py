@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     ended = ""
     with tempfile.TemporaryDirectory(prefix="amdm-gpu-") as temporary:
         try:
-            for row in _measured(options, parts, device, dtype, options.folder or Path(temporary)):
+            for row in _measure(options, parts, device, dtype, options.folder or Path(temporary)):
                 rows.append(row)
                 _say(" | ".join(row.cells().values()))
         except torch.cuda.OutOfMemoryError:
@@ -91,7 +91,7 @@ def _parts(options: argparse.Namespace) -> Sequence[str]:
     return parts
 
 
-def _measured(
+def _measure(
     options: argparse.Namespace, parts: Sequence[str], device: torch.device, dtype: torch.dtype, folder: Path
 ) -> Iterator[Measurement]:
     """Yield the rows of each part."""
@@ -102,7 +102,7 @@ def _measured(
 
         files = random_checkpoints.write(folder, 1 + options.co_models, device, tiny, _say)
         names = [file.name for file in files]
-        _emptied(device)
+        _empty_cache(device)
     drawer = WebUIDrawer(options.url, options.login)
     # an unlisted name is an error before anything is measured
     listed = _listed(options, drawer, names) if "webui" in parts else []
@@ -112,12 +112,12 @@ def _measured(
         for kind in options.models or KINDS:
             _say(f"making {kind}")
             yield from loop.rows(kind, options.co_models, device, dtype, tiny)
-            _emptied(device)
+            _empty_cache(device)
     if "standalone" in parts:
         from . import on_standalone
 
         yield from on_standalone.rows(folder, names, device, dtype, tiny)
-        _emptied(device)
+        _empty_cache(device)
     if listed:
         from . import on_webui
 
@@ -150,7 +150,7 @@ def _machine(device: torch.device) -> str:
     return f"{properties.name} ({properties.total_memory / 1e9:.0f} GB), CUDA {torch.version.cuda}, {python}"
 
 
-def _emptied(device: torch.device) -> None:
+def _empty_cache(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

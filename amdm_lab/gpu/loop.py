@@ -47,7 +47,7 @@ class Rig:
         """Sample one latent, with all co-models if `mixing`. on_mixed: called after the last mixed step."""
         main, *others = self.models
 
-        def mixed(done: int, steps: int) -> None:
+        def after_step(done: int, steps: int) -> None:
             if done == steps:
                 waits.stop()
                 if on_mixed:
@@ -56,7 +56,7 @@ class Rig:
         sample = k_sampling.sample_euler
         if mixing:
             co_runs = [CoRun(other, 0.5 / len(others), on_nan=_ignore) for other in others]
-            sample = amdm(sample, co_runs, steps=MIXED, evaluations=EVALUATIONS, on_mixed=mixed)
+            sample = amdm(sample, co_runs, steps=MIXED, evaluations=EVALUATIONS, on_mixed=after_step)
         latent: Tensor = sample(main, self.x, self.sigmas, disable=True)
         return latent
 

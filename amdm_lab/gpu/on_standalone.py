@@ -64,13 +64,13 @@ def rows(
             highest,
             placed(networks(), observed.inputs),
             f"{len(set(first))} files opened, then {len(set(second))}",
-            _unloaded(host) if count == len(names) - 1 else "",
+            _unload(host) if count == len(names) - 1 else "",
         )
         plain = plain or observed
 
 
-def _unloaded(host: Standalone) -> str:
-    """Unload everything, and tell what that frees."""
+def _unload(host: Standalone) -> str:
+    """Unload everything; return a part of a sentence on what that frees."""
     before = held(host.device)
     entries = host.unload()
     size = sum(entry.size for entry in entries)

@@ -32,7 +32,7 @@ def rows(drawer: WebUIDrawer, names: Sequence[str], side: int) -> Iterator[Measu
             peak=gpu_memory(drawer, "peak"),
             placed=f"co-models {megabytes(sum(size for _, size in again))} MB" if again else "",
             second=f"{first.seconds:.1f} s, then {second.seconds:.1f} s" + (f", {loading}" if count else ""),
-            leaving=_unloaded(drawer) if count == len(names) - 1 else "",
+            leaving=_unload(drawer) if count == len(names) - 1 else "",
         )
 
 
@@ -41,7 +41,7 @@ def gpu_memory(drawer: WebUIDrawer, which: str) -> int | None:
     return drawer.figure("cuda", "allocated", which)
 
 
-def _unloaded(drawer: WebUIDrawer) -> str:
+def _unload(drawer: WebUIDrawer) -> str:
     before = gpu_memory(drawer, "current")
     count, size = drawer.unload()
     return f"unloading: {count} co-models of {megabytes(size)} MB{freed(before, gpu_memory(drawer, 'current'))}"

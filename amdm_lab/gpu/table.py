@@ -58,7 +58,7 @@ def megabytes(count: int) -> str:
 
 
 def freed(before: int | None, after: int | None) -> str:
-    """Return a part of a sentence on the memory freed; "" where the device does not tell it."""
+    """Return a part of a sentence on the memory freed; "" if the device does not report it."""
     return "" if before is None or after is None else f", {megabytes(before - after)} MB freed"
 
 

@@ -41,7 +41,7 @@ class Waits:
             torch.cuda.set_sync_debug_mode("default")
 
     def by_step(self, steps: int) -> dict[str, float] | None:
-        """Return how many there were in each step; None where the device does not tell."""
+        """Return how many there were in each step; None if the device does not report waits."""
         return {of: self.counts[of] / steps for of in (PROJECT, SAMPLER, MODELS)} if self.reports else None
 
     @contextmanager

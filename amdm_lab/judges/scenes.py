@@ -88,7 +88,7 @@ class Judge(nn.Module):
         worst = min(accuracy, key=lambda name: accuracy[name])
         if accuracy[worst] < LEAST_ACCURACY:
             raise AmdmError(
-                f"The judge tells {worst} right in {accuracy[worst]:.1%} of fresh drawings, which must be "
+                f"The judge recognises {worst} correctly in {accuracy[worst]:.1%} of fresh drawings, which must be "
                 f"{LEAST_ACCURACY:.0%} or more; train it with `python -m amdm_lab train {part}`."
             )
         return accuracy

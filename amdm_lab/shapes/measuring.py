@@ -83,7 +83,7 @@ class Bench:
         if method.more:
             conditions["more"] = digest(method.more)
         file = self.folder / f"{name}.json" if self.folder else None
-        content = _kept(file, conditions)
+        content = _read_kept(file, conditions)
         verdicts = [scene_of(row) for row in content["seen"]]
 
         def make(numbers: Sequence[int]) -> list[Scene]:
@@ -108,7 +108,7 @@ class Bench:
         """
         few = replace(self, pictures=pictures)
         scenes, seeds = few.scenes(), few.seeds()
-        turns = [[_clocked(self.studio, method, scenes, seeds) for method in methods] for _ in range(rounds)]
+        turns = [[_clock(self.studio, method, scenes, seeds) for method in methods] for _ in range(rounds)]
         return [min(of_method) / pictures for of_method in zip(*turns)]
 
     def conditions(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Bench:
         }
 
 
-def _kept(file: Path | None, conditions: dict[str, Any]) -> dict[str, Any]:
+def _read_kept(file: Path | None, conditions: dict[str, Any]) -> dict[str, Any]:
     """Return what a file keeps, if it was measured under the same conditions, and otherwise an empty start."""
     if file and file.is_file():
         content: dict[str, Any] = json.loads(file.read_text())
@@ -142,7 +142,7 @@ def _keep(file: Path | None, content: dict[str, Any]) -> None:
         put(unfinished, file)
 
 
-def _clocked(studio: Studio, method: Method, scenes: Sequence[Scene], seeds: Sequence[int]) -> float:
+def _clock(studio: Studio, method: Method, scenes: Sequence[Scene], seeds: Sequence[int]) -> float:
     began = time.perf_counter()
     studio.pictures(method.draw(studio, scenes, seeds).latents)
     return time.perf_counter() - began

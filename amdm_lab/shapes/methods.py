@@ -30,7 +30,7 @@ EARLY = 14
 """The steps, of 20, in which the methods without a rule for it put models together."""
 
 
-def told_nothing(name: str, scene: Scene) -> str:
+def no_words(name: str, scene: Scene) -> str:
     return ""
 
 
@@ -78,7 +78,7 @@ CO_MODEL = mixing(MAIN_CHECKPOINT, steps=14, evaluations=0, eta=0.1, gamma=0.6, 
 
 
 def _adapter_row(label: str, detail: str, settings: Settings, with_text: bool) -> Method:
-    return Method(label, detail, Ordered(MAIN, settings, words=words if with_text else told_nothing), ADAPTERS)
+    return Method(label, detail, Ordered(MAIN, settings, words=words if with_text else no_words), ADAPTERS)
 
 
 def _main_row(label: str, detail: str, adapter: AdapterSettings, with_text: bool = False) -> Method:

@@ -34,7 +34,7 @@ from .projected import Projected
 
 MAIN = "shapes"
 NOTHING = " "
-"""The prompt of a model that is told nothing: an empty one would be the main model's."""
+"""The prompt of a model that gets no text: an empty one would be the main model's."""
 ALONE = Settings()
 """The settings of a checkpoint without AMDM."""
 AnyAdapter = TypeVar("AnyAdapter", AdapterSettings, CoModel)

@@ -78,7 +78,7 @@ class Adapters:
 
     def adapter(self, name: str, place: Place) -> Adapter:
         """Return the adapter of this name in its list, on the place's device; an error where it does not fit there."""
-        adapter = self._loaded(name, place)
+        adapter = self._load(name, place)
         _refuse_wrong_family(adapter, place)
         return adapter
 
@@ -108,7 +108,7 @@ class Adapters:
         self.images.clear()
         return self.pool.unload("adapter")
 
-    def _loaded(self, name: str, place: Place) -> Adapter:
+    def _load(self, name: str, place: Place) -> Adapter:
         path = self.files.path(name)
         if path is None or not path.is_file():
             # it may have been added or moved after the list was made

@@ -70,7 +70,7 @@ class Lists(Protocol):
         """Return the present title of the checkpoint that a name, hash or earlier title means."""
 
     def checkpoint_family(self, name: str) -> Family | None:
-        """Return the family of the checkpoint that a name means, if its file tells it without being loaded."""
+        """Return the family of the checkpoint that a name means, if its file shows it without being loaded."""
 
     def main_checkpoint(self) -> str:
         """Return the name of the main checkpoint that the user has chosen for all pictures, or ""."""

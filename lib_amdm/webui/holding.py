@@ -37,7 +37,7 @@ class Holding:
             self.places.append({"caption": caption, "opens": opens, **named})
 
     def place(self, defaults: Mapping[str, Spec]) -> str:
-        """Return an element that tells javascript/holding.js the places, and the defaults by their controls' ids."""
+        """Return an element that gives javascript/holding.js the places, and the defaults by their controls' ids."""
         values = {elem_id: spec.shown(spec.default) for elem_id, spec in defaults.items()}
         data = {"places": self.places, "defaults": values}
         attributes = " ".join(f'data-{name}="{escape(json.dumps(value))}"' for name, value in data.items())

@@ -16,7 +16,7 @@ from ..settings import MAX_SLOTS, NO_ADAPTER, CoModel, ListedSpec, Part, Picture
 from . import listed, options
 
 SWITCH = "AMDM"
-"""The key that tells if AMDM took part in the picture."""
+"""The key that shows that AMDM took part in the picture."""
 
 RAN = "AMDM ran"
 """The key of a line that says what ran, and how long; it is not a setting."""
@@ -133,7 +133,7 @@ def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:
 
 
 def pasted_image(label: str, params: Mapping[str, Any]) -> None:
-    """Leave a picture's control alone when an infotext is pasted, and tell which picture was used."""
+    """Leave a picture's control alone when an infotext is pasted, and name the picture that was used."""
     mark = params.get(label)
     if mark:
         import gradio as gr

@@ -276,7 +276,7 @@ class _Builder:
                 editor = gr.HTML(value=mount(name))
         boxes, chosen = self.controls[slot, layout.name], self.controls[slot, file.name]
 
-        # before a picture, the editor tells what the chosen file does not take
+        # before a picture, the editor shows what the chosen file does not take
         def chose(name: str | None, text: str | None) -> list[Any]:
             return [mount(name), *(gr.update(visible=shown) for shown in self.shown(name, text, wanted))]
 

@@ -32,5 +32,5 @@ def of_fold(elem_id: str) -> str:
 
 
 def place(texts: Mapping[str, str]) -> str:
-    """Return an element that tells javascript/tooltips.js these texts, by their selectors."""
+    """Return an element that gives javascript/tooltips.js these texts, by their selectors."""
     return f'<span class="{CLASS}" data-texts="{escape(json.dumps(texts))}"></span>'

@@ -9,10 +9,10 @@ import importlib.util
 from importlib import import_module
 from typing import Any
 
-_found = importlib.util.find_spec("k_diffusion")
-if _found is None or _found.submodule_search_locations is None:
+_spec = importlib.util.find_spec("k_diffusion")
+if _spec is None or _spec.submodule_search_locations is None:
     raise ModuleNotFoundError("k-diffusion is not installed.", name="k_diffusion")
-__path__ = list(_found.submodule_search_locations)
+__path__ = list(_spec.submodule_search_locations)
 
 sampling: Any = import_module(f"{__name__}.sampling")
 external: Any = import_module(f"{__name__}.external")

@@ -32,7 +32,7 @@ def work_on_main(
     def call(inner: Any, args: tuple[Any, ...]) -> None:
         adapter.announce(*rows.take(len(args[0])), share)
 
-    def called(inner: Any, args: tuple[Any, ...], output: Any) -> None:
+    def end(inner: Any, args: tuple[Any, ...], output: Any) -> None:
         adapter.end_call()
         evaluated()
 
@@ -40,5 +40,5 @@ def work_on_main(
     stack.enter_context(adapter.on(unet))
     stack.callback(denoiser.register_forward_pre_hook(begin, with_kwargs=True).remove)
     stack.callback(inner.register_forward_pre_hook(call).remove)
-    stack.callback(inner.register_forward_hook(called).remove)
+    stack.callback(inner.register_forward_hook(end).remove)
     return stack.close

@@ -138,11 +138,11 @@ class WebUIHost:
         script_callbacks.add_callback(callbacks, callback, category=moment, filename=__file__)
 
     def on_main_checkpoint(self, callback: Callable[[Any], None]) -> None:
-        def made(control: Any, **arguments: Any) -> None:
+        def notify(control: Any, **arguments: Any) -> None:
             if is_main_checkpoint(control, arguments):
                 callback(control)
 
-        self.on("after_component", made)
+        self.on("after_component", notify)
 
     def has_api(self) -> bool:
         return bool(shared.cmd_opts.api or shared.cmd_opts.nowebui)

@@ -54,7 +54,7 @@ class SlotModel:
         self.run, self.backend, self.number, self.slot = run, run.backend, number, slot
         self.evaluations = 0
         self.is_main = slot.checkpoint == MAIN_CHECKPOINT
-        self.info = run.main.sd_checkpoint_info if self.is_main else self._found()
+        self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
         shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
         with self._in_words("loading"):
             self._load()
@@ -77,7 +77,7 @@ class SlotModel:
         """The name of the slot's controls in an error's text."""
         return f"co-model {self.number}" if self.number else "the main adapter"
 
-    def _found(self) -> CheckpointInfo:
+    def _find(self) -> CheckpointInfo:
         info = find_checkpoint(self.slot.checkpoint)
         if info is None:
             raise AmdmError(
