@@ -23,18 +23,18 @@ Value = TypeVar("Value")
 
 def complete(
     keys: Sequence[Key],
-    kept: Callable[[Key], Value | None],
+    earlier: Callable[[Key], Value | None],
     make: Callable[[Sequence[Key]], Iterable[Value]],
     batch: int = 1,
     name: Callable[[Key], str] = str,
 ) -> dict[Key, Value]:
     """Return the value of each key: the kept one, or one made now.
 
-    kept: returns a key's value from an earlier run, or None.
+    earlier: returns a key's value from an earlier run, or None.
     make: makes the values of at most `batch` keys, and keeps them.
     name: what the progress bar shows of a key.
     """
-    values = {key: value for key in keys if (value := kept(key)) is not None}
+    values = {key: value for key in keys if (value := earlier(key)) is not None}
     missing = [key for key in keys if key not in values]
     if values:
         print(f"{len(values)} of {len(keys)} are done already.")
@@ -70,7 +70,7 @@ def draw_missing(
     memory = MemoryWatch(drawer)
     begun: set[str] = set()
 
-    def kept(name: str) -> Record | None:
+    def earlier(name: str) -> Record | None:
         record = store.drawn(name)
         if record and (changed := _differences(record, items[name].order)):
             raise AmdmError(
@@ -93,7 +93,7 @@ def draw_missing(
             store.keep(item.name, drawn.picture, record)
             yield record
 
-    records = complete(list(items), kept, make, name=lambda name: items[name].way)
+    records = complete(list(items), earlier, make, name=lambda name: items[name].way)
     return [records[item.name] for item in wanted]
 
 

@@ -73,11 +73,11 @@ class Layout(NamedTuple):
         return [region.phrase for region in self.regions]
 
     @classmethod
-    def read(cls, given: str | Sequence[Any]) -> Layout:
+    def read(cls, source: str | Sequence[Any]) -> Layout:
         """Read a layout from a text (JSON or lines), or from a list as JSON has it; LayoutError names the row."""
-        if not isinstance(given, str):
-            return cls.of_rows(given)
-        text = _bare(given)
+        if not isinstance(source, str):
+            return cls.of_rows(source)
+        text = _bare(source)
         return cls.of_rows(_json(text, _LINES) if text.startswith(("[", "{")) else _rows_of_lines(text))
 
     @classmethod
@@ -107,18 +107,18 @@ class Layout(NamedTuple):
         return [*boxes, *actions]
 
 
-def boxes_of(given: str | Sequence[Any]) -> list[Box]:
+def boxes_of(source: str | Sequence[Any]) -> list[Box]:
     """Read a region's boxes from a text (lines with or without phrases, or JSON) or a list; LayoutError names a row."""
-    if isinstance(given, str):
-        text = _bare(given)
-        given = _json(text, "0 0 0.5 1") if text.startswith(("[", "{")) else _boxes_of_lines(text)
-    if not is_list(given):
+    if isinstance(source, str):
+        text = _bare(source)
+        source = _json(text, "0 0 0.5 1") if text.startswith(("[", "{")) else _boxes_of_lines(text)
+    if not is_list(source):
         raise LayoutError(
-            f"must be a list of boxes, each with four numbers from 0 to 1 (x0, y0, x1, y1), but it is {short(given)}; "
+            f"must be a list of boxes, each with four numbers from 0 to 1 (x0, y0, x1, y1), but it is {short(source)}; "
             "correct it"
         )
-    _refuse_too_many(given)
-    rows = [row["box"] if isinstance(row, Mapping) and "box" in row else row for row in given]
+    _refuse_too_many(source)
+    rows = [row["box"] if isinstance(row, Mapping) and "box" in row else row for row in source]
     return [_box(f"row {number}", row) for number, row in enumerate(rows, 1)]
 
 
@@ -145,25 +145,25 @@ def _json(text: str, lines: str) -> Any:
         ) from error
 
 
-def is_list(given: Any) -> bool:
+def is_list(value: Any) -> bool:
     """Return True for JSON's kind of list; to Python, texts, bytes and ranges are sequences too."""
-    return isinstance(given, (list, tuple))
+    return isinstance(value, (list, tuple))
 
 
 def _placed(name: str, row: Mapping[str, Any]) -> Region:
     return Region(_text(name, "phrase", row["phrase"]), _box(name, row["box"]))
 
 
-def _box(name: str, given: Any) -> Box:
-    if not is_list(given) or len(given) != 4 or not all(map(_is_share, given)):
+def _box(name: str, value: Any) -> Box:
+    if not is_list(value) or len(value) != 4 or not all(map(_is_share, value)):
         raise LayoutError(
-            f"has a {name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1): {short(given)}; correct it"
+            f"has a {name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1): {short(value)}; correct it"
         )
-    x0, y0, x1, y1 = map(float, given)
+    x0, y0, x1, y1 = map(float, value)
     if x0 >= x1 or y0 >= y1:
         raise LayoutError(
             f"has a {name} whose box is empty: x0 must be less than x1 and y0 less than y1, but they are "
-            f"{short(given)}; correct it"
+            f"{short(value)}; correct it"
         )
     return x0, y0, x1, y1
 
@@ -173,31 +173,33 @@ def _action(name: str, row: Mapping[str, Any], placed: Sequence[Region]) -> Inte
     return Interaction(subject, _text(name, "action", row["action"]), object_)
 
 
-def _number(name: str, end: str, given: Any, placed: Sequence[Region]) -> int:
+def _number(name: str, end: str, reference: Any, placed: Sequence[Region]) -> int:
     """Return a phrase's number among the phrases.
 
     It may be given by the phrase itself, which means the first row with it, or in lines as a text.
     """
-    if isinstance(given, str):
-        first = next((number for number, other in enumerate(placed) if other.phrase == given), None)
+    if isinstance(reference, str):
+        first = next((number for number, other in enumerate(placed) if other.phrase == reference), None)
         if first is not None:
             return first
-        if not _PLACE.fullmatch(given):
-            raise LayoutError(f'has a {name} whose {end} is "{clipped(given)}", a phrase that no row has; correct it')
-        given = int(given)
-    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < len(placed):
+        if not _PLACE.fullmatch(reference):
+            raise LayoutError(
+                f'has a {name} whose {end} is "{clipped(reference)}", a phrase that no row has; correct it'
+            )
+        reference = int(reference)
+    if not isinstance(reference, int) or isinstance(reference, bool) or not 0 <= reference < len(placed):
         raise LayoutError(
-            f"has a {name} whose {end} is {short(given)}, but it must be the number of a phrase, counted from 0"
+            f"has a {name} whose {end} is {short(reference)}, but it must be the number of a phrase, counted from 0"
             + (f" to {len(placed) - 1}" if placed else ", and there is no phrase")
             + "; correct it"
         )
-    return given
+    return reference
 
 
-def _text(name: str, part: str, given: Any) -> str:
-    if not isinstance(given, str) or not given.strip():
+def _text(name: str, part: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
         raise LayoutError(f"has a {name} without words for its {part}; write some")
-    return given.strip()
+    return value.strip()
 
 
 def _rows_of_lines(text: str) -> list[dict[str, Any]]:

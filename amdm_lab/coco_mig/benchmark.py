@@ -92,7 +92,7 @@ def write(entries: Sequence[Entry], file: Path) -> None:
     published = {
         entry.key: {
             "caption": entry.caption,
-            "segment": [{"bbox": list(each.box), "label": each.label} for each in entry.instances],
+            "segment": [{"bbox": list(instance.box), "label": instance.label} for instance in entry.instances],
             "image_id": entry.image_id,
         }
         for entry in entries

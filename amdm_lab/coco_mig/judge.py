@@ -94,7 +94,7 @@ def judge_all(
         if store.record(name := picture_name(recipe, entry)) is not None
     }
 
-    def kept(name: str) -> Judgement | None:
+    def earlier(name: str) -> Judgement | None:
         judgement = judgement_of(store, name, drawn[name])
         return judgement if judgement and judgement.judges == judges else None
 
@@ -111,7 +111,7 @@ def judge_all(
             write_whole(store.verdict_file(name), {"judges": judges, "instances": instances})
             yield judgement
 
-    return complete(list(drawn), kept, make)
+    return complete(list(drawn), earlier, make)
 
 
 def judgement_of(store: Store, name: str, entry: Entry) -> Judgement | None:

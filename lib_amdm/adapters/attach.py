@@ -37,12 +37,12 @@ def blocks_of(unet: nn.Module) -> list[Block]:
     A name is `input_blocks.4.1.transformer_blocks.0`, `middle_block.1.transformer_blocks.0` or
     `output_blocks.3.1.transformer_blocks.0`, for diffusers' UNets too, whatever their depth.
     """
-    found = []
+    blocks = []
     for name, module in unet.named_modules():
         match = _BLOCK.fullmatch(name)
         if match and getattr(module, "attn2", None) is not None:
-            found.append(_block(_place(unet, match), int(match[6]), module))
-    return [block for _, block in sorted(found, key=lambda pair: pair[0])]
+            blocks.append(_block(_place(unet, match), int(match[6]), module))
+    return [block for _, block in sorted(blocks, key=lambda pair: pair[0])]
 
 
 def _place(unet: nn.Module, match: re.Match[str]) -> tuple[str, int]:
@@ -55,8 +55,8 @@ def _place(unet: nn.Module, match: re.Match[str]) -> tuple[str, int]:
     levels = getattr(unet, f"{level_side}_blocks")[: int(level)]
     if level_side == "down":
         # the first block is the first convolution, and a level ends in a downsampler
-        return "input", 1 + sum(len(each.resnets) + 1 for each in levels) + int(index)
-    return "output", sum(len(each.resnets) for each in levels) + int(index)
+        return "input", 1 + sum(len(stage.resnets) + 1 for stage in levels) + int(index)
+    return "output", sum(len(stage.resnets) for stage in levels) + int(index)
 
 
 def _block(place: tuple[str, int], depth: int, module: Any) -> tuple[tuple[int, int, int], Block]:
@@ -187,10 +187,10 @@ class _AtBlock:
                 continue
             state.pending[self.block.name] = None
             x = args[0] if added is None else args[0] + added
-            own = adapter.fused(layer, self.block, x, state.call)
-            if own is not None:
-                own = own.to(x.dtype)
-                added = own if added is None else added + own
+            addition = adapter.fused(layer, self.block, x, state.call)
+            if addition is not None:
+                addition = addition.to(x.dtype)
+                added = addition if added is None else added + addition
         if added is None:
             return None
         state.pending[self.block.name] = added
@@ -213,8 +213,8 @@ class _AtBlock:
         out = output if second is None else output + second
 
         def attend(row: int, contexts: Tensor) -> Tensor:
-            own = self._attend(attn2, args, kwargs, h[row : row + 1], contexts)
-            return own if second is None else own + second[row : row + 1]
+            attended = self._attend(attn2, args, kwargs, h[row : row + 1], contexts)
+            return attended if second is None else attended + second[row : row + 1]
 
         for adapter, layer in state.layers_of(self.block):
             new = adapter.replaced(layer, self.block, h, out, state.call, attend)
@@ -233,9 +233,9 @@ class _AtBlock:
             if layer is None or not adapter.attends:
                 continue
             q = attn2.to_q(h) if q is None else q
-            own = adapter.attended(layer, self.block, q, call)
-            if own is not None:
-                attended = own if attended is None else attended + own
+            addition = adapter.attended(layer, self.block, q, call)
+            if addition is not None:
+                attended = addition if attended is None else attended + addition
         if attended is None:
             return None
         # the output layer is called instead of using its weight: a LoRA may act in the call; zeros give its bias

@@ -153,9 +153,9 @@ class ClipVision(Weights):
         return linear(self["visual_projection"], layer_norm(inner["post_layernorm"], x[:, 0]))
 
     def _layer(self, layer: Weights, x: Tensor) -> Tensor:
-        own, normed = layer["self_attn"], layer_norm(layer["layer_norm1"], x)
-        q, k, v = (linear(own[f"{part}_proj"], normed) for part in "qkv")
-        x = x + linear(own["out_proj"], attention(q, k, v, self.heads))
+        weights, normed = layer["self_attn"], layer_norm(layer["layer_norm1"], x)
+        q, k, v = (linear(weights[f"{part}_proj"], normed) for part in "qkv")
+        x = x + linear(weights["out_proj"], attention(q, k, v, self.heads))
         return x + linear(layer["mlp.fc2"], F.gelu(linear(layer["mlp.fc1"], layer_norm(layer["layer_norm2"], x))))
 
     def _check(self, encoder: Encoder) -> None:

@@ -99,16 +99,18 @@ class Grounding(Adapter):
         return self.get_parameter(NULL_PHRASE).shape[0]
 
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
-        own = {name.removesuffix(".fuser") for name, _ in self.named_modules() if name.endswith(".fuser")}
+        fusers = {name.removesuffix(".fuser") for name, _ in self.named_modules() if name.endswith(".fuser")}
         theirs = {block.name for block in blocks}
-        if own != theirs:
-            raise self.mismatch(f"it has fusers for {len(own)} blocks, {len(own & theirs)} of the UNet's {len(theirs)}")
-        found = {block.name: self[f"{block.name}.fuser"] for block in blocks}
+        if fusers != theirs:
+            raise self.mismatch(
+                f"it has fusers for {len(fusers)} blocks, {len(fusers & theirs)} of the UNet's {len(theirs)}"
+            )
+        layers = {block.name: self[f"{block.name}.fuser"] for block in blocks}
         for block in blocks:
-            width = found[block.name]["linear"].weight.shape[0]
+            width = layers[block.name]["linear"].weight.shape[0]
             if width != block.width:
                 raise self.mismatch(f"its fuser of {block.name} is {width} wide and the block {block.width}")
-        return found
+        return layers
 
     def prepare(self, inputs: Inputs) -> PreparedGrounding:
         """Return the adapter with the tokens of the layouts, whose texts are encoded as CLIP's pooled embeddings."""
@@ -130,14 +132,14 @@ class Grounding(Adapter):
 
     def embeddings(self, pooled: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
         """Return the pooled embeddings (texts, width) of these texts; AdapterError for another width."""
-        found = [pooled[text].reshape(-1) for text in texts]
-        bad = next((each for each in found if len(each) != self.phrase_width), None)
+        embeddings = [pooled[text].reshape(-1) for text in texts]
+        bad = next((embedding for embedding in embeddings if len(embedding) != self.phrase_width), None)
         if bad is not None:
             raise AdapterError(
                 f'"{self.name}" needs phrases of width {self.phrase_width} and the text encoder gives {len(bad)}; '
                 "use an adapter made for the checkpoint's family."
             )
-        return torch.stack(found).to(self.device, self.dtype)
+        return torch.stack(embeddings).to(self.device, self.dtype)
 
 
 class Gligen(Grounding):
@@ -206,10 +208,12 @@ def gated_self_attention(layer: Weights, x: Tensor, tokens: Tensor, heads: int, 
     y = x + s tanh(alpha_attn) Attn(LN1([x; tokens]))[:n]; then s tanh(alpha_dense) FF(LN2(y)), FF with GEGLU.
     """
     both = layer_norm(layer["norm1"], torch.cat([x, tokens], dim=1))
-    own = layer["attn"]
+    weights = layer["attn"]
     # queries come from image tokens only; grounding tokens are keys and values
-    q = linear(own["to_q"], both[:, : x.shape[1]])
-    seen = linear(own["to_out.0"], attention(q, linear(own["to_k"], both), linear(own["to_v"], both), heads))
+    q = linear(weights["to_q"], both[:, : x.shape[1]])
+    seen = linear(
+        weights["to_out.0"], attention(q, linear(weights["to_k"], both), linear(weights["to_v"], both), heads)
+    )
     added = strength * layer.get_parameter("alpha_attn").tanh() * seen
     value, gate = linear(layer["ff.net.0.proj"], layer_norm(layer["norm2"], x + added)).chunk(2, dim=-1)
     dense = linear(layer["ff.net.2"], value * F.gelu(gate))

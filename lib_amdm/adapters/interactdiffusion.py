@@ -61,7 +61,7 @@ class InteractDiffusion(Grounding):
 
     def texts(self, layout: Layout) -> Sequence[str]:
         """Return the regions' phrases and the actions."""
-        return [*layout.phrases, *(each.action for each in layout.interactions)]
+        return [*layout.phrases, *(interaction.action for interaction in layout.interactions)]
 
     def _check(self, layout: Layout) -> None:
         count = len(layout.interactions)
@@ -74,7 +74,9 @@ class InteractDiffusion(Grounding):
             raise AdapterError(
                 f'"{self.name}" takes {self.slots} interactions and the layout has {count}; remove some.'
             )
-        taking_part = {number for each in layout.interactions for number in (each.subject, each.object)}
+        taking_part = {
+            number for interaction in layout.interactions for number in (interaction.subject, interaction.object)
+        }
         for number, region in enumerate(layout.regions):
             if number not in taking_part:
                 raise AdapterError(
@@ -89,14 +91,14 @@ class InteractDiffusion(Grounding):
         """
         net = self["position_net"]
         regions = layout.regions
-        pairs = [(regions[each.subject], regions[each.object]) for each in layout.interactions]
+        pairs = [(regions[interaction.subject], regions[interaction.object]) for interaction in layout.interactions]
         null_thing, null_action = (net.get_parameter(f"null_{part}_feature") for part in ("positive", "action"))
         subjects = self._roles("linears", null_thing, [a.phrase for a, _ in pairs], [a.box for a, _ in pairs], pooled)
         objects = self._roles("linears", null_thing, [b.phrase for _, b in pairs], [b.box for _, b in pairs], pooled)
         actions = self._roles(
             "linear_action",
             null_action,
-            [each.action for each in layout.interactions],
+            [interaction.action for interaction in layout.interactions],
             [between(a.box, b.box) for a, b in pairs],
             pooled,
         )

@@ -146,19 +146,19 @@ class IPAdapter(Adapter):
     def layers(self, blocks: Sequence[Block]) -> dict[str, Weights]:
         """Return the layers, which files number oddly and in diffusers' order: down, then up, then middle."""
         ordered = sorted(blocks, key=lambda block: block.name.startswith("middle_block"))
-        own = self["ip_adapter"]
-        if len(own._modules) != len(ordered):
-            raise self.mismatch(f"it has {len(own._modules)} attention layers and the UNet {len(ordered)}")
-        found = {}
+        weights = self["ip_adapter"]
+        if len(weights._modules) != len(ordered):
+            raise self.mismatch(f"it has {len(weights._modules)} attention layers and the UNet {len(ordered)}")
+        layers = {}
         for number, block in enumerate(ordered):
             key = str(2 * number + 1)
-            if key not in own:
+            if key not in weights:
                 raise self.mismatch(f"it has no attention layer {key}")
-            theirs, ours = (block.width, block.context), tuple(own[f"{key}.to_k_ip"].weight.shape)
+            theirs, ours = (block.width, block.context), tuple(weights[f"{key}.to_k_ip"].weight.shape)
             if theirs != ours:
                 raise self.mismatch(f"its layer {key} is {ours[0]}x{ours[1]} and the UNet's is {theirs[0]}x{theirs[1]}")
-            found[block.name] = own[key]
-        return found
+            layers[block.name] = weights[key]
+        return layers
 
 
 def _renamed(name: str) -> str:
@@ -203,8 +203,8 @@ class PreparedPictures(Prepared):
 
     def _keys_and_values(self, layer: Weights, block: Block, q: Tensor) -> tuple[Tensor, Tensor]:
         """Return them for all tokens, (conds + unconds, tokens, width) each; they are the same in every step."""
-        kept = self._kept.get(block.name)
-        if kept is None or kept[0].dtype != q.dtype or kept[0].device != q.device:
-            kept = linear(layer["to_k_ip"], self.tokens).to(q), linear(layer["to_v_ip"], self.tokens).to(q)
-            self._kept[block.name] = kept
-        return kept
+        pair = self._kept.get(block.name)
+        if pair is None or pair[0].dtype != q.dtype or pair[0].device != q.device:
+            pair = linear(layer["to_k_ip"], self.tokens).to(q), linear(layer["to_v_ip"], self.tokens).to(q)
+            self._kept[block.name] = pair
+        return pair

@@ -75,12 +75,12 @@ def identify(shapes: Shapes, name: str) -> AdapterInfo:
     shapes = {key.removeprefix(_PARALLEL): shape for key, shape in shapes.items()}
     try:
         infos = (kind.recognise(shapes, name) for kind in KINDS)
-        found = next((info for info in infos if info is not None), None)
+        description = next((info for info in infos if info is not None), None)
     except IndexError as error:
         raise refused(name, "has tensors of a size that no adapter has; download it again") from error
-    if found is None:
+    if description is None:
         raise _unknown(shapes, name)
-    return found
+    return description
 
 
 def _kind(info: AdapterInfo) -> type[Adapter]:

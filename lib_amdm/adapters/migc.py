@@ -150,7 +150,7 @@ class Migc(Adapter):
             raise AdapterError(f'"{self.name}" takes {self.slots} boxes and the layout has {count}; remove some.')
         words = layout.phrases
         pooled = [phrases[word].reshape(-1) for word in words]
-        bad = next((each for each in pooled if len(each) != self.phrase_width), None)
+        bad = next((embedding for embedding in pooled if len(embedding) != self.phrase_width), None)
         if bad is not None:
             raise self.mismatch(f"it needs phrases of width {self.phrase_width} and the text encoder gives {len(bad)}")
         boxes = tuple(region.box for region in layout.regions)
@@ -204,12 +204,12 @@ class PreparedInstances(Prepared):
             if not prompt or not instances.boxes:
                 continue
             masks = self._masks_of(instances, call.latent, grid, h.device)
-            each = torch.cat([out[row : row + 1], *_attended(attend, row, instances.contexts)])
+            outputs = torch.cat([out[row : row + 1], *_attended(attend, row, instances.contexts)])
             if layer is not None:
                 order = slot_order(instances.seed, call.rows.progress, block.name, self.adapter.slots)
-                new = self._shaded(layer, block, h[row], each, masks, instances, grid, order)
+                new = self._shaded(layer, block, h[row], outputs, masks, instances, grid, order)
             else:
-                new = naive_fuser(each, masks)
+                new = naive_fuser(outputs, masks)
             fused[row] = new if self.strength == 1 else torch.lerp(out[row], new.to(out.dtype), self.strength)
         return fused
 
@@ -218,7 +218,7 @@ class PreparedInstances(Prepared):
         layer: Weights,
         block: Block,
         h: Tensor,
-        each: Tensor,
+        outputs: Tensor,
         masks: Tensor,
         instances: Instances,
         grid: tuple[int, int],
@@ -227,24 +227,24 @@ class PreparedInstances(Prepared):
         """Return the cross-attention (tokens, width) of one row.
 
         h: its input (tokens, width).
-        each: its output with each context, the prompt's first, (1 + n, tokens, width).
+        outputs: its output with each context, the prompt's first, (1 + n, tokens, width).
         masks: see `box_masks`.
         grid: the layer's height and width.
         order: see `slot_order`.
         """
         dtype = self.adapter.dtype
-        h, each, masks = h.to(dtype), each.to(dtype), masks.to(dtype)
+        h, outputs, masks = h.to(dtype), outputs.to(dtype), masks.to(dtype)
         tokens = _box_tokens(layer, instances)
         enhancement = layer["ea"]
         q = linear(enhancement["to_q"], layer_norm(layer["norm"], h)).expand(len(instances.boxes), -1, -1)
-        own = attention(q, linear(enhancement["to_k"], tokens), linear(enhancement["to_v"], tokens), block.heads)
-        own = masks[1:, :, None] * linear(enhancement["to_out.0"], own)
+        enhanced = attention(q, linear(enhancement["to_k"], tokens), linear(enhancement["to_v"], tokens), block.heads)
+        enhanced = masks[1:, :, None] * linear(enhancement["to_out.0"], enhanced)
         whole = _layout_attention(layer["la"], h, masks, block.heads)
         if self.adapter.plus:
-            learnt = _aggregated(layer["sac"], torch.cat([own, whole[None]]), None, grid, order)
-            return naive_fuser(each, masks) + layer.get_parameter("gamma").tanh() * learnt
-        phases = torch.cat([masks[:, :, None] * each, whole[None]])
-        phases[1:-1] += own
+            learnt = _aggregated(layer["sac"], torch.cat([enhanced, whole[None]]), None, grid, order)
+            return naive_fuser(outputs, masks) + layer.get_parameter("gamma").tanh() * learnt
+        phases = torch.cat([masks[:, :, None] * outputs, whole[None]])
+        phases[1:-1] += enhanced
         guides = torch.cat([masks, torch.ones_like(masks[:1])])
         return _aggregated(layer["sac"], phases, guides, grid, order)
 
@@ -283,21 +283,23 @@ def _pixels(box: Box, latent: tuple[int, int]) -> tuple[slice, slice]:
 
 def _visible(instances: Instances, latent: tuple[int, int]) -> Instances:
     """Return the instances with a box of a pixel or more: others would get weight but contribute nothing."""
-    kept = [n for n, box in enumerate(instances.boxes) if all(x.start < x.stop for x in _pixels(box, latent))]
-    if len(kept) == len(instances.boxes):
+    visible = [n for n, box in enumerate(instances.boxes) if all(x.start < x.stop for x in _pixels(box, latent))]
+    if len(visible) == len(instances.boxes):
         return instances
-    boxes, contexts = tuple(instances.boxes[n] for n in kept), tuple(instances.contexts[n] for n in kept)
-    places, pooled = (torch.cat([x[:0], *(x[n : n + 1] for n in kept)]) for x in (instances.places, instances.pooled))
+    boxes, contexts = tuple(instances.boxes[n] for n in visible), tuple(instances.contexts[n] for n in visible)
+    places, pooled = (
+        torch.cat([x[:0], *(x[n : n + 1] for n in visible)]) for x in (instances.places, instances.pooled)
+    )
     return instances._replace(boxes=boxes, places=places, pooled=pooled, contexts=contexts)
 
 
-def naive_fuser(each: Tensor, masks: Tensor) -> Tensor:
+def naive_fuser(outputs: Tensor, masks: Tensor) -> Tensor:
     """Return the mean (tokens, width) of the attention with each context, (1 + n, tokens, width).
 
     An instance's counts ten times within its box. masks: (1 + n, tokens).
     """
-    shares = torch.cat([torch.ones_like(masks[:1]), INSIDE * masks[1:]])[:, :, None].to(each.dtype)
-    return (shares * each).sum(dim=0) / (shares.sum(dim=0) + 1e-6)
+    shares = torch.cat([torch.ones_like(masks[:1]), INSIDE * masks[1:]])[:, :, None].to(outputs.dtype)
+    return (shares * outputs).sum(dim=0) / (shares.sum(dim=0) + 1e-6)
 
 
 def slot_order(seed: int, progress: float, block: str, slots: int) -> list[int]:
@@ -350,8 +352,8 @@ def _aggregated(
     # one by one, because a list of indices would be copied to the device in every layer
     slots = torch.cat([instances[n : n + 1] if n < len(instances) else empty for n in order])
     seen = _cbam(layer["cbam2"], torch.cat([scales[:first], slots, whole])[None])[0]
-    found = [seen[first + place][None] for place in (order.index(n) for n in range(len(instances)))]
-    shares = torch.cat([seen[:first], *found, seen[-1:]]).flatten(1).float().softmax(dim=0)
+    of_instances = [seen[first + place][None] for place in (order.index(n) for n in range(len(instances)))]
+    shares = torch.cat([seen[:first], *of_instances, seen[-1:]]).flatten(1).float().softmax(dim=0)
     return (phases * shares[:, :, None].to(phases.dtype)).sum(dim=0)
 
 

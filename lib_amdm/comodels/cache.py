@@ -32,8 +32,8 @@ class Recent:
         self._kept.move_to_end(key)
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
-        kept: T = self._kept[key]
-        return kept
+        result: T = self._kept[key]
+        return result
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._kept
@@ -73,14 +73,14 @@ class Pool:
         """
         state, key = FileState.of(path), (str(path), variant)
         with self._lock:
-            kept_state, kept = self._loaded.get(key, (None, None))
-            if kept is None or kept_state != state:
+            loaded_state, loaded = self._loaded.get(key, (None, None))
+            if loaded is None or loaded_state != state:
                 self._loaded.pop(key, None)
-                kept = load()
-                share_equal_tensors(kept.model, [other.model for _, other in self._loaded.values()])
-                self._loaded[key] = (state, kept)
+                loaded = load()
+                share_equal_tensors(loaded.model, [other.model for _, other in self._loaded.values()])
+                self._loaded[key] = (state, loaded)
             self._loaded.move_to_end(key)
-            return kept
+            return loaded
 
     def trim(self, limit: int) -> int:
         """Drop the least recently used until at most `limit` are kept, and return the number dropped."""
@@ -96,9 +96,9 @@ class Pool:
             seen: set[Hashable] = set()
             entries = []
             for _, loaded in self._loaded.values():
-                own = {_place(t): t.numel() * t.element_size() for t in _tensors(loaded.model)}
-                size = sum(count for place, count in own.items() if place not in seen)
-                seen |= own.keys()
+                sizes = {_place(t): t.numel() * t.element_size() for t in _tensors(loaded.model)}
+                size = sum(count for place, count in sizes.items() if place not in seen)
+                seen |= sizes.keys()
                 entries.append(InMemory(kind, loaded.name, size))
             return entries
 

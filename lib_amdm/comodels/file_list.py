@@ -41,15 +41,15 @@ def model_folders(models: Path, extensions: Iterable[Path] = ()) -> tuple[list[F
     Encoders: models/amdm, models/clip_vision, models/ControlNetPreprocessor, and these extensions' downloads.
     """
     shared = re.compile("|".join([_CONTROL_NET, *(kind.folders for kind in kinds.KINDS)]), re.IGNORECASE)
-    own = Folder(models / OWN_FOLDER, own=True)
-    named = [path for path in _subfolders(models) if path != own.path]
+    amdm_folder = Folder(models / OWN_FOLDER, own=True)
+    named = [path for path in _subfolders(models) if path != amdm_folder.path]
     adapters = [Folder(path) for path in named if shared.search(path.name)]
     encoders = [Folder(path) for path in named if _FOR_ENCODERS.search(path.name)]
     for extension in extensions:
         if shared.search(extension.name):
             adapters.append(Folder(extension / "models"))
             encoders.append(Folder(extension / "annotator" / "downloads" / "clip_vision"))
-    return [own, *adapters], [own, *encoders]
+    return [amdm_folder, *adapters], [amdm_folder, *encoders]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -80,12 +80,12 @@ class FileList:
         self._files: dict[str, Path] | None = None
 
     def refresh(self) -> None:
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for folder in self._folders():
             for file in files_in(folder.path, SUFFIXES):
                 if self._wanted(file, folder.own):
-                    found.setdefault(readable(file.relative_to(folder.path).as_posix()), file)
-        self._files = found
+                    files.setdefault(readable(file.relative_to(folder.path).as_posix()), file)
+        self._files = files
 
     @property
     def files(self) -> dict[str, Path]:
@@ -126,12 +126,12 @@ def lists(
 
 def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """Yield the files below a folder with one of these suffixes, in order; links to folders are followed."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for here, below, names in os.walk(folder, followlinks=True):
         # a link back up would never end
         below[:] = [name for name in below if not _leads_up(Path(here, name))]
-        found += [Path(here, name) for name in names if PurePath(name).suffix.lower() in suffixes]
-    yield from sorted(file for file in found if file.is_file())
+        paths += [Path(here, name) for name in names if PurePath(name).suffix.lower() in suffixes]
+    yield from sorted(file for file in paths if file.is_file())
 
 
 def _leads_up(folder: Path) -> bool:
@@ -167,8 +167,8 @@ def find_title(name: str, titles: Iterable[str]) -> str | None:
     file, digest = without_hash(wanted), _hash_of(wanted)
     alike = [title for title in titles if digest and _hash_of(title) == digest]
     by_hash = (title for title in titles if _hash_of(title) == wanted.lower())
-    found = _called(wanted, titles) or _called(file, alike) or _called(file, titles)
-    return found or (next(by_hash, None) if wanted else None)
+    by_name = _called(wanted, titles) or _called(file, alike) or _called(file, titles)
+    return by_name or (next(by_hash, None) if wanted else None)
 
 
 def _called(wanted: str, titles: Sequence[str]) -> str | None:
@@ -182,16 +182,16 @@ def _called(wanted: str, titles: Sequence[str]) -> str | None:
     )
     for spelt in (str, _folded):
         for form in forms:
-            found = next((title for title in titles if wanted and spelt(form(title)) == spelt(wanted)), None)
-            if found is not None:
-                return found
+            match = next((title for title in titles if wanted and spelt(form(title)) == spelt(wanted)), None)
+            if match is not None:
+                return match
     return None
 
 
 def _hash_of(title: str) -> str:
     """Return the hash after a title in small letters, or ""."""
-    found = _HASH.search(title)
-    return found[1].lower() if found else ""
+    match = _HASH.search(title)
+    return match[1].lower() if match else ""
 
 
 def _folded(name: str) -> str:

@@ -73,9 +73,9 @@ class ImageFeatures:
 
     def _file(self, encoder: Encoder, error_prefix: str, adapter: str) -> Path:
         """Return the file of the image encoder; the search is repeated only if the file has changed."""
-        kept = self._found.get(encoder)
-        if kept is not None and Path(kept.path).is_file() and FileState.of(kept.path) == kept:
-            return Path(kept.path)
+        state = self._found.get(encoder)
+        if state is not None and Path(state.path).is_file() and FileState.of(state.path) == state:
+            return Path(state.path)
         self.encoders.refresh()
         named = re.compile("big|_g|-g" if "big" in encoder.name else "_h|-h", re.IGNORECASE)
         candidates = sorted(self.encoders.files.items(), key=lambda item: not named.search(item[0]))
@@ -101,7 +101,7 @@ def _fits(path: Path, encoder: Encoder) -> bool:
         return next((shape[dimension] for key, shape in shapes.items() if key.endswith(end)), None)
 
     if encoder.output == "image_embeds":
-        found = (size("visual_projection.weight", 0), size("visual.proj", 1))
+        widths = (size("visual_projection.weight", 0), size("visual.proj", 1))
     else:
-        found = (size("vision_model.embeddings.class_embedding", 0), size("visual.class_embedding", 0))
-    return encoder.width in found
+        widths = (size("vision_model.embeddings.class_embedding", 0), size("visual.class_embedding", 0))
+    return encoder.width in widths

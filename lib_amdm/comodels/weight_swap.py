@@ -26,20 +26,20 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
     untouched. A layer without such a parameter (a bias) gets one for the duration. A host may move the layers in the
     meantime: each gets its own parameter back on the device where the layer then is.
     """
-    kept: list[tuple[Change, nn.Parameter | None]] = []
+    replaced: list[tuple[Change, nn.Parameter | None]] = []
     try:
         for change in changes:
-            own: nn.Parameter | None = getattr(change.layer, change.name)
+            parameter: nn.Parameter | None = getattr(change.layer, change.name)
             # the model may be on another device by now; every layer has a weight
-            value = change.value.to((cast(Tensor, change.layer.weight) if own is None else own).device)
+            value = change.value.to((cast(Tensor, change.layer.weight) if parameter is None else parameter).device)
             change.layer.register_parameter(change.name, nn.Parameter(value, requires_grad=False))
-            kept.append((change, own))
+            replaced.append((change, parameter))
         yield
     finally:
-        for change, own in reversed(kept):
+        for change, parameter in reversed(replaced):
             here = getattr(change.layer, change.name).device
-            change.layer.register_parameter(change.name, own)
-            if own is not None and own.device != here:
+            change.layer.register_parameter(change.name, parameter)
+            if parameter is not None and parameter.device != here:
                 change.layer.to(here)
 
 

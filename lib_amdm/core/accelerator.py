@@ -77,12 +77,12 @@ def set_random_state(device: torch.device, state: Tensor | None) -> None:
 @contextmanager
 def random_numbers_kept(device: torch.device) -> Iterator[None]:
     """Restore the generators of the CPU and of a device at the end of the context."""
-    own, its = torch.get_rng_state(), random_state(device)
+    cpu_state, device_state = torch.get_rng_state(), random_state(device)
     try:
         yield
     finally:
-        torch.set_rng_state(own)
-        set_random_state(device, its)
+        torch.set_rng_state(cpu_state)
+        set_random_state(device, device_state)
 
 
 def event(device: torch.device, timed: bool = False) -> Any:

@@ -98,8 +98,8 @@ def correct(m: Tensor, y: Tensor, mu: Tensor, eta: float, rule: str = "relative"
     if eta == 0:
         return m
     wide = torch.promote_types(m.dtype, torch.float32)
-    own, peak = y.to(m.device, wide), mu.to(m.device, wide)
-    return CORRECTIONS[rule](m.to(wide), own, peak, eta).to(m.dtype)
+    latent, peak = y.to(m.device, wide), mu.to(m.device, wide)
+    return CORRECTIONS[rule](m.to(wide), latent, peak, eta).to(m.dtype)
 
 
 def aggregate(

@@ -30,7 +30,7 @@ ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
 LOOKED_AHEAD = 2
 """The number of steps that a sampler may look ahead, and come back, within one step (Heun++)."""
-_OF_MIXING = {each.name for each in fields(Mixing)}
+_OF_MIXING = {option.name for option in fields(Mixing)}
 
 
 class NothingMixedError(ValueError):
@@ -192,13 +192,13 @@ class _EarlySteps:
         if not self.in_pass.still_mixing():
             return None
         predictions = [denoised, *(denoised + difference for difference in self.differences)]
-        ys = [euler_step(own, latent, level, level_next) for own, latent in zip(predictions, latents)]
+        ys = [euler_step(prediction, latent, level, level_next) for prediction, latent in zip(predictions, latents)]
         new = ys
         if k >= self.mixing.start:
             etas = [self.mixing.eta, *(co.eta for co in self.co_models)]
             means = [
-                posterior_mean(own, latent, level, level_next) if eta else own
-                for own, latent, eta in zip(predictions, latents, etas)
+                posterior_mean(prediction, latent, level, level_next) if eta else prediction
+                for prediction, latent, eta in zip(predictions, latents, etas)
             ]
             shares = [co.share(k, self.steps) for co in self.co_models]
             new = aggregate(ys, means, shares, etas, self.mixing.correction, level_next.scale, self.mixing.rule)
@@ -226,16 +226,16 @@ class _EarlySteps:
             self.planned += 1
         self.state_keys = state_keys
 
-    def _difference(self, co: CoRun, own: Tensor, denoised: Tensor) -> Tensor:
+    def _difference(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
         """Return a co-model's prediction minus the main one's, (batch, ...).
 
         If it has an `on_nan`, values that are not finite become zeros.
         """
-        difference = own - denoised
+        difference = prediction - denoised
         if co.on_nan is None:
             return difference
         # if the main model itself has NaN, the co-model got some, and is not to blame
-        at_fault = ~own.isfinite().all() & denoised.isfinite().all()
+        at_fault = ~prediction.isfinite().all() & denoised.isfinite().all()
         self.finite.append((co, Reading(~at_fault)))
         return torch.where(difference.isfinite().all(), difference, 0)
 

@@ -28,19 +28,21 @@ _MUGEN_CHANNELS = 32
 
 def family_of(shapes: Shapes) -> Family | None:
     """Return the family of a checkpoint with these weights, or None if it is unclear."""
-    prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in shapes) or not each)
-    own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    prefix = next(
+        beginning for beginning in PREFIXES if any(name.startswith(beginning) for name in shapes) or not beginning
+    )
+    network = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     try:
-        if _FIRST in own:
-            return _of_unet(own, shapes)
-        return next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(own, kind)), None)
+        if _FIRST in network:
+            return _of_unet(network, shapes)
+        return next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(network, kind)), None)
     except IndexError:  # fewer dimensions than such weights have
         return None
 
 
 def _has_mark(network: Shapes, kind: FlowKind) -> bool:
-    found = [shape for name, shape in network.items() if name.startswith(kind.marks)]
-    return bool(found) and (not kind.width or found[0][0] == kind.width)
+    shapes = [shape for name, shape in network.items() if name.startswith(kind.marks)]
+    return bool(shapes) and (not kind.width or shapes[0][0] == kind.width)
 
 
 def _of_unet(unet: Shapes, shapes: Shapes) -> Family | None:
@@ -69,7 +71,7 @@ def shapes_in(path: Path) -> Shapes:
         from gguf import GGUFReader
 
         # it lists sizes from the last dimension on
-        return {each.name: tuple(map(int, reversed(each.shape))) for each in GGUFReader(path).tensors}
+        return {tensor.name: tuple(map(int, reversed(tensor.shape))) for tensor in GGUFReader(path).tensors}
     except Exception as error:
         raise AdapterError(f'"{path.name}" cannot be read ({cause(error)}); download it again.') from error
 

@@ -138,10 +138,10 @@ def flat(value: Any, kind: type[T], levels: int = _MOST_LEVELS) -> dict[str, T]:
         return flat(value["state_dict"], kind, levels - 1)
     if isinstance(value.get("model"), Mapping) and ("autoencoder" in value or "config_dict" in value):
         return flat(value["model"], kind, levels - 1)
-    found: dict[str, T] = {}
+    values: dict[str, T] = {}
     for key, inner in value.items():
         if isinstance(inner, kind):
-            found[str(key)] = inner
+            values[str(key)] = inner
         elif isinstance(inner, Mapping):
-            found.update({f"{key}.{name}": each for name, each in flat(inner, kind, levels - 1).items()})
-    return found
+            values.update({f"{key}.{name}": leaf for name, leaf in flat(inner, kind, levels - 1).items()})
+    return values

@@ -91,20 +91,20 @@ def fingerprint(text: str) -> str:
     if not text:
         return ""
     try:
-        found = _read(text, "AMDM: the picture", _digest)
+        digits = _read(text, "AMDM: the picture", _digest)
     except AmdmError:
-        found = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return found[:FINGERPRINT]
+        digits = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return digits[:FINGERPRINT]
 
 
 def _digest(picture: Image.Image) -> str:
-    found = hashlib.sha256(repr(picture.size).encode())
+    digest = hashlib.sha256(repr(picture.size).encode())
     for _, part in _strips(picture):
-        found.update(part.convert("RGB").tobytes())
+        digest.update(part.convert("RGB").tobytes())
     alpha = _transparency(picture)
     for _, part in _strips(alpha) if alpha else ():
-        found.update(part.tobytes())
-    return found.hexdigest()
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def _read(text: str, label: str, use: Callable[[Image.Image], T]) -> T:

@@ -61,8 +61,8 @@ def host() -> Host:
             )
         if lacking is None:
             try:
-                found: Host = importlib.import_module(f"{__package__}.{name}").HOST
-                return found
+                supported: Host = importlib.import_module(f"{__package__}.{name}").HOST
+                return supported
             except ImportError as error:
                 raise UnknownHostError(lacks(name, error)) from error
     raise UnknownHostError(
@@ -84,10 +84,10 @@ def _offers(module: str, names: tuple[str, ...]) -> bool:
         # a folder of that name may belong to something else, so it is imported only if it has the right parts
         if find_spec(module) is None:
             return False
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ImportError:
         return False
-    return all(_has(found, name) for name in names)
+    return all(_has(imported, name) for name in names)
 
 
 def _has(module: Any, name: str) -> bool:

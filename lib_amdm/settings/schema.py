@@ -16,25 +16,25 @@ def name_in(name: str, owner: str) -> str:
     return f"{name} of {owner}" if owner else name
 
 
-def read(of: type[Holder], given: Any, owner: str = "", beside: tuple[str, ...] = ()) -> Holder:
+def read(of: type[Holder], values: Any, owner: str = "", beside: tuple[str, ...] = ()) -> Holder:
     """Build a dataclass from API names and values; the rest has its default.
 
     SettingsError names a setting that is unknown, of a wrong type or out of range. owner: see `name_in`. beside:
     further names that the caller reads itself.
     """
-    if not isinstance(given, Mapping):
+    if not isinstance(values, Mapping):
         raise SettingsError(
-            f'AMDM: "{owner}" must be an object of names and values, but it is {short(given)}; change it.'
+            f'AMDM: "{owner}" must be an object of names and values, but it is {short(values)}; change it.'
         )
     known = {spec.name: spec for spec in specs(of)}
-    unknown = [name for name in given if name not in known]
+    unknown = [name for name in values if name not in known]
     if unknown:
         name = clipped(unknown[0]) if isinstance(unknown[0], str) else short(unknown[0])
         raise SettingsError(
             f'AMDM: "{name_in(name, owner)}" is not a setting; the settings here are {", ".join([*known, *beside])}.'
         )
     return of(
-        **{known[name].attribute: known[name].check(value, name_in(name, owner)) for name, value in given.items()}
+        **{known[name].attribute: known[name].check(value, name_in(name, owner)) for name, value in values.items()}
     )
 
 

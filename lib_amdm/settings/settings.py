@@ -271,13 +271,13 @@ class Settings:
         return self.mixes or (self.enabled and self.main_adapter.used)
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> Settings:
+    def from_dict(cls, entries: Mapping[str, Any]) -> Settings:
         """Read settings by the API's names; SettingsError names an unknown setting or a wrong type or value."""
-        if not isinstance(given, Mapping):
+        if not isinstance(entries, Mapping):
             raise SettingsError(
-                f"AMDM: the settings must be an object of names and values, but they are {short(given)}; send one."
+                f"AMDM: the settings must be an object of names and values, but they are {short(entries)}; send one."
             )
-        slots = _or_default(given.get("co_models"), ())
+        slots = _or_default(entries.get("co_models"), ())
         if not is_list(slots):
             raise SettingsError(
                 'AMDM: "co_models" must be a list of objects, one for each co-model, but it is '
@@ -288,10 +288,10 @@ class Settings:
                 f'AMDM: "co_models" has {len(slots)} entries, but at most {MAX_SLOTS} can be run; use fewer.'
             )
         co_models = tuple(read(CoModel, slot, f"co-model {number}") for number, slot in enumerate(slots, 1))
-        main_adapter = read(AdapterSettings, _or_default(given.get("main_adapter"), {}), "main_adapter")
+        main_adapter = read(AdapterSettings, _or_default(entries.get("main_adapter"), {}), "main_adapter")
         nested = ("main_adapter", "co_models")
-        own = read(cls, {name: value for name, value in given.items() if name not in nested}, beside=nested)
-        return replace(own, main_adapter=main_adapter, co_models=co_models).checked()
+        settings = read(cls, {name: value for name, value in entries.items() if name not in nested}, beside=nested)
+        return replace(settings, main_adapter=main_adapter, co_models=co_models).checked()
 
     @classmethod
     def from_list(cls, entries: Sequence[Any]) -> Settings:
@@ -309,15 +309,15 @@ class Settings:
                 f"AMDM: a plain list needs {before} settings and {len(slot)} more for each co-model, but it has "
                 f"{len(entries)} entries; send one object with names instead."
             )
-        given: dict[str, Any] = {"main_adapter": {}, "co_models": [{} for _ in range(count)]}
+        by_name: dict[str, Any] = {"main_adapter": {}, "co_models": [{} for _ in range(count)]}
         for (number, spec), entry in zip(flat(count), entries):
             if number:
-                given["co_models"][number - 1][spec.name] = entry
+                by_name["co_models"][number - 1][spec.name] = entry
             elif spec in adapter:
-                given["main_adapter"][spec.name] = entry
+                by_name["main_adapter"][spec.name] = entry
             else:
-                given[spec.name] = entry
-        return cls.from_dict(given)
+                by_name[spec.name] = entry
+        return cls.from_dict(by_name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by their API names; `from_dict` of it gives the same settings."""
@@ -379,8 +379,8 @@ def _etas_at_most(limit: float) -> dict[str, Any]:
     return {"properties": {**eta["properties"], "co_models": {"items": eta}}}
 
 
-def _or_default(given: Any, default: Any) -> Any:
-    return default if given is None else given
+def _or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def flat(slots: int) -> Iterator[tuple[int, Spec]]:

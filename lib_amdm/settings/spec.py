@@ -174,10 +174,10 @@ class WordSpec(Spec):
                     f'AMDM: "{path}" must be {_TYPE_WORDS[self.type]}{self._or_else}, but it is {short(value)}; '
                     "change it."
                 )
-            given = value.strip().lower()
-            if given == self.word:
+            text = value.strip().lower()
+            if text == self.word:
                 return self.meaning
-            value = float(given)
+            value = float(text)
         return super()._check(value, path)
 
     @property
@@ -258,7 +258,7 @@ def specs(of: type) -> tuple[Spec, ...]:
 @cache
 def _bound(of: type) -> tuple[Spec, ...]:
     prefix = getattr(of, "LABEL_PREFIX", "")
-    found = ((item.name, item.metadata[_SPEC]) for item in fields(of) if _SPEC in item.metadata)
+    pairs = ((item.name, item.metadata[_SPEC]) for item in fields(of) if _SPEC in item.metadata)
     return tuple(
         replace(
             spec,
@@ -266,7 +266,7 @@ def _bound(of: type) -> tuple[Spec, ...]:
             name=spec.name or attribute,
             label=prefix + (spec.label or attribute.replace("_", " ")),
         )
-        for attribute, spec in found
+        for attribute, spec in pairs
     )
 
 

@@ -85,4 +85,4 @@ def _encodable(body: Any) -> Any:
         return body.encode(errors="replace").decode()
     if isinstance(body, Mapping):
         return {key: _encodable(value) for key, value in body.items()}
-    return [_encodable(each) for each in body] if isinstance(body, list) else body
+    return [_encodable(item) for item in body] if isinstance(body, list) else body

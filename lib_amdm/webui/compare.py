@@ -41,10 +41,10 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
     def alone(adapter: AdapterSettings) -> Settings:
         return replace(settings, enabled=adapter.used, main_adapter=adapter, co_models=(), compare=False)
 
-    found = [Alone("main model alone", alone(settings.main_adapter))]
+    runs = [Alone("main model alone", alone(settings.main_adapter))]
     for number, slot in settings.active:
         is_main = slot.checkpoint == MAIN_CHECKPOINT
-        found.append(
+        runs.append(
             Alone(
                 f"co-model {number} alone: {infotext.short_title(slot.checkpoint)}",
                 alone(slot.adapter_settings),
@@ -54,7 +54,7 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
                 slot.cfg_scale,
             )
         )
-    return tuple(found)
+    return tuple(runs)
 
 
 def plan(host: Drawing, p: Processing, read_settings: Callable[[], Settings]) -> None:

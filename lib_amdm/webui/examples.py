@@ -36,25 +36,25 @@ def connect(
     shown = [controls[slot, spec.name] for slot, spec in keys]
     untouched = [gr.update() for _ in keys]
 
-    def filled(name: str | None, kept: list[list[Any]], *values: Any) -> list[Any]:
-        found = example(name)
-        if found is None:
-            return ["Choose an example first.", kept, *untouched]
-        settings, advice = found
+    def filled(name: str | None, history: list[list[Any]], *values: Any) -> list[Any]:
+        chosen = example(name)
+        if chosen is None:
+            return ["Choose an example first.", history, *untouched]
+        settings, advice = chosen
         missing = len(settings.co_models) - slots
         if missing > 0:
             message = "This example needs more co-models: raise their number in the settings and reload the page."
-            return [message, kept, *untouched]
+            return [message, history, *untouched]
         settings = replace(settings, co_models=(*settings.co_models, *(CoModel(),) * -missing))
         new = [spec.shown(settings.value(slot, spec)) for slot, spec in keys]
         # the same example twice is undone at once
-        kept = kept if new == list(values) else [*kept, list(values)]
-        return [escape(advice), kept, *(gr.update(value=value) for value in new)]
+        history = history if new == list(values) else [*history, list(values)]
+        return [escape(advice), history, *(gr.update(value=value) for value in new)]
 
-    def taken_back(kept: list[list[Any]]) -> list[Any]:
-        if not kept:
-            return ["There is nothing to take back.", kept, *untouched]
-        return ["", kept[:-1], *(gr.update(value=value) for value in kept[-1])]
+    def taken_back(history: list[list[Any]]) -> list[Any]:
+        if not history:
+            return ["There is nothing to take back.", history, *untouched]
+        return ["", history[:-1], *(gr.update(value=value) for value in history[-1])]
 
     fill.click(fn=listen.quick(filled), inputs=[chosen, before, *shown], outputs=[message, before, *shown])
     undo.click(fn=listen.quick(taken_back), inputs=[before], outputs=[message, before, *shown])

@@ -34,12 +34,12 @@ def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
     It also shows their family.
     A mark in the entries' own text would be saved with a user's choice, and looked for as a file's name.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    by_family: dict[str, list[str]] = defaultdict(list)
     for title in titles:
         families = misfit(host, main, title)
         if families is not None:
-            found[str(families[0])].append(title)
-    rules = [_rule(family, of_it) for family, of_it in found.items()]
+            by_family[str(families[0])].append(title)
+    rules = [_rule(family, of_it) for family, of_it in by_family.items()]
     return f"<style>{''.join(rules)}</style>" if rules else ""
 
 

@@ -83,8 +83,8 @@ class Hints:
         )
 
     def _say(self, *values: Any, main: str | None = None) -> str:
-        given = iter(values)
-        whole = [next(given) if spec.name in _OF_THE_LINE else spec.shown(spec.default) for _, spec in self.keys]
+        remaining = iter(values)
+        whole = [next(remaining) if spec.name in _OF_THE_LINE else spec.shown(spec.default) for _, spec in self.keys]
         return _shown(plan_line.of_controls(whole, self.host, main))
 
     def _mark(self, main: str | None = None) -> str:

@@ -105,8 +105,8 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     The cells of a plot and the pictures of a folder share one collection of entries, and what was written for one of
     them must not appear in the next.
     """
-    own = {RAN, PASSES, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
-    return {key: value for key, value in entries.items() if key not in own}
+    labels = {RAN, PASSES, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
+    return {key: value for key, value in entries.items() if key not in labels}
 
 
 def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:

@@ -300,8 +300,8 @@ class _Builder:
         """Show the chosen adapters' inputs once the panel is opened: a user's saved default fires no event."""
 
         def opened_adapters(is_on: bool, *values: Any) -> list[Any]:
-            given = iter(values)
-            updates = [part.chose(*(next(given) for _ in part.inputs)) for part in self.adapters]
+            remaining = iter(values)
+            updates = [part.chose(*(next(remaining) for _ in part.inputs)) for part in self.adapters]
             return [update if is_on else gr.update() for part in updates for update in part]
 
         enabled.change(

@@ -53,8 +53,8 @@ def two_checkpoints(host: Lists) -> tuple[Settings, str]:
     the main one again, which needs another prompt.
     """
     main = host.main_checkpoint()
-    own = host.checkpoint_title(main)
-    others = [title for title in host.checkpoint_titles() if title != own]
+    main_title = host.checkpoint_title(main)
+    others = [title for title in host.checkpoint_titles() if title != main_title]
     silent = [title for title in others if host.checkpoint_family(title) is None]
     fit = (title for title in others if title not in silent and fitting.misfit(host, main, title) is None)
     chosen = next(fit, next(iter(silent), MAIN_CHECKPOINT))

@@ -27,8 +27,8 @@ def refuse(reason: str, p: Processing, args: Sequence[Any]) -> None:
     The sampling of `p` itself fails: a WebUI swallows its hooks' errors, and may be too old to call the hook
     before the sampler.
     """
-    given = args[0] if args else False
-    if not (given.get("enabled", False) if isinstance(given, Mapping) else given):
+    first = args[0] if args else False
+    if not (first.get("enabled", False) if isinstance(first, Mapping) else first):
         return
 
     def sample(*_: Any, **__: Any) -> None:

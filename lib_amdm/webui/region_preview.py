@@ -53,10 +53,10 @@ def _refusal(message: str) -> str:
     return f'<p class="error">{escape(one_sentence(message))}</p>'
 
 
-def _number(given: Any, least: float, most: float, otherwise: float) -> float:
-    """Return `given` within its bounds, or `otherwise` if it is not a number."""
+def _number(value: Any, least: float, most: float, otherwise: float) -> float:
+    """Return `value` within its bounds, or `otherwise` if it is not a number."""
     # in this order NaN becomes the lower bound
-    return min(max(least, given), most) if isinstance(given, (int, float)) else otherwise
+    return min(max(least, value), most) if isinstance(value, (int, float)) else otherwise
 
 
 def _field(x: float, y: float, side: float, share: float) -> str:

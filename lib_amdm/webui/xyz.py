@@ -140,9 +140,9 @@ def _refuse_idle(settings: Settings, xyz: Mapping[Target, Any]) -> None:
             )
 
 
-def _lacks(slot: int, found: set[int]) -> bool:
-    """Return True if an axis's slot is not among those `found`; an axis of all slots, or of none, needs any."""
-    return not found if slot in (MAIN, ALL) else slot not in found
+def _lacks(slot: int, slots: set[int]) -> bool:
+    """Return True if an axis's slot is not among `slots`; an axis of all slots, or of none, needs any."""
+    return not slots if slot in (MAIN, ALL) else slot not in slots
 
 
 def _targets(slots: int) -> Iterator[Target]:
@@ -181,25 +181,25 @@ def _add_axes(host: Host) -> None:
 def _option(module: ModuleType, host: Host, target: Target) -> Any:
     spec = target.spec
 
-    def apply(p: Processing, given: Any, _all: Sequence[Any]) -> None:
+    def apply(p: Processing, value: Any, _all: Sequence[Any]) -> None:
         # p is a shallow copy of the plot's own: what it holds is replaced, never changed
-        setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, spec, given)})
+        setattr(p, HELD_IN, {**getattr(p, HELD_IN, {}), target: _value(host, spec, value)})
 
     def prepare(text: str) -> list[str]:
-        texts = (each.strip() for each in text.split(","))
-        return [_number_text(spec, kind, each, target.label) for each in texts if each]
+        texts = (entry.strip() for entry in text.split(","))
+        return [_number_text(spec, kind, entry, target.label) for entry in texts if entry]
 
-    def confirm(_p: Any, given: Sequence[Any]) -> None:
+    def confirm(_p: Any, values: Sequence[Any]) -> None:
         if isinstance(spec, ListedSpec):
-            _refuse_unknown(host, spec, given)
-        for value in given:
+            _refuse_unknown(host, spec, values)
+        for value in values:
             spec.check(_value(host, spec, value), target.label)
 
-    def caption(_p: Any, _option: Any, given: Any) -> str:
+    def caption(_p: Any, _option: Any, value: Any) -> str:
         if isinstance(spec, ListedSpec):
             whose = "main model" if target.slot == MAIN_ADAPTER else f"co-model {target.slot}"
-            return f"{whose}: {without_folder(given)}"
-        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, given), target.label)) or EMPTY}"
+            return f"{whose}: {without_folder(value)}"
+        return f"{target.label}: {spec.shown(spec.check(_value(host, spec, value), target.label)) or EMPTY}"
 
     choices: Callable[[], list[str]] | None = None
     if isinstance(spec, ListedSpec):
@@ -248,22 +248,22 @@ def _number_text(spec: Spec, kind: type, text: str, label: str) -> str:
     return text
 
 
-def _value(host: Lists, spec: Spec, given: Any) -> Any:
+def _value(host: Lists, spec: Spec, value: Any) -> Any:
     """Read a value of the plot for its setting; one that cannot be read stays, so that the check can name it."""
-    if isinstance(given, float) and math.isnan(given) and isinstance(spec, WordSpec):
+    if isinstance(value, float) and math.isnan(value) and isinstance(spec, WordSpec):
         return spec.word
-    if isinstance(given, float):
+    if isinstance(value, float):
         # ranges are sums of floats: what is written into the picture shall read 0.3, not 0.30000000000000004
-        given = round(given, 8)
-    if isinstance(spec, WordSpec) and spec.word and given == WORD:
+        value = round(value, 8)
+    if isinstance(spec, WordSpec) and spec.word and value == WORD:
         return spec.word
-    if isinstance(given, float):
-        return given
+    if isinstance(value, float):
+        return value
     if spec.type is bool:
-        return {"true": True, "false": False}.get(given.strip().lower(), given)
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
     if isinstance(spec, ListedSpec):
-        return _title(host, spec, given) or given
-    return given
+        return _title(host, spec, value) or value
+    return value
 
 
 def _title(host: Lists, spec: ListedSpec, name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_evaluations_times_and_memory_are_the_webuis_own(page: str, out: Path) -
     assert all(record["seconds"] > 0 and record["memory"]["total"] > 0 for record in records(out))
     with_amdm = [record for record in records(out) if record["evaluations"]]
     assert all(record["memory"]["co_models"] > 0 for record in with_amdm)
-    assert "<td>main + 4</td>" in page and "the WebUI's whole process" in page.replace("&#x27;", "'")
+    assert "<td>main + 4</td>" in page and "the WebUI's whole process" in html.unescape(page)
 
 
 def test_what_is_drawn_is_not_drawn_again(webui: WebUI, page: str, out: Path, capsys: pytest.CaptureFixture) -> None:

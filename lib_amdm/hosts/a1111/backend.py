@@ -32,8 +32,8 @@ def backend(run: PassRun) -> Backend:
     evaluator = A1111Evaluator(run)
 
     def options(model: Any) -> tuple[Any, ...]:
-        own = (*text_options(*HIJACK_OPTIONS, "sdxl_clip_l_skip"), *embedding_names())
-        return (*own, *_text_options_of_main(run, model))
+        of_host = (*text_options(*HIJACK_OPTIONS, "sdxl_clip_l_skip"), *embedding_names())
+        return (*of_host, *_text_options_of_main(run, model))
 
     def loras(model: Any, named: Sequence[Any], error_prefix: str) -> lora.Loras:
         return lora.Loras(model, named, error_prefix, run.kept.lora_files, model is run.main)
@@ -71,7 +71,7 @@ def _text_options_of_main(run: PassRun, model: Any) -> tuple[Any, ...]:
     if model is not run.main:
         return ()
     data = p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data
-    networks = tuple((kind, *(tuple(each.items) for each in named)) for kind, named in (data or {}).items())
+    networks = tuple((kind, *(tuple(network.items) for network in named)) for kind, named in (data or {}).items())
     return (networks, FileState.of_loaded(model.sd_checkpoint_info.filename))
 
 

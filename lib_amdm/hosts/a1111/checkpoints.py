@@ -148,7 +148,7 @@ def _to_main_dtype(model: Any) -> None:
 
 def _pack(model: torch.nn.Module) -> None:
     """Store layers' weights in 8 bits and, by the user's choice, also in 16, for LoRAs to be added to."""
-    for layer in [each for each in model.modules() if isinstance(each, (torch.nn.Conv2d, torch.nn.Linear))]:
+    for layer in [module for module in model.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]:
         if shared.opts.cache_fp16_weight:
             for name, weight in layer.named_parameters(recurse=False):
                 setattr(layer, f"fp16_{name}", weight.detach().to("cpu", torch.float16))
@@ -172,11 +172,11 @@ class _OwnHijack(sd_hijack.StableDiffusionModelHijack):
 @contextmanager
 def _text_encoder_wrapping() -> Iterator[None]:
     """Keep the one process-wide name that the host's wrapping writes."""
-    kept = sd_unet.original_forward
+    original = sd_unet.original_forward
     try:
         yield
     finally:
-        sd_unet.original_forward = kept
+        sd_unet.original_forward = original
 
 
 def prepare(model: Any, p: Processing, main: Any) -> None:
@@ -211,7 +211,7 @@ def place_small_parts(model: Any) -> None:
     """Put all except the UNet and the text encoder on the GPU: with --medvram and --lowvram only these two move."""
     large = (model.model, text_encoder(model))
     for part in model.children():
-        if not any(part is each for each in large):
+        if not any(part is other for other in large):
             move(part, devices.device)
     for name, tensor in model.named_buffers(recurse=False):
         setattr(model, name, tensor.to(devices.device))

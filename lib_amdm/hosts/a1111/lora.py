@@ -48,12 +48,12 @@ class Loras(NamedLoras):
     @cached_property
     def _text_layers(self) -> dict[str, torch.nn.Module]:
         if self.model.is_sdxl:
-            found = {}
+            layers = {}
             for number, embedder in enumerate(self.model.conditioner.embedders):
                 inner = getattr(embedder, "wrapped", None)
                 for name, layer in inner.named_modules() if inner is not None else ():
-                    found[f"{number}_{name.replace('.', '_')}"] = layer
-            return found
+                    layers[f"{number}_{name.replace('.', '_')}"] = layer
+            return layers
         encoder = self.model.cond_stage_model
         named = getattr(encoder, "wrapped", encoder).named_modules()
         return {name.replace(".", "_"): layer for name, layer in named}
@@ -61,7 +61,7 @@ class Loras(NamedLoras):
     @cached_property
     def _networks(self) -> list[dict[str, Any]]:
         """For each LoRA, the host's own modules for this model's layers, by the layers' names."""
-        return [self._network(lora, found) for lora, found in zip(self.named, self.on_disk)]
+        return [self._network(lora, entry) for lora, entry in zip(self.named, self.on_disk)]
 
     def _network(self, lora: Named, on_disk: Any) -> dict[str, Any]:
         state = FileState.of(on_disk.filename)
@@ -74,14 +74,14 @@ class Loras(NamedLoras):
             name, _, part = key.partition(".")
             parts.setdefault(name, {})[part] = weight
         layers = {**self._unet_layers, **self._text_layers}
-        found = {}
-        for name, own in parts.items():
+        modules = {}
+        for name, tensors in parts.items():
             sd_key, layer = self._layer(name, layers)
             if layer is not None:
-                found[sd_key] = self._module(network.NetworkWeights(name, sd_key, own, layer), net)
-        if not found:
+                modules[sd_key] = self._module(network.NetworkWeights(name, sd_key, tensors, layer), net)
+        if not modules:
             raise self.wrong_family(lora.name)
-        return found
+        return modules
 
     def _read(self, on_disk: Any) -> Mapping[str, torch.Tensor]:
         try:
@@ -115,7 +115,7 @@ class Loras(NamedLoras):
 
     @torch.no_grad()
     def _changes(self, layers: Mapping[str, torch.nn.Module]) -> list[Change]:
-        found: list[Change] = []
+        all_changes: list[Change] = []
         for name, layer in layers.items():
             packed = layer if isinstance(layer, torch.nn.MultiheadAttention) else None
             if not any(name in net or (packed and f"{name}_q_proj" in net) for net in self._networks):
@@ -124,8 +124,8 @@ class Loras(NamedLoras):
             with _on_device(layer) as home:
                 self._bring_up_to_date(layer)
                 changes = self._plain(name, layer) if packed is None else self._packed(name, packed)
-                found += [change._replace(value=change.value.to(home)) for change in changes]
-        return found
+                all_changes += [change._replace(value=change.value.to(home)) for change in changes]
+        return all_changes
 
     def _bring_up_to_date(self, layer: torch.nn.Module) -> None:
         """Apply the main prompt's LoRAs to a layer of the main model before ours are swapped in."""
@@ -146,9 +146,9 @@ class Loras(NamedLoras):
                 if of_bias is not None:
                     bias = of_bias.to(weight) if bias is None else self._sum(net[name], bias, of_bias)
         for parameter, value in (("weight", weight), ("bias", bias)):
-            own = getattr(layer, parameter, None)
-            if value is not None and value is not own:
-                yield Change(layer, parameter, value.detach() if own is None else value.detach().to(own.dtype))
+            present = getattr(layer, parameter, None)
+            if value is not None and value is not present:
+                yield Change(layer, parameter, value.detach() if present is None else value.detach().to(present.dtype))
 
     def _packed(self, name: str, layer: torch.nn.MultiheadAttention) -> Iterator[Change]:
         """Join the weights of q, k and v, which Open CLIP's attention has in one tensor."""

@@ -68,10 +68,10 @@ def denoised(
 
 def _sigma_of_main(run: PassRun, evaluation: Evaluation) -> torch.Tensor:
     """Return the noise level of an evaluation in the main model's terms, (batch,)."""
-    own, main, sigma = is_flow(evaluation.model), is_flow(run.main), evaluation.sigma
-    if own == main:
+    model_is_flow, main_is_flow, sigma = is_flow(evaluation.model), is_flow(run.main), evaluation.sigma
+    if model_is_flow == main_is_flow:
         return sigma
-    return sigma / (1 - sigma) if own else sigma / (1 + sigma)
+    return sigma / (1 - sigma) if model_is_flow else sigma / (1 + sigma)
 
 
 def _with_known_region(run: PassRun, evaluation: Evaluation) -> torch.Tensor:

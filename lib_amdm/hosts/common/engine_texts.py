@@ -22,10 +22,10 @@ from .patchers import PatcherEvaluator, text_options_of_main
 class NoTextEncoder(torch.nn.Module):
     """A stand-in for a text encoder that an engine borrows for each text."""
 
-    def __init__(self, own: Mapping[str, torch.nn.Module]) -> None:
-        """Keep the parts of the encoder that the checkpoint has, `own`."""
+    def __init__(self, parts: Mapping[str, torch.nn.Module]) -> None:
+        """Keep `parts`, those of the encoder that the checkpoint has."""
         super().__init__()
-        self.own = torch.nn.ModuleDict(own)
+        self.own = torch.nn.ModuleDict(parts)
         # only the attributes that the hosts' engines read when they are made
         self.transformer, embeddings = torch.nn.Module(), torch.nn.Module()
         self.transformer.text_model = torch.nn.Module()
@@ -35,7 +35,7 @@ class NoTextEncoder(torch.nn.Module):
 
 def borrows_texts(engine: Engine) -> bool:
     """Return True if this engine uses the main model's text encoder."""
-    return any(isinstance(each, NoTextEncoder) for each in engine.forge_objects.clip.cond_stage_model.children())
+    return any(isinstance(child, NoTextEncoder) for child in engine.forge_objects.clip.cond_stage_model.children())
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def with_texts_of(main: Engine, engine: Engine, device: torch.device) -> Iterato
     changes.append((engine.forge_objects, "clip", borrowed))
     for name, empty in clip.cond_stage_model.named_children():
         encoder = getattr(borrowed.cond_stage_model, name)
-        changes += [(encoder, part, own.to(device)) for part, own in empty.own.items()]
+        changes += [(encoder, part, module.to(device)) for part, module in empty.own.items()]
     before = [(of, name, getattr(of, name)) for of, name, _ in changes]
     try:
         for of, name, value in changes:

@@ -91,11 +91,11 @@ class LoadedEngine(torch.nn.Module):
         predictor = self.unet.predictor
         # copy the logarithms too: recomputed they differ in the last bit, and half a timestep is rounded the other way
         predictor.sigmas, predictor.log_sigmas = (
-            kept.to(predictor.sigmas.device, non_blocking=True) for kept in self.schedule
+            values.to(predictor.sigmas.device, non_blocking=True) for values in self.schedule
         )
         # the option's noise schedule is for the main model; an eps model with a v model keeps its own
-        own = predicts(engine) == "epsilon" and predicts(main) == "v_prediction"
-        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.model_config.ztsnr:
+        keeps_schedule = predicts(engine) == "epsilon" and predicts(main) == "v_prediction"
+        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not keeps_schedule) or engine.model_config.ztsnr:
             predictor.set_sigmas(self.rescaled(predictor.sigmas))
 
 
@@ -173,8 +173,8 @@ class EngineLoader:
     def _engine(self, info: CheckpointInfo, main: Engine, slot: int) -> Engine:
         parts, guess, borrows = self._read(info, main, slot)
         kind = self.kind_of(guess)
-        own = _family(kind, guess, self.is_flow_file(guess, info.filename))
-        refusals.refuse_other_family(slot, info, own, main.sd_checkpoint_info, family_of(main))
+        family = _family(kind, guess, self.is_flow_file(guess, info.filename))
+        refusals.refuse_other_family(slot, info, family, main.sd_checkpoint_info, family_of(main))
         self.chosen(guess, info.filename)
         repository = self.configurations / guess.huggingface_repo
         # imported here: it is slow, and only pictures with co-models need it
@@ -250,11 +250,11 @@ class EngineLoader:
         if name.startswith(TEXT_ENCODER) and not weights:
             raise refusals.without_text_encoder(slot, info.name)
         # the host may empty its argument
-        given = set(weights or {})
+        names = set(weights or {})
         library, class_name = entry
         made = self.host.load_huggingface_component(guess, name, library, class_name, str(repository), weights)
         if isinstance(made, torch.nn.Module):
-            missing = _missing(made, given, class_name)
+            missing = _missing(made, names, class_name)
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made
 
@@ -268,13 +268,13 @@ def _may_bring_texts(filename: str) -> bool:
         return any(name.startswith(refusals.TEXTS) for name in file.keys())  # noqa: SIM118
 
 
-def _missing(model: torch.nn.Module, given: set[str], class_name: str) -> list[str]:
+def _missing(model: torch.nn.Module, names: set[str], class_name: str) -> list[str]:
     """Return the names of weights that a file lacks."""
     needed = [key for key in _needed(model, class_name.startswith(WITH_BIASES)) if not key.endswith(UNUSED)]
     # the name of some norms' weights in Flux's files, but not in the hosts
-    known = given | {f"{key.removesuffix('.scale')}.weight" for key in given if key.endswith(".scale")}
+    known = names | {f"{key.removesuffix('.scale')}.weight" for key in names if key.endswith(".scale")}
     missing = [key for key in needed if key not in known]
-    if not class_name.startswith(WITH_BIASES) and len(given) >= len(needed):
+    if not class_name.startswith(WITH_BIASES) and len(names) >= len(needed):
         # the hosts accept several sets of names for the weights of large text encoders
         return []
     return missing

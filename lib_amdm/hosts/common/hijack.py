@@ -22,11 +22,11 @@ def flagged_family(model: Any, default: str) -> str:
 def notes_of_main_kept() -> Iterator[None]:
     """Restrict the hijack's notes on encoded texts, which go into the infotext, to the main prompt."""
     hijack = sd_hijack.model_hijack
-    kept = hijack.extra_generation_params.copy(), hijack.comments.copy()
+    before = hijack.extra_generation_params.copy(), hijack.comments.copy()
     try:
         yield
     finally:
-        hijack.extra_generation_params, hijack.comments = kept
+        hijack.extra_generation_params, hijack.comments = before
 
 
 def embedding_names() -> tuple[str, ...]:

@@ -148,8 +148,8 @@ class WebUIHost:
         return bool(shared.cmd_opts.api or shared.cmd_opts.nowebui)
 
     def api_auth(self) -> list[Any]:
-        given = shared.cmd_opts.api_auth
-        if given:
-            return guard(dict(login.strip().split(":", 1) for login in given.split(",")))
+        pairs = shared.cmd_opts.api_auth
+        if pairs:
+            return guard(dict(login.strip().split(":", 1) for login in pairs.split(",")))
         # the routes must not show more than the page does
         return guard(dict(get_gradio_auth_creds()))

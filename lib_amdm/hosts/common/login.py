@@ -15,15 +15,18 @@ def guard(logins: Mapping[str, str]) -> list[Any]:
     if not logins:
         return []
 
-    def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+    def check(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
         # constant-time comparison over all entries, so that timing does not reveal names
-        fits = [_same(given.username, name) & _same(given.password, password) for name, password in logins.items()]
+        fits = [
+            _same(credentials.username, name) & _same(credentials.password, password)
+            for name, password in logins.items()
+        ]
         if not any(fits):
             raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
 
     return [Depends(check)]
 
 
-def _same(given: str, known: str) -> bool:
+def _same(received: str, known: str) -> bool:
     # a command line that is not UTF-8 has lone surrogates
-    return compare_digest(given.encode(errors="surrogateescape"), known.encode(errors="surrogateescape"))
+    return compare_digest(received.encode(errors="surrogateescape"), known.encode(errors="surrogateescape"))

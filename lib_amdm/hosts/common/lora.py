@@ -45,17 +45,17 @@ class NamedLoras:
             raise AmdmError(
                 f"{error_prefix}: its prompt has a LoRA that cannot be read ({error}); write <lora:name:weight>."
             ) from error
-        self.on_disk = [self._find(each.name) for each in self.named]
-        states = (FileState.of(found.filename) for found in self.on_disk)
+        self.on_disk = [self._find(lora.name) for lora in self.named]
+        states = (FileState.of(entry.filename) for entry in self.on_disk)
         self.key = tuple(zip(self.named, states))
 
     def _find(self, name: str) -> Any:
         host = self.host
         for attempt in range(2):
             hidden = name.lower() in host.forbidden_network_aliases
-            found = (host.available_networks if hidden else host.available_network_aliases).get(name)
-            if found is not None:
-                return found
+            entry = (host.available_networks if hidden else host.available_network_aliases).get(name)
+            if entry is not None:
+                return entry
             if attempt == 0:
                 # like the host, look once more for files added after its start
                 host.update_available_networks_by_names([name])

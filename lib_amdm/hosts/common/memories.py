@@ -34,11 +34,11 @@ class Memory:
         reach = Reach(functions)
         # references keep the objects' ids from being reused
         self._objects = reach.objects
-        self._restores = [_module(*each) for each in reach.named.values()]
-        self._restores += [_class(each) for each in reach.objects.values() if isinstance(each, type)]
-        self._restores += [_holder(each) for each in reach.holders.values() if type(each) is not Tensor]
-        tensors = [each for each in reach.holders.values() if type(each) is Tensor]
-        self._restores += [_tensor(each) for each in _whole(tensors)]
+        self._restores = [_module(*module) for module in reach.named.values()]
+        self._restores += [_class(kind) for kind in reach.objects.values() if isinstance(kind, type)]
+        self._restores += [_holder(holder) for holder in reach.holders.values() if type(holder) is not Tensor]
+        tensors = [holder for holder in reach.holders.values() if type(holder) is Tensor]
+        self._restores += [_tensor(tensor) for tensor in _whole(tensors)]
 
     def restore(self, shared: set[Place]) -> None:
         """Restore this state. shared: the places that are left as they are."""
@@ -88,19 +88,19 @@ def set_by(callbacks: Iterable[Any]) -> set[Place]:
             continue
         reach = Reach([callback])
         places |= {(id(cells[name]), "") for name in names & cells.keys()}
-        places |= {(each, name) for each in (*reach.objects, *reach.named) for name in names - cells.keys()}
+        places |= {(place, name) for place in (*reach.objects, *reach.named) for name in names - cells.keys()}
     return places
 
 
 def _module(module: dict[str, Any], names: set[str]) -> Restore:
-    kept = {name: module[name] for name in names & module.keys() if is_data(module[name])}
+    before = {name: module[name] for name in names & module.keys() if is_data(module[name])}
 
     def restore(shared: set[Place]) -> None:
         for name in names:
             if (id(module), name) in shared:
                 continue
-            if name in kept:
-                module[name] = kept[name]
+            if name in before:
+                module[name] = before[name]
             elif is_data(module.get(name, module)) and name in module:
                 del module[name]
 
@@ -111,81 +111,81 @@ def _class(kind: type) -> Restore:
     def data() -> dict[str, Any]:
         return {name: value for name, value in vars(kind).items() if is_data(value) and not name.startswith("__")}
 
-    kept = data()
+    before = data()
 
     def restore(shared: set[Place]) -> None:
         now = data()
-        for name in now.keys() | kept.keys():
+        for name in now.keys() | before.keys():
             if (id(kind), name) in shared:
                 continue
-            if name not in kept:
+            if name not in before:
                 delattr(kind, name)
-            elif name not in now or now[name] is not kept[name]:
-                setattr(kind, name, kept[name])
+            elif name not in now or now[name] is not before[name]:
+                setattr(kind, name, before[name])
 
     return restore
 
 
-def _instance(each: Any) -> Restore:
-    kept, apart = attributes(each), slots(type(each))
+def _instance(instance: Any) -> Restore:
+    before, apart = attributes(instance), slots(type(instance))
 
     def restore(shared: set[Place]) -> None:
-        now = attributes(each)
-        for name in now.keys() | kept.keys():
-            if (id(each), name) in shared:
+        now = attributes(instance)
+        for name in now.keys() | before.keys():
+            if (id(instance), name) in shared:
                 continue
             if name in apart:
-                setattr(each, name, kept[name]) if name in kept else delattr(each, name)
-            elif name in kept:
-                vars(each)[name] = kept[name]
+                setattr(instance, name, before[name]) if name in before else delattr(instance, name)
+            elif name in before:
+                vars(instance)[name] = before[name]
             else:
-                del vars(each)[name]
+                del vars(instance)[name]
 
     return restore
 
 
 def _cell(cell: CellType) -> Restore:
-    kept = content(cell)
+    before = content(cell)
 
     def restore(shared: set[Place]) -> None:
         if (id(cell), "") in shared:
             return
-        if kept:
-            cell.cell_contents = kept[0]
+        if before:
+            cell.cell_contents = before[0]
         elif content(cell):
             del cell.cell_contents
 
     return restore
 
 
-def _holder(each: Any) -> Restore:
-    if isinstance(each, CellType):
-        return _cell(each)
-    if isinstance(each, dict):
-        entries = dict(each)
+def _holder(holder: Any) -> Restore:
+    if isinstance(holder, CellType):
+        return _cell(holder)
+    if isinstance(holder, dict):
+        entries = dict(holder)
 
         def refill(shared: set[Place]) -> None:
             # in the same order
-            if list(each) != list(entries):
-                each.clear()
-            each.update(entries)
+            if list(holder) != list(entries):
+                holder.clear()
+            holder.update(entries)
 
         return refill
-    if isinstance(each, (list, deque, set)):
-        members = list(each)
+    if isinstance(holder, (list, deque, set)):
+        members = list(holder)
 
         def again(shared: set[Place]) -> None:
-            each.clear()
-            each.update(members) if isinstance(each, set) else each.extend(members)
+            holder.clear()
+            holder.update(members) if isinstance(holder, set) else holder.extend(members)
 
         return again
-    if isinstance(each, torch.Generator):
-        state = each.get_state()
-        return lambda shared: _set_state(each, state)
-    if isinstance(each, random.Random):
-        numbers = each.getstate()
-        return lambda shared: each.setstate(numbers)
-    return _instance(each)
+    if isinstance(holder, torch.Generator):
+        state = holder.get_state()
+        return lambda shared: _set_state(holder, state)
+    if isinstance(holder, random.Random):
+        numbers = holder.getstate()
+        return lambda shared: holder.setstate(numbers)
+    return _instance(holder)
 
 
 def _set_state(generator: torch.Generator, state: Tensor) -> None:

@@ -36,7 +36,7 @@ AROUND_EVALUATIONS = ("cfg_denoiser", "cfg_denoised", "cfg_after_cfg")
 
 def _callbacks() -> Iterator[Callable[..., Any]]:
     for name in AROUND_EVALUATIONS:
-        yield from (each.callback for each in script_callbacks.callback_map.get(f"callbacks_{name}", ()))
+        yield from (entry.callback for entry in script_callbacks.callback_map.get(f"callbacks_{name}", ()))
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class PatcherLoras(NamedLoras):
         layers = functions.layers
         keys = layers.model_lora_keys_unet(self.unet, {}), layers.model_lora_keys_clip(self.texts, {})
         weights = [self._read(entry) for entry in self.on_disk]
-        self.patches = [tuple(functions.patches_of(each, of) for of in keys) for each in weights]
+        self.patches = [tuple(functions.patches_of(tensors, of) for of in keys) for tensors in weights]
         for lora, patches in zip(self.named, self.patches):
             if not any(patches):
                 raise self.wrong_family(lora.name)

@@ -100,15 +100,15 @@ def _formulas(run: PassRun, model: Engine) -> dict[str, Any]:
 @contextmanager
 def _guided_as_main(run: PassRun, model: Engine) -> Iterator[None]:
     """Give a co-model the main model's guidance, with other extensions' functions, during the context."""
-    options, given = model.forge_objects.unet.model_options, _formulas(run, model)
-    kept = {name: options[name] for name in given if name in options}
-    options.update(given)
+    options, formulas = model.forge_objects.unet.model_options, _formulas(run, model)
+    replaced = {name: options[name] for name in formulas if name in options}
+    options.update(formulas)
     try:
         yield
     finally:
-        for name in given:
+        for name in formulas:
             del options[name]
-        options.update(kept)
+        options.update(replaced)
 
 
 def _together(sampling: float, further: float) -> dict[str, float]:
@@ -140,17 +140,17 @@ class PatcherEvaluator:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def register(self, co_models: Sequence[Engine], further: int) -> None:
-        own = {id(model.forge_objects.unet): model.forge_objects.unet for model in co_models}
-        self.own_unets = [*own.values()]
+        unets = {id(model.forge_objects.unet): model.forge_objects.unet for model in co_models}
+        self.own_unets = [*unets.values()]
         self.stack.enter_context(self.in_pass(self))
-        if own or further:
+        if unets or further:
             # the host puts the main model's own patcher back before every pass
             main = self.run.main.forge_objects
             self.registered_at = main.unet = main.unet.clone()
             self.registered_at.extra_preserved_memory_during_sampling += further
             for unet in self.own_unets:
                 self.registered_at.add_extra_model_patcher_during_sampling(unet)
-        if own:
+        if unets:
             # as the host does next; here an error can be worded
             self._load(self.run.hook["x"].shape)
 
@@ -170,7 +170,7 @@ class PatcherEvaluator:
         for patcher in (self.registered_at, now):
             if patcher is not None:
                 needed = patcher.extra_model_patchers_during_sampling
-                needed[:] = [each for each in needed if not any(each is unet for unet in self.own_unets)]
+                needed[:] = [extra for extra in needed if not any(extra is unet for unet in self.own_unets)]
         self.registered_at, self.own_unets = None, []
 
     def cond_scale(self, cfg_scale: float) -> float:

@@ -23,7 +23,7 @@ class SlotPhrases:
         self,
         model: Any,
         encoder: tuple[Any, torch.nn.Module],
-        kept: tuple[Recent, tuple[Hashable, ...]],
+        cache: tuple[Recent, tuple[Hashable, ...]],
         encoding: Callable[[], AbstractContextManager[None]],
         device: Callable[[], torch.device],
         error_prefix: str,
@@ -31,12 +31,12 @@ class SlotPhrases:
         """Use a model's encoder.
 
         encoder, device: see `AdapterPlaces`.
-        kept: encoded texts, and the part of their keys that tells how a text is encoded.
+        cache: encoded texts, and the part of their keys that says how a text is encoded.
         encoding: a context in which the model encodes.
         """
         self.model, self.encoding, self.device, self.error_prefix = model, encoding, device, error_prefix
         self.engine, self.transformer = encoder
-        self.texts, self.text_key = kept
+        self.texts, self.text_key = cache
 
     def pooled(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         return dict(zip(texts, self._kept("pooled", texts, self._pooled)))
@@ -65,7 +65,7 @@ class SlotPhrases:
                 "tokens; shorten it."
             )
         end, length = engine.id_end, PHRASE_TOKENS + 2
-        tokens = [[engine.id_start, *each, *[end] * (length - 1 - len(each))] for each in tokenized]
+        tokens = [[engine.id_start, *ids, *[end] * (length - 1 - len(ids))] for ids in tokenized]
         numbers = torch.tensor(tokens, device=self.device())
         return pooled_at_end(self.transformer(numbers)[0], numbers, end)
 

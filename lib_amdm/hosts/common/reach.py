@@ -94,9 +94,9 @@ def stored(codes: Iterable[CodeType]) -> set[str]:
 def codes_of(code: CodeType) -> Iterator[CodeType]:
     """Yield a function's code and that of the functions in it."""
     yield code
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            yield from codes_of(each)
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from codes_of(const)
 
 
 def content(cell: CellType) -> list[Any]:
@@ -111,15 +111,15 @@ def slots(kind: type) -> set[str]:
     """Return the names of a class's attributes that are not in a dictionary."""
     return {
         name
-        for each in kind.__mro__
-        if is_strangers(each.__module__)
-        for name, value in vars(each).items()
+        for base in kind.__mro__
+        if is_strangers(base.__module__)
+        for name, value in vars(base).items()
         if isinstance(value, MemberDescriptorType)
     }
 
 
-def is_patcher(each: Any) -> bool:
-    return package(type(each).__module__) in WEBUIS and "model_options" in getattr(each, "__dict__", ())
+def is_patcher(value: Any) -> bool:
+    return package(type(value).__module__) in WEBUIS and "model_options" in getattr(value, "__dict__", ())
 
 
 def is_data(value: Any) -> bool:
@@ -143,47 +143,47 @@ class Reach:
         self._unused: dict[str, list[FunctionType]] = {}
         self._waiting: deque[Any] = deque(roots)
         while self._waiting and len(self.objects) < MOST_OBJECTS:
-            each = self._waiting.popleft()
-            if id(each) not in self.objects and not isinstance(each, PLAIN):
-                self.objects[id(each)] = each
-                self._look_into(each)
+            value = self._waiting.popleft()
+            if id(value) not in self.objects and not isinstance(value, PLAIN):
+                self.objects[id(value)] = value
+                self._look_into(value)
 
     @property
     def remembers(self) -> bool:
         """True if anything outlives a call: a mutable object, or a name to which code assigns."""
         kinds = (*CONTAINERS, Tensor, torch.Generator, random.Random)
-        return any(isinstance(each, kinds) for each in self.holders.values()) or bool(stored(self.codes))
+        return any(isinstance(holder, kinds) for holder in self.holders.values()) or bool(stored(self.codes))
 
-    def _look_into(self, each: Any) -> None:
-        kind, waiting = type(each), self._waiting
-        if isinstance(each, FunctionType):
-            self._look_into_function(each)
-        elif isinstance(each, MethodType):
-            waiting.extend((each.__func__, each.__self__))
-        elif isinstance(each, functools.partial):
-            waiting.extend((each.func, each.args, each.keywords))
-        elif isinstance(each, type):
-            self._look_into_class(each)
-        elif isinstance(each, CellType):
-            self.holders[id(each)] = each
-            waiting.extend(content(each))
-        elif isinstance(each, (tuple, frozenset)):
-            waiting.extend(each)
-        elif isinstance(each, CONTAINERS):
-            if len(each) <= LONGEST:
-                self.holders[id(each)] = each
-                waiting.extend(each.values() if isinstance(each, dict) else each)
-        elif kind is Tensor or isinstance(each, (torch.Generator, random.Random)):
-            self.holders[id(each)] = each
-        elif is_strangers(kind.__module__) or isinstance(each, SimpleNamespace):
-            self.holders[id(each)] = each
+    def _look_into(self, value: Any) -> None:
+        kind, waiting = type(value), self._waiting
+        if isinstance(value, FunctionType):
+            self._look_into_function(value)
+        elif isinstance(value, MethodType):
+            waiting.extend((value.__func__, value.__self__))
+        elif isinstance(value, functools.partial):
+            waiting.extend((value.func, value.args, value.keywords))
+        elif isinstance(value, type):
+            self._look_into_class(value)
+        elif isinstance(value, CellType):
+            self.holders[id(value)] = value
+            waiting.extend(content(value))
+        elif isinstance(value, (tuple, frozenset)):
+            waiting.extend(value)
+        elif isinstance(value, CONTAINERS):
+            if len(value) <= LONGEST:
+                self.holders[id(value)] = value
+                waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif kind is Tensor or isinstance(value, (torch.Generator, random.Random)):
+            self.holders[id(value)] = value
+        elif is_strangers(kind.__module__) or isinstance(value, SimpleNamespace):
+            self.holders[id(value)] = value
             waiting.append(kind)
-            waiting.extend(attributes(each).values())
+            waiting.extend(attributes(value).values())
         elif package(kind.__module__) in WEBUIS:
-            if isinstance(each, nn.Module) or is_patcher(each) or "forge_objects" in getattr(each, "__dict__", ()):
-                self.models[id(each)] = each
+            if isinstance(value, nn.Module) or is_patcher(value) or "forge_objects" in getattr(value, "__dict__", ()):
+                self.models[id(value)] = value
         elif kind.__module__ == "functools":
-            waiting.append(getattr(each, "__wrapped__", None))
+            waiting.append(getattr(value, "__wrapped__", None))
 
     def _look_into_function(self, function: FunctionType) -> None:
         self._waiting.extend((*(function.__closure__ or ()), function.__defaults__, function.__kwdefaults__))
@@ -211,11 +211,11 @@ class Reach:
                 self._look_into_module(vars(value), names)
 
     def _look_into_class(self, kind: type) -> None:
-        for each in kind.__mro__:
-            if not is_strangers(each.__module__):
+        for base in kind.__mro__:
+            if not is_strangers(base.__module__):
                 continue
-            self.objects[id(each)] = each
-            for name, value in vars(each).items():
+            self.objects[id(base)] = base
+            for name, value in vars(base).items():
                 method = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
                 if not isinstance(method, FunctionType):
                     self._waiting.append(value)
@@ -225,7 +225,7 @@ class Reach:
                     self._unused.setdefault(name, []).append(method)
 
 
-def attributes(each: Any) -> dict[str, Any]:
+def attributes(value: Any) -> dict[str, Any]:
     """Return an object's content by names."""
-    named = {name: getattr(each, name) for name in slots(type(each)) if hasattr(each, name)}
-    return {**getattr(each, "__dict__", {}), **named}
+    named = {name: getattr(value, name) for name in slots(type(value)) if hasattr(value, name)}
+    return {**getattr(value, "__dict__", {}), **named}

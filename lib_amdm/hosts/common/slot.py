@@ -95,8 +95,8 @@ class SlotModel:
         loaded = run.kept.pool.get(self.info.filename, checkpoints.variant(), load)
         self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts
         # checked again: a kept model may have been loaded with another main model
-        own, main = checkpoints.family(self.model), checkpoints.family(run.main)
-        refusals.refuse_other_family(self.number, self.info, own, run.main.sd_checkpoint_info, main)
+        family, main = checkpoints.family(self.model), checkpoints.family(run.main)
+        refusals.refuse_other_family(self.number, self.info, family, run.main.sd_checkpoint_info, main)
         checkpoints.prepare(loaded.model, run.p, run.main)
 
     # its texts and LoRAs
@@ -109,20 +109,20 @@ class SlotModel:
         needed = (True, self.backend.texts.needs_negative(self.slot.cfg_scale))
         prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
         negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
-        named = [each for kind in LORAS for each in networks.pop(kind, [])]
+        named = [network for kind in LORAS for network in networks.pop(kind, [])]
         self._refuse_networks(networks, "prompt")
         self._refuse_networks(others, "negative prompt")
         self.loras = self.backend.texts.loras(self.model, named, self.error_prefix) if named else None
         conds: list[Any] = []
-        for own, main, encoder, ready, is_needed in zip(
+        for text, main, encoder, ready, is_needed in zip(
             (prompt, negative), main_texts, encoders, (hook["c"], hook["uc"]), needed
         ):
             if not is_needed:
                 conds.append(None)
-            elif self.is_main and not own.strip() and ready is not None and not self.loras:
+            elif self.is_main and not text.strip() and ready is not None and not self.loras:
                 conds.append(ready)
             else:
-                conds.append(self._encoded([own] * len(main) if own.strip() else main, encoder))
+                conds.append(self._encoded([text] * len(main) if text.strip() else main, encoder))
         return conds[0], conds[1]
 
     def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
@@ -186,9 +186,9 @@ class SlotModel:
         device, dtype = places.numbers(self.model)
         phrases = None
         if encoder is not None:
-            kept = self.texts, self._text_key()
+            cache = self.texts, self._text_key()
             where = partial(places.phrase_device, self.model)
-            phrases = SlotPhrases(self.model, encoder, kept, self._encoding, where, self.error_prefix)
+            phrases = SlotPhrases(self.model, encoder, cache, self._encoding, where, self.error_prefix)
         return Place(
             unet=places.unet(self.model),
             family=self.backend.checkpoints.family(self.model),
@@ -210,7 +210,7 @@ class SlotModel:
         It is the `state_key` of `CoRun`.
         """
         step, hook = self.run.denoiser.step - 1, self.run.hook
-        texts = tuple(_scheduled(each, step) for each in (self.cond, self.uncond, hook["c"], hook["uc"]))
+        texts = tuple(_scheduled(cond, step) for cond in (self.cond, self.uncond, hook["c"], hook["uc"]))
         share = progress(self.run.denoiser, step)
         models = (model for model in (self, self.run.main_model) if model is not None and model.adapter)
         return texts, tuple(share < model.slot.until for model in models)
@@ -280,4 +280,6 @@ def _scheduled(cond: Any, step: int) -> tuple[int, ...]:
         return ()
     images = getattr(cond, "batch", None)
     schedules = cond if images is None else [part.schedules for image in images for part in image]
-    return tuple(next((n for n, entry in enumerate(each) if step <= entry.end_at_step), 0) for each in schedules)
+    return tuple(
+        next((n for n, entry in enumerate(schedule) if step <= entry.end_at_step), 0) for schedule in schedules
+    )

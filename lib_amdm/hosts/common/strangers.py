@@ -26,17 +26,19 @@ def functions_in(options: Any) -> Iterator[Any]:
         if callable(options) and not isinstance(options, type) and package(next(modules_of(options))) != OURS:
             yield options
         return
-    for each in options:
-        yield from functions_in(each)
+    for option in options:
+        yield from functions_in(option)
 
 
 def functions_on(modules: Iterable[nn.Module]) -> Iterator[Any]:
     """Yield the functions that replace the modules' own, and their hooks."""
     for module in modules:
-        own = vars(module)
-        found = [own.get(name) for name in CALLED]
-        found += [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        yield from (each for each in found if each is not None and any(map(is_strangers, modules_of(each))))
+        attributes = vars(module)
+        functions = [attributes.get(name) for name in CALLED]
+        functions += [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        yield from (
+            function for function in functions if function is not None and any(map(is_strangers, modules_of(function)))
+        )
 
 
 def functions_of_classes(modules: Iterable[nn.Module]) -> Iterator[tuple[str, FunctionType]]:
@@ -60,26 +62,26 @@ def formulas(options: Mapping[str, Any], patcher: Any) -> dict[str, Any]:
     A function cannot that shares state with a change of the UNet, or keeps a model in an object. If a variable of its
     closure is the main model's patcher, a copy of the function gets the other one.
     """
-    given = {name: options[name] for name in FORMULAS if options.get(name)}
-    if not given:
+    present = {name: options[name] for name in FORMULAS if options.get(name)}
+    if not present:
         return {}
-    others = Reach(functions_in({name: value for name, value in options.items() if name not in given})).holders
+    others = Reach(functions_in({name: value for name, value in options.items() if name not in present})).holders
 
     def is_formula(function: Any) -> bool:
         reach = Reach([function])
-        own = {id(each) for cell in _cells(function) for each in content(cell) if is_patcher(each)}
-        return reach.models.keys() <= own and not reach.holders.keys() & others.keys()
+        patchers = {id(value) for cell in _cells(function) for value in content(cell) if is_patcher(value)}
+        return reach.models.keys() <= patchers and not reach.holders.keys() & others.keys()
 
-    kept: dict[str, Any] = {}
-    for name, value in given.items():
+    usable: dict[str, Any] = {}
+    for name, value in present.items():
         if isinstance(value, list):
-            kept[name] = [_referring_to(patcher, each) for each in value if is_formula(each)]
+            usable[name] = [_referring_to(patcher, formula) for formula in value if is_formula(formula)]
         elif is_formula(value):
-            kept[name] = _referring_to(patcher, value)
-    kept = {name: value for name, value in kept.items() if value}
-    if kept and WITH_FORMULAS in options:
-        kept[WITH_FORMULAS] = options[WITH_FORMULAS]
-    return kept
+            usable[name] = _referring_to(patcher, value)
+    usable = {name: value for name, value in usable.items() if value}
+    if usable and WITH_FORMULAS in options:
+        usable[WITH_FORMULAS] = options[WITH_FORMULAS]
+    return usable
 
 
 def _cells(function: Any) -> tuple[CellType, ...]:

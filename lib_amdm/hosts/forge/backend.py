@@ -40,14 +40,14 @@ def backend(run: PassRun) -> Backend:
 
 @contextmanager
 def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
-    kept = classic_engine.last_extra_generation_params
+    before = classic_engine.last_extra_generation_params
     classic_engine.last_extra_generation_params = {}
     try:
         text_encoder = engine_texts.text_encoder_of(run, memory_management, model)
         with torch.inference_mode(), devices.autocast(), text_encoder:
             yield
     finally:
-        classic_engine.last_extra_generation_params = kept
+        classic_engine.last_extra_generation_params = before
 
 
 def _memory_for_pass(sampling: float, further: float) -> dict[str, float]:

@@ -25,7 +25,7 @@ def variant() -> tuple[Any, ...]:
 def _kind_of(guess: Any) -> type | None:
     if guess.huggingface_repo == "Chroma":
         return loader.Chroma
-    return next((each for each in loader.possible_models if isinstance(guess, tuple(each.matched_guesses))), None)
+    return next((kind for kind in loader.possible_models if isinstance(guess, tuple(kind.matched_guesses))), None)
 
 
 def _as_chroma(parts: dict[str, Any], guess: Any) -> None:

@@ -34,7 +34,7 @@ def prepare(loaded: LoadedEngine, p: Processing, main: Engine) -> None:
 
 def _kind_of(guess: Any) -> type | None:
     # a guess's class is often a subclass of another one with a different engine
-    return next((each for each in loader.possible_models if type(guess) in each.matched_guesses), None)
+    return next((kind for kind in loader.possible_models if type(guess) in kind.matched_guesses), None)
 
 
 def _is_flow_file(guess: Any, filename: str) -> bool:

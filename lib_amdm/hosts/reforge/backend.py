@@ -29,8 +29,8 @@ def backend(run: PassRun) -> Backend:
         return PatcherLoras(model, model, named, error_prefix, run.kept.lora_files, lora.FUNCTIONS)
 
     def options(model: Engine) -> tuple[Any, ...]:
-        own = (*text_options(*HIJACK_OPTIONS), *embedding_names())
-        return (*own, *patchers.text_options_of_main(run, model, checkpoints.variant))
+        of_host = (*text_options(*HIJACK_OPTIONS), *embedding_names())
+        return (*of_host, *patchers.text_options_of_main(run, model, checkpoints.variant))
 
     low_vram = "" if args.always_low_vram or args.always_no_vram else "start the WebUI with --always-low-vram"
     return Backend(

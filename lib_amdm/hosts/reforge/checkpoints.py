@@ -48,10 +48,10 @@ class LoadedModel(torch.nn.Module):
         apply_circular_forge(engine, p.tiling)
         sampling = self.unet.model_sampling
         # copy the logarithms too: recomputed they differ in the last bit, and half a timestep is rounded the other way
-        sampling.sigmas, sampling.log_sigmas = (kept.to(sampling.sigmas.device) for kept in self.schedule)
+        sampling.sigmas, sampling.log_sigmas = (values.to(sampling.sigmas.device) for values in self.schedule)
         # the option's noise schedule is for the main model; an eps model with a v model keeps its own
-        own = predicts_v(main) and not predicts_v(engine)
-        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not own) or engine.ztsnr:
+        keeps_schedule = predicts_v(main) and not predicts_v(engine)
+        if (shared.opts.sd_noise_schedule == "Zero Terminal SNR" and not keeps_schedule) or engine.ztsnr:
             sampling.set_sigmas(rescale_zero_terminal_snr_sigmas(sampling.sigmas))
 
 
@@ -123,8 +123,8 @@ def _texts_are_elsewhere(info: CheckpointInfo) -> bool:
         return False
     chosen, listed = getattr(shared.opts, "sd_text_encoder", "Automatic"), sd_text_encoder.text_encoder_options
     if chosen == "Automatic":
-        return any(each.model_name == info.model_name for each in listed)
-    return any(each.label == chosen for each in listed)
+        return any(encoder.model_name == info.model_name for encoder in listed)
+    return any(encoder.label == chosen for encoder in listed)
 
 
 def _missing(engine: Engine, names: set[str]) -> Iterator[str]:
@@ -135,9 +135,9 @@ def _missing(engine: Engine, names: set[str]) -> Iterator[str]:
             parts[prefix] = engine.forge_objects.clip.cond_stage_model.clip_l.transformer
     for prefix, part in parts.items():
         for name, _ in part.named_parameters():
-            given = prefix + name.replace("token_embedding.wrapped.", "token_embedding.")
-            if given not in names and not given.endswith(UNUSED):
-                yield given
+            stored = prefix + name.replace("token_embedding.wrapped.", "token_embedding.")
+            if stored not in names and not stored.endswith(UNUSED):
+                yield stored
 
 
 @contextmanager
@@ -148,11 +148,11 @@ def _text_encoder_choice_kept() -> Iterator[None]:
     except ImportError:
         yield
         return
-    kept: Mapping[str, Any] = {
+    before: Mapping[str, Any] = {
         name: getattr(sd_text_encoder, name, None) for name in ("current_text_encoder", "current_text_encoder_option")
     }
     try:
         yield
     finally:
-        for name, value in kept.items():
+        for name, value in before.items():
             setattr(sd_text_encoder, name, value)
