@@ -94,6 +94,9 @@ class Host:
 
     script: str = "launch.py"
     ready_text: str = "Startup time:"
+    card_ready_text: str = ""
+    """What it writes once its first model is loaded, where a picture that comes earlier moves the same text encoder to
+    the card at the same time, and the process may die of it."""
 
     @property
     def directory_variable(self) -> str:
@@ -207,6 +210,7 @@ REFORGE = Host(
     cpu_flags=("--always-cpu",),
     card_exact=("--all-in-fp32",),
     card_ways=MANAGED,
+    card_ready_text=" loaded in ",
     cpu_as_card=("--attention-pytorch",),
     # it makes a UNet on the card where more is free there than on the CPU, and a text encoder goes up later
     card_loading={"operation": "copy to the card", "place": "hosts/reforge/checkpoints.py:load", "skip": 3},

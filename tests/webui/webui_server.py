@@ -234,11 +234,12 @@ class WebUI:
         return self
 
     def _wait(self, deadline: float) -> None:
+        ready = (self.host.ready_text, self.host.card_ready_text if self.card else "")
         while time.monotonic() < deadline:
             if not self.running:
                 raise WebUIError(f"the WebUI ended while starting:\n{self.log[-4000:]}")
             # with its page, the WebUI answers before it has finished setting up the API: its own word is needed as well
-            if self.host.ready_text in self.log and self._answers():
+            if all(text in self.log for text in ready) and self._answers():
                 return
             time.sleep(0.1)
         raise WebUIError(f"the WebUI did not answer within {START_SECONDS} s:\n{self.log[-4000:]}")
