@@ -65,12 +65,14 @@ class WebUIDrawer:
         self.url, self.login = ("" if "://" in url else "http://") + url.rstrip("/"), login
 
     def checkpoints(self) -> list[str]:
-        with self.reading(MODELS):
-            return [readable(title) for title in self.request(MODELS)["checkpoints"]]
+        return self._titles("checkpoints")
 
     def adapters(self) -> list[str]:
+        return self._titles("adapters")
+
+    def _titles(self, kind: str) -> list[str]:
         with self.reading(MODELS):
-            return [readable(title) for title in self.request(MODELS)["adapters"]]
+            return [readable(title) for title in self.request(MODELS)[kind]]
 
     def description(self) -> str:
         path = f"{OWN_ROUTES}v1/version"
@@ -116,7 +118,7 @@ class WebUIDrawer:
             return int(number(answer["unloaded"])), int(number(answer["bytes"]))
 
     def figure(self, *keys: str) -> int | None:
-        """Return a figure of the WebUI's memory by its keys, such as "ram", "used"; None where there is none."""
+        """Return a figure of the WebUI's memory by its keys, such as "ram", "used"; None if there is none."""
         try:
             figure = self.request(MEMORY)
             for key in keys:
@@ -127,7 +129,7 @@ class WebUIDrawer:
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
-        """Make a context to read an answer in: AmdmError where it does not have the form of a WebUI's."""
+        """Make a context to read an answer in: AmdmError if it does not have the form of a WebUI's."""
         try:
             yield
         except _MISREAD as error:

@@ -26,7 +26,7 @@ from torch import Tensor
 from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.comodels.adapter_use import Adapters, AtWork, Place, SlotInputs, as_amdm_error
 from lib_amdm.comodels.cache import InMemory, Loaded, Pool
-from lib_amdm.comodels.file_list import Folder, files_in, find_title, lists, readable
+from lib_amdm.comodels.file_list import FileList, Folder, lists
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.core.aggregation import Mix
 from lib_amdm.core.arguments import CoRun, Pass
@@ -137,11 +137,11 @@ class Latents:
     latents: Tensor
     """(images, 4, h, w), float32, on the CPU."""
     seeds: list[int]
-    """The seed of each picture, also where it was chosen at random."""
+    """The seed of each picture, also if it was chosen at random."""
     evaluations: int
     """Evaluations of the main model."""
     co_evaluations: list[int]
-    """Evaluations of each slot of the settings; 0 where it did not run."""
+    """Evaluations of each slot of the settings; 0 if it did not run."""
     comments: list[str]
     """Notes on the run for the user."""
 
@@ -188,29 +188,25 @@ class Standalone:
         self.families = ByState(family_in)
         self.adapters = Adapters(*lists(lambda: folders_of_adapters, lambda: folders_of_adapters))
         self._drawing = threading.RLock()
-        self._files: dict[str, Path] = {}
+        self.files = FileList(
+            lambda: [Folder(folder) for folder in self.folders], lambda file, own: file.suffix.lower() in SUFFIXES
+        )
         self.refresh_checkpoints()
 
     # the list
 
     def refresh_checkpoints(self) -> None:
-        """Read the folders again; of two files with one name the first folder's counts."""
-        files: dict[str, Path] = {}
-        for folder in self.folders:
-            for file in files_in(folder, SUFFIXES):
-                files.setdefault(readable(file.relative_to(folder).as_posix()), file)
-        self._files = files
+        self.files.refresh()
 
     def checkpoint_titles(self) -> list[str]:
-        return list(self._files)
+        return self.files.titles()
 
     def checkpoint_title(self, name: str) -> str | None:
-        """Return the list's entry for a name (`find_title`); never a path."""
-        return find_title(name, self._files)
+        return self.files.title(name)
 
     def checkpoint_family(self, name: str) -> Family | None:
-        title = self.checkpoint_title(name)
-        return self.families.of(self._files[title]) if title else None
+        path = self.files.path(name)
+        return self.families.of(path) if path else None
 
     def main_checkpoint(self) -> str:
         """Return "": each batch of pictures names its own."""
@@ -231,15 +227,16 @@ class Standalone:
     def _file(self, name: str, error_prefix: str) -> CheckpointFile:
         title = self.checkpoint_title(name)
         if title is None:
-            listed = ", ".join(self._files) or "empty"
+            listed = ", ".join(self.files.titles()) or "empty"
             raise AmdmError(
                 f'{error_prefix}: "{name}" is not in the list of checkpoints ({listed}); choose one from it.'
             )
-        if not self._files[title].is_file():
+        path = self.files.files[title]
+        if not path.is_file():
             raise AmdmError(
                 f'{error_prefix}: "{title}" is not in its folder any more; refresh the list of checkpoints.'
             )
-        return CheckpointFile(self._files[title], title, error_prefix)
+        return CheckpointFile(path, title, error_prefix)
 
     # what is loaded
 
@@ -287,7 +284,7 @@ class Standalone:
     ) -> AtWork | None:
         """Return the adapter of a slot, or of the main model (slot 0), ready to work on the model's UNet.
 
-        settings: for each picture; they differ in layouts and pictures alone. None where they use no adapter.
+        settings: for each picture; they differ in layouts and pictures alone. None if they use no adapter.
         """
         first = settings[0]
         if not first.used:
@@ -312,7 +309,7 @@ class Standalone:
         progress: Callable[[int, int], None] | None = None,
         keep_drawing: Callable[[], bool] | None = None,
     ) -> Result:
-        """Draw the batch, with the co-models of `settings` where they are switched on.
+        """Draw the batch, with the co-models of `settings` if they are switched on.
 
         progress: called with the number of each sampling step and of all.
         keep_drawing: called in each step; Interrupted is raised once it returns False.
@@ -459,7 +456,7 @@ class _SlotModel:
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
 
     def state_key(self, ratio: float) -> bool:
-        """Return True where the slot's adapter works at a noise-to-signal ratio."""
+        """Return True if the slot's adapter works at a noise-to-signal ratio."""
         return self.progress(ratio) < self.slot.until
 
     def refuse_nan(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from modules import devices, sd_samplers_common
 
 from ...errors import AmdmError
 from ..common import engine_backend, engine_texts, patchers
-from ..common.backend import Backend, Evaluation
+from ..common.backend import Backend
 from ..common.pass_run import PassRun
 from ..common.patchers import PatcherEvaluator
 from ..webui_types import Engine, MainModel
@@ -26,8 +27,9 @@ def backend(run: PassRun) -> Backend:
     """Make the backend of one pass; models are Forge Neo's engines."""
     # the main model's file when it got a refiner's weights, or None
     replaced = sd_samplers_common.ORIGINAL_CHECKPOINT
+    denoised = partial(engine_backend.denoised, sampling_function, may_skip_first=False)
     evaluator = PatcherEvaluator(
-        run, memory_management, _denoised, _memory_for_pass, gives_way=True, in_pass=_main_first
+        run, memory_management, denoised, _memory_for_pass, gives_way=True, in_pass=_main_first
     )
     return Backend(
         replace(
@@ -61,10 +63,6 @@ def _encoding(run: PassRun, model: Engine) -> Iterator[None]:
     text_encoder = engine_texts.text_encoder_of(run, memory_management, model)
     with checkpoints.globals_kept(), torch.inference_mode(), devices.autocast(), text_encoder:
         yield
-
-
-def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tensor:
-    return engine_backend.denoised(sampling_function, evaluator, evaluation, may_skip_first=False)
 
 
 def _memory_for_pass(sampling: float, further: float) -> dict[str, float]:
