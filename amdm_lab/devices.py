@@ -12,7 +12,7 @@ HOW = "pytorch.org/get-started/locally has the pip command, to be run with the P
 
 
 def device_of(name: str, argument: str = "--device") -> torch.device:
-    """Return the device of a name; AmdmError where torch does not know it, or it is not there."""
+    """Return the device of a name; AmdmError if torch does not know it, or it is not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -38,7 +38,7 @@ def no_cuda() -> str:
 
 
 def idle_card() -> str:
-    """Return a sentence where a card is there and torch cannot use it; "" otherwise."""
+    """Return a sentence if a card is there and torch cannot use it; "" otherwise."""
     if not built_without_cuda() or not shutil.which("nvidia-smi"):
         return ""
     return (

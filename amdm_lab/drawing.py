@@ -41,7 +41,7 @@ class Drawn:
     seconds: float
     """From the order to the picture."""
     infotext: str = ""
-    """"" where the drawer writes none."""
+    """"" if the drawer writes none."""
     evaluations: Mapping[str, int] = field(default_factory=dict)
     """Of the main model, where the drawer knows them, and of each co-model by its name."""
 

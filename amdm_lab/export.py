@@ -31,7 +31,7 @@ def write_clip_folder(folder: Path) -> Path:
 def export(webui: Path) -> list[Path]:
     """Copy the checkpoints into a WebUI's folder, or into any other folder of models; return their files.
 
-    AmdmError where there is no such folder.
+    AmdmError if there is no such folder.
     """
     if not webui.is_dir():
         raise AmdmError(f'"{webui}" is not a folder; give the WebUI\'s own folder, or the one it keeps checkpoints in.')

@@ -26,7 +26,7 @@ _MOST = 1e15
 
 
 def fits_a_file(name: str) -> bool:
-    """Return True where every system takes a text as the name of a file, and not as a path."""
+    """Return True if every system takes a text as the name of a file, and not as a path."""
     try:
         short = 0 < len(name.encode()) <= LONGEST_NAME
     except UnicodeEncodeError:
@@ -35,7 +35,7 @@ def fits_a_file(name: str) -> bool:
 
 
 def made(folder: Path) -> Path:
-    """Make a folder if it is not there; AmdmError where that fails."""
+    """Make a folder if it is not there; AmdmError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,7 +57,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def read_json(file: Path, wanted: str) -> Any:
-    """Read a JSON file; AmdmError says what is `wanted` where it is none."""
+    """Read a JSON file; AmdmError says what is `wanted` if it is not one."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -65,7 +65,7 @@ def read_json(file: Path, wanted: str) -> Any:
 
 
 def picture_in(source: Path | bytes) -> Image.Image:
-    """Return the picture in a file or in its bytes, in RGB; ValueError where there is none, or too large a one."""
+    """Return the picture in a file or in its bytes, in RGB; ValueError if there is none, or too large a one."""
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     try:

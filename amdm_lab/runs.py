@@ -64,7 +64,7 @@ def draw_missing(
     place: the drawer's description, for the records.
     warm_up: before a way's first picture, draw one of two steps and drop it, so that no time includes loading.
 
-    AmdmError where a kept picture was drawn from another order.
+    AmdmError if a kept picture was drawn from another order.
     """
     items = {item.name: item for item in wanted}
     memory = MemoryWatch(drawer)

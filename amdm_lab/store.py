@@ -42,7 +42,7 @@ class MemoryUse:
     kind: str = ""
 
     def checked(self) -> MemoryUse:
-        """Return the same numbers as integers; ValueError where this does not describe memory."""
+        """Return the same numbers as integers; ValueError if this does not describe memory."""
         if self.kind not in MEMORY_KINDS:
             raise ValueError("no such kind of memory")
         return MemoryUse(int(number(self.co_models)), int(number(self.total)), self.kind)
@@ -64,7 +64,7 @@ class Record:
     memory: MemoryUse = MemoryUse()
 
     def checked(self) -> Record:
-        """Return the same record; an error of reading where it does not have a record's form."""
+        """Return the same record; an error of reading if it does not have a record's form."""
         return replace(
             self,
             order=by_file(self.order),
@@ -90,7 +90,7 @@ class Store:
         return self.root / f"{name}{VERDICT}.json"
 
     def record(self, name: str) -> Record | None:
-        """Return a picture's record, or None where there is no picture; AmdmError for a damaged record."""
+        """Return a picture's record, or None if there is no picture; AmdmError for a damaged record."""
         file = self.record_file(name)
         if not (file.is_file() and self.picture(name).is_file()):
             return None
@@ -100,7 +100,7 @@ class Store:
             raise AmdmError(f'"{file}" is not a record of a picture; remove it, or choose another --out.') from error
 
     def drawn(self, name: str) -> Record | None:
-        """Return a picture's record, or None where the picture has to be drawn: it is missing or damaged."""
+        """Return a picture's record, or None if the picture has to be drawn: it is missing or damaged."""
         try:
             record = self.record(name)
             if record:
@@ -110,7 +110,7 @@ class Store:
         return record
 
     def read(self, name: str) -> Image.Image:
-        """Return a picture; ValueError where it cannot be read."""
+        """Return a picture; ValueError if it cannot be read."""
         return picture_in(self.picture(name))
 
     def keep(self, name: str, picture: Image.Image, record: Record) -> None:

@@ -74,7 +74,7 @@ def read(file: Path) -> list[Entry]:
 
 
 def _check_keys(keys: Iterable[str], file: Path) -> None:
-    """AmdmError where a key cannot be the name of its picture's file."""
+    """AmdmError if a key cannot be the name of its picture's file."""
     seen: dict[str, str] = {}
     for key in keys:
         if not fits_a_file(key) or key.lower().endswith(VERDICT):

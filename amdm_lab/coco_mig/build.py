@@ -72,7 +72,7 @@ def kept_things(things: Sequence[Placed]) -> list[Placed]:
 
 
 def read_pictures(annotations: Path) -> dict[str, list[Placed]]:
-    """Read the things of each picture, in the file's order; AmdmError where it is no file of COCO's instances."""
+    """Read the things of each picture, in the file's order; AmdmError if it is no file of COCO's instances."""
     content = read_json(annotations, "COCO's annotations, such as instances_val2014.json")
     try:
         names = {category["id"]: str(category["name"]) for category in content["categories"]}

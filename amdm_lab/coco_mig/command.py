@@ -166,7 +166,7 @@ def recipes_drawn(out: Path) -> list[Recipe]:
 def _order(options: argparse.Namespace, drawer: Drawer) -> Order:
     """Return what all orders have in common, with the listed file of the checkpoint.
 
-    A WebUI draws with another checkpoint where it does not know the name.
+    A WebUI draws with another checkpoint if it does not know the name.
     """
     return Order(
         listed_file(options.checkpoint, drawer.checkpoints(), "--checkpoint"),
@@ -183,7 +183,7 @@ def _order(options: argparse.Namespace, drawer: Drawer) -> Order:
 
 
 def _check_judges(options: argparse.Namespace) -> None:
-    """AmdmError where the judges cannot be loaded, before hours are spent on drawing."""
+    """AmdmError if the judges cannot be loaded, before hours are spent on drawing."""
     if options.detector:
         from ..devices import device_of
 

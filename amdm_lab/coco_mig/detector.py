@@ -72,7 +72,7 @@ def _not_suppressed(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 def check(folder: Path, kind: str, argument: str) -> None:
-    """Raise AmdmError where a folder has no such model, by what can be seen without loading it.
+    """Raise AmdmError if a folder has no such model, by what can be seen without loading it.
 
     kind: the model_type in its config.json. argument: the folder's on the command line.
     """

@@ -33,7 +33,7 @@ class Verdict:
     found: float
     """The overlap of its box with the best detection."""
     colour: float | None = None
-    """The share of its pixels that have its colour; None where the instance is not in its place."""
+    """The share of its pixels that have its colour; None if the instance is not in its place."""
 
     @property
     def success(self) -> bool:
@@ -115,7 +115,7 @@ def judge_all(
 
 
 def judgement_of(store: Store, name: str, entry: Entry) -> Judgement | None:
-    """Return the judgement of a picture, or None where there is none of all its instances."""
+    """Return the judgement of a picture, or None if not all of its instances were judged."""
     file = store.verdict_file(name)
     if not file.is_file():
         return None

@@ -33,7 +33,7 @@ class JudgedRow:
     seconds: float
 
     def figures(self, level: int | None = None) -> tuple[Estimate, Estimate] | None:
-        """Return instance success and mIoU, of one level or of all; None where no picture of it was judged."""
+        """Return instance success and mIoU, of one level or of all; None if no picture of it was judged."""
         chosen = [verdicts for entry, verdicts in zip(self.entries, self.verdicts) if level in (None, entry.level)]
         if not chosen:
             return None
@@ -51,7 +51,7 @@ def _right(pictures: Sequence[Sequence[Verdict]]) -> np.ndarray:
 
 
 def judged(store: Store, entries: Sequence[Entry], recipe: Recipe) -> JudgedRow | None:
-    """Collect the judgements of a recipe's pictures; None where there are none."""
+    """Collect the judgements of a recipe's pictures; None if there are none."""
     judgements = {entry: judgement_of(store, picture_name(recipe, entry), entry) for entry in entries}
     verdicts = {entry: judgement.verdicts for entry, judgement in judgements.items() if judgement}
     if not verdicts:
@@ -60,7 +60,7 @@ def judged(store: Store, entries: Sequence[Entry], recipe: Recipe) -> JudgedRow 
 
 
 def seconds_of(store: Store, entries: Sequence[Entry], recipe: Recipe) -> float:
-    """Return the mean time of a recipe's pictures, without those that had to load where there are others."""
+    """Return the mean time of a recipe's pictures, without those that had to load if there are others."""
     records = [record for entry in entries if (record := store.record(picture_name(recipe, entry)))]
     warm = [record.seconds for record in records if not record.fresh]
     return fmean(warm or [record.seconds for record in records])

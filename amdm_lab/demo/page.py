@@ -182,7 +182,7 @@ def _head() -> str:
 
 
 def serve(port: int, folder: Path = WEIGHTS) -> None:
-    """Show the page on this machine alone until it is interrupted; AmdmError where the port is taken."""
+    """Show the page on this machine alone until it is interrupted; AmdmError if the port is taken."""
     page = build(Standalone(folder, adapter_folders=[ADAPTERS]))
     bare = {"footer_links": [], "run_history": False, "share": False, "quiet": True, "head": _head()}
     try:

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _parts(options: argparse.Namespace) -> Sequence[str]:
-    """Return what is measured; AmdmError where something for it is not named."""
+    """Return what is measured; AmdmError if something for it is not named."""
     parts: Sequence[str] = options.parts or [*PARTS[:2], *(PARTS[2:] if options.url else ())]
     if not 1 <= options.co_models <= MOST:
         raise AmdmError(f"--co-models must be from 1 to {MOST}, not {options.co_models}.")

@@ -25,7 +25,7 @@ _MODELS = ("diffusers", "transformers", "random_unets.py", "model.py")
 class Waits:
     """Counts synchronisations by their owners, between `start` and `stop`.
 
-    torch reports those of its own operations. Waiting for an event is not one of them.
+    torch reports the waits in its operations. Waiting for an event is not one of them.
     """
 
     def __init__(self, device: torch.device) -> None:

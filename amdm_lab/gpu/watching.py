@@ -113,12 +113,12 @@ def start_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int | None:
-    """Return the most bytes that were held since `start_peak`; None where the device does not say."""
+    """Return the most bytes that were held since `start_peak`; None if the device does not say."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def held(device: torch.device) -> int | None:
-    """Return the bytes that are held now; None where the device does not say."""
+    """Return the bytes that are held now; None if the device does not say."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
 
 

@@ -46,7 +46,7 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls) -> Judge:
-        """Load the trained judge; AmdmError where its file is missing."""
+        """Load the trained judge; AmdmError if its file is missing."""
         return trained(cls(), JUDGE, "judge")
 
     def thoughts(self, pictures: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Judge(nn.Module):
         return {name: hits / (count if name == "background" else 4 * count) for name, hits in right.items()}
 
     def check(self, part: str) -> dict[str, float]:
-        """Return the judge's accuracy; AmdmError where it is too low. part: the name of its training."""
+        """Return the judge's accuracy; AmdmError if it is too low. part: the name of its training."""
         accuracy = self.accuracy()
         worst = min(accuracy, key=lambda name: accuracy[name])
         if accuracy[worst] < LEAST_ACCURACY:
@@ -117,7 +117,7 @@ class StyleJudge(Judge):
 
     @classmethod
     def load(cls) -> StyleJudge:
-        """Load the trained judge; AmdmError where its file is missing."""
+        """Load the trained judge; AmdmError if its file is missing."""
         return trained(cls(), STYLE_JUDGE, "style-judge")
 
     def styles(self, pictures: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def _styled(scene: Scene, styles: Sequence[int]) -> Scene:
 
 
 def trained(judge: Kind, file: Path, part: str) -> Kind:
-    """Read a judge's weights; AmdmError where there are none. part: the name of its training."""
+    """Read a judge's weights; AmdmError if there are none. part: the name of its training."""
     if not file.is_file():
         raise AmdmError(f"{file} is missing; run `python -m amdm_lab train {part}`, or get the file again.")
     judge.load_state_dict({key: value.float() for key, value in load_file(file).items()})

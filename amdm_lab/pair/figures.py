@@ -57,7 +57,7 @@ class WaySummary:
 
     @property
     def distance(self) -> float:
-        """The distance that it moved, by CLIP's features where there are some."""
+        """The distance that it moved, by CLIP's features if there are some."""
         return self.moved if self.features_moved is None else self.features_moved
 
     @property

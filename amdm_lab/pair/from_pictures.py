@@ -43,7 +43,7 @@ _OTHERWISE = ("Denoising strength", "Refiner")
 def read_pictures(drawer: WebUIDrawer, files: Sequence[Path]) -> tuple[Pair, list[Subject]]:
     """Return the pair that drew these pictures, and a subject for each.
 
-    AmdmError where one was not drawn with AMDM and one co-model, or with other models or settings than the first.
+    AmdmError if one was not drawn with AMDM and one co-model, or with other models or settings than the first.
     """
     titles = drawer.checkpoints()
     read = [_read(file.name, _parameters(drawer, file), titles) for file in files]

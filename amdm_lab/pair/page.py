@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def has_two_prompts(self) -> bool:
-        """True where the two models get different prompts."""
+        """True if the two models get different prompts."""
         return any(subject.prompt_for_co != subject.prompt for subject in self.subjects)
 
     @property

@@ -11,7 +11,7 @@ from lib_amdm.errors import AmdmError, cause
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture, drawn in every way. co_prompt: the co-model's own; "" where it gets the main one's."""
+    """One picture, drawn in every way. co_prompt: the co-model's own; "" if it gets the main one's."""
 
     prompt: str
     seed: int
@@ -33,7 +33,7 @@ def read_subjects(prompts: Path, co_prompts: Path | None, seed: int) -> list[Sub
     if co_prompts and len(others) != len(lines):
         raise AmdmError(
             f'"{co_prompts.name}" has {len(others)} lines, but "{prompts.name}" has {len(lines)}; '
-            "give the co-model a line for each prompt, an empty one where it gets the same."
+            "give the co-model a line for each prompt, an empty one if it gets the same."
         )
     pairs: list[tuple[str, str]] = []
     for number, (line, other) in enumerate(zip(lines, others), 1):

@@ -52,7 +52,7 @@ class Way:
     caption: str
     checkpoint: str
     alone: bool
-    """True where one checkpoint draws by itself."""
+    """True if one checkpoint draws by itself."""
     settings: Settings | None = None
     """AMDM's; None for a checkpoint without it."""
     refiner: tuple[str, float] | None = None
@@ -92,7 +92,7 @@ def ways(pair: Pair, changes: Sequence[str], refiners: Sequence[float], unchange
     """
     settings = pair.settings
     main, co = names_of(pair.main, pair.co_alone)
-    co_alone = f"{co} alone, told the second prompt" if pair.co == MAIN_CHECKPOINT else f"{co} alone"
+    co_alone = f"{co} alone, with the second prompt" if pair.co == MAIN_CHECKPOINT else f"{co} alone"
     with_its_adapter = replace(settings, main_adapter=pair.slot.adapter_settings)
     of_pair = [
         Way(f"{main} alone", pair.main, True, _without_co_models(settings)),
@@ -133,7 +133,7 @@ def wanted(pair: Pair, all_ways: Sequence[Way], subjects: Sequence[Subject], pla
 
 
 def _without_co_models(settings: Settings) -> Settings | None:
-    """Return the settings without co-models; None where nothing is left of them."""
+    """Return the settings without co-models; None if nothing is left of them."""
     left = replace(settings, co_models=())
     return left if left.runs else None
 

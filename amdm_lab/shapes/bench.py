@@ -208,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the benchmark; return the exit code, 1 where the fast run fails."""
+    """Run the benchmark; return the exit code, 1 if the fast run fails."""
     torch.set_num_threads(options.threads)
     pictures = options.pictures or (SWEEP_PICTURES if options.sweep else FAST_PICTURES if options.fast else PICTURES)
     fields = {name: getattr(options, name) for name in ("seed", "batch", "steps", "cfg_scale", "sampler", "scale")}

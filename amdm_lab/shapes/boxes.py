@@ -1,7 +1,7 @@
 """The share of a picture's things that are in their boxes.
 
 A thing is in its box if the judge sees its shape in the box's cell, and the box around what is drawn there overlaps the
-wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 where nothing is drawn.
+wanted box by at least half (intersection over union). "overlap" is the mean over all objects, 0 if nothing is drawn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 50
 
 
 def drawn_box(picture: np.ndarray, cell: int) -> Box | None:
-    """Return the box around the thing in a cell of a picture (SIZE, SIZE, 3) from 0 to 1; None where there is none."""
+    """Return the box around the thing in a cell of a picture (SIZE, SIZE, 3) from 0 to 1; None if there is none."""
     top, left = cell // 2 * CELL, cell % 2 * CELL
     patch = picture[top : top + CELL, left : left + CELL]
     low, high = patch.min(-1), patch.max(-1)

@@ -39,19 +39,19 @@ def both_dialects(name: str, scene: Scene) -> str:
 
 
 def and_row(name: str) -> Method:
-    return Method(f"`{name}` with AND", "told both dialects", Ordered(name, words=both_dialects))
+    return Method(f"`{name}` with AND", "given both dialects", Ordered(name, words=both_dialects))
 
 
 METHODS: dict[str, Method] = {
     **{name: alone_row(name) for name in THREE},
-    EVERYTHING: Method(f"`{EVERYTHING}`: the ceiling", "told everything", Ordered(EVERYTHING)),
+    EVERYTHING: Method(f"`{EVERYTHING}`: the ceiling", "given everything", Ordered(EVERYTHING)),
     "average": Method("two predictions averaged", "all steps", average),
     "average-early": Method(
         "two predictions averaged", f"first {EARLY} steps, then {MAIN}", partial(average, steps=EARLY)
     ),
     "average-three": Method("three predictions averaged", "all steps", partial(average, names=THREE)),
-    "merge": Method("two checkpoints merged 50/50", "told everything", merge),
-    "merge-and": Method("two checkpoints merged 50/50", "told both dialects by AND", partial(merge, prompt="and")),
+    "merge": Method("two checkpoints merged 50/50", "given everything", merge),
+    "merge-and": Method("two checkpoints merged 50/50", "given both dialects by AND", partial(merge, prompt="and")),
     "and-shapes": and_row("shapes"),
     "and-colours": and_row("colours"),
     "amdm-defaults": amdm_row("AMDM, defaults", DEFAULTS),
@@ -95,7 +95,7 @@ def _co_row(
 
 
 ADAPTER_METHODS: dict[str, Method] = {
-    "untold": _main_row("`shapes` alone", "told nothing", NO_ADAPTER),
+    "untold": _main_row("`shapes` alone", "given nothing", NO_ADAPTER),
     "layout-main": _main_row("layout adapter on `shapes`", "in all steps; boxes", LAYOUT),
     "layout-amdm": _co_row("**AMDM, layout adapter**", LAYOUT),
     "image-main": _main_row("image adapter on `shapes`", "in all steps; reference picture", IMAGE, with_text=True),

@@ -233,4 +233,4 @@ def amdm_row(label: str, settings: Settings, main: str = MAIN, mix: Mix | str = 
 
 
 def alone_row(name: str) -> Method:
-    return Method(f"`{name}` alone", "told its own dialect", Ordered(name))
+    return Method(f"`{name}` alone", "given its own dialect", Ordered(name))

@@ -49,12 +49,12 @@ STYLE_METHODS: dict[str, Method] = {
     "amdm-style-last": amdm_row("AMDM", STYLE_LAST, STYLE),
     "average": averaged_row(0.5),
     "average-20": averaged_row(0.2),
-    "merge": Method("two checkpoints merged 50/50", "told everything", partial(merge, names=BOTH)),
+    "merge": Method("two checkpoints merged 50/50", "given everything", partial(merge, names=BOTH)),
     "refiner": handed_row(CONTENT, STYLE, 0.5),
     "refiner-late": handed_row(CONTENT, STYLE, 0.8),
     "refiner-back": handed_row(STYLE, CONTENT, 0.5),
     "amdm-untold": Method(
-        "AMDM, best found", f"`{STYLE}` told nothing", Ordered(CONTENT, BEST, words=words_of_content)
+        "AMDM, best found", f"`{STYLE}` given nothing", Ordered(CONTENT, BEST, words=words_of_content)
     ),
     "amdm-co-projected": Method(
         "AMDM, best found", f"`{STYLE}` projected", on(Ordered(CONTENT, BEST), projected=(STYLE,))

@@ -69,7 +69,7 @@ class CheckpointFile:
 
     @cached_property
     def params(self) -> Mapping[str, Any]:
-        """The yaml's entries for the model, in ldm's layout; SD1's own values where there is no yaml."""
+        """The yaml's entries for the model, in ldm's layout; SD1's own values if there is no yaml."""
         if not self.yaml.is_file():
             return SD1
         try:
@@ -101,7 +101,7 @@ class CheckpointFile:
 
     @property
     def is_flow(self) -> bool:
-        """True where it predicts the velocity of a rectified flow, and has no noise schedule."""
+        """True if it predicts the velocity of a rectified flow, and has no noise schedule."""
         return self._parameterization == "flow"
 
     @property
@@ -198,7 +198,7 @@ class CheckpointFile:
     def _filled(
         self, network: Any, weights: Mapping[str, Tensor | None], count: int, dtype: torch.dtype, part: str
     ) -> Any:
-        """Fill a network with weights; AmdmError where one is missing or left over. count: how many the file has."""
+        """Fill a network with weights; AmdmError if one is missing or left over. count: how many the file has."""
         wanted = network.state_dict()
         fitting = {name: value for name in wanted if (value := weights.get(name)) is not None}
         odd = next((name for name, value in fitting.items() if value.shape != wanted[name].shape), None)

@@ -71,7 +71,7 @@ class StandaloneModel(nn.Module):
     """The UNet and the text encoder of one file. `wrap(x, sigma, cond=...)` gives the denoised latent for one text."""
 
     def __init__(self, file: CheckpointFile, device: torch.device, dtype: torch.dtype) -> None:
-        """Read the file; AmdmError where it cannot be used."""
+        """Read the file; AmdmError if it cannot be used."""
         super().__init__()
         self.title = file.title
         self.is_flow = file.is_flow

@@ -30,7 +30,7 @@ def weighted_parts(prompt: str) -> list[tuple[str, float]]:
 
 
 def refuse_extra_networks(text: str, error_prefix: str) -> None:
-    """Raise AmdmError where a prompt names something that only the WebUI can load."""
+    """Raise AmdmError if a prompt names something that only the WebUI can load."""
     match = _EXTRA_NETWORK.search(text)
     if match:
         raise AmdmError(
@@ -69,7 +69,7 @@ def _cut(tokens: list[int], comma: int | None) -> list[list[int]]:
 
 
 def phrase_tokens(phrases: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Return the token numbers (phrases, 77) of a layout's phrases; AmdmError where one is too long."""
+    """Return the token numbers (phrases, 77) of a layout's phrases; AmdmError if one is too long."""
     cut = [pieces(phrase, tokenizer) for phrase in phrases]
     long = next((phrase for phrase, of_phrase in zip(phrases, cut) if len(of_phrase) > 1), None)
     if long is not None:

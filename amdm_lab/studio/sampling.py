@@ -40,7 +40,7 @@ def sampler_names() -> list[str]:
 
 
 def find_sampler(name: str) -> Callable[..., Any]:
-    """Return k-diffusion's function for a sampler's name; AmdmError lists the names where there is none."""
+    """Return k-diffusion's function for a sampler's name; AmdmError lists the names if there is none."""
     if name not in sampler_names():
         raise AmdmError(f'AMDM: "{name}" is not a sampler of k-diffusion; choose one of {", ".join(sampler_names())}.')
     return getattr(k_sampling, PREFIX + name)

@@ -226,7 +226,7 @@ def _write(
 
 
 def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextModel, float | None]:
-    """Load the VAE and the text encoder, and the scale of the latents where it is settled.
+    """Load the VAE and the text encoder, and the scale of the latents if it is settled.
 
     Where they were not trained in this folder, those of a bundled checkpoint: a UNet trained anew fits the others.
     """

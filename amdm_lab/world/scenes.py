@@ -114,7 +114,7 @@ def box_around(mask: np.ndarray, left: int = 0, top: int = 0, size: int = SIZE) 
 
 
 def overlap(a: Box, b: Box | None) -> float:
-    """Return intersection over union of two boxes; 0 where there is no second one."""
+    """Return intersection over union of two boxes; 0 if there is no second one."""
     if b is None:
         return 0.0
     width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))

@@ -80,7 +80,7 @@ class Adapters:
             return AtWork(adapter.prepare(SlotInputs(adapter.name, settings, place, self.images)))
 
     def adapter(self, name: str, place: Place) -> Adapter:
-        """Return the adapter of this name in its list, on the place's device; an error where it does not fit there."""
+        """Return the adapter of this name in its list, on the place's device; an error if it does not fit there."""
         adapter = self._load(name, place)
         _refuse_wrong_family(adapter, place)
         return adapter

@@ -251,7 +251,7 @@ class _Builder:
         examples.connect(self.example, self.slots, self.controls, chosen, fill, undo)
 
     def example(self, name: str | None) -> tuple[Settings, str] | None:
-        """Return an example's settings and what else it needs; None where none has the name."""
+        """Return an example's settings and what else it needs; None if no example has this name."""
         make = self.offered.get(name or "")
         return make(self.host) if make else None
 
