@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lib_amdm.core.sampling import private_seeds
+from lib_amdm.core.co_model import private_seeds
 
 from ..studio.host import GuidedDenoiser, StandaloneModel
 from ..studio.sampling import ImageNoise

@@ -28,13 +28,15 @@ from lib_amdm.comodels.adapter_use import Adapters, AtWork, Place, SlotInputs, a
 from lib_amdm.comodels.cache import InMemory, Loaded, Pool
 from lib_amdm.comodels.file_list import FileList, Folder, lists
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
+from lib_amdm.comodels.pixels import crossing as pixel_crossing
 from lib_amdm.core.aggregation import Mix
-from lib_amdm.core.arguments import CoRun, Pass
+from lib_amdm.core.arguments import ONE_SPACE, CoRun, Pass
 from lib_amdm.errors import AmdmError
 from lib_amdm.families import Family
 from lib_amdm.files.checkpoint_family import family_in
 from lib_amdm.files.state import ByState, FileState
 from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
+from lib_amdm.settings.settings import THROUGH_PIXELS
 
 from . import sampling
 from .batch_inputs import BatchInputs
@@ -438,6 +440,8 @@ class _SlotModel:
         self.error_prefix = f"AMDM co-model {number}"
         checkpoint = job.checkpoint if self.slot.checkpoint == MAIN_CHECKPOINT else self.slot.checkpoint
         self.model = host.model(checkpoint, self.error_prefix)
+        if self.slot.noise == THROUGH_PIXELS:
+            self.coders = [_Unclamped(host.autoencoder(name)) for name in (job.checkpoint, checkpoint)]
         self.adapter = host.adapter_on(self.model, [slot.adapter_settings for slot in slots], job.seeds, number)
         self.denoiser = variant.denoiser(
             self.model.denoiser(
@@ -452,7 +456,10 @@ class _SlotModel:
 
     def co_run(self, job: Job) -> CoRun:
         state_key = self.state_key if self.adapter else None
-        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, self.model.form)
+        crossing = ONE_SPACE
+        if self.slot.noise == THROUGH_PIXELS:
+            crossing = pixel_crossing(self.coders[0], self.coders[1])
+        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, self.model.form, crossing)
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
 
     def state_key(self, ratio: float) -> bool:
@@ -464,6 +471,14 @@ class _SlotModel:
         raise AmdmError(
             f'{self.error_prefix}: "{self.model.title}" gave NaN; choose another checkpoint, or run in float32.'
         )
+
+
+class _Unclamped:
+    def __init__(self, autoencoder): self.a = autoencoder
+    def decode(self, latents):
+        return self.a.vae.decode((latents / self.a.scale).to(self.a.vae.dtype)).sample.to(latents)
+    def encode(self, pictures):
+        return self.a.vae.encode(pictures.to(self.a.vae.dtype)).latent_dist.mean.to(pictures) * self.a.scale
 
 
 def _reporter(

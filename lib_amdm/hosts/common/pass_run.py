@@ -23,6 +23,7 @@ from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
 from ..webui_types import Denoiser, Processing
 from . import refusals
+from .autoencoders import Autoencoder
 from .backend import Backend
 from .kept import Kept
 from .memories import Memories
@@ -71,12 +72,13 @@ class PassRun:
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
         self.models: list[SlotModel] = []
+        self.autoencoders: list[Autoencoder] = []
         self.main_model: SlotModel | None = None
         self.end_main_adapter: Callable[[], None] | None = None
         self.memories: Memories | None = None
         self.backend = backend(self)
         device = self.backend.adapters.numbers(self.main)[0]
-        self.stopwatch, self.clock = Stopwatch(device), Stopwatch(device)
+        self.stopwatch, self.clock, self.pixel_stopwatch = (Stopwatch(device) for _ in range(3))
 
     # before it
 
@@ -103,7 +105,8 @@ class PassRun:
         for model in self.models:
             form = as_flow if backend.checkpoints.family(model.model).is_flow else as_exploding
             on_nan = None if allows_nan else model.gave_nan
-            run = SlotRun(model.denoise, self._highest(model.model), model.state_key, on_nan, form)
+            highest_own = self._highest(model.model)
+            run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, model.crossing())
             co_runs.append(co_run(model.number, model.slot, run, self.seeds, size, highest))
         return co_runs
 
@@ -249,7 +252,7 @@ class PassRun:
         for model in models:
             with _logged("making room on the GPU"):
                 model.release()
-        self.models, self.main_model, self.memories = [], None, None
+        self.models, self.autoencoders, self.main_model, self.memories = [], [], None, None
         if self.is_short_of_memory:
             self.kept.unload()
         else:
