@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from denoisers import SAMPLERS, SIGMA_MAX, STEPS, Denoiser, Sampler
+from denoisers import SAMPLERS, STEPS, Denoiser, Sampler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from lib_amdm.comodels.mixing import SlotRun, co_run
 from lib_amdm.comodels.pixels import BLOCK, PATCH, co_size, crossing, resized
 from lib_amdm.core.arguments import CoRun, Crossing
 from lib_amdm.core.co_model import separate_noise
-from lib_amdm.core.levels import as_flow, flow, variance_exploding
+from lib_amdm.core.levels import as_flow, flow
 from lib_amdm.core.readings import Stopwatch
 from lib_amdm.core.sampling import amdm
 from lib_amdm.hosts.common.autoencoders import Autoencoder
@@ -179,7 +179,7 @@ def test_beside_a_model_with_its_own_latent_each_has_its_own_offset() -> None:
 @pytest.mark.parametrize(
     ("more", "error"),
     [
-        ({"noise": "estimate", "eta": 0.2}, "has no latent to pull back; set eta to 0, not 0.2"),
+        ({"noise": "estimate", "eta": 0.2}, "no latent to pull back; set eta to 0, not 0.2"),
         ({"crossing": Crossing(abs, abs)}, 'needs noise "estimate", not "shared"'),
     ],
 )

@@ -166,6 +166,7 @@ class Standalone:
     """
 
     name = "standalone"
+    runs_flow_models = True
 
     def __init__(
         self,
@@ -474,9 +475,12 @@ class _SlotModel:
 
 
 class _Unclamped:
-    def __init__(self, autoencoder): self.a = autoencoder
+    def __init__(self, autoencoder):
+        self.a = autoencoder
+
     def decode(self, latents):
         return self.a.vae.decode((latents / self.a.scale).to(self.a.vae.dtype)).sample.to(latents)
+
     def encode(self, pictures):
         return self.a.vae.encode(pictures.to(self.a.vae.dtype)).latent_dist.mean.to(pictures) * self.a.scale
 

@@ -25,10 +25,10 @@ Size = tuple[int, int]
 
 
 class PictureCoder(Protocol):
-    """A model's autoencoder."""
+    """A model's autoencoder. Both models' have the same range of pictures."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return the pictures of clean latents: (batch, 3, height, width), float32, around -1 to 1, not clamped."""
+        """Return the pictures of clean latents: (batch, 3, height, width), float32, not clamped to their range."""
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Return the means of the pictures' latents, (batch, channels, ...)."""

@@ -80,7 +80,9 @@ class CoRun:
         if self.crossing is not ONE_SPACE and not self.sees_estimate:
             raise ValueError(f'a co-model of another latent space needs noise "estimate", not "{self.noise}"')
         if self.eta and self.sees_estimate:
-            raise ValueError(f'a co-model with noise "estimate" has no latent to pull back; set eta to 0, not {self.eta}')
+            raise ValueError(
+                f'a co-model with noise "estimate" has no latent to pull back; set eta to 0, not {self.eta}'
+            )
 
     @property
     def sees_estimate(self) -> bool:

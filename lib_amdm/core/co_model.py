@@ -20,7 +20,6 @@ def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
     return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
 
 
-
 @dataclass(eq=False)
 class RunningCoModel:
     """A co-model during one run of a sampler."""

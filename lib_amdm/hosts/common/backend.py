@@ -99,7 +99,6 @@ class Checkpoints:
     """prepare(loaded, p, main) makes a loaded model ready for a pass, as the host does with its main one."""
     sigma_max: Callable[[Any], float]
     """The highest noise level that a model knows; not called for flow models, which know pure noise."""
-    runs_flow_models: bool = False
     refuse_main: Callable[[MainModel, str], None] = _nothing
     """refuse_main(main, others) raises AmdmError for this host's own reasons against co-models. others: their names."""
     main_has_other_weights: Callable[[], bool] = lambda: False

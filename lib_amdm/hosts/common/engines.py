@@ -269,7 +269,7 @@ class EngineLoader:
         slot: int,
     ) -> Any:
         if name == VAE and not weights:
-            raise refusals.without_autoencoder(slot, info.name, "name it under the co-model's \"VAE / text encoder\"")
+            raise refusals.without_autoencoder(slot, info.name, 'name it under the co-model\'s "VAE / text encoder"')
         if name in NETWORKS and not weights:
             raise refusals.without_unet(slot, info.name)
         if name.startswith(TEXT_ENCODER) and not weights:

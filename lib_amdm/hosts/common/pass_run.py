@@ -119,7 +119,7 @@ class PassRun:
         """Raise AmdmError if no co-model can be run with the main model. others: the co-models' names."""
         checkpoints = self.backend.checkpoints
         family, name = checkpoints.family(self.main), self.main.sd_checkpoint_info.name
-        if not checkpoints.runs_flow_models:
+        if not self.kept.runs_flow_models:
             refusals.refuse_flow(family, name)
         refusals.refuse_main(family, name, others)
         if self.on_timesteps and family.is_flow:
@@ -268,7 +268,11 @@ class PassRun:
         if not any(model.evaluations for model in self._all_models):
             return None
         self.clock.stop()
-        return Ran(self.mixed_steps, self.pass_steps, evaluations, self.stopwatch.seconds, self.clock.seconds)
+        seconds, calls = self.stopwatch.seconds, sum(autoencoder.calls for autoencoder in self.autoencoders)
+        vae_seconds = self.pixel_stopwatch.seconds if calls else None
+        if seconds is not None and vae_seconds is not None:
+            seconds += vae_seconds
+        return Ran(self.mixed_steps, self.pass_steps, evaluations, seconds, self.clock.seconds, calls, vae_seconds)
 
     @property
     def _all_models(self) -> list[SlotModel]:

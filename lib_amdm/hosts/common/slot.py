@@ -259,7 +259,7 @@ class SlotModel:
         main = autoencoder(self.run.main)
         own = autoencoder(self.model) if self.is_foreign else main
         way = crossing(main, own, partial(co_size, self.slot.size, native))
-        self.run.autoencoders += [main, own]
+        self.run.autoencoders += [main] if own is main else [main, own]
 
         def to_own(latents: torch.Tensor) -> torch.Tensor:
             with self._in_words("running"):
