@@ -39,7 +39,7 @@ from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Setting
 from . import sampling
 from .batch_inputs import BatchInputs
 from .checkpoint_file import SUFFIXES, CheckpointFile
-from .model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, GuidedDenoiser, StandaloneModel
+from .model import LATENT_SCALE, Autoencoder, GuidedDenoiser, StandaloneModel
 from .sampling import ImageNoise, Interrupted, noise, sampler_names
 
 __all__ = [
@@ -135,7 +135,7 @@ class Latents:
     """A job's pictures before they are decoded."""
 
     latents: Tensor
-    """(images, 4, h, w), float32, on the CPU."""
+    """(images, channels, h, w), float32, on the CPU."""
     seeds: list[int]
     """The seed of each picture, also if it was chosen at random."""
     evaluations: int
@@ -261,7 +261,7 @@ class Standalone:
         file = self._file(name, "AMDM")
 
         def read() -> Loaded:
-            return Loaded(file.title, Autoencoder(*file.autoencoder(torch.float32)).to(self.device))
+            return Loaded(file.title, Autoencoder(*file.autoencoder(torch.float32), file.offset).to(self.device))
 
         autoencoder = self.autoencoders.get(str(file.path), self._variant(file, torch.float32), read).model
         assert isinstance(autoencoder, Autoencoder)
@@ -384,7 +384,7 @@ class Standalone:
             co_runs = [co_model.co_run(job) for co_model in co_models.values()]
             in_pass = Pass(nominal_steps=job.steps, level_of=model.level)
             func = mixed(func, settings, co_runs, in_pass, variant.mix)
-        stream = ImageNoise(job.seeds, (LATENT_CHANNELS, *job.latent_size))
+        stream = ImageNoise(job.seeds, (model.latent_channels, *job.latent_size))
         latents = sampling.sample(func, denoiser, stream, sigmas, report)
         self.pool.trim(max(self.most_loaded, 1 + len(co_models)))
         adapters = {at_work.name for at_work in (main_adapter, *(of.adapter for of in co_models.values())) if at_work}
@@ -438,6 +438,12 @@ class _SlotModel:
         self.error_prefix = f"AMDM co-model {number}"
         checkpoint = job.checkpoint if self.slot.checkpoint == MAIN_CHECKPOINT else self.slot.checkpoint
         self.model = host.model(checkpoint, self.error_prefix)
+        if self.model.latent_channels != self.main.latent_channels:
+            raise AmdmError(
+                f'{self.error_prefix}: "{self.model.title}" has {self.model.latent_channels} latent channels, but the '
+                f'main checkpoint "{self.main.title}" has {self.main.latent_channels}; choose a checkpoint of the same '
+                "kind."
+            )
         self.adapter = host.adapter_on(self.model, [slot.adapter_settings for slot in slots], job.seeds, number)
         self.denoiser = variant.denoiser(
             self.model.denoiser(
