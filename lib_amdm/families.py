@@ -42,6 +42,8 @@ _NATIVE_SIDES = {"SD1": 512, "SD2": 768}
 _NATIVE_SIDE = 1024
 _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainting"}
 """By the UNet's input channels."""
+_LATENT_CHANNELS = 4
+"""Of the families whose networks are UNets."""
 _ALONE = ("InstructPix2Pix", "unCLIP")
 """Kinds whose models have inputs that no other model shares."""
 _NO_PICTURES = ("PiD", "Wan")
@@ -107,7 +109,12 @@ def flow_family(name: str, latents: str = "") -> Family:
     return Family(name, latents=known, is_flow=True)
 
 
-def unet_family(name: str, channels: int = 4, has_labels: bool = False, is_flow: bool = False) -> Family:
-    """Return a family whose network is a UNet. channels: its input channels. has_labels: it has class labels."""
+def unet_family(
+    name: str, channels: int = 4, has_labels: bool = False, is_flow: bool = False, outputs: int = _LATENT_CHANNELS
+) -> Family:
+    """Return a family whose network is a UNet. channels, outputs: of its input and output. has_labels: of classes."""
+    if channels == outputs != _LATENT_CHANNELS:
+        # nothing but a latent goes in and comes out, and it is not the one that the name stands for
+        return Family(f"{name} with {channels} latent channels", is_flow=is_flow)
     inputs = "unCLIP" if name == "SD2" and has_labels else _INPUTS.get(channels, f"with {channels} input channels")
     return Family(name, inputs, _LATENTS_OF.get(name, ""), is_flow=is_flow)

@@ -9,7 +9,7 @@ import torch
 
 from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 
-from ..bundled import ADAPTERS, FLOW_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER
+from ..bundled import ADAPTERS, FLOW_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER, WIDE_OF
 from ..world.scenes import Scene
 from .rows import MAIN, Method, Ordered, alone_row, amdm_row, mixing, on, pulled, words
 from .rules import EVERYTHING, PAIR, Picked, Summed, average, guidance, joined, merge, released
@@ -136,3 +136,6 @@ FLOW_METHODS: dict[str, Method] = {
     "eps-amdm-flow": amdm_row("AMDM, a flow co-model", FLOW_BEST),
 }
 """Rows that are not in the table: their checkpoints are not among the bundled ones."""
+
+WIDE_METHODS: dict[str, Method] = {name: alone_row(name) for name in WIDE_OF}
+"""Rows that are not in the table: their checkpoints have another latent space."""

@@ -405,8 +405,8 @@ def drawing(scenes: list[Scene], calls: list[int], spoil: float = 0.0) -> Method
 class Easel(Studio):
     """A studio whose latents are pictures already."""
 
-    def pictures(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents
+    def pictures(self, drawn: Sampled) -> torch.Tensor:
+        return drawn.latents
 
 
 NO_JUDGE = cast(Judge, None)

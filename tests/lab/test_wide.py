@@ -1,0 +1,129 @@
+"""A checkpoint with another latent space: its channels, scale and offset are its file's, and it shares no latents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import torch
+
+from amdm_lab.shapes.rows import Ordered, Studio
+from amdm_lab.studio.host import Job, Standalone
+from amdm_lab.training import ldm_format, networks
+from amdm_lab.world.data import drawn_scenes
+from lib_amdm.families import Family, unet_family
+from lib_amdm.settings import Settings
+
+CHANNELS = 16
+SCALES = {"narrow": 0.7, "wide": 0.4}
+OFFSET = 1.5
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Standalone:
+    """Random checkpoints with latents of 4 and of 16 channels, and 16 as a flow model."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    text = networks.new_text_encoder()
+    text.config.save_pretrained(folder / "clip")
+    for name, channels, params in (
+        ("narrow", 4, {}),
+        ("wide", CHANNELS, {"shift_factor": OFFSET}),
+        ("wide-flow", CHANNELS, {"parameterization": "flow"}),
+    ):
+        unet, vae = networks.new_unet(channels), networks.new_vae(channels)
+        file = folder / f"{name}.safetensors"
+        ldm_format.write_checkpoint(file, unet, vae, text, SCALES.get(name, 1.0), "clip", params)
+    return Standalone(folder)
+
+
+def job(checkpoint: str, **changed: Any) -> Job:
+    return replace(Job(checkpoint, ["a cross", "a circle"], [1, 2], steps=3, width=64, height=64), **changed)
+
+
+def with_co_model(name: str) -> Settings:
+    return Settings.from_dict({"enabled": True, "co_models": [{"checkpoint": name}]})
+
+
+@pytest.mark.parametrize("name", ["wide", "wide-flow"])
+def test_latents_have_the_channels_of_their_checkpoint(host: Standalone, name: str) -> None:
+    drawn = host.generate(job(name))
+    assert drawn.latents.shape == (2, CHANNELS, 8, 8) and drawn.latents.isfinite().all()
+    assert drawn.pictures.shape == (2, 64, 64, 3)
+    assert host.generate(job("narrow")).latents.shape == (2, 4, 8, 8)
+
+
+def test_a_picture_of_a_batch_is_the_picture_alone(host: Standalone) -> None:
+    together = host.generate(job("wide")).latents
+    alone = host.generate(job("wide", prompts=["a circle"], seeds=[2])).latents
+    torch.testing.assert_close(together[1:], alone, rtol=0, atol=1e-4 * together.abs().max().item())
+
+
+def test_a_family_with_its_own_latents_fits_no_other(host: Standalone) -> None:
+    narrow, wide = host.checkpoint_family("narrow"), host.checkpoint_family("wide")
+    assert narrow == Family("SD1")
+    assert wide is not None and str(wide) == "SD1 with 16 latent channels" and not wide.inputs
+    assert not wide.fits(narrow) and not narrow.fits(wide) and not wide.runs_alone
+    assert wide.fits(wide)
+    assert not wide.fits(unet_family("SD1", 8, outputs=8))
+
+
+def test_a_latent_is_moved_and_scaled_as_the_yaml_says(host: Standalone) -> None:
+    autoencoder = host.autoencoder("wide")
+    pictures = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        raw = autoencoder.vae.encode(pictures * 2 - 1).latent_dist.mean
+        decoded = autoencoder.vae.decode(raw).sample / 2 + 0.5
+    latent = autoencoder.encode(pictures)
+    torch.testing.assert_close(latent, (raw - OFFSET) * SCALES["wide"])
+    torch.testing.assert_close(autoencoder.decode(latent, clamp=False), decoded, rtol=0, atol=1e-5)
+    torch.testing.assert_close(autoencoder.decode(latent), decoded.clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def test_unclamped_pictures_keep_what_lies_beyond_the_range(host: Standalone) -> None:
+    latents = 100 * torch.randn(1, CHANNELS, 8, 8, generator=torch.Generator().manual_seed(1))
+    pictures = host.autoencoder("wide").decode(latents, clamp=False)
+    assert pictures.min() < 0 or pictures.max() > 1
+
+
+@pytest.mark.parametrize(("main", "co"), [("narrow", "wide"), ("wide", "narrow"), ("narrow", "wide-flow")])
+def test_a_co_model_with_other_latents_is_run_through_pixels(host: Standalone, main: str, co: str) -> None:
+    alone = host.generate(job(main)).latents
+    settings = with_co_model(co)
+    mixed = host.generate(job(main), settings)
+    assert mixed.co_evaluations == [2] and mixed.evaluations == 3
+    assert mixed.latents.isfinite().all() and (mixed.latents - alone).abs().max() > 1e-3
+    assert torch.equal(host.generate(job(main), settings).latents, mixed.latents)
+    single = host.generate(job(main, prompts=["a circle"], seeds=[2]), settings).latents
+    torch.testing.assert_close(mixed.latents[1:], single, rtol=0, atol=1e-4 * single.abs().max().item())
+    (slot,) = settings.co_models
+    silent = replace(settings, co_models=(replace(slot, gamma=0.0),))
+    assert torch.equal(host.generate(job(main), silent).latents, alone)
+
+
+def test_its_pictures_may_have_another_size(host: Standalone) -> None:
+    (slot,) = with_co_model("wide").co_models
+    sizes = [replace(with_co_model("wide"), co_models=(replace(slot, size=size),)) for size in ("auto", 1.0, 2.0)]
+    auto, same, double = (host.generate(job("narrow"), settings).latents for settings in sizes)
+    assert torch.equal(auto, same) and not torch.equal(double, same)
+
+
+def test_models_with_the_same_latents_are_mixed(host: Standalone) -> None:
+    mixed = host.generate(job("wide"), with_co_model("wide-flow"))
+    assert mixed.co_evaluations[0] > 0 and mixed.latents.isfinite().all()
+    assert (mixed.latents - host.generate(job("wide")).latents).abs().max() > 1e-3
+
+
+def test_the_benchmark_decodes_with_the_checkpoints_own_autoencoder(host: Standalone) -> None:
+    studio = Studio(host, steps=2)
+    method, scenes = Ordered("wide", words=lambda name, scene: "a cross"), drawn_scenes(2, np.random.default_rng(1))
+    drawn = method(studio, scenes, [1, 2])
+    assert drawn.latents.shape[1] == CHANNELS
+    expected = host.autoencoder("wide").decode(drawn.latents) * 2 - 1
+    torch.testing.assert_close(studio.pictures(drawn), expected)
