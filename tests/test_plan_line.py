@@ -130,7 +130,7 @@ def test_the_line_names_the_misfit_before_a_picture(host: FakeHost) -> None:
 
 def test_another_latent_space_is_marked_and_said_with_its_cost(host: FakeHost) -> None:
     host.families[BETA] = SDXL
-    assert marked(host, ALPHA) == {BETA: r"\b7  SDXL\2c  through pixels"}
+    assert marked(host, ALPHA) == {BETA: r"\b7  SDXL, through pixels"}
     assert "opacity" not in fitting.marks(host, ALPHA, host.titles)
     said = plan_line.say(Settings(enabled=True, co_models=(CoModel(checkpoint=BETA, eta=0.3),)), host)
     assert "Co-model 1: SDXL beside SD1 is run through pixels, with 2 decodings and 2 encodings" in said

@@ -64,7 +64,8 @@ def resized(pictures: Tensor, size: Size) -> Tensor:
 def co_size(size: float | str, native: int | None, height: int, width: int) -> Size:
     """Return the height and width of a co-model's picture.
 
-    size: the slot's setting: "auto", a fraction of the picture's sides, or the side in pixels of a square as large.
+    size: the slot's setting: "auto", 0 for the same size, a fraction of the picture's sides, or the side in pixels of a
+        square of the same area.
     native: the side of the pictures that the co-model's family was trained on; None if unknown.
     height, width: those of the main model's picture, in pixels.
     """
@@ -73,7 +74,7 @@ def co_size(size: float | str, native: int | None, height: int, width: int) -> S
         suits = native is None or SUITS_FROM * native <= side <= SUITS_TO * native
         factor = 1.0 if suits or native is None else native / side
     else:
-        factor = size if size <= SHARES_UP_TO else size / side
+        factor = (size or 1.0) if size <= SHARES_UP_TO else size / side
     step = PATCH if factor == 1 else BLOCK
     return _near(height * factor, step), _near(width * factor, step)
 

@@ -19,7 +19,6 @@ from .spec import (
     Part,
     PictureSpec,
     SettingsError,
-    SizeSpec,
     Spec,
     SwitchSpec,
     WideNumberSpec,
@@ -169,14 +168,14 @@ class _ModelFields:
     )
     size: float | Literal["auto"] = setting(
         AUTO,
-        "Size of this model's pictures if it is run through pixels: empty = the picture's; a fraction of it, such as "
-        "0.5; or the side in pixels of a square as large. auto = the size that its kind was trained on, where it is "
-        "known and the picture's is far from it.",
-        SizeSpec,
+        "Size of this model's pictures if it is run through pixels: 0 = the picture's; up to 8 a fraction of it, such "
+        "as 0.5; above, the side in pixels of a square of the same area. auto = the picture's, or the size that its "
+        "kind was trained on if that is far from it.",
+        WordSpec,
         word=AUTO,
         meaning=AUTO,
         type=float,
-        span=(0.1, 4096.0, 0.1),
+        span=(0.0, 4096.0, 0.1),
         part=Part.SELDOM,
     )
     modules: str = setting(

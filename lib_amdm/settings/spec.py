@@ -195,17 +195,6 @@ class WordSpec(Spec):
         return self.word if value == self.meaning else _number(value)
 
 
-class SizeSpec(WordSpec):
-    """A picture's size: a fraction of another, or a number of pixels; an empty text is 1, the same size."""
-
-    @property
-    def pattern(self) -> str:
-        return rf"{super().pattern}|^\s*$"
-
-    def _check(self, value: Any, path: str) -> Any:
-        return super()._check(1.0 if isinstance(value, str) and not value.strip() else value, path)
-
-
 class BoxesSpec(Spec):
     """Boxes without or with phrases: a text, or in the API also the list that it means."""
 

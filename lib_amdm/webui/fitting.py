@@ -1,4 +1,4 @@
-"""How a checkpoint goes with the main one, from their files: at once, through pixels, or not; marks on the page."""
+"""Whether a checkpoint goes with the main one, directly or through pixels, from their files; marks on the page."""
 
 from __future__ import annotations
 

@@ -496,53 +496,62 @@ def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
         page.webui.refresh_checkpoints()
 
 
+PIXELS = ", through pixels"
+
+
 @pytest.fixture
 def strangers(server: WebUI) -> Iterator[dict[str, str]]:
-    """Checkpoints that do not go with an SD1, by their titles, with the words that mark them."""
-    marks = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), "· SDXL")
+    """Checkpoints with other latents or inputs than an SD1, by their titles, with the words that mark them."""
+    marks = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), f"· SDXL{PIXELS}")
+    marks["inpaint-alpha.safetensors"] = "· SD1 inpainting"
     file = server.checkpoint_folder / "small.gguf"
     if server.host.flow_families:  # those WebUIs read GGUF
         write_gguf(file, "lumina2", [("cap_embedder.1.weight", np.zeros((3840, 2), np.float16), None)])
-        marks[file.name] = "· Z-Image"
+        marks[file.name] = f"· Z-Image{PIXELS}"
     server.refresh_checkpoints()
     yield marks
     file.unlink(missing_ok=True)
     server.refresh_checkpoints()
 
 
-def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(
+def test_a_checkpoint_that_does_not_share_the_main_ones_latents_is_marked_and_named(
     strangers: dict[str, str], page: Page, server: WebUI
 ) -> None:
     page.toggle("script_txt2img_amdm_enabled")
     page.wait(lambda: page.one("#script_txt2img_amdm_checkpoint_1").is_displayed(), "the controls")
     panel = page.one("#script_txt2img_amdm_enabled")
 
-    def greyed() -> dict[str, str]:
-        """The choices that are grey, with the words behind them."""
+    def marked() -> dict[str, str]:
+        """The choices with words behind them; grey are those that cannot be run through pixels either."""
         page.one("#script_txt2img_amdm_checkpoint_1 input").click()
         read = """return [...arguments].map(e => [e.getAttribute("aria-label"), getComputedStyle(e).opacity < 0.9,
             getComputedStyle(e, "::after").content])"""
         items = page.all("#script_txt2img_amdm_checkpoint_1 ul.options li")
         found = page.driver.execute_script(read, *items)
-        page.shot("greyed")
+        page.shot("marked")
         page.driver.execute_script("arguments[0].blur()", page.one("#script_txt2img_amdm_checkpoint_1 input"))
-        return {without_hash(name): words.strip('"') for name, is_grey, words in found if is_grey}
+        marks = {without_hash(name): (is_grey, words.strip('"')) for name, is_grey, words in found if "·" in words}
+        assert all(is_grey != words.endswith(PIXELS) for is_grey, words in marks.values()), marks
+        return {name: words for name, (_, words) in marks.items()}
 
     page.click("#script_txt2img_amdm_refresh_1")
-    page.wait(lambda: strangers.items() <= greyed().items(), "the entries to be marked")
-    assert not {"None", "main", "alpha.safetensors", BETA} & greyed().keys()
-    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
-    told = 'Co-model 1: "xl-beta.safetensors" is SDXL, but the main checkpoint "alpha.safetensors" is SD1.'
+    page.wait(lambda: strangers.items() <= marked().items(), "the entries to be marked")
+    assert not {"None", "main", "alpha.safetensors", BETA} & marked().keys()
+    page.choose("script_txt2img_amdm_checkpoint_1", "inpaint-alpha.safetensors")
+    told = 'Co-model 1: "inpaint-alpha.safetensors" is SD1 inpainting, but the main checkpoint "alpha.safetensors" is'
     page.wait(lambda: told in without_hashes(panel.text), "the line to say so")
     page.shot("misfit")
+    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
+    page.wait(lambda: "Co-model 1: SDXL beside SD1 is run through pixels" in panel.text, "the line to say the cost")
+    page.shot("through pixels")
     page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
     try:
-        page.wait(lambda: "but the main checkpoint" not in panel.text, "the line to follow the main checkpoint", DRAWN)
-        page.wait(lambda: "· SD1" in greyed().values(), "the marks to follow it")
-        assert not {name for name, mark in strangers.items() if mark == "· SDXL"} & greyed().keys()
+        page.wait(lambda: "is run through pixels" not in panel.text, "the line to follow the main checkpoint", DRAWN)
+        page.wait(lambda: f"· SD1{PIXELS}" in marked().values(), "the marks to follow it")
+        assert not {name for name, mark in strangers.items() if "SDXL" in mark} & marked().keys()
         # the WebUI knows a hash of the other one now, and the page's list is from before
         page.choose_in(MAIN_CHECKPOINT, "alpha.safetensors")
-        page.wait(lambda: strangers.items() <= greyed().items(), "all to be marked again", DRAWN)
+        page.wait(lambda: strangers.items() <= marked().items(), "all to be marked again", DRAWN)
     finally:
         server.use_checkpoint("alpha")
 
@@ -612,14 +621,14 @@ def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tm
     page.toggle("script_txt2img_amdm_enabled")
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
     panel = page.one("#script_txt2img_amdm_enabled")
-    page.wait(lambda: "but the main checkpoint" in panel.text, "the line for what is loaded")
+    page.wait(lambda: "is run through pixels" in panel.text, "the line for what is loaded")
     marks = "#script_txt2img_amdm_enabled .amdm-unseen style"
 
     def marked() -> str:
         return "".join(each.get_property("textContent") for each in page.all(marks))
 
-    def says_misfit(told: bool) -> bool:
-        return ("but the main checkpoint" in panel.text) is told
+    def says_pixels(told: bool) -> bool:
+        return ("is run through pixels" in panel.text) is told
 
     def is_marked(grey: str) -> bool:
         return grey in marked()
@@ -627,7 +636,7 @@ def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tm
     try:
         for preset, told, grey in (("xl", False, '"alpha.'), ("sd", True, '"xl-alpha.'), ("xl", False, '"alpha.')):
             page.choose("forge_ui_preset", preset)
-            page.wait(partial(says_misfit, told), f"the line for {preset}", DRAWN)
+            page.wait(partial(says_pixels, told), f"the line for {preset}", DRAWN)
             page.wait(partial(is_marked, grey), f"the list for {preset}")
     finally:
         page.choose("forge_ui_preset", "sd")

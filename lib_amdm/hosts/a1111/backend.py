@@ -18,7 +18,7 @@ from ...comodels.guidance import Announce, guided, taken
 from ...core import accelerator
 from ...core.levels import preserving_scale, variance_preserving
 from ...files.state import FileState
-from ..common.autoencoders import Autoencoder
+from ..common.autoencoders import PassAutoencoder
 from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts, text_options
 from ..common.hijack import HIJACK_OPTIONS, embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
@@ -145,7 +145,7 @@ class A1111Evaluator:
     def main_in_place(self) -> None:
         """Do nothing: the host brings its own model's parts itself."""
 
-    def autoencoder(self, model: Any) -> Autoencoder:
+    def autoencoder(self, model: Any) -> PassAutoencoder:
         def to_network(latents: torch.Tensor) -> torch.Tensor:
             return latents / model.scale_factor
 
@@ -153,7 +153,7 @@ class A1111Evaluator:
             return latents * model.scale_factor
 
         in_place = partial(self._autoencoder_in_place, model)
-        return Autoencoder(model.first_stage_model, to_network, from_network, in_place, self.run.pixel_stopwatch)
+        return PassAutoencoder(model.first_stage_model, to_network, from_network, in_place, self.run.pixel_stopwatch)
 
     @contextmanager
     def _autoencoder_in_place(self, model: Any, x: torch.Tensor, decodes: bool) -> Iterator[torch.device]:

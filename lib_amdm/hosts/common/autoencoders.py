@@ -21,8 +21,8 @@ Step = Callable[[Tensor], Tensor]
 
 
 @dataclass(eq=False)
-class Autoencoder:
-    """One model's autoencoder, a `comodels.pixels.PictureCoder`."""
+class PassAutoencoder:
+    """One model's autoencoder in a pass, a `comodels.pixels.PictureCoder`."""
 
     network: Any
     """The host's module, with `encoder`, `quant_conv` and `decode`, or with `encode`."""
@@ -35,7 +35,7 @@ class Autoencoder:
     has_frames: bool = False
     """True if its pictures are videos of one frame."""
     calls: int = 0
-    """How often it has decoded or encoded."""
+    """The number of times that it has decoded or encoded."""
 
     def decode(self, latents: Tensor) -> Tensor:
         pictures = self._called(self.network.decode, self.to_network(latents.float()), decodes=True)

@@ -17,7 +17,7 @@ from ...comodels.cache import Loaded, Recent
 from ...comodels.weight_swap import Change
 from ...families import Family
 from ..webui_types import CheckpointInfo, MainModel, Processing
-from .autoencoders import Autoencoder
+from .autoencoders import PassAutoencoder
 
 
 class SlotLoras(Protocol):
@@ -195,7 +195,7 @@ class Backend:
     adapters: AdapterPlaces
     extensions: Extensions
     evaluator: Evaluator
-    autoencoder: Callable[[Any], Autoencoder]
+    autoencoder: Callable[[Any], PassAutoencoder]
     """Returns a model's autoencoder; called for the main model, and for co-models of another latent space."""
     memory_remedy: str
     """The remedy for too little GPU memory, as the end of a sentence, or ""."""

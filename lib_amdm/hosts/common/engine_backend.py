@@ -11,7 +11,7 @@ from modules import prompt_parser
 
 from ..webui_types import Engine
 from . import engine_texts, patchers
-from .autoencoders import Autoencoder
+from .autoencoders import PassAutoencoder
 from .backend import AdapterPlaces, Checkpoints, Evaluation
 from .engines import EngineLoader, family_of, is_flow
 from .memory_managers import EngineMemory
@@ -38,7 +38,7 @@ def adapter_places(run: PassRun, memory: EngineMemory) -> AdapterPlaces:
     return patchers.adapter_places(run, memory, phrase_encoder, phrase_device, lambda unet: unet.computation_dtype)
 
 
-def autoencoders(evaluator: PatcherEvaluator) -> Callable[[Engine], Autoencoder]:
+def autoencoders(evaluator: PatcherEvaluator) -> Callable[[Engine], PassAutoencoder]:
     """Return a function that returns an engine's autoencoder, which scales its latents itself."""
     return lambda model: evaluator.autoencoder(model, model.forge_objects.vae.first_stage_model)
 

@@ -23,7 +23,7 @@ from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
 from ..webui_types import Denoiser, Processing
 from . import refusals
-from .autoencoders import Autoencoder
+from .autoencoders import PassAutoencoder
 from .backend import Backend
 from .kept import Kept
 from .memories import Memories
@@ -72,7 +72,7 @@ class PassRun:
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
         self.models: list[SlotModel] = []
-        self.autoencoders: list[Autoencoder] = []
+        self.autoencoders: list[PassAutoencoder] = []
         self.main_model: SlotModel | None = None
         self.end_main_adapter: Callable[[], None] | None = None
         self.memories: Memories | None = None

@@ -21,7 +21,7 @@ from ...comodels.adapter_use import AtWork
 from ...core import accelerator
 from ...files.state import FileState
 from ..webui_types import Engine, Patcher
-from .autoencoders import Autoencoder
+from .autoencoders import PassAutoencoder
 from .backend import AdapterPlaces, Evaluation, Extensions
 from .memory_managers import MemoryManager, give_way
 from .pass_run import PassRun
@@ -185,10 +185,10 @@ class PatcherEvaluator:
     def main_in_place(self) -> None:
         self._load(self.run.hook["x"].shape)
 
-    def autoencoder(self, model: Engine, scaled: Any) -> Autoencoder:
+    def autoencoder(self, model: Engine, scaled: Any) -> PassAutoencoder:
         """Return a model's autoencoder. scaled: has the host's `process_in` and `process_out` of its latents."""
         vae = model.forge_objects.vae
-        return Autoencoder(
+        return PassAutoencoder(
             vae.first_stage_model,
             scaled.process_out,
             scaled.process_in,

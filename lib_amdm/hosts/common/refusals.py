@@ -92,7 +92,7 @@ def without_text_encoder(slot: int, name: str) -> AmdmError:
     """Return the error for a file with no text encoder in it or among the user's modules."""
     return AmdmError(
         f'AMDM co-model {slot}: "{name}" has no text encoder in it, and the main checkpoint has another kind; choose '
-        'its text encoder in "VAE / Text Encoder" too.'
+        'its text encoder in "VAE / Text Encoder" too, or name it under the co-model\'s own.'
     )
 
 
