@@ -1,4 +1,4 @@
-"""Whether a checkpoint goes with the main one, directly or through pixels, from their files; marks on the page."""
+"""Marks and sentences for checkpoints that are run through pixels or not at all with the main one, by their files."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,7 +154,9 @@ def test_a_file_without_a_vae_is_refused_in_a_sentence(probed: Probed) -> None:
 
     folder = probed.server.checkpoint_folder
     weights = load_file(folder / "xl-alpha.safetensors")
-    bare = folder / "bare-xl.safetensors"
+    bare, described = folder / "bare-xl.safetensors", folder / "xl-alpha.yaml"
+    if described.is_file():
+        shutil.copy(described, bare.with_suffix(".yaml"))
     save_file({name: t for name, t in weights.items() if not name.startswith("first_stage_model.")}, bare)
     probed.server.refresh_checkpoints()
     try:
@@ -161,6 +164,7 @@ def test_a_file_without_a_vae_is_refused_in_a_sentence(probed: Probed) -> None:
         assert "bare-xl.safetensors" in failed.message and "no VAE in it" in failed.message
     finally:
         bare.unlink()
+        bare.with_suffix(".yaml").unlink(missing_ok=True)
         probed.server.refresh_checkpoints()
 
 

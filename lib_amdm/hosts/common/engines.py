@@ -148,6 +148,8 @@ class EngineLoader:
     """Returns the engine's class for the host's guess of a file's kind."""
     is_flow_file: Callable[[Any, str], bool]
     """is_flow_file(guess, filename)"""
+    module_files: Callable[[], Mapping[str, str]]
+    """The files of VAEs and text encoders by their names in the host's list, read anew."""
     vae_without_weights: Callable[[Path], torch.nn.Module]
     """Returns the VAE of a folder: engines are made with one, and a co-model's takes no memory."""
     rescaled: Callable[[torch.Tensor], torch.Tensor]
@@ -217,7 +219,7 @@ class EngineLoader:
         The user's choice of text encoders is the main model's, and applies to a file as it does to a main model; but a
         model of another latent space uses the parts in its own file first.
         """
-        named = [_module_file(name, slot) for name in modules]
+        named = [self._module_file(name, slot) for name in modules]
         try:
             additional = additional_modules()
             for filename in (info.filename, *additional, *named):
@@ -244,6 +246,16 @@ class EngineLoader:
             raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
+
+    def _module_file(self, name: str, slot: int) -> str:
+        """Return the file of a name in the host's list of VAEs and text encoders; AmdmError if it is not there."""
+        file = self.module_files().get(name)
+        if file is None:
+            raise AmdmError(
+                f'AMDM co-model {slot}: "{name}" is not in the WebUI\'s list "VAE / Text Encoder"; choose a name from '
+                "it."
+            )
+        return file
 
     def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
         """Split a file, if possible without reading the user's text encoders, the larger part of most models."""
@@ -282,20 +294,6 @@ class EngineLoader:
             missing = _missing(made, names, class_name)
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made
-
-
-def _module_file(name: str, slot: int) -> str:
-    """Return the file of a name in the host's list of VAEs and text encoders; AmdmError if it is not there."""
-    from modules_forge import main_entry
-
-    if name not in main_entry.module_list:
-        main_entry.refresh_models()
-    file = main_entry.module_list.get(name)
-    if file is None:
-        raise AmdmError(
-            f'AMDM co-model {slot}: "{name}" is not in the WebUI\'s list "VAE / Text Encoder"; choose a name from it.'
-        )
-    return str(file)
 
 
 def _may_bring_texts(filename: str) -> bool:
