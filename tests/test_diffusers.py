@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_amdm.core.sampling import private_seeds
+from lib_amdm.core.co_model import private_seeds
 from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.diffusers import CoPipeline, amdm_pipeline
 from lib_amdm.hosts.diffusers.co_pipeline import _OneStep
