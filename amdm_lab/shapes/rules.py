@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from lib_amdm.core.co_model import private_seeds
 
 from ..studio.host import GuidedDenoiser, StandaloneModel
-from ..studio.sampling import ImageNoise
+from ..studio.sampling import ImageNoise, sample
 from ..world.scenes import Scene
 from .projected import Projected
 from .reference_rule import sample_released
@@ -192,3 +192,33 @@ def handed(
     level = (sigmas[switch - 1].item() + sigmas[switch].item()) / 2
     latents = studio.sample(studio.func, Handed(begins, ends, level), seeds)
     return Sampled(latents, begins.evaluations, ends.evaluations, first)
+
+
+def redrawn(
+    studio: Studio,
+    scenes: Sequence[Scene],
+    seeds: Sequence[int],
+    first: str,
+    then: str,
+    share: float,
+    is_finished: bool,
+) -> Sampled:
+    """Draw with one checkpoint, and go on with another from its picture, whatever their latents are.
+
+    share: of the steps, which the first has for itself; the other gets the rest, from new noise on the picture.
+    is_finished: the picture is the first one's finished one (img2img); otherwise its last prediction (a refiner).
+    """
+    begins, ends = (studio.denoiser(name, scenes) for name in (first, then))
+    at, predictions = round(share * studio.steps), list[Tensor]()
+    sigmas = studio.sigmas(first)
+    stream = ImageNoise(seeds, studio.latent(begins.model))
+    watch = {"callback": lambda state: predictions.append(state["denoised"])}
+    latents = sample(studio.func, begins, stream, sigmas if is_finished else sigmas[: at + 1], **watch)
+    coders = [studio.host.autoencoder(name) for name in (first, then)]
+    clean = coders[1].encode(coders[0].decode(latents if is_finished else predictions[-1], clamp=False))
+    rest = studio.sigmas(then)[at:]
+    level = ends.model.level(rest[0].item())
+    noise = ImageNoise(private_seeds(seeds, 1), clean.shape[1:]).draw()
+    with torch.no_grad():
+        drawn = studio.func(ends, level.alpha * clean + level.sigma * noise, rest, disable=True)
+    return Sampled(drawn, begins.evaluations, ends.evaluations, then)

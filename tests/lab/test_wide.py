@@ -13,7 +13,9 @@ pytest.importorskip("transformers")
 
 import torch
 
+from amdm_lab.shapes import rows
 from amdm_lab.shapes.rows import Ordered, Studio
+from amdm_lab.shapes.rules import redrawn
 from amdm_lab.studio.host import Job, Standalone
 from amdm_lab.training import ldm_format, networks
 from amdm_lab.world.data import drawn_scenes
@@ -127,3 +129,18 @@ def test_the_benchmark_decodes_with_the_checkpoints_own_autoencoder(host: Standa
     assert drawn.latents.shape[1] == CHANNELS
     expected = host.autoencoder("wide").decode(drawn.latents) * 2 - 1
     torch.testing.assert_close(studio.pictures(drawn), expected)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize(("first", "then"), [("narrow", "wide"), ("wide", "narrow")])
+def test_a_picture_is_gone_on_with_in_the_other_latents(
+    host: Standalone, monkeypatch: pytest.MonkeyPatch, first: str, then: str, is_finished: bool
+) -> None:
+    monkeypatch.setattr(rows, "words", lambda name, scene: "a cross")
+    studio, scenes = Studio(host, steps=4), drawn_scenes(2, np.random.default_rng(1))
+    drawn = redrawn(studio, scenes, [1, 2], first, then, 0.5, is_finished)
+    assert drawn.checkpoint == then and drawn.evaluations == (4 if is_finished else 2) and drawn.co_evaluations == 2
+    assert drawn.latents.shape == host.autoencoder(then).encode(torch.rand(2, 3, 128, 128)).shape
+    assert drawn.latents.isfinite().all()
+    again = redrawn(studio, scenes[1:], [2], first, then, 0.5, is_finished)
+    torch.testing.assert_close(drawn.latents[1:], again.latents, rtol=0, atol=1e-4 * drawn.latents.abs().max().item())
