@@ -14,7 +14,7 @@ from torch import nn
 
 TOKENS = 24
 LETTERS = ["<pad>", *map(chr, range(32, 127)), "<end>"]
-CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+CHAT = "{% for message in messages %}letters: {{ message['content'] }}{% endfor %}"
 WIDTH = 16
 
 
