@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ import tiny_pipelines
 import torch
 from PIL import Image
 from torch import Tensor
+from webui.card import present
 
 from lib_amdm.core.sampling import private_seeds
 from lib_amdm.errors import AmdmError
@@ -39,7 +40,7 @@ class Pair:
     def __init__(self, kind: str, dtype: torch.dtype = torch.float32) -> None:
         if not hasattr(diffusers, kind):
             pytest.skip(f"diffusers {diffusers.__version__} has no {kind}")
-        self.main, self.other = (tiny_pipelines.made(kind, seed).to(dtype) for seed in (1, 2))
+        self.main, self.other = (tiny_pipelines.made(kind, seed, dtype) for seed in (1, 2))
         self.own, self.further = self.main.scheduler, ARGUMENTS.get(kind, {})
         self.alone: dict[Any, tuple[Tensor, Tensor]] = {}
 
@@ -61,7 +62,7 @@ class Pair:
             "generator": torch.Generator().manual_seed(seed),
         }
         # not every pipeline hands its generator on to the scheduler
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return pipe(prompt, **{**call, **self.further, **further}).images
 
@@ -440,6 +441,33 @@ def test_weights_that_accelerate_keeps_elsewhere(kind: str) -> None:
                 accelerate.cpu_offload(part, torch.device("cpu"))
     assert {parameter.device.type for parameter in pair.other.text_encoder.parameters()} == {"meta"}
     assert torch.equal(pair.draw(pair.together(CoPipeline(pair.other), steps=2)), at_hand)
+
+
+@pytest.fixture
+def card() -> Iterator[None]:
+    with present(total=1 << 30):
+        yield
+
+
+@pytest.mark.parametrize("offloads", [False, True], ids=["all on it", "offloaded"])
+@pytest.mark.parametrize("kind", [SD1, FLUX, QWEN])
+def test_behind_a_rehearsed_card(kind: str, offloads: bool, pairs: Callable[[str], Pair], card: None) -> None:
+    if offloads:
+        pytest.importorskip("accelerate", reason="accelerate is not installed")
+    pair = pairs(kind)
+    pair.main.scheduler = pair.other.scheduler = pair.own
+    both = pair.together(CoPipeline(pair.other, "a bird", region="0 0 0.5 1", noise="independent"))
+    at_hand = pair.draw(both)
+    for pipe in (pair.main, pair.other):
+        pipe.enable_model_cpu_offload(device="cuda") if offloads else pipe.to("cuda")
+    drawn = pair.draw(both)
+    assert drawn.device.type == "cuda"
+    assert torch.equal(drawn.cpu(), at_hand)
+    weights = Calls(pair.other).network.parameters()
+    assert {weight.device.type for weight in weights} == {"cpu" if offloads else "cuda"}
+    for pipe in (pair.main, pair.other):
+        pipe.remove_all_hooks()
+        pipe.to("cpu")
 
 
 def test_the_function_has_the_signature_of_the_pipeline(sd1: Pair) -> None:
