@@ -377,6 +377,35 @@ def test_a_co_model_with_a_control_net(sd1: Pair) -> None:
     assert far(alone, sd1.each_alone()[1]) > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "config"),
+    [("EulerDiscreteScheduler", {}), ("DDIMScheduler", {"clip_sample": False, **TERMINAL}), (DPM, FLOW)],
+    ids=["eps", "from nothing but noise", "flow"],
+)
+def test_a_co_model_of_another_training_gets_the_same_share_of_noise_at_its_own_timestep(
+    pairs: Callable[[str], Pair], scheduler: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more noise than it was trained on."""
+    sd1 = pairs(SD1).scheduled(scheduler, **config)
+    sd1.other.scheduler = diffusers.DDIMScheduler(beta_schedule="linear", beta_end=0.015)
+    shown, step = list[tuple[Any, Tensor]](), _OneStep.step
+
+    def stepping(self: _OneStep, output: Tensor, timestep: Any, sample: Tensor, **named: Any) -> tuple[Tensor]:
+        shown.append((timestep, sample))
+        return step(self, output, timestep, sample, **named)
+
+    monkeypatch.setattr(_OneStep, "step", stepping)
+    latents = torch.randn(1, 4, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(3))
+    sd1.draw(sd1.together(CoPipeline(sd1.other), steps=STEPS, evaluations=0), latents=latents)
+    levels, shares = levels_of(sd1.main.scheduler), sd1.other.scheduler.alphas_cumprod
+    ratios = ((1 - shares) / shares).sqrt()
+    for (timestep, _), level in zip(shown, levels):
+        below, above = ratios[int(timestep)], ratios[min(int(timestep) + 1, 999)]
+        assert 0.999 * float(below) <= min(level.ratio, float(ratios[-1])) <= 1.001 * float(above)
+    # nothing but noise at the first step, to the rounding of a schedule that ends elsewhere
+    assert far(shown[0][1], latents * levels[0].sigma / levels[0].scale) < 0.01
+
+
 def test_a_co_model_may_have_its_latents_packed_and_the_main_one_not(pairs: Callable[[str], Pair]) -> None:
     flux, z_image = pairs(FLUX), pairs(Z_IMAGE)
     for pipe in (flux.main, z_image.other):
