@@ -27,6 +27,7 @@ TOGETHER = (
     "test_demo",
     "test_demo_page",
     "test_device_pictures",
+    "test_diffusers",
     "test_evaluate_gpu",
     "test_flow",
     "test_layout_editor",
