@@ -27,6 +27,7 @@ from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import examples, presets, tooltips
 
+from .test_features import ramp
 from .webui_server import WebUI
 
 pytest.importorskip("selenium")
@@ -668,6 +669,64 @@ def test_compare_at_one_click(page: Page) -> None:
 def refusal(page: Page, said: str) -> str:
     """What the WebUI says of an error: on its page, or on its console where the page has no words for it."""
     return page.webui.log if "errors on the page" in page.webui.host.lacks else said
+
+
+def test_an_interrupted_comparison_shows_what_was_drawn(page: Page) -> None:
+    page.paste(PLAIN.replace("Steps: 4", "Steps: 60").replace("64x64", "128x128"))
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    page.click("#script_txt2img_amdm_compare input")
+    before, log = page.result("txt2img"), len(page.webui.log)
+    page.click("#txt2img_generate")
+
+    def rounds() -> int:
+        return page.webui.log[log:].count("100%")
+
+    # the picture with both models is drawn, and one of the models alone is being drawn
+    page.wait(lambda: rounds() >= 1, "the first picture", DRAWN)
+    time.sleep(1)
+    page.click("#txt2img_interrupt")
+    page.wait(lambda: page.result("txt2img")[0] and page.result("txt2img") != before, "what there is", DRAWN)
+    page.shot("interrupted")
+    assert page.result("txt2img")[1] and "Error" not in page.result("txt2img")[0]
+    page.click("#script_txt2img_amdm_compare input")
+    page.paste(PLAIN)
+    assert "Steps: 4" in page.generate()
+
+
+def test_a_painted_mask_keeps_the_rest_of_the_picture(page: Page, tmp_path: Path) -> None:
+    if "painting" in page.webui.host.lacks:
+        pytest.skip(page.webui.host.lacks["painting"])
+    start = ramp()
+    Image.fromarray(start).save(tmp_path / "start.png")
+    page.switch_to("img2img")
+    next(button for button in page.all("#mode_img2img > .tab-nav button") if button.text.strip() == "Inpaint").click()
+    canvas = "#img2maskimg"
+    page.one(f"{canvas} input[type=file]").send_keys(str(tmp_path / "start.png"))
+    drawing = page.wait(lambda: [each for each in page.all(f"{canvas} canvas") if each.is_displayed()], "the picture")
+    time.sleep(2)
+    area = drawing[-1]
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", area)
+    # a stroke in the left third
+    left = -int(area.size["width"] / 3)
+    ActionChains(page.driver).move_to_element_with_offset(area, left, 0).click_and_hold().move_by_offset(
+        0, int(area.size["height"] / 4)
+    ).release().perform()
+    page.type("img2img_steps", "4")
+    page.type("img2img_width", "64")
+    page.type("img2img_height", "64")
+    page.type("img2img_mask_blur", "0")
+    page.shot("painted")
+    page.toggle("script_img2img_amdm_enabled")
+    page.choose("script_img2img_amdm_checkpoint_1", BETA)
+    said = page.generate("img2img")
+    page.shot("inpainted")
+    assert "AMDM ran" in said and "2 models" in said
+    [source] = [each for each in page.result("img2img")[1] if "file=" in each][:1]
+    answer = page.webui.get("/" + source.split("/", 3)[3])
+    drawn = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"))
+    changed = np.abs(drawn.astype(int) - start).max(axis=-1) > 8
+    assert changed[:, :32].any() and not changed[:, 44:].any()
 
 
 def test_what_is_wrong_is_said_on_the_page(page: Page) -> None:
