@@ -81,7 +81,9 @@ class LoadedEngine(torch.nn.Module):
         self.engine, self.rescaled = engine, rescaled
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
-        self.vae = engine.forge_objects.vae.first_stage_model
+        vae = engine.forge_objects.vae.first_stage_model
+        # one without weights takes no memory, and has no numbers to share
+        self.vae = None if any(weight.is_meta for weight in vae.parameters()) else vae
         predictor = self.unet.predictor
         self.schedule = None if is_flow(engine) else (predictor.sigmas, predictor.log_sigmas)
 

@@ -107,7 +107,10 @@ class PassRun:
             on_nan = None if allows_nan else model.gave_nan
             highest_own = self._highest(model.model)
             run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, model.crossing())
-            co_runs.append(co_run(model.number, model.slot, run, self.seeds, size, highest))
+            made = co_run(model.number, model.slot, run, self.seeds, size, highest)
+            if model.slot.eta != made.eta:
+                self.p.comment(f"AMDM: co-model {model.number} has no latent to pull back, so its eta is not used.")
+            co_runs.append(made)
         return co_runs
 
     def _highest(self, model: Any) -> float:

@@ -159,8 +159,7 @@ class PatcherEvaluator:
     def start(self) -> None:
         watch = self.run.denoiser.register_forward_pre_hook(self._remember_random_numbers)
         self.stack.callback(watch.remove)
-        if self.gives_way:
-            give_way(self.memory, self.run.main.forge_objects.unet, self.own_unets)
+        self._give_way()
 
     def finish(self) -> None:
         self.stack.close()
@@ -184,6 +183,7 @@ class PatcherEvaluator:
 
     def main_in_place(self) -> None:
         self._load(self.run.hook["x"].shape)
+        self._give_way()
 
     def autoencoder(self, model: Engine, scaled: Any) -> PassAutoencoder:
         """Return a model's autoencoder. scaled: has the host's `process_in` and `process_out` of its latents."""
@@ -236,6 +236,10 @@ class PatcherEvaluator:
         steps = state.sampling_step, state.sampling_steps
         params = CFGDenoiserParams(shown, image_cond, evaluation.sigma, *steps, cond, uncond, run.denoiser)
         return SimpleNamespace(inner_model=SimpleNamespace(inner_model=evaluation.model), p=run.p), params
+
+    def _give_way(self) -> None:
+        if self.gives_way:
+            give_way(self.memory, self.run.main.forge_objects.unet, self.own_unets)
 
     def _load(self, shape: torch.Size) -> None:
         """Load the main model's UNet and the co-models', as the host does before a pass. shape: the latent's."""

@@ -145,6 +145,8 @@ class SlotModel:
         p = self.run.p
         hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
         width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
+        if self.sees_pictures:
+            height, width = self._own_size(height, width)
         beside = self.backend.texts.arguments
         conditioning = prompt_parser.SdConditioning(
             texts, is_negative_prompt=negative, width=width, height=height, **beside
@@ -251,14 +253,22 @@ class SlotModel:
         self.count_evaluation()
         return denoised
 
+    @property
+    def sees_pictures(self) -> bool:
+        """True if it is run through pixels."""
+        return self.is_foreign or self.slot.noise == THROUGH_PIXELS
+
+    def _own_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of its pictures through pixels, for those of the main model."""
+        return co_size(self.slot.size, self.backend.checkpoints.family(self.model).native_side, height, width)
+
     def crossing(self) -> Crossing:
         """Return the way between the main model's latents and this one's."""
-        if not self.is_foreign and self.slot.noise != THROUGH_PIXELS:
+        if not self.sees_pictures:
             return ONE_SPACE
-        autoencoder, native = self.backend.autoencoder, self.backend.checkpoints.family(self.model).native_side
-        main = autoencoder(self.run.main)
-        own = autoencoder(self.model) if self.is_foreign else main
-        way = crossing(main, own, partial(co_size, self.slot.size, native))
+        main = self.backend.autoencoder(self.run.main)
+        own = self.backend.autoencoder(self.model) if self.is_foreign else main
+        way = crossing(main, own, self._own_size)
         self.run.autoencoders += [main] if own is main else [main, own]
 
         def to_own(latents: torch.Tensor) -> torch.Tensor:
