@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,16 @@ pytest.importorskip("transformers")
 
 import torch
 
+from amdm_lab.bundled import CLIP_FOLDER, WEIGHTS, WIDE_OF
+from amdm_lab.judges.scenes import Judge
 from amdm_lab.shapes import rows
 from amdm_lab.shapes.rows import Ordered, Studio
 from amdm_lab.shapes.rules import redrawn
+from amdm_lab.shapes.scores import shares
+from amdm_lab.studio.checkpoint_file import CheckpointFile
 from amdm_lab.studio.host import Job, Standalone
-from amdm_lab.training import ldm_format, networks
-from amdm_lab.world.data import drawn_scenes
+from amdm_lab.training import ldm_format, networks, train, widening
+from amdm_lab.world.data import drawings, drawn_scenes
 from lib_amdm.families import Family, unet_family
 from lib_amdm.settings import Settings
 
@@ -144,3 +151,82 @@ def test_a_picture_is_gone_on_with_in_the_other_latents(
     assert drawn.latents.isfinite().all()
     again = redrawn(studio, scenes[1:], [2], first, then, 0.5, is_finished)
     torch.testing.assert_close(drawn.latents[1:], again.latents, rtol=0, atol=1e-4 * drawn.latents.abs().max().item())
+
+
+def bundled(name: str) -> CheckpointFile:
+    return CheckpointFile(WEIGHTS / f"{name}.safetensors", name)
+
+
+def test_networks_with_more_channels_begin_as_good_as_those_they_are_made_of() -> None:
+    old, _ = bundled("shapes").autoencoder(torch.float32)
+    new = widening.wide_vae(old, CHANNELS)
+    pictures = drawings(4, np.random.default_rng(1))[1]
+    with torch.no_grad():
+        losses = [(vae.decode(vae.encode(pictures).latent_dist.mean).sample - pictures).square() for vae in (old, new)]
+        latents = new.encode(pictures).latent_dist.mean
+    assert losses[1].mean() < 1.2 * losses[0].mean()
+    assert latents.shape[1] == CHANNELS and (latents.mean() - widening.OFFSET).abs() < 0.2
+    assert latents.std((0, 2, 3)).min() > 0.1, "no channel is empty"
+
+
+def test_a_wide_unet_predicts_the_turned_noise() -> None:
+    unet = bundled("colours").unet(torch.float32)
+    wide = widening.wide_unet(unet, CHANNELS)
+    turn = widening.rotation(CHANNELS)
+    x, text = torch.randn(2, CHANNELS, 16, 16), torch.randn(2, 77, networks.CONTEXT)
+    old = torch.einsum("nc,bnhw->bchw", turn, x)[:, :4]
+    with torch.no_grad():
+        expected, predicted = (each(latent, 300, text).sample for each, latent in ((unet, old), (wide, x)))
+    back = torch.einsum("nc,bnhw->bchw", turn, predicted)
+    torch.testing.assert_close(back[:, :4], expected, rtol=0, atol=1e-4)
+    assert back[:, 4:].abs().max() < 1e-4
+
+
+def test_a_training_leaves_an_autoencoder_and_two_checkpoints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weights, folder = tmp_path / "weights", tmp_path / "training"
+    shutil.copytree(WEIGHTS / CLIP_FOLDER, weights / CLIP_FOLDER)
+    for file in ("shapes.safetensors", "shapes.yaml", "colours.safetensors", "colours.yaml"):
+        shutil.copyfile(WEIGHTS / file, weights / file)
+    for name, value in {"WEIGHTS": weights, "WIDE_STOCK": 4, "UNET_BATCH": 2, "VAE_BATCH": 1}.items():
+        monkeypatch.setattr(train, name, value)
+    monkeypatch.setattr(train, "WIDE_STEPS", (1, 1))
+    for name in ("WIDE_VAE_STEPS", "WIDE_FLOW_STEPS"):
+        monkeypatch.setattr(train, name, 1)
+    for part in ("vae16", *WIDE_OF):
+        train.PARTS[part](folder)
+    v, flow = (
+        CheckpointFile(file, file.name)
+        for file in (weights / "colours16.safetensors", folder / "flow" / "colours16-flow.safetensors")
+    )
+    assert flow.is_flow and not v.is_flow and v.predicts_v
+    assert flow.offset == v.offset == pytest.approx(widening.OFFSET, abs=0.3)
+    (vae, scale), (again, same) = (file.autoencoder(torch.float32) for file in (v, flow))
+    assert scale == same
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in vae.state_dict().items())
+    assert v.unet(torch.float32).config.in_channels == CHANNELS
+    notes = json.loads((weights / "training.json").read_text())
+    assert {name: notes[name]["steps"] for name in notes} == {"vae16": 1, "colours16": 2}
+
+
+BUNDLED = pytest.mark.skipif(not (WEIGHTS / "colours16.safetensors").is_file(), reason="it is not bundled")
+
+
+@BUNDLED
+def test_the_bundled_one_is_small_and_draws_the_colours() -> None:
+    """By chance it would be 0.10 of the colours."""
+    assert (WEIGHTS / "colours16.safetensors").stat().st_size <= 10_000_000
+    scenes = drawn_scenes(8, np.random.default_rng(1))
+    studio = Studio(Standalone(WEIGHTS), steps=8)
+    drawn = Ordered("colours16")(studio, scenes, range(8))
+    assert shares(scenes, Judge.load()(studio.pictures(drawn)))["colour"].value > 0.8
+
+
+@BUNDLED
+def test_its_autoencoder_is_nearly_as_good_as_the_other_and_has_another_latent() -> None:
+    host, pictures = Standalone(WEIGHTS), drawings(8, np.random.default_rng(2))[1] / 2 + 0.5
+    wide, narrow = (host.autoencoder(name) for name in ("colours16", "colours"))
+    losses = [(each.decode(each.encode(pictures)) - pictures).square().mean() for each in (wide, narrow)]
+    assert losses[0] < 1.2 * losses[1]
+    latents = wide.encode(pictures)
+    assert latents.shape[1] == CHANNELS
+    assert latents.mean().abs() < 0.1 and (latents.std() - 1).abs() < 0.1
