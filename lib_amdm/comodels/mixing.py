@@ -28,18 +28,24 @@ class SlotRun(NamedTuple):
 
 
 def co_run(
-    number: int, slot: CoModel, model: SlotRun, seeds: Sequence[int], size: tuple[int, int], main: float = math.inf
+    number: int,
+    slot: CoModel,
+    model: SlotRun,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    main: float = math.inf,
+    mask: Tensor | None = None,
 ) -> CoRun:
     """Make the `CoRun` of a slot, by its number from 1.
 
     seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. AmdmError if the slot's mask cannot be read.
+    main model knows. mask: see `region_map`. AmdmError if the slot's mask cannot be read.
     """
     return CoRun(
         model.denoise,
         gamma=slot.gamma,
         gamma_end=slot.gamma_end,
-        region=region_map(slot, *size, f"AMDM co-model {number}"),
+        region=region_map(slot, *size, f"AMDM co-model {number}", mask),
         eta=slot.eta,
         noise=slot.noise,
         seed=private_seeds(seeds, number),
