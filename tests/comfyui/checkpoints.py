@@ -31,7 +31,17 @@ CONFIG = {
 }
 OTHERS = {
     "sd2": {"context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 64},
-    "upscaler": {"context_dim": 1024, "use_linear_in_transformer": True, "in_channels": 7, "model_channels": 256},
+    "upscaler": {
+        "context_dim": 1024,
+        "use_linear_in_transformer": True,
+        "in_channels": 7,
+        "model_channels": 256,
+        "num_classes": 1000,
+        "channel_mult": [1, 1, 1, 1],
+        "transformer_depth": [1, 1, 1, 1],
+        "transformer_depth_output": [1] * 8,
+        "disable_self_attentions": [True, True, True, False],
+    },
 }
 """The differences of the other families from `CONFIG`. An upscaler has latents of its own."""
 DD = {

@@ -131,8 +131,8 @@ def test_the_main_model_with_other_words(drawn: Any) -> None:
 
 def test_a_range_of_steps_in_the_co_models_conditioning_has_its_own_evaluation(comfyui: ComfyUI) -> None:
     def ranged(drawing: Drawing) -> Link:
-        start = drawing.node("ConditioningSetTimestepRange", conditioning=drawing.words(7), start=0.0, end=0.4)
-        end = drawing.node("ConditioningSetTimestepRange", conditioning=drawing.words(8), start=0.4, end=1.0)
+        start = drawing.node("ConditioningSetTimestepRange", conditioning=drawing.words(7), start=0.0, end=0.45)
+        end = drawing.node("ConditioningSetTimestepRange", conditioning=drawing.words(8), start=0.45, end=1.0)
         both = drawing.node("ConditioningCombine", conditioning_1=start, conditioning_2=end)
         co_model = drawing.counted(drawing.checkpoint("beta"), "beta")
         mixed = drawing.amdm(drawing.checkpoint("alpha"), co_model, positive=both, negative=drawing.words(2))
