@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = {"alpha": 1, "beta": 2}
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
@@ -29,7 +29,7 @@ CONFIG = {
     "context_dim": 768,
     "legacy": False,
 }
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "sd2": {"context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 64},
     "upscaler": {
         "context_dim": 1024,

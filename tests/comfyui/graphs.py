@@ -8,7 +8,7 @@ from typing import Any
 from .server import Graph
 
 Link = list[Any]
-SIZE = 64
+SIZE = 32
 KEPT = ("alpha", "alpha-copy", "beta")
 """The checkpoints that stay loaded from one prompt to the next."""
 

@@ -1,4 +1,4 @@
-"""What the nodes attach to a model of ComfyUI: the settings, and each co-model with its inputs."""
+"""The settings and co-models that the nodes attach to a model of ComfyUI."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ KEY = "amdm"
 """The key of all that is attached to a model."""
 
 
-class Inputs(NamedTuple):
-    """What a graph connects to a co-model's node. None: the main model, its conditioning, everywhere."""
+class Connected(NamedTuple):
+    """The inputs of a co-model's node. None: the main model, its conditioning, everywhere."""
 
     patcher: ModelPatcher | None
     positive: list[Any] | None
@@ -26,7 +26,7 @@ class Attached(NamedTuple):
     """The settings, and the inputs of each of their co-models."""
 
     settings: Settings = Settings(enabled=True)
-    inputs: tuple[Inputs, ...] = ()
+    inputs: tuple[Connected, ...] = ()
 
 
 def of(patcher: ModelPatcher) -> Attached:

@@ -22,7 +22,7 @@ from ...core.levels import Form, as_exploding, as_flow, variance_exploding
 from ...errors import AmdmError
 from ...settings import CoModel
 from . import attached
-from .attached import KEY, Inputs
+from .attached import KEY, Connected
 from .unconditional import Unconditional, with_reader
 
 
@@ -31,19 +31,19 @@ def levels_of(sampling: Any) -> tuple[Form, float]:
     return (as_flow, math.inf) if isinstance(sampling, CONST) else (as_exploding, float(sampling.sigma_max))
 
 
-class Weights:
+class Networks:
     """The guider whose patches are loaded, for each network of a run."""
 
     def __init__(self, main: CFGGuider, shape: torch.Size) -> None:
-        self.shape, self.loaded = shape, {main.model_patcher.model: main}
+        self.shape, self.guiders = shape, {main.model_patcher.model: main}
 
     def others(self, patcher: ModelPatcher) -> list[ModelPatcher]:
         """List the models of the other networks, which must stay loaded."""
-        return [guider.model_patcher for network, guider in self.loaded.items() if network is not patcher.model]
+        return [guider.model_patcher for network, guider in self.guiders.items() if network is not patcher.model]
 
     def use(self, guider: CFGGuider) -> None:
         """Load the patches of a guider's model, if another's are in its network."""
-        patcher, before = guider.model_patcher, self.loaded[guider.model_patcher.model].model_patcher
+        patcher, before = guider.model_patcher, self.guiders[guider.model_patcher.model].model_patcher
         if before is patcher:
             return
         # a clone does not know of another one's hooks
@@ -52,17 +52,17 @@ class Weights:
             needed, least = sampler_helpers.estimate_memory(patcher, self.shape, guider.conds)
             model_management.load_models_gpu([patcher, *self.others(patcher)], needed, minimum_memory_required=least)
         patcher.pre_run()
-        self.loaded[patcher.model] = guider
+        self.guiders[patcher.model] = guider
 
 
 class CoSampler(Sampler):
     """A co-model during one run of the main model's sampler."""
 
     def __init__(
-        self, number: int, slot: CoModel, inputs: Inputs, main: CFGGuider, weights: Weights, shared: Unconditional
+        self, number: int, slot: CoModel, inputs: Connected, main: CFGGuider, networks: Networks, shared: Unconditional
     ) -> None:
         self.number, self.slot, self.inputs = number, slot, inputs
-        self.main, self.weights, self.shared = main, weights, shared
+        self.main, self.networks, self.shared = main, networks, shared
         self.guider = CFGGuider(attached.bare(inputs.patcher or main.model_patcher))
         self.form, self.highest = levels_of(self.guider.model_patcher.get_model_object("model_sampling"))
         own = {name: conds for name in ("positive", "negative") if (conds := getattr(inputs, name)) is not None}
@@ -96,7 +96,7 @@ class CoSampler(Sampler):
     def around(self, inside: Callable[[], Tensor], noise: Tensor, *given: Any, **named: Any) -> Tensor:
         """Prepare the model, call `inside`, clean up, and return its result."""
         patcher, self.inside = self.guider.model_patcher, inside
-        patcher.set_additional_models(KEY, self.weights.others(patcher))
+        patcher.set_additional_models(KEY, self.networks.others(patcher))
         try:
             self.guider.sample(noise, given[0], self, *given[1:], disable_pbar=True, **named)
             return self.result
@@ -106,7 +106,7 @@ class CoSampler(Sampler):
 
     def sample(self, model_wrap: Any, sigmas: Any, extra_args: Any, callback: Any, noise: Any, *rest: Any) -> Any:
         """Hand over, once ComfyUI has prepared the model; the latent that is returned is not used."""
-        self.arguments, self.weights.loaded[self.guider.model_patcher.model] = extra_args, self.guider
+        self.arguments, self.networks.guiders[self.guider.model_patcher.model] = extra_args, self.guider
         self.result = self.inside()
         return noise
 
@@ -115,9 +115,9 @@ class CoSampler(Sampler):
         if self.shared.readers:
             options = with_reader(arguments["model_options"], self._read, disable_cfg1_optimization=True)
             arguments["model_options"] = options
-        self.weights.use(self.guider)
+        self.networks.use(self.guider)
         denoised = self.guider(x, sigma, **arguments)
-        self.weights.use(self.main)
+        self.networks.use(self.main)
         return denoised
 
     def _read(self, parts: dict[str, Any]) -> None:

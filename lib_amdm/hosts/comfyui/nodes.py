@@ -13,7 +13,7 @@ from ...errors import AmdmError
 from ...settings import MAIN_CHECKPOINT, CoModel, Part, Settings, Spec, SwitchSpec, WordSpec, specs
 from ...settings.schema import read
 from . import attached
-from .attached import KEY, Attached, Inputs
+from .attached import KEY, Attached, Connected
 from .sampling import sample_with_co_models
 
 CONNECTED = {
@@ -49,7 +49,7 @@ def _field(spec: Spec) -> Any:
     return number.Input(spec.name, min=spec.minimum, max=spec.maximum, step=spec.step, **common)
 
 
-def _attach(model: ModelPatcher, settings: Settings, inputs: tuple[Inputs, ...]) -> io.NodeOutput:
+def _attach(model: ModelPatcher, settings: Settings, inputs: tuple[Connected, ...]) -> io.NodeOutput:
     """Return a clone of a model with these co-models; SettingsError if two settings contradict each other."""
     clone = attached.bare(model)
     clone.set_attachments(KEY, Attached(settings.checked(), inputs))
@@ -90,7 +90,7 @@ class AmdmNode(io.ComfyNode):
                     f"main model is {attached.family(model)} with {type(others).__name__}; connect one with the same."
                 )
             patcher = attached.bare(patcher)
-        these = Inputs(patcher, positive, negative, mask if mask is None else mask.reshape(-1, *mask.shape[-2:]))
+        these = Connected(patcher, positive, negative, mask if mask is None else mask.reshape(-1, *mask.shape[-2:]))
         return _attach(model, replace(settings, co_models=(*settings.co_models, slot)), (*inputs, these))
 
 

@@ -15,7 +15,7 @@ from ...core.levels import as_flow, flow, variance_exploding
 from ...core.sampler_call import SamplerCall, StandIn
 from ...errors import AmdmError
 from . import attached
-from .co_model import CoSampler, Weights, levels_of
+from .co_model import CoSampler, Networks, levels_of
 from .unconditional import Unconditional
 
 WITHOUT_NOISE = ("sample_res_multistep", "sample_res_multistep_cfg_pp")
@@ -32,8 +32,8 @@ def sample_with_co_models(
     if noise.ndim < 4:
         raise AmdmError("AMDM: only pictures and videos can be mixed; remove the AMDM node from this model.")
     sampler, sampling, seed = executor.class_obj, guider.inner_model.model_sampling, extra_args.get("seed") or 0
-    weights, shared = Weights(guider, noise.shape), Unconditional(extra_args["model_options"])
-    co_models = [CoSampler(n, slot, inputs[n - 1], guider, weights, shared) for n, slot in settings.active]
+    networks, shared = Networks(guider, noise.shape), Unconditional(extra_args["model_options"])
+    co_models = [CoSampler(n, slot, inputs[n - 1], guider, networks, shared) for n, slot in settings.active]
     for co in co_models:
         co.check(noise)
     latent_image, denoise_mask, *_ = rest
@@ -44,7 +44,7 @@ def sample_with_co_models(
         return executor(StandIn(model, shared.joint), sigmas, given, callback, noise, *rest)
 
     def together() -> Tensor:
-        weights.use(guider)
+        networks.use(guider)
         (form, top), seeds, size = levels_of(sampling), range(seed, seed + len(noise)), (*noise.shape[-2:],)
         co_runs = [co_run(co.number, co.slot, co.run(), seeds, size, top, co.inputs.mask) for co in co_models]
         level_of = flow if form is as_flow else variance_exploding
