@@ -117,9 +117,9 @@ class ComfyUI:
         """The answer to a request with a body."""
         return self._session.post(self.url + path, json=body or {}, timeout=60)
 
-    def queue(self, graph: Graph) -> str:
-        """Put a prompt into the queue; its id."""
-        answer = self.post("/prompt", {"prompt": graph, "client_id": uuid.uuid4().hex})
+    def queue(self, graph: Graph, client: str = "") -> str:
+        """Put a prompt into the queue; its id. client: the one that is sent its progress."""
+        answer = self.post("/prompt", {"prompt": graph, "client_id": client or uuid.uuid4().hex})
         if answer.status_code != 200:
             raise ComfyUIError(json.dumps(answer.json()))
         return answer.json()["prompt_id"]

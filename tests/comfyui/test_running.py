@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -130,6 +131,27 @@ def test_two_prompts_in_the_queue_do_not_see_each_other(comfyui: ComfyUI) -> Non
     again = [graph(both, seed=11, denoise=1), graph(other, seed=12, denoise=1)]
     for first, each in zip(together, again):
         assert torch.equal(comfyui.latents(each), first)
+
+
+def test_each_step_has_its_progress_and_its_preview(comfyui: ComfyUI) -> None:
+    websocket = pytest.importorskip("websocket")
+    connection = websocket.create_connection(f"{comfyui.url.replace('http', 'ws')}/ws?clientId=watcher", timeout=120)
+    prompt = comfyui.queue(graph(both, seed=31, steps=6), "watcher")
+    previews, steps = 0, set()
+    while True:
+        message = connection.recv()
+        if isinstance(message, bytes):
+            previews += 1
+            continue
+        event = json.loads(message)
+        if event["type"] == "progress":
+            steps.add((event["data"]["value"], event["data"]["max"]))
+        if event["type"] == "execution_success":
+            break
+    connection.close()
+    assert event["data"]["prompt_id"] == prompt
+    assert previews == 6
+    assert steps == {(step, 6) for step in range(1, 7)}
 
 
 def test_memory_does_not_grow(comfyui: ComfyUI) -> None:
