@@ -66,6 +66,13 @@ class ComfyUI:
         if pack:
             (custom / "sd-webui-amdm").symlink_to(pack, target_is_directory=True)
 
+        user = data / "user" / "default"
+        user.mkdir(parents=True)
+        # a new user is shown the templates, and a map in front of the graph
+        (user / "comfy.settings.json").write_text(
+            json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
+        )
+
     # ---- life ----
 
     @property

@@ -59,6 +59,8 @@ OFTEN = (
 """Samplers with further evaluations in a step, which are changed as much as the first."""
 NOISY = {"euler_ancestral", "dpmpp_2m_sde", "ddpm", "lcm", "er_sde", "res_multistep_ancestral", "sa_solver"}
 NOISY |= {"dpmpp_2m_sde_heun", "dpmpp_3m_sde", "euler_ancestral_cfg_pp", "res_multistep_ancestral_cfg_pp"}
+AT_THE_NEXT_STEP = {"dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_2s_ancestral_cfg_pp"}
+"""Samplers whose second evaluation is at the next step's noise level, except for its rounding."""
 STEPS = 4
 
 
@@ -93,10 +95,14 @@ def test_the_samplers_are_those_of_comfyui(comfyui: ComfyUI) -> None:
 
 @pytest.mark.parametrize("sampler", [*ONCE, *CFG_PP, *OFTEN])
 def test_a_share_of_nothing_and_the_same_model_change_nothing(comfyui: ComfyUI, sampler: str) -> None:
-    plain = sampled(comfyui, sampler, alone("alpha"))
-    assert torch.equal(sampled(comfyui, sampler, beside("beta", gamma=0.0)), plain)
-    assert torch.equal(sampled(comfyui, sampler, beside("alpha-copy")), plain)
-    assert apart(sampled(comfyui, sampler, beside("beta")), plain) > 0.05
+    def drawn(of: Any) -> torch.Tensor:
+        # with others a level can be halfway between two of the model's, and rounding chooses one
+        return sampled(comfyui, sampler, of, scheduler="karras")
+
+    plain, same = drawn(alone("alpha")), drawn(beside("alpha-copy"))
+    assert torch.equal(drawn(beside("beta", gamma=0.0)), plain)
+    assert torch.equal(same, plain) or (sampler in AT_THE_NEXT_STEP and apart(same, plain) < 1e-4)
+    assert apart(drawn(beside("beta")), plain) > 0.05
 
 
 @pytest.mark.parametrize("sampler", [*ONCE, *CFG_PP])
@@ -115,8 +121,7 @@ def test_a_co_model_is_evaluated_four_times_or_seven_for_samplers_that_add_noise
 
     comfyui.counts()
     sampled(comfyui, sampler, counted, steps=9)
-    main = 10 if sampler.startswith("uni_pc") else 9
-    assert comfyui.counts() == {"alpha": main, "beta": 7 if sampler in NOISY else 4}
+    assert comfyui.counts() == {"alpha": 9, "beta": 7 if sampler in NOISY else 4}
 
 
 @pytest.mark.parametrize(("values", "expected"), [({"steps": 0}, 0), ({"steps": 5, "evaluations": 2}, 2)])
