@@ -65,7 +65,8 @@ def test_a_start_imports_nothing_that_only_a_picture_needs() -> None:
     """The page's modules and the hosts', and all that they import at once."""
     files = {name_of(file): file for file in PACKAGE.rglob("*.py")}
     waiting = {name for name in files if name.startswith("lib_amdm.webui")}
-    waiting |= {name_of(file) for file in PACKAGE.glob("hosts/*/__init__.py")}
+    # a start is that of a WebUI
+    waiting |= {name_of(file) for file in PACKAGE.glob("hosts/*/__init__.py") if file.parent.name != "diffusers"}
     started: set[str] = set()
     while waiting:
         started.add(module := waiting.pop())

@@ -1,4 +1,4 @@
-"""The README says what the code does: its settings tables are the settings, and its k-diffusion example runs."""
+"""The README says what the code does: its settings tables are the settings, and the examples in Python run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lib_amdm import __version__
 from lib_amdm.layout import EXAMPLE, Layout
@@ -77,9 +78,26 @@ def run_as_a_user(example: str, folder: Path) -> str:
 
 def test_the_k_diffusion_example_runs_and_mixes(tmp_path: Path) -> None:
     pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
-    [example] = python_of("standalone.md")
+    example, _, _ = python_of("python.md")
     alone, together = map(float, re.findall(r"-?\d+\.\d+", run_as_a_user(example, tmp_path)))
     assert alone < together < -alone
+
+
+def test_the_diffusers_example_runs_and_mixes(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    _, example, _ = python_of("python.md")
+    run_as_a_user(example, tmp_path)
+    alone, together = (Image.open(tmp_path / f"{name}.png") for name in ("alone", "together"))
+    blue, red = ((32, 28), (93, 96))
+    for place, strong, weak in ((blue, 2, 0), (red, 0, 2)):
+        assert together.getpixel(place)[strong] > together.getpixel(place)[weak] + 100
+        assert alone.getpixel(place)[strong] < alone.getpixel(place)[weak] + 100
+
+
+def test_the_example_of_own_rules_runs_and_mixes_them(tmp_path: Path) -> None:
+    pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
+    _, _, example = python_of("python.md")
+    assert run_as_a_user(example, tmp_path).split()[-1] in ("0.00", "-0.00")
 
 
 def test_the_readme_is_short() -> None:

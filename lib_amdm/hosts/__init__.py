@@ -1,1 +1,1 @@
-"""The hosts in which AMDM runs, a folder each. None imports another's modules."""
+"""The hosts in which AMDM runs, a folder each: WebUIs, and diffusers. None imports another's modules."""
