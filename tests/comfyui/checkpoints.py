@@ -43,7 +43,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "disable_self_attentions": [True, True, True, False],
     },
 }
-"""The differences of the other families from `CONFIG`. An upscaler has latents of its own."""
+"""The differences of the other families from `CONFIG`. An upscaler has other latents."""
 DD = {
     "double_z": True,
     "z_channels": 4,

@@ -1,4 +1,4 @@
-"""A real ComfyUI, started for the tests: a data directory of its own, on the CPU, without a network."""
+"""A real ComfyUI, started for the tests: on the CPU, with a separate data directory, without a network."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def test_an_interrupt_ends_the_prompt_at_once_and_leaves_nothing(comfyui: ComfyU
     comfyui.post("/interrupt")
     assert comfyui.wait(prompt)["status"]["status_str"] == "error"
     after = comfyui.saved(comfyui.wait(following))
-    assert torch.equal(comfyui.latents(graph(lambda d: d.checkpoint("alpha"), denoise=1)), plain)
-    assert torch.equal(comfyui.latents(graph(shared, seed=6, denoise=1)), after)
+    assert torch.equal(comfyui.latents(graph(lambda d: d.checkpoint("alpha"))), plain)
+    assert torch.equal(comfyui.latents(graph(shared, seed=6)), after)
 
 
 def test_two_prompts_in_the_queue_do_not_see_each_other(comfyui: ComfyUI) -> None:
@@ -128,7 +128,7 @@ def test_two_prompts_in_the_queue_do_not_see_each_other(comfyui: ComfyUI) -> Non
 
     graphs = [graph(both, seed=11), graph(other, seed=12)]
     together = [comfyui.saved(comfyui.wait(each)) for each in [comfyui.queue(each) for each in graphs]]
-    again = [graph(both, seed=11, denoise=1), graph(other, seed=12, denoise=1)]
+    again = [graph(both, seed=11), graph(other, seed=12)]
     for first, each in zip(together, again):
         assert torch.equal(comfyui.latents(each), first)
 

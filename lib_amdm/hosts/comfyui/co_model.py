@@ -1,4 +1,4 @@
-"""A co-model in ComfyUI: a guider of its own prepares, guides and cleans it up, and its sampler hands over.
+"""A co-model in ComfyUI: a separate guider prepares, guides and cleans it up, and its sampler hands over.
 
 Clones of a model are one network, into which loading writes the patches of one clone: LoRAs, hooks, changes of its
 noise levels. So the weights that the next evaluation needs must be loaded before it.
@@ -32,7 +32,7 @@ def levels_of(sampling: Any) -> tuple[Form, float]:
 
 
 class Networks:
-    """The guider whose patches are loaded, for each network of a run."""
+    """For each network of a run, the guider with the patches that are loaded."""
 
     def __init__(self, main: CFGGuider, shape: torch.Size) -> None:
         self.shape, self.guiders = shape, {main.model_patcher.model: main}
