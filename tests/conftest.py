@@ -23,6 +23,7 @@ settings.load_profile("short")
 torch.set_num_threads(1)
 
 TOGETHER = (
+    "comfyui",
     "test_bench",
     "test_demo",
     "test_demo_page",

@@ -30,12 +30,18 @@ class SlotRun(NamedTuple):
 
 
 def co_run(
-    number: int, slot: CoModel, model: SlotRun, seeds: Sequence[int], size: tuple[int, int], main: float = math.inf
+    number: int,
+    slot: CoModel,
+    model: SlotRun,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    main: float = math.inf,
+    mask: Tensor | None = None,
 ) -> CoRun:
     """Make the `CoRun` of a slot, by its number from 1.
 
     seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. AmdmError if the slot's mask cannot be read.
+    main model knows. mask: see `region_map`. AmdmError if the slot's mask cannot be read.
     """
     sees_estimate = slot.sees_estimate or model.crossing is not ONE_SPACE
     # it draws on the main model's own picture, and changes it less than a model with a latent of its own
@@ -44,7 +50,7 @@ def co_run(
         model.denoise,
         gamma=share(slot.gamma),
         gamma_end=None if slot.gamma_end is None else share(slot.gamma_end),
-        region=region_map(slot, *size, f"AMDM co-model {number}"),
+        region=region_map(slot, *size, f"AMDM co-model {number}", mask),
         eta=0.0 if sees_estimate else slot.eta,
         noise="estimate" if sees_estimate else slot.noise,
         seed=private_seeds(seeds, number),
