@@ -20,6 +20,7 @@ from lib_amdm.core.co_model import separate_noise
 from lib_amdm.core.levels import as_flow, flow
 from lib_amdm.core.readings import Stopwatch
 from lib_amdm.core.sampling import amdm
+from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.common.autoencoders import PassAutoencoder
 from lib_amdm.settings import CoModel
 
@@ -195,6 +196,12 @@ def test_a_slot_through_pixels_has_no_pull_and_a_larger_share(noise: str) -> Non
     made = co_run(1, slot, SlotRun(Shown(), crossing=way), [1], (8, 8))
     assert (made.gamma, made.gamma_end) == (pytest.approx(0.7), pytest.approx(0.5))
     assert (made.eta, made.noise, made.crossing) == (0.0, "estimate", way)
+
+
+def test_through_pixels_without_autoencoders_is_refused() -> None:
+    with pytest.raises(AmdmError, match=r'^AMDM co-model 2: noise "pixels" needs autoencoders'):
+        co_run(2, CoModel(noise="pixels"), SlotRun(Shown()), [1], (8, 8))
+    assert co_run(2, CoModel(noise="estimate"), SlotRun(Shown()), [1], (8, 8)).noise == "estimate"
 
 
 # ---- sizes ----

@@ -13,7 +13,8 @@ from ..core.arguments import ONE_SPACE, CoRun, Crossing, Mixing, Pass
 from ..core.co_model import private_seeds
 from ..core.levels import Form, as_exploding
 from ..core.sampling import amdm
-from ..settings import CoModel, Settings
+from ..errors import AmdmError
+from ..settings import THROUGH_PIXELS, CoModel, Settings
 from .regions import region_map
 
 
@@ -41,8 +42,14 @@ def co_run(
     """Make the `CoRun` of a slot, by its number from 1.
 
     seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. mask: see `region_map`. AmdmError if the slot's mask cannot be read.
+    main model knows. mask: see `region_map`. AmdmError if the mask cannot be read, or if the slot is to be run through
+    pixels without a crossing.
     """
+    if slot.noise == THROUGH_PIXELS and model.crossing is ONE_SPACE:
+        raise AmdmError(
+            f'AMDM co-model {number}: noise "{THROUGH_PIXELS}" needs autoencoders, which are not known here; set noise '
+            "to estimate."
+        )
     sees_estimate = slot.sees_estimate or model.crossing is not ONE_SPACE
     # it draws on the main model's own picture, and changes it less than a model with a latent of its own
     share = math.sqrt if sees_estimate else float

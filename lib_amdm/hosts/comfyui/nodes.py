@@ -10,7 +10,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 
 from ...errors import AmdmError
-from ...settings import MAIN_CHECKPOINT, CoModel, Part, Settings, Spec, SwitchSpec, WordSpec, specs
+from ...settings import MAIN_CHECKPOINT, THROUGH_PIXELS, CoModel, Part, Settings, Spec, SwitchSpec, WordSpec, specs
 from ...settings.schema import read
 from . import attached
 from .attached import KEY, Attached, Connected
@@ -22,8 +22,8 @@ CONNECTED = {
     "negative": (io.Conditioning, "Negative prompt for this model; nothing = the main negative prompt."),
     "mask": (io.Mask, "Where this model applies; nothing = everywhere."),
 }
-BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask")
-"""The settings in place of which a graph connects something."""
+BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask", "size", "modules")
+"""The settings in place of which a graph connects something, and those of a co-model of another latent space."""
 
 
 def fields_of(owner: type) -> list[Any]:
@@ -40,7 +40,9 @@ def fields_of(owner: type) -> list[Any]:
 def _field(spec: Spec) -> Any:
     common = {"display_name": spec.label, "tooltip": spec.help, "default": spec.shown(spec.default)}
     if spec.choices:
-        return io.Combo.Input(spec.name, options=[*spec.choices], **common)
+        # a graph has no autoencoders for a model to be run through pixels
+        options = [choice for choice in spec.choices if choice != THROUGH_PIXELS]
+        return io.Combo.Input(spec.name, options=options, **common)
     number = io.Int if spec.type is int else io.Float
     if isinstance(spec, WordSpec):
         return io.MultiType.Input(io.String.Input(spec.name, **common), [number])
