@@ -47,7 +47,7 @@ WIDE_CHANNELS = 16
 """Of the latents of the second autoencoder."""
 WIDE_VAE, WIDE = "vae16", "colours16"
 WIDE_VAE_STEPS, WIDE_FLOW_STEPS = 80, 200
-WIDE_STEPS = (850, 700)
+WIDE_STEPS = (850, 400)
 """For the noise, and then for v."""
 WIDE_STOCK, WIDE_LATENTS = 1500, "latents16.pt"
 """Few steps are enough: both networks begin with trained ones."""
