@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from . import networks
 
 SPREAD, OFFSET = 2.0, 1.5
-"""What the new autoencoder's latents are multiplied by at first, and what is added then."""
+"""The factor of the new autoencoder's latents at first, and the number that is added then."""
 _LOG_VARIANCE = -5.0
 """Of the noise that training adds, before it is spread: little, so that the new channels are worth reading."""
 _LOUD, _FAINT = 4.0, 0.1
-"""What the new channels' random weights are multiplied by, where they are written and where they are read at first."""
+"""The factors of the new channels' random weights, where they are written and where they are read at first."""
 
 
 def wide_vae(old: AutoencoderKL, channels: int) -> AutoencoderKL:
