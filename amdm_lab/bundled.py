@@ -9,7 +9,10 @@ FLOW_OF = {"shapes-flow": "shapes", "colours-flow": "colours"}
 """The flow models that are trained from them; they are not bundled."""
 STYLED_OF = {"all-pierced": "all"}
 """The checkpoint of the other style, and the bundled one it is trained from; it is not bundled itself."""
-MADE_OF = {**FLOW_OF, **STYLED_OF}
+WIDE_OF = {"colours16": "colours", "colours16-flow": "colours"}
+"""The checkpoints with another latent space, of 16 channels, and the one they are trained from; the flow model is not
+bundled."""
+MADE_OF = {**FLOW_OF, **STYLED_OF, **WIDE_OF}
 CLIP_FOLDER = "clip"
 """The text encoder's folder, next to the bundled yamls, which name it."""
 JUDGE = Path(__file__).with_name("judge.safetensors")

@@ -36,8 +36,14 @@ FLOW_KINDS = (
 TEXT_WIDTHS = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 """The families whose networks are UNets, by the width of their text contexts."""
 UNKNOWN = "of an unknown kind"
+_LATENTS_OF = {"SD2": "SD1"}
+"""Families of UNets with the latents of another one."""
+_NATIVE_SIDES = {"SD1": 512, "SD2": 768}
+_NATIVE_SIDE = 1024
 _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainting"}
 """By the UNet's input channels."""
+_LATENT_CHANNELS = 4
+"""Of the families whose networks are UNets."""
 _ALONE = ("InstructPix2Pix", "unCLIP")
 """Kinds whose models have inputs that no other model shares."""
 _NO_PICTURES = ("PiD", "Wan")
@@ -62,19 +68,34 @@ class Family(NamedTuple):
         kind = "rectified flow" if self.is_flow and self.name in _OF_BOTH_KINDS else ""
         return " ".join(part for part in (self.name, self.inputs, kind) if part)
 
+    @property
+    def space(self) -> str:
+        """The name of its latent space."""
+        return self.latents or self.name
+
     def fits(self, other: Family) -> bool:
         """Return True if models of both can be run together: they share the latents, and the other inputs."""
-        space, others = self.latents or self.name, other.latents or other.name
-        return space == others and self.inputs == other.inputs
+        return self.space == other.space and self.inputs == other.inputs
 
     def goes_with(self, main: Family) -> bool:
         """Return True if a model of this family can be run with a main one of another."""
-        return not self.runs_alone and self.fits(main)
+        return (not self.runs_alone and self.fits(main)) or self.crosses(main)
+
+    def crosses(self, main: Family) -> bool:
+        """Return True if a model of this family is run with a main one through pixels: their latents differ."""
+        if self.runs_alone or main.runs_alone or self.inputs or main.inputs:
+            return False
+        return not self.fits(main)
 
     @property
     def runs_alone(self) -> bool:
         """True if no model of another file can be run with it."""
         return self.inputs in _ALONE or self.name in _NO_PICTURES
+
+    @property
+    def native_side(self) -> int:
+        """The side in pixels of the square pictures that its models were trained on."""
+        return _NATIVE_SIDES.get(self.name, _NATIVE_SIDE)
 
     @property
     def has_phrases(self) -> bool:
@@ -88,7 +109,12 @@ def flow_family(name: str, latents: str = "") -> Family:
     return Family(name, latents=known, is_flow=True)
 
 
-def unet_family(name: str, channels: int = 4, has_labels: bool = False, is_flow: bool = False) -> Family:
-    """Return a family whose network is a UNet. channels: its input channels. has_labels: it has class labels."""
+def unet_family(
+    name: str, channels: int = 4, has_labels: bool = False, is_flow: bool = False, outputs: int = _LATENT_CHANNELS
+) -> Family:
+    """Return a family whose network is a UNet. channels, outputs: of its input and output. has_labels: of classes."""
+    if channels == outputs != _LATENT_CHANNELS:
+        # nothing but a latent goes in and comes out, and it is not the one that the name stands for
+        return Family(f"{name} with {channels} latent channels", is_flow=is_flow)
     inputs = "unCLIP" if name == "SD2" and has_labels else _INPUTS.get(channels, f"with {channels} input channels")
-    return Family(name, inputs, is_flow=is_flow)
+    return Family(name, inputs, _LATENTS_OF.get(name, ""), is_flow=is_flow)

@@ -23,10 +23,12 @@ settings.load_profile("short")
 torch.set_num_threads(1)
 
 TOGETHER = (
+    "comfyui",
     "test_bench",
     "test_demo",
     "test_demo_page",
     "test_device_pictures",
+    "test_diffusers",
     "test_evaluate_gpu",
     "test_flow",
     "test_layout_editor",

@@ -46,6 +46,7 @@ class FakeHost(Part):
     """Keeps what is registered, and fires it on demand."""
 
     name = "fake"
+    runs_flow_models = False
 
     def __init__(self, **options: Any) -> None:
         self.options = options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +17,13 @@ import tiny_pipelines
 import torch
 from PIL import Image
 from torch import Tensor
+from webui.card import present
 
-from lib_amdm.core.sampling import private_seeds
+from lib_amdm.core.co_model import private_seeds
 from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.diffusers import CoPipeline, amdm_pipeline
-from lib_amdm.hosts.diffusers.co_pipeline import _OneStep
 from lib_amdm.hosts.diffusers.latents import unpacked
+from lib_amdm.hosts.diffusers.pipelines import _OneStep
 from lib_amdm.hosts.diffusers.schedules import levels_of
 from lib_amdm.settings import SettingsError
 
@@ -36,10 +37,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {QWEN: {"true_cfg_scale": 3.0}, FLUX: {"t
 class Pair:
     """Two pipelines of a kind with different weights, and their pictures."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, dtype: torch.dtype = torch.float32) -> None:
         if not hasattr(diffusers, kind):
             pytest.skip(f"diffusers {diffusers.__version__} has no {kind}")
-        self.main, self.other = (tiny_pipelines.made(kind, seed) for seed in (1, 2))
+        self.main, self.other = (tiny_pipelines.made(kind, seed, dtype) for seed in (1, 2))
         self.own, self.further = self.main.scheduler, ARGUMENTS.get(kind, {})
         self.alone: dict[Any, tuple[Tensor, Tensor]] = {}
 
@@ -61,7 +62,7 @@ class Pair:
             "generator": torch.Generator().manual_seed(seed),
         }
         # not every pipeline hands its generator on to the scheduler
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return pipe(prompt, **{**call, **self.further, **further}).images
 
@@ -343,6 +344,68 @@ def test_independent_noise_of_img2img_is_on_the_same_picture(
     assert far(shown[0], expected) < 1e-5
 
 
+@pytest.mark.parametrize("kind", [SD1, FLUX])
+def test_inpainting_with_co_models_from_text(kind: str, pairs: Callable[[str], Pair]) -> None:
+    pair = pairs(kind)
+    pair.main.scheduler = pair.own
+    main = diffusers.AutoPipelineForInpainting.from_pipe(pair.main)
+    main.set_progress_bar_config(disable=True)
+    mask = Image.new("L", PICTURE.size, 0)
+    mask.paste(255, (0, 0, WIDTH, HEIGHT // 2))
+
+    def drawn(pipe: Callable[..., Any]) -> Tensor:
+        latents = pair.draw(functools.partial(pipe, image=PICTURE, mask_image=mask, strength=0.99))
+        return main._unpack_latents(latents, HEIGHT, WIDTH, 2) if latents.ndim == 3 else latents
+
+    alone, both = drawn(main), drawn(amdm_pipeline(main, [CoPipeline(pair.other)]))
+    assert far(drawn(amdm_pipeline(main, [CoPipeline(pair.main)])), alone) < 1e-4
+    assert torch.equal(both[..., 8:, :], alone[..., 8:, :])
+    assert far(both, alone) > 1e-2
+
+
+def test_a_co_model_with_a_control_net(sd1: Pair) -> None:
+    net = tiny_pipelines.lively(
+        diffusers.ControlNetModel.from_unet(sd1.other.unet, conditioning_embedding_out_channels=(8, 8))
+    )
+    controlled = diffusers.StableDiffusionControlNetPipeline(
+        **sd1.other.components, controlnet=net, requires_safety_checker=False
+    )
+    controlled.set_progress_bar_config(disable=True)
+    both = sd1.together(CoPipeline(controlled, gamma=1, image=PICTURE), steps=STEPS, evaluations=0)
+    alone = sd1.draw(functools.partial(controlled, image=PICTURE))
+    assert far(sd1.draw(both), alone) < 1e-4
+    assert far(alone, sd1.each_alone()[1]) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "config"),
+    [("EulerDiscreteScheduler", {}), ("DDIMScheduler", {"clip_sample": False, **TERMINAL}), (DPM, FLOW)],
+    ids=["eps", "from nothing but noise", "flow"],
+)
+def test_a_co_model_of_another_training_gets_the_same_share_of_noise_at_its_own_timestep(
+    pairs: Callable[[str], Pair], scheduler: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more noise than it was trained on."""
+    sd1 = pairs(SD1).scheduled(scheduler, **config)
+    sd1.other.scheduler = diffusers.DDIMScheduler(beta_schedule="linear", beta_end=0.015)
+    shown, step = list[tuple[Any, Tensor]](), _OneStep.step
+
+    def stepping(self: _OneStep, output: Tensor, timestep: Any, sample: Tensor, **named: Any) -> tuple[Tensor]:
+        shown.append((timestep, sample))
+        return step(self, output, timestep, sample, **named)
+
+    monkeypatch.setattr(_OneStep, "step", stepping)
+    latents = torch.randn(1, 4, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(3))
+    sd1.draw(sd1.together(CoPipeline(sd1.other), steps=STEPS, evaluations=0), latents=latents)
+    levels, shares = levels_of(sd1.main.scheduler), sd1.other.scheduler.alphas_cumprod
+    ratios = ((1 - shares) / shares).sqrt()
+    for (timestep, _), level in zip(shown, levels):
+        below, above = ratios[int(timestep)], ratios[min(int(timestep) + 1, 999)]
+        assert 0.999 * float(below) <= min(level.ratio, float(ratios[-1])) <= 1.001 * float(above)
+    # nothing but noise at the first step, to the rounding of a schedule that ends elsewhere
+    assert far(shown[0][1], latents * levels[0].sigma / levels[0].scale) < 0.01
+
+
 def test_a_co_model_may_have_its_latents_packed_and_the_main_one_not(pairs: Callable[[str], Pair]) -> None:
     flux, z_image = pairs(FLUX), pairs(Z_IMAGE)
     for pipe in (flux.main, z_image.other):
@@ -387,16 +450,13 @@ def test_an_error_leaves_the_pipeline_as_it_was(sd1: Pair) -> None:
 
 @pytest.mark.parametrize("kind", [SD1, FLUX, Z_IMAGE])
 def test_models_in_half_the_precision(kind: str) -> None:
-    main, other = (tiny_pipelines.made(kind, seed).to(torch.bfloat16) for seed in (1, 2))
-    pair = Pair.__new__(Pair)
-    pair.main, pair.other, pair.further = main, other, ARGUMENTS.get(kind, {})
-    alone = pair.draw(main)
-    same = pair.draw(pair.together(CoPipeline(main)))
+    pair = Pair(kind, torch.bfloat16)
+    alone = pair.draw(pair.main)
+    same = pair.draw(pair.together(CoPipeline(pair.main)))
     assert same.dtype == alone.dtype
     assert far(same, alone) < 0.02
-    assert (
-        far(pair.draw(pair.together(CoPipeline(other, gamma=1), steps=STEPS, evaluations=0)), pair.draw(other)) < 0.05
-    )
+    both = pair.together(CoPipeline(pair.other, gamma=1), steps=STEPS, evaluations=0)
+    assert far(pair.draw(both), pair.draw(pair.other)) < 0.05
 
 
 @pytest.mark.parametrize("kind", [SD1, QWEN])
@@ -410,6 +470,33 @@ def test_weights_that_accelerate_keeps_elsewhere(kind: str) -> None:
                 accelerate.cpu_offload(part, torch.device("cpu"))
     assert {parameter.device.type for parameter in pair.other.text_encoder.parameters()} == {"meta"}
     assert torch.equal(pair.draw(pair.together(CoPipeline(pair.other), steps=2)), at_hand)
+
+
+@pytest.fixture
+def card() -> Iterator[None]:
+    with present(total=1 << 30):
+        yield
+
+
+@pytest.mark.parametrize("offloads", [False, True], ids=["all on it", "offloaded"])
+@pytest.mark.parametrize("kind", [SD1, FLUX, QWEN])
+def test_behind_a_rehearsed_card(kind: str, offloads: bool, pairs: Callable[[str], Pair], card: None) -> None:
+    if offloads:
+        pytest.importorskip("accelerate", reason="accelerate is not installed")
+    pair = pairs(kind)
+    pair.main.scheduler = pair.other.scheduler = pair.own
+    both = pair.together(CoPipeline(pair.other, "a bird", region="0 0 0.5 1", noise="independent"))
+    at_hand = pair.draw(both)
+    for pipe in (pair.main, pair.other):
+        pipe.enable_model_cpu_offload(device="cuda") if offloads else pipe.to("cuda")
+    drawn = pair.draw(both)
+    assert drawn.device.type == "cuda"
+    assert torch.equal(drawn.cpu(), at_hand)
+    weights = Calls(pair.other).network.parameters()
+    assert {weight.device.type for weight in weights} == {"cpu" if offloads else "cuda"}
+    for pipe in (pair.main, pair.other):
+        pipe.remove_all_hooks()
+        pipe.to("cpu")
 
 
 def test_the_function_has_the_signature_of_the_pipeline(sd1: Pair) -> None:
@@ -474,9 +561,10 @@ def test_texts_that_do_not_fit_are_refused(sd1: Pair) -> None:
     with pytest.raises(AmdmError) as error:
         sd1.draw(sd1.together(CoPipeline(sd1.other)), None, **call)
     assert "has no prompt" in sentence(error)
-    with pytest.raises(AmdmError) as error:
-        sd1.together(CoPipeline(sd1.other, guidance=3))
-    assert "has no argument guidance" in sentence(error)
+    for name in ("guidance", "num_inference_steps"):
+        with pytest.raises(AmdmError) as error:
+            sd1.together(CoPipeline(sd1.other, **{name: 3}))
+        assert f"can do nothing with the argument {name}" in sentence(error)
 
 
 def test_encoded_texts_may_be_given_instead(sd1: Pair) -> None:

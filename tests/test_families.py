@@ -77,7 +77,7 @@ def test_every_mark_of_a_family_is_found_in_a_file(kind: FlowKind) -> None:
 
 
 CO, MAIN = SimpleNamespace(name="co.safetensors"), SimpleNamespace(name="main.safetensors")
-SD1, SDXL = Family("SD1"), Family("SDXL")
+SD1, SDXL, INPAINTING = Family("SD1"), Family("SDXL"), Family("SDXL", "inpainting")
 
 
 def message(call: Callable[[], object]) -> str:
@@ -95,7 +95,7 @@ def test_a_family_is_called_by_its_name_and_its_inputs() -> None:
 
 
 def test_models_go_together_by_their_latents_and_inputs() -> None:
-    rectified, inpainting = Family("SDXL", is_flow=True), Family("SDXL", "inpainting")
+    rectified, inpainting = Family("SDXL", is_flow=True), INPAINTING
     flux, chroma = Family("Flux", latents="Flux", is_flow=True), Family("Chroma", latents="Flux", is_flow=True)
     anima = Family("Anima", latents="Wan21", is_flow=True)
     together = {(SDXL, SDXL), (SDXL, rectified), (flux, chroma), (inpainting, inpainting)}
@@ -104,6 +104,7 @@ def test_models_go_together_by_their_latents_and_inputs() -> None:
         for other in everything:
             expected = one == other or (one, other) in together or (other, one) in together
             assert one.fits(other) == expected, (one, other)
+            assert one.crosses(other) == (not expected and inpainting not in (one, other)), (one, other)
 
 
 @pytest.mark.parametrize("name", ["SD1", "SD2", "SDXL"])
@@ -127,12 +128,19 @@ def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> 
     assert str(family) in said and "main.safetensors" in said and "other.safetensors" in said
 
 
-def test_only_checkpoints_of_one_family_go_together() -> None:
-    refusals.refuse_other_family(2, CO, SDXL, MAIN, SDXL)
-    said = message(lambda: refusals.refuse_other_family(2, CO, SDXL, MAIN, SD1))
+def test_checkpoints_with_other_inputs_do_not_go_together() -> None:
+    for family in (SD1, SDXL):
+        refusals.refuse_other_family(2, CO, SDXL, MAIN, family)
+    said = message(lambda: refusals.refuse_other_family(2, CO, SDXL, MAIN, INPAINTING))
     assert said.startswith(
-        'AMDM co-model 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SD1;'
+        'AMDM co-model 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SDXL inpainting;'
     )
+
+
+def test_a_flow_co_model_is_refused_where_none_can_be_run() -> None:
+    refusals.refuse_flow_beside(1, CO, SDXL)
+    said = message(lambda: refusals.refuse_flow_beside(1, CO, Family("SD3", is_flow=True)))
+    assert said.startswith('AMDM co-model 1: "co.safetensors" is SD3, but in this WebUI')
 
 
 def test_a_file_with_missing_tensors_says_how_many_and_which() -> None:
@@ -153,7 +161,9 @@ def test_every_message_is_one_line_with_a_remedy() -> None:
     messages = [
         message(lambda: refusals.refuse_flow(Family("SD3", is_flow=True), "m")),
         message(lambda: refusals.refuse_main(Family("SD2", "unCLIP"), "m", "c")),
-        message(lambda: refusals.refuse_other_family(1, CO, SD1, MAIN, SDXL)),
+        message(lambda: refusals.refuse_other_family(1, CO, SD1, MAIN, INPAINTING)),
+        message(lambda: refusals.refuse_flow_beside(1, CO, Family("SD3", is_flow=True))),
+        str(refusals.without_autoencoder(1, "c", "choose a checkpoint with its VAE")),
         message(lambda: refusals.refuse_missing_tensors(1, "c", ["a"])),
         str(refusals.unreadable(1, "c", "EOFError: cut off")),
         str(refusals.without_text_encoder(1, "c")),
@@ -214,7 +224,11 @@ def test_families_that_share_their_latents_go_together() -> None:
         for shapes in ({"double_blocks.0.img_attn.qkv.weight": (1,)}, {"cap_embedder.1.weight": (3840, 2560)}, unet())
     )
     assert flux and z_image and sd1
-    assert flux.goes_with(z_image) and not flux.goes_with(sd1)
+    assert flux.fits(z_image) and not flux.crosses(z_image)
+    assert flux.crosses(sd1) and sd1.crosses(flux) and not flux.fits(sd1)
+    assert unet_family("SD2").fits(sd1), "the same latents"
+    for alone in (Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")):
+        assert not alone.goes_with(flux) and not flux.goes_with(alone)
     assert not Family("SD1", "InstructPix2Pix").goes_with(Family("SD1", "InstructPix2Pix"))
 
 

@@ -17,13 +17,13 @@ from lib_amdm.comodels import mixing
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.core.aggregation import CORRECTIONS
 from lib_amdm.core.arguments import AUTO, NOISES, Mixing, Pass
+from lib_amdm.core.co_model import private_seeds
 from lib_amdm.core.levels import as_flow
-from lib_amdm.core.plan import EVALUATIONS, NOISY_EVALUATIONS
-from lib_amdm.core.sampling import private_seeds
+from lib_amdm.core.plan import ESTIMATE_EVALUATIONS, EVALUATIONS, NOISY_EVALUATIONS
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text
 from lib_amdm.settings import AUTO as SETTINGS_AUTO
-from lib_amdm.settings import CoModel, Settings, specs
+from lib_amdm.settings import THROUGH_PIXELS, CoModel, Settings, specs
 
 SEEDS, SIZE = [11, 12], (8, 6)
 
@@ -116,9 +116,10 @@ def field(kind: type, name: str) -> Any:
 
 def test_the_settings_say_what_amdm_takes() -> None:
     assert SETTINGS_AUTO == AUTO
-    assert field(CoModel, "noise").choices == NOISES
+    assert field(CoModel, "noise").choices == (*NOISES, THROUGH_PIXELS)
     assert set(field(Settings, "correction").choices) <= CORRECTIONS.keys()
-    assert f"auto = {EVALUATIONS}, or {NOISY_EVALUATIONS} for samplers" in field(Settings, "evaluations").help
+    automatic = f"auto = {EVALUATIONS}, {ESTIMATE_EVALUATIONS} if a co-model is run through pixels, or"
+    assert f"{automatic} {NOISY_EVALUATIONS} for samplers" in field(Settings, "evaluations").help
 
 
 def euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:

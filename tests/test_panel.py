@@ -213,7 +213,7 @@ def of_the_line(demo: Any, built: panel.Panel, slots: int, **given: Any) -> list
 @pytest.mark.parametrize("made", MAIN_CONTROLS)
 def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page, made: dict[str, Any]) -> None:
     alpha, beta, _ = TITLES
-    page.families, page.main = {alpha: Family("SD1"), beta: Family("SDXL")}, alpha
+    page.families, page.main = {alpha: Family("SD1"), beta: Family("SDXL", "inpainting")}, alpha
     lost = gr.Dropdown([*TITLES])
     with gr.Blocks() as demo:
         built = build(page, slots=1)
@@ -227,7 +227,7 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
     assert len(demo.fns) == before + 1
     sent = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
     line, marks = clicked(demo, "chose_main")(alpha, *sent)
-    assert "is SDXL, but the main checkpoint" in line and "beta" in marks
+    assert "is SDXL inpainting, but the main checkpoint" in line and "beta" in marks
     assert (clicked(demo, "_say")(*sent), clicked(demo, "opened")(True)) == (line, marks)
     line, marks = clicked(demo, "chose_main")(beta, *sent)
     assert line == "" and "alpha" in marks

@@ -18,7 +18,8 @@ from lib_amdm.webui import fitting, plan_line
 SLOT, EMPTY = CoModel(checkpoint=TITLES[1]), CoModel()
 IP, NONE = AdapterSettings(adapter=ADAPTERS[0]), AdapterSettings()
 LOST = "lost.safetensors"
-SD1, SDXL = Family("SD1"), Family("SDXL")
+SD1, SDXL, FLUX = Family("SD1"), Family("SDXL"), Family("Flux", is_flow=True)
+INPAINTING = Family("SDXL", "inpainting")
 ALPHA, BETA, GAMMA = TITLES
 
 
@@ -76,7 +77,7 @@ def test_it_reads_the_controls_and_is_silent_while_one_is_being_changed() -> Non
 def host() -> FakeHost:
     """A host whose main checkpoint is the first, and whose third says nothing of itself."""
     host = FakeHost()
-    host.main, host.families = ALPHA, {ALPHA: SD1, BETA: SDXL}
+    host.main, host.families = ALPHA, {ALPHA: SD1, BETA: INPAINTING}
     return host
 
 
@@ -92,7 +93,7 @@ def marked(host: FakeHost, main: str, on_page: Sequence[str] = TITLES) -> dict[s
 
 
 def test_what_does_not_go_with_the_main_checkpoint_is_marked_with_its_family(host: FakeHost) -> None:
-    assert marked(host, ALPHA) == {BETA: r"\b7  SDXL"}
+    assert marked(host, ALPHA) == {BETA: r"\b7  SDXL inpainting"}
     assert list(marked(host, BETA)) == [ALPHA]
     for unknown in (GAMMA, "lost", ""):
         assert fitting.marks(host, unknown, TITLES) == ""
@@ -100,9 +101,9 @@ def test_what_does_not_go_with_the_main_checkpoint_is_marked_with_its_family(hos
 
 def test_the_pages_list_is_marked_when_the_hosts_titles_have_got_their_hashes_since(host: FakeHost) -> None:
     bare = [title.partition(" [")[0] for title in TITLES]
-    assert marked(host, ALPHA, bare) == {bare[1]: r"\b7  SDXL"}
+    assert marked(host, ALPHA, bare) == {bare[1]: r"\b7  SDXL inpainting"}
     before = marked(host, ALPHA, [*TITLES, "styles/beta.safetensors.ckpt", "beta.safetensors"])
-    host.titles, host.families = bare, {bare[0]: SD1, bare[1]: SDXL}
+    host.titles, host.families = bare, {bare[0]: SD1, bare[1]: INPAINTING}
     assert list(marked(host, ALPHA, TITLES)) == list(before) == [BETA]
 
 
@@ -119,9 +120,26 @@ def test_the_line_names_the_misfit_before_a_picture(host: FakeHost) -> None:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=BETA), CoModel(checkpoint=GAMMA)))
     said = plan_line.say(settings, host)
     assert re.fullmatch(
-        'Co-model 1: "styles/beta.*" is SDXL, but the main checkpoint "alpha.*" is SD1.', unescape(said)
+        'Co-model 1: "styles/beta.*" is SDXL inpainting, but the main checkpoint "alpha.*" is SD1.', unescape(said)
     )
     assert "Co-model 2" not in said
     assert plan_line.say(settings, host, BETA) == "", "the page's own control has the last word"
     idle = Settings(enabled=True, co_models=(CoModel(checkpoint=BETA, enabled=False), CoModel(checkpoint="main")))
     assert "but the main" not in plan_line.say(idle, host)
+
+
+def test_another_latent_space_is_marked_and_said_with_its_cost(host: FakeHost) -> None:
+    host.families[BETA] = SDXL
+    assert marked(host, ALPHA) == {BETA: r"\b7  SDXL, through pixels"}
+    assert "opacity" not in fitting.marks(host, ALPHA, host.titles)
+    said = plan_line.say(Settings(enabled=True, co_models=(CoModel(checkpoint=BETA, eta=0.3),)), host)
+    assert "Co-model 1: SDXL beside SD1 is run through pixels, with 2 decodings and 2 encodings" in said
+    assert "Co-model 1 has no latent to pull back, so its eta is not used." in said
+
+
+def test_a_flow_model_is_grey_where_none_are_run(host: FakeHost) -> None:
+    host.families[BETA] = FLUX
+    for runs in (False, True):
+        host.runs_flow_models = runs
+        assert (fitting.misfit(host, ALPHA, BETA) is None) == runs
+        assert (fitting.through_pixels(host, ALPHA, BETA) is None) != runs

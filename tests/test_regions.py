@@ -194,3 +194,18 @@ def test_where_both_are_given_both_are_meant() -> None:
     both = shares(4, 6, "0 0 1 0.5", mask=mask)
     assert torch.equal(both, shares(4, 6, "0 0 1 0.5") * LEFT)
     assert both.sum() == 6
+
+
+@given(sizes, st.integers(1, 3), st.floats(0, 0.5), st.booleans())
+def test_masks_that_are_given_are_those_of_the_pictures(
+    size: tuple[int, int], count: int, feather: float, boxed: bool
+) -> None:
+    """Each of a batch has its map, which is that of the same mask as a picture, whatever the size of the masks is."""
+    drawn = torch.randint(0, 256, (count, 17, 23), generator=torch.Generator().manual_seed(count), dtype=torch.uint8)
+    slot = CoModel(region="0 0 0.5 1" if boxed else "", feather=feather)
+    found = region_map(slot, *size, "AMDM", drawn / 255)
+    assert found is not None
+    assert found.shape == (count, 1, *size)
+    for each, mask in zip(found, drawn):
+        picture = Image.fromarray(mask.numpy())
+        assert torch.allclose(each[0], shares(*size, boxes=slot.region, mask=picture, feather=feather), atol=1e-6)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from lib_amdm import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASUREMENTS = ROOT / "docs" / "measurements"
@@ -24,6 +28,23 @@ def test_a_measurement_is_a_question_with_its_command_conditions_figures_and_ans
     assert "\n|" in results
     index = MEASUREMENTS.with_suffix(".md").read_text(encoding="utf-8")
     assert f"[{question}](measurements/{page.name})" in index
+
+
+def test_the_file_for_comfyui_imports_nothing_without_it() -> None:
+    """Other tools find it too: at the top of the repository, in a folder of any name."""
+    code = (
+        f"import runpy; names = runpy.run_path({str(ROOT / '__init__.py')!r}); assert 'comfy_entrypoint' not in names"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_comfyuis_registry_finds_the_version() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    [path] = re.findall(r'^\[tool.comfy.version\]\npath = "(.*)"$', text, re.M)
+    # as comfy-cli reads it
+    assert re.findall(r'^__version__ = "(\d+\.\d+\.\d+)"$', (ROOT / path).read_text(encoding="utf-8"), re.M) == [
+        __version__
+    ]
 
 
 def yaml_of(name: str) -> Any:

@@ -189,15 +189,22 @@ def test_what_ran_is_written_after_it_ran(steps: int, evaluations: Any, ran: Any
     assert entries.items() <= it.p.extra_generation_params.items()
     data = json.loads(json.dumps(it.p.extra_generation_params))["AMDM passes"]
     evaluations = [{"checkpoint": "other.safetensors [abc]", "evaluations": ran}]
-    assert data == {
-        "first": {"steps": mixed, "pass_steps": 4, "evaluations": evaluations, "seconds": 0.25, "pass_seconds": 1.5}
-    }
+    counts = {"steps": mixed, "pass_steps": 4, "evaluations": evaluations, "vae_calls": 0}
+    assert data == {"first": {**counts, "seconds": 0.25, "pass_seconds": 1.5, "vae_seconds": None}}
     assert it.p.extra_generation_params["AMDM passes"](index=0) is None, "it is no part of the infotext"
 
 
 def test_seconds_that_no_one_knows_are_not_written() -> None:
     ran = Ran(2, 4, [("other.safetensors", 3)], None, None)
     assert infotext.ran_line(ran) == "2 models, 2 of 4 steps, 3 evaluations of other"
+    assert (
+        infotext.ran_line(ran._replace(vae_calls=12)) == "2 models, 2 of 4 steps, 3 evaluations of other, 12 VAE calls"
+    )
+
+
+def test_the_seconds_of_the_vaes_are_written_apart() -> None:
+    ran = Ran(2, 4, [("other.safetensors", 3)], 2.5, 9.0, 12, 1.25)
+    assert infotext.ran_line(ran).endswith("3 evaluations of other, +2.5 s of 9.0 s, 1.2 s of them in 12 VAE calls")
 
 
 def test_nothing_is_written_where_no_co_model_ran_and_the_run_is_finished_all_the_same() -> None:

@@ -37,9 +37,9 @@ from amdm_lab.studio import k_diffusion_parts as k_diffusion
 from lib_amdm import CoRun, Mixing, Pass, amdm
 from lib_amdm.core.aggregation import slerp
 from lib_amdm.core.arguments import AUTO
+from lib_amdm.core.co_model import private_seeds
 from lib_amdm.core.levels import variance_exploding
 from lib_amdm.core.plan import automatic_steps, spread
-from lib_amdm.core.sampling import private_seeds
 
 # torchsde says so of the outermost level's rounding, with k-diffusion's samplers alone as well
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t")

@@ -84,7 +84,7 @@ def test_numbers_take_ranges_and_choices_are_listed(host: FakeHost) -> None:
     assert options["[AMDM] evaluations (E)"].type is int
     assert options["[AMDM] gamma"].type is options["[AMDM] gamma end"].type is options["[AMDM] feather"].type is float
     assert options["[AMDM] enabled"].choices() == ["True", "False"]
-    assert options["[AMDM] noise"].choices() == ["shared", "independent"]
+    assert options["[AMDM] noise"].choices() == ["shared", "independent", "estimate", "pixels"]
     assert {"relative", "paper"} <= set(options["[AMDM] correction"].choices())
     checkpoint = options["[AMDM] checkpoint of co-model 1"]
     assert checkpoint.choices() == ["None", "main", *TITLES]

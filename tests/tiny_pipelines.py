@@ -14,7 +14,7 @@ from torch import nn
 
 TOKENS = 24
 LETTERS = ["<pad>", *map(chr, range(32, 127)), "<end>"]
-CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+CHAT = "{% for message in messages %}letters: {{ message['content'] }}{% endfor %}"
 WIDTH = 16
 
 
@@ -235,11 +235,11 @@ MADE = {
 """How each kind of pipeline is made; an older diffusers lacks some."""
 
 
-def made(kind: str, seed: int) -> Any:
+def made(kind: str, seed: int, dtype: torch.dtype = torch.float32) -> Any:
     """A pipeline with the weights of a seed."""
     make: Callable[[], Any] = MADE[kind]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipe = make()
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe if dtype == torch.float32 else pipe.to(dtype)

@@ -1,7 +1,8 @@
 """AMDM on the bundled checkpoints, without a WebUI: one picture and a small table.
 
 Each checkpoint was taught only a part of what a picture shows. The picture has a row for each of them alone, one for
-AMDM, and one for a checkpoint that was taught everything: the ceiling. All rows start from the same seeds.
+AMDM, one for AMDM with a checkpoint of another latent space, and one for a checkpoint that was taught everything: the
+ceiling. All rows start from the same seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..shapes.rules import EVERYTHING
 from ..sheets import Form
 from ..studio.host import Job, Standalone
 from ..world.scenes import SIZE, Scene
-from .example import CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, mix_for, prompt_for
+from .example import ACROSS, CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, WIDE, mix_for, prompt_for
 
 FILE = "amdm-demo.png"
 PAGE_PORT, MOST_PORT = 7861, 65535
@@ -59,7 +60,11 @@ class DrawnWay:
 def ways() -> list[DemoWay]:
     """Return the rows of the picture."""
     alone = [DemoWay(f"{name} alone", name) for name in NAMES]
-    return [*alone, DemoWay(f"AMDM: {' + '.join(NAMES)}", MAIN, MIX), DemoWay(f"{EVERYTHING}: the ceiling", EVERYTHING)]
+    together = [
+        DemoWay(f"AMDM: {' + '.join(NAMES)}", MAIN, MIX),
+        DemoWay(f"AMDM through pixels: {MAIN} + {WIDE}", MAIN, ACROSS),
+    ]
+    return [*alone, *together, DemoWay(f"{EVERYTHING}: the ceiling", EVERYTHING)]
 
 
 def draw(host: Standalone, way: DemoWay, seeds: Sequence[int], scenes: Sequence[Scene] = SCENES) -> DrawnWay:

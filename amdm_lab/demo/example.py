@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib_amdm.hosts.protocol import Lists
-from lib_amdm.settings import MAIN_CHECKPOINT, Settings
+from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings
 
-from ..bundled import DIALECT_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER
+from ..bundled import DIALECT_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER, MADE_OF, WIDE_OF
 from ..shapes.methods import BEST
 from ..world.captions import caption, phrases
 from ..world.conditions import boxes_of
@@ -15,6 +15,9 @@ from ..world.scenes import Scene, Thing
 
 MIX = BEST
 """The settings with which the demo and its page run the bundled checkpoints together."""
+WIDE = next(iter(WIDE_OF))
+ACROSS = Settings(enabled=True, co_models=(CoModel(checkpoint=WIDE),))
+"""The same with a checkpoint of another latent space, which is run through pixels."""
 SCENES = (
     Scene((Thing("circle", "red"), None, None, Thing("cross", "blue")), "plain"),
     Scene((None, Thing("triangle", "yellow"), Thing("square", "purple"), None), "striped"),
@@ -65,7 +68,7 @@ def bundled_example(name: str, host: Lists) -> tuple[Settings, str]:
 
 def prompt_for(checkpoint: str, scene: Scene) -> str:
     """Describe the scene in the dialect that a bundled checkpoint was taught."""
-    return caption(scene, DIALECT_OF[checkpoint])
+    return caption(scene, DIALECT_OF[MADE_OF.get(checkpoint, checkpoint)])
 
 
 def mix_for(scene: Scene, mix: Settings) -> Settings:

@@ -27,12 +27,12 @@ from ..judges.scenes import in_percent
 from ..statistics import Estimate
 from ..table import markdown
 from .measuring import Bench, Measured, machine
-from .methods import ADAPTER_METHODS, FLOW_METHODS, METHODS, PROJECTED_METHODS
+from .methods import ADAPTER_METHODS, FLOW_METHODS, METHODS, PROJECTED_METHODS, WIDE_METHODS
 from .scores import QUANTITIES, counts
 from .sweep import GRIDS, sweep, tables
 
 PICTURES, SWEEP_PICTURES, FAST_PICTURES = 500, 48, 48
-UNLISTED = {**PROJECTED_METHODS, **FLOW_METHODS}
+UNLISTED = {**PROJECTED_METHODS, **FLOW_METHODS, **WIDE_METHODS}
 """Rows that are not in the table, by their names on the command line."""
 ROWS = {**METHODS, **ADAPTER_METHODS, **UNLISTED}
 SINGLE = ("shapes", "colours")

@@ -68,7 +68,7 @@ def measure(bench: Bench, method: Method) -> tuple[Estimate, Estimate, float]:
     parts = []
     for begin in range(0, len(scenes), BATCH):
         part = slice(begin, begin + BATCH)
-        pictures = bench.studio.pictures(method.draw(bench.studio, scenes[part], seeds[part]).latents)
+        pictures = bench.studio.pictures(method.draw(bench.studio, scenes[part], seeds[part]))
         parts.append(in_boxes(scenes[part], boxes_of(scenes[part], seeds[part]), pictures, bench.judge))
     right, inside, overlap = (np.concatenate(column) for column in zip(*parts))
     things = np.array([len(scene.things) for scene in scenes])

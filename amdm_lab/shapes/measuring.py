@@ -89,7 +89,7 @@ class Bench:
         def make(numbers: Sequence[int]) -> list[Scene]:
             part = slice(numbers[0], numbers[-1] + 1)
             drawn = method.draw(self.studio, scenes[part], seeds[part])
-            made = self.judge(self.studio.pictures(drawn.latents))
+            made = self.judge(self.studio.pictures(drawn))
             content["evaluations"], content["co_evaluations"] = drawn.evaluations, drawn.co_evaluations
             content["seen"] += [row_of(scene) for scene in made]
             _keep(file, content)
@@ -144,7 +144,7 @@ def _keep(file: Path | None, content: dict[str, Any]) -> None:
 
 def _clock(studio: Studio, method: Method, scenes: Sequence[Scene], seeds: Sequence[int]) -> float:
     began = time.perf_counter()
-    studio.pictures(method.draw(studio, scenes, seeds).latents)
+    studio.pictures(method.draw(studio, scenes, seeds))
     return time.perf_counter() - began
 
 

@@ -9,10 +9,10 @@ import torch
 
 from lib_amdm.settings import AUTO, MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
 
-from ..bundled import ADAPTERS, FLOW_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER
+from ..bundled import ADAPTERS, FLOW_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER, WIDE_OF
 from ..world.scenes import Scene
 from .rows import MAIN, Method, Ordered, alone_row, amdm_row, mixing, on, pulled, words
-from .rules import EVERYTHING, PAIR, Picked, Summed, average, guidance, joined, merge, released
+from .rules import EVERYTHING, PAIR, Picked, Summed, average, guidance, joined, merge, redrawn, released
 
 THREE = ("shapes", "colours", "backgrounds")
 DEFAULTS = Settings(enabled=True, co_models=(CoModel(checkpoint="colours"),))
@@ -136,3 +136,36 @@ FLOW_METHODS: dict[str, Method] = {
     "eps-amdm-flow": amdm_row("AMDM, a flow co-model", FLOW_BEST),
 }
 """Rows that are not in the table: their checkpoints are not among the bundled ones."""
+
+[WIDE, _] = WIDE_OF
+
+
+def _defaults_row(main: str, co: str, noise: str = "shared") -> Method:
+    settings = Settings(enabled=True, co_models=(CoModel(checkpoint=co, noise=noise),))
+    return Method("AMDM, defaults", f"`{main}` with `{co}`, noise {noise}", Ordered(main, settings))
+
+
+def _redrawn_row(first: str, then: str, share: float, is_finished: bool) -> Method:
+    label = "img2img" if is_finished else "refiner through pixels"
+    draw = partial(redrawn, first=first, then=then, share=share, is_finished=is_finished)
+    return Method(label, f"`{first}`, then `{then}` from {share:.0%} of the steps on", draw)
+
+
+WIDE_METHODS: dict[str, Method] = {
+    **{name: alone_row(name) for name in WIDE_OF},
+    "amdm-pixels": _defaults_row(MAIN, WIDE),
+    "amdm-pixels-back": _defaults_row(WIDE, MAIN),
+    **{f"amdm-pixels-{name}": _defaults_row(MAIN, name) for name in WIDE_OF if name != WIDE},
+    **{
+        f"amdm-{noise}{back}": _defaults_row(main, co, noise)
+        for noise in ("estimate", "pixels")
+        for back, main, co in (("-same", *PAIR), ("-same-back", *reversed(PAIR)))
+    },
+    **{
+        f"{'img2img' if is_finished else 'refined'}-{round(100 * share)}{back}": _redrawn_row(*pair, share, is_finished)
+        for is_finished in (False, True)
+        for share in (0.3, 0.5)
+        for back, pair in (("", (MAIN, WIDE)), ("-back", (WIDE, MAIN)))
+    },
+}
+"""Rows that are not in the table: through pixels, where a checkpoint has another latent space or could share it."""

@@ -48,7 +48,7 @@ def sheet(bench: Bench, columns: int = COLUMNS, methods: Sequence[Method] | None
     figure = Figure(figsize=(1.2 + 1.3 * columns, 1.0 + 1.3 * len(methods)), layout="constrained")
     axes = figure.subplots(len(methods), len(scenes), squeeze=False)
     for row, method in zip(axes, methods):
-        drawn = bench.studio.pictures(method.draw(bench.studio, scenes, seeds).latents)
+        drawn = bench.studio.pictures(method.draw(bench.studio, scenes, seeds))
         for cell, picture in zip(row, drawn):
             cell.imshow((picture.permute(1, 2, 0).numpy() + 1) / 2)
             cell.set(xticks=[], yticks=[])

@@ -45,11 +45,13 @@ class Sampled:
     """The result of a method before decoding."""
 
     latents: Tensor
-    """(pictures, *LATENT)."""
+    """(pictures, channels, height, width)."""
     evaluations: int
     """Guided predictions of a picture by the main model, or by the only one."""
     co_evaluations: int = 0
     """Guided predictions of a picture by all other models."""
+    checkpoint: str = MAIN
+    """The one whose autoencoder decodes them: the main model's, or one with the same latents."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class Studio:
     projected: tuple[str, ...] = ()
     """The checkpoints with projected guidance."""
 
-    @property
-    def latent(self) -> tuple[int, int, int]:
-        channels, height, width = LATENT
-        return channels, height * self.scale, width * self.scale
+    def latent(self, model: StandaloneModel) -> tuple[int, int, int]:
+        """Return the shape of a picture's latent."""
+        _, height, width = LATENT
+        return model.latent_channels, height * self.scale, width * self.scale
 
     def model(self, name: str) -> StandaloneModel:
         return self.host.model(name)
@@ -90,7 +92,7 @@ class Studio:
     def draw(self, orders: Sequence[Order], mix: Mix | str, correction: str) -> Sampled:
         """Draw a batch of orders."""
         drawn = StandaloneDrawer(self.host).latents(orders, Variant(mix, correction, self._changed))
-        return Sampled(drawn.latents, drawn.evaluations, sum(drawn.co_evaluations))
+        return Sampled(drawn.latents, drawn.evaluations, sum(drawn.co_evaluations), orders[0].checkpoint)
 
     def _changed(self, denoiser: GuidedDenoiser) -> GuidedDenoiser | Projected:
         """Return the denoiser that a model is sampled with."""
@@ -115,13 +117,14 @@ class Studio:
 
     def sample(self, func: Callable[..., Any], denoiser: nn.Module, seeds: Sequence[int]) -> Tensor:
         """Draw with `func` from the noise levels of the denoiser's model."""
-        sigmas = noise_levels(cast(StandaloneModel, denoiser.model), self.sampler, "automatic", self.steps)
-        return sample(func, denoiser, ImageNoise(seeds, self.latent), sigmas)
+        model = cast(StandaloneModel, denoiser.model)
+        sigmas = noise_levels(model, self.sampler, "automatic", self.steps)
+        return sample(func, denoiser, ImageNoise(seeds, self.latent(model)), sigmas)
 
-    def pictures(self, latents: Tensor) -> Tensor:
-        """Decode latents in the small size, (pictures, 3, SIZE, SIZE) from -1 to 1; the checkpoints share one VAE."""
-        any_of_them = self.host.checkpoint_titles()[0]
-        return F.avg_pool2d(self.host.autoencoder(any_of_them).decode(latents) * 2 - 1, self.scale)
+    def pictures(self, drawn: Sampled) -> Tensor:
+        """Decode what was drawn in the small size, (pictures, 3, SIZE, SIZE) from -1 to 1."""
+        decoded = self.host.autoencoder(drawn.checkpoint).decode(drawn.latents)
+        return F.avg_pool2d(decoded * 2 - 1, self.scale)
 
 
 Draw = Callable[[Studio, Sequence[Scene], Sequence[int]], Sampled]

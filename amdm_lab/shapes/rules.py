@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lib_amdm.core.sampling import private_seeds
+from lib_amdm.core.co_model import private_seeds
 
 from ..studio.host import GuidedDenoiser, StandaloneModel
-from ..studio.sampling import ImageNoise
+from ..studio.sampling import ImageNoise, sample
 from ..world.scenes import Scene
 from .projected import Projected
 from .reference_rule import sample_released
@@ -70,7 +70,8 @@ def average(
         latents = studio.sample(studio.func, together, seeds)
     else:
         latents = studio.sample(begun_with(together, studio.func, steps), denoisers[0], seeds)
-    return Sampled(latents, denoisers[0].evaluations, sum(other.evaluations for other in denoisers[1:]))
+    co_evaluations = sum(other.evaluations for other in denoisers[1:])
+    return Sampled(latents, denoisers[0].evaluations, co_evaluations, names[0])
 
 
 class Summed(Together):
@@ -134,7 +135,7 @@ def merge(
     """Draw with the mean of the checkpoints' weights; prompt: "full", or "and" for both dialects at once."""
     prompts = [joined(names, scene) for scene in scenes] if prompt == "and" else captions(EVERYTHING, scenes)
     denoiser = studio.prompted(merged([studio.model(name) for name in names]), prompts)
-    return Sampled(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations)
+    return Sampled(studio.sample(studio.func, denoiser, seeds), denoiser.evaluations, checkpoint=names[0])
 
 
 @torch.no_grad()
@@ -157,7 +158,8 @@ def released(studio: Studio, scenes: Sequence[Scene], seeds: Sequence[int], **ru
     """Draw by the rule of the paper's released code, each model from its own noise; it has DDIM's steps alone."""
     denoisers = [studio.denoiser(name, scenes) for name in PAIR]
     sigmas = studio.sigmas()
-    latents = [ImageNoise(of_model, studio.latent).draw() * sigmas[0] for of_model in (seeds, private_seeds(seeds, 1))]
+    shape = studio.latent(denoisers[0].model)
+    latents = [ImageNoise(of_model, shape).draw() * sigmas[0] for of_model in (seeds, private_seeds(seeds, 1))]
     drawn = sample_released(denoisers, latents, sigmas, **rule)
     return Sampled(drawn, denoisers[0].evaluations, denoisers[1].evaluations)
 
@@ -189,4 +191,34 @@ def handed(
     # between the last step of the first and the first of the other
     level = (sigmas[switch - 1].item() + sigmas[switch].item()) / 2
     latents = studio.sample(studio.func, Handed(begins, ends, level), seeds)
-    return Sampled(latents, begins.evaluations, ends.evaluations)
+    return Sampled(latents, begins.evaluations, ends.evaluations, first)
+
+
+def redrawn(
+    studio: Studio,
+    scenes: Sequence[Scene],
+    seeds: Sequence[int],
+    first: str,
+    then: str,
+    share: float,
+    is_finished: bool,
+) -> Sampled:
+    """Draw with one checkpoint, and go on with another from its picture, whatever their latents are.
+
+    share: of the steps, which the first has for itself; the other gets the rest, from new noise on the picture.
+    is_finished: the picture is the first one's finished one (img2img); otherwise its last prediction (a refiner).
+    """
+    begins, ends = (studio.denoiser(name, scenes) for name in (first, then))
+    at, predictions = round(share * studio.steps), list[Tensor]()
+    sigmas = studio.sigmas(first)
+    stream = ImageNoise(seeds, studio.latent(begins.model))
+    watch = {"callback": lambda state: predictions.append(state["denoised"])}
+    latents = sample(studio.func, begins, stream, sigmas if is_finished else sigmas[: at + 1], **watch)
+    coders = [studio.host.autoencoder(name) for name in (first, then)]
+    clean = coders[1].encode(coders[0].decode(latents if is_finished else predictions[-1], clamp=False))
+    rest = studio.sigmas(then)[at:]
+    level = ends.model.level(rest[0].item())
+    noise = ImageNoise(private_seeds(seeds, 1), clean.shape[1:]).draw()
+    with torch.no_grad():
+        drawn = studio.func(ends, level.alpha * clean + level.sigma * noise, rest, disable=True)
+    return Sampled(drawn, begins.evaluations, ends.evaluations, then)

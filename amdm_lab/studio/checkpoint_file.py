@@ -34,6 +34,8 @@ UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 TEXT = "cond_stage_model.transformer."
 TEXT_INNER = "text_model."
+_LAST = UNET + "out.2.weight"
+"""The UNet's last layer, whose outputs are a latent's channels."""
 _NEEDED = {
     UNET: re.compile(""),
     VAE: re.compile(r"(encoder|decoder|quant_conv|post_quant_conv)\."),
@@ -143,6 +145,12 @@ class CheckpointFile:
             network = AutoencoderKL(**settings)
         return self._filled(network, converted, len(weights), dtype, "VAE"), float(settings["scaling_factor"])
 
+    @property
+    def offset(self) -> float:
+        """The number that is taken from the VAE's latents before they are multiplied."""
+        with self._fitting("VAE"):
+            return float(self.params.get("shift_factor", 0.0))
+
     def text_encoder(self, dtype: torch.dtype) -> CLIPTextModel:
         weights = {key[len(TEXT) :].removeprefix(TEXT_INNER): value for key, value in self._weights(TEXT).items()}
         with self._fitting("text encoder"), torch.device("meta"):
@@ -170,7 +178,8 @@ class CheckpointFile:
         if not any(name.startswith(UNET) for name in shapes):
             raise self._error("has no UNet in it; choose a whole checkpoint")
         family = family_of(shapes)
-        if family != unet_family("SD1", 4):
+        channels = shapes.get(_LAST, (0,))[0]
+        if family not in (unet_family("SD1"), unet_family("SD1", channels, outputs=channels)):
             kind = family or UNKNOWN
             raise self._error(f"is {kind}, but only SD1 checkpoints can be run without a WebUI; choose one of these")
         if any(name.endswith(_SCALES) for name in shapes):

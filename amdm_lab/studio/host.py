@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,18 +29,19 @@ from lib_amdm.comodels.adapter_use import Adapters, AtWork, Place, SlotInputs, a
 from lib_amdm.comodels.cache import InMemory, Loaded, Pool
 from lib_amdm.comodels.file_list import FileList, Folder, lists
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
+from lib_amdm.comodels.pixels import co_size, crossing
 from lib_amdm.core.aggregation import Mix
-from lib_amdm.core.arguments import CoRun, Pass
+from lib_amdm.core.arguments import ONE_SPACE, CoRun, Crossing, Pass
 from lib_amdm.errors import AmdmError
 from lib_amdm.families import Family
 from lib_amdm.files.checkpoint_family import family_in
 from lib_amdm.files.state import ByState, FileState
-from lib_amdm.settings import MAIN_CHECKPOINT, AdapterSettings, CoModel, Settings
+from lib_amdm.settings import MAIN_CHECKPOINT, THROUGH_PIXELS, AdapterSettings, CoModel, Settings
 
 from . import sampling
 from .batch_inputs import BatchInputs
 from .checkpoint_file import SUFFIXES, CheckpointFile
-from .model import LATENT_CHANNELS, LATENT_SCALE, Autoencoder, GuidedDenoiser, StandaloneModel
+from .model import LATENT_SCALE, Autoencoder, GuidedDenoiser, StandaloneModel
 from .sampling import ImageNoise, Interrupted, noise, sampler_names
 
 __all__ = [
@@ -135,7 +137,7 @@ class Latents:
     """A job's pictures before they are decoded."""
 
     latents: Tensor
-    """(images, 4, h, w), float32, on the CPU."""
+    """(images, channels, h, w), float32, on the CPU."""
     seeds: list[int]
     """The seed of each picture, also if it was chosen at random."""
     evaluations: int
@@ -164,6 +166,7 @@ class Standalone:
     """
 
     name = "standalone"
+    runs_flow_models = True
 
     def __init__(
         self,
@@ -261,7 +264,7 @@ class Standalone:
         file = self._file(name, "AMDM")
 
         def read() -> Loaded:
-            return Loaded(file.title, Autoencoder(*file.autoencoder(torch.float32)).to(self.device))
+            return Loaded(file.title, Autoencoder(*file.autoencoder(torch.float32), file.offset).to(self.device))
 
         autoencoder = self.autoencoders.get(str(file.path), self._variant(file, torch.float32), read).model
         assert isinstance(autoencoder, Autoencoder)
@@ -384,7 +387,7 @@ class Standalone:
             co_runs = [co_model.co_run(job) for co_model in co_models.values()]
             in_pass = Pass(nominal_steps=job.steps, level_of=model.level)
             func = mixed(func, settings, co_runs, in_pass, variant.mix)
-        stream = ImageNoise(job.seeds, (LATENT_CHANNELS, *job.latent_size))
+        stream = ImageNoise(job.seeds, (model.latent_channels, *job.latent_size))
         latents = sampling.sample(func, denoiser, stream, sigmas, report)
         self.pool.trim(max(self.most_loaded, 1 + len(co_models)))
         adapters = {at_work.name for at_work in (main_adapter, *(of.adapter for of in co_models.values())) if at_work}
@@ -438,6 +441,7 @@ class _SlotModel:
         self.error_prefix = f"AMDM co-model {number}"
         checkpoint = job.checkpoint if self.slot.checkpoint == MAIN_CHECKPOINT else self.slot.checkpoint
         self.model = host.model(checkpoint, self.error_prefix)
+        self.crossing = self._crossing(host, job.checkpoint, checkpoint)
         self.adapter = host.adapter_on(self.model, [slot.adapter_settings for slot in slots], job.seeds, number)
         self.denoiser = variant.denoiser(
             self.model.denoiser(
@@ -452,8 +456,19 @@ class _SlotModel:
 
     def co_run(self, job: Job) -> CoRun:
         state_key = self.state_key if self.adapter else None
-        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, self.model.form)
+        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, self.model.form, self.crossing)
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
+
+    def _crossing(self, host: Standalone, main: str, own: str) -> Crossing:
+        """Return the way between the main checkpoint's latents and this one's."""
+        family, of_main = host.checkpoint_family(own), host.checkpoint_family(main)
+        is_foreign = family is not None and of_main is not None and family.crosses(of_main)
+        if not is_foreign and self.slot.noise != THROUGH_PIXELS:
+            return ONE_SPACE
+        coder = _Unclamped(host.autoencoder(main))
+        own_coder = _Unclamped(host.autoencoder(own)) if is_foreign else coder
+        # a family's native size is that of its published checkpoints, not of the small ones that are run here
+        return crossing(coder, own_coder, partial(co_size, self.slot.size, None))
 
     def state_key(self, ratio: float) -> bool:
         """Return True if the slot's adapter works at a noise-to-signal ratio."""
@@ -464,6 +479,18 @@ class _SlotModel:
         raise AmdmError(
             f'{self.error_prefix}: "{self.model.title}" gave NaN; choose another checkpoint, or run in float32.'
         )
+
+
+class _Unclamped(NamedTuple):
+    """An autoencoder between two models, a `comodels.pixels.PictureCoder`."""
+
+    autoencoder: Autoencoder
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents, clamp=False)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return self.autoencoder.encode(pictures)
 
 
 def _reporter(

@@ -21,7 +21,6 @@ from .checkpoint_file import CheckpointFile
 from .k_diffusion_parts import external
 from .tokenizer import read_tokenizer
 
-LATENT_CHANNELS = 4
 LATENT_SCALE = 8
 """Pixels of a picture for each number of its latent, along either side."""
 TIMESTEPS = 1000
@@ -84,6 +83,10 @@ class StandaloneModel(nn.Module):
     @property
     def unet(self) -> UNet2DConditionModel:
         return self.wrap.inner_model.unet
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet.config.in_channels
 
     @property
     def form(self) -> Form:
@@ -201,7 +204,7 @@ def _lengthened(text: Tensor, length: int) -> Tensor:
 
 
 class GuidedDenoiser(nn.Module):
-    """D(x, sigma): the guided denoised latent (batch, 4, h, w) for noise levels (batch,), as k-diffusion calls it."""
+    """D(x, sigma): the guided denoised latent (batch, c, h, w) for noise levels (batch,), as k-diffusion calls it."""
 
     def __init__(
         self,
@@ -252,20 +255,24 @@ class GuidedDenoiser(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The VAE of one file."""
+    """The VAE of one file. A latent is what the VAE gives, less the offset, times the scale."""
 
-    def __init__(self, vae: AutoencoderKL, scale: float) -> None:
+    def __init__(self, vae: AutoencoderKL, scale: float, offset: float = 0.0) -> None:
         super().__init__()
-        self.vae, self.scale = vae, scale
+        self.vae, self.scale, self.offset = vae, scale, offset
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Turn latents (batch, 4, h, w) into pictures (batch, 3, 8 h, 8 w) from 0 to 1."""
-        decoded = self.vae.decode((latents / self.scale).to(self.vae.dtype)).sample
-        return ((decoded.float() + 1) / 2).clamp(0, 1)
+    def decode(self, latents: Tensor, clamp: bool = True) -> Tensor:
+        """Turn latents (batch, c, h, w) into pictures (batch, 3, 8 h, 8 w) from 0 to 1.
+
+        clamp: False leaves what lies beyond, which a picture to be encoded again needs.
+        """
+        decoded = self.vae.decode((latents / self.scale + self.offset).to(self.vae.dtype)).sample
+        pictures = (decoded.float() + 1) / 2
+        return pictures.clamp(0, 1) if clamp else pictures
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Turn pictures (batch, 3, 8 h, 8 w) from 0 to 1 into the means of their latents (batch, 4, h, w)."""
+        """Turn pictures (batch, 3, 8 h, 8 w) from 0 to 1 into the means of their latents (batch, c, h, w)."""
         encoded = self.vae.encode((pictures * 2 - 1).to(self.vae.dtype))
-        return encoded.latent_dist.mean.float() * self.scale
+        return (encoded.latent_dist.mean.float() - self.offset) * self.scale

@@ -19,20 +19,22 @@ HEADS = 4
 BEGIN, END = 49406, 49407
 
 
-def new_vae() -> AutoencoderKL:
-    """Make the autoencoder: pictures (batch, 3, h, w) from -1 to 1, to and from latents (batch, 4, h / 8, w / 8)."""
+def new_vae(channels: int = LATENT[0]) -> AutoencoderKL:
+    """Make an autoencoder: pictures (batch, 3, h, w) from -1 to 1, latents (batch, channels, h / 8, w / 8)."""
     return AutoencoderKL(
         block_out_channels=VAE_CHANNELS,
         layers_per_block=1,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=LATENT[0],
+        latent_channels=channels,
     )
 
 
-def new_unet() -> UNet2DConditionModel:
-    """Make the UNet: eps of latents (batch, 4, h, w) at timesteps 0 to 999, for texts (batch, 77, CONTEXT)."""
+def new_unet(channels: int = LATENT[0]) -> UNet2DConditionModel:
+    """Make a UNet: eps of latents (batch, channels, h, w) at timesteps 0 to 999, for texts (batch, 77, CONTEXT)."""
     return UNet2DConditionModel(
+        in_channels=channels,
+        out_channels=channels,
         sample_size=LATENT[1],
         block_out_channels=UNET_CHANNELS,
         layers_per_block=1,

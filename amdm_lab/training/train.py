@@ -2,8 +2,9 @@
 
 Train vae and text first, then shapes, colours, backgrounds and all, which write the checkpoints; judge at any time.
 Without the first two, a checkpoint gets the VAE and text encoder of the bundled ones. shapes-flow and colours-flow make
-flow models of the bundled ones. all-pierced makes a model of another style, which style-judge recognises. The adapters
-layout and image are for the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
+flow models of the bundled ones. vae16, colours16 and colours16-flow, in this order, make models with another latent
+space. all-pierced makes a model of another style, which style-judge recognises. The adapters layout and image are for
+the bundled shapes. Each command goes on where it was stopped, and writes a loss plot.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ..arguments import add_threads
-from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, STYLED_OF, WEIGHTS
+from ..bundled import ADAPTERS, CLIP_FOLDER, DIALECT_OF, FLOW_OF, STYLED_OF, WEIGHTS, WIDE_OF
 from ..studio.checkpoint_file import CheckpointFile
 from ..world import data
 from ..world.captions import DIALECTS, caption
@@ -31,6 +32,7 @@ from .ldm_format import write_checkpoint
 from .loop import note, train
 from .train_adapters import train_encoder, train_image, train_layout
 from .train_judges import train_judge, train_style_judge
+from .widening import wide_unet, wide_vae
 
 FOLDER = Path("shapes-training")
 VAE_STEPS, VAE_BATCH = 2600, 8
@@ -41,6 +43,14 @@ LARGER_STEPS, LARGER_BATCH, LARGER_STOCK, LARGER_SCALE = 600, 16, 6000, 2
 LARGER = ("shapes", "colours")
 """The checkpoints that are also made for pictures of 256x256."""
 FLOW_STEPS = 600
+WIDE_CHANNELS = 16
+"""Of the latents of the second autoencoder."""
+WIDE_VAE, WIDE = "vae16", "colours16"
+WIDE_VAE_STEPS, WIDE_FLOW_STEPS = 80, 200
+WIDE_STEPS = (850, 400)
+"""For the noise, and then for v."""
+WIDE_STOCK, WIDE_LATENTS = 1500, "latents16.pt"
+"""Few steps are enough: both networks begin with trained ones."""
 STYLED_STEPS, STYLED_STOCK = 500, 4000
 WITHOUT_TEXT = 0.1
 """Share of the pictures without their caption, for guidance."""
@@ -53,7 +63,24 @@ FLOW_PARAMS = {"parameterization": "flow", "shift": 1.0}
 def train_vae(folder: Path) -> None:
     """Train the autoencoder: flat colours and edges need the L1 part, an even latent the small KL part."""
     torch.manual_seed(1)
-    vae = networks.new_vae()
+    # at first an even latent, then details: with the larger weight to the end, a channel stays empty
+    _train_vae(folder, "vae", networks.new_vae(), VAE_STEPS, 1.5e-3, lambda part: 1e-5 if part < 0.25 else 1e-6)
+
+
+def train_wide_vae(folder: Path) -> None:
+    """Train an autoencoder with another latent space, begun with the bundled one.
+
+    It has no KL part, which in so few steps would empty the new channels.
+    """
+    torch.manual_seed(3)
+    vae = wide_vae(_bundled("shapes").autoencoder(torch.float32)[0], WIDE_CHANNELS)
+    _train_vae(folder, WIDE_VAE, vae, WIDE_VAE_STEPS, 5e-4, lambda part: 0.0)
+
+
+def _train_vae(
+    folder: Path, name: str, vae: networks.AutoencoderKL, steps: int, lr: float, even: Callable[[float], float]
+) -> None:
+    """Train an autoencoder. even: returns the weight of the KL part, by the share of the steps that is done."""
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         pictures = data.drawings(VAE_BATCH, rng)[1]
@@ -62,13 +89,11 @@ def train_vae(folder: Path) -> None:
             coded = vae.encode(pictures).latent_dist
             back = vae.decode(coded.sample()).sample
         back = back.float()
-        # at first an even latent, then details: with the larger weight to the end, a channel stays empty
-        even = 1e-5 if part < 0.25 else 1e-6
-        return F.mse_loss(back, pictures) + 0.3 * F.l1_loss(back, pictures) + even * coded.kl().float().mean()
+        return F.mse_loss(back, pictures) + 0.3 * F.l1_loss(back, pictures) + even(part) * coded.kl().float().mean()
 
-    averaged, record = train("vae", vae, loss_of, VAE_STEPS, 1.5e-3, folder, average=0.0)
-    torch.save(averaged.state_dict(), folder / "vae.pt")
-    note("vae", record, WEIGHTS)
+    averaged, record = train(name, vae, loss_of, steps, lr, folder, average=0.0)
+    torch.save(averaged.state_dict(), folder / f"{name}.pt")
+    note(name, record, WEIGHTS)
 
 
 def train_text(folder: Path) -> None:
@@ -131,14 +156,72 @@ def train_larger(folder: Path, name: str, dialect: str) -> None:
     note(f"{name}-larger", record, folder / "larger")
 
 
-def train_flow(folder: Path, part: str, name: str, dialect: str) -> None:
-    """Train a bundled UNet to predict the velocity of a rectified flow; the checkpoint stays in `folder`."""
+def train_wide(folder: Path) -> None:
+    """Train a UNet on the latents of the second autoencoder, begun with a bundled one, and write its checkpoint.
+
+    It first learns the new channels' noise, as the bundled one predicts it, and then v: of so many channels a thin
+    network's error in the noise is too large at high levels, where it counts many times.
+    """
+    tokenizer = networks.tokenizer(folder)
+    bundled, dialect = _bundled(WIDE_OF[WIDE]), DIALECT_OF[WIDE_OF[WIDE]]
+    vae, text_encoder = _wide_vae(folder), bundled.text_encoder(torch.float32)
+    latents = data.stock_latents(vae, folder / WIDE_LATENTS, WIDE_STOCK).float()
+    scale, offset = round(1 / latents.std().item(), 5), round(latents.mean().item(), 5)
+    unet = wide_unet(bundled.unet(torch.float32), WIDE_CHANNELS).train().requires_grad_(True)
+    minutes = 0.0
+    for part, (steps, with_noise) in enumerate(zip(WIDE_STEPS, (noised, with_velocity))):
+        loss_of = _loss(unet, (latents - offset) * scale, text_encoder, tokenizer, dialect, UNET_BATCH, with_noise)
+        name = f"{WIDE}-{part + 1}"
+        unet, record = train(name, unet, loss_of, steps, 1e-3, folder, average=0.99, seed=50 + part)
+        minutes += record["minutes"]
+    _write(WEIGHTS, WIDE, unet, vae, text_encoder, scale, {"parameterization": "v", "shift_factor": offset})
+    note(WIDE, {**record, "steps": sum(WIDE_STEPS), "minutes": round(minutes, 1)}, WEIGHTS)
+
+
+def _wide_vae(folder: Path) -> networks.AutoencoderKL:
+    """Load the second autoencoder: the one trained in this folder, or else the bundled one."""
+    file = folder / f"{WIDE_VAE}.pt"
+    if not file.exists():
+        return _bundled(WIDE).autoencoder(torch.float32)[0]
+    vae = networks.new_vae(WIDE_CHANNELS)
+    vae.load_state_dict(torch.load(file, weights_only=True))
+    return vae.eval()
+
+
+def train_wide_flow(folder: Path) -> None:
+    """Train the UNet of the second latent space further as a flow model; the checkpoint stays in `folder`."""
+    dialect = DIALECT_OF[WIDE_OF[WIDE]]
+    train_flow(folder, f"{WIDE}-flow", WIDE, dialect, WIDE_LATENTS, WIDE_STOCK, WIDE_FLOW_STEPS)
+
+
+def train_flow(
+    folder: Path,
+    part: str,
+    name: str,
+    dialect: str,
+    kept: str = "latents.pt",
+    count: int = data.STOCK,
+    steps: int | None = None,
+) -> None:
+    """Train a bundled UNet to predict the velocity of a rectified flow; the checkpoint stays in `folder`.
+
+    kept: the file of the stock's latents. count: how many pictures they are of. steps: FLOW_STEPS if None.
+    """
     unet, vae, text_encoder, scale = _networks(name)
-    latents = data.stock_latents(vae, folder / "latents.pt").float() * scale
+    offset = _bundled(name).offset
+    latents = (data.stock_latents(vae, folder / kept, count).float() - offset) * scale
     loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH, flowing)
     seed = 30 + DIALECTS.index(dialect)
-    averaged, record = train(part, unet, loss_of, FLOW_STEPS, 1e-3, folder, average=0.99, seed=seed)
-    _write(folder / "flow", part, averaged, vae, text_encoder, scale, FLOW_PARAMS)
+    averaged, record = train(part, unet, loss_of, steps or FLOW_STEPS, 1e-3, folder, average=0.99, seed=seed)
+    _write(
+        folder / "flow",
+        part,
+        averaged,
+        vae,
+        text_encoder,
+        scale,
+        {**FLOW_PARAMS, **({"shift_factor": offset} if offset else {})},
+    )
     note(part, record, folder / "flow")
 
 
@@ -173,6 +256,12 @@ def noised(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     noise = torch.randn_like(clean)
     timesteps = torch.randint(0, TIMESTEPS, (len(clean),))
     return SCHEDULE.add_noise(clean, noise, timesteps), timesteps, noise
+
+
+def with_velocity(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Add noise at Stable Diffusion's levels; v is wanted."""
+    x, timesteps, noise = noised(clean)
+    return x, timesteps, SCHEDULE.get_velocity(clean, noise, timesteps)
 
 
 def flowing(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,6 +331,9 @@ def _shared(folder: Path) -> tuple[networks.AutoencoderKL, networks.CLIPTextMode
 
 PARTS: dict[str, Callable[[Path], object]] = {
     "vae": train_vae,
+    WIDE_VAE: train_wide_vae,
+    WIDE: train_wide,
+    f"{WIDE}-flow": train_wide_flow,
     "text": train_text,
     "judge": train_judge,
     "style-judge": train_style_judge,

@@ -47,7 +47,7 @@ def stock_latents(
 ) -> torch.Tensor:
     """Encode the stock's first `count` pictures in a style: the means of their latents, unscaled.
 
-    They are (count, 4, 16 scale, 16 scale) in float16, encoded once and kept in `file`.
+    They are (count, channels, 16 scale, 16 scale) in float16, encoded once and kept in `file`.
     """
     if file.exists():
         return torch.load(file, weights_only=True)

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..core.aggregation import Mix
-from ..core.arguments import CoRun, Mixing, Pass
+from ..core.arguments import ONE_SPACE, CoRun, Crossing, Mixing, Pass
+from ..core.co_model import private_seeds
 from ..core.levels import Form, as_exploding
-from ..core.sampling import amdm, private_seeds
-from ..settings import CoModel, Settings
+from ..core.sampling import amdm
+from ..errors import AmdmError
+from ..settings import THROUGH_PIXELS, CoModel, Settings
 from .regions import region_map
 
 
@@ -25,29 +27,46 @@ class SlotRun(NamedTuple):
     state_key: Callable[[float], Hashable] | None = None
     on_nan: Callable[[], None] | None = None
     form: Form = as_exploding
+    crossing: Crossing = ONE_SPACE
 
 
 def co_run(
-    number: int, slot: CoModel, model: SlotRun, seeds: Sequence[int], size: tuple[int, int], main: float = math.inf
+    number: int,
+    slot: CoModel,
+    model: SlotRun,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    main: float = math.inf,
+    mask: Tensor | None = None,
 ) -> CoRun:
     """Make the `CoRun` of a slot, by its number from 1.
 
     seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. AmdmError if the slot's mask cannot be read.
+    main model knows. mask: see `region_map`. AmdmError if the mask cannot be read, or if the slot is to be run through
+    pixels without a crossing.
     """
+    if slot.noise == THROUGH_PIXELS and model.crossing is ONE_SPACE:
+        raise AmdmError(
+            f'AMDM co-model {number}: noise "{THROUGH_PIXELS}" needs autoencoders, which are not known here; set noise '
+            "to estimate."
+        )
+    sees_estimate = slot.sees_estimate or model.crossing is not ONE_SPACE
+    # it draws on the main model's own picture, and changes it less than a model with a latent of its own
+    share = math.sqrt if sees_estimate else float
     return CoRun(
         model.denoise,
-        gamma=slot.gamma,
-        gamma_end=slot.gamma_end,
-        region=region_map(slot, *size, f"AMDM co-model {number}"),
-        eta=slot.eta,
-        noise=slot.noise,
+        gamma=share(slot.gamma),
+        gamma_end=None if slot.gamma_end is None else share(slot.gamma_end),
+        region=region_map(slot, *size, f"AMDM co-model {number}", mask),
+        eta=0.0 if sees_estimate else slot.eta,
+        noise="estimate" if sees_estimate else slot.noise,
         seed=private_seeds(seeds, number),
         # above the main model's own highest level, both get a level that neither was trained on
         sigma_max=model.highest if model.highest < main else None,
         state_key=model.state_key,
         on_nan=model.on_nan,
         form=model.form,
+        crossing=model.crossing,
     )
 
 

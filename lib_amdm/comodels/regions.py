@@ -14,19 +14,22 @@ from ..layout import Box, boxes_of
 from ..settings import CoModel
 
 
-def region_map(slot: CoModel, height: int, width: int, error_prefix: str) -> Tensor | None:
+def region_map(slot: CoModel, height: int, width: int, error_prefix: str, mask: Tensor | None = None) -> Tensor | None:
     """Return the shares of a slot's region, (1, 1, height, width) from 0 to 1 in the latent's size; None: everywhere.
 
     A share is the covered part of a latent's place. Boxes and a mask together mean the parts that are in both.
-    AmdmError, which begins with `error_prefix`, if the mask cannot be read.
+    mask: of any size, (n, height, width) from 0 to 1, in place of the slot's picture; the map is then (n, 1, ...).
+    AmdmError, which begins with `error_prefix`, if the picture cannot be read.
     """
     covered = torch.ones(1, 1, height, width)
     boxes = boxes_of(slot.region)
     if boxes:
         covered = _covered(boxes, height, width)[None, None]
-    if slot.mask:
-        mask = torch.from_numpy(np.array(mask_of(slot.mask, error_prefix))).float().div_(255)
-        covered = covered * F.interpolate(mask[None, None], (height, width), mode="area")
+    if mask is None and slot.mask:
+        mask = torch.from_numpy(np.array(mask_of(slot.mask, error_prefix))).float().div_(255)[None]
+    if mask is not None:
+        shares = mask.to("cpu", torch.float32).clamp(0, 1)
+        covered = covered * F.interpolate(shares[:, None], (height, width), mode="area")
     radius = round(slot.feather * min(height, width))
     if radius:
         padded = F.pad(covered, (radius,) * 4, mode="replicate")

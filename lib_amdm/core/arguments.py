@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +16,26 @@ from .levels import Form, Level, as_exploding, variance_exploding
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 """The word for a number of steps or evaluations that is chosen for each call."""
-NOISES = ("shared", "independent")
+NOISES = ("shared", "independent", "estimate")
+
+
+Change = Callable[[Tensor], Tensor]
+
+
+class Crossing(NamedTuple):
+    """The way of clean latents (batch, ...) between the main model's latent space and a co-model's."""
+
+    to_own: Change
+    """From the main model's latents to the co-model's."""
+    to_main: Change
+    """From the co-model's latents to the main model's."""
+
+
+def _same(latent: Tensor) -> Tensor:
+    return latent
+
+
+ONE_SPACE = Crossing(_same, _same)
 
 
 @dataclass(frozen=True)
@@ -31,9 +50,12 @@ class CoRun:
     eta: float = 0.0
     """The model's correction."""
     noise: str = "shared"
-    """"shared": it starts from the main model's noisy latent; "independent": from separate noise."""
+    """"shared": it starts from the main model's noisy latent; "independent": from separate noise; "estimate": in each
+    evaluation it is shown the main model's prediction with separate noise, and has no latent of its own."""
     seed: int | Sequence[int] | None = None
-    """For independent noise, one number for the batch or one for each sample; None draws a new one in each run."""
+    """For separate noise, one number for the batch or one for each sample; None draws a new one in each run."""
+    crossing: Crossing = ONE_SPACE
+    """The way to its latent space and back, for noise "estimate" alone."""
     gamma_end: float | None = None
     """The share at the last early step, reached linearly from gamma; None: constant."""
     region: Tensor | None = None
@@ -55,6 +77,17 @@ class CoRun:
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {share}")
         _check_choice("noise", self.noise, NOISES)
+        if self.crossing is not ONE_SPACE and not self.sees_estimate:
+            raise ValueError(f'a co-model of another latent space needs noise "estimate", not "{self.noise}"')
+        if self.eta and self.sees_estimate:
+            raise ValueError(
+                f'a co-model with noise "estimate" has no latent to pull back; set eta to 0, not {self.eta}'
+            )
+
+    @property
+    def sees_estimate(self) -> bool:
+        """True if the model is shown the main model's prediction with separate noise."""
+        return self.noise == "estimate"
 
     @property
     def speaks(self) -> bool:
@@ -76,8 +109,8 @@ class Mixing:
     """K, the number of early steps; "auto": down to a noise level that depends on the latent's size."""
     evaluations: int | Auto = 0
     """E, the number of the K steps in which each co-model is evaluated, spread evenly over log noise levels from the
-    first on; in the others its prediction is the main model's plus their last difference. 0: in all K; "auto": 4, or 7
-    for samplers that add noise in every step."""
+    first on; in the others its prediction is the main model's plus their last difference. 0: in all K; "auto": 4, 5 if
+    a co-model sees the estimate, or 7 for samplers that add noise in every step."""
     eta: float = 0.0
     """The main model's correction."""
     start: int = 0

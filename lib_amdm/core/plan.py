@@ -16,8 +16,9 @@ LEAST_SHARE = 0.25
 """The share of the steps that is mixed by default if all of them are below that ratio (img2img)."""
 NOISE_ALONE = 20.0
 """Noise-to-signal ratio above which a latent carries no image information; `spread` treats all such levels as equal."""
-EVALUATIONS, NOISY_EVALUATIONS = 4, 7
-"""The defaults; a sampler that adds noise in every step makes a difference stale sooner."""
+EVALUATIONS, ESTIMATE_EVALUATIONS, NOISY_EVALUATIONS = 4, 5, 7
+"""The defaults; a sampler that adds noise in every step makes a difference stale sooner, and a co-model that sees the
+main model's estimate learns nothing of what it is given first."""
 
 
 def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:

@@ -21,13 +21,12 @@ from torch import Tensor
 from . import arguments
 from .aggregation import aggregate
 from .arguments import CoRun, Mixing, Pass
+from .co_model import RunningCoModel
 from .levels import Level, euler_step, posterior_mean, prediction_change
-from .plan import EVALUATIONS, NOISY_EVALUATIONS, automatic_steps, spread
+from .plan import ESTIMATE_EVALUATIONS, EVALUATIONS, NOISY_EVALUATIONS, automatic_steps, spread
 from .readings import Reading
 from .sampler_call import Grid, SamplerCall, StandIn, grid_of
 
-ROUNDING = 1.005
-"""The factor by which a schedule may begin above the highest level of the model that it is made for."""
 LOOKED_AHEAD = 2
 """The number of steps that a sampler may look ahead, and come back, within one step (Heun++)."""
 _OF_MIXING = {option.name for option in fields(Mixing)}
@@ -72,17 +71,22 @@ def amdm(
             return func(*args, **kwargs)
         if any(co.sigma_max is None and math.isinf(co.form(grid.levels[0]).sigma) for co in running):
             raise ValueError("a variance-exploding co-model of a flow model needs its sigma_max")
-        automatic = NOISY_EVALUATIONS if call.is_noisy else EVALUATIONS
+        sees_estimate = any(co.sees_estimate for co in running)
+        automatic = NOISY_EVALUATIONS if call.is_noisy else ESTIMATE_EVALUATIONS if sees_estimate else EVALUATIONS
         evaluations = automatic if isinstance(mixing.evaluations, str) else mixing.evaluations
+        models = [
+            RunningCoModel(co if co.region is None else replace(co, region=co.region.to(call.x.device)))
+            for co in running
+        ]
         early = _EarlySteps(
             grid,
-            [co if co.region is None else replace(co, region=co.region.to(call.x.device)) for co in running],
+            models,
             steps,
             mixing,
             in_pass,
             plan=spread(grid.levels, steps, evaluations),
             shape=call.x.shape,
-            offsets=[_offset(co, call.x, grid.levels[0], in_pass.init) for co in running],
+            offsets=[model.first_offset(call.x, grid.levels[0], in_pass.init) for model in models],
         )
         result = call.on(StandIn(call.model, early.prediction))
         if inspect.isgenerator(result):
@@ -101,17 +105,12 @@ def _to_its_end(sampler: Generator[Any, Any, Any], early: _EarlySteps) -> Genera
     return result
 
 
-def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
-    """Return seeds for a slot's independent noise, derived from each image's seed and the slot's number."""
-    return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
-
-
 @dataclass(eq=False)
 class _EarlySteps:
     """The first K steps of one run. `prediction` is called after each of the main model's evaluations."""
 
     grid: Grid
-    co_models: Sequence[CoRun]
+    models: Sequence[RunningCoModel]
     steps: int
     """K, the number of steps that are mixed in this run."""
     mixing: Mixing
@@ -195,14 +194,16 @@ class _EarlySteps:
         ys = [euler_step(prediction, latent, level, level_next) for prediction, latent in zip(predictions, latents)]
         new = ys
         if k >= self.mixing.start:
-            etas = [self.mixing.eta, *(co.eta for co in self.co_models)]
+            etas = [self.mixing.eta, *(model.run.eta for model in self.models)]
             means = [
                 posterior_mean(prediction, latent, level, level_next) if eta else prediction
                 for prediction, latent, eta in zip(predictions, latents, etas)
             ]
-            shares = [co.share(k, self.steps) for co in self.co_models]
+            shares = [model.run.share(k, self.steps) for model in self.models]
             new = aggregate(ys, means, shares, etas, self.mixing.correction, level_next.scale, self.mixing.rule)
-        self.offsets = [latent - new[0] for latent in new[1:]]
+        self.offsets = [
+            0.0 if model.run.sees_estimate else latent - new[0] for model, latent in zip(self.models, new[1:])
+        ]
         change = prediction_change(new[0] - ys[0], level, level_next)
         within = self.in_pass.within
         return change if within is None else torch.where(within, change, torch.zeros_like(change))
@@ -212,14 +213,14 @@ class _EarlySteps:
 
         latents: each co-model's own, (batch, ...). denoised: the main model's denoised latent, of the same shape.
         """
-        state_keys = [co.state_key(level.ratio) if co.state_key else None for co in self.co_models]
+        state_keys = [model.run.state_key(level.ratio) if model.run.state_key else None for model in self.models]
         # a sampler that leaves out a level of the grid catches up
         is_due = self.planned < bisect_right(self.plan, k)
         self.differences = [
-            self._difference(co, _denoised(co, latent, level).to(denoised), denoised)
+            self._difference(model.run, model.prediction(latent, denoised, level).to(denoised), denoised)
             if is_due or state_keys[index] != self.state_keys[index]
             else self.differences[index]
-            for index, (co, latent) in enumerate(zip(self.co_models, latents))
+            for index, (model, latent) in enumerate(zip(self.models, latents))
         ]
         # only once all succeeded: if one fails, the sampler's caller may retry
         if is_due:
@@ -258,41 +259,3 @@ class _EarlySteps:
                 self.finite.append((co, finite))
             elif not finite.value() and co.on_nan is not None:
                 co.on_nan()
-
-
-def _denoised(co: CoRun, latent: Tensor, level: Level) -> Tensor:
-    """Return a co-model's denoised latent, (batch, ...), for its latent at a level."""
-    sigma = co.form(level).sigma
-    if co.sigma_max is not None and sigma > co.sigma_max * ROUNDING:
-        sigma = co.sigma_max
-    shown = latent / (level.sigma / sigma)
-    return co.denoise(shown, shown.new_full((len(shown),), sigma))
-
-
-def _offset(co: CoRun, x: Tensor, level: Level, init: Tensor | None) -> Tensor | float:
-    """Return a co-model's first latent minus the main one's `x`, in the sampler's own scale."""
-    if co.noise == "shared":
-        return 0.0
-    noise = torch.stack([_noise(x[0], seed) for seed in _seeds(co.seed, len(x))])
-    clean = torch.zeros_like(x) if init is None else init.to(x)
-    return level.alpha * clean + level.sigma * noise - x
-
-
-def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]:
-    if seed is None:
-        return [None] * count
-    if isinstance(seed, int):
-        return [seed + index for index in range(count)]
-    if len(seed) != count:
-        raise ValueError(f"seed has {len(seed)} entries for a batch of {count}; give one number or one for each sample")
-    return seed
-
-
-def _noise(like: Tensor, seed: int | None) -> Tensor:
-    """Draw Gaussian noise for one sample from a separate generator, so that no other random stream moves."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return torch.randn(like.shape, generator=generator).to(like)

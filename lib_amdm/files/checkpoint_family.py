@@ -46,16 +46,17 @@ def _has_mark(network: Shapes, kind: FlowKind) -> bool:
 
 
 def _of_unet(unet: Shapes, shapes: Shapes) -> Family | None:
-    channels = unet[_FIRST][1]
+    channels, outputs = unet[_FIRST][1], unet.get(_LAST, (0,))[0]
     labels = unet.get(_LABELS, (0, 0))[1]
     if labels in _SDXL_LABELS or _begins(shapes, _SDXL_TEXTS):
-        if unet.get(_LAST, (0,))[0] == _MUGEN_CHANNELS:
+        if outputs == _MUGEN_CHANNELS:
             return flow_family("Mugen")
-        return unet_family("SDXL", channels)
+        return unet_family("SDXL", channels, outputs=outputs)
     kinds = {TEXT_WIDTHS.get(shape[1]) for name, shape in unet.items() if name.endswith(_READS_TEXT)}
     if "SD2" in kinds or _begins(shapes, _OPEN_CLIP):
-        return unet_family("SD2", channels, has_labels=bool(labels) or _begins(shapes, _IMAGE_CLIP))
-    return None if labels else unet_family("SD1", channels)
+        has_labels = bool(labels) or _begins(shapes, _IMAGE_CLIP)
+        return unet_family("SD2", channels, has_labels, outputs=outputs)
+    return None if labels else unet_family("SD1", channels, outputs=outputs)
 
 
 def _begins(names: Shapes, beginning: str) -> bool:

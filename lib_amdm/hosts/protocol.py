@@ -21,7 +21,8 @@ class Ran(NamedTuple):
     """The part of a pass that ran alongside the main model.
 
     steps: how many of `pass_steps` were mixed. evaluations: of each co-model (title, number). seconds: what the
-    co-models took of `pass_seconds`; None if the device cannot say.
+    co-models took of `pass_seconds`; None if the device cannot say. vae_calls: how often pictures were decoded or
+    encoded for co-models, in `vae_seconds` of those seconds.
     """
 
     steps: int
@@ -29,6 +30,8 @@ class Ran(NamedTuple):
     evaluations: Sequence[tuple[str, int]]
     seconds: float | None
     pass_seconds: float | None
+    vae_calls: int = 0
+    vae_seconds: float | None = None
 
 
 class HostRun(Protocol):
@@ -63,6 +66,10 @@ class HostRun(Protocol):
 
 class Lists(Protocol):
     """The files that can be named, and those in memory."""
+
+    @property
+    def runs_flow_models(self) -> bool:
+        """True if flow models can be run here."""
 
     def checkpoint_titles(self) -> list[str]: ...
 

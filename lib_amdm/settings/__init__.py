@@ -1,6 +1,16 @@
 """The one definition of AMDM's settings: panel, infotext, X/Y/Z axes and API schema derive from it."""
 
-from .settings import AUTO, MAX_SLOTS, AdapterSettings, CoModel, Settings, flat, full_name, infotext_label
+from .settings import (
+    AUTO,
+    MAX_SLOTS,
+    THROUGH_PIXELS,
+    AdapterSettings,
+    CoModel,
+    Settings,
+    flat,
+    full_name,
+    infotext_label,
+)
 from .spec import (
     MAIN_CHECKPOINT,
     NO_ADAPTER,

@@ -29,6 +29,8 @@ from .spec import (
 
 AUTO: Literal["auto"] = "auto"
 """The word for a number that is chosen for each picture."""
+THROUGH_PIXELS = "pixels"
+"""The value of `noise` for a co-model that is shown the main model's prediction as a picture."""
 MAX_SLOTS = 10
 MAIN_ADAPTER_HELP = (
     "An adapter on the main model, active in all steps or in a fraction of them, with or without co-models."
@@ -102,7 +104,8 @@ class _ModelFields:
     )
     gamma: float = setting(
         0.5,
-        "How much this model contributes: 0 = nothing, 0.5 = half, 1 = this model alone in the early steps.",
+        "How much this model contributes: 0 = nothing, 0.5 = half, 1 = this model alone in the early steps; through "
+        "pixels its share is the square root, 0.7 for 0.5.",
         span=(0.0, 1.0, 0.01),
         terse=False,
     )
@@ -157,8 +160,29 @@ class _ModelFields:
     noise: str = setting(
         "shared",
         "shared = start from the main model's noise, so that the picture stays close to the main model's own; "
-        "independent = separate noise, derived from the image's seed.",
-        choices=("shared", "independent"),
+        "independent = separate noise, derived from the image's seed; estimate = in each evaluation the main model's "
+        "prediction with separate noise; pixels = the same, decoded to a picture and encoded again, as a model of "
+        "another latent space always has it.",
+        choices=("shared", "independent", "estimate", THROUGH_PIXELS),
+        part=Part.SELDOM,
+    )
+    size: float | Literal["auto"] = setting(
+        AUTO,
+        "Size of this model's pictures if it is run through pixels: 0 = the picture's; up to 8 a fraction of it, such "
+        "as 0.5; above, the side in pixels of a square of the same area. auto = the picture's, or the size that its "
+        "kind was trained on if that is far from it.",
+        WordSpec,
+        word=AUTO,
+        meaning=AUTO,
+        type=float,
+        span=(0.0, 4096.0, 0.1),
+        part=Part.SELDOM,
+    )
+    modules: str = setting(
+        "",
+        'Files of the VAE and the text encoder of a model of another latent space, by their names in "VAE / Text '
+        'Encoder" and separated by commas; empty = those in its own file.',
+        label="VAE / text encoder",
         part=Part.SELDOM,
     )
 
@@ -181,6 +205,11 @@ class CoModel(_AdapterFields, _ModelFields):
     def speaks(self) -> bool:
         """True if this model has a share in any step."""
         return self.gamma > 0 or bool(self.gamma_end)
+
+    @property
+    def sees_estimate(self) -> bool:
+        """True if this model is shown the main model's prediction with separate noise."""
+        return self.noise in ("estimate", THROUGH_PIXELS)
 
     @property
     def adapter_settings(self) -> AdapterSettings:
@@ -209,7 +238,8 @@ class Settings:
     evaluations: int | Literal["auto"] = setting(
         AUTO,
         "In how many of these steps a co-model is evaluated; in the others its last difference from the main model is "
-        "reused. 0 = all of them; auto = 4, or 7 for samplers that add noise in every step.",
+        "reused. 0 = all of them; auto = 4, 5 if a co-model is run through pixels, or 7 for samplers that add noise in "
+        "every step.",
         WordSpec,
         word=AUTO,
         meaning=AUTO,

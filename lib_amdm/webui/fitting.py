@@ -1,4 +1,4 @@
-"""Marks on the page for checkpoints that cannot be combined with the main one, from their files."""
+"""Marks and sentences for checkpoints that are run through pixels or not at all with the main one, by their files."""
 
 from __future__ import annotations
 
@@ -16,43 +16,73 @@ CLASS = "amdm-checkpoints"
 _PLAIN = re.compile(r"[\w \-.,()\[\]/]")
 
 
-def misfit(host: Lists, main: str, name: str) -> tuple[Family, Family] | None:
+Families = tuple[Family, Family]
+"""Those of a checkpoint and of the main one."""
+
+
+def misfit(host: Lists, main: str, name: str) -> Families | None:
     """Return the families of a checkpoint and of the main one if they cannot be combined.
 
     main: the main checkpoint's name. None also if the family of one of them is unknown, as for the words
     that mean no file.
     """
+    families = _families(host, main, name)
+    return families if families and not _combined(host, *families) else None
+
+
+def through_pixels(host: Lists, main: str, name: str) -> Families | None:
+    """Return the families of a checkpoint and of the main one if they are combined through pixels."""
+    families = _families(host, main, name)
+    return families if families and _combined(host, *families) and families[0].crosses(families[1]) else None
+
+
+def _combined(host: Lists, family: Family, of_main: Family) -> bool:
+    return family.goes_with(of_main) and (host.runs_flow_models or not family.is_flow)
+
+
+def _families(host: Lists, main: str, name: str) -> Families | None:
     if name in only(CheckpointSpec, specs(CoModel)).words:
         return None
     family, of_main = host.checkpoint_family(name), host.checkpoint_family(main)
-    return None if family is None or of_main is None or family.goes_with(of_main) else (family, of_main)
+    return None if family is None or of_main is None else (family, of_main)
 
 
 def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
-    """Return a style sheet that greys out the checkpoints that cannot be combined with the main one.
+    """Return a style sheet that shows the family of each checkpoint whose latents are not the main one's.
 
-    It also shows their family.
+    Those that cannot be combined with it are grey.
     A mark in the entries' own text would be saved with a user's choice, and looked for as a file's name.
     """
-    by_family: dict[str, list[str]] = defaultdict(list)
+    by_family: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for title in titles:
-        families = misfit(host, main, title)
-        if families is not None:
-            by_family[str(families[0])].append(title)
-    rules = [_rule(family, of_it) for family, of_it in by_family.items()]
+        if families := misfit(host, main, title):
+            by_family[str(families[0]), True].append(title)
+        elif families := through_pixels(host, main, title):
+            by_family[f"{families[0]}, through pixels", False].append(title)
+    rules = [_rule(mark, is_grey, of_it) for (mark, is_grey), of_it in by_family.items()]
     return f"<style>{''.join(rules)}</style>" if rules else ""
 
 
-def sentence(slot: int, name: str, main: str, families: tuple[Family, Family]) -> str:
+def sentence(slot: int, name: str, main: str, families: Families) -> str:
     """Return the sentence for a slot's checkpoint that does not go with the main one."""
     family, of_main = families
     return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}.'
 
 
-def _rule(family: str, titles: list[str]) -> str:
+def pixels_sentence(slot: int, families: Families) -> str:
+    """Return the sentence for a slot's checkpoint that is run through pixels: what it costs."""
+    family, of_main = families
+    return (
+        f"Co-model {slot}: {family} beside {of_main} is run through pixels, with 2 decodings and 2 encodings in each "
+        "evaluation."
+    )
+
+
+def _rule(mark: str, is_grey: bool, titles: list[str]) -> str:
     entries = f".{CLASS} li:is({','.join(selector for title in titles for selector in _selectors(title))})"
-    behind = f"content:{_quoted(f'· {family}')};margin-inline-start:.4em"
-    return f"{entries}{{opacity:.5}}{entries}::after{{{behind}}}"
+    behind = f"content:{_quoted(f'· {mark}')};margin-inline-start:.4em"
+    grey = f"{entries}{{opacity:.5}}" if is_grey else ""
+    return f"{grey}{entries}::after{{{behind}}}"
 
 
 def _selectors(title: str) -> tuple[str, str]:

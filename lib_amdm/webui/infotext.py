@@ -84,9 +84,12 @@ def ran_line(ran: Ran) -> str:
     counts = " and ".join(f"{counted(count, 'evaluation')} of {short_title(title)}" for title, count in ran.evaluations)
     models = len(ran.evaluations) + 1
     line = f"{models} models, {ran.steps} of {counted(ran.pass_steps, 'step')}, {counts}"
-    if ran.seconds is None or ran.pass_seconds is None:
+    if ran.seconds is not None and ran.pass_seconds is not None:
+        line += f", +{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
+    if not ran.vae_calls:
         return line
-    return f"{line}, +{ran.seconds:.1f} s of {ran.pass_seconds:.1f} s"
+    calls = counted(ran.vae_calls, "VAE call")
+    return f"{line}, {calls}" if ran.vae_seconds is None else f"{line}, {ran.vae_seconds:.1f} s of them in {calls}"
 
 
 def counted(count: int, name: str) -> str:

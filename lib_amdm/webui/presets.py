@@ -49,15 +49,17 @@ class Preset(NamedTuple):
 def two_checkpoints(host: Lists) -> tuple[Settings, str]:
     """Return the settings that run one of the user's checkpoints with the main one, and what to do with them.
 
-    A checkpoint that is known to suit the main one is preferred to one of unknown family. If there is none, it is
-    the main one again, which needs another prompt.
+    A checkpoint that is known to share the main one's latents is preferred to one of unknown family, and that to one
+    that is run through pixels. If there is none, it is the main one again, which needs another prompt.
     """
     main = host.main_checkpoint()
     main_title = host.checkpoint_title(main)
     others = [title for title in host.checkpoint_titles() if title != main_title]
     silent = [title for title in others if host.checkpoint_family(title) is None]
-    fit = (title for title in others if title not in silent and fitting.misfit(host, main, title) is None)
-    chosen = next(fit, next(iter(silent), MAIN_CHECKPOINT))
+    fit = [title for title in others if title not in silent and fitting.misfit(host, main, title) is None]
+    crossing = [title for title in fit if fitting.through_pixels(host, main, title)]
+    sharing = [title for title in fit if title not in crossing]
+    chosen = next(iter([*sharing, *silent, *crossing]), MAIN_CHECKPOINT)
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=chosen),))
     if chosen != MAIN_CHECKPOINT:
         return settings, (

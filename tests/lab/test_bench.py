@@ -37,7 +37,7 @@ from amdm_lab.world.captions import caption
 from amdm_lab.world.data import pictures_of
 from amdm_lab.world.scenes import Scene, Thing, random_scene
 from lib_amdm.core.aggregation import aggregate, slerp
-from lib_amdm.core.sampling import private_seeds
+from lib_amdm.core.co_model import private_seeds
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import Settings
 
@@ -405,8 +405,8 @@ def drawing(scenes: list[Scene], calls: list[int], spoil: float = 0.0) -> Method
 class Easel(Studio):
     """A studio whose latents are pictures already."""
 
-    def pictures(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents
+    def pictures(self, drawn: Sampled) -> torch.Tensor:
+        return drawn.latents
 
 
 NO_JUDGE = cast(Judge, None)

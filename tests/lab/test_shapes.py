@@ -175,7 +175,7 @@ def test_training_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
 def test_the_bundled_checkpoints_are_small_and_complete() -> None:
     sizes = {name: (WEIGHTS / f"{name}.safetensors").stat().st_size for name in DIALECT_OF}
     assert max(sizes.values()) <= 12 * MEGABYTE
-    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= 40 * MEGABYTE
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= 50 * MEGABYTE
     names = set()
     for name in DIALECT_OF:
         with safe_open(WEIGHTS / f"{name}.safetensors", "pt") as file:

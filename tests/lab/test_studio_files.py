@@ -8,7 +8,7 @@ import pytest
 from fake_host import functions, parameters
 from hostile_files import HOSTILE, evil
 
-from amdm_lab.bundled import WEIGHTS
+from amdm_lab.bundled import DIALECT_OF, WEIGHTS
 from amdm_lab.studio.host import Job, Standalone
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.checkpoint_family import family_in
@@ -30,4 +30,6 @@ def test_no_code_of_a_checkpoints_file_runs(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_bundled_checkpoints_are_stable_diffusion_1() -> None:
-    assert {str(family_in(file)) for file in WEIGHTS.glob("*.safetensors")} == {"SD1"}
+    families = {file.stem: str(family_in(file)) for file in WEIGHTS.glob("*.safetensors")}
+    assert {families[name] for name in DIALECT_OF} == {"SD1"}
+    assert {families[name] for name in families.keys() - DIALECT_OF.keys()} <= {"SD1", "SD1 with 16 latent channels"}

@@ -129,7 +129,7 @@ def test_every_row_draws_and_no_two_are_alike(studio: Studio) -> None:
     found = {name: latents(studio, name) for name in STYLE_METHODS}
     names = list(found)
     for i, name in enumerate(names):
-        assert found[name].shape == (1, *studio.latent) and found[name].isfinite().all()
+        assert found[name].shape == (1, *networks.LATENT) and found[name].isfinite().all()
         assert not any(torch.allclose(found[name], found[other]) for other in names[:i]), name
 
 

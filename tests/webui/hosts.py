@@ -127,6 +127,7 @@ SCHEDULERS = (
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
 TABLES = ("turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32")
+CANVAS = {"painting": "a mask is painted with the canvas of A1111's page alone"}
 OF_NEO = dict.fromkeys(
     ("refiner's weights alone", "rectified flow", "epsilon scaling", "presets"), "only Forge Neo has it"
 )
@@ -195,6 +196,7 @@ FORGE = Host(
         ),
     },
     lacks={
+        **CANVAS,
         **BY_ITSELF,
         **TOGETHER,
         **OF_NEO,
@@ -234,6 +236,7 @@ REFORGE = Host(
     low_bits={"8 bits": {"arguments": ["--unet-in-fp8-e4m3fn"]}},
     request={"hr_cfg": 3},
     lacks={
+        **CANVAS,
         **BY_ITSELF,
         **TOGETHER,
         **OF_NEO,
@@ -298,6 +301,7 @@ NEO = Host(
     # as many rows as it takes
     plot_rows=(0,),
     lacks={
+        **CANVAS,
         **BY_ITSELF,
         **TOGETHER,
         **dict.fromkeys(PADDINGS, "Forge Neo repeats texts of different length instead"),

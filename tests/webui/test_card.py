@@ -282,6 +282,8 @@ def test_a_model_that_does_not_fit_is_used_in_parts_or_refused_in_words(
 
 LITTLE = 4 << 20
 """Bytes; more than a text encoder has beside its transformer, and less than any model or adapter."""
+ONE_LAYER = 12 << 20
+"""Bytes of the largest layer of a VAE, which Forge keeps for its stream of copies until the next layer is moved."""
 
 
 def beside_main(card: Card) -> int:
@@ -311,7 +313,8 @@ def test_what_is_unloaded_is_gone(card: Card, probed: Probed) -> None:
     assert len(card.models("unet", "co")) == 2
     probed.unload()
     assert card.models("unet", "co") == card.models("text", "co") == []
-    assert beside_main(card) - before < LITTLE
+    streams = "--cuda-stream" in rehearsal(probed).flags
+    assert beside_main(card) - before < (ONE_LAYER if streams else LITTLE)
 
 
 @pytest.mark.parametrize("limit", [0, 1])

@@ -159,18 +159,58 @@ def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_h
     assert np.array_equal(flowing.of("flux-a").picture, flowing.plain("flux-a").picture)
 
 
-@pytest.mark.parametrize(
-    ("main", "co"), [("flux", "qwen"), ("qwen", "flux"), ("klein", "flux"), ("mugen", "rectified")]
+APART = (
+    *(
+        ("flux", "qwen"),
+        ("qwen", "flux"),
+        ("klein", "flux"),
+        ("flux", "klein"),
+        ("zimage", "anima"),
+        ("anima", "lumina"),
+    ),
+    *(
+        ("krea", "chroma"),
+        ("flux", "rectified"),
+        ("rectified", "anima"),
+        ("mugen", "rectified"),
+        ("rectified", "mugen"),
+    ),
 )
-def test_other_latents_are_refused_by_name(flowing: Flowing, webui_host: Host, main: str, co: str) -> None:
+"""Families of different latents."""
+
+
+def through_pixels(co: str, **more: Any) -> dict[str, Any]:
+    """A slot with the files that its own lacks; its pictures are as large as the main model's."""
+    modules = [module.rpartition("/")[2] for module in FAMILIES[co].modules]
+    return slot(f"{co}-b", size=0, modules=", ".join(modules), **more)
+
+
+@pytest.mark.parametrize(("main", "co"), APART)
+def test_families_of_different_latents_go_through_pixels(
+    flowing: Flowing, webui_host: Host, main: str, co: str
+) -> None:
     if not {main, co} <= set(webui_host.flow_families):
         pytest.skip(f"{webui_host.name} has not both {main} and {co}")
-    failed = flowing.fail(settings(slot(f"{co}-b")), **asked(f"{main}-a", "", {}))
-    for name in (f"{co}-b.safetensors", f"{main}-a.safetensors"):
-        # the lists on the page go by the file alone
-        told = family_in(flowing.server.checkpoint_folder / name)
-        assert told and f'"{name}" is {told}' in failed.message
-    assert failed.report["denoiser"] == 0
+    plain = flowing.plain(f"{main}-a")
+    told = settings(through_pixels(co), eta=0, steps=3, evaluations=2)
+    first, second = flowing.of(f"{main}-a", told), flowing.of(f"{main}-a", told)
+    assert np.isfinite(first.latent).all() and distance(first.latent, plain.latent) > 0.01
+    assert distance(first.latent, second.latent) == 0
+    assert f"2 evaluations of {co}-b" in first.infotext and "8 VAE calls" in first.infotext
+    assert second.report["opened"] == []
+    silent = settings(through_pixels(co, gamma=0), eta=0, steps=3)
+    assert np.array_equal(flowing.of(f"{main}-a", silent).picture, plain.picture)
+    assert np.array_equal(flowing.of(f"{main}-a").picture, plain.picture)
+
+
+def test_a_vae_that_nobody_named_is_asked_for(flowing: Flowing, webui_host: Host) -> None:
+    if not {"flux", "klein"} <= set(webui_host.flow_families):
+        pytest.skip(f"{webui_host.name} has not both flux and klein")
+    texts = {**through_pixels("klein"), "modules": "flow-qwen3-klein.safetensors"}
+    failed = flowing.fail(settings(texts), **asked("flux-a", "", {}))
+    assert "klein-b.safetensors" in failed.message and "no VAE in it" in failed.message
+    lost = flowing.fail(settings({**texts, "modules": "lost.safetensors"}), **asked("flux-a", "", {}))
+    assert '"lost.safetensors" is not in the WebUI\'s list "VAE / Text Encoder"' in lost.message
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import examples, presets, tooltips
 
+from .test_features import ramp
 from .webui_server import WebUI
 
 pytest.importorskip("selenium")
@@ -496,53 +497,62 @@ def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
         page.webui.refresh_checkpoints()
 
 
+PIXELS = ", through pixels"
+
+
 @pytest.fixture
 def strangers(server: WebUI) -> Iterator[dict[str, str]]:
-    """Checkpoints that do not go with an SD1, by their titles, with the words that mark them."""
-    marks = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), "· SDXL")
+    """Checkpoints with other latents or inputs than an SD1, by their titles, with the words that mark them."""
+    marks = dict.fromkeys(("xl-alpha.safetensors", "xl-beta.safetensors"), f"· SDXL{PIXELS}")
+    marks["inpaint-alpha.safetensors"] = "· SD1 inpainting"
     file = server.checkpoint_folder / "small.gguf"
     if server.host.flow_families:  # those WebUIs read GGUF
         write_gguf(file, "lumina2", [("cap_embedder.1.weight", np.zeros((3840, 2), np.float16), None)])
-        marks[file.name] = "· Z-Image"
+        marks[file.name] = f"· Z-Image{PIXELS}"
     server.refresh_checkpoints()
     yield marks
     file.unlink(missing_ok=True)
     server.refresh_checkpoints()
 
 
-def test_a_checkpoint_that_does_not_go_with_the_main_one_is_greyed_and_named(
+def test_a_checkpoint_that_does_not_share_the_main_ones_latents_is_marked_and_named(
     strangers: dict[str, str], page: Page, server: WebUI
 ) -> None:
     page.toggle("script_txt2img_amdm_enabled")
     page.wait(lambda: page.one("#script_txt2img_amdm_checkpoint_1").is_displayed(), "the controls")
     panel = page.one("#script_txt2img_amdm_enabled")
 
-    def greyed() -> dict[str, str]:
-        """The choices that are grey, with the words behind them."""
+    def marked() -> dict[str, str]:
+        """The choices with words behind them; grey are those that cannot be run through pixels either."""
         page.one("#script_txt2img_amdm_checkpoint_1 input").click()
         read = """return [...arguments].map(e => [e.getAttribute("aria-label"), getComputedStyle(e).opacity < 0.9,
             getComputedStyle(e, "::after").content])"""
         items = page.all("#script_txt2img_amdm_checkpoint_1 ul.options li")
         found = page.driver.execute_script(read, *items)
-        page.shot("greyed")
+        page.shot("marked")
         page.driver.execute_script("arguments[0].blur()", page.one("#script_txt2img_amdm_checkpoint_1 input"))
-        return {without_hash(name): words.strip('"') for name, is_grey, words in found if is_grey}
+        marks = {without_hash(name): (is_grey, words.strip('"')) for name, is_grey, words in found if "·" in words}
+        assert all(is_grey != words.endswith(PIXELS) for is_grey, words in marks.values()), marks
+        return {name: words for name, (_, words) in marks.items()}
 
     page.click("#script_txt2img_amdm_refresh_1")
-    page.wait(lambda: strangers.items() <= greyed().items(), "the entries to be marked")
-    assert not {"None", "main", "alpha.safetensors", BETA} & greyed().keys()
-    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
-    told = 'Co-model 1: "xl-beta.safetensors" is SDXL, but the main checkpoint "alpha.safetensors" is SD1.'
+    page.wait(lambda: strangers.items() <= marked().items(), "the entries to be marked")
+    assert not {"None", "main", "alpha.safetensors", BETA} & marked().keys()
+    page.choose("script_txt2img_amdm_checkpoint_1", "inpaint-alpha.safetensors")
+    told = 'Co-model 1: "inpaint-alpha.safetensors" is SD1 inpainting, but the main checkpoint "alpha.safetensors" is'
     page.wait(lambda: told in without_hashes(panel.text), "the line to say so")
     page.shot("misfit")
+    page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
+    page.wait(lambda: "Co-model 1: SDXL beside SD1 is run through pixels" in panel.text, "the line to say the cost")
+    page.shot("through pixels")
     page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
     try:
-        page.wait(lambda: "but the main checkpoint" not in panel.text, "the line to follow the main checkpoint", DRAWN)
-        page.wait(lambda: "· SD1" in greyed().values(), "the marks to follow it")
-        assert not {name for name, mark in strangers.items() if mark == "· SDXL"} & greyed().keys()
+        page.wait(lambda: "is run through pixels" not in panel.text, "the line to follow the main checkpoint", DRAWN)
+        page.wait(lambda: f"· SD1{PIXELS}" in marked().values(), "the marks to follow it")
+        assert not {name for name, mark in strangers.items() if "SDXL" in mark} & marked().keys()
         # the WebUI knows a hash of the other one now, and the page's list is from before
         page.choose_in(MAIN_CHECKPOINT, "alpha.safetensors")
-        page.wait(lambda: strangers.items() <= greyed().items(), "all to be marked again", DRAWN)
+        page.wait(lambda: strangers.items() <= marked().items(), "all to be marked again", DRAWN)
     finally:
         server.use_checkpoint("alpha")
 
@@ -612,14 +622,14 @@ def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tm
     page.toggle("script_txt2img_amdm_enabled")
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
     panel = page.one("#script_txt2img_amdm_enabled")
-    page.wait(lambda: "but the main checkpoint" in panel.text, "the line for what is loaded")
+    page.wait(lambda: "is run through pixels" in panel.text, "the line for what is loaded")
     marks = "#script_txt2img_amdm_enabled .amdm-unseen style"
 
     def marked() -> str:
         return "".join(each.get_property("textContent") for each in page.all(marks))
 
-    def says_misfit(told: bool) -> bool:
-        return ("but the main checkpoint" in panel.text) is told
+    def says_pixels(told: bool) -> bool:
+        return ("is run through pixels" in panel.text) is told
 
     def is_marked(grey: str) -> bool:
         return grey in marked()
@@ -627,7 +637,7 @@ def test_the_line_and_the_list_follow_the_preset(browser: Any, server: WebUI, tm
     try:
         for preset, told, grey in (("xl", False, '"alpha.'), ("sd", True, '"xl-alpha.'), ("xl", False, '"alpha.')):
             page.choose("forge_ui_preset", preset)
-            page.wait(partial(says_misfit, told), f"the line for {preset}", DRAWN)
+            page.wait(partial(says_pixels, told), f"the line for {preset}", DRAWN)
             page.wait(partial(is_marked, grey), f"the list for {preset}")
     finally:
         page.choose("forge_ui_preset", "sd")
@@ -659,6 +669,64 @@ def test_compare_at_one_click(page: Page) -> None:
 def refusal(page: Page, said: str) -> str:
     """What the WebUI says of an error: on its page, or on its console where the page has no words for it."""
     return page.webui.log if "errors on the page" in page.webui.host.lacks else said
+
+
+def test_an_interrupted_comparison_shows_what_was_drawn(page: Page) -> None:
+    page.paste(PLAIN.replace("Steps: 4", "Steps: 60").replace("64x64", "128x128"))
+    page.toggle("script_txt2img_amdm_enabled")
+    page.choose("script_txt2img_amdm_checkpoint_1", BETA)
+    page.click("#script_txt2img_amdm_compare input")
+    before, log = page.result("txt2img"), len(page.webui.log)
+    page.click("#txt2img_generate")
+
+    def rounds() -> int:
+        return page.webui.log[log:].count("100%")
+
+    # the picture with both models is drawn, and one of the models alone is being drawn
+    page.wait(lambda: rounds() >= 1, "the first picture", DRAWN)
+    time.sleep(1)
+    page.click("#txt2img_interrupt")
+    page.wait(lambda: page.result("txt2img")[0] and page.result("txt2img") != before, "what there is", DRAWN)
+    page.shot("interrupted")
+    assert page.result("txt2img")[1] and "Error" not in page.result("txt2img")[0]
+    page.click("#script_txt2img_amdm_compare input")
+    page.paste(PLAIN)
+    assert "Steps: 4" in page.generate()
+
+
+def test_a_painted_mask_keeps_the_rest_of_the_picture(page: Page, tmp_path: Path) -> None:
+    if "painting" in page.webui.host.lacks:
+        pytest.skip(page.webui.host.lacks["painting"])
+    start = ramp()
+    Image.fromarray(start).save(tmp_path / "start.png")
+    page.switch_to("img2img")
+    next(button for button in page.all("#mode_img2img > .tab-nav button") if button.text.strip() == "Inpaint").click()
+    canvas = "#img2maskimg"
+    page.one(f"{canvas} input[type=file]").send_keys(str(tmp_path / "start.png"))
+    drawing = page.wait(lambda: [each for each in page.all(f"{canvas} canvas") if each.is_displayed()], "the picture")
+    time.sleep(2)
+    area = drawing[-1]
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", area)
+    # a stroke in the left third
+    left = -int(area.size["width"] / 3)
+    ActionChains(page.driver).move_to_element_with_offset(area, left, 0).click_and_hold().move_by_offset(
+        0, int(area.size["height"] / 4)
+    ).release().perform()
+    page.type("img2img_steps", "4")
+    page.type("img2img_width", "64")
+    page.type("img2img_height", "64")
+    page.type("img2img_mask_blur", "0")
+    page.shot("painted")
+    page.toggle("script_img2img_amdm_enabled")
+    page.choose("script_img2img_amdm_checkpoint_1", BETA)
+    said = page.generate("img2img")
+    page.shot("inpainted")
+    assert "AMDM ran" in said and "2 models" in said
+    [source] = [each for each in page.result("img2img")[1] if "file=" in each][:1]
+    answer = page.webui.get("/" + source.split("/", 3)[3])
+    drawn = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"))
+    changed = np.abs(drawn.astype(int) - start).max(axis=-1) > 8
+    assert changed[:, :32].any() and not changed[:, 44:].any()
 
 
 def test_what_is_wrong_is_said_on_the_page(page: Page) -> None:

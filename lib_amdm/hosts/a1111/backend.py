@@ -18,6 +18,7 @@ from ...comodels.guidance import Announce, guided, taken
 from ...core import accelerator
 from ...core.levels import preserving_scale, variance_preserving
 from ...files.state import FileState
+from ..common.autoencoders import PassAutoencoder
 from ..common.backend import AdapterPlaces, Backend, Checkpoints, Evaluation, Extensions, Texts, text_options
 from ..common.hijack import HIJACK_OPTIONS, embedding_names, notes_of_main_kept
 from ..common.pass_run import PassRun
@@ -60,6 +61,7 @@ def backend(run: PassRun) -> Backend:
         ),
         _extensions(run),
         evaluator,
+        evaluator.autoencoder,
         memory_remedy="" if shared.cmd_opts.lowvram else f"start the WebUI with {flag}",
         nan_remedy="start the WebUI with --no-half or --upcast-sampling",
         unet_is_final_in_pass=False,
@@ -140,6 +142,35 @@ class A1111Evaluator:
         run = self.run
         return (cfg_scale or run.sampler.sampler_extra_args["cond_scale"]) * run.denoiser.cond_scale_miltiplier
 
+    def main_in_place(self) -> None:
+        """Do nothing: the host brings its own model's parts itself."""
+
+    def autoencoder(self, model: Any) -> PassAutoencoder:
+        def to_network(latents: torch.Tensor) -> torch.Tensor:
+            return latents / model.scale_factor
+
+        def from_network(latents: torch.Tensor) -> torch.Tensor:
+            return latents * model.scale_factor
+
+        in_place = partial(self._autoencoder_in_place, model)
+        return PassAutoencoder(model.first_stage_model, to_network, from_network, in_place, self.run.pixel_stopwatch)
+
+    @contextmanager
+    def _autoencoder_in_place(self, model: Any, x: torch.Tensor, decodes: bool) -> Iterator[torch.device]:
+        network = model.first_stage_model
+        if model is not self.run.main:
+            self._bring(network)
+        elif self.parts_travel:
+            self._bring(None)
+            # the host's own hook, which notes what is on the GPU; it is called by `forward` alone
+            for hook in [*network._forward_pre_hooks.values()]:
+                hook(network, ())
+        try:
+            with devices.without_autocast():
+                yield devices.device
+        finally:
+            self._bring(None)
+
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room for the main model's steps and the VAE if little is left."""
         free = accelerator.free_memory(devices.device)
@@ -158,7 +189,8 @@ class A1111Evaluator:
         uncond = prompt_parser.reconstruct_cond_batch(evaluation.uncond, step)
         image_cond = run.sampler.sampler_extra_args["image_cond"]
         host_sigma = wrap.sigma_to_t(sigma) if run.on_timesteps else sigma
-        shown = self._with_known_region(x, sigma, host_sigma)
+        is_foreign = evaluation.is_foreign
+        shown = x if is_foreign else self._with_known_region(x, sigma, host_sigma)
 
         def predict(x: torch.Tensor, sigma: torch.Tensor, cond: Any, rows: list[int]) -> torch.Tensor:
             concat = {"c_concat": [taken(image_cond, rows)]}
@@ -180,6 +212,8 @@ class A1111Evaluator:
                 shared.opts.batch_cond_uncond,
                 self._announcing(evaluation),
             )
+        if is_foreign:
+            return denoised
         return x + denoised - shown if self._shows_known_region else run.masked(denoised, host_sigma)
 
     # parts of an evaluation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -46,15 +46,16 @@ def variant() -> tuple[Any, ...]:
     return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
 
 
-def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
+def load(info: CheckpointInfo, main: MainModel, slot: int, modules: Sequence[str]) -> Loaded:
     """Load the checkpoint's UNet and text encoder in the main model's dtype and device; AmdmError if it cannot be.
+
+    Beside a main model of another latent space the VAE is loaded too. modules: not used, since this host has one file
+    for a checkpoint.
 
     The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
     config, construction without weights, weights, dtype, text-encoder wrapping.
     """
     weights = _read(info, slot)
-    for key in [key for key in weights if key.startswith(VAE_PREFIX)]:
-        del weights[key]
     config_path = sd_models_config.find_checkpoint_config(weights, info)
     config = OmegaConf.load(config_path)
     sd_models.repair_config(config, weights)
@@ -65,7 +66,6 @@ def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
         torch.random.fork_rng(devices=[]),
     ):
         model = sd_models.instantiate_from_config(config.model, weights)
-    model.first_stage_model = None
     model.used_config = config_path
     sd_models.set_model_type(model, weights)
     sd_models.set_model_fields(model)
@@ -74,10 +74,21 @@ def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
     if model.is_ssd:
         sd_hijack.model_hijack.convert_sdxl_to_ssd(model)
     model.is_sdxl_inpaint = model.is_sdxl and in_channels(model) == 9
+    refusals.refuse_flow_beside(slot, info, family(model))
     refusals.refuse_other_family(slot, info, family(model), main.sd_checkpoint_info, family(main))
+    vae_keys = [key for key in weights if key.startswith(VAE_PREFIX)]
+    if not family(model).crosses(family(main)):
+        model.first_stage_model = None
+        for key in vae_keys:
+            del weights[key]
+    elif not vae_keys:
+        raise refusals.without_autoencoder(slot, info.name, "choose a checkpoint with its VAE")
     _refuse_missing(model, weights, info, slot)
 
-    conversion = None if shared.cmd_opts.no_half else {"alphas_cumprod": None, "": torch.float16}
+    # the host's own rule: the VAE has a dtype apart
+    conversion = None
+    if not shared.cmd_opts.no_half:
+        conversion = {"first_stage_model": None, "alphas_cumprod": None, "": torch.float16}
     device = devices.cpu if lowvram.is_enabled(main) else devices.device
     with sd_disable_initialization.LoadStateDictOnMeta(weights, device=device, weight_dtype_conversion=conversion):
         model.load_state_dict(weights, strict=False)
@@ -88,6 +99,8 @@ def load(info: CheckpointInfo, main: MainModel, slot: int) -> Loaded:
     model.eval()
     model.requires_grad_(False)
     model.to(device)
+    if model.first_stage_model is not None:
+        model.first_stage_model.to(devices.dtype_vae)
     place_small_parts(model)
     with _text_encoder_wrapping():
         _OwnHijack().hijack(model)
@@ -131,9 +144,11 @@ def _refuse_missing(model: torch.nn.Module, weights: Mapping[str, Any], info: Ch
 
 def _to_main_dtype(model: Any) -> None:
     """Pack the layers as the main model's with the host's "FP8 weight"."""
-    alphas = model.alphas_cumprod
+    alphas, vae = model.alphas_cumprod, model.first_stage_model
     if shared.cmd_opts.opt_channelslast:
         model.to(memory_format=torch.channels_last)
+    # in 16 bits a VAE would lose what 32 bits have
+    model.first_stage_model = None
     if shared.cmd_opts.no_half:
         model.float()
     else:
@@ -144,6 +159,7 @@ def _to_main_dtype(model: Any) -> None:
     sd_models.apply_alpha_schedule_override(model)
     if devices.fp8:
         _pack(model)
+    model.first_stage_model = vae
 
 
 def _pack(model: torch.nn.Module) -> None:
@@ -208,8 +224,8 @@ def text_encoder(model: Any) -> torch.nn.Module:
 
 
 def place_small_parts(model: Any) -> None:
-    """Put all except the UNet and the text encoder on the GPU: with --medvram and --lowvram only these two move."""
-    large = (model.model, text_encoder(model))
+    """Put all except UNet, text encoder and VAE on the GPU: with --medvram and --lowvram only these move."""
+    large = (model.model, text_encoder(model), model.first_stage_model)
     for part in model.children():
         if not any(part is other for other in large):
             move(part, devices.device)

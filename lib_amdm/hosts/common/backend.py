@@ -17,6 +17,7 @@ from ...comodels.cache import Loaded, Recent
 from ...comodels.weight_swap import Change
 from ...families import Family
 from ..webui_types import CheckpointInfo, MainModel, Processing
+from .autoencoders import PassAutoencoder
 
 
 class SlotLoras(Protocol):
@@ -56,6 +57,8 @@ class Evaluation(NamedTuple):
     with_loras: Callable[[], AbstractContextManager[None]]
     """A context in which the slot's LoRAs are in the UNet, to be entered once the UNet is in place."""
     adapter: AtWork | None
+    is_foreign: bool = False
+    """True if its latents are of another space than the main model's, and of another size."""
 
 
 TEXT_OPTIONS = (
@@ -86,16 +89,16 @@ class Checkpoints:
     """family(model)"""
     variant: Callable[[], tuple[Any, ...]]
     """The host's options that decide, in addition to the file, how a checkpoint is loaded."""
-    load: Callable[[CheckpointInfo, Any, int], Loaded]
-    """load(info, main, slot) returns a checkpoint's UNet and text encoder, for the cache; AmdmError if it cannot be
-    combined with the main model."""
+    load: Callable[[CheckpointInfo, Any, int, Sequence[str]], Loaded]
+    """load(info, main, slot, modules) returns a checkpoint's UNet and text encoder, for the cache, and its VAE if its
+    latents are not the main model's; AmdmError if it cannot be combined with that one. modules: the names of the files
+    of its missing parts."""
     model_of: Callable[[Any], Any]
     """Returns the model in the result of `load`."""
     prepare: Callable[[Any, Processing, Any], None]
     """prepare(loaded, p, main) makes a loaded model ready for a pass, as the host does with its main one."""
     sigma_max: Callable[[Any], float]
     """The highest noise level that a model knows; not called for flow models, which know pure noise."""
-    runs_flow_models: bool = False
     refuse_main: Callable[[MainModel, str], None] = _nothing
     """refuse_main(main, others) raises AmdmError for this host's own reasons against co-models. others: their names."""
     main_has_other_weights: Callable[[], bool] = lambda: False
@@ -176,6 +179,9 @@ class Evaluator(Protocol):
     def denoised(self, evaluation: Evaluation) -> Tensor:
         """Return the denoised latent after guidance, as the host's own denoiser would for its main model."""
 
+    def main_in_place(self) -> None:
+        """Have the main model ready again, if other models' work may have moved it."""
+
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room on the GPU after the early steps, if the host does not do so itself."""
 
@@ -189,6 +195,8 @@ class Backend:
     adapters: AdapterPlaces
     extensions: Extensions
     evaluator: Evaluator
+    autoencoder: Callable[[Any], PassAutoencoder]
+    """Returns a model's autoencoder; called for the main model, and for co-models of another latent space."""
     memory_remedy: str
     """The remedy for too little GPU memory, as the end of a sentence, or ""."""
     nan_remedy: str

@@ -11,6 +11,7 @@ from modules import prompt_parser
 
 from ..webui_types import Engine
 from . import engine_texts, patchers
+from .autoencoders import PassAutoencoder
 from .backend import AdapterPlaces, Checkpoints, Evaluation
 from .engines import EngineLoader, family_of, is_flow
 from .memory_managers import EngineMemory
@@ -26,7 +27,6 @@ def checkpoints(loader: EngineLoader, variant: Callable[[], tuple[Any, ...]]) ->
         model_of=lambda loaded: loaded.engine,
         prepare=lambda loaded, p, main: loaded.prepare(p, main),
         sigma_max=lambda model: float(_predictor(model).sigma_max),
-        runs_flow_models=True,
     )
 
 
@@ -36,6 +36,11 @@ def adapter_places(run: PassRun, memory: EngineMemory) -> AdapterPlaces:
 
     phrase_device = partial(engine_texts.phrase_device, run, memory)
     return patchers.adapter_places(run, memory, phrase_encoder, phrase_device, lambda unet: unet.computation_dtype)
+
+
+def autoencoders(evaluator: PatcherEvaluator) -> Callable[[Engine], PassAutoencoder]:
+    """Return a function that returns an engine's autoencoder, which scales its latents itself."""
+    return lambda model: evaluator.autoencoder(model, model.forge_objects.vae.first_stage_model)
 
 
 def denoised(
@@ -55,9 +60,11 @@ def denoised(
     uncond = None if negative is None else prompt_parser.reconstruct_cond_batch(negative, step)
     skips_uncond = (may_skip_first or step > 0) and run.skips_uncond(step, sigma)
     with evaluator.at_work(evaluation):
-        shown = _with_known_region(run, evaluation)
+        shown = x if evaluation.is_foreign else _with_known_region(run, evaluation)
         inputs = evaluator.guidance_inputs(evaluation, shown, cond, uncond)
         result, _, _ = guided(*inputs, 1.0 if skips_uncond else evaluation.cond_scale, parts)
+    if evaluation.is_foreign:
+        return result
     result = run.masked(result, sigma)
     if not run.on_timesteps:
         return result

@@ -1,10 +1,11 @@
 """Load a further checkpoint on Forge and Forge Neo, where a model is an engine made of components.
 
-The hosts' own `forge_loader` loads the VAE too, fills missing weights with arbitrary memory, and on Forge Neo
+The hosts' own `forge_loader` always loads the VAE, fills missing weights with arbitrary memory, and on Forge Neo
 sets globals that the running main model reads. So its parts are called here in the same order: state dicts and their
 kind, components, prediction type, engine.
 
-A file of a large model rarely has its text encoder; one of the main model's kind then uses the main model's.
+A file of a large model rarely has its text encoder; one of the main model's kind then uses the main model's. A model
+of another latent space has its own, and its VAE, in its file or in those that the user names for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import yaml
 from modules import sd_models, shared
 
 from ...comodels.cache import Loaded
+from ...errors import AmdmError
 from ...families import TEXT_WIDTHS, UNKNOWN, Family, unet_family
+from ...files.checkpoint_family import family_in
 from ...files.container import refuse_code
 from ..webui_types import CheckpointInfo, Engine, Processing
 from . import refusals
@@ -46,6 +49,7 @@ ENGINES = {
 """The families of the hosts' classes of engines; any other class (Flux, Chroma, Anima) has its family's name."""
 NETWORKS = ("unet", "transformer")
 TEXT_ENCODER = "text_encoder"
+VAE = "vae"
 """The hosts' names of components."""
 WITH_BIASES = ("UNet", "CLIP")
 """The names of the linear layers without biases, by class of models."""
@@ -77,6 +81,9 @@ class LoadedEngine(torch.nn.Module):
         self.engine, self.rescaled = engine, rescaled
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
+        vae = engine.forge_objects.vae.first_stage_model
+        # one without weights takes no memory, and has no numbers to share
+        self.vae = None if any(weight.is_meta for weight in vae.parameters()) else vae
         predictor = self.unet.predictor
         self.schedule = None if is_flow(engine) else (predictor.sigmas, predictor.log_sigmas)
 
@@ -143,6 +150,8 @@ class EngineLoader:
     """Returns the engine's class for the host's guess of a file's kind."""
     is_flow_file: Callable[[Any, str], bool]
     """is_flow_file(guess, filename)"""
+    module_files: Callable[[], Mapping[str, str]]
+    """The files of VAEs and text encoders by their names in the host's list, read anew."""
     vae_without_weights: Callable[[Path], torch.nn.Module]
     """Returns the VAE of a folder: engines are made with one, and a co-model's takes no memory."""
     rescaled: Callable[[torch.Tensor], torch.Tensor]
@@ -157,10 +166,14 @@ class EngineLoader:
     """The parts of a text encoder, by their names in it, that a checkpoint can have without the rest."""
 
     @torch.inference_mode()
-    def load(self, info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
-        """Load the checkpoint's engine without a VAE, in the dtypes of the host's main one; AmdmError if it cannot."""
+    def load(self, info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]) -> Loaded:
+        """Load the checkpoint's engine in the dtypes of the host's main one; AmdmError if it cannot be.
+
+        Its VAE has weights beside a main model of another latent space alone.
+        modules: the names of the files of its VAE and text encoders, in the host's list.
+        """
         with self.globals_kept():
-            engine = self._engine(info, main, slot)
+            engine = self._engine(info, main, slot, modules)
         for encoder in engine.forge_objects.clip.cond_stage_model.children():
             text_model = getattr(getattr(encoder, "transformer", None), "text_model", None)
             if text_model is not None:
@@ -170,11 +183,12 @@ class EngineLoader:
         engine.filename = info.filename
         return Loaded(info.title, LoadedEngine(engine, self.rescaled))
 
-    def _engine(self, info: CheckpointInfo, main: Engine, slot: int) -> Engine:
-        parts, guess, borrows = self._read(info, main, slot)
+    def _engine(self, info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]) -> Engine:
+        parts, guess, borrows = self._read(info, main, slot, modules)
         kind = self.kind_of(guess)
         family = _family(kind, guess, self.is_flow_file(guess, info.filename))
         refusals.refuse_other_family(slot, info, family, main.sd_checkpoint_info, family_of(main))
+        crosses = family.crosses(family_of(main))
         self.chosen(guess, info.filename)
         repository = self.configurations / guess.huggingface_repo
         # imported here: it is slow, and only pictures with co-models need it
@@ -188,27 +202,42 @@ class EngineLoader:
                     continue
                 if borrows and name.startswith(TEXT_ENCODER):
                     components[name] = NoTextEncoder(self.text_parts(parts.get(name) or {}))
+                elif name == VAE and not crosses:
+                    components[name] = self.vae_without_weights(repository / name)
                 else:
                     components[name] = self._component(guess, name, entry, repository, parts.get(name), info, slot)
             scheduler: Any = getattr(components.get("scheduler"), "config", ())
             if "prediction_type" in scheduler:
                 scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
-            assert kind is not None  # otherwise it would be of another family than the main model
+            if kind is None:
+                raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is")
             return kind(estimated_config=guess, huggingface_components=components)
 
-    def _read(self, info: CheckpointInfo, main: Engine, slot: int) -> tuple[dict[str, Any], Any, bool]:
+    def _read(
+        self, info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]
+    ) -> tuple[dict[str, Any], Any, bool]:
         """Return the file's tensors by component, the host's guess of its kind, and True if it borrows a text encoder.
 
-        The user's choice of text encoders is the main model's, and applies to a file as it does to a main model.
+        The user's choice of text encoders is the main model's, and applies to a file as it does to a main model; but a
+        model of another latent space uses the parts in its own file first.
         """
+        named = [self._module_file(name, slot) for name in modules]
         try:
             additional = additional_modules()
-            for filename in (info.filename, *additional):
+            for filename in (info.filename, *additional, *named):
                 refuse_code(filename)
+            if named:
+                return (*self._split(info.filename, named), False)
             if not additional:
                 parts, guess = self._split(info.filename, [])
                 has_texts = any(weights for name, weights in parts.items() if name.startswith(TEXT_ENCODER))
                 return parts, guess, not has_texts and self.kind_of(guess) is type(main)
+            family = family_in(Path(info.filename))
+            if family is not None and family.crosses(family_of(main)):
+                parts, guess = self._without_texts(info.filename, additional)
+                if not parts.get(VAE) or not any(parts.get(name) for name in parts if name.startswith(TEXT_ENCODER)):
+                    parts, guess = self._split(info.filename, additional)
+                return parts, guess, False
             if _may_bring_texts(info.filename):
                 return (*self._split(info.filename, additional), False)
             parts, guess = self._without_texts(info.filename, additional)
@@ -219,6 +248,16 @@ class EngineLoader:
             raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
+
+    def _module_file(self, name: str, slot: int) -> str:
+        """Return the file of a name in the host's list of VAEs and text encoders; AmdmError if it is not there."""
+        file = self.module_files().get(name)
+        if file is None:
+            raise AmdmError(
+                f'AMDM co-model {slot}: "{name}" is not in the WebUI\'s list "VAE / Text Encoder"; choose a name from '
+                "it."
+            )
+        return file
 
     def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
         """Split a file, if possible without reading the user's text encoders, the larger part of most models."""
@@ -243,8 +282,8 @@ class EngineLoader:
         info: CheckpointInfo,
         slot: int,
     ) -> Any:
-        if name == "vae":
-            return self.vae_without_weights(repository / "vae")
+        if name == VAE and not weights:
+            raise refusals.without_autoencoder(slot, info.name, 'name it under the co-model\'s "VAE / text encoder"')
         if name in NETWORKS and not weights:
             raise refusals.without_unet(slot, info.name)
         if name.startswith(TEXT_ENCODER) and not weights:
@@ -253,7 +292,7 @@ class EngineLoader:
         names = set(weights or {})
         library, class_name = entry
         made = self.host.load_huggingface_component(guess, name, library, class_name, str(repository), weights)
-        if isinstance(made, torch.nn.Module):
+        if isinstance(made, torch.nn.Module) and name != VAE:
             missing = _missing(made, names, class_name)
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made

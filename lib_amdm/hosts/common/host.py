@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 class WebUIHost:
     """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives as long as this object."""
 
-    def __init__(self, name: str, package: str, free: Callable[[], None]) -> None:
-        """Make the host of a folder, `package`, with its `backend`. free: see `Kept`."""
-        self.name, self.package, self.memory = name, package, Kept(free)
+    def __init__(self, name: str, package: str, free: Callable[[], None], runs_flow_models: bool = False) -> None:
+        """Make the host of a folder, `package`, with its `backend`. free, runs_flow_models: see `Kept`."""
+        self.name, self.package, self.memory = name, package, Kept(free, runs_flow_models)
+
+    @property
+    def runs_flow_models(self) -> bool:
+        return self.memory.runs_flow_models
 
     def run(
         self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]

@@ -19,9 +19,13 @@ LORA_FILES_KEPT = 4
 class Kept:
     """Loaded co-models and adapters, encoded texts of the main model, LoRA files, and checkpoints' families."""
 
-    def __init__(self, free: Callable[[], None]) -> None:
-        """Start empty. free: releases the memory of models without references."""
-        self.free = free
+    def __init__(self, free: Callable[[], None], runs_flow_models: bool) -> None:
+        """Start empty.
+
+        free: releases the memory of models without references.
+        runs_flow_models: whether AMDM runs them on this WebUI.
+        """
+        self.free, self.runs_flow_models = free, runs_flow_models
         self.pool = Pool()
         self.main_texts = Recent()
         self.lora_files = Recent(LORA_FILES_KEPT)

@@ -23,6 +23,7 @@ from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
 from ..protocol import Ran
 from ..webui_types import Denoiser, Processing
 from . import refusals
+from .autoencoders import PassAutoencoder
 from .backend import Backend
 from .kept import Kept
 from .memories import Memories
@@ -71,12 +72,13 @@ class PassRun:
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
         self.models: list[SlotModel] = []
+        self.autoencoders: list[PassAutoencoder] = []
         self.main_model: SlotModel | None = None
         self.end_main_adapter: Callable[[], None] | None = None
         self.memories: Memories | None = None
         self.backend = backend(self)
         device = self.backend.adapters.numbers(self.main)[0]
-        self.stopwatch, self.clock = Stopwatch(device), Stopwatch(device)
+        self.stopwatch, self.clock, self.pixel_stopwatch = (Stopwatch(device) for _ in range(3))
 
     # before it
 
@@ -103,8 +105,12 @@ class PassRun:
         for model in self.models:
             form = as_flow if backend.checkpoints.family(model.model).is_flow else as_exploding
             on_nan = None if allows_nan else model.gave_nan
-            run = SlotRun(model.denoise, self._highest(model.model), model.state_key, on_nan, form)
-            co_runs.append(co_run(model.number, model.slot, run, self.seeds, size, highest))
+            highest_own = self._highest(model.model)
+            run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, model.crossing())
+            made = co_run(model.number, model.slot, run, self.seeds, size, highest)
+            if model.slot.eta != made.eta:
+                self.p.comment(f"AMDM: co-model {model.number} has no latent to pull back, so its eta is not used.")
+            co_runs.append(made)
         return co_runs
 
     def _highest(self, model: Any) -> float:
@@ -116,7 +122,7 @@ class PassRun:
         """Raise AmdmError if no co-model can be run with the main model. others: the co-models' names."""
         checkpoints = self.backend.checkpoints
         family, name = checkpoints.family(self.main), self.main.sd_checkpoint_info.name
-        if not checkpoints.runs_flow_models:
+        if not self.kept.runs_flow_models:
             refusals.refuse_flow(family, name)
         refusals.refuse_main(family, name, others)
         if self.on_timesteps and family.is_flow:
@@ -249,7 +255,7 @@ class PassRun:
         for model in models:
             with _logged("making room on the GPU"):
                 model.release()
-        self.models, self.main_model, self.memories = [], None, None
+        self.models, self.autoencoders, self.main_model, self.memories = [], [], None, None
         if self.is_short_of_memory:
             self.kept.unload()
         else:
@@ -265,7 +271,11 @@ class PassRun:
         if not any(model.evaluations for model in self._all_models):
             return None
         self.clock.stop()
-        return Ran(self.mixed_steps, self.pass_steps, evaluations, self.stopwatch.seconds, self.clock.seconds)
+        seconds, calls = self.stopwatch.seconds, sum(autoencoder.calls for autoencoder in self.autoencoders)
+        vae_seconds = self.pixel_stopwatch.seconds if calls else None
+        if seconds is not None and vae_seconds is not None:
+            seconds += vae_seconds
+        return Ran(self.mixed_steps, self.pass_steps, evaluations, seconds, self.clock.seconds, calls, vae_seconds)
 
     @property
     def _all_models(self) -> list[SlotModel]:

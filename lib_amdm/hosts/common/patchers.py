@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
-from modules import shared
+from modules import devices, shared
 from modules.script_callbacks import CFGDenoiserParams
 
 from ...comodels.adapter_use import AtWork
 from ...core import accelerator
 from ...files.state import FileState
 from ..webui_types import Engine, Patcher
+from .autoencoders import PassAutoencoder
 from .backend import AdapterPlaces, Evaluation, Extensions
 from .memory_managers import MemoryManager, give_way
 from .pass_run import PassRun
@@ -157,8 +159,7 @@ class PatcherEvaluator:
     def start(self) -> None:
         watch = self.run.denoiser.register_forward_pre_hook(self._remember_random_numbers)
         self.stack.callback(watch.remove)
-        if self.gives_way:
-            give_way(self.memory, self.run.main.forge_objects.unet, self.own_unets)
+        self._give_way()
 
     def finish(self) -> None:
         self.stack.close()
@@ -179,6 +180,29 @@ class PatcherEvaluator:
 
     def denoised(self, evaluation: Evaluation) -> torch.Tensor:
         return self.guide(self, evaluation)
+
+    def main_in_place(self) -> None:
+        self._load(self.run.hook["x"].shape)
+        self._give_way()
+
+    def autoencoder(self, model: Engine, scaled: Any) -> PassAutoencoder:
+        """Return a model's autoencoder. scaled: has the host's `process_in` and `process_out` of its latents."""
+        vae = model.forge_objects.vae
+        return PassAutoencoder(
+            vae.first_stage_model,
+            scaled.process_out,
+            scaled.process_in,
+            partial(self._autoencoder_in_place, vae),
+            self.run.pixel_stopwatch,
+            has_frames=getattr(vae, "is_wan", False),
+        )
+
+    @contextmanager
+    def _autoencoder_in_place(self, vae: Any, x: torch.Tensor, decodes: bool) -> Iterator[torch.device]:
+        needed = (vae.memory_used_decode if decodes else vae.memory_used_encode)(x.shape, vae.vae_dtype)
+        self.memory.load_models_gpu([vae.patcher], memory_required=needed)
+        with devices.without_autocast():
+            yield vae.device
 
     def park(self, model: Engine, adapter: AtWork | None) -> None:
         """Remove the adapter, which the memory manager does not know; the manager itself moves the models."""
@@ -212,6 +236,10 @@ class PatcherEvaluator:
         steps = state.sampling_step, state.sampling_steps
         params = CFGDenoiserParams(shown, image_cond, evaluation.sigma, *steps, cond, uncond, run.denoiser)
         return SimpleNamespace(inner_model=SimpleNamespace(inner_model=evaluation.model), p=run.p), params
+
+    def _give_way(self) -> None:
+        if self.gives_way:
+            give_way(self.memory, self.run.main.forge_objects.unet, self.own_unets)
 
     def _load(self, shape: torch.Size) -> None:
         """Load the main model's UNet and the co-models', as the host does before a pass. shape: the latent's."""

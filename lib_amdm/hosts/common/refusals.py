@@ -34,7 +34,7 @@ def refuse_flow(family: Family, name: str) -> None:
 def refuse_other_family(
     slot: int, info: CheckpointInfo, family: Family, main_info: CheckpointInfo, main_family: Family
 ) -> None:
-    """Raise AmdmError if the two models do not share latents or inputs.
+    """Raise AmdmError if the two models cannot be run together.
 
     info, main_info: the host's entries for the files.
     """
@@ -42,6 +42,15 @@ def refuse_other_family(
         raise AmdmError(
             f'AMDM co-model {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
             f"{main_family}; choose a checkpoint of the same kind."
+        )
+
+
+def refuse_flow_beside(slot: int, info: CheckpointInfo, family: Family) -> None:
+    """Raise AmdmError for a co-model that is a flow model, on a WebUI in which AMDM runs none."""
+    if family.is_flow:
+        raise AmdmError(
+            f'AMDM co-model {slot}: "{info.name}" is {family}, but in this WebUI the method needs an eps or v model; '
+            "choose an SD1, SD2 or SDXL checkpoint."
         )
 
 
@@ -83,7 +92,14 @@ def without_text_encoder(slot: int, name: str) -> AmdmError:
     """Return the error for a file with no text encoder in it or among the user's modules."""
     return AmdmError(
         f'AMDM co-model {slot}: "{name}" has no text encoder in it, and the main checkpoint has another kind; choose '
-        'its text encoder in "VAE / Text Encoder" too.'
+        'its text encoder in "VAE / Text Encoder" too, or name it under the co-model\'s own.'
+    )
+
+
+def without_autoencoder(slot: int, name: str, remedy: str) -> AmdmError:
+    """Return the error for a file without a VAE, whose latents are not the main model's. remedy: the host's."""
+    return AmdmError(
+        f'AMDM co-model {slot}: "{name}" has other latents than the main checkpoint, and no VAE in it; {remedy}.'
     )
 
 

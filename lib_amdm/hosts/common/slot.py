@@ -17,10 +17,12 @@ from modules import extra_networks, prompt_parser, sd_samplers, sd_samplers_comm
 from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
+from ...comodels.pixels import co_size, crossing
 from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
+from ...core.arguments import ONE_SPACE, Crossing
 from ...errors import AdapterError, AmdmError, cause
-from ...settings import MAIN_CHECKPOINT, CoModel
+from ...settings import MAIN_CHECKPOINT, THROUGH_PIXELS, CoModel
 from ..webui_types import CheckpointInfo, Denoiser
 from . import refusals
 from .backend import Evaluation, SlotLoras
@@ -48,6 +50,8 @@ class SlotModel:
     loras: SlotLoras | None = None
     changes: list[Change] | None = None
     adapter: AtWork | None = None
+    is_foreign = False
+    """True if its latents are of another space than the main model's."""
 
     def __init__(self, run: Any, number: int, slot: CoModel) -> None:
         """Find and load the model, and encode its texts; AmdmError names a problem. run: the `PassRun`."""
@@ -91,12 +95,17 @@ class SlotModel:
         if self.is_main:
             self.model, self.texts = run.main, run.kept.main_texts
             return
-        load = partial(checkpoints.load, self.info, run.main, self.number)
-        loaded = run.kept.pool.get(self.info.filename, checkpoints.variant(), load)
+        main = checkpoints.family(run.main)
+        modules = [name for name in map(str.strip, self.slot.modules.split(",")) if name]
+        load = partial(checkpoints.load, self.info, run.main, self.number, modules)
+        # beside a main model of another latent space it is loaded with its VAE
+        variant = (*checkpoints.variant(), *modules, main.space)
+        loaded = run.kept.pool.get(self.info.filename, variant, load)
         self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts
         # checked again: a kept model may have been loaded with another main model
-        family, main = checkpoints.family(self.model), checkpoints.family(run.main)
+        family = checkpoints.family(self.model)
         refusals.refuse_other_family(self.number, self.info, family, run.main.sd_checkpoint_info, main)
+        self.is_foreign = family.crosses(main)
         checkpoints.prepare(loaded.model, run.p, run.main)
 
     # its texts and LoRAs
@@ -136,6 +145,8 @@ class SlotModel:
         p = self.run.p
         hires, negative = p.is_hr_pass, encoder is prompt_parser.get_learned_conditioning
         width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
+        if self.sees_pictures:
+            height, width = self._own_size(height, width)
         beside = self.backend.texts.arguments
         conditioning = prompt_parser.SdConditioning(
             texts, is_negative_prompt=negative, width=width, height=height, **beside
@@ -226,12 +237,51 @@ class SlotModel:
         try:
             with self._in_words("running"), run.stopwatch.running(), run.memory_of(self):
                 denoised = self.backend.evaluator.denoised(
-                    Evaluation(self.model, x, sigma, step, *texts, lambda: changed(self._compute_loras()), self.adapter)
+                    Evaluation(
+                        self.model,
+                        x,
+                        sigma,
+                        step,
+                        *texts,
+                        lambda: changed(self._compute_loras()),
+                        self.adapter,
+                        self.is_foreign,
+                    )
                 )
         finally:
             state.textinfo = None
         self.count_evaluation()
         return denoised
+
+    @property
+    def sees_pictures(self) -> bool:
+        """True if it is run through pixels."""
+        return self.is_foreign or self.slot.noise == THROUGH_PIXELS
+
+    def _own_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of its pictures through pixels, for those of the main model."""
+        return co_size(self.slot.size, self.backend.checkpoints.family(self.model).native_side, height, width)
+
+    def crossing(self) -> Crossing:
+        """Return the way between the main model's latents and this one's."""
+        if not self.sees_pictures:
+            return ONE_SPACE
+        main = self.backend.autoencoder(self.run.main)
+        own = self.backend.autoencoder(self.model) if self.is_foreign else main
+        way = crossing(main, own, self._own_size)
+        self.run.autoencoders += [main] if own is main else [main, own]
+
+        def to_own(latents: torch.Tensor) -> torch.Tensor:
+            with self._in_words("running"):
+                return way.to_own(latents)
+
+        def to_main(latents: torch.Tensor) -> torch.Tensor:
+            with self._in_words("running"):
+                made = way.to_main(latents)
+                self.backend.evaluator.main_in_place()
+                return made
+
+        return Crossing(to_own, to_main)
 
     def count_evaluation(self) -> None:
         self.evaluations += 1

@@ -13,8 +13,7 @@ from ...core.levels import Form, Level, as_exploding, as_flow, flow, variance_ex
 from ...errors import AmdmError
 
 LEAST_SHARE = 2.0**-24
-"""The picture's least share of the variance, instead of the 0 at which zero-terminal-SNR schedules end; diffusers'
-solvers use the same."""
+"""The picture's least share of the variance, instead of zero terminal SNR's 0, as in diffusers' own solvers."""
 
 
 def _preserving(ratio: float) -> Level:
@@ -63,9 +62,9 @@ def position(scheduler: Any, timestep: Any) -> int:
 
 def adds_noise(scheduler: Any, further: Mapping[str, Any]) -> bool:
     """Return True if the scheduler adds noise in each step. further: the further arguments of its step."""
-    config = scheduler.config
-    is_sde = str(config.get("algorithm_type")).startswith("sde") or config.get("stochastic_sampling")
-    return isinstance(scheduler, diffusers.EulerAncestralDiscreteScheduler) or bool(is_sde or further.get("eta"))
+    if isinstance(scheduler, diffusers.EulerAncestralDiscreteScheduler) or further.get("eta"):
+        return True
+    return bool(scheduler.config.get("stochastic_sampling")) or "sde" in scheduler.config.get("algorithm_type", "")
 
 
 class Training(NamedTuple):
@@ -81,7 +80,6 @@ class Training(NamedTuple):
 
     @classmethod
     def of(cls, scheduler: Any) -> Training:
-        """Read what a scheduler says of it."""
         config, shares = scheduler.config, getattr(scheduler, "alphas_cumprod", None)
         predicts = config.get("prediction_type", "epsilon")
         if shares is None or predicts == "flow_prediction":

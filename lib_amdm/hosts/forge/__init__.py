@@ -8,4 +8,4 @@ from ..common.host import WebUIHost
 from ..common.memory_managers import freeing
 from ..protocol import Host
 
-HOST: Host = WebUIHost("Forge", __name__, freeing(memory_management))
+HOST: Host = WebUIHost("Forge", __name__, freeing(memory_management), runs_flow_models=True)

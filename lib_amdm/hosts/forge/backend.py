@@ -31,6 +31,7 @@ def backend(run: PassRun) -> Backend:
         engine_backend.adapter_places(run, memory_management),
         patchers.extensions(run),
         evaluator,
+        engine_backend.autoencoders(evaluator),
         memory_remedy=patchers.remedy_by_flags(
             args, ("always_gpu", "always_high_vram"), 'lower "GPU Weights" at the top of the page'
         ),

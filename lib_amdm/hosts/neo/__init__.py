@@ -17,4 +17,4 @@ class NeoHost(WebUIHost):
         return sorted(super().checkpoint_titles(), key=without_hash)
 
 
-HOST: Host = NeoHost("Forge Neo", __name__, freeing(memory_management))
+HOST: Host = NeoHost("Forge Neo", __name__, freeing(memory_management), runs_flow_models=True)

@@ -45,6 +45,7 @@ def backend(run: PassRun) -> Backend:
         engine_backend.adapter_places(run, memory_management),
         patchers.extensions(run),
         evaluator,
+        engine_backend.autoencoders(evaluator),
         memory_remedy=patchers.remedy_by_flags(args, ("gpu_only", "highvram"), 'lower "GPU Weights" in the settings'),
         nan_remedy="start the WebUI with --force-fp32",
     )

@@ -13,6 +13,7 @@ from backend.args import dynamic_args
 from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
+from modules_forge import main_entry
 from modules_forge.utils import apply_circular_forge
 
 from ..common.engines import EngineLoader, LoadedEngine, additional_modules
@@ -60,6 +61,11 @@ def _note_rectified(guess: Any, filename: str) -> None:
         guess.sampling_settings["RF"] = True
 
 
+def _module_files() -> Mapping[str, str]:
+    main_entry.refresh_models()
+    return {name: str(file) for name, file in main_entry.module_list.items()}
+
+
 def _vae_without_weights(folder: Path) -> torch.nn.Module:
     config = IntegratedAutoencoderKL.load_config(str(folder))
     with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype(), bnb_dtype="vae"):
@@ -102,6 +108,7 @@ LOADER = EngineLoader(
     unknown_kind=ModuleNotFoundError,
     kind_of=_kind_of,
     is_flow_file=_is_flow_file,
+    module_files=_module_files,
     vae_without_weights=_vae_without_weights,
     rescaled=rescale_zero_terminal_snr_sigmas,
     globals_kept=globals_kept,

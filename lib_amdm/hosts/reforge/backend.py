@@ -32,6 +32,14 @@ def backend(run: PassRun) -> Backend:
         of_host = (*text_options(*HIJACK_OPTIONS), *embedding_names())
         return (*of_host, *patchers.text_options_of_main(run, model, checkpoints.variant))
 
+    evaluator = PatcherEvaluator(
+        run,
+        model_management,
+        _denoised,
+        # DDIM CFG++ divides the guidance scale of every model
+        guidance_factor=lambda: run.denoiser.cond_scale_miltiplier,
+        gives_way=True,
+    )
     low_vram = "" if args.always_low_vram or args.always_no_vram else "start the WebUI with --always-low-vram"
     return Backend(
         Checkpoints(
@@ -45,14 +53,8 @@ def backend(run: PassRun) -> Backend:
         Texts(_encoding, options, loras),
         patchers.adapter_places(run, model_management, _phrase_encoder, _phrase_device, _computed_in),
         patchers.extensions(run),
-        PatcherEvaluator(
-            run,
-            model_management,
-            _denoised,
-            # DDIM CFG++ divides the guidance scale of every model
-            guidance_factor=lambda: run.denoiser.cond_scale_miltiplier,
-            gives_way=True,
-        ),
+        evaluator,
+        lambda model: evaluator.autoencoder(model, model.forge_objects.unet.model.latent_format),
         memory_remedy=patchers.remedy_by_flags(args, ("always_gpu", "always_high_vram"), low_vram),
         nan_remedy="start the WebUI with --all-in-fp32",
     )
@@ -90,7 +92,7 @@ def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tens
     with evaluator.at_work(evaluation):
         inputs = evaluator.guidance_inputs(evaluation, evaluation.x, cond, uncond)
         denoised = forge_sample(*inputs, cond_scale, parts)
-    return run.masked(denoised, sigma)
+    return denoised if evaluation.is_foreign else run.masked(denoised, sigma)
 
 
 def _skips_uncond(run: PassRun, step: int, sigma: torch.Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,8 @@ from ..webui_types import CheckpointInfo, Engine, Processing
 SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 """Text encoders with the same names in memory as in the file."""
 
+VAES = ("first_stage_model.", "vae.")
+"""Beginnings of the names of a VAE's weights."""
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
 
@@ -36,6 +38,7 @@ class LoadedModel(torch.nn.Module):
         super().__init__()
         self.unet = engine.forge_objects.unet.model
         self.texts = engine.forge_objects.clip.cond_stage_model
+        self.vae = getattr(engine.forge_objects.vae, "first_stage_model", None)
         # not as a submodule, since it has the same parts
         self.__dict__["engine"] = engine
         self.schedule = self.unet.model_sampling.sigmas, self.unet.model_sampling.log_sigmas
@@ -82,8 +85,12 @@ def _has_sigmas(model: Engine) -> bool:
 
 
 @torch.inference_mode()
-def load(info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
-    """Load the checkpoint's model without its VAE, as the host loads a main one; AmdmError if it cannot."""
+def load(info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]) -> Loaded:
+    """Load the checkpoint's model, as the host loads a main one; AmdmError if it cannot be.
+
+    Its VAE is kept beside a main model of another latent space alone. modules: not used, since this host has one file
+    for a checkpoint.
+    """
     weights = _read(info, slot)
     names = set(weights)
     if not any(name.startswith(refusals.TEXTS) for name in names) and not _texts_are_elsewhere(info):
@@ -92,11 +99,18 @@ def load(info: CheckpointInfo, main: Engine, slot: int) -> Loaded:
     with torch.random.fork_rng(devices=[]), _text_encoder_choice_kept():
         engine = forge_loader.load_model_for_a1111(timer=Timer(), checkpoint_info=info, state_dict=weights)
     engine.filename = info.filename
-    refusals.refuse_other_family(slot, info, family_of(engine), main.sd_checkpoint_info, family_of(main))
+    family, of_main = family_of(engine), family_of(main)
+    refusals.refuse_flow_beside(slot, info, family)
+    refusals.refuse_other_family(slot, info, family, main.sd_checkpoint_info, of_main)
     refusals.refuse_missing_tensors(slot, info.name, list(_missing(engine, names)))
+    crosses = family.crosses(of_main)
+    if crosses and not any(name.startswith(VAES) for name in names):
+        raise refusals.without_autoencoder(slot, info.name, "choose a checkpoint with its VAE")
     engine.first_stage_model = None
     for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):
-        objects.vae = objects.clipvision = None
+        objects.clipvision = None
+        if not crosses:
+            objects.vae = None
     return Loaded(info.title, LoadedModel(engine))
 
 

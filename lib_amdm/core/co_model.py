@@ -1,0 +1,91 @@
+"""One co-model in one run: the latents and noise levels that it is shown, and its prediction for the main model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .arguments import CoRun
+from .levels import Level
+
+ROUNDING = 1.005
+"""The factor by which a schedule may begin above the highest level of the model that it is made for."""
+
+
+def private_seeds(seeds: Sequence[int], slot: int) -> list[int]:
+    """Return seeds for a slot's independent noise, derived from each image's seed and the slot's number."""
+    return [(int(seed) * 0x9E3779B97F4A7C15 + slot * 0xBF58476D1CE4E5B9) % 2**63 for seed in seeds]
+
+
+@dataclass(eq=False)
+class RunningCoModel:
+    """A co-model during one run of a sampler."""
+
+    run: CoRun
+    noise: Tensor | None = None
+    """The noise with which it is shown the main model's prediction: the same in the whole run."""
+
+    def first_offset(self, x: Tensor, level: Level, init: Tensor | None) -> Tensor | float:
+        """Return its first latent minus the main model's `x` (batch, ...), in the sampler's own scale.
+
+        level: that of x. init: the clean latent that x was noised from; None: zeros.
+        """
+        if self.run.noise != "independent":
+            return 0.0
+        clean = torch.zeros_like(x) if init is None else init.to(x)
+        return level.alpha * clean + level.sigma * separate_noise(x, self.run.seed) - x
+
+    def prediction(self, latent: Tensor, denoised: Tensor, level: Level) -> Tensor:
+        """Return its denoised latent in the main model's latent space, of `denoised`'s shape.
+
+        latent: the noisy one that it has at this level. denoised: the main model's prediction, which a model that sees
+        the estimate is shown with its own noise, instead of the latent.
+        """
+        run, own = self.run, self._own(level)
+        if not run.sees_estimate:
+            return self._denoised(latent / (level.sigma / own.sigma), own)
+        clean = run.crossing.to_own(denoised.to(latent))
+        if self.noise is None:
+            self.noise = separate_noise(clean, run.seed)
+        return run.crossing.to_main(self._denoised(own.alpha * clean + own.sigma * self.noise, own))
+
+    def _own(self, level: Level) -> Level:
+        """Return the level at which it is evaluated, in its form: no level above its highest."""
+        own = self.run.form(level)
+        if self.run.sigma_max is not None and own.sigma > self.run.sigma_max * ROUNDING:
+            return replace(own, sigma=self.run.sigma_max)
+        return own
+
+    def _denoised(self, shown: Tensor, own: Level) -> Tensor:
+        return self.run.denoise(shown, shown.new_full((len(shown),), own.sigma))
+
+
+def separate_noise(like: Tensor, seed: int | Sequence[int] | None) -> Tensor:
+    """Draw Gaussian noise like a batch from separate generators, so that no other random stream moves.
+
+    seed: see `CoRun.seed`. ValueError if its numbers are not those of the batch.
+    """
+    return torch.stack([_noise(like[0], of_sample) for of_sample in _seeds(seed, len(like))])
+
+
+def _seeds(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]:
+    if seed is None:
+        return [None] * count
+    if isinstance(seed, int):
+        return [seed + index for index in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"seed has {len(seed)} entries for a batch of {count}; give one number or one for each sample")
+    return seed
+
+
+def _noise(like: Tensor, seed: int | None) -> Tensor:
+    """Draw Gaussian noise for one sample from a separate generator, so that no other random stream moves."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return torch.randn(like.shape, generator=generator).to(like)

@@ -1,0 +1,81 @@
+"""The nodes, and a page of the server with the counts."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from typing import Any
+
+import torch
+from aiohttp import web
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
+
+COUNTS: Counter[str] = Counter()
+
+
+class Words(io.ComfyNode):
+    """A conditioning of random numbers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestWords",
+            inputs=[io.Int.Input("seed"), io.Int.Input("width")],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed: int, width: int) -> io.NodeOutput:
+        return io.NodeOutput([[torch.randn(1, 77, width, generator=torch.Generator().manual_seed(seed)), {}]])
+
+
+class Counted(io.ComfyNode):
+    """A model whose guided evaluations are counted."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.Model.Input("model"), io.String.Input("name")]
+        return io.Schema(node_id="TestCounted", inputs=inputs, outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, name: str) -> io.NodeOutput:
+        def counted(executor: Any, *args: Any) -> Any:
+            COUNTS[name] += 1
+            return executor(*args)
+
+        clone = model.clone()
+        clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, name, counted)
+        return io.NodeOutput(clone)
+
+
+class TestExtension(ComfyExtension):
+    """The tests' nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [Words, Counted]
+
+
+async def comfy_entrypoint() -> TestExtension:
+    """Return the nodes to ComfyUI."""
+    return TestExtension()
+
+
+@PromptServer.instance.routes.get("/tests/counts")
+async def counts(request: web.Request) -> web.Response:
+    """Return the counts so far, and start anew."""
+    found = dict(COUNTS)
+    COUNTS.clear()
+    return web.json_response(found)
+
+
+@PromptServer.instance.routes.get("/tests/alive")
+async def alive(request: web.Request) -> web.Response:
+    """Return the number of models and of tensors' bytes that are alive."""
+    gc.collect()
+    objects = gc.get_objects()
+    patchers = sum(isinstance(each, ModelPatcher) for each in objects)
+    size = sum(each.nbytes for each in objects if type(each) is torch.Tensor)
+    return web.json_response({"patchers": patchers, "bytes": size})

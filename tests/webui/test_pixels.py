@@ -1,0 +1,174 @@
+"""A co-model of another latent space, which sees the main model's picture: SD1 beside SDXL, and the reverse."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from random_adapters import KINDS
+
+from .probed import STEPS, Drawn, Probed, distance, settings, slot
+from .test_adapters import adapter
+from .test_card import write_adapters
+from .test_features import CLOSE, HIRES, INPAINT, VISIBLE, ramp
+from .test_networks import lora  # noqa: F401 -- a fixture
+
+PAIRS = [("alpha", "xl-alpha"), ("xl-alpha", "alpha")]
+SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC", "LCM")
+
+
+def across(co: str, **more: Any) -> dict[str, Any]:
+    """A slot whose pictures are as large as the main model's: those of the tests are small."""
+    return slot(co, size=0, **more)
+
+
+def vae_calls(drawn: Drawn) -> list[int]:
+    return [int(count) for count in re.findall(r"(\d+) VAE calls", drawn.infotext)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(probed: Probed) -> Iterator[None]:
+    """Every test leaves the next picture without AMDM as it was."""
+    before = probed.draw()
+    yield
+    assert np.array_equal(probed.draw().picture, before.picture)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("main", "co"), PAIRS)
+def test_a_pair_is_drawn_in_the_plan_s_evaluations(probed: Probed, main: str, co: str, sampler: str) -> None:
+    request = {"checkpoint": main, "sampler_name": sampler}
+    plain = probed.draw(**request)
+    amdm = settings(across(co), eta=0, steps=4, evaluations=2)
+    drawn, again = (probed.draw(amdm, **request) for _ in range(2))
+    assert np.isfinite(drawn.latent).all() and distance(drawn.latent, plain.latent) > VISIBLE
+    assert distance(drawn.latent, again.latent) == 0
+    assert drawn.report["co_models"] == [2] and drawn.report["denoiser"] == plain.report["denoiser"]
+    assert vae_calls(drawn) == [8]
+    assert again.report["opened"] == [] and again.report["texts"] == {"main": 0, "co": 0}
+
+
+@pytest.mark.parametrize(("main", "co"), PAIRS)
+def test_without_a_share_the_picture_is_the_main_models(probed: Probed, main: str, co: str) -> None:
+    plain = probed.draw(checkpoint=main).picture
+    for amdm in (settings(across(co, gamma=0)), settings(across(co), steps=0)):
+        assert np.array_equal(probed.draw(amdm, checkpoint=main).picture, plain)
+
+
+@pytest.mark.parametrize(("main", "co"), PAIRS)
+def test_the_share_grows_with_gamma(probed: Probed, main: str, co: str) -> None:
+    plain = probed.draw(checkpoint=main).latent
+    apart = [
+        distance(probed.draw(settings(across(co, gamma=gamma), eta=0), checkpoint=main).latent, plain)
+        for gamma in (0.01, 0.1, 0.5, 1.0)
+    ]
+    assert apart == sorted(apart) and apart[-1] > 5 * apart[0]
+
+
+def test_a_batch_is_its_single_pictures(probed: Probed) -> None:
+    amdm = settings(across("xl-alpha"), eta=0)
+    batch = probed.draw(amdm, batch_size=2).latent
+    singles = [probed.draw(amdm, seed=seed).latent for seed in (1, 2)]
+    assert distance(batch, np.concatenate(singles)) < CLOSE * max(1, np.abs(batch).max())
+
+
+def test_slots_of_both_kinds_and_a_region(probed: Probed) -> None:
+    both = settings(slot("beta"), across("xl-alpha", region="0.5 0 1 1"), eta=0)
+    one, drawn = probed.draw(settings(slot("beta"), eta=0)), probed.draw(both)
+    assert drawn.report["co_models"] == [2, 2]
+    assert distance(drawn.latent, one.latent) > VISIBLE
+    there = settings(across("xl-alpha", region="0.5 0 1 1"), eta=0, steps=1)
+    plain, right = (probed.draw(amdm, steps=1, sampler_name="Euler").latent for amdm in (None, there))
+    assert distance(right[..., :4], plain[..., :4]) == 0 and distance(right[..., 4:], plain[..., 4:]) > VISIBLE
+
+
+@pytest.mark.parametrize("which", ["first", "hires", "both"])
+def test_both_passes_of_hires_fix(probed: Probed, which: str) -> None:
+    drawn = probed.draw(settings(across("xl-alpha"), eta=0, **{"pass": which}), **HIRES)
+    assert np.isfinite(drawn.latent).all()
+    assert vae_calls(drawn) == [8] * (2 if which == "both" else 1)
+
+
+def test_img2img_and_inpainting(probed: Probed) -> None:
+    amdm = settings(across("xl-alpha"), eta=0)
+    for request in ({"init": ramp(), "denoising_strength": 0.75}, INPAINT):
+        plain, drawn = (probed.draw(given, **request) for given in (None, amdm))
+        assert distance(drawn.latent, plain.latent) > VISIBLE
+    assert np.array_equal(drawn.picture[:, :32], INPAINT["init"][:, :32]), "the known part stays known"
+
+
+@pytest.mark.usefixtures("lora")
+def test_its_own_prompt_cfg_and_lora(probed: Probed) -> None:
+    plain = probed.draw(settings(across("alpha"), eta=0), checkpoint="xl-alpha").latent
+    for more in ({"prompt": "a blue circle"}, {"cfg_scale": 2.0}, {"prompt": "a red square <lora:strong:1>"}):
+        changed = probed.draw(settings(across("alpha", **more), eta=0), checkpoint="xl-alpha").latent
+        assert np.isfinite(changed).all() and distance(changed, plain) > 1e-5, more
+
+
+def test_adapters_on_it(probed: Probed) -> None:
+    write_adapters(probed.server)
+    plain = probed.draw(settings(across("alpha"), eta=0), checkpoint="xl-alpha").latent
+    for kind in KINDS:
+        drawn = probed.draw(settings(across("alpha", **adapter(kind)), eta=0), checkpoint="xl-alpha").latent
+        assert np.isfinite(drawn).all() and distance(drawn, plain) > 1e-5, kind
+
+
+def test_pairs_that_share_their_latents_may_go_through_pixels_too(probed: Probed) -> None:
+    shared, estimate, pixels = (
+        probed.draw(settings(slot("beta", noise=noise, size=0), eta=0)) for noise in ("shared", "estimate", "pixels")
+    )
+    assert distance(shared.latent, estimate.latent) > VISIBLE and distance(estimate.latent, pixels.latent) > 1e-5
+    assert vae_calls(shared) == vae_calls(estimate) == [] and vae_calls(pixels) == [8]
+
+
+def test_the_size_of_its_pictures(probed: Probed) -> None:
+    same, larger = (probed.draw(settings(slot("xl-alpha", size=size), eta=0)).latent for size in (0, 2))
+    assert np.isfinite(larger).all() and distance(same, larger) > 1e-5
+
+
+def test_one_kept_model_beside_main_models_of_both_kinds(probed: Probed) -> None:
+    """It is loaded with its VAE only where that is needed."""
+    beside_its_own = probed.draw(settings(slot("xl-beta"), eta=0), checkpoint="xl-alpha")
+    across_first = probed.draw(settings(across("xl-beta"), eta=0))
+    again = probed.draw(settings(slot("xl-beta"), eta=0), checkpoint="xl-alpha")
+    assert distance(beside_its_own.latent, again.latent) == 0
+    assert distance(across_first.latent, probed.draw(settings(across("xl-beta"), eta=0)).latent) == 0
+    probed.unload()
+
+
+@pytest.mark.parametrize("fault", ["exception", "nan", "oom", "interrupt"])
+def test_what_fails_in_an_evaluation_leaves_nothing(probed: Probed, fault: str) -> None:
+    amdm = settings(across("xl-alpha"), eta=0)
+    first = probed.draw(amdm).latent
+    result = probed.try_to_draw(amdm, fault={"fault": fault, "call": 1})
+    assert isinstance(result, Drawn) == (fault == "interrupt")
+    assert distance(probed.draw(amdm).latent, first) == 0
+
+
+def test_a_file_without_a_vae_is_refused_in_a_sentence(probed: Probed) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = probed.server.checkpoint_folder
+    weights = load_file(folder / "xl-alpha.safetensors")
+    bare, described = folder / "bare-xl.safetensors", folder / "xl-alpha.yaml"
+    if described.is_file():
+        shutil.copy(described, bare.with_suffix(".yaml"))
+    save_file({name: t for name, t in weights.items() if not name.startswith("first_stage_model.")}, bare)
+    probed.server.refresh_checkpoints()
+    try:
+        failed = probed.fail(settings(across("bare-xl")))
+        assert "bare-xl.safetensors" in failed.message and "no VAE in it" in failed.message
+    finally:
+        bare.unlink()
+        bare.with_suffix(".yaml").unlink(missing_ok=True)
+        probed.server.refresh_checkpoints()
+
+
+def test_steps(probed: Probed) -> None:
+    """The automatic number of evaluations is five."""
+    drawn = probed.draw({"enabled": True, "co_models": [across("xl-alpha")]}, steps=3 * STEPS)
+    assert drawn.report["co_models"] == [5]
