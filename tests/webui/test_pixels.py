@@ -49,7 +49,8 @@ def test_a_pair_is_drawn_in_the_plan_s_evaluations(probed: Probed, main: str, co
     assert distance(drawn.latent, again.latent) == 0
     assert drawn.report["co_models"] == [2] and drawn.report["denoiser"] == plain.report["denoiser"]
     assert vae_calls(drawn) == [8]
-    assert again.report["opened"] == [] and again.report["texts"] == {"main": 0, "co": 0}
+    # with another main checkpoint in each request, Forge and Forge Neo encode its texts anew
+    assert again.report["opened"] == [] and again.report["texts"]["co"] == 0
 
 
 @pytest.mark.parametrize(("main", "co"), PAIRS)
