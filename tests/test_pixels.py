@@ -1,4 +1,4 @@
-"""A co-model that sees the main model's estimate: with noise of its own, in its own latent space, through pixels."""
+"""A co-model that sees the main model's estimate: with separate noise, in another latent space, through pixels."""
 
 from __future__ import annotations
 

@@ -25,12 +25,13 @@ from .. import sheets
 from ..bundled import WEIGHTS
 from ..judges.scenes import Judge
 from ..shapes import scores
-from ..shapes.rows import MAIN
+from ..shapes.methods import WIDE
+from ..shapes.rows import MAIN, words
 from ..shapes.rules import EVERYTHING
 from ..sheets import Form
 from ..studio.host import Job, Standalone
 from ..world.scenes import SIZE, Scene
-from .example import ACROSS, CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, WIDE, mix_for, prompt_for
+from .example import ACROSS, CFG_SCALE, FIRST_SEED, MIX, SAMPLER, SCENES, STEPS, mix_for
 
 FILE = "amdm-demo.png"
 PAGE_PORT, MOST_PORT = 7861, 65535
@@ -74,7 +75,7 @@ def draw(host: Standalone, way: DemoWay, seeds: Sequence[int], scenes: Sequence[
     for scene in scenes:
         job = Job(
             checkpoint=way.checkpoint,
-            prompts=[prompt_for(way.checkpoint, scene)] * len(seeds),
+            prompts=[words(way.checkpoint, scene)] * len(seeds),
             seeds=list(seeds),
             sampler=SAMPLER,
             steps=STEPS,
@@ -117,7 +118,7 @@ def sheet(all_drawn: Sequence[DrawnWay], scenes: Sequence[Scene] = SCENES) -> Im
 def _prompts(scene: Scene, width: int) -> list[str]:
     """Return a scene's prompts for the checkpoints in lines of at most `width` pixels."""
     letters = max(12, int(width / sheets.text_width("n", FORM)))
-    return [line for name in NAMES for line in textwrap.wrap(f"{name}: {prompt_for(name, scene)}", letters)]
+    return [line for name in NAMES for line in textwrap.wrap(f"{name}: {words(name, scene)}", letters)]
 
 
 def demo(file: Path, pictures: int, folder: Path = WEIGHTS, say: Callable[[str], None] = print) -> list[DrawnWay]:

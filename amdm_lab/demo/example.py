@@ -7,15 +7,15 @@ from dataclasses import replace
 from lib_amdm.hosts.protocol import Lists
 from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings
 
-from ..bundled import DIALECT_OF, IMAGE_ADAPTER, LAYOUT_ADAPTER, MADE_OF, WIDE_OF
-from ..shapes.methods import BEST
-from ..world.captions import caption, phrases
+from ..bundled import IMAGE_ADAPTER, LAYOUT_ADAPTER
+from ..shapes.methods import BEST, WIDE
+from ..shapes.rows import words
+from ..world.captions import phrases
 from ..world.conditions import boxes_of
 from ..world.scenes import Scene, Thing
 
 MIX = BEST
 """The settings with which the demo and its page run the bundled checkpoints together."""
-WIDE = next(iter(WIDE_OF))
 ACROSS = Settings(enabled=True, co_models=(CoModel(checkpoint=WIDE),))
 """The same with a checkpoint of another latent space, which is run through pixels."""
 SCENES = (
@@ -58,7 +58,7 @@ def bundled_example(name: str, host: Lists) -> tuple[Settings, str]:
     [slot] = settings.co_models
     if slot.checkpoint != MAIN_CHECKPOINT:
         checkpoint = host.checkpoint_title(slot.checkpoint) or slot.checkpoint
-        slot = replace(slot, checkpoint=checkpoint, prompt=prompt_for(slot.checkpoint, SCENES[0]))
+        slot = replace(slot, checkpoint=checkpoint, prompt=words(slot.checkpoint, SCENES[0]))
     elif slot.adapter == LAYOUT_ADAPTER.name:
         [boxes] = boxes_of([SCENES[0]], [FIRST_SEED])
         lines = (f"{phrase}: {' '.join(f'{end:.2f}' for end in box)}" for phrase, box in zip(phrases(SCENES[0]), boxes))
@@ -66,11 +66,6 @@ def bundled_example(name: str, host: Lists) -> tuple[Settings, str]:
     return replace(settings, co_models=(slot,)), advice
 
 
-def prompt_for(checkpoint: str, scene: Scene) -> str:
-    """Describe the scene in the dialect that a bundled checkpoint was taught."""
-    return caption(scene, DIALECT_OF[MADE_OF.get(checkpoint, checkpoint)])
-
-
 def mix_for(scene: Scene, mix: Settings) -> Settings:
     """Return `mix` with a prompt for each co-model in its own dialect."""
-    return replace(mix, co_models=tuple(replace(s, prompt=prompt_for(s.checkpoint, scene)) for s in mix.co_models))
+    return replace(mix, co_models=tuple(replace(s, prompt=words(s.checkpoint, scene)) for s in mix.co_models))

@@ -19,11 +19,11 @@ from lib_amdm.settings import CoModel, Settings, specs
 from .. import sheets
 from ..arguments import add_docs
 from ..bundled import WEIGHTS
-from ..shapes.rows import MAIN
+from ..shapes.rows import MAIN, words
 from ..sheets import Form
 from ..studio.host import Job, Standalone
 from ..world.scenes import SIZE
-from .example import CFG_SCALE, SAMPLER, SCENES, STEPS, mix_for, prompt_for
+from .example import CFG_SCALE, SAMPLER, SCENES, STEPS, mix_for
 
 SCENE, SEED = SCENES[0], 5
 DEFAULTS = Settings(enabled=True, co_models=(CoModel(checkpoint="colours"),))
@@ -57,7 +57,7 @@ def with_value(settings: Settings, name: str, value: Any) -> Settings:
 
 def draw(host: Standalone, settings: Settings) -> Image.Image:
     """Draw the one picture."""
-    prompt = prompt_for(MAIN, SCENE)
+    prompt = words(MAIN, SCENE)
     job = Job(MAIN, [prompt], [SEED], "", SAMPLER, STEPS, CFG_SCALE, SIZE, SIZE)
     return Image.fromarray(host.generate(job, mix_for(SCENE, settings)).pictures[0])
 

@@ -22,10 +22,10 @@ from lib_amdm.webui.panel import build_panel
 
 from .. import sheets
 from ..bundled import ADAPTERS, WEIGHTS
-from ..shapes.rows import MAIN
+from ..shapes.rows import MAIN, words
 from ..sheets import Form
 from ..studio.host import Job, Result, Standalone, sampler_names
-from .example import BUNDLED, CFG_SCALE, SAMPLER, SCENES, STEPS, bundled_example, prompt_for
+from .example import BUNDLED, CFG_SCALE, SAMPLER, SCENES, STEPS, bundled_example
 
 ADDRESS = "127.0.0.1"
 EXTENSION = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ def _controls(host: Standalone) -> list[Any]:
         host.refresh_button(
             checkpoint, host.refresh_checkpoints, lambda: {"choices": host.checkpoint_titles()}, "checkpoint_refresh"
         )
-    prompt = gr.Textbox(prompt_for(MAIN, SCENES[0]), label="Prompt", lines=2, elem_id="prompt")
+    prompt = gr.Textbox(words(MAIN, SCENES[0]), label="Prompt", lines=2, elem_id="prompt")
     negative = gr.Textbox("", label="Negative prompt", elem_id="negative_prompt")
     with gr.Row():
         sampler = gr.Dropdown(sampler_names(), value=SAMPLER, label="Sampler", elem_id="sampler")

@@ -51,7 +51,7 @@ def co_run(
             "to estimate."
         )
     sees_estimate = slot.sees_estimate or model.crossing is not ONE_SPACE
-    # it draws on the main model's own picture, and changes it less than a model with a latent of its own
+    # it starts from the main model's picture, and changes it less than a model that keeps a separate latent
     share = math.sqrt if sees_estimate else float
     return CoRun(
         model.denoise,

@@ -51,7 +51,7 @@ class CoRun:
     """The model's correction."""
     noise: str = "shared"
     """"shared": it starts from the main model's noisy latent; "independent": from separate noise; "estimate": in each
-    evaluation it is shown the main model's prediction with separate noise, and has no latent of its own."""
+    evaluation it is shown the main model's prediction with separate noise, and keeps no latent."""
     seed: int | Sequence[int] | None = None
     """For separate noise, one number for the batch or one for each sample; None draws a new one in each run."""
     crossing: Crossing = ONE_SPACE

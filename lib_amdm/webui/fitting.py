@@ -55,10 +55,14 @@ def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
     """
     by_family: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for title in titles:
-        if families := misfit(host, main, title):
-            by_family[str(families[0]), True].append(title)
-        elif families := through_pixels(host, main, title):
-            by_family[f"{families[0]}, through pixels", False].append(title)
+        families = _families(host, main, title)
+        if families is None:
+            continue
+        family, of_main = families
+        if not _combined(host, family, of_main):
+            by_family[str(family), True].append(title)
+        elif family.crosses(of_main):
+            by_family[f"{family}, through pixels", False].append(title)
     rules = [_rule(mark, is_grey, of_it) for (mark, is_grey), of_it in by_family.items()]
     return f"<style>{''.join(rules)}</style>" if rules else ""
 

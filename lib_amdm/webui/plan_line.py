@@ -52,15 +52,16 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
         for number, slot in settings.active
         if (families := fitting.misfit(host, main, slot.checkpoint))
     ]
-    said += [
-        fitting.pixels_sentence(number, families)
+    crossing = {
+        number: families
         for number, slot in settings.active
         if (families := fitting.through_pixels(host, main, slot.checkpoint))
-    ]
+    }
+    said += [fitting.pixels_sentence(number, families) for number, families in crossing.items()]
     said += [
         f"Co-model {number} has no latent to pull back, so its eta is not used."
         for number, slot in settings.active
-        if slot.eta and (slot.sees_estimate or fitting.through_pixels(host, main, slot.checkpoint))
+        if slot.eta and (slot.sees_estimate or number in crossing)
     ]
     said += _lost(settings, host)
     if settings.active and settings.compare:

@@ -135,7 +135,7 @@ def test_the_shares_are_those_of_the_scenes() -> None:
 
 
 def test_each_checkpoint_is_told_the_scene_in_its_own_words() -> None:
-    assert demo.prompt_for("shapes", SCENES[0]) == "a circle at the top left, a cross at the bottom right"
+    assert demo.words("shapes", SCENES[0]) == "a circle at the top left, a cross at the bottom right"
     assert demo.mix_for(SCENES[0], MIX).co_models[0].prompt == (
         "something red at the top left, something blue at the bottom right"
     )
@@ -149,7 +149,7 @@ def test_every_example_of_the_page_draws_with_what_is_bundled(name: str) -> None
         # the one input that an example leaves to the user
         [slot] = settings.co_models
         settings = replace(settings, co_models=(replace(slot, image=reference_file(SCENES[0], 1)),))
-    job = Job(MAIN, [example.prompt_for(MAIN, SCENES[0])], [1], steps=4, width=64, height=64)
+    job = Job(MAIN, [example.words(MAIN, SCENES[0])], [1], steps=4, width=64, height=64)
     alone, together = (host.generate(job, chosen) for chosen in (None, settings))
     assert together.co_evaluations[0] > 0 and not np.array_equal(alone.pictures, together.pictures)
 

@@ -33,7 +33,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from amdm_lab.bundled import LAYOUT_ADAPTER, WEIGHTS
-from amdm_lab.demo.example import MIX, SCENES, mix_for, prompt_for
+from amdm_lab.demo.example import MIX, SCENES, mix_for
+from amdm_lab.shapes.rows import words
 from lib_amdm.settings import Settings, specs
 from lib_amdm.webui import tooltips
 
@@ -198,7 +199,7 @@ def test_an_example_is_filled_in(page: Page) -> None:
     co_model = mix_for(SCENES[0], MIX).co_models[0]
     assert page.is_open() and page.on()
     assert page.value("checkpoint") == "shapes.safetensors"
-    assert page.value("prompt") == prompt_for("shapes", SCENES[0])
+    assert page.value("prompt") == words("shapes", SCENES[0])
     assert page.value("amdm_checkpoint_1") == f"{co_model.checkpoint}.safetensors"
     assert page.value("amdm_prompt_1") == co_model.prompt
     # gradio's own buttons and tabs have no tooltips
