@@ -15,7 +15,7 @@ import torch
 from lib_amdm.core import accelerator
 from lib_amdm.core.readings import Reading, Stopwatch
 
-from .card import SCRIPT, present
+from .card import MEMORY, SCRIPT, present
 
 CUDA = ("cuda", "cuda:0")
 OTHERS = ("cpu", "mps", "xpu", "xpu:0", "privateuseone", "privateuseone:0", "meta")
@@ -24,10 +24,10 @@ TOTAL = 1 << 26
 
 def _free(device: torch.device) -> Any:
     free = accelerator.free_memory(device)
-    # what torch holds and does not use can be had too
+    # what torch holds and does not use can be had too; what other code left on the card cannot
     held = torch.zeros(1 << 20, device=device) if free is not None else None
     del held
-    return free is not None and free == accelerator.free_memory(device) == SCRIPT.total
+    return free is not None and free == accelerator.free_memory(device) == SCRIPT.total - MEMORY.live
 
 
 def _numbers_kept(device: torch.device) -> bool:
