@@ -13,48 +13,32 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import torch
+from one_scene import MAIN, OTHER, SCALE, SEEDS, SIZE, STEPS, far, of_k_diffusion
 from torch import Tensor
 
 from amdm_lab.bundled import WEIGHTS
 from amdm_lab.studio.checkpoint_file import CheckpointFile
-from amdm_lab.studio.host import Job, Standalone, noise
+from amdm_lab.studio.host import noise
 from amdm_lab.studio.pipeline import read_pipeline
 from amdm_lab.training import networks
 from amdm_lab.training.ldm_format import write_checkpoint
 from lib_amdm.errors import AmdmError
 from lib_amdm.hosts.diffusers import CoPipeline, amdm_pipeline
-from lib_amdm.settings import Settings
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "diffusers.ipynb"
-MAIN = "a circle at the top left, a triangle at the bottom right"
-OTHER = "something blue at the top left, something red at the bottom right"
-SEEDS, STEPS, SCALE = (0, 1, 2, 3), 20, 5.0
-
-
-def of_k_diffusion(settings: Settings) -> Tensor:
-    job = Job("shapes", [MAIN] * len(SEEDS), SEEDS, steps=STEPS, cfg_scale=SCALE)
-    drawn = Standalone(WEIGHTS).latents(job, settings)
-    assert drawn.evaluations == STEPS
-    return drawn.latents
 
 
 def of_diffusers(pipe: Callable[..., Any]) -> Tensor:
-    size = {"height": 128, "width": 128}
-    latents = noise(SEEDS, (4, 16, 16))
+    size = {"height": SIZE, "width": SIZE}
+    latents = noise(SEEDS, (4, SIZE // 8, SIZE // 8))
     call = {"num_inference_steps": STEPS, "guidance_scale": SCALE, "output_type": "latent", **size}
     return pipe([MAIN] * len(SEEDS), latents=latents, **call).images
 
 
-def far(a: Tensor, b: Tensor) -> list[float]:
-    """The largest difference of each picture, in units of the second's size."""
-    return ((a - b).abs().amax((1, 2, 3)) / b.abs().amax((1, 2, 3))).tolist()
-
-
-def test_the_same_scene_through_each_door_is_the_same_latents() -> None:
-    """Euler, whose timesteps both spread evenly from the last of the training to the first."""
+def test_diffusers_draws_the_latents_of_k_diffusion() -> None:
+    """tests/comfyui and tests/webui draw them on their hosts."""
     shapes, colours = (read_pipeline(WEIGHTS / f"{name}.safetensors") for name in ("shapes", "colours"))
-    settings = Settings.from_dict({"enabled": True, "co_models": [{"checkpoint": "colours", "prompt": OTHER}]})
-    alone, together = (of_k_diffusion(wanted) for wanted in (Settings(), settings))
+    alone, together = (of_k_diffusion(mixed) for mixed in (False, True))
     assert max(far(of_diffusers(shapes), alone)) < 1e-4
     assert max(far(of_diffusers(amdm_pipeline(shapes, [CoPipeline(colours, OTHER)])), together)) < 1e-4
     assert min(far(together, alone)) > 0.1

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_scene import MAIN, SCALE, SEEDS, STEPS, asked, far, of_k_diffusion
 
 from amdm_lab.bundled import DIALECT_OF, WEIGHTS
 from amdm_lab.export import FOLDER, export
@@ -22,6 +23,7 @@ from amdm_lab.world.data import drawn_scenes
 from amdm_lab.world.scenes import Scene
 from lib_amdm.settings import CoModel, Settings
 
+from .probed import Probed
 from .webui_server import WebUI
 
 PICTURES = int(os.environ.get("AMDM_PARITY_PICTURES", "100"))
@@ -96,6 +98,19 @@ def test_amdm_does_here_what_it_does_without_a_webui(server: WebUI, judge: Judge
     print(report)
     assert all(abs(figures_here[which] - figures_there[which]) <= 5 for which in figures_here), report
     assert figures_there["both"] >= 50, report
+
+
+def test_the_latents_are_those_without_a_webui(takes_bundled: None, start_webui: Callable[..., WebUI]) -> None:
+    probed = Probed(start_webui(probe=True))
+    export(probed.server.data)
+    probed.server.refresh_checkpoints()
+    drawing = {**DRAWING, "prompt": MAIN, "steps": STEPS, "cfg_scale": SCALE, "scheduler": "Automatic"}
+    for mixed in (False, True):
+        settings = asked(LABEL["colours"]) if mixed else None
+        drawn = [probed.draw(settings, checkpoint=title("shapes"), seed=seed, **drawing).latent for seed in SEEDS]
+        apart = far(torch.from_numpy(np.concatenate(drawn)).float(), of_k_diffusion(mixed))
+        print(f"mixed {mixed}: {apart}")
+        assert max(apart) < 1e-4
 
 
 def test_whole_timesteps_set_pictures_with_amdm_hardly_further_apart(server: WebUI) -> None:

@@ -1,4 +1,4 @@
-"""Nodes of the tests: words without a text encoder, and a count of a model's evaluations."""
+"""Nodes of the tests: words without a text encoder, small models, and a count of a model's evaluations."""
 
 import sys
 

@@ -8,12 +8,17 @@ from typing import Any
 
 import torch
 from aiohttp import web
+from comfy import model_management
+from comfy.model_detection import detect_unet_config
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy.supported_models import SD15
+from comfy.utils import load_torch_file
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
 COUNTS: Counter[str] = Counter()
+PREFIX = "model.diffusion_model."
 
 
 class Words(io.ComfyNode):
@@ -30,6 +35,42 @@ class Words(io.ComfyNode):
     @classmethod
     def execute(cls, seed: int, width: int) -> io.NodeOutput:
         return io.NodeOutput([[torch.randn(1, 77, width, generator=torch.Generator().manual_seed(seed)), {}]])
+
+
+class KeptWords(io.ComfyNode):
+    """A conditioning from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestKeptWords",
+            inputs=[io.String.Input("file"), io.String.Input("name")],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, file: str, name: str) -> io.NodeOutput:
+        return io.NodeOutput([[load_torch_file(file)[name], {}]])
+
+
+class SmallModel(io.ComfyNode):
+    """The UNet of a checkpoint in SD1's form that is smaller than any ComfyUI knows, in 32 bits."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.String.Input("file"), io.Int.Input("heads")]
+        return io.Schema(node_id="TestSmallModel", inputs=inputs, outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, file: str, heads: int) -> io.NodeOutput:
+        weights = load_torch_file(file)
+        config = SD15(detect_unet_config(weights, PREFIX))
+        config.unet_config["num_heads"] = heads
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model(weights, PREFIX)
+        model.load_model_weights(weights, PREFIX)
+        devices = model_management.get_torch_device(), model_management.unet_offload_device()
+        return io.NodeOutput(ModelPatcher(model, *devices))
 
 
 class Counted(io.ComfyNode):
@@ -55,7 +96,7 @@ class TestExtension(ComfyExtension):
     """The tests' nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Words, Counted]
+        return [Words, KeptWords, SmallModel, Counted]
 
 
 async def comfy_entrypoint() -> TestExtension:
