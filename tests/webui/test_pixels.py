@@ -102,6 +102,14 @@ def test_img2img_and_inpainting(probed: Probed) -> None:
     assert np.array_equal(drawn.picture[:, :32], INPAINT["init"][:, :32]), "the known part stays known"
 
 
+def test_names_of_modules_change_nothing_where_a_checkpoint_is_one_file(probed: Probed) -> None:
+    if probed.server.host.flow_families:
+        pytest.skip(f"{probed.server.host.name} has files of modules")
+    probed.draw(settings(across("xl-alpha"), eta=0))
+    drawn = probed.draw(settings(across("xl-alpha", modules="vae.safetensors"), eta=0))
+    assert drawn.report["opened"] == []
+
+
 @pytest.mark.usefixtures("lora")
 def test_its_own_prompt_cfg_and_lora(probed: Probed) -> None:
     plain = probed.draw(settings(across("alpha"), eta=0), checkpoint="xl-alpha").latent

@@ -101,6 +101,8 @@ class Checkpoints:
     """The highest noise level that a model knows; not called for flow models, which know pure noise."""
     refuse_main: Callable[[MainModel, str], None] = _nothing
     """refuse_main(main, others) raises AmdmError for this host's own reasons against co-models. others: their names."""
+    takes_modules: bool = False
+    """True if `load` uses the modules; otherwise their names change nothing."""
     main_has_other_weights: Callable[[], bool] = lambda: False
     """True once the main model has another checkpoint's weights under the same name."""
 

@@ -27,6 +27,7 @@ def checkpoints(loader: EngineLoader, variant: Callable[[], tuple[Any, ...]]) ->
         model_of=lambda loaded: loaded.engine,
         prepare=lambda loaded, p, main: loaded.prepare(p, main),
         sigma_max=lambda model: float(_predictor(model).sigma_max),
+        takes_modules=True,
     )
 
 

@@ -96,7 +96,8 @@ class SlotModel:
             self.model, self.texts = run.main, run.kept.main_texts
             return
         main = checkpoints.family(run.main)
-        modules = [name for name in map(str.strip, self.slot.modules.split(",")) if name]
+        names = self.slot.modules.split(",") if checkpoints.takes_modules else []
+        modules = [name for name in map(str.strip, names) if name]
         load = partial(checkpoints.load, self.info, run.main, self.number, modules)
         # beside a main model of another latent space it is loaded with its VAE
         variant = (*checkpoints.variant(), *modules, main.space)
