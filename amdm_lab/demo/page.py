@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import Settings, SettingsError
 from lib_amdm.webui import compare
@@ -141,12 +142,11 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
 
 def _alone(job: Job, model: compare.Alone) -> Job:
     """Return the job for one model alone, with its slot's own texts and guidance."""
-    count = len(job.prompts)
     return replace(
         job,
         checkpoint=model.checkpoint or job.checkpoint,
-        prompts=[model.prompt] * count if model.prompt else job.prompts,
-        negative_prompts=model.negative_prompt or job.negative_prompts,
+        prompts=[prompt_of(model.prompt, prompt) for prompt in job.prompts],
+        negative_prompts=[prompt_of(model.negative_prompt, negative) for negative in job.negatives],
         cfg_scale=model.cfg_scale or job.cfg_scale,
     )
 

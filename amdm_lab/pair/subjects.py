@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.errors import AmdmError, cause
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture, drawn in every way. co_prompt: the co-model's own; "" if it gets the main one's."""
+    """One picture, drawn in every way. co_prompt: the co-model's own, as its setting."""
 
     prompt: str
     seed: int
@@ -20,7 +21,7 @@ class Subject:
     @property
     def prompt_for_co(self) -> str:
         """The prompt that the co-model has."""
-        return self.co_prompt or self.prompt
+        return prompt_of(self.co_prompt, self.prompt)
 
 
 def read_subjects(prompts: Path, co_prompts: Path | None, seed: int) -> list[Subject]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.errors import AmdmError
 from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, specs
 
@@ -63,7 +64,7 @@ class Way:
         fields = {**pair.common, "prompt": subject.prompt, "seed": subject.seed}
         if self.as_co_model:
             fields["prompt"] = subject.prompt_for_co
-            fields["negative_prompt"] = pair.slot.negative_prompt or pair.common.get("negative_prompt", "")
+            fields["negative_prompt"] = prompt_of(pair.slot.negative_prompt, pair.common.get("negative_prompt", ""))
             if pair.slot.cfg_scale:
                 fields["cfg_scale"] = pair.slot.cfg_scale
         settings = self.settings

@@ -30,6 +30,7 @@ from lib_amdm.comodels.cache import InMemory, Loaded, Pool
 from lib_amdm.comodels.file_list import FileList, Folder, lists
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.comodels.pixels import co_size, crossing
+from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.core.aggregation import Mix
 from lib_amdm.core.arguments import ONE_SPACE, CoRun, Crossing, Pass
 from lib_amdm.errors import AmdmError
@@ -445,8 +446,8 @@ class _SlotModel:
         self.adapter = host.adapter_on(self.model, [slot.adapter_settings for slot in slots], job.seeds, number)
         self.denoiser = variant.denoiser(
             self.model.denoiser(
-                [slot.prompt or prompt for slot, prompt in zip(slots, job.prompts)],
-                [slot.negative_prompt or negative for slot, negative in zip(slots, job.negatives)],
+                [prompt_of(slot.prompt, prompt) for slot, prompt in zip(slots, job.prompts)],
+                [prompt_of(slot.negative_prompt, negative) for slot, negative in zip(slots, job.negatives)],
                 self.slot.cfg_scale or job.cfg_scale,
                 self.error_prefix,
                 self.adapter,

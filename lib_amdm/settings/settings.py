@@ -146,9 +146,16 @@ class _ModelFields:
         span=(0.0, 1000.0, 0.01),
         part=Part.SELDOM,
     )
-    prompt: str = setting("", "Prompt for this model, in the WebUI's syntax; empty = the main prompt.", lines=2)
+    prompt: str = setting(
+        "",
+        "Prompt for this model, in the WebUI's syntax; empty = the main prompt, which {prompt} in a text stands for.",
+        lines=2,
+    )
     negative_prompt: str = setting(
-        "", "Negative prompt for this model; empty = the main negative prompt.", lines=2, part=Part.SELDOM
+        "",
+        "Negative prompt for this model; empty = the main negative prompt, which {prompt} in a text stands for.",
+        lines=2,
+        part=Part.SELDOM,
     )
     cfg_scale: float = setting(
         0.0,

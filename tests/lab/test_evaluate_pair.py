@@ -77,6 +77,17 @@ def test_each_model_is_asked_with_its_own_prompt_and_amdm_with_both() -> None:
     assert {order.seed for order in orders.values()} == {1}
 
 
+def test_a_co_models_own_prompt_can_include_the_main_one() -> None:
+    pair = replace(PAIR, common={**PAIR.common, "negative_prompt": "grey"})
+    slot = replace(pair.slot, negative_prompt="{prompt}, dark")
+    pair = replace(pair, settings=replace(pair.settings, co_models=(slot,)))
+    orders = {way.caption: way.order(pair, Subject("a square", 1, "{prompt} in blue")) for way in WAYS}
+    alone, both = orders["beta alone"], orders["AMDM, defaults"]
+    assert (alone.prompt, alone.negative_prompt) == ("a square in blue", "grey, dark")
+    assert both.prompt == "a square" and both.settings is not None
+    assert both.settings["co_models"][0]["prompt"] == "{prompt} in blue"
+
+
 def test_adapters_stay_on_the_model_that_has_them() -> None:
     told = {
         "main_adapter": {"adapter": "on-main"},

@@ -454,6 +454,16 @@ def test_an_empty_slot_takes_the_main_prompts_and_scale(host: Standalone) -> Non
     close(mixed.latents, host.generate(job(checkpoint="beta")).latents)
 
 
+@pytest.mark.parametrize(
+    "form", ["{prompt} on the left", "{prompt} AND a circle:0.5", "{prompt}, {prompt}", " {prompt} "]
+)
+def test_a_slots_own_text_can_include_each_pictures_main_prompt(host: Standalone, form: str) -> None:
+    whole = {"gamma": 1.0, "prompt": form, "negative_prompt": "{prompt}, grey"}
+    mixed = host.generate(job(), settings(whole, steps=STEPS, evaluations=0))
+    texts = [form.strip().replace("{prompt}", prompt) for prompt in job().prompts]
+    close(mixed.latents, host.generate(job(checkpoint="beta", prompts=texts, negative_prompts="bad, grey")).latents)
+
+
 def test_a_region_of_everything_is_no_region(host: Standalone) -> None:
     plain = host.generate(job(), settings({"gamma": 0.7}))
     for everything in ({"region": "0 0 1 1", "feather": 0.2}, {"mask": _mask("white")}):

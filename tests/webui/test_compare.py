@@ -90,6 +90,13 @@ def test_the_main_checkpoint_as_a_co_model_with_words_of_its_own(probed: Probed)
     assert np.array_equal(alone[1][0], own.picture)
 
 
+def test_the_main_prompt_inside_a_models_own(probed: Probed) -> None:
+    own = probed.draw(seed=3, prompt="a red square, blue", negative_prompt="grey")
+    included = slot("main", prompt="{prompt}, blue", negative_prompt="grey")
+    _, _, alone = parts(probed.draw(compared(included), **PROMPT), 1, 2)
+    assert np.array_equal(alone[1][0], own.picture)
+
+
 def test_an_interrupt_ends_all(probed: Probed) -> None:
     drawn = probed.draw(compared(slot()), fault={"fault": "interrupt", "at": "main", "call": 2}, **PROMPT)
     assert len(drawn.pixels) == 1

@@ -15,7 +15,7 @@ import pytest
 
 from . import checkpoints
 from .probed import OPTIONS, STEPS, Drawn, Probed, distance, mirrored, settings, slot
-from .webui_server import WebUI
+from .webui_server import STYLE, WebUI
 
 CLOSE = 1e-4
 # hires fix with an upscaler of pictures rounds to bytes in between
@@ -228,6 +228,47 @@ def test_a_slot_alone_draws_what_its_checkpoint_does(probed: Probed, feature: st
     assert distance(drawn.latent, alone.latent) < CLOSE
     ignored = probed.draw(settings(slot(gamma=1, eta=0), eta=0, steps=STEPS))
     assert distance(drawn.latent, ignored.latent) > VISIBLE
+
+
+INCLUDED = {
+    "text": "{prompt}, a blue circle",
+    "emphasis": "({prompt}:1.3) a blue circle",
+    "AND": "{prompt} AND a blue circle :0.4",
+    "schedule": "[{prompt}:a blue circle:2]",
+    "twice": "{prompt} BREAK {prompt}",
+}
+
+
+@pytest.mark.parametrize("form", INCLUDED)
+def test_a_slots_own_text_can_include_the_main_prompt_with_its_styles(probed: Probed, form: str) -> None:
+    name, *style = STYLE
+    texts = {"prompt": INCLUDED[form], "negative_prompt": "{prompt}, grey"}
+    main = {"prompt": "a [red:green:3] square", "negative_prompt": "a dog"}
+    styled = [text.replace("{prompt}", given) for text, given in zip(style, main.values())]
+    own = {key: text.replace("{prompt}", given) for (key, text), given in zip(texts.items(), styled)}
+    alone = probed.draw(checkpoint="beta", **own)
+    drawn = probed.draw(settings(slot(gamma=1, **texts), eta=0, steps=STEPS), styles=[name], **main)
+    assert off(drawn.latent, alone.latent) < CLOSE
+    unstyled = probed.draw(settings(slot(gamma=1, **texts), eta=0, steps=STEPS), **main)
+    assert distance(drawn.latent, unstyled.latent) > VISIBLE
+
+
+def test_a_slots_own_text_includes_the_prompt_of_its_pass(probed: Probed) -> None:
+    included, written = (
+        probed.draw(settings(slot(prompt=text), **{"pass": "hires"}), prompt="red", hr_prompt="green", **HIRES)
+        for text in ("{prompt}, blue", "green, blue")
+    )
+    assert distance(included.latent, written.latent) == 0
+
+
+@pytest.mark.parametrize("checkpoint", ["main", "beta"])
+def test_the_main_prompt_alone_is_an_empty_prompt(probed: Probed, checkpoint: str) -> None:
+    request = {"prompt": "[a red:a blue:2] square", "negative_prompt": "dog"}
+    both = {"prompt": "{prompt}", "negative_prompt": " {prompt}"}
+    included, empty = (
+        probed.draw(settings(slot(checkpoint, cfg_scale=6, **texts)), **request).latent for texts in (both, {})
+    )
+    assert distance(included, empty) == 0
 
 
 def test_a_slots_schedule_switches_at_its_step(probed: Probed) -> None:

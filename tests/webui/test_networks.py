@@ -258,6 +258,8 @@ def test_the_second_picture_with_one_opens_no_file_and_encodes_no_text(probed: P
         ({"prompt": "a <lora:stranger:1>"}, '"stranger" fits none of the checkpoint'),
         ({"prompt": "a <lora:odd:1>"}, '"odd" does not fit'),
         ({"prompt": "a <lora:strong:much>"}, "write <lora:name:weight>"),
+        ({"prompt": "a <lora:strong:[1@0,0.5@0.5]>"}, "write one weight"),
+        ({"prompt": "a <lora:strong:unet=[1@0,0.5@0.5]>"}, "write one weight"),
         ({"prompt": "a <hypernet:x:1>"}, "hypernet"),
         ({"negative_prompt": "a <lora:strong:1>"}, "negative prompt"),
     ],

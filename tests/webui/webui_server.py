@@ -64,6 +64,9 @@ DRAWING: dict[str, Any] = {
 }
 """The request :meth:`WebUI.txt2img` and :meth:`WebUI.img2img` send where the test says nothing else."""
 
+STYLE = ("of glass", "{prompt} made of glass", "wood {prompt}")
+"""The one style in the WebUI's list: its name, prompt and negative prompt."""
+
 UNREADABLE: dict[str, Any] = {"styles": []}
 """What a request with an infotext gives beside it: Forge cannot read fields from one that are lists."""
 
@@ -183,6 +186,7 @@ class WebUI:
         for name, extension in extensions.items():
             if extension:
                 self._link_extension(name, extension)
+        (self.data / "styles.csv").write_text(f"name,prompt,negative_prompt\n{','.join(STYLE)}\n")
         (self.data / "config.json").write_text(json.dumps(self.options))
         if self.host.controls:
             (self.data / "ui-config.json").write_text(json.dumps(dict(self.host.controls)))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from modules import images, processing, shared
 from PIL import Image
 
+from ...comodels.prompts import prompt_of
 from ..protocol import Pictures
 from ..webui_types import Processed, Processing
 
@@ -32,18 +33,23 @@ def drawn_again(
     """
     again = kept(before)
     # as other scripts have changed them, with the styles inserted
-    again.prompt = [prompt] * len(p.all_prompts) if prompt else list(p.all_prompts)
-    again.negative_prompt = [negative_prompt] * len(p.all_prompts) if negative_prompt else list(p.all_negative_prompts)
+    again.prompt = _each(prompt, p.all_prompts)
+    again.negative_prompt = _each(negative_prompt, p.all_negative_prompts)
     again.styles = []
     if getattr(p, "enable_hr", False):
-        again.hr_prompt = again.prompt if prompt else list(p.all_hr_prompts)
-        again.hr_negative_prompt = again.negative_prompt if negative_prompt else list(p.all_hr_negative_prompts)
+        again.hr_prompt = _each(prompt, p.all_hr_prompts)
+        again.hr_negative_prompt = _each(negative_prompt, p.all_hr_negative_prompts)
     again.seed, again.subseed = list(p.all_seeds), list(p.all_subseeds)
     again.cfg_scale = cfg_scale or again.cfg_scale
     again.do_not_save_grid = True
     if checkpoint:
         again.override_settings["sd_model_checkpoint"] = checkpoint
     return again
+
+
+def _each(own: str, main: Sequence[str]) -> list[str]:
+    """Return the prompts of all pictures of a model with its own setting."""
+    return [prompt_of(own, of_picture) for of_picture in main]
 
 
 def pictures_of(processed: Processed) -> Pictures:

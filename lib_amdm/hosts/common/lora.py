@@ -39,6 +39,8 @@ class NamedLoras:
         """Find the LoRAs; AmdmError names one that cannot be used."""
         self.error_prefix = error_prefix
         self.host = _host_networks(error_prefix)
+        for params in named:
+            self._refuse_schedule(params)
         try:
             self.named = [Named.of(params) for params in named]
         except (ValueError, IndexError) as error:
@@ -48,6 +50,15 @@ class NamedLoras:
         self.on_disk = [self._find(lora.name) for lora in self.named]
         states = (FileState.of(entry.filename) for entry in self.on_disk)
         self.key = tuple(zip(self.named, states))
+
+    def _refuse_schedule(self, params: Any) -> None:
+        for weight in (*params.positional[1:], *params.named.values()):
+            if "@" in weight:
+                raise self.error(
+                    params.positional[0],
+                    f'has weights that change during the picture ("{weight}"), which co-models do not take; write one '
+                    "weight, and let steps decide for how long it acts",
+                )
 
     def _find(self, name: str) -> Any:
         host = self.host

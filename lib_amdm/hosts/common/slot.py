@@ -18,6 +18,7 @@ from ...comodels.adapter_use import AtWork, Place
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
 from ...comodels.pixels import co_size, crossing
+from ...comodels.prompts import is_main_prompt, prompt_of
 from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
 from ...core.arguments import ONE_SPACE, Crossing
@@ -112,7 +113,10 @@ class SlotModel:
     # its texts and LoRAs
 
     def _encode(self) -> tuple[Any, Any]:
-        """Encode the slot's own texts, or the main prompt's, with this model's text encoder and the host's schedule."""
+        """Encode the slot's texts with this model's text encoder and the host's schedule.
+
+        The host has expanded the main prompts, and taken their LoRAs out.
+        """
         p, hook = self.run.p, self.run.hook
         main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
@@ -129,10 +133,10 @@ class SlotModel:
         ):
             if not is_needed:
                 conds.append(None)
-            elif self.is_main and not text.strip() and ready is not None and not self.loras:
+            elif self.is_main and is_main_prompt(text) and ready is not None and not self.loras:
                 conds.append(ready)
             else:
-                conds.append(self._encoded([text] * len(main) if text.strip() else main, encoder))
+                conds.append(self._encoded([prompt_of(text, of_picture) for of_picture in main], encoder))
         return conds[0], conds[1]
 
     def _refuse_networks(self, named: Mapping[str, Any], where: str) -> None:
