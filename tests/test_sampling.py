@@ -416,6 +416,9 @@ def test_by_default_larger_latents_are_mixed_down_to_higher_levels() -> None:
     assert steps == sorted(steps, reverse=True) and len(set(steps)) == 4
     assert automatic_steps(levels, (32, 128)) == automatic_steps(levels, (64, 64))
     assert automatic_steps(levels[30:], (128, 128)) == 3, "a quarter, where all levels lie lower"
+    few = [variance_exploding(sigma) for sigma in (14.6, 6.0, 2.0, 1.0, 0.0)]
+    assert automatic_steps(few, (16, 16)) == 3, "the main model has its last step"
+    assert automatic_steps(few[3:], (16, 16)) == 1
     co_models = co_runs(1)
     x = EULER.noise()
     mixed(EULER, x, co_models, AUTO)

@@ -17,6 +17,9 @@ from ..errors import AmdmError
 from ..settings import THROUGH_PIXELS, CoModel, Settings
 from .regions import region_map
 
+POWER_OF_ESTIMATE = 1 / 3
+"""The share of a model that sees the main one's estimate is this power of gamma (measurements/through-pixels.md)."""
+
 
 class SlotRun(NamedTuple):
     """A slot's model as its host runs it; the fields without a comment are those of `CoRun`."""
@@ -52,11 +55,11 @@ def co_run(
         )
     sees_estimate = slot.sees_estimate or model.crossing is not ONE_SPACE
     # it starts from the main model's picture, and changes it less than a model that keeps a separate latent
-    share = math.sqrt if sees_estimate else float
+    power = POWER_OF_ESTIMATE if sees_estimate else 1
     return CoRun(
         model.denoise,
-        gamma=share(slot.gamma),
-        gamma_end=None if slot.gamma_end is None else share(slot.gamma_end),
+        gamma=slot.gamma**power,
+        gamma_end=None if slot.gamma_end is None else slot.gamma_end**power,
         region=region_map(slot, *size, f"AMDM co-model {number}", mask),
         eta=0.0 if sees_estimate else slot.eta,
         noise="estimate" if sees_estimate else slot.noise,

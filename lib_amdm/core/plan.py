@@ -27,7 +27,9 @@ def automatic_steps(levels: Sequence[Level], size: Sequence[int]) -> int:
         return 0
     last = LAST_RATIO * FOR_TWICE_THE_SIDE ** math.log2(math.sqrt(math.prod(size)) / 16)
     steps = max(len(levels) - 1, 0)
-    return max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
+    mixed = max(sum(level.ratio > last for level in levels[:-1]), math.ceil(LEAST_SHARE * steps))
+    # the main model finishes the picture, in however few steps
+    return min(mixed, steps - 1) if steps > 1 else mixed
 
 
 def spread(levels: Sequence[Level], steps: int, evaluations: int) -> list[int]:
