@@ -293,6 +293,28 @@ def beside_main(card: Card) -> int:
     return report["live"] - sum(main)
 
 
+def on_card(card: Card, of: str) -> int:
+    """Bytes of the main model, or of the co-models, on the card."""
+    return sum(model["bytes"].get("cuda", 0) for model in card.report()["models"] if model["of"] == of)
+
+
+def test_through_pixels_memory_is_the_models_and_what_one_needs_beside_its_weights(card: Card, probed: Probed) -> None:
+    if rehearsal(probed).megabytes < PLENTY or travels(probed):
+        pytest.skip("models take turns on the card")
+
+    def peak(amdm: Any, checkpoint: str) -> int:
+        card.script()
+        probed.draw(amdm, checkpoint=checkpoint, width=192, height=192)
+        return card.report()["peak"]
+
+    other_alone = peak(None, "xl-alpha")
+    beside_weights = other_alone - on_card(card, "main")
+    alone = peak(None, "alpha")
+    together = peak(settings(slot("xl-alpha", size=0), eta=0), "alpha")
+    weights = on_card(card, "co")
+    assert weights > 0 and together <= alone + weights + beside_weights
+
+
 def test_an_adapter_leaves_the_card_with_its_picture(card: Card, probed: Probed) -> None:
     if "medvram" not in probed.server.host.lacks and not travels(probed):
         pytest.skip("it stays where there is room")

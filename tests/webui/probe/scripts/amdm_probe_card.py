@@ -80,6 +80,7 @@ def serve(_: Any, app: FastAPI) -> None:
         values = dict(request)
         if values.pop("clear", False):
             card.RECORD.clear()
+            card.MEMORY.peak = card.MEMORY.live
         card.SCRIPT.change(**values)
         return report()
 
