@@ -13,7 +13,7 @@ from typing import Any
 import requests
 import torch
 from safetensors.torch import load_file
-from webui.webui_server import free_port, offline_environment
+from webui.webui_server import end, free_port, offline_environment
 
 VARIABLE = "AMDM_COMFYUI_DIR"
 HERE = Path(__file__).resolve().parent
@@ -105,12 +105,7 @@ class ComfyUI:
     def stop(self) -> None:
         """End the process."""
         if self._process:
-            self._process.terminate()
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end(self._process)
 
     # ---- requests ----
 

@@ -109,6 +109,16 @@ def make_checkpoints(host: Host, script: Path, folder: Path, *arguments: str) ->
     assert result.returncode == 0, f"making the checkpoints failed:\n{result.stdout[-4000:]}"
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force if it does not end by itself."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def free_port() -> int:
     """A port nobody listens on at this moment."""
     with socket.socket() as probe:
@@ -282,12 +292,7 @@ class WebUI:
         """End the process."""
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         self._process = None
         self._session.close()
 
