@@ -26,6 +26,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("demo.demo", "pictures of the bundled checkpoints, or a page in a browser"),
     "grids": Command("demo.grids", "what the settings do to one picture"),
+    "recipes": Command("demo.recipes", "the recipes that the bundled checkpoints can draw"),
     "export": Command("export", "the bundled checkpoints into a WebUI's folder"),
     "pair": Command("pair.command", "two checkpoints of yours on your prompts, as one HTML page"),
     "coco-mig": Command("coco_mig.command", "the paper's Table 1: instances in the right place with the right colour"),

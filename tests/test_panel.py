@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from lib_amdm.settings import (
 
 gr = pytest.importorskip("gradio")
 
-from lib_amdm.webui import examples, layout_mount, panel, plan_line, presets  # noqa: E402
+from lib_amdm.webui import examples, layout_mount, panel, plan_line, presets, recipes  # noqa: E402
 from lib_amdm.webui.api import read_args  # noqa: E402
 
 
@@ -392,6 +393,19 @@ def test_the_example_of_two_checkpoints_takes_what_the_user_has(page: Page) -> N
     page.titles = [beta]
     settings, said = filled()
     assert settings.co_models[0].checkpoint == "main" and "another prompt" in said
+
+
+def test_a_recipe_keeps_a_checkpoint_that_is_chosen_and_says_the_rest_in_lines(page: Page) -> None:
+    page.main = page.titles[0]
+    three = recipes.RECIPES[-1]
+    own = dict.fromkeys(without_pictures())
+    by_name = {(slot, spec.name): (slot, spec) for slot, spec in own}
+    values = own | {by_name[2, "checkpoint"]: page.titles[1], by_name[3, "checkpoint"]: page.titles[2]}
+    settings, said, _, _ = settings_after(page_of(page), "filled", three.name, [], *values.values())
+    # co-model 3 is not in the recipe, so its checkpoint is free for co-model 1
+    expected = replace(three.settings.co_models[0], checkpoint=page.titles[2])
+    assert settings.co_models == (expected, CoModel(checkpoint=page.titles[1]), CoModel())
+    assert said.split("<br>")[-2:] == [f"Change first: {three.change}", recipes.UNPROVEN]
 
 
 def test_an_example_that_needs_more_slots_changes_nothing(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lib_amdm.hosts.protocol import Lists
@@ -52,7 +53,7 @@ BUNDLED = {
 """Examples for the bundled checkpoints and adapters, by their names: the settings, and what to do with them."""
 
 
-def bundled_example(name: str, host: Lists) -> tuple[Settings, str]:
+def bundled_example(name: str, host: Lists, chosen: Sequence[str | None] = ()) -> tuple[Settings, str]:
     """Return an example's settings for the page's first scene, with the titles of the host's lists."""
     settings, advice = BUNDLED[name]
     [slot] = settings.co_models

@@ -7,8 +7,10 @@ evaluations and eta.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -82,10 +84,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    folder = options.docs
+    host = Standalone(WEIGHTS)
+    write(options.docs, {grid.file: partial(sheet, host, grid) for grid in GRIDS})
+
+
+def write(folder: Path, sheets_of: Mapping[str, Callable[[], Image.Image]], colours: int = COLOURS) -> None:
+    """Draw sheets and write them into a folder.
+
+    sheets_of: functions that draw them, by the names of their files. colours: how many a file has.
+    """
     if not folder.is_dir():
         raise AmdmError(f'--docs names "{folder}", which is not a folder; make it or choose another.')
-    host = Standalone(WEIGHTS)
-    for grid in GRIDS:
-        sheet(host, grid).quantize(COLOURS).save(folder / grid.file, optimize=True)
-        print(folder / grid.file)
+    for file, draw_sheet in sheets_of.items():
+        draw_sheet().quantize(colours).save(folder / file, optimize=True)
+        print(folder / file)

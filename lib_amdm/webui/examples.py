@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -11,15 +11,17 @@ from typing import Any
 import gradio as gr
 
 from ..hosts.protocol import Lists
-from ..settings import CoModel, PictureSpec, Settings, flat
-from . import listen, presets
+from ..settings import CheckpointSpec, CoModel, PictureSpec, Settings, flat
+from . import listen, presets, recipes
 
-Example = Callable[[Lists], tuple[Settings, str]]
-"""Makes an example's settings of a host's lists, and a line that says what else it needs."""
+Chosen = Sequence[str | None]
+"""The checkpoints that the panel's co-models have."""
+Example = Callable[[Lists, Chosen], tuple[Settings, str]]
+"""Makes an example's settings of a host's lists and of what is chosen, and lines that say what else it needs."""
 
 
 def connect(
-    example: Callable[[str | None], tuple[Settings, str] | None],
+    example: Callable[[str | None, Chosen], tuple[Settings, str] | None],
     slots: int,
     controls: Mapping[tuple[int, str], Any],
     chosen: Any,
@@ -28,8 +30,9 @@ def connect(
 ) -> None:
     """Let two buttons fill the controls from the example that is chosen in a list, and take it back.
 
-    example: returns the settings of a name, and what else they need. controls: under slot and name. What they showed
-    before each example is kept, so that taking back what was filled in ends at the user's own.
+    example: returns the settings of a name for the checkpoints that are chosen, and what else they need. controls:
+    under slot and name. What they showed before each example is kept, so that taking back what was filled in ends at
+    the user's own.
     """
     message, before = gr.HTML(value=""), gr.State([])
     keys = [(slot, spec) for slot, spec in flat(slots) if not isinstance(spec, PictureSpec)]
@@ -37,10 +40,11 @@ def connect(
     untouched = [gr.update() for _ in keys]
 
     def filled(name: str | None, history: list[list[Any]], *values: Any) -> list[Any]:
-        chosen = example(name)
-        if chosen is None:
+        checkpoints = [value for (_, spec), value in zip(keys, values) if isinstance(spec, CheckpointSpec)]
+        found = example(name, checkpoints)
+        if found is None:
             return ["Choose an example first.", history, *untouched]
-        settings, advice = chosen
+        settings, advice = found
         missing = len(settings.co_models) - slots
         if missing > 0:
             message = "This example needs more co-models: raise their number in the settings and reload the page."
@@ -49,7 +53,7 @@ def connect(
         new = [spec.shown(settings.value(slot, spec)) for slot, spec in keys]
         # the same example twice is undone at once
         history = history if new == list(values) else [*history, list(values)]
-        return [escape(advice), history, *(gr.update(value=value) for value in new)]
+        return [escape(advice).replace("\n", "<br>"), history, *(gr.update(value=value) for value in new)]
 
     def taken_back(history: list[list[Any]]) -> list[Any]:
         if not history:
@@ -60,17 +64,21 @@ def connect(
     undo.click(fn=listen.quick(taken_back), inputs=[before], outputs=[message, before, *shown])
 
 
-def _of_preset(name: str, host: Lists) -> tuple[Settings, str]:
+def _two_checkpoints(host: Lists, chosen: Chosen) -> tuple[Settings, str]:
+    return presets.two_checkpoints(host)
+
+
+def _of_preset(preset: presets.Preset, host: Lists, chosen: Chosen) -> tuple[Settings, str]:
     """Return a preset's settings with the user's own files, and what else it needs."""
-    preset = next(preset for preset in presets.PRESETS if preset.name == name)
     files = host.adapter_titles()
     settings = preset.with_files(files)
     return settings, " ".join((preset.advice, *presets.missing_files(settings, files)))
 
 
 EXAMPLES: dict[str, Example] = {
-    presets.TWO_CHECKPOINTS: presets.two_checkpoints,
-    **{preset.name: partial(_of_preset, preset.name) for preset in presets.PRESETS},
+    presets.TWO_CHECKPOINTS: _two_checkpoints,
+    **{recipe.name: partial(recipes.filled, recipe) for recipe in recipes.RECIPES},
+    **{preset.name: partial(_of_preset, preset) for preset in presets.PRESETS},
 }
 """The examples that can be chosen, the plainest first."""
 NAMES = list(EXAMPLES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..comodels.file_list import without_hash
 from ..families import Family
@@ -34,6 +35,28 @@ def through_pixels(host: Lists, main: str, name: str) -> Families | None:
     """Return the families of a checkpoint and of the main one if they are combined through pixels."""
     families = _families(host, main, name)
     return families if families and _combined(host, *families) and families[0].crosses(families[1]) else None
+
+
+class Others(NamedTuple):
+    """The checkpoints in the list, besides the main one, that can be run with it.
+
+    sharing: those that share its latents. silent: of unknown family. crossing: those that are run through pixels.
+    """
+
+    sharing: list[str]
+    silent: list[str]
+    crossing: list[str]
+
+
+def others(host: Lists) -> Others:
+    """Return the titles of the checkpoints that can be run with the main one."""
+    main = host.main_checkpoint()
+    main_title = host.checkpoint_title(main)
+    titles = [title for title in host.checkpoint_titles() if title != main_title]
+    silent = [title for title in titles if host.checkpoint_family(title) is None]
+    fit = [title for title in titles if title not in silent and misfit(host, main, title) is None]
+    crossing = [title for title in fit if through_pixels(host, main, title)]
+    return Others([title for title in fit if title not in crossing], silent, crossing)
 
 
 def _combined(host: Lists, family: Family, of_main: Family) -> bool:

@@ -250,10 +250,10 @@ class _Builder:
         self.transient(chosen)
         examples.connect(self.example, self.slots, self.controls, chosen, fill, undo)
 
-    def example(self, name: str | None) -> tuple[Settings, str] | None:
+    def example(self, name: str | None, chosen: examples.Chosen) -> tuple[Settings, str] | None:
         """Return an example's settings and what else it needs; None if no example has this name."""
         make = self.offered.get(name or "")
-        return make(self.host) if make else None
+        return make(self.host, chosen) if make else None
 
     def adapter(self, slot: int, wanted: list[Spec]) -> None:
         """Build an adapter's controls, with the place of its layout's editor."""

@@ -52,14 +52,8 @@ def two_checkpoints(host: Lists) -> tuple[Settings, str]:
     A checkpoint that is known to share the main one's latents is preferred to one of unknown family, and that to one
     that is run through pixels. If there is none, it is the main one again, which needs another prompt.
     """
-    main = host.main_checkpoint()
-    main_title = host.checkpoint_title(main)
-    others = [title for title in host.checkpoint_titles() if title != main_title]
-    silent = [title for title in others if host.checkpoint_family(title) is None]
-    fit = [title for title in others if title not in silent and fitting.misfit(host, main, title) is None]
-    crossing = [title for title in fit if fitting.through_pixels(host, main, title)]
-    sharing = [title for title in fit if title not in crossing]
-    chosen = next(iter([*sharing, *silent, *crossing]), MAIN_CHECKPOINT)
+    others = fitting.others(host)
+    chosen = next(iter([*others.sharing, *others.silent, *others.crossing]), MAIN_CHECKPOINT)
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=chosen),))
     if chosen != MAIN_CHECKPOINT:
         return settings, (

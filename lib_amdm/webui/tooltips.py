@@ -12,7 +12,7 @@ SLOT = "The model to run with the main one: another checkpoint, or the main one 
 FOLDS = {
     "main_adapter": "An adapter on the main model itself, with or without co-models.",
     "advanced": "Settings that are rarely changed: the correction, the first step, the pass of hires fix.",
-    "examples": "Settings to start from: two of your checkpoints, or one of the paper's runs.",
+    "examples": "Settings to start from: recipes for two or three of your checkpoints, and the paper's runs.",
     "memory_fold": "Show the co-models that are in memory, or unload them.",
     "adapter_of": "An adapter on this co-model only.",
     "region_of": "The part of the picture to which this co-model applies.",

@@ -25,7 +25,8 @@ from PIL import Image
 from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
-from lib_amdm.webui import examples, presets, tooltips
+from lib_amdm.webui import examples, infotext, presets, tooltips
+from lib_amdm.webui.recipes import ANOTHER, LORA, RECIPES, Recipe
 
 from .test_features import ramp
 from .webui_server import WebUI
@@ -38,6 +39,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+RECIPES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 PATIENCE = 60
 DRAWN = 300
 BETA = "beta.safetensors"
@@ -84,6 +86,9 @@ class Page:
         if chosen:
             return chosen[0].get_property("textContent").strip()  # its text is empty while it is hidden
         return self.one(f"#{control} :is(textarea, input)").get_property("value")
+
+    def has_value(self, control: str, shown: str) -> bool:
+        return self.value(control) == shown
 
     def is_open(self, tab: str) -> bool:
         """Whether AMDM's accordion is open, and so AMDM on."""
@@ -481,6 +486,46 @@ def test_an_example_runs_what_the_user_has_and_is_taken_back(page: Page) -> None
     page.click("#script_txt2img_amdm_undo")
     page.wait(lambda: page.value("script_txt2img_amdm_gamma_1") == "0.25", "the user's own")
     assert shown(page, "txt2img", ("checkpoint_1", "steps")) == {"checkpoint_1": "gamma.safetensors", "steps": "2"}
+
+
+def test_each_recipe_runs_as_it_is_filled_in_or_says_what_is_missing(page: Page) -> None:
+    """Without a LoRA's name, which only the user knows, the picture is refused in words."""
+    page.paste(PLAIN)
+    page.toggle("script_txt2img_amdm_examples")
+    for number, recipe in enumerate(RECIPES, 1):
+        page.choose("script_txt2img_amdm_preset", recipe.name)
+        page.click("#script_txt2img_amdm_fill")
+        advice = page.wait(partial(said_of, page, recipe), "the recipe's lines")
+        slots = recipe.settings.co_models
+        for slot, told in enumerate(slots, 1):
+            gamma = infotext.as_text(told.gamma)
+            page.wait(partial(page.has_value, f"script_txt2img_amdm_gamma_{slot}", gamma), f"gamma of {recipe.name}")
+            checkpoint = page.value(f"script_txt2img_amdm_checkpoint_{slot}")
+            assert (checkpoint == "main") if told.checkpoint == "main" else checkpoint.endswith((".safetensors", "]"))
+        page.shot(f"recipe-{number}")
+        said = page.generate()
+        page.shot(f"recipe-{number}-drawn")
+        assert ("Missing" in advice) == bool(recipe.missing)
+        if recipe.missing:
+            assert f'"{LORA}" is not in the WebUI\'s list of LoRAs' in said
+        else:
+            assert f"AMDM ran: {len(slots) + 1} models" in said.replace('"', "") and "VAE call" not in said
+
+
+def said_of(page: Page, recipe: Recipe) -> str:
+    """The lines below the examples, once they are the recipe's."""
+    text = page.one("#script_txt2img_amdm_examples").text
+    return text if recipe.expect in text else ""
+
+
+def test_a_recipes_infotext_is_pasted_and_the_panel_asks_for_the_file(page: Page) -> None:
+    texts = re.findall(r"^```\n(.*?)\n```$", RECIPES_PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    [text] = [text for text in texts if "region" in text]
+    page.paste(text)
+    page.wait(partial(page.has_value, "script_txt2img_amdm_region_1", "0.5 0 1 1"), "the region")
+    assert shown(page, "txt2img", ("gamma_1", "feather_1")) == {"gamma_1": "1", "feather_1": "0.1"}
+    line = page.one("#script_txt2img_amdm_enabled .amdm-line")
+    page.wait(lambda: f'"{ANOTHER}" is not in the list' in line.text, "the line to name the file")
 
 
 def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
@@ -937,15 +982,12 @@ def test_an_example_is_filled_in_and_its_boxes_are_drawn(page: Page) -> None:
     page.click("#script_txt2img_amdm_fill")
     expected = presets.PRESETS[-1].settings.to_dict()
 
-    def has_value(control: str, shown: str) -> bool:
-        return page.value(control) == shown
-
     for slot, told in enumerate([expected["main_adapter"], *expected["co_models"]]):
         names = {"adapter", "strength", "until", "layout"} | ({"gamma", "eta", "checkpoint"} if slot else set())
         for name in names:
             control = f"script_txt2img_amdm_{name}_{slot}" if slot else f"script_txt2img_amdm_{name}"
             shown = str(told[name]).removesuffix(".0")
-            page.wait(partial(has_value, control, shown), f"{control} = {shown}")
+            page.wait(partial(page.has_value, control, shown), f"{control} = {shown}")
     assert page.value("script_txt2img_amdm_correction") == "paper"
     editor = '[data-field="script_txt2img_amdm_layout"]'
     words = f"{editor} :is(.amdm-label, .amdm-action)"
