@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fake_host import TITLES, FakeHost
 from test_infotext import expanded, pasted, quoted, read
 
+from lib_amdm.core.levels import Level
+from lib_amdm.core.plan import EVALUATIONS, automatic_steps
 from lib_amdm.families import Family
 from lib_amdm.settings import CoModel, Settings, flat
 from lib_amdm.webui import infotext, plan_line, recipes
@@ -159,3 +162,37 @@ def test_without_another_checkpoint_the_panel_says_what_is_missing() -> None:
     assert said.startswith("Missing: a checkpoint of the main one's kind for Co-model 1.\n")
     assert "choose a checkpoint" in plan_line.say(settings, host)  # type: ignore[arg-type]
     assert not any(ANOTHER in slot.checkpoint for slot in settings.co_models)
+
+
+def test_the_table_of_few_steps_is_what_auto_does() -> None:
+    table = re.findall(r"^\| (\d+) \| (.*?) \| (\d+) \| (.*?) \|$", PAGE.split("## Few steps")[1], re.M)
+    assert len(table) == 4
+    for steps, sdxl, flow, evaluations in table:
+        mixed = {
+            automatic_steps(levels, SIZE) for levels in (sdxl_levels(int(steps), whole) for whole in (True, False))
+        }
+        of_flow = automatic_steps(flow_levels(int(steps), shift=3), SIZE)
+        assert sorted(mixed) == [int(count) for count in re.findall(r"\d+", sdxl)]
+        assert of_flow == int(flow)
+        assert evaluations == (str(EVALUATIONS) if min(*mixed, of_flow) > EVALUATIONS else "all of them")
+
+
+SIZE = (128, 128)
+"""Of the latent of a picture of 1024x1024."""
+
+
+def sdxl_levels(steps: int, whole: bool) -> list[Level]:
+    """The levels of Euler: from all noise to the last training step (Automatic), or to one step more (SGM Uniform)."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = torch.cumprod(1 - betas, 0)
+    logs = ((1 - kept) / kept).sqrt().log()
+    times = torch.linspace(999, 0, steps if whole else steps + 1, dtype=torch.float64)[:steps]
+    low = times.floor().long()
+    between = torch.lerp(logs[low], logs[times.ceil().long()], times - low)
+    return [Level(1.0, sigma) for sigma in [*between.exp().tolist(), 0.0]]
+
+
+def flow_levels(steps: int, shift: float) -> list[Level]:
+    times = [1 - step / steps for step in range(steps + 1)]
+    shifted = [shift * time / (1 + (shift - 1) * time) for time in times]
+    return [Level(1 - sigma, sigma) for sigma in shifted]

@@ -100,8 +100,8 @@ RECIPES = (
         "Instead of the refiner, hires fix included",
         "The picture passes gradually from the main checkpoint to the co-model, in both passes of hires fix, and not "
         "in one step, as with a refiner.",
-        "Co-model 1 is the checkpoint that refines: any of the main one's kind, but not SDXL's own refiner. Leave the "
-        "WebUI's Refiner closed.",
+        "Co-model 1 is the checkpoint that refines, of the main one's kind. SDXL's own refiner was not tested. Leave "
+        "the WebUI's Refiner closed.",
         "The main checkpoint's composition, and more of the co-model's finish the later it is.",
         "gamma end: 0.7 if there is too much of the co-model. Then evaluations: 12 if details are not sharp.",
         Settings(

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib_amdm.webui.recipes import RECIPES
+
 from . import checkpoints
 from .probed import OPTIONS, STEPS, Drawn, Probed, distance, mirrored, settings, slot
 from .webui_server import STYLE, WebUI
@@ -393,6 +395,16 @@ def test_the_mirror_of_hires_fix(probed: Probed, feature: str) -> None:
         assert off(ours, theirs) < limit
     shapes = {tuple(shape[-2:]) for shape in mirror.report["inputs"]["co"]}
     assert shapes == {latent.shape[-2:] for latent in plain.latents}
+
+
+def test_the_recipe_instead_of_a_refiner_ends_with_the_co_model_in_both_passes(probed: Probed) -> None:
+    [recipe] = [recipe for recipe in RECIPES if recipe.settings.which_pass == "both"]
+    told = recipe.settings.to_dict()
+    told["co_models"][0] |= slot("beta")
+    main, mixed = (probed.draw(amdm, **HIRES) for amdm in (None, told))
+    assert f"2 models, {STEPS} of {STEPS} steps, " in mixed.infotext
+    assert "; hires fix: 2 models, " in mixed.infotext
+    assert all(distance(*each) > VISIBLE for each in zip(main.latents, mixed.latents))
 
 
 def test_the_pass_hires_leaves_the_first_alone(probed: Probed) -> None:
