@@ -64,8 +64,8 @@ class Script(scripts.Script):
             return
         chosen = None
         if not _is_off(p, args) and not HOST.is_inner(p):
-            continues, limit = options.continue_on_error(HOST), options.pool_limit(HOST)
-            chosen = sampler_hook.prepare(HOST, p, lambda: _settings(p, args), continues, limit, hook)
+            of_pass, limit = options.of_pass(HOST), options.pool_limit(HOST)
+            chosen = sampler_hook.prepare(HOST, p, lambda: _settings(p, args), of_pass, limit, hook)
         sampler_hook.attach(p.sampler, chosen)
 
     def postprocess(self, p: Processing, processed: Processed, *args: Any) -> None:

@@ -12,6 +12,7 @@ from lib_amdm.comodels.cache import InMemory
 from lib_amdm.errors import AmdmError
 from lib_amdm.files.pictures import as_text, fingerprint, opened
 from lib_amdm.hosts import protocol
+from lib_amdm.hosts.protocol import PassOptions
 from lib_amdm.settings import CoModel, PictureSpec, Settings, SettingsError, flat
 from lib_amdm.webui import api, options
 
@@ -199,9 +200,11 @@ def test_without_logins_nobody_is_asked() -> None:
 
 def test_options_have_defaults_before_they_are_registered_and_on_error_is_read() -> None:
     host = FakeHost()
-    assert (options.slots(host), options.pool_limit(host), options.continue_on_error(host)) == (3, 2, False)
+    assert (options.slots(host), options.pool_limit(host), options.of_pass(host)) == (3, 2, PassOptions())
     for choice in ("go on without AMDM", "stop", None):
-        assert options.continue_on_error(FakeHost(amdm_on_error=choice)) == (choice == "go on without AMDM")
+        assert options.of_pass(FakeHost(amdm_on_error=choice)).continues_on_error == (choice == "go on without AMDM")
+    for small in (True, False, None):
+        assert options.of_pass(FakeHost(amdm_small_autoencoders=small)).small_autoencoders is (small is True)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +225,7 @@ def test_the_section_of_the_settings_page() -> None:
         "amdm_slots": 3,
         "amdm_pool_limit": 2,
         "amdm_on_error": "stop",
+        "amdm_small_autoencoders": False,
     }
     for option in host.added.values():
         assert option["section"] == ("amdm", "AMDM")

@@ -19,7 +19,7 @@ from lib_amdm.core.plan import EVALUATIONS, automatic_steps
 from lib_amdm.families import Family
 from lib_amdm.settings import CoModel, Settings, flat
 from lib_amdm.webui import infotext, plan_line, recipes
-from lib_amdm.webui.recipes import ANOTHER, RECIPES, UNPROVEN, Recipe
+from lib_amdm.webui.recipes import ANOTHER, RECIPES, UNPROVEN, PanelRecipe
 
 ALPHA, BETA, GAMMA = TITLES
 SLOTS = 3
@@ -29,7 +29,7 @@ PROMPT = "a lighthouse on a cliff, at sunset\nNegative prompt: blurry"
 EACH = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
 
-def section(recipe: Recipe) -> str:
+def section(recipe: PanelRecipe) -> str:
     """A recipe's part of the page."""
     number = RECIPES.index(recipe) + 1
     pairs = {**recipe.picture, **infotext.written(recipe.settings, {})}
@@ -48,7 +48,7 @@ def section(recipe: Recipe) -> str:
     )
 
 
-def parts(recipe: Recipe) -> dict[str, str]:
+def parts(recipe: PanelRecipe) -> dict[str, str]:
     of_both = {"Choose": recipe.choose, "Expect": recipe.expect, "Change first": recipe.change}
     return {head: re.sub(r"(\{prompt\}|\bNAME\b)", r"`\1`", text) for head, text in of_both.items()}
 
@@ -64,18 +64,18 @@ def changed(settings: Settings) -> str:
     return "; ".join([", ".join(by_slot[0])] * bool(by_slot[0]) + told) + "."
 
 
-def filled(recipe: Recipe, host: FakeHost, *chosen: str | None) -> tuple[Settings, str]:
+def filled(recipe: PanelRecipe, host: FakeHost, *chosen: str | None) -> tuple[Settings, str]:
     settings, said = recipes.filled(recipe, host, chosen)  # type: ignore[arg-type]
     return settings, said
 
 
-def wanted(recipe: Recipe) -> list[int]:
+def wanted(recipe: PanelRecipe) -> list[int]:
     """The co-models that need a file of the user's, from 0."""
     return [number for number, slot in enumerate(recipe.settings.co_models) if slot.checkpoint != "main"]
 
 
 @EACH
-def test_the_page_has_the_recipe_as_the_panel_has_it(recipe: Recipe) -> None:
+def test_the_page_has_the_recipe_as_the_panel_has_it(recipe: PanelRecipe) -> None:
     assert section(recipe) in PAGE
 
 
@@ -84,7 +84,7 @@ def test_the_page_has_no_recipe_beyond_the_panels() -> None:
 
 
 @EACH
-def test_pasting_its_infotext_gives_its_settings(recipe: Recipe) -> None:
+def test_pasting_its_infotext_gives_its_settings(recipe: PanelRecipe) -> None:
     text = re.findall(r"^```\n(.*?)\n```$", PAGE, re.M | re.S)[RECIPES.index(recipe)]
     assert text.startswith(PROMPT)
     params = read(text)
@@ -97,7 +97,7 @@ def test_pasting_its_infotext_gives_its_settings(recipe: Recipe) -> None:
 
 
 @EACH
-def test_it_mixes_and_the_panel_objects_only_to_files_that_the_user_has_to_choose(recipe: Recipe) -> None:
+def test_it_mixes_and_the_panel_objects_only_to_files_that_the_user_has_to_choose(recipe: PanelRecipe) -> None:
     settings = Settings.from_dict(recipe.settings.to_dict())
     assert settings == recipe.settings and settings.mixes and len(settings.active) == len(settings.co_models) <= SLOTS
     said = plan_line.say(settings, FakeHost())  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_it_mixes_and_the_panel_objects_only_to_files_that_the_user_has_to_choos
 
 
 @EACH
-def test_what_names_no_file_is_filled_in_and_files_are_those_of_the_list(recipe: Recipe) -> None:
+def test_what_names_no_file_is_filled_in_and_files_are_those_of_the_list(recipe: PanelRecipe) -> None:
     host = FakeHost()
     host.main = ALPHA
     settings, said = filled(recipe, host)

@@ -21,7 +21,7 @@ from lib_amdm import CoRun, Pass
 from lib_amdm.adapters.base import AdapterInfo
 from lib_amdm.core.sampling import NothingMixedError
 from lib_amdm.errors import AdapterError, AmdmError
-from lib_amdm.hosts.protocol import Ran
+from lib_amdm.hosts.protocol import PassOptions, Ran
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import infotext, sampler_hook
 
@@ -150,7 +150,7 @@ def prepared(
     host: Any, sampler: Any, settings: Any = SETTINGS, continue_on_error: Any = False, enable_hr: Any = False
 ) -> Any:
     p = SimpleNamespace(sampler=sampler, extra_generation_params={"Model": "main"}, enable_hr=enable_hr)
-    return p, sampler_hook.prepare(host, p, lambda: settings, continue_on_error, 2, {})
+    return p, sampler_hook.prepare(host, p, lambda: settings, PassOptions(continue_on_error), 2, {})
 
 
 def picture(settings: Any = SETTINGS, run: Any = None, func: Any = None, hires: Any = False, **more: Any) -> Any:
@@ -310,7 +310,7 @@ def test_a_model_that_failed_before_a_pass_is_free_when_the_pass_ends() -> None:
 def test_off_is_no_work(which: Any) -> None:
     """The host that is handed over can do nothing at all."""
     host, p = SimpleNamespace(), SimpleNamespace()
-    assert sampler_hook.prepare(host, p, lambda: Settings(which_pass=which), False, 2, {}) is None
+    assert sampler_hook.prepare(host, p, lambda: Settings(which_pass=which), PassOptions(), 2, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_a_hires_pass_writes_behind_what_the_first_pass_wrote() -> None:
     first = it.p.extra_generation_params["AMDM ran"]
     for hires in (True, False):
         again = host_with(FakeRun(), hires=hires)
-        sampler_hook.attach(it.sampler, sampler_hook.prepare(again, it.p, lambda: settings, False, 2, {}))
+        sampler_hook.attach(it.sampler, sampler_hook.prepare(again, it.p, lambda: settings, PassOptions(), 2, {}))
         draw(it.sampler)
         assert it.p.extra_generation_params["AMDM ran"] == (f"{first}; hires fix: {first}" if hires else first)
 

@@ -144,12 +144,19 @@ class Callbacks(Protocol):
         """Return FastAPI dependencies that require the login of the host's API or, if it has none, of its page."""
 
 
+class PassOptions(NamedTuple):
+    """The options of the settings page that a pass needs."""
+
+    continues_on_error: bool = False
+    """True if the main model draws alone when AMDM fails."""
+    small_autoencoders: bool = False
+    """True if the host's small approximate autoencoders make the pictures between models, if it has their files."""
+
+
 class Runner(Protocol):
     """A way to run co-models in the host's pictures."""
 
-    def run(
-        self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
-    ) -> HostRun:
+    def run(self, p: Processing, options: PassOptions, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> HostRun:
         """Return a pass that is about to be sampled: `hook` has the hook's arguments, `sampler` is its function."""
 
     def is_hires_pass(self, p: Processing) -> bool: ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..hosts.protocol import Host, Page
+from ..hosts.protocol import Host, Page, PassOptions
 from ..settings import MAX_SLOTS
 
 SECTION = ("amdm", "AMDM")
 SLOTS = "amdm_slots"
 POOL_LIMIT = "amdm_pool_limit"
 ON_ERROR = "amdm_on_error"
+SMALL_AUTOENCODERS = "amdm_small_autoencoders"
 STOP = "stop"
 GO_ON = "go on without AMDM"
 DEFAULT_SLOTS = 3
@@ -33,9 +34,9 @@ def pool_limit(host: Page) -> int:
     return _number(host, POOL_LIMIT, DEFAULT_POOL_LIMIT, 0, MAX_POOL_LIMIT)
 
 
-def continue_on_error(host: Page) -> bool:
-    """Return True if the main model alone shall draw the picture when AMDM fails."""
-    return bool(value(host, ON_ERROR) == GO_ON)
+def of_pass(host: Page) -> PassOptions:
+    """Return the options that a pass needs."""
+    return PassOptions(value(host, ON_ERROR) == GO_ON, value(host, SMALL_AUTOENCODERS) is True)
 
 
 def _add(host: Host) -> None:
@@ -67,6 +68,15 @@ def _add(host: Host) -> None:
         {"choices": [STOP, GO_ON]},
         SECTION,
         "stop = no picture, and the page says why; go on = the main model draws alone, and the comments say why",
+    )
+    host.add_option(
+        SMALL_AUTOENCODERS,
+        False,
+        "Through pixels: small approximate autoencoders (TAESD)",
+        gr.Checkbox,
+        {},
+        SECTION,
+        "faster, and less exact; for SD1, SDXL and Flux, whose encoder and decoder are in models/VAE-taesd",
     )
 
 

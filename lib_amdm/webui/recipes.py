@@ -21,7 +21,7 @@ LORA = "NAME"
 USUAL = {"Steps": "20", "Sampler": "Euler", "Schedule type": "Automatic", "CFG scale": "5", "Size": "1024x1024"}
 
 
-class Recipe(NamedTuple):
+class PanelRecipe(NamedTuple):
     """A recipe in a user's words.
 
     settings: with `ANOTHER` and `A_THIRD` in the place of checkpoints. picture: the WebUI's own settings by their names
@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
 
 
 RECIPES = (
-    Recipe(
+    PanelRecipe(
         "Composition from one, finish from the other",
         "The co-model arranges the picture and the main checkpoint finishes it: the poses and scenes of an Illustrious "
         "or Pony model with the skin, light and textures of a realistic SDXL one.",
@@ -49,7 +49,7 @@ RECIPES = (
         "steps: fewer if the picture looks like the co-model's, more if its composition is lost. Then gamma.",
         Settings(enabled=True, co_models=(CoModel(checkpoint=ANOTHER, gamma=0.8),)),
     ),
-    Recipe(
+    PanelRecipe(
         "Style of one on the content of the other",
         "The main checkpoint decides what is in the picture, and the co-model how it looks.",
         "The main checkpoint is the one that follows your prompts, Co-model 1 the one with the style. The co-model's "
@@ -59,7 +59,7 @@ RECIPES = (
         "gamma: 0.6 if too much of the content is lost. Then evaluations: 6 give more of the content, and less style.",
         Settings(enabled=True, steps=ALL_STEPS, co_models=(CoModel(checkpoint=ANOTHER, gamma=0.8),)),
     ),
-    Recipe(
+    PanelRecipe(
         "Base and turbo of one family",
         "A turbo model (Z-Image Turbo, SDXL Lightning, DMD2, LCM) draws in a few steps without guidance, and its base "
         "model helps with guidance in the first of them.",
@@ -71,7 +71,7 @@ RECIPES = (
         Settings(enabled=True, co_models=(CoModel(checkpoint=ANOTHER, cfg_scale=4.0),)),
         {**USUAL, "Steps": "8", "CFG scale": "1"},
     ),
-    Recipe(
+    PanelRecipe(
         "A LoRA in the first steps only",
         "A LoRA that is good for poses or composition and bad for details decides the first steps, and the main "
         "checkpoint draws the rest without it.",
@@ -87,7 +87,7 @@ RECIPES = (
         ),
         missing=f"the LoRA's name, in the place of {LORA} in the prompt of Co-model 1.",
     ),
-    Recipe(
+    PanelRecipe(
         "A v-prediction and an eps model",
         "NoobAI v-prediction beside an Illustrious or NoobAI eps model: both kinds of prediction in one picture.",
         "The main checkpoint is the eps model, Co-model 1 the v-prediction one, with a CFG scale of 4.5. Set the "
@@ -96,7 +96,7 @@ RECIPES = (
         "gamma: 0.7 for stronger colours. Then CFG scale of co-model 1: 3.5 if they are burnt.",
         Settings(enabled=True, co_models=(CoModel(checkpoint=ANOTHER, cfg_scale=4.5),)),
     ),
-    Recipe(
+    PanelRecipe(
         "Instead of the refiner, hires fix included",
         "The picture passes gradually from the main checkpoint to the co-model, in both passes of hires fix, and not "
         "in one step, as with a refiner.",
@@ -119,7 +119,7 @@ RECIPES = (
             "Hires upscaler": "Latent",
         },
     ),
-    Recipe(
+    PanelRecipe(
         "Two regions, two checkpoints",
         "The main checkpoint draws the left half and the co-model the right one; then the main checkpoint finishes the "
         "whole picture.",
@@ -129,7 +129,7 @@ RECIPES = (
         "The region: draw it with the pointer. Then feather, and steps: fewer if the halves do not fit together.",
         Settings(enabled=True, co_models=(CoModel(checkpoint=ANOTHER, gamma=1.0, region="0.5 0 1 1", feather=0.1),)),
     ),
-    Recipe(
+    PanelRecipe(
         "Three models",
         "Two co-models at once: one for the characters, one for the scenery, and the main checkpoint for the finish.",
         "Co-model 1 and Co-model 2 are two more checkpoints. Write into each prompt what that model is for.",
@@ -145,7 +145,7 @@ RECIPES = (
 )
 
 
-def filled(recipe: Recipe, host: Lists, chosen: Sequence[str | None]) -> tuple[Settings, str]:
+def filled(recipe: PanelRecipe, host: Lists, chosen: Sequence[str | None]) -> tuple[Settings, str]:
     """Return a recipe's settings with the user's own checkpoints, and lines about it; the first says what is missing.
 
     chosen: the checkpoints of the panel's co-models, which are kept if they can be used. Otherwise one of the list is

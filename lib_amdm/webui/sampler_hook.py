@@ -10,7 +10,7 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AdapterError, AmdmError
-from ..hosts.protocol import Host, HostRun, Ran
+from ..hosts.protocol import Host, HostRun, PassOptions, Ran
 from ..hosts.webui_types import Processing, Sampler
 from ..settings import Settings, SettingsError
 from . import adapter_inputs, infotext, plan_line
@@ -137,13 +137,13 @@ def prepare(
     host: Host,
     p: Processing,
     read_settings: Callable[[], Settings],
-    continue_on_error: bool,
+    options: PassOptions,
     pool_limit: int,
     hook: Mapping[str, Any],
 ) -> Sampling | None:
     """Load the models and encode the texts of the coming pass; None if its sampler shall run unchanged.
 
-    An error is kept for the pass or, with `continue_on_error`, shown with the picture.
+    An error is kept for the pass or, with `continues_on_error`, shown with the picture.
     """
     host_run = None
     try:
@@ -157,7 +157,7 @@ def prepare(
         if not settings.runs:
             return None
         settings = adapter_inputs.used_alone(host, settings)
-        host_run = host.run(p, continue_on_error, hook, original(p.sampler))
+        host_run = host.run(p, options, hook, original(p.sampler))
         if settings.main_adapter.used:
             host_run.adapt_main(settings.main_adapter)
         co_models = host_run.load_co_models(settings.active) if settings.mixes else []
@@ -176,7 +176,7 @@ def prepare(
         clear_frames(problem.__traceback__)
         # the slots before the failed one are loaded, and the user's limit applies to them too
         host_run.finish(pool_limit)
-    if not continue_on_error:
+    if not options.continues_on_error:
         return FailedSampling(problem)
     host.comment(p, str(problem))
     return None

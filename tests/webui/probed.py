@@ -23,6 +23,7 @@ STEPS = 6
 OPTIONS = {
     "amdm_pool_limit": 2,
     "amdm_on_error": "stop",
+    "amdm_small_autoencoders": False,
     "skip_early_cond": 0.0,
     "s_min_uncond": 0.0,
     "s_min_uncond_all": False,

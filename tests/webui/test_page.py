@@ -26,7 +26,7 @@ from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.files.pictures import as_text, fingerprint
 from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import examples, infotext, presets, tooltips
-from lib_amdm.webui.recipes import ANOTHER, LORA, RECIPES, Recipe
+from lib_amdm.webui.recipes import ANOTHER, LORA, RECIPES, PanelRecipe
 
 from .test_features import ramp
 from .webui_server import WebUI
@@ -514,7 +514,7 @@ def test_each_recipe_runs_as_it_is_filled_in_or_says_what_is_missing(page: Page)
             assert f"AMDM ran: {len(slots) + 1} models" in said.replace('"', "") and "VAE call" not in said
 
 
-def said_of(page: Page, recipe: Recipe) -> str:
+def said_of(page: Page, recipe: PanelRecipe) -> str:
     """The lines below the examples, once they are the recipe's."""
     text = page.one("#script_txt2img_amdm_examples").text
     return text if recipe.expect in text else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small_autoencoders
 from random_adapters import KINDS
 
 from .probed import STEPS, Drawn, Probed, distance, settings, slot
@@ -175,6 +177,39 @@ def test_a_file_without_a_vae_is_refused_in_a_sentence(probed: Probed) -> None:
         bare.unlink()
         bare.with_suffix(".yaml").unlink(missing_ok=True)
         probed.server.refresh_checkpoints()
+
+
+SMALL = {"amdm_small_autoencoders": True}
+
+
+@pytest.fixture
+def small_files(probed: Probed) -> Iterator[list[Path]]:
+    """The small autoencoders of SD1 and SDXL."""
+    folder = probed.server.data / "models" / "VAE-taesd"
+    files = [file for name in ("taesd", "taesdxl") for file in small_autoencoders.write(folder, name)]
+    yield files
+    shutil.rmtree(folder)
+
+
+def test_small_autoencoders_take_the_place_of_the_models_own_by_an_option(
+    probed: Probed, small_files: list[Path]
+) -> None:
+    amdm = settings(across("xl-alpha"), eta=0, evaluations=2)
+    full = probed.draw(amdm)
+    small, again = (probed.with_options(SMALL, lambda: probed.draw(amdm)) for _ in range(2))
+    assert np.isfinite(small.latent).all() and distance(small.latent, full.latent) > VISIBLE
+    assert distance(small.latent, again.latent) == 0 and vae_calls(small) == vae_calls(full)
+    assert distance(probed.draw(amdm).latent, full.latent) == 0
+    for file in small_files[1:]:
+        file.unlink()
+    without = probed.with_options(SMALL, lambda: probed.draw(amdm))
+    assert distance(without.latent, full.latent) == 0, "an encoder without its decoder is not used"
+
+
+def test_a_damaged_small_autoencoder_is_named(probed: Probed, small_files: list[Path]) -> None:
+    small_files[0].write_bytes(b"nothing")
+    failed = probed.with_options(SMALL, lambda: probed.fail(settings(across("xl-alpha"), eta=0)))
+    assert '"taesd_encoder.pth" or "taesd_decoder.pth" cannot be read' in failed.message
 
 
 def test_steps(probed: Probed) -> None:

@@ -18,6 +18,7 @@ from ...comodels.file_list import readable
 from ...errors import AmdmError
 from ...families import Family
 from ..detect import lacks
+from ..protocol import PassOptions
 from ..webui_types import Processing
 from . import drawing
 from .checkpoint_list import find_checkpoint
@@ -41,15 +42,13 @@ class WebUIHost:
     def runs_flow_models(self) -> bool:
         return self.memory.runs_flow_models
 
-    def run(
-        self, p: Processing, continue_on_error: bool, hook: Mapping[str, Any], sampler: Callable[..., Any]
-    ) -> PassRun:
+    def run(self, p: Processing, options: PassOptions, hook: Mapping[str, Any], sampler: Callable[..., Any]) -> PassRun:
         try:
             # imported with the first picture: a start does not need it
             from .pass_run import PassRun
 
             make: Callable[[PassRun], Backend] = import_module(f"{self.package}.backend").backend
-            return PassRun(self.memory, make, p, continue_on_error, hook, sampler)
+            return PassRun(self.memory, make, p, options, hook, sampler)
         except ImportError as error:
             raise AmdmError(lacks(self.name, error)) from error
 

@@ -20,7 +20,7 @@ from ...core.readings import Stopwatch
 from ...core.sampling import NothingMixedError
 from ...errors import AmdmError, let_go
 from ...settings import MAIN_CHECKPOINT, AdapterSettings, CoModel
-from ..protocol import Ran
+from ..protocol import PassOptions, Ran
 from ..webui_types import Denoiser, Processing
 from . import refusals
 from .autoencoders import PassAutoencoder
@@ -57,11 +57,11 @@ class PassRun:
         kept: Kept,
         backend: Callable[[PassRun], Backend],
         p: Processing,
-        continue_on_error: bool,
+        options: PassOptions,
         hook: Mapping[str, Any],
         sampler: Callable[..., Any],
     ) -> None:
-        self.kept, self.p, self.continue_on_error, self.hook = kept, p, continue_on_error, hook
+        self.kept, self.p, self.options, self.hook = kept, p, options, hook
         self.sampler = p.sampler
         parameters = inspect.signature(sampler).parameters
         self.on_timesteps = "timesteps" in parameters
@@ -196,7 +196,7 @@ class PassRun:
 
     def failed(self, error: AmdmError) -> None:
         """Raise the error, or note it and go on with the main model alone, by the user's choice."""
-        if not self.continue_on_error:
+        if not self.options.continues_on_error:
             raise error
         self.stop(str(error))
 
@@ -219,7 +219,7 @@ class PassRun:
         if self.is_short_of_memory:
             let_go(error)
             self._make_room()
-        if not self.continue_on_error or not isinstance(worded, AmdmError):
+        if not self.options.continues_on_error or not isinstance(worded, AmdmError):
             return False
         self.stop(str(worded))
         return True

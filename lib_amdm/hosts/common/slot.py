@@ -26,6 +26,7 @@ from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, THROUGH_PIXELS, CoModel
 from ..webui_types import CheckpointInfo, Denoiser
 from . import refusals
+from .autoencoders import PassAutoencoder
 from .backend import Evaluation, SlotLoras
 from .checkpoint_list import find_checkpoint
 from .phrases import SlotPhrases
@@ -267,12 +268,23 @@ class SlotModel:
         """Return the height and width of its pictures through pixels, for those of the main model."""
         return co_size(self.slot.size, self.backend.checkpoints.family(self.model).native_side, height, width)
 
+    def _autoencoder(self, model: Any) -> PassAutoencoder:
+        """Return a model's autoencoder, or the host's small one in its place."""
+        if self.run.options.small_autoencoders:
+            # not every picture needs what it imports from the host
+            from .small_autoencoders import small_autoencoder
+
+            small = small_autoencoder(self.backend.checkpoints.family(model), self.run.pixel_stopwatch)
+            if small is not None:
+                return small
+        return self.backend.autoencoder(model)
+
     def crossing(self) -> Crossing:
         """Return the way between the main model's latents and this one's."""
         if not self.sees_pictures:
             return ONE_SPACE
-        main = self.backend.autoencoder(self.run.main)
-        own = self.backend.autoencoder(self.model) if self.is_foreign else main
+        main = self._autoencoder(self.run.main)
+        own = self._autoencoder(self.model) if self.is_foreign else main
         way = crossing(main, own, self._own_size)
         self.run.autoencoders += [main] if own is main else [main, own]
 
