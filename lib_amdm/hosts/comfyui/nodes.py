@@ -28,13 +28,11 @@ BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask", "size", "modules"
 
 def fields_of(owner: type) -> list[Any]:
     """Return the inputs for a dataclass of settings."""
-    return [
-        _field(spec)
-        for spec in specs(owner)
-        if not (isinstance(spec, SwitchSpec) or spec.hires_fix or spec.part is Part.ADAPTER)
-        and spec.shapes_picture
-        and spec.name not in BY_GRAPH
+    of_picture = [spec for spec in specs(owner) if spec.shapes_picture and spec.name not in BY_GRAPH]
+    of_webui = [
+        spec for spec in of_picture if isinstance(spec, SwitchSpec) or spec.hires_fix or spec.part is Part.ADAPTER
     ]
+    return [_field(spec) for spec in of_picture if spec not in of_webui]
 
 
 def _field(spec: Spec) -> Any:
@@ -56,9 +54,9 @@ def _attach(model: ModelPatcher, settings: Settings, inputs: tuple[Connected, ..
     clone = attached.bare(model)
     clone.set_attachments(KEY, Attached(settings.checked(), inputs))
     clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sample_with_co_models)
-    patchers = [patcher for number, _ in settings.active if (patcher := inputs[number - 1].patcher)]
+    patchers = (inputs[number - 1].patcher for number, _ in settings.active)
     # they are loaded together with the main model; of one network, only one clone can be
-    networks = {patcher.model: patcher for patcher in patchers if patcher.model is not model.model}
+    networks = {patcher.model: patcher for patcher in patchers if patcher and patcher.model is not model.model}
     clone.set_additional_models(KEY, [*networks.values()])
     return io.NodeOutput(clone)
 
