@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from .probed import Drawn, Probed, settings, slot
+from .test_networks import lora  # noqa: F401 -- a fixture
 
 PROMPT = {"prompt": "a red square", "seed": 3}
 OF_ITS_OWN = {"prompt": "a blue circle", "negative_prompt": "red"}
@@ -95,6 +96,20 @@ def test_the_main_prompt_inside_a_models_own(probed: Probed) -> None:
     included = slot("main", prompt="{prompt}, blue", negative_prompt="grey")
     _, _, alone = parts(probed.draw(compared(included), **PROMPT), 1, 2)
     assert np.array_equal(alone[1][0], own.picture)
+
+
+@pytest.mark.usefixtures("lora")
+def test_each_model_alone_has_the_loras_that_act_on_it_together(probed: Probed) -> None:
+    text, tag = PROMPT["prompt"], "<lora:strong:1>"
+    request = {**PROMPT, "prompt": f"{text} {tag}"}
+    of_beta, of_main = probed.draw(checkpoint="beta", **PROMPT), probed.draw(seed=3, prompt=f"a blue circle {tag}")
+    others = slot("beta"), slot("main", prompt="a blue circle")
+    _, _, alone = parts(probed.draw(compared(*others), **request), 1, 3)
+    assert same_picture(alone[1][0], of_beta.picture)
+    assert same_picture(alone[2][0], of_main.picture)
+    with_own = probed.draw(checkpoint="beta", **{**PROMPT, "prompt": f"{text}{tag}"})
+    _, _, alone = parts(probed.draw(compared(slot("beta", prompt=tag)), **PROMPT), 1, 2)
+    assert same_picture(alone[1][0], with_own.picture)
 
 
 def test_an_interrupt_ends_all(probed: Probed) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-from modules import images, processing, shared
+from modules import extra_networks, images, processing, shared
 from PIL import Image
 
-from ...comodels.prompts import prompt_of
+from ...comodels.prompts import is_main_prompt, prompt_of
 from ..protocol import Pictures
 from ..webui_types import Processed, Processing
 
@@ -33,12 +33,13 @@ def drawn_again(
     """
     again = kept(before)
     # as other scripts have changed them, with the styles inserted
-    again.prompt = _each(prompt, p.all_prompts)
-    again.negative_prompt = _each(negative_prompt, p.all_negative_prompts)
+    is_main = not checkpoint
+    again.prompt = _each(prompt, p.all_prompts, is_main)
+    again.negative_prompt = _each(negative_prompt, p.all_negative_prompts, is_main)
     again.styles = []
     if getattr(p, "enable_hr", False):
-        again.hr_prompt = _each(prompt, p.all_hr_prompts)
-        again.hr_negative_prompt = _each(negative_prompt, p.all_hr_negative_prompts)
+        again.hr_prompt = _each(prompt, p.all_hr_prompts, is_main)
+        again.hr_negative_prompt = _each(negative_prompt, p.all_hr_negative_prompts, is_main)
     again.seed, again.subseed = list(p.all_seeds), list(p.all_subseeds)
     again.cfg_scale = cfg_scale or again.cfg_scale
     again.do_not_save_grid = True
@@ -47,9 +48,23 @@ def drawn_again(
     return again
 
 
-def _each(own: str, main: Sequence[str]) -> list[str]:
+def _each(own: str, main: Sequence[str], is_main: bool) -> list[str]:
     """Return the prompts of all pictures of a model with its own setting."""
-    return [prompt_of(own, of_picture) for of_picture in main]
+    return [_alone(own, of_picture, is_main) for of_picture in main]
+
+
+def _alone(own: str, main: str, is_main: bool) -> str:
+    """Return the prompt of a model alone: the main prompt's LoRAs act on the main model, whatever its text is."""
+    if is_main and is_main_prompt(own):
+        return main
+    (text, loras), (main_text, main_loras) = (_without_loras(each) for each in (own, main))
+    return "".join([prompt_of(text, main_text), *loras, *(main_loras if is_main else ())])
+
+
+def _without_loras(prompt: str) -> tuple[str, list[str]]:
+    """Return a prompt without its LoRAs and other extra networks, and these."""
+    found = extra_networks.re_extra_net
+    return found.sub("", prompt), [match[0] for match in found.finditer(prompt)]
 
 
 def pictures_of(processed: Processed) -> Pictures:
