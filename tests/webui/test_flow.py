@@ -150,13 +150,17 @@ def test_families_of_the_same_latents_go_together(
     assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
 
 
-def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_host: Host) -> None:
-    if "lumina" not in webui_host.flow_families:
-        pytest.skip(f"{webui_host.name} has no lumina")
-    failed = flowing.fail(settings(slot("lumina-b")), **asked("flux-a", "", {}))
-    assert 'AMDM co-model 1: "lumina-b.safetensors" has no text encoder' in failed.message
+@pytest.mark.parametrize(
+    ("main", "co"),
+    [("flux", "lumina"), ("lumina", "chroma"), ("zimage", "chroma"), ("qwen", "anima"), ("krea", "anima")],
+)
+def test_a_text_encoder_that_nobody_chose_is_asked_for(flowing: Flowing, webui_host: Host, main: str, co: str) -> None:
+    if not {main, co} <= set(webui_host.flow_families):
+        pytest.skip(f"{webui_host.name} has not both {main} and {co}")
+    failed = flowing.fail(settings(slot(f"{co}-b")), **asked(f"{main}-a", "", {}))
+    assert f'AMDM co-model 1: "{co}-b.safetensors" has no text encoder' in failed.message
     assert "VAE / Text Encoder" in failed.message
-    assert np.array_equal(flowing.of("flux-a").picture, flowing.plain("flux-a").picture)
+    assert np.array_equal(flowing.of(f"{main}-a").picture, flowing.plain(f"{main}-a").picture)
 
 
 APART = (

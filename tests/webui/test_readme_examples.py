@@ -27,12 +27,16 @@ CELL = 128
 
 
 @pytest.fixture(scope="module", params=["API alone", "page"])
-def server(request: pytest.FixtureRequest, takes_bundled: None, start_webui: Callable[..., WebUI]) -> WebUI:
+def server(request: pytest.FixtureRequest, start_webui: Callable[..., WebUI]) -> WebUI:
     # an API without a page reads the plot's axes at another moment than one with a page
-    started = start_webui(page=request.param == "page")
-    export(started.data)
-    started.refresh_checkpoints()
-    return started
+    return start_webui(page=request.param == "page")
+
+
+@pytest.fixture(scope="module")
+def with_bundled(takes_bundled: None, server: WebUI) -> WebUI:
+    export(server.data)
+    server.refresh_checkpoints()
+    return server
 
 
 def run(server: WebUI, code: str, folder: Path) -> None:
@@ -54,24 +58,24 @@ def test_every_example_is_run_here() -> None:
     assert sorted(EXAMPLES) == sorted([example("amdm.png"), example("grid.png")])
 
 
-def test_api_example(server: WebUI, tmp_path: Path) -> None:
-    run(server, example("amdm.png"), tmp_path)
+def test_api_example(with_bundled: WebUI, tmp_path: Path) -> None:
+    run(with_bundled, example("amdm.png"), tmp_path)
     with_amdm = np.asarray(Image.open(tmp_path / "amdm.png"))
     told = Image.open(tmp_path / "amdm.png").info["parameters"]
     assert "AMDM 1 checkpoint: amdm-shapes/colours.safetensors" in told
     prompt = "a circle at the top left, a triangle at the bottom right"
     scene = Scene((Thing("circle", "blue"), None, None, Thing("triangle", "red")), "plain")
-    drawn = server.txt2img(
+    drawn = with_bundled.txt2img(
         checkpoint="amdm-shapes_shapes", prompt=prompt, seed=1, steps=20, cfg_scale=5, width=128, height=128
     )
-    (without,) = server.pixels(drawn)
+    (without,) = with_bundled.pixels(drawn)
     judge = Judge.load()
     seen = judge(torch.from_numpy(np.stack([with_amdm, without])).permute(0, 3, 1, 2) / 127.5 - 1)
     assert seen[0].cells == scene.cells != seen[1].cells
 
 
-def test_plot_example_varies_gamma_across_and_steps_down(server: WebUI, tmp_path: Path) -> None:
-    run(server, example("grid.png"), tmp_path)
+def test_plot_example_varies_gamma_across_and_steps_down(with_bundled: WebUI, tmp_path: Path) -> None:
+    run(with_bundled, example("grid.png"), tmp_path)
     grid = np.asarray(Image.open(tmp_path / "grid.png")).astype(int)
     cells = [[_cell(grid, row, column) for column in range(5)] for row in range(4)]
     for column in range(5):
@@ -93,9 +97,10 @@ def test_values_of_the_cells_stand_in_their_infotexts(server: WebUI) -> None:
     plot = next(info for info in infos if info["name"] == "x/y/z plot" and not info["is_img2img"])
     axis = plot["args"][0]["choices"].index("[AMDM] gamma")
     values = [axis, "0, 0.25, 0.75", [], 0, "", [], 0, "", []]
+    look = {argument["label"]: argument["value"] for argument in plot["args"][len(values) :]}
     answer = server.txt2img(
         script_name="X/Y/Z plot",
-        script_args=[*values, False, True, False, False, False, False, False, 0, False],
+        script_args=[*values, *{**look, "Include Sub Images": True}.values()],
         alwayson_scripts={"AMDM": {"args": [{"co_models": [{"checkpoint": "beta.safetensors"}]}]}},
     )
     texts = json.loads(answer["info"])["infotexts"][1:]

@@ -54,6 +54,7 @@ VAE = "vae"
 WITH_BIASES = ("UNet", "CLIP")
 """The names of the linear layers without biases, by class of models."""
 WITHOUT_BIAS = ("to_q", "to_k", "to_v", "text_projection")
+UNKNOWN_KIND = "the WebUI does not know what kind of model it is"
 PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction", "EDM": "edm"}
 
 
@@ -164,6 +165,8 @@ class EngineLoader:
     """chosen(guess, filename) adds to the guess what the host knows only from the file's name."""
     text_parts: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.nn.Module]] = lambda weights: {}
     """The parts of a text encoder, by their names in it, that a checkpoint can have without the rest."""
+    beside_texts: tuple[str, ...] = ()
+    """Beginnings of the names of these parts' weights."""
 
     @torch.inference_mode()
     def load(self, info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]) -> Loaded:
@@ -210,7 +213,7 @@ class EngineLoader:
             if "prediction_type" in scheduler:
                 scheduler.prediction_type = _prediction(info, guess) or scheduler.prediction_type
             if kind is None:
-                raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is")
+                raise refusals.unreadable(slot, info.name, UNKNOWN_KIND)
             return kind(estimated_config=guess, huggingface_components=components)
 
     def _read(
@@ -230,12 +233,11 @@ class EngineLoader:
                 return (*self._split(info.filename, named), False)
             if not additional:
                 parts, guess = self._split(info.filename, [])
-                has_texts = any(weights for name, weights in parts.items() if name.startswith(TEXT_ENCODER))
-                return parts, guess, not has_texts and self.kind_of(guess) is type(main)
+                return parts, guess, not self._has_texts(parts) and self.kind_of(guess) is type(main)
             family = family_in(Path(info.filename))
             if family is not None and family.crosses(family_of(main)):
                 parts, guess = self._without_texts(info.filename, additional)
-                if not parts.get(VAE) or not any(parts.get(name) for name in parts if name.startswith(TEXT_ENCODER)):
+                if not parts.get(VAE) or not self._has_texts(parts):
                     parts, guess = self._split(info.filename, additional)
                 return parts, guess, False
             if _may_bring_texts(info.filename):
@@ -244,10 +246,20 @@ class EngineLoader:
             if self.kind_of(guess) is type(main):
                 return parts, guess, True
             return (*self._split(info.filename, additional), False)
-        except self.unknown_kind as error:
-            raise refusals.unreadable(slot, info.name, "the WebUI does not know what kind of model it is") from error
         except Exception as error:
+            if _found_no_texts(error):
+                raise refusals.without_text_encoder(slot, info.name) from error
+            if isinstance(error, self.unknown_kind):
+                raise refusals.unreadable(slot, info.name, UNKNOWN_KIND) from error
             raise refusals.unreadable(slot, info.name, refusals.reason(error)) from error
+
+    def _has_texts(self, parts: Mapping[str, Any]) -> bool:
+        """Return True if a file's tensors by component include a whole text encoder's."""
+        return any(self._is_whole(weights) for name, weights in parts.items() if name.startswith(TEXT_ENCODER))
+
+    def _is_whole(self, weights: Mapping[str, torch.Tensor] | None) -> bool:
+        """Return True if a text encoder's weights include more than the parts that a checkpoint has without it."""
+        return any(not key.startswith(self.beside_texts) for key in weights or ())
 
     def _module_file(self, name: str, slot: int) -> str:
         """Return the file of a name in the host's list of VAEs and text encoders; AmdmError if it is not there."""
@@ -286,7 +298,7 @@ class EngineLoader:
             raise refusals.without_autoencoder(slot, info.name, 'name it under the co-model\'s "VAE / text encoder"')
         if name in NETWORKS and not weights:
             raise refusals.without_unet(slot, info.name)
-        if name.startswith(TEXT_ENCODER) and not weights:
+        if name.startswith(TEXT_ENCODER) and not self._is_whole(weights):
             raise refusals.without_text_encoder(slot, info.name)
         # the host may empty its argument
         names = set(weights or {})
@@ -296,6 +308,12 @@ class EngineLoader:
             missing = _missing(made, names, class_name)
             refusals.refuse_missing_tensors(slot, info.name, missing)
         return made
+
+
+def _found_no_texts(error: Exception) -> bool:
+    """Return True for the error that ends the host's search for a text encoder in vain (Chroma)."""
+    # the host then reads None for the encoder's names
+    return isinstance(error, AttributeError) and error.obj is None and error.name == "items"
 
 
 def _may_bring_texts(filename: str) -> bool:

@@ -114,4 +114,5 @@ LOADER = EngineLoader(
     globals_kept=globals_kept,
     chosen=_note_rectified,
     text_parts=_text_parts,
+    beside_texts=(ANIMAS_OWN,),
 )
