@@ -252,6 +252,40 @@ def test_weights_may_be_packed(kind: str, weight: type[Bytes | FourBits]) -> Non
         assert torch.equal(predict(*ASKED), plain)
 
 
+def compiled_around(unet: nn.Module) -> Any:
+    return torch.compile(unet, backend="eager")
+
+
+def compiled_in_place(unet: nn.Module) -> Any:
+    unet.compile(backend="eager")
+    return unet
+
+
+def compiled_by_blocks(unet: nn.Module) -> Any:
+    for block in blocks_of(unet):
+        block.module.compile(backend="eager")
+    return unet
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 has it first")
+@pytest.mark.parametrize("kind", ["ip-adapter", "gligen"])
+@pytest.mark.parametrize("compiled", [compiled_around, compiled_in_place, compiled_by_blocks])
+def test_a_compiled_unet_runs_uncompiled_with_an_adapter(compiled: Callable[[nn.Module], Any], kind: str) -> None:
+    unet, plain = unet_of("a1111", WIDTH)
+    with acting(unet, prepared_for(kind)):
+        wanted = plain(*ASKED)
+    torch.compiler.reset()
+    made = compiled(unet)
+    with torch.no_grad():
+        before = made(*ASKED)
+    with acting(made, prepared_for(kind)):
+        drawn = made(*ASKED)
+    assert torch.equal(drawn, wanted)
+    with torch.no_grad():
+        assert torch.equal(made(*ASKED), before)
+    assert difference(drawn, before) > 1e-3
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_that_is_off_changes_no_bit(kind: str, layout: str) -> None:

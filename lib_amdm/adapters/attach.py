@@ -12,8 +12,9 @@ and diffusers' UNets alike. So, whatever else is patched there:
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -37,6 +38,8 @@ def blocks_of(unet: nn.Module) -> list[Block]:
     A name is `input_blocks.4.1.transformer_blocks.0`, `middle_block.1.transformer_blocks.0` or
     `output_blocks.3.1.transformer_blocks.0`, for diffusers' UNets too, whatever their depth.
     """
+    # torch.compile returns a module around the UNet
+    unet = getattr(unet, "_orig_mod", unet)
     blocks = []
     for name, module in unet.named_modules():
         match = _BLOCK.fullmatch(name)
@@ -93,8 +96,10 @@ def attached(
     rows_of_call: called once at the beginning of each call, after torch forward pre-hooks that were registered on the
     UNet before. It returns the rows of the call's batch, or None for a call of another model, in which no adapter
     acts. places: index tensors that earlier attachments of these adapters moved to the device. Adapters of strength 0,
-    and those past their `until`, do nothing. Raises AdapterError at once if a file does not fit the UNet, and during
-    the call if something else keeps an adapter from acting.
+    and those past their `until`, do nothing. A compiled UNet runs uncompiled.
+
+    Raises AdapterError at once if a file does not fit the UNet, and during the call if something else keeps an adapter
+    from acting.
     """
     working = [adapter for adapter in adapters if adapter.works]
     if not working:
@@ -112,10 +117,18 @@ def attached(
             norm2, attn2 = block.module.get_submodule("norm2"), block.module.get_submodule("attn2")
             handles.append(norm2.register_forward_pre_hook(at_block.before_norm2))
             handles.append(attn2.register_forward_hook(at_block.after_attn2, with_kwargs=True))
-        yield
+        with _uncompiled():
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Return a context in which compiled modules run as they were written: compiled code has no later hooks."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 class _Attachment:
@@ -165,7 +178,7 @@ class _Attachment:
         if left:
             raise AdapterError(
                 f"Something else replaced the cross-attention of {left[0]}, so the adapter could not act there; "
-                "switch off the extension that does (another IP-Adapter, for example)."
+                "switch off what does (torch.compile or another IP-Adapter, for example)."
             )
 
 
