@@ -23,6 +23,28 @@ INPAINTING = Family("SDXL", "inpainting")
 ALPHA, BETA, GAMMA = TITLES
 
 
+@pytest.mark.parametrize(
+    ("name", "family", "cfg_scale", "own", "is_said"),
+    [
+        (BETA, SDXL, 1, 0.0, True),
+        (BETA, SDXL, 1.0, 4.0, False),
+        (BETA, SDXL, 1.5, 0.0, False),
+        (BETA, FLUX, 1, 0.0, False),
+        (BETA, None, 1, 0.0, False),
+        ("main", SDXL, 1, 0.0, False),
+        ("some-Turbo.safetensors", SDXL, 1, 0.0, False),
+    ],
+)
+def test_a_co_model_that_needs_guidance_and_has_none_is_named(
+    name: str, family: Family | None, cfg_scale: float, own: float, is_said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost()
+    monkeypatch.setattr(host, "checkpoint_family", lambda of: family if of == name else None)
+    settings = Settings(enabled=True, co_models=(EMPTY, CoModel(checkpoint=name, cfg_scale=own)))
+    said = plan_line.unguided(settings, cfg_scale, host)
+    assert bool(said) == is_said and all(line.startswith("Co-model 2 has no guidance") for line in said)
+
+
 GAMMA_0, LATE, OFF = replace(SLOT, gamma=0), replace(SLOT, gamma=0, gamma_end=0.8), replace(SLOT, enabled=False)
 LINES: dict[str, list[dict[str, Any]]] = {
     "": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ..errors import SHORT, one_sentence
 from ..hosts.protocol import Lists
 from ..settings import (
+    MAIN_CHECKPOINT,
     NO_ADAPTER,
     AdapterSettings,
     AdapterSpec,
@@ -22,6 +24,8 @@ from ..settings import (
 )
 from . import fitting, listed
 
+_OF_FEW_STEPS = re.compile("turbo|lightning|hyper|lcm|dmd|tcd|flash|schnell", re.IGNORECASE)
+"""Words in the names of checkpoints that draw in a few steps without guidance."""
 _CHECKPOINT, _ADAPTER = (only(kind, specs(CoModel)) for kind in (CheckpointSpec, AdapterSpec))
 
 
@@ -105,6 +109,23 @@ def idle(settings: Settings) -> list[str]:
         elif slot.enabled and _does_nothing(adapter):
             said.append(f"The adapter of co-model {number} has {_zero(adapter)}, so it does nothing.")
     return said
+
+
+def unguided(settings: Settings, cfg_scale: float, host: Lists) -> list[str]:
+    """Return a sentence for each co-model without guidance that probably needs some. cfg_scale: the main model's."""
+    if cfg_scale != 1:
+        return []
+    return [
+        f"Co-model {number} has no guidance, as the main model; give it a CFG scale in its settings, such as 5."
+        for number, slot in settings.active
+        if not slot.cfg_scale and _needs_guidance(slot.checkpoint, host)
+    ]
+
+
+def _needs_guidance(checkpoint: str, host: Lists) -> bool:
+    """Return True for a checkpoint of Stable Diffusion whose name does not say that it draws without guidance."""
+    family = host.checkpoint_family(checkpoint) if checkpoint != MAIN_CHECKPOINT else None
+    return family is not None and not family.is_flow and not _OF_FEW_STEPS.search(checkpoint)
 
 
 def _remedy(settings: Settings) -> str:

@@ -148,7 +148,7 @@ def prepare(
     host_run = None
     try:
         settings = read_settings()
-        said = plan_line.idle(settings)
+        said = [*plan_line.idle(settings), *plan_line.unguided(settings, getattr(p, "cfg_scale", 0.0), host)]
         if said:
             host.comment(p, f"AMDM: {' '.join(said)}")
         if settings.mixes and not _wanted(host, p, settings):
