@@ -33,8 +33,8 @@ from ..world.scenes import LATENT, SIZE, Scene
 from .projected import Projected
 
 MAIN = "shapes"
-NOTHING = " "
-"""The prompt of a model that gets no text: an empty one would be the main model's."""
+NOTHING = "BREAK"
+"""The prompt of a model that gets no text: it ends an empty part, while a blank prompt would be the main model's."""
 ALONE = Settings()
 """The settings of a checkpoint without AMDM."""
 AnyAdapter = TypeVar("AnyAdapter", AdapterSettings, CoModel)
