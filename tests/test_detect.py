@@ -16,6 +16,7 @@ from fake_host import FakeHost
 
 from lib_amdm.errors import AmdmError
 from lib_amdm.hosts import detect as here
+from lib_amdm.hosts.protocol import PassOptions
 from lib_amdm.webui import refusal
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "amdm.py"
@@ -94,6 +95,7 @@ def test_a_webui_that_can_what_one_can_but_lacks_the_rest(
 
 
 PAGE = {
+    "modules.extra_networks": ("re_extra_net",),
     "modules.images": (),
     "modules.initialize_util": ("get_gradio_auth_creds",),
     "modules.paths_internal": ("models_path",),
@@ -116,7 +118,7 @@ def test_what_only_a_picture_needs_is_missed_with_the_first_one(
         "A1111", "lib_amdm.hosts.a1111", lambda: None
     )
     with pytest.raises(AmdmError, match="like A1111, but lacks something") as raised:
-        host.run(SimpleNamespace(), False, {}, print)
+        host.run(SimpleNamespace(), PassOptions(), {}, print)
     assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
 
 
