@@ -302,7 +302,13 @@ def test_an_evaluation_that_fails_leaves_the_main_models_memory() -> None:
     assert torch.equal(step(torch.zeros(2)), 0.5 * first)
 
 
-def test_what_the_webui_s_callbacks_set_holds_for_all_models() -> None:
+def note(script: Any, share: float) -> None:
+    type(script).is_on = share > 0.3
+    script.share = share
+
+
+@pytest.mark.parametrize("by", ["itself", "a method", "a function"])
+def test_what_the_webui_s_callbacks_set_holds_for_all_models(by: str) -> None:
     """Such as whether a step is among those that an effect has."""
 
     class Script:
@@ -312,9 +318,15 @@ def test_what_the_webui_s_callbacks_set_holds_for_all_models() -> None:
         def __init__(self) -> None:
             self.share = 0.0
 
-        def callback(self, share: float) -> None:
+        def itself(self, share: float) -> None:
             Script.is_on = share > 0.3
             self.share = share
+
+        def a_method(self, share: float) -> None:
+            self.itself(share)
+
+        def a_function(self, share: float) -> None:
+            note(self, share)
 
         def step(self, x: Tensor) -> Tensor:
             if not Script.is_on:
@@ -323,9 +335,10 @@ def test_what_the_webui_s_callbacks_set_holds_for_all_models() -> None:
             return x * Script.scale + self.share
 
     script = Script()
-    memories, seen = Memories(lambda: [script.step], lambda: [script.callback]), []
+    callback = getattr(script, by.replace(" ", "_"))
+    memories, seen = Memories(lambda: [script.step], lambda: [callback]), []
     for share in (0.0, 0.5, 1.0):
-        script.callback(share)
+        callback(share)
         main = script.step(torch.ones(()))
         with memories.of(1):
             assert torch.equal(script.step(torch.ones(())), main)

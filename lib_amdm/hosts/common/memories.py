@@ -10,13 +10,13 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import CellType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .reach import Reach, attributes, bare, codes_of, content, is_data, slots, stored
+from .reach import Reach, attributes, bare, codes_of, content, is_data, is_strangers, slots, stored
 
 LARGEST = 2**28
 """Bytes of tensors that are copied for one model, the smallest first; of others only the reference is kept."""
@@ -83,13 +83,31 @@ def set_by(callbacks: Iterable[Any]) -> set[Place]:
         if not isinstance(function, FunctionType):
             continue
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        names = stored(codes_of(function.__code__))
+        codes = [code for called in called_by(function, type(getattr(callback, "__self__", None))) for code in called]
+        names = stored(codes)
         if not names:
             continue
         reach = Reach([callback])
         places |= {(id(cells[name]), "") for name in names & cells.keys()}
         places |= {(place, name) for place in (*reach.objects, *reach.named) for name in names - cells.keys()}
     return places
+
+
+def called_by(function: FunctionType, owner: type) -> Iterator[list[CodeType]]:
+    """Yield the code of a function, and of those that it calls by name in its module or on objects of its `owner`."""
+    waiting: list[Any] = [function]
+    seen: set[FunctionType] = set()
+    while waiting:
+        called = waiting.pop()
+        if not isinstance(called, FunctionType) or called in seen:
+            continue
+        if called is not function and not is_strangers(called.__globals__.get("__name__")):
+            continue
+        seen.add(called)
+        codes = [*codes_of(called.__code__)]
+        yield codes
+        for name in {name for code in codes for name in code.co_names}:
+            waiting += [called.__globals__.get(name), getattr(owner, name, None)]
 
 
 def _module(module: dict[str, Any], names: set[str]) -> Restore:
