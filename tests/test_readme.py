@@ -128,5 +128,17 @@ def test_files_and_modules_that_are_named_exist(page: Any) -> None:
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
 
 
+def test_each_extension_has_a_result_and_the_test_that_ran_it() -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGES["neighbours.md"].splitlines() if line.count(" | ") == 3]
+    rows = [row for row in rows if row[0] != "extension"]
+    assert len(rows) > 50
+    for name, result, _, ran in rows:
+        assert result in ("same", "changed", "refused"), name
+        files = re.findall(r"`((?:tests/)?test_\w+\.py)`", ran)
+        assert files or ran.startswith("not run: read only"), name
+        for file in files:
+            assert (ROOT / ("" if "/" in file else "tests/webui") / file).is_file(), name
+
+
 def test_the_changelog_begins_with_this_version() -> None:
     assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == __version__
