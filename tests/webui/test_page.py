@@ -320,6 +320,33 @@ def test_the_page_loads_without_an_error(browser: Any, server: WebUI, tmp_path: 
 # ---- a picture ----
 
 
+def line_says(line: WebElement, words: str) -> bool:
+    """Whether the panel's line has these words, or is empty if there are none."""
+    return words in line.text if words else not line.text
+
+
+def test_two_checkpoints_in_four_actions(page: Page) -> None:
+    """From a page as it is loaded; only size and steps are set before, since the WebUI's own take minutes."""
+    page.paste(PLAIN)
+    panel = "script_txt2img_amdm"
+    line = page.one(f"#{panel}_enabled .amdm-line")
+    actions: list[tuple[str, Callable[[], Any], str]] = [
+        (f"#{panel}_enabled > .label-wrap", lambda: page.toggle(f"{panel}_enabled"), "choose a checkpoint"),
+        (f"#{panel}_checkpoint_1", lambda: page.choose(f"{panel}_checkpoint_1", BETA), ""),
+        ("#txt2img_prompt", lambda: page.type("txt2img_prompt", "a red square"), ""),
+        ("#txt2img_generate", lambda: said.append(page.generate()), ""),
+    ]
+    said: list[str] = []
+    for control, act, told in actions:
+        page.wait(page.one(control).is_displayed, f"{control}, in sight without another action")
+        act()
+        page.wait(partial(line_says, line, told), f"the panel to say {told!r}")
+        page.shot(control.split()[0].strip("#"))
+    assert f"AMDM 1 checkpoint: {BETA}" in without_hashes(said[0])
+    ran = page.one('.amdm-ran[data-tab="txt2img"]')
+    assert re.match(r"2 models, \d+ of \d+ steps, \d+ evaluations? of beta", page.wait(lambda: ran.text, "what ran"))
+
+
 def test_a_picture_through_the_page(page: Page) -> None:
     page.paste(PLAIN)
     alone = page.generate()
