@@ -536,7 +536,7 @@ def test_each_recipe_runs_as_it_is_filled_in_or_says_what_is_missing(page: Page)
         page.shot(f"recipe-{number}-drawn")
         assert ("Missing" in advice) == bool(recipe.missing)
         if recipe.missing:
-            assert f'"{LORA}" is not in the WebUI\'s list of LoRAs' in said
+            assert f'"{LORA}" is not in the WebUI\'s list of LoRAs' in refusal(page, said)
         else:
             assert f"AMDM ran: {len(slots) + 1} models" in said.replace('"', "") and "VAE call" not in said
 
