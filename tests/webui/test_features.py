@@ -608,7 +608,7 @@ def test_the_public_client_draws_the_same(probed: Probed) -> None:
 def test_the_plain_list_of_the_page(probed: Probed) -> None:
     no_adapter = ["None", 1, 1, "", ""]
     everywhere = ["", "", "", 0]
-    slot = [True, "beta.safetensors", 0.5, *everywhere, 0, "", "", 0.0, "shared", *no_adapter]
+    slot = [True, "beta.safetensors", 0.5, *everywhere, 0, "", "", 0.0, "shared", "auto", "", *no_adapter]
     values = [True, "2", "auto", 0.45, "first", 0, "relative", False, *no_adapter, *slot]
     assert distance(probed.draw(values).latent, probed.draw(settings()).latent) == 0
 
