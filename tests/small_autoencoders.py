@@ -10,7 +10,7 @@ from torch import Tensor
 WIDTH = 64
 Layers = dict[int, int | tuple[int, int, bool]]
 BLOCK = -1
-"""In the place of a layer: three convolutions with a way around them."""
+"""Stands for a block: three convolutions with a way around them."""
 
 
 def _weights(layers: Layers, seed: int) -> dict[str, Tensor]:

@@ -12,19 +12,19 @@ from ..settings import MAIN_CHECKPOINT, NO_CHECKPOINT, CoModel, Settings
 from . import fitting
 
 ANOTHER, A_THIRD = "another checkpoint", "a third checkpoint"
-"""In a recipe's settings, in the place of files that only the user knows."""
+"""Stand in a recipe's settings for files that only the user knows."""
 UNPROVEN = "Not drawn with published weights yet."
 ALL_STEPS = 150
 """The largest number of steps; a picture with fewer is mixed to its end."""
 LORA = "NAME"
-"""In the place of a LoRA's name."""
+"""Stands for a LoRA's name."""
 USUAL = {"Steps": "20", "Sampler": "Euler", "Schedule type": "Automatic", "CFG scale": "5", "Size": "1024x1024"}
 
 
 class PanelRecipe(NamedTuple):
     """A recipe in a user's words.
 
-    settings: with `ANOTHER` and `A_THIRD` in the place of checkpoints. picture: the WebUI's own settings by their names
+    settings: with `ANOTHER` and `A_THIRD` instead of checkpoints. picture: the WebUI's own settings by their names
     in an infotext. missing: what the user has to write, as no list has it.
     """
 
@@ -85,7 +85,7 @@ RECIPES = (
             evaluations=0,
             co_models=(CoModel(checkpoint=MAIN_CHECKPOINT, gamma=1.0, prompt=f"{MAIN_PROMPT} <lora:{LORA}:1>"),),
         ),
-        missing=f"the LoRA's name, in the place of {LORA} in the prompt of Co-model 1.",
+        missing=f"the LoRA's name, instead of {LORA} in the prompt of Co-model 1.",
     ),
     PanelRecipe(
         "A v-prediction and an eps model",

@@ -28,11 +28,12 @@ BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask", "size", "modules"
 
 def fields_of(owner: type) -> list[Any]:
     """Return the inputs for a dataclass of settings."""
-    of_picture = [spec for spec in specs(owner) if spec.shapes_picture and spec.name not in BY_GRAPH]
-    of_webui = [
-        spec for spec in of_picture if isinstance(spec, SwitchSpec) or spec.hires_fix or spec.part is Part.ADAPTER
+    return [
+        _field(spec)
+        for spec in specs(owner)
+        if spec.shapes_picture and spec.name not in BY_GRAPH
+        if not (isinstance(spec, SwitchSpec) or spec.hires_fix or spec.part is Part.ADAPTER)
     ]
-    return [_field(spec) for spec in of_picture if spec not in of_webui]
 
 
 def _field(spec: Spec) -> Any:

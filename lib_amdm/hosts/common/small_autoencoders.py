@@ -1,4 +1,4 @@
-"""The WebUI's small approximate autoencoders (TAESD) in the place of the models' own, for co-models through pixels."""
+"""The WebUI's small approximate autoencoders (TAESD) instead of the models' own, for co-models through pixels."""
 
 from __future__ import annotations
 

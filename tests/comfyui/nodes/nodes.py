@@ -21,16 +21,17 @@ COUNTS: Counter[str] = Counter()
 PREFIX = "model.diffusion_model."
 
 
+def schema(name: str, output: Any, *inputs: Any) -> io.Schema:
+    """What a node takes and gives."""
+    return io.Schema(node_id=name, inputs=[*inputs], outputs=[output.Output()])
+
+
 class Words(io.ComfyNode):
     """A conditioning of random numbers."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="TestWords",
-            inputs=[io.Int.Input("seed"), io.Int.Input("width")],
-            outputs=[io.Conditioning.Output()],
-        )
+        return schema("TestWords", io.Conditioning, io.Int.Input("seed"), io.Int.Input("width"))
 
     @classmethod
     def execute(cls, seed: int, width: int) -> io.NodeOutput:
@@ -42,11 +43,7 @@ class KeptWords(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="TestKeptWords",
-            inputs=[io.String.Input("file"), io.String.Input("name")],
-            outputs=[io.Conditioning.Output()],
-        )
+        return schema("TestKeptWords", io.Conditioning, io.String.Input("file"), io.String.Input("name"))
 
     @classmethod
     def execute(cls, file: str, name: str) -> io.NodeOutput:
@@ -58,8 +55,7 @@ class SmallModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = [io.String.Input("file"), io.Int.Input("heads")]
-        return io.Schema(node_id="TestSmallModel", inputs=inputs, outputs=[io.Model.Output()])
+        return schema("TestSmallModel", io.Model, io.String.Input("file"), io.Int.Input("heads"))
 
     @classmethod
     def execute(cls, file: str, heads: int) -> io.NodeOutput:
@@ -78,8 +74,7 @@ class Counted(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = [io.Model.Input("model"), io.String.Input("name")]
-        return io.Schema(node_id="TestCounted", inputs=inputs, outputs=[io.Model.Output()])
+        return schema("TestCounted", io.Model, io.Model.Input("model"), io.String.Input("name"))
 
     @classmethod
     def execute(cls, model: Any, name: str) -> io.NodeOutput:
