@@ -65,6 +65,11 @@ def test_gamma_a_half_is_four_fifths_through_the_estimate() -> None:
     assert run.gamma == pytest.approx(0.794, abs=1e-3)
 
 
+def test_a_small_gamma_is_a_small_share_through_the_estimate_too() -> None:
+    run = co_run(1, CoModel(gamma=0.01, gamma_end=0.0, noise="estimate"), SlotRun(zero), SEEDS, SIZE)
+    assert (run.gamma, run.gamma_end) == (pytest.approx(0.0227, abs=1e-4), 0.0)
+
+
 def test_what_the_host_knows_of_the_model_is_handed_on() -> None:
     run = co_run(1, CoModel(), SlotRun(zero, 14.6, bool, form=as_flow), SEEDS, SIZE, main=15.0)
     assert (run.sigma_max, run.state_key, run.form) == (14.6, bool, as_flow)

@@ -192,9 +192,9 @@ def test_what_cannot_be_is_one_sentence(more: dict[str, Any], error: str) -> Non
 @pytest.mark.parametrize("noise", ["estimate", "pixels", "shared"])
 def test_a_slot_through_pixels_has_no_pull_and_a_larger_share(noise: str) -> None:
     way = crossing(Plain(1), Plain(1), same_size)
-    slot = CoModel(gamma=0.512, gamma_end=0.125, eta=0.3, noise=noise)
+    slot = CoModel(gamma=0.5, gamma_end=0.25, eta=0.3, noise=noise)
     made = co_run(1, slot, SlotRun(Shown(), crossing=way), [1], (8, 8))
-    assert (made.gamma, made.gamma_end) == (pytest.approx(0.8), pytest.approx(0.5))
+    assert (made.gamma, made.gamma_end) == (pytest.approx(0.7941, abs=1e-4), pytest.approx(0.4810, abs=1e-4))
     assert (made.eta, made.noise, made.crossing) == (0.0, "estimate", way)
 
 

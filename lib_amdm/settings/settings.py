@@ -105,7 +105,7 @@ class _ModelFields:
     gamma: float = setting(
         0.5,
         "How much this model contributes: 0 = nothing, 0.5 = half, 1 = this model alone in the early steps; through "
-        "pixels its share is the cube root, 0.8 for 0.5.",
+        "pixels its share is larger, 0.8 for 0.5.",
         span=(0.0, 1.0, 0.01),
         terse=False,
     )
