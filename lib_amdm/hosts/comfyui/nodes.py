@@ -40,8 +40,7 @@ def _field(spec: Spec) -> Any:
     common = {"display_name": spec.label, "tooltip": spec.help, "default": spec.shown(spec.default)}
     if spec.choices:
         # a graph has no autoencoders for a model to be run through pixels
-        options = [choice for choice in spec.choices if choice != THROUGH_PIXELS]
-        return io.Combo.Input(spec.name, options=options, **common)
+        return io.Combo.Input(spec.name, options=[each for each in spec.choices if each != THROUGH_PIXELS], **common)
     number = io.Int if spec.type is int else io.Float
     if isinstance(spec, WordSpec):
         return io.MultiType.Input(io.String.Input(spec.name, **common), [number])
