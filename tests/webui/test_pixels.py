@@ -206,6 +206,16 @@ def test_small_autoencoders_take_the_place_of_the_models_own_by_an_option(
     assert distance(without.latent, full.latent) == 0, "an encoder without its decoder is not used"
 
 
+def test_two_co_models_read_the_small_autoencoders_as_often_as_one(probed: Probed, small_files: list[Path]) -> None:
+    def read(*slots: dict[str, Any]) -> list[str]:
+        drawn = probed.with_options(SMALL, lambda: probed.draw(settings(*slots, eta=0, evaluations=2)))
+        assert vae_calls(drawn) == [8 * len(slots)]
+        return sorted(name for name in drawn.report["opened"] if name.endswith(".pth"))
+
+    one, two = read(across("xl-alpha")), read(across("xl-alpha"), across("xl-alpha", prompt="another"))
+    assert set(one) == {file.name for file in small_files} and two == one
+
+
 def test_a_damaged_small_autoencoder_is_named(probed: Probed, small_files: list[Path]) -> None:
     small_files[0].write_bytes(b"nothing")
     failed = probed.with_options(SMALL, lambda: probed.fail(settings(across("xl-alpha"), eta=0)))

@@ -72,7 +72,7 @@ class PassRun:
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
         self.models: list[SlotModel] = []
-        self.autoencoders: list[PassAutoencoder] = []
+        self.autoencoders: dict[int, PassAutoencoder] = {}  # by their models' ids
         self.main_model: SlotModel | None = None
         self.end_main_adapter: Callable[[], None] | None = None
         self.memories: Memories | None = None
@@ -255,7 +255,7 @@ class PassRun:
         for model in models:
             with _logged("making room on the GPU"):
                 model.release()
-        self.models, self.autoencoders, self.main_model, self.memories = [], [], None, None
+        self.models, self.autoencoders, self.main_model, self.memories = [], {}, None, None
         if self.is_short_of_memory:
             self.kept.unload()
         else:
@@ -271,7 +271,7 @@ class PassRun:
         if not any(model.evaluations for model in self._all_models):
             return None
         self.clock.stop()
-        seconds, calls = self.stopwatch.seconds, sum(autoencoder.calls for autoencoder in self.autoencoders)
+        seconds, calls = self.stopwatch.seconds, sum(autoencoder.calls for autoencoder in self.autoencoders.values())
         vae_seconds = self.pixel_stopwatch.seconds if calls else None
         if seconds is not None and vae_seconds is not None:
             seconds += vae_seconds

@@ -269,6 +269,12 @@ class SlotModel:
         return co_size(self.slot.size, self.backend.checkpoints.family(self.model).native_side, height, width)
 
     def _autoencoder(self, model: Any) -> PassAutoencoder:
+        """Return the pass's autoencoder of a model: several slots may read the main one's."""
+        if id(model) not in self.run.autoencoders:
+            self.run.autoencoders[id(model)] = self._new_autoencoder(model)
+        return self.run.autoencoders[id(model)]
+
+    def _new_autoencoder(self, model: Any) -> PassAutoencoder:
         """Return a model's autoencoder, or the host's small one in its place."""
         if self.run.options.small_autoencoders:
             # not every picture needs what it imports from the host
@@ -286,7 +292,6 @@ class SlotModel:
         main = self._autoencoder(self.run.main)
         own = self._autoencoder(self.model) if self.is_foreign else main
         way = crossing(main, own, self._own_size)
-        self.run.autoencoders += [main] if own is main else [main, own]
 
         def to_own(latents: torch.Tensor) -> torch.Tensor:
             with self._in_words("running"):
