@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -48,3 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for place in {item.path.stem, item.path.parent.name} & set(TOGETHER):
             item.add_marker(pytest.mark.xdist_group(place))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_loaded_stays() -> None:
+    """Keep the garbage collector from walking through torch's and gradio's modules in every test that calls it."""
+    gc.collect()
+    gc.freeze()
