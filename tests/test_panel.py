@@ -235,6 +235,12 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
     assert clicked(demo, "_say")(False, *sent[1:]) == ""
 
 
+@pytest.fixture(scope="module")
+def of_two_slots() -> tuple[Any, panel.Panel]:
+    with gr.Blocks() as demo:
+        return demo, build(Page(), slots=2)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -251,9 +257,10 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
         ({}, "choose a checkpoint"),
     ],
 )
-def test_the_line_knows_every_control_that_it_speaks_of(page: Page, given: dict[str, Any], said: str) -> None:
-    with gr.Blocks() as demo:
-        built = build(page, slots=2)
+def test_the_line_knows_every_control_that_it_speaks_of(
+    of_two_slots: tuple[Any, panel.Panel], given: dict[str, Any], said: str
+) -> None:
+    demo, built = of_two_slots
     line = clicked(demo, "_say")(*of_the_line(demo, built, 2, enabled_0=True, **given))
     assert said in line if said else line == ""
 

@@ -21,6 +21,8 @@ from lib_amdm.webui.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BETWEEN = "--- the next example ---"
+together = pytest.mark.xdist_group("k-diffusion examples")
 PAGES = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md")}
 
 
@@ -63,41 +65,54 @@ def python_of(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", PAGES[page], re.S)
 
 
-def run_as_a_user(example: str, folder: Path) -> str:
-    """What an example prints: a file that Python runs, and nothing is put in the place of what it imports.
+def run_as_a_user(folder: Path, *examples: str) -> list[str]:
+    """What each example prints: files that Python runs, and nothing is put in the place of what they import.
 
-    The tests' own environment is the one that `install.py` makes, with the tests' tools beside.
+    One process runs them in turn, since torch takes longest to load. The tests' own environment is the one that
+    `install.py` makes, with the tests' tools beside.
     """
-    file = folder / "example.py"
-    file.write_text(example, encoding="utf-8")
+    files = [folder / f"example{number}.py" for number, _ in enumerate(examples)]
+    for file, example in zip(files, examples):
+        file.write_text(example, encoding="utf-8")
+    one = "runpy.run_path(file, run_name='__main__')"
+    code = f"import runpy, sys\nfor file in sys.argv[1:]:\n    {one}\n    print({BETWEEN!r})"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, file], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *map(str, files)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    *printed, rest = done.stdout.split(f"{BETWEEN}\n")
+    assert len(printed) == len(examples) and rest == ""
+    return printed
 
 
-def test_the_k_diffusion_example_runs_and_mixes(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def of_k_diffusion(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the examples with k-diffusion print."""
     pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
-    example, _, _ = python_of("python.md")
-    alone, together = map(float, re.findall(r"-?\d+\.\d+", run_as_a_user(example, tmp_path)))
+    mixing, _, own_rules = python_of("python.md")
+    return run_as_a_user(tmp_path_factory.mktemp("examples"), mixing, own_rules)
+
+
+@together
+def test_the_k_diffusion_example_runs_and_mixes(of_k_diffusion: list[str]) -> None:
+    alone, together = map(float, re.findall(r"-?\d+\.\d+", of_k_diffusion[0]))
     assert alone < together < -alone
+
+
+@together
+def test_the_example_of_own_rules_runs_and_mixes_them(of_k_diffusion: list[str]) -> None:
+    assert of_k_diffusion[1].split()[-1] in ("0.00", "-0.00")
 
 
 def test_the_diffusers_example_runs_and_mixes(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     _, example, _ = python_of("python.md")
-    run_as_a_user(example, tmp_path)
+    run_as_a_user(tmp_path, example)
     alone, together = (Image.open(tmp_path / f"{name}.png") for name in ("alone", "together"))
     blue, red = ((32, 28), (93, 96))
     for place, strong, weak in ((blue, 2, 0), (red, 0, 2)):
         assert together.getpixel(place)[strong] > together.getpixel(place)[weak] + 100
         assert alone.getpixel(place)[strong] < alone.getpixel(place)[weak] + 100
-
-
-def test_the_example_of_own_rules_runs_and_mixes_them(tmp_path: Path) -> None:
-    pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
-    _, _, example = python_of("python.md")
-    assert run_as_a_user(example, tmp_path).split()[-1] in ("0.00", "-0.00")
 
 
 def test_the_readme_is_short() -> None:

@@ -775,12 +775,22 @@ def untroubled(folder: Path) -> Result:
     return Standalone(folder).generate(job(**SMALL), settings())
 
 
+@pytest.fixture(scope="module")
+def troubled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Standalone, Path]:
+    """A host, and its folder for a broken file."""
+    broken = tmp_path_factory.mktemp("broken")
+    return Standalone([folder, broken]), broken
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_file_that_cannot_be_used_is_named_with_its_slot_and_a_remedy(
-    folder: Path, tmp_path: Path, untroubled: Result, kind: str
+    folder: Path, troubled: tuple[Standalone, Path], untroubled: Result, kind: str
 ) -> None:
-    _broken(kind, folder / "alpha.safetensors", tmp_path / "broken.safetensors")
-    host = Standalone([folder, tmp_path])
+    host, place = troubled
+    for file in place.iterdir():
+        file.unlink()
+    _broken(kind, folder / "alpha.safetensors", place / "broken.safetensors")
+    host.refresh_checkpoints()
     with pytest.raises(AmdmError, match=f'^AMDM: "broken.safetensors" {REFUSED[kind]}'):
         host.generate(job(checkpoint="broken"))
     told = refused(host, job(), settings({}, {"checkpoint": "broken"}))
