@@ -353,11 +353,14 @@ def test_a_fifth_kind_works_on_a_model(tmp_path: Path) -> None:
 
 
 def test_an_unknown_file_is_refused_with_the_kinds_there_are(request: pytest.FixtureRequest) -> None:
-    for names in ("InteractDiffusion and MIGC", "InteractDiffusion, MIGC and Tint"):
+    titles = [kind.title for kind in kinds.KINDS]
+    assert titles[:4] == ["IP-Adapter", "GLIGEN", "InteractDiffusion", "MIGC"]
+    for further in ([], ["Tint"]):
+        *others, last = [*titles, *further]
         with pytest.raises(AdapterError) as caught:
             kinds.identify({"weight": (4,)}, "mine")
         assert str(caught.value) == (
-            f'"mine" is no adapter that AMDM knows; it takes IP-Adapter, GLIGEN, {names} files.'
+            f'"mine" is no adapter that AMDM knows; it takes {", ".join(others)} and {last} files.'
         )
         request.getfixturevalue("with_tint")
 
