@@ -41,10 +41,8 @@ def refuse_extra_networks(text: str, error_prefix: str) -> None:
 
 def pieces(text: str, tokenizer: CLIPTokenizer) -> list[list[int]]:
     """Return a text's token numbers in pieces of 77: at most 75 between begin and end, filled up with ends."""
-    comma = tokenizer.get_vocab().get(",</w>")
-    cut = [
-        piece for section in re.split(r"\s*\bBREAK\b\s*", text) for piece in _cut(_numbers(section, tokenizer), comma)
-    ]
+    sections = re.split(r"\s*\bBREAK\b\s*", text)
+    cut = [piece for section in sections for piece in _cut(_numbers(section, tokenizer), tokenizer)]
     if len(cut) > 1 and not cut[-1]:
         cut.pop()
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -56,7 +54,11 @@ def _numbers(text: str, tokenizer: CLIPTokenizer) -> list[int]:
     return tokenizer(ftfy.fix_text(text), add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def _cut(tokens: list[int], comma: int | None) -> list[list[int]]:
+def _cut(tokens: list[int], tokenizer: CLIPTokenizer) -> list[list[int]]:
+    if len(tokens) <= CHUNK:
+        return [tokens]
+    # the whole vocabulary is copied: most texts are short
+    comma = tokenizer.get_vocab().get(",</w>")
     full = []
     while len(tokens) > CHUNK:
         at = CHUNK
