@@ -138,6 +138,15 @@ def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     return Family(name, latents=type(guess.latent_format).__name__, is_flow=is_flow)
 
 
+class HostModules(Protocol):
+    """The host's list of VAEs and text encoders."""
+
+    module_list: Mapping[str, object]
+    """The files by their names."""
+
+    def refresh_models(self) -> object: ...
+
+
 @dataclass(frozen=True)
 class EngineLoader:
     """A host's way from a file to an engine."""
@@ -151,8 +160,7 @@ class EngineLoader:
     """Returns the engine's class for the host's guess of a file's kind."""
     is_flow_file: Callable[[Any, str], bool]
     """is_flow_file(guess, filename)"""
-    module_files: Callable[[], Mapping[str, str]]
-    """The files of VAEs and text encoders by their names in the host's list, read anew."""
+    modules: HostModules
     vae_without_weights: Callable[[Path], torch.nn.Module]
     """Returns the VAE of a folder: engines are made with one, and a co-model's takes no memory."""
     rescaled: Callable[[torch.Tensor], torch.Tensor]
@@ -263,13 +271,14 @@ class EngineLoader:
 
     def _module_file(self, name: str, slot: int) -> str:
         """Return the file of a name in the host's list of VAEs and text encoders; AmdmError if it is not there."""
-        file = self.module_files().get(name)
+        self.modules.refresh_models()
+        file = self.modules.module_list.get(name)
         if file is None:
             raise AmdmError(
                 f'AMDM co-model {slot}: "{name}" is not in the WebUI\'s list "VAE / Text Encoder"; choose a name from '
                 "it."
             )
-        return file
+        return str(file)
 
     def _without_texts(self, filename: str, additional: list[str]) -> tuple[dict[str, Any], Any]:
         """Split a file, if possible without reading the user's text encoders, the larger part of most models."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,6 @@ def _as_chroma(parts: dict[str, Any], guess: Any) -> None:
         parts["text_encoder"] = parts.pop("text_encoder_2", {})
 
 
-def _module_files() -> Mapping[str, str]:
-    main_entry.refresh_models()
-    return {name: str(file) for name, file in main_entry.module_list.items()}
-
-
 def _vae_without_weights(folder: Path) -> torch.nn.Module:
     config = IntegratedAutoencoderKL.load_config(str(folder))
     with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype()):
@@ -58,7 +52,7 @@ LOADER = EngineLoader(
     unknown_kind=AttributeError,
     kind_of=_kind_of,
     is_flow_file=lambda guess, filename: guess.model_type.name in ("FLOW", "FLUX"),
-    module_files=_module_files,
+    modules=main_entry,
     vae_without_weights=_vae_without_weights,
     rescaled=rescale_zero_terminal_snr_sigmas,
     corrected=_as_chroma,

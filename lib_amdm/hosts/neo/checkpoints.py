@@ -61,11 +61,6 @@ def _note_rectified(guess: Any, filename: str) -> None:
         guess.sampling_settings["RF"] = True
 
 
-def _module_files() -> Mapping[str, str]:
-    main_entry.refresh_models()
-    return {name: str(file) for name, file in main_entry.module_list.items()}
-
-
 def _vae_without_weights(folder: Path) -> torch.nn.Module:
     config = IntegratedAutoencoderKL.load_config(str(folder))
     with using_forge_operations(device=torch.device("meta"), dtype=memory_management.vae_dtype(), bnb_dtype="vae"):
@@ -108,7 +103,7 @@ LOADER = EngineLoader(
     unknown_kind=ModuleNotFoundError,
     kind_of=_kind_of,
     is_flow_file=_is_flow_file,
-    module_files=_module_files,
+    modules=main_entry,
     vae_without_weights=_vae_without_weights,
     rescaled=rescale_zero_terminal_snr_sigmas,
     globals_kept=globals_kept,
