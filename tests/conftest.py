@@ -39,6 +39,8 @@ TOGETHER = (
     "webui",
 )
 """Files and folders whose tests share what is costly to make; one process runs all of them."""
+LONG = ("test_style", "test_wide", "test_styles")
+"""Files with single tests that take ten seconds."""
 
 
 # before pytest-xdist reads the marks
@@ -48,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for place in {item.path.stem, item.path.parent.name} & set(TOGETHER):
             item.add_marker(pytest.mark.xdist_group(place))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, item.path.stem not in LONG))
 
 
 @pytest.fixture(autouse=True, scope="module")
