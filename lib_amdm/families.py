@@ -28,6 +28,7 @@ FLOW_KINDS = (
     FlowKind("PiD", "PiD", ("lq_proj.latent_proj.",)),
     FlowKind("Krea 2", "Wan21", ("txtfusion.projector.",)),
     FlowKind("Qwen-Image", "Wan21", ("txt_norm.",)),
+    FlowKind("Qwen-Image 2.1", "QwenImage21", ("txt_in.text_norm.",)),
     FlowKind("Wan", "Wan21", ("head.modulation",)),
     FlowKind("Ernie-Image", "Flux2", ("layers.0.mlp.linear_fc2.",)),
     # its network is a UNet of SDXL's layers, so its file is known by shapes
@@ -50,6 +51,8 @@ _NO_PICTURES = ("PiD", "Wan")
 """Families that upscale, or draw videos."""
 _OF_BOTH_KINDS = ("SDXL",)
 """Families of which some models are flow models and most are not."""
+_TRANSPARENT = ("Qwen-Image 2.1",)
+"""Families whose autoencoders have pictures of four channels, which those of others cannot take."""
 
 
 class Family(NamedTuple):
@@ -84,6 +87,8 @@ class Family(NamedTuple):
     def crosses(self, main: Family) -> bool:
         """Return True if a model of this family is run with a main one through pixels: their latents differ."""
         if self.runs_alone or main.runs_alone or self.inputs or main.inputs:
+            return False
+        if self.name in _TRANSPARENT or main.name in _TRANSPARENT:
             return False
         return not self.fits(main)
 

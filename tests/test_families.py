@@ -205,6 +205,9 @@ def unet(channels: int = 4, text: int = 768, labels: int = 0, out: int = 4, text
         ({"cap_embedder.1.weight": (2304, 2304)}, "Lumina 2"),
         ({"cap_embedder.1.weight": (1, 1)}, None),
         ({"net.llm_adapter.blocks.0.cross_attn.q_proj.weight": (1,)}, "Anima"),
+        ({"txt_norm.weight": (3584,), "img_in.weight": (3072, 64)}, "Qwen-Image"),
+        ({"txt_in.text_norm.weight": (4096,), "img_in.weight": (4096, 64)}, "Qwen-Image 2.1"),
+        ({OLD + "layers.0.mlp.linear_fc2.weight": (4096, 12288)}, "Ernie-Image"),
         ({"text_model.encoder.layers.0.mlp.fc1.weight": (1,)}, None),
         ({OLD + "input_blocks.0.0.weight": (320,)}, None),
         (unet() | {OLD + "label_emb.0.0.weight": (1280,)}, None),
@@ -227,6 +230,9 @@ def test_families_that_share_their_latents_go_together() -> None:
     assert flux.fits(z_image) and not flux.crosses(z_image)
     assert flux.crosses(sd1) and sd1.crosses(flux) and not flux.fits(sd1)
     assert unet_family("SD2").fits(sd1), "the same latents"
+    transparent = family_of({"txt_in.text_norm.weight": (4096,), "img_in.weight": (4096, 64)})
+    assert transparent and transparent.goes_with(transparent)
+    assert not transparent.goes_with(flux) and not flux.goes_with(transparent), "its pictures have a fourth channel"
     for alone in (Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")):
         assert not alone.goes_with(flux) and not flux.goes_with(alone)
     assert not Family("SD1", "InstructPix2Pix").goes_with(Family("SD1", "InstructPix2Pix"))

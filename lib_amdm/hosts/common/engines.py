@@ -23,7 +23,7 @@ from modules import sd_models, shared
 
 from ...comodels.cache import Loaded
 from ...errors import AmdmError
-from ...families import TEXT_WIDTHS, UNKNOWN, Family, unet_family
+from ...families import TEXT_WIDTHS, UNKNOWN, Family, flow_family, unet_family
 from ...files.checkpoint_family import family_in
 from ...files.container import refuse_code
 from ..webui_types import CheckpointInfo, Engine, Processing
@@ -44,6 +44,7 @@ ENGINES = {
     "Krea2": "Krea 2",
     "Lumina2": "Lumina 2",
     "QwenImage": "Qwen-Image",
+    "QwenImage21": "Qwen-Image 2.1",
     "ZImage": "Z-Image",
 }
 """The families of the hosts' classes of engines; any other class (Flux, Chroma, Anima) has its family's name."""
@@ -135,7 +136,7 @@ def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     if name in TEXT_WIDTHS.values():
         config = guess.unet_config
         return unet_family(name, config["in_channels"], bool(config.get("adm_in_channels")), is_flow)
-    return Family(name, latents=type(guess.latent_format).__name__, is_flow=is_flow)
+    return flow_family(name, type(guess.latent_format).__name__)._replace(is_flow=is_flow)
 
 
 class HostModules(Protocol):
