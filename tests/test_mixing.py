@@ -70,6 +70,16 @@ def test_a_small_gamma_is_a_small_share_through_the_estimate_too() -> None:
     assert (run.gamma, run.gamma_end) == (pytest.approx(0.0227, abs=1e-4), 0.0)
 
 
+@pytest.mark.parametrize(("guidance", "keeps"), [(1.0, False), (2.5, False), (4.0, True), (7.5, True)])
+def test_with_strong_guidance_the_prediction_is_kept_of_a_model_that_sees_the_estimate(
+    guidance: float, keeps: bool
+) -> None:
+    model = SlotRun(zero, guidance=guidance)
+    assert co_run(1, CoModel(noise="estimate"), model, SEEDS, SIZE).keeps_prediction is keeps
+    # a co-model that is the main model would no longer leave its picture alone
+    assert not co_run(1, CoModel(), model, SEEDS, SIZE).keeps_prediction
+
+
 def test_what_the_host_knows_of_the_model_is_handed_on() -> None:
     run = co_run(1, CoModel(), SlotRun(zero, 14.6, bool, form=as_flow), SEEDS, SIZE, main=15.0)
     assert (run.sigma_max, run.state_key, run.form) == (14.6, bool, as_flow)

@@ -134,6 +134,34 @@ def test_the_mixed_prediction_does_not_depend_on_the_latent_space(sampler: Sampl
     torch.testing.assert_close(there, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("noise", ["estimate", "shared"])
+@pytest.mark.parametrize("sampler", [pytest.param(SAMPLERS[name], id=name) for name in ("euler", "dpmpp_2m", "ddim")])
+def test_a_kept_prediction_holds_whatever_the_main_model_does_meanwhile(sampler: Sampler, noise: str) -> None:
+    wanted = torch.full_like(sampler.noise(), 0.25)
+
+    def drawn(main: Denoiser | Shown) -> Tensor:
+        co = CoRun(lambda x, sigma: wanted.to(x), 1.0, noise=noise, seed=1, keeps_prediction=True)
+        return sampler.run(sampler.model(main), sampler.noise(), lambda f: amdm(f, [co], steps=STEPS, evaluations=1))
+
+    torch.testing.assert_close(drawn(Denoiser()), drawn(Shown()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("keeps_prediction", [True, False])
+def test_an_answer_that_is_not_finite_counts_as_the_main_models(keeps_prediction: bool) -> None:
+    seen: list[bool] = []
+    euler = SAMPLERS["euler"]
+    co = CoRun(
+        lambda x, sigma: x * float("nan"),
+        noise="estimate",
+        seed=1,
+        on_nan=lambda: seen.append(True),
+        keeps_prediction=keeps_prediction,
+    )
+    drawn = run(euler, [co], evaluations=0)
+    torch.testing.assert_close(drawn, euler.run(euler.model(Denoiser()), euler.noise()))
+    assert seen
+
+
 def test_without_a_share_nothing_is_decoded() -> None:
     coder, euler = Plain(1), SAMPLERS["euler"]
     co = CoRun(Shown(), 0.0, noise="estimate", crossing=crossing(coder, coder, same_size))

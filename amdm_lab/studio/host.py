@@ -457,7 +457,8 @@ class _SlotModel:
 
     def co_run(self, job: Job) -> CoRun:
         state_key = self.state_key if self.adapter else None
-        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, self.model.form, self.crossing)
+        form, guidance = self.model.form, self.slot.cfg_scale or job.cfg_scale
+        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, form, self.crossing, guidance)
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
 
     def _crossing(self, host: Standalone, main: str, own: str) -> Crossing:

@@ -21,6 +21,11 @@ POWER_OF_ESTIMATE = 2.28
 """The main model's share, 1 - gamma, is raised to this power beside a model that sees its estimate, which makes 0.79 of
 a gamma of 0.5 (measurements/through-pixels.md)."""
 
+PREDICTION_FROM = 4.0
+"""The guidance scale from which the last prediction of a model that sees the estimate is kept. With strong guidance the
+main model has taken over what it was shown, and the difference pushes it too far; with weak guidance it has not
+(measurements/through-pixels.md)."""
+
 
 class SlotRun(NamedTuple):
     """A slot's model as its host runs it; the fields without a comment are those of `CoRun`."""
@@ -32,6 +37,8 @@ class SlotRun(NamedTuple):
     on_nan: Callable[[], None] | None = None
     form: Form = as_exploding
     crossing: Crossing = ONE_SPACE
+    guidance: float = 1.0
+    """The model's guidance scale."""
 
 
 def co_run(
@@ -71,6 +78,7 @@ def co_run(
         on_nan=model.on_nan,
         form=model.form,
         crossing=model.crossing,
+        keeps_prediction=sees_estimate and model.guidance >= PREDICTION_FROM,
     )
 
 

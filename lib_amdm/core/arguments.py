@@ -71,6 +71,9 @@ class CoRun:
     since on a GPU this may be known only a step later. None: answers are taken as they are."""
     form: Form = as_exploding
     """The form of the model's noise levels."""
+    keeps_prediction: bool = False
+    """Between its evaluations its last prediction holds; False: what its last prediction was more than the main one's,
+    which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
 
     def __post_init__(self) -> None:
         for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
@@ -109,8 +112,8 @@ class Mixing:
     """K, the number of early steps; "auto": down to a noise level that depends on the latent's size."""
     evaluations: int | Auto = 0
     """E, the number of the K steps in which each co-model is evaluated, spread evenly over log noise levels from the
-    first on; in the others its prediction is the main model's plus their last difference. 0: in all K; "auto": 4, 5 if
-    a co-model sees the estimate, or 7 for samplers that add noise in every step."""
+    first on; in the others its last one counts (`CoRun.keeps_prediction`). 0: in all K; "auto": 4, 5 if a co-model
+    sees the estimate, or 7 for samplers that add noise in every step."""
     eta: float = 0.0
     """The main model's correction."""
     start: int = 0

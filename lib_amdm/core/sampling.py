@@ -126,8 +126,8 @@ class _EarlySteps:
     """The changes of the prediction, by step, while the sampler may come back to it."""
     settled: set[int] = field(default_factory=set)
     """The steps that were mixed."""
-    differences: list[Tensor] = field(default_factory=list)
-    """Each co-model's last prediction minus the main one's."""
+    kept: list[Tensor] = field(default_factory=list)
+    """Of each co-model's last evaluation its prediction minus the main one's, or the prediction: `keeps_prediction`."""
     state_keys: list[Hashable] = field(default_factory=list)
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     """For each co-model's output, a reading of whether it was finite."""
@@ -145,7 +145,7 @@ class _EarlySteps:
 
         The first evaluation in a step settles the change of its prediction; later ones in the same step, at the step's
         level or between two levels, are changed as much. A sampler that has gone on and comes back later (Restart)
-        settles the step anew, from the last differences. Some samplers also show a smaller latent: the answer to that
+        settles the step anew, from what was kept last. Some samplers also show a smaller latent: the answer to that
         stays as it is.
         """
         if self.over or x.shape != self.shape:
@@ -190,7 +190,8 @@ class _EarlySteps:
         self.report_nan()
         if not self.in_pass.still_mixing():
             return None
-        predictions = [denoised, *(denoised + difference for difference in self.differences)]
+        ends = [kept if model.run.keeps_prediction else denoised + kept for model, kept in zip(self.models, self.kept)]
+        predictions = [denoised, *ends]
         ys = [euler_step(prediction, latent, level, level_next) for prediction, latent in zip(predictions, latents)]
         new = ys
         if k >= self.mixing.start:
@@ -209,17 +210,17 @@ class _EarlySteps:
         return change if within is None else torch.where(within, change, torch.zeros_like(change))
 
     def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
-        """Evaluate the co-models if the plan says so or a `state_key` changed, and keep their differences.
+        """Evaluate the co-models if the plan says so or a `state_key` changed, and keep what they give.
 
         latents: each co-model's own, (batch, ...). denoised: the main model's denoised latent, of the same shape.
         """
         state_keys = [model.run.state_key(level.ratio) if model.run.state_key else None for model in self.models]
         # a sampler that leaves out a level of the grid catches up
         is_due = self.planned < bisect_right(self.plan, k)
-        self.differences = [
-            self._difference(model.run, model.prediction(latent, denoised, level).to(denoised), denoised)
+        self.kept = [
+            self._kept(model.run, model.prediction(latent, denoised, level).to(denoised), denoised)
             if is_due or state_keys[index] != self.state_keys[index]
-            else self.differences[index]
+            else self.kept[index]
             for index, (model, latent) in enumerate(zip(self.models, latents))
         ]
         # only once all succeeded: if one fails, the sampler's caller may retry
@@ -227,18 +228,18 @@ class _EarlySteps:
             self.planned += 1
         self.state_keys = state_keys
 
-    def _difference(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
-        """Return a co-model's prediction minus the main one's, (batch, ...).
+    def _kept(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
+        """Return what is kept of a co-model's prediction beside the main one's, (batch, ...): see `kept`.
 
-        If it has an `on_nan`, values that are not finite become zeros.
+        If it has an `on_nan`, an answer that is not finite becomes the main model's.
         """
-        difference = prediction - denoised
+        base = torch.zeros_like(denoised) if co.keeps_prediction else denoised
         if co.on_nan is None:
-            return difference
+            return prediction - base
         # if the main model itself has NaN, the co-model got some, and is not to blame
-        at_fault = ~prediction.isfinite().all() & denoised.isfinite().all()
-        self.finite.append((co, Reading(~at_fault)))
-        return torch.where(difference.isfinite().all(), difference, 0)
+        is_finite = prediction.isfinite().all()
+        self.finite.append((co, Reading(is_finite | ~denoised.isfinite().all())))
+        return torch.where((prediction - denoised).isfinite().all(), prediction, denoised) - base
 
     def finish(self) -> None:
         """Report pending errors once the sampler has ended; NothingMixedError if it mixed nothing."""

@@ -91,7 +91,7 @@ class CoSampler(Sampler):
 
     def run(self) -> SlotRun:
         """Return the model as `amdm` runs it."""
-        return SlotRun(self._denoise, self.highest, self._active_conds, form=self.form)
+        return SlotRun(self._denoise, self.highest, self._active_conds, form=self.form, guidance=self.guider.cfg)
 
     def around(self, inside: Callable[[], Tensor], noise: Tensor, *given: Any, **named: Any) -> Tensor:
         """Prepare the model, call `inside`, clean up, and return its result."""

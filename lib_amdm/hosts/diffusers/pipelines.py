@@ -229,8 +229,16 @@ class _Evaluations:
         generators = [given] if isinstance(given, torch.Generator) else given or []
         seeds = [one.initial_seed() + more for one in generators for more in range(len(self.x) // len(generators))]
         seeds = seeds or [secrets.randbelow(2**63) for _ in self.x]
-        model = SlotRun(self.denoised, highest, None, self.refuse_nan, form)
+        model = SlotRun(self.denoised, highest, None, self.refuse_nan, form, guidance=self._guidance)
         return co_run(self.number, self.slot, model, seeds, (height, width), self.main.training.domain[0])
+
+    @property
+    def _guidance(self) -> float:
+        taken = inspect.signature(self.own.__call__).parameters
+        # where a pipeline takes both, the other one is an input of a distilled network
+        name = "true_cfg_scale" if "true_cfg_scale" in taken else "guidance_scale"
+        default = taken[name].default if name in taken else 1.0
+        return float(self.arguments.get(name, default))
 
     def _arguments(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of its calls, but for the latent. own: those that it was given."""
