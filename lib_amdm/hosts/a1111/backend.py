@@ -137,6 +137,10 @@ class A1111Evaluator:
         self.wraps.clear()
         self.travelled = None
 
+    @property
+    def main_cfg_scale(self) -> float:
+        return self.run.p.cfg_scale
+
     def cond_scale(self, cfg_scale: float) -> float:
         """Return the guidance scale, which DDIM CFG++ divides for every model."""
         run = self.run

@@ -175,6 +175,10 @@ class Evaluator(Protocol):
     def drop(self) -> None:
         """Drop all references to co-models during a pass, since their memory is needed."""
 
+    @property
+    def main_cfg_scale(self) -> float:
+        """The CFG scale of this pass as the user set it, also before its sampler has begun."""
+
     def cond_scale(self, cfg_scale: float) -> float:
         """Return the guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
 

@@ -106,7 +106,7 @@ class PassRun:
             form = as_flow if backend.checkpoints.family(model.model).is_flow else as_exploding
             on_nan = None if allows_nan else model.gave_nan
             highest_own = self._highest(model.model)
-            guidance = backend.evaluator.cond_scale(model.slot.cfg_scale)
+            guidance = model.slot.cfg_scale or backend.evaluator.main_cfg_scale
             run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, model.crossing(), guidance)
             made = co_run(model.number, model.slot, run, self.seeds, size, highest)
             if model.slot.eta != made.eta:

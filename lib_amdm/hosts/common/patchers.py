@@ -174,9 +174,13 @@ class PatcherEvaluator:
                 needed[:] = [extra for extra in needed if not any(extra is unet for unet in self.own_unets)]
         self.registered_at, self.own_unets = None, []
 
-    def cond_scale(self, cfg_scale: float) -> float:
+    @property
+    def main_cfg_scale(self) -> float:
         p = self.run.p
-        return (cfg_scale or (p.hr_cfg if p.is_hr_pass else p.cfg_scale)) * self.guidance_factor()
+        return p.hr_cfg if p.is_hr_pass else p.cfg_scale
+
+    def cond_scale(self, cfg_scale: float) -> float:
+        return (cfg_scale or self.main_cfg_scale) * self.guidance_factor()
 
     def denoised(self, evaluation: Evaluation) -> torch.Tensor:
         return self.guide(self, evaluation)
