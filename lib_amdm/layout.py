@@ -100,6 +100,16 @@ class Layout(NamedTuple):
         actions = tuple(_action(name, row, placed) for name, row in named if "action" in row)
         return cls(placed, actions)
 
+    def within(self, crop: Box) -> Layout:
+        """Return the layout of a crop of the picture: the parts of boxes in it, and the actions of what is left."""
+        seen = {number: box for number, region in enumerate(self.regions) if (box := _clipped(region.box, crop))}
+        places = {number: place for place, number in enumerate(seen)}
+        actions = (a for a in self.interactions if a.subject in seen and a.object in seen)
+        return Layout(
+            tuple(Region(self.regions[number].phrase, box) for number, box in seen.items()),
+            tuple(Interaction(places[a.subject], a.action, places[a.object]) for a in actions),
+        )
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the layout as JSON has it; `of_rows` of it gives the same layout."""
         boxes = [{"phrase": placed.phrase, "box": list(placed.box)} for placed in self.regions]
@@ -120,6 +130,14 @@ def boxes_of(source: str | Sequence[Any]) -> list[Box]:
     _refuse_too_many(source)
     rows = [row["box"] if isinstance(row, Mapping) and "box" in row else row for row in source]
     return [_box(f"row {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _clipped(box: Box, crop: Box) -> Box | None:
+    """Return the part of a box that is in a crop, as shares of it; None if there is none."""
+    left, top, right, bottom = crop
+    x0, x1 = (min(max((x - left) / (right - left), 0.0), 1.0) for x in (box[0], box[2]))
+    y0, y1 = (min(max((y - top) / (bottom - top), 0.0), 1.0) for y in (box[1], box[3]))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _refuse_too_many(rows: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from lib_amdm.hosts import detect
 from lib_amdm.hosts.protocol import Host
 from lib_amdm.hosts.webui_types import Processed, Processing
 from lib_amdm.settings import Settings
-from lib_amdm.webui import api, compare, infotext, options, panel, refusal, sampler_hook, xyz
+from lib_amdm.webui import api, compare, details, infotext, options, panel, refusal, sampler_hook, xyz
 
 HOST: Host | None = None
 REASON = ""  # why there is none
@@ -19,6 +19,7 @@ try:
     HOST = detect.host()
 except detect.UnknownHostError as unknown:
     REASON = str(unknown)
+DETAILS = details.Details()
 PANELS: dict[str, panel.Panel] = {}  # of the page that is being built, by their tabs
 
 
@@ -50,10 +51,18 @@ class Script(scripts.Script):
                 # the WebUI makes its sliders before it asks for this panel
                 self.sides = {**getattr(self, "sides", {}), side: component}
 
+    def before_process(self, p: Processing, *args: Any) -> None:
+        if HOST is not None and not HOST.is_inner(p) and not _is_off(p, args):
+            details.join(HOST, p, lambda: _settings(p, args), __file__)
+
     def process(self, p: Processing, *args: Any) -> None:
         if HOST is None:
             refusal.refuse(REASON, p, args)
             return
+        if HOST.is_inner(p):
+            DETAILS.hand_on(p)
+        else:
+            DETAILS.begin(p)
         # a plot's cells and a folder's pictures share these entries, and must not see each other's
         p.extra_generation_params = infotext.without(p.extra_generation_params)
         if not _is_off(p, args):
@@ -62,15 +71,29 @@ class Script(scripts.Script):
     def process_before_every_sampling(self, p: Processing, *args: Any, **hook: Any) -> None:
         if HOST is None:
             return
-        chosen = None
-        if not _is_off(p, args) and not HOST.is_inner(p):
-            of_pass, limit = options.of_pass(HOST), options.pool_limit(HOST)
-            chosen = sampler_hook.prepare(HOST, p, lambda: _settings(p, args), of_pass, limit, hook)
+        chosen, is_detail = None, HOST.is_inner(p)
+        if is_detail:
+            DETAILS.follow(HOST, p)
+        else:
+            DETAILS.forget(p)
+        if not _is_off(p, args):
+            # an error would end the detailer without a word
+            of_pass = options.of_pass(HOST)._replace(**({"continues_on_error": True} if is_detail else {}))
+            entries = DETAILS.entries if is_detail else None
+            limit = options.pool_limit(HOST)
+            chosen = sampler_hook.prepare(HOST, p, lambda: _settings(p, args), of_pass, limit, hook, entries)
         sampler_hook.attach(p.sampler, chosen)
 
+    def postprocess_image_after_composite(self, p: Processing, pp: Any, *args: Any) -> None:
+        if HOST is not None and not HOST.is_inner(p):
+            DETAILS.write(HOST, p)
+
     def postprocess(self, p: Processing, processed: Processed, *args: Any) -> None:
-        if HOST is not None:
-            compare.finish(HOST, p, processed)
+        if HOST is None:
+            return
+        if not HOST.is_inner(p) and not _is_off(p, args):
+            details.say_if_none(p, processed, lambda: _settings(p, args))
+        compare.finish(HOST, p, processed)
 
 
 def _is_off(p: Processing, args: Sequence[Any]) -> bool:

@@ -253,3 +253,16 @@ def test_the_box_between_is_the_same_from_either_side_and_within_both(a: tuple, 
 def test_the_box_between_overlapping_things_is_what_they_share() -> None:
     assert between((0.0, 0.0, 0.6, 0.5), (0.4, 0.2, 1.0, 1.0)) == (0.4, 0.2, 0.6, 0.5)
     assert between((0.0, 0.0, 0.2, 1.0), (0.7, 0.0, 1.0, 1.0)) == (0.2, 0.0, 0.7, 1.0)
+
+
+@given(layouts())
+def test_the_layout_of_the_whole_picture_is_the_layout(layout: Layout) -> None:
+    assert layout.within((0.0, 0.0, 1.0, 1.0)) == layout
+
+
+def test_a_crop_has_the_parts_of_boxes_in_it_and_the_actions_of_what_is_left() -> None:
+    assert LAYOUT.within((0.25, 0.0, 0.75, 1.0)) == Layout(
+        (Region("a boy", (0.0, 0.0, 0.5, 1.0)), Region("a ball", (0.5, 0.5, 1.0, 1.0))), LAYOUT.interactions
+    )
+    assert LAYOUT.within((0.5, 0.0, 1.0, 0.75)) == Layout((Region("a ball", (0.0, 0.5 / 0.75, 1.0, 1.0)),))
+    assert not LAYOUT.within((0.5, 0.0, 1.0, 0.5))

@@ -209,3 +209,35 @@ def test_masks_that_are_given_are_those_of_the_pictures(
     for each, mask in zip(found, drawn):
         picture = Image.fromarray(mask.numpy())
         assert torch.allclose(each[0], shares(*size, boxes=slot.region, mask=picture, feather=feather), atol=1e-6)
+
+
+def in_crop(height: int, width: int, crop: Box, **slot: Any) -> Tensor:
+    """The map of a crop as height x width."""
+    found = region_map(CoModel(**slot), height, width, "AMDM", crop=crop)
+    return torch.ones(height, width) if found is None else found[0, 0]
+
+
+@pytest.mark.parametrize("feather", [0.0, 0.1])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("region", ["", "0.25 0.25 0.5 0.8", "0 0 0.4 1\n0.3 0.5 1 1"])
+def test_the_map_of_a_crop_is_that_part_of_the_pictures(region: str, mask: bool, feather: float) -> None:
+    drawn = torch.rand(32, 48, generator=torch.Generator().manual_seed(1)).mul(255).byte().numpy()
+    slot: dict[str, Any] = {"region": region, "feather": feather}
+    slot["mask"] = as_text(Image.fromarray(drawn)) if mask else ""
+    whole = region_map(CoModel(**slot), 32, 48, "AMDM")
+    expected = torch.ones(32, 48) if whole is None else whole[0, 0]
+    found = in_crop(16, 12, (0.25, 0.25, 0.5, 0.75), **slot)
+    torch.testing.assert_close(found, expected[8:24, 12:24], rtol=0, atol=1e-5)
+    inside = (slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(in_crop(32, 48, (0, 0, 1, 1), **slot)[inside], expected[inside], rtol=0, atol=1e-5)
+
+
+def test_a_crop_beyond_the_picture_continues_its_edge() -> None:
+    found = in_crop(4, 8, (-0.5, 0.0, 0.5, 1.0), region="0 0 0.25 1")
+    assert found.tolist() == [[1.0] * 6 + [0.0] * 2] * 4
+
+
+@pytest.mark.parametrize("crop", [(0.55, 0.0, 0.85, 1.0), (0.5, 0.2, 0.51, 0.3)])
+def test_a_crop_outside_a_region_has_nothing_of_it(crop: Box) -> None:
+    assert not in_crop(8, 8, crop, region="0 0 0.5 1").any()
+    assert in_crop(8, 8, crop, region="0 0 0.5 1", feather=0.25).any()

@@ -7,6 +7,7 @@ import gc
 import inspect
 import itertools
 import json
+import re
 import traceback
 import weakref
 from contextlib import contextmanager
@@ -244,10 +245,10 @@ def test_what_is_wrong_before_a_pass_is_raised_from_the_sampler_or_said_with_the
     assert evaluated == []
 
 
-@pytest.mark.parametrize("which", ["first", "hires", "both"])
+@pytest.mark.parametrize("which", ["first", "hires", "both", "detailer", "all"])
 @pytest.mark.parametrize("hires", [False, True])
 def test_the_slots_run_in_their_pass_and_the_main_adapter_in_every_one(which: Any, hires: Any) -> None:
-    runs = which in ("both", "hires" if hires else "first")
+    runs = which in ("both", "all", "hires" if hires else "first")
     settings = replace(SETTINGS, which_pass=which)
     it = picture(settings, hires=hires, enable_hr=True)
     assert (it.chosen is not None) == runs
@@ -255,6 +256,30 @@ def test_the_slots_run_in_their_pass_and_the_main_adapter_in_every_one(which: An
     it = picture(replace(settings, main_adapter=ADAPTED), hires=hires, enable_hr=True)
     assert it.run.adapted == ADAPTED
     assert len(it.run.slots) == len(it.chosen.co_models) == runs
+
+
+@pytest.mark.parametrize("which", ["first", "hires", "both", "detailer", "all"])
+def test_details_run_if_the_pass_includes_them_and_are_written_for_their_picture(which: Any) -> None:
+    settings = replace(SETTINGS, which_pass=which, main_adapter=ADAPTED)
+    written: dict[str, Any] = {}
+    for _ in range(2):
+        run = FakeRun()
+        p = SimpleNamespace(sampler=SimpleNamespace(func=euler), extra_generation_params={"AMDM ran": "2 models"})
+        options = PassOptions()
+        chosen = sampler_hook.prepare(host_with(run), p, lambda: settings, options, 2, {}, written)
+        assert (chosen is not None) == (which in ("detailer", "all"))
+        if chosen is None:
+            assert run.adapted is None
+            continue
+        sampler_hook.attach(p.sampler, chosen)
+        draw(p.sampler)
+        assert run.adapted == ADAPTED
+        assert p.extra_generation_params == {"AMDM ran": "2 models"}
+    if not written:
+        return
+    assert list(written["AMDM passes"]) == ["detail 1", "detail 2"]
+    assert re.fullmatch("detail 1: 2 models, 3 of 4 steps, .*; detail 2: 2 models, .*", written["AMDM ran"])
+    assert written["AMDM pass"] == which
 
 
 def test_what_an_adapter_does_not_look_at_is_neither_run_nor_written() -> None:

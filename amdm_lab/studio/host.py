@@ -368,8 +368,10 @@ class Standalone:
         settings = replace(every[0], correction=variant.correction or every[0].correction)
         comments = []
         slots = settings.active if settings.mixes else ()
-        if slots and settings.which_pass == "hires":
-            comments.append('AMDM: "pass" is set to hires, but there is one pass here, so no co-model was run.')
+        if slots and settings.which_pass in ("hires", "detailer"):
+            comments.append(
+                f'AMDM: "pass" is set to {settings.which_pass}, but there is one pass here, so no co-model was run.'
+            )
             slots = ()
         func = sampling.find_sampler(job.sampler)
         model = self.model(job.checkpoint)

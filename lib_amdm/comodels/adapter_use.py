@@ -5,8 +5,10 @@ A host provides the text encoder (`Phrases`) and the rows of the main model's ba
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -22,7 +24,7 @@ from ..core.accelerator import same_place
 from ..errors import AdapterError, AmdmError
 from ..families import Family
 from ..files.state import ByState
-from ..layout import Layout
+from ..layout import Box, Layout
 from ..settings import AdapterSettings
 from .cache import InMemory, Loaded, Pool
 from .file_list import FileList
@@ -133,6 +135,14 @@ def _info(path: Path) -> AdapterInfo | None:
         return describe(path)
     except AdapterError:
         return None
+
+
+def within(settings: AdapterSettings, crop: Box) -> AdapterSettings:
+    """Return the settings of an adapter for a crop of the picture; none if its layout has nothing there."""
+    if not settings.layout:
+        return settings
+    layout = Layout.read(settings.layout).within(crop)
+    return replace(settings, layout=json.dumps(layout.rows())) if layout else AdapterSettings()
 
 
 class SlotInputs:

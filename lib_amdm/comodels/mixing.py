@@ -14,6 +14,7 @@ from ..core.co_model import private_seeds
 from ..core.levels import Form, as_exploding
 from ..core.sampling import amdm
 from ..errors import AmdmError
+from ..layout import Box
 from ..settings import THROUGH_PIXELS, CoModel, Settings
 from .regions import region_map
 
@@ -49,12 +50,13 @@ def co_run(
     size: tuple[int, int],
     main: float = math.inf,
     mask: Tensor | None = None,
+    crop: Box | None = None,
 ) -> CoRun:
     """Make the `CoRun` of a slot, by its number from 1.
 
     seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. mask: see `region_map`. AmdmError if the mask cannot be read, or if the slot is to be run through
-    pixels without a crossing.
+    main model knows. mask, crop: see `region_map`. AmdmError if the mask cannot be read, or if the slot is to be run
+    through pixels without a crossing.
     """
     if slot.noise == THROUGH_PIXELS and model.crossing is ONE_SPACE:
         raise AmdmError(
@@ -68,7 +70,7 @@ def co_run(
         model.denoise,
         gamma=share(slot.gamma),
         gamma_end=None if slot.gamma_end is None else share(slot.gamma_end),
-        region=region_map(slot, *size, f"AMDM co-model {number}", mask),
+        region=region_map(slot, *size, f"AMDM co-model {number}", mask, crop),
         eta=0.0 if sees_estimate else slot.eta,
         noise="estimate" if sees_estimate else slot.noise,
         seed=private_seeds(seeds, number),

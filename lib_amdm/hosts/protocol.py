@@ -164,6 +164,12 @@ class Runner(Protocol):
     def is_inner(self, p: Processing) -> bool:
         """Return True if another extension generates this picture inside a picture."""
 
+    def join_details(self, p: Processing, script: str) -> None:
+        """Let the script of this file take part in what a detailer draws inside this picture, if there is one."""
+
+    def comments(self, p: Processing) -> Mapping[str, Any]:
+        """Return the texts that are shown with a picture, as keys; later ones appear in it too."""
+
     def comment(self, p: Processing, text: str) -> None:
         """Show `text` with the finished picture."""
 

@@ -68,6 +68,10 @@ class Processing(Protocol):
     extra_generation_params: dict[str, Any]
     script_args: Sequence[Any]
     scripts: Any
+    paste_to: tuple[int, int, int, int] | None
+    """Where in its picture an inpainting of a crop belongs: x, y, width, height."""
+    init_images: Sequence[Any]
+    comments: dict[str, Any]
     outpath_grids: str
     do_not_save_grid: bool
 

@@ -263,10 +263,11 @@ class Settings:
     )
     which_pass: str = setting(
         "first",
-        "The pass of hires fix in which the models run together; without hires fix there is only the first.",
+        "Where the models run together: first, hires or both = these passes of hires fix, without which there is only "
+        "the first; detailer = the details that ADetailer draws; all = both passes and the details.",
         name="pass",
         label="pass",
-        choices=("first", "hires", "both"),
+        choices=("first", "hires", "both", "detailer", "all"),
         hires_fix=True,
     )
     start: int = setting(
@@ -301,6 +302,11 @@ class Settings:
         """True if models are run together: there is a step to mix in, and a slot that changes the picture."""
         has_steps = isinstance(self.steps, str) or self.steps > self.start
         return self.enabled and has_steps and bool(self.active)
+
+    @property
+    def in_details(self) -> bool:
+        """True if AMDM takes part in the details that a detailer draws inside a picture."""
+        return self.which_pass in ("detailer", "all")
 
     @property
     def runs(self) -> bool:

@@ -79,7 +79,8 @@ def finish(host: Drawing, p: Processing, processed: Processed) -> None:
     If that ends early, the grid has the models drawn by then.
     """
     planned = vars(p).pop(_PLAN, None)
-    if planned is None:
+    # ADetailer announces the end of a picture early, without pictures
+    if planned is None or not processed.images:
         return
     together = host.pictures_of(processed)
     drawn: dict[str, Any] = {}

@@ -24,6 +24,9 @@ RAN = "AMDM ran"
 SKIPPED = "infotext_skip_pasting"
 """The WebUI's option that lists the keys a user does not want to be pasted."""
 
+DETAIL = "detail "
+"""The beginning of a detail's name among a picture's passes; its number follows."""
+
 PASSES = "AMDM passes"
 """The key of the same as data, in an API's answer alone."""
 
@@ -56,7 +59,7 @@ def written(settings: Settings, titles: Mapping[int, str]) -> dict[str, str]:
 
 
 class Passes(dict[str, Any]):
-    """The runs of a picture's passes, by their names ("first", "hires"), among the entries of an infotext.
+    """The runs of a picture's passes, by their names ("first", "hires", "detail 1"), among the entries of an infotext.
 
     A WebUI's API gives it as data; to the text, for which a WebUI calls such a value, it adds nothing.
     """
@@ -68,12 +71,26 @@ class Passes(dict[str, Any]):
 def with_run(entries: Mapping[str, Any], name: str, ran: Ran) -> dict[str, Any]:
     """Return the entries of what ran, in words and as data: those of an earlier pass in `entries`, and this one's.
 
-    name: the pass's, "first" or "hires".
+    name: the pass's, "first", "hires" or "detail 1".
     """
     line, before = ran_line(ran), entries.get(RAN)
+    label = "hires fix" if name == "hires" else name
+    if before:
+        line = f"{before}; {label}: {line}"
+    elif name.startswith(DETAIL):
+        line = f"{label}: {line}"
     evaluations = [{"checkpoint": title, "evaluations": count} for title, count in ran.evaluations]
     passes = Passes({**entries.get(PASSES, {}), name: {**ran._asdict(), "evaluations": evaluations}})
-    return {RAN: f"{before}; hires fix: {line}" if before else line, PASSES: passes}
+    return {RAN: line, PASSES: passes}
+
+
+def with_details(entries: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a picture with those of its details."""
+    joined = {**entries, **details}
+    if RAN in entries and RAN in details:
+        joined[RAN] = f"{entries[RAN]}; {details[RAN]}"
+        joined[PASSES] = Passes({**entries[PASSES], **details[PASSES]})
+    return joined
 
 
 def ran_line(ran: Ran) -> str:
@@ -108,8 +125,16 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     The cells of a plot and the pictures of a folder share one collection of entries, and what was written for one of
     them must not appear in the next.
     """
-    labels = {RAN, PASSES, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
-    return {key: value for key, value in entries.items() if key not in labels}
+    return {key: value for key, value in entries.items() if key not in _labels()}
+
+
+def own(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of AMDM among `entries`."""
+    return {key: value for key, value in entries.items() if key in _labels()}
+
+
+def _labels() -> set[str]:
+    return {RAN, PASSES, *(infotext_label(slot, spec) for slot, spec in flat(MAX_SLOTS))}
 
 
 def expand(params: MutableMapping[str, Any], slots: int, host: Page) -> None:

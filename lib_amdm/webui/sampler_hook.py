@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from functools import partial
 from traceback import clear_frames
@@ -39,8 +39,10 @@ class MixedSampling:
     co_models: list[CoRun]
     comment: Callable[[str], None]
     """Shows a text with the picture."""
-    is_hires: bool = False
-    """True in the second pass of hires fix, which adds to what the first one has written."""
+    name: str = "first"
+    """The pass's: "first", or "hires" or "detail 1", which add to what an earlier one has written."""
+    details: MutableMapping[str, Any] | None = None
+    """The entries of a picture's details, if this is one; otherwise the picture's own are written."""
 
     def sample(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # imported with the first picture: a start does not need it
@@ -71,10 +73,10 @@ class MixedSampling:
     def _write(self, ran: Ran, titles: Mapping[int, str], has_mixed: bool) -> None:
         settings = self.settings if has_mixed else replace(self.settings, co_models=())
         entries: dict[str, Any] = {**infotext.written(settings, titles)}
+        of_picture = self.p.extra_generation_params if self.details is None else self.details
         if has_mixed:
-            written = self.p.extra_generation_params if self.is_hires else {}
-            entries |= infotext.with_run(written, "hires" if self.is_hires else "first", ran)
-        self.p.extra_generation_params.update(entries)
+            entries |= infotext.with_run({} if self.name == "first" else of_picture, self.name, ran)
+        of_picture.update(entries)
 
     def _remedy(self) -> str:
         if self.settings.start:
@@ -140,18 +142,22 @@ def prepare(
     options: PassOptions,
     pool_limit: int,
     hook: Mapping[str, Any],
+    details: MutableMapping[str, Any] | None = None,
 ) -> Sampling | None:
     """Load the models and encode the texts of the coming pass; None if its sampler shall run unchanged.
 
-    An error is kept for the pass or, with `continues_on_error`, shown with the picture.
+    An error is kept for the pass or, with `continues_on_error`, shown with the picture. details: the entries of a
+    picture's details, if the pass is one of these, and not of a picture.
     """
     host_run = None
     try:
         settings = read_settings()
+        if details is not None and not settings.in_details:
+            return None
         said = [*plan_line.idle(settings), *plan_line.unguided(settings, getattr(p, "cfg_scale", 0.0), host)]
         if said:
             host.comment(p, f"AMDM: {' '.join(said)}")
-        if settings.mixes and not _wanted(host, p, settings):
+        if settings.mixes and details is None and not _wanted(host, p, settings):
             # the main model's adapter is part of that model, and acts in every pass
             settings = replace(settings, co_models=())
         if not settings.runs:
@@ -162,7 +168,8 @@ def prepare(
             host_run.adapt_main(settings.main_adapter)
         co_models = host_run.load_co_models(settings.active) if settings.mixes else []
         comment = partial(host.comment, p)
-        return MixedSampling(p, settings, pool_limit, host_run, co_models, comment, host.is_hires_pass(p))
+        name = _name(host, p, details)
+        return MixedSampling(p, settings, pool_limit, host_run, co_models, comment, name, details)
     except (SettingsError, AmdmError) as error:
         problem: Exception = error
     except Exception as error:
@@ -182,9 +189,15 @@ def prepare(
     return None
 
 
+def _name(host: Host, p: Processing, details: Mapping[str, Any] | None) -> str:
+    if details is not None:
+        return f"{infotext.DETAIL}{len(details.get(infotext.PASSES, ())) + 1}"
+    return "hires" if host.is_hires_pass(p) else "first"
+
+
 def _wanted(host: Host, p: Processing, settings: Settings) -> bool:
-    """Return True if the settings include this pass; add a comment if their pass never comes."""
+    """Return True if the settings include this pass of a picture; add a comment if their pass never comes."""
     wanted = settings.which_pass
     if wanted == "hires" and not getattr(p, "enable_hr", False):
         host.comment(p, 'AMDM: "pass" is set to hires, but hires fix is off, so no co-model was run.')
-    return wanted == "both" or (wanted == "hires") == host.is_hires_pass(p)
+    return wanted in ("both", "all", "hires" if host.is_hires_pass(p) else "first")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from .conftest import REPOSITORY
 from .hosts import Host
@@ -71,6 +72,9 @@ NEIGHBOURS = {
         ("sd-perturbed-attention",),
     ),
 }
+DETAILER = ("adetailer", "aadetailer-neoforge")
+FACE = "skimage/data/astronaut.png"
+"""A photograph with a face, which a package that A1111 needs has."""
 DYNAMIC_PROMPTS = ("sd-dynamic-prompts", "sd-dynamic-prompts_neo")
 
 
@@ -146,3 +150,43 @@ def test_each_picture_has_the_text_that_dynamic_prompts_made_of_it(among: Probed
     assert len(set(prompts)) > 1 and not any("{" in prompt for prompt in prompts)
     singles = [among.draw(told, prompt=prompt, seed=seed).latent for prompt, seed in zip(prompts, seeds)]
     assert off(np.concatenate(drawn.latents), np.concatenate(singles)) < CLOSE
+
+
+@pytest.fixture
+def face(webui_host: Host) -> np.ndarray:
+    packages = Path(webui_host.python()).parent.parent / "lib"
+    found = next(packages.glob(f"python*/site-packages/{FACE}"), None)
+    if found is None:
+        pytest.skip("the WebUI's Python has no picture of a face")
+    return np.asarray(Image.open(found).convert("RGB"))
+
+
+def test_a_face_that_adetailer_finds_is_drawn_with_the_co_models_if_the_pass_says_so(
+    among: Probed, face: np.ndarray
+) -> None:
+    installed(among, *DETAILER)
+    found = {"ad_model": "mediapipe_face_full", "ad_denoising_strength": 0.8}
+    # the picture to start from is not drawn itself, so its face is found
+    request = {
+        "init": face,
+        "width": 64,
+        "height": 64,
+        "alwayson_scripts": {"ADetailer": {"args": [True, True, found]}},
+    }
+    plain, by_default = (among.draw(amdm, **request) for amdm in (None, settings()))
+    changed = np.abs(plain.picture.astype(int) - face).max(axis=-1) > 0
+    _, xs = np.nonzero(changed)
+    assert 0 < changed.mean() < 0.5, "ADetailer drew a part of the picture"
+    assert off(by_default.picture, plain.picture) == 0
+    drawn = among.draw(settings(**{"pass": "detailer"}), **request)
+    assert off(drawn.picture, plain.picture) > VISIBLE
+    assert (np.abs(drawn.picture.astype(int) - face).max(axis=-1) > 0)[~changed].mean() < 0.01
+    assert "detail 1: 2 models, 2 of " in drawn.infotext and "AMDM pass: detailer" in drawn.infotext
+    # the half of the picture with the face, and the other one
+    middle = xs.mean() / face.shape[1]
+    halves = [f"0 0 {middle + 0.3} 1", f"{middle + 0.3} 0 1 1"]
+    here, elsewhere = (
+        among.draw(settings(slot(region=half), **{"pass": "detailer"}), **request).picture for half in halves
+    )
+    assert off(here, plain.picture) > VISIBLE
+    assert off(elsewhere, plain.picture) == 0

@@ -20,7 +20,7 @@ from ...families import Family
 from ..detect import lacks
 from ..protocol import PassOptions
 from ..webui_types import Processing
-from . import drawing
+from . import detailer, drawing
 from .checkpoint_list import find_checkpoint
 from .kept import Kept
 from .login import guard
@@ -56,7 +56,13 @@ class WebUIHost:
         return bool(p.is_hr_pass)
 
     def is_inner(self, p: Processing) -> bool:
-        return bool(getattr(p, "_ad_inner", False))
+        return detailer.is_detail(p)
+
+    def join_details(self, p: Processing, script: str) -> None:
+        detailer.join(p, script)
+
+    def comments(self, p: Processing) -> Mapping[str, Any]:
+        return p.comments
 
     def comment(self, p: Processing, text: str) -> None:
         p.comment(text)

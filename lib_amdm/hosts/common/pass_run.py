@@ -13,6 +13,7 @@ import torch
 from modules import script_callbacks, scripts, shared
 
 from ...comodels.mixing import SlotRun, co_run
+from ...comodels.regions import region_map
 from ...core.accelerator import is_memory_error
 from ...core.arguments import CoRun, Pass
 from ...core.levels import as_exploding, as_flow, flow, variance_exploding
@@ -25,6 +26,7 @@ from ..webui_types import Denoiser, Processing
 from . import refusals
 from .autoencoders import PassAutoencoder
 from .backend import Backend
+from .detailer import crop_of
 from .kept import Kept
 from .memories import Memories
 from .slot import SlotModel
@@ -62,7 +64,7 @@ class PassRun:
         sampler: Callable[..., Any],
     ) -> None:
         self.kept, self.p, self.options, self.hook = kept, p, options, hook
-        self.sampler = p.sampler
+        self.sampler, self.crop = p.sampler, crop_of(p)
         parameters = inspect.signature(sampler).parameters
         self.on_timesteps = "timesteps" in parameters
         # UniPC has its own times, between the timesteps
@@ -90,6 +92,11 @@ class PassRun:
 
     def load_co_models(self, slots: Sequence[tuple[int, CoModel]]) -> list[CoRun]:
         backend = self.backend
+        size = self.hook["noise"].shape[-2:]
+        if self.crop is not None:
+            slots = [(number, slot) for number, slot in slots if self._reaches_crop(number, slot, size)]
+            if not slots:
+                return []
         self._refuse_main(" and ".join(f'"{slot.checkpoint}"' for _, slot in slots))
         try:
             for number, slot in slots:
@@ -98,7 +105,7 @@ class PassRun:
             shared.state.textinfo = None
         further = sum(model.loras.size_in_pass for model in self.models if model.loras)
         backend.evaluator.register([model.model for model in self.models if not model.is_main], further)
-        size, highest = self.hook["noise"].shape[-2:], self._highest(self.main)
+        highest = self._highest(self.main)
         # Forge Neo has no such flag
         allows_nan = getattr(shared.cmd_opts, "disable_nan_check", False)
         co_runs = []
@@ -108,11 +115,16 @@ class PassRun:
             highest_own = self._highest(model.model)
             guidance = model.slot.cfg_scale or backend.evaluator.main_cfg_scale
             run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, model.crossing(), guidance)
-            made = co_run(model.number, model.slot, run, self.seeds, size, highest)
+            made = co_run(model.number, model.slot, run, self.seeds, size, highest, crop=self.crop)
             if model.slot.eta != made.eta:
                 self.p.comment(f"AMDM: co-model {model.number} has no latent to pull back, so its eta is not used.")
             co_runs.append(made)
         return co_runs
+
+    def _reaches_crop(self, number: int, slot: CoModel, size: tuple[int, int]) -> bool:
+        """Return False for a slot whose region is elsewhere in the picture."""
+        shares = region_map(slot, *size, f"AMDM co-model {number}", crop=self.crop)
+        return shares is None or bool(shares.any())
 
     def _highest(self, model: Any) -> float:
         """Return a model's highest noise-to-signal ratio."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from modules import extra_networks, prompt_parser, sd_samplers, sd_samplers_common, shared
 
-from ...comodels.adapter_use import AtWork, Place
+from ...comodels.adapter_use import AtWork, Place, within
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
 from ...comodels.pixels import co_size, crossing
@@ -68,8 +68,11 @@ class SlotModel:
             self.cond, self.uncond = self._encode()
             if not self.backend.unet_is_final_in_pass:
                 self._compute_loras()
-            if slot.adapter_settings.used:
-                self.adapter = run.kept.adapters.prepare(slot.adapter_settings, self._place())
+            adapter = slot.adapter_settings
+            if run.crop is not None:
+                adapter = within(adapter, run.crop)
+            if adapter.used:
+                self.adapter = run.kept.adapters.prepare(adapter, self._place())
 
     # found and loaded
 
