@@ -24,7 +24,7 @@ from lib_amdm.adapters.inputs import Encoder, Features, Inputs
 from lib_amdm.adapters.ip_adapter import PreparedPictures
 from lib_amdm.adapters.weights import Weights
 from lib_amdm.comodels import adapter_use
-from lib_amdm.comodels.adapter_use import Adapters, AtWork, MainRows, Phrases, Place, pooled_at_end
+from lib_amdm.comodels.adapter_use import Adapters, AtWork, MainRows, Phrases, Place, pooled_at_end, within
 from lib_amdm.comodels.file_list import Folder, lists, model_folders
 from lib_amdm.comodels.guidance import guided
 from lib_amdm.errors import AdapterError, AmdmError
@@ -442,3 +442,11 @@ def test_a_slot_makes_no_input_that_its_adapter_does_not_ask_for(
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture", layout=LAYOUTS[GLIGEN]), place(Silent()))
     with pytest.raises(AmdmError, match=r'^AMDM co-model 2: ".*" needs a layout; .* into the layout of co-model 2\.$'):
         adapters.prepare(AdapterSettings(adapter=GLIGEN, image="no picture"), place(Silent()))
+
+
+def test_a_crop_has_its_part_of_an_adapters_layout_and_no_adapter_where_that_is_empty() -> None:
+    left = AdapterSettings(adapter="gligen", layout="a boy: 0 0 0.5 1")
+    assert Layout.read(within(left, (0.25, 0.0, 0.75, 1.0)).layout) == Layout.read("a boy: 0 0 0.5 1")
+    assert not within(left, (0.5, 0.0, 1.0, 1.0)).used
+    pictured = AdapterSettings(adapter="ip", image="a picture")
+    assert within(pictured, (0.5, 0.0, 1.0, 1.0)) == pictured

@@ -69,7 +69,7 @@ class Processing(Protocol):
     script_args: Sequence[Any]
     scripts: Any
     paste_to: tuple[int, int, int, int] | None
-    """Where in its picture an inpainting of a crop belongs: x, y, width, height."""
+    """The place of an inpainted crop in its picture: x, y, width, height."""
     init_images: Sequence[Any]
     comments: dict[str, Any]
     outpath_grids: str

@@ -404,6 +404,7 @@ def test_and_splits_a_prompt_into_weighted_parts() -> None:
         {"co_models": [{"checkpoint": "None"}]},
         {"co_models": [{"checkpoint": "beta", "enabled": False}]},
         {"pass": "hires"},
+        {"pass": "detailer"},
     ],
     ids=str,
 )

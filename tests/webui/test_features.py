@@ -414,6 +414,11 @@ def test_the_pass_hires_leaves_the_first_alone(probed: Probed) -> None:
     assert distance(drawn.latents[1], plain.latents[1]) > VISIBLE
 
 
+def test_the_second_pass_alone_has_its_own_number_of_mixed_steps(probed: Probed) -> None:
+    drawn = probed.draw(settings(**{"pass": "hires", "steps": 4}), **HIRES, steps=3, hr_second_pass_steps=5)
+    assert 'AMDM ran: "2 models, 4 of 5 steps, 4 evaluations of beta' in drawn.infotext
+
+
 def test_the_pass_hires_without_hires_fix_says_so(probed: Probed) -> None:
     drawn = probed.draw(settings(**{"pass": "hires"}))
     assert distance(drawn.latent, probed.draw().latent) == 0
