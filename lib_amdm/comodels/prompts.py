@@ -1,9 +1,12 @@
-"""A co-model's prompt, which can include the main one."""
+"""A co-model's prompt, which can include the main one, and name the WebUI's styles."""
 
 from __future__ import annotations
 
+import re
+
 MAIN_PROMPT = "{prompt}"
 """Stands for the main prompt in a co-model's own, as it stands for the prompt in a WebUI's styles."""
+_STYLE = re.compile(r"\{style:([^{}]+)\}")
 
 
 def prompt_of(own: str, main: str) -> str:
@@ -17,3 +20,14 @@ def prompt_of(own: str, main: str) -> str:
 def is_main_prompt(own: str) -> bool:
     """Return True if a co-model's setting means the main prompt alone."""
     return own.strip() in ("", MAIN_PROMPT)
+
+
+def split_styles(own: str) -> tuple[str, list[str]]:
+    """Return a co-model's setting without its `{style:NAME}`, and these names.
+
+    A setting that consists of styles alone means the main prompt with them.
+    """
+    names = [name.strip() for name in _STYLE.findall(own)]
+    if not names:
+        return own, []
+    return _STYLE.sub("", own).strip(" ,\n") or MAIN_PROMPT, names

@@ -9,6 +9,7 @@ import pytest
 
 from .probed import Drawn, Probed, settings, slot
 from .test_networks import lora  # noqa: F401 -- a fixture
+from .webui_server import STYLE
 
 PROMPT = {"prompt": "a red square", "seed": 3}
 OF_ITS_OWN = {"prompt": "a blue circle", "negative_prompt": "red"}
@@ -95,6 +96,16 @@ def test_the_main_prompt_inside_a_models_own(probed: Probed) -> None:
     own = probed.draw(seed=3, prompt="a red square, blue", negative_prompt="grey")
     included = slot("main", prompt="{prompt}, blue", negative_prompt="grey")
     _, _, alone = parts(probed.draw(compared(included), **PROMPT), 1, 2)
+    assert np.array_equal(alone[1][0], own.picture)
+
+
+def test_the_styles_in_a_models_own_prompt(probed: Probed) -> None:
+    name, style, of_negative = STYLE
+    texts = {"prompt": "a blue circle", "negative_prompt": "grey"}
+    written = [each.replace("{prompt}", text) for each, text in zip((style, of_negative), texts.values())]
+    own = probed.draw(seed=3, **dict(zip(texts, written)))
+    named = slot("main", **{box: f"{text}, {{style:{name}}}" for box, text in texts.items()})
+    _, _, alone = parts(probed.draw(compared(named), **PROMPT), 1, 2)
     assert np.array_equal(alone[1][0], own.picture)
 
 

@@ -255,6 +255,38 @@ def test_a_slots_own_text_can_include_the_main_prompt_with_its_styles(probed: Pr
     assert distance(drawn.latent, unstyled.latent) > VISIBLE
 
 
+def test_a_slots_own_text_takes_the_styles_that_it_names(probed: Probed) -> None:
+    name, *style = STYLE
+    own = {"prompt": "a blue circle", "negative_prompt": "grey"}
+    named = {key: f"{text}, {{style:{name}}}" for key, text in own.items()}
+    written = {key: of_style.replace("{prompt}", text) for of_style, (key, text) in zip(style, own.items())}
+    styled, equal, plain = (probed.draw(settings(slot(cfg_scale=6, **texts))).latent for texts in (named, written, own))
+    assert distance(styled, equal) == 0 and distance(styled, plain) > VISIBLE
+
+
+def test_styles_alone_are_the_main_prompt_with_them(probed: Probed) -> None:
+    name, *style = STYLE
+    main = {"prompt": "a red square", "negative_prompt": "a dog"}
+    written = dict(zip(main, style))
+    alone, included, twice = (
+        probed.draw(settings(slot(cfg_scale=6, **texts)), styles=styles, **main).latent
+        for texts, styles in (
+            (dict.fromkeys(main, f"{{style:{name}}}"), []),
+            (written, []),
+            (dict.fromkeys(main, f"{{style:{name}}}"), [name]),
+        )
+    )
+    assert distance(alone, included) == 0
+    assert distance(alone, twice) > VISIBLE, "the page's styles are in the main prompt already"
+
+
+@pytest.mark.parametrize("box", ["prompt", "negative_prompt"])
+def test_a_style_that_the_webui_does_not_have_is_named(probed: Probed, box: str) -> None:
+    failed = probed.fail(settings(slot(**{box: "a cat, {style:nowhere}"})))
+    words = f'AMDM co-model 1: its {box.replace("_", " ")} names the style "nowhere"'
+    assert words in failed.message
+
+
 def test_a_slots_own_text_includes_the_prompt_of_its_pass(probed: Probed) -> None:
     included, written = (
         probed.draw(settings(slot(prompt=text), **{"pass": "hires"}), prompt="red", hr_prompt="green", **HIRES)

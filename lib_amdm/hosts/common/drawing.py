@@ -11,6 +11,7 @@ from PIL import Image
 from ...comodels.prompts import is_main_prompt, prompt_of
 from ..protocol import Pictures
 from ..webui_types import Processed, Processing
+from .styles import with_styles
 
 MARGIN = 4
 """Pixels between a grid's pictures."""
@@ -34,6 +35,7 @@ def drawn_again(
     again = kept(before)
     # as other scripts have changed them, with the styles inserted
     is_main = not checkpoint
+    prompt, negative_prompt = with_styles(prompt), with_styles(negative_prompt, negative=True)
     again.prompt = _each(prompt, p.all_prompts, is_main)
     again.negative_prompt = _each(negative_prompt, p.all_negative_prompts, is_main)
     again.styles = []

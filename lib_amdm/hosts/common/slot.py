@@ -30,6 +30,7 @@ from .autoencoders import PassAutoencoder
 from .backend import Evaluation, SlotLoras
 from .checkpoint_list import find_checkpoint
 from .phrases import SlotPhrases
+from .styles import refuse_unknown, with_styles
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +126,11 @@ class SlotModel:
         main_texts = (p.hr_prompts, p.hr_negative_prompts) if p.is_hr_pass else (p.prompts, p.negative_prompts)
         encoders = (prompt_parser.get_multicond_learned_conditioning, prompt_parser.get_learned_conditioning)
         needed = (True, self.backend.texts.needs_negative(self.slot.cfg_scale))
-        prompt, networks = extra_networks.parse_prompt(self.slot.prompt)
-        negative, others = extra_networks.parse_prompt(self.slot.negative_prompt)
+        refuse_unknown(self.slot.prompt, "prompt", self.error_prefix)
+        refuse_unknown(self.slot.negative_prompt, "negative prompt", self.error_prefix)
+        # before LoRAs are read, since a style may name some
+        prompt, networks = extra_networks.parse_prompt(with_styles(self.slot.prompt))
+        negative, others = extra_networks.parse_prompt(with_styles(self.slot.negative_prompt, negative=True))
         named = [network for kind in LORAS for network in networks.pop(kind, [])]
         self._refuse_networks(networks, "prompt")
         self._refuse_networks(others, "negative prompt")
