@@ -62,6 +62,9 @@ class FakeHost(Part):
         self.families: dict[str, Family] = {}
         self.main = ""
 
+    def is_inner(self, p: Any) -> bool:
+        return False
+
     def fire(self, event: str, *args: Any) -> None:
         for callback in self.callbacks.get(event, []):
             callback(*args)

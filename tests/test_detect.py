@@ -183,7 +183,7 @@ def test_the_hook_does_nothing_where_there_is_no_host(script: Any) -> None:
 def test_a_picture_that_comes_with_no_arguments_is_drawn_without_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The host is asked for nothing but what it is registered with."""
+    """The host is asked for nothing but what it is registered with, and whether the picture is a detail."""
     made_up(tmp_path, {"modules.scripts": ("Script.process", "AlwaysVisible")}, monkeypatch)
     monkeypatch.setattr(here, "host", FakeHost)
     script, p = loaded().Script(), SimpleNamespace(sampler=SimpleNamespace(func=len), extra_generation_params={})
