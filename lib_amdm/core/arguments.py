@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -198,13 +198,15 @@ def check_co_models(co_models: Any, mixing: Mixing) -> None:
 
 
 def check_falling(name: str, levels: Sequence[float]) -> None:
-    """Raise ValueError if a level is above the one before it, or not a number."""
-    for number, (level, level_next) in enumerate(pairwise(levels)):
-        if not level >= level_next:
-            raise ValueError(
-                f"{name} must lead from the noise down to the picture, but step {number} leads from {level:g} to "
-                f"{level_next:g}; give the schedule in the other order"
-            )
+    """Raise ValueError if the levels do not end below their first one, or if one is not a number.
+
+    Single steps may rise, as some do in reForge's cosine-exponential blend (modules/sd_schedulers.py).
+    """
+    if any(math.isnan(level) for level in levels) or (len(levels) > 1 and levels[-1] > levels[0]):
+        raise ValueError(
+            f"{name} must lead from the noise down to the picture, but lead from {levels[0]:g} to {levels[-1]:g}, or "
+            "are no numbers; give the schedule in the other order"
+        )
 
 
 def _check_count(name: str, value: Any, least: int = 0, word: str = "") -> None:

@@ -205,6 +205,9 @@ class StandIn:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._model, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        delattr(self._model, name)
+
     def _named(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
         """Return the latent and the noise level of a call that gives them by name."""
         return [*inspect.signature(self._called).bind(*args, **kwargs).arguments.values()][:2]
