@@ -66,7 +66,7 @@ def python_of(page: str) -> list[str]:
 
 
 def run_as_a_user(folder: Path, *examples: str) -> list[str]:
-    """What each example prints: files that Python runs, and nothing is put in the place of what they import.
+    """What each example prints: Python runs it as a file, with everything that it really imports.
 
     One process runs them in turn, since torch takes longest to load. The tests' own environment is the one that
     `install.py` makes, with the tests' tools beside.

@@ -125,12 +125,14 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     The cells of a plot and the pictures of a folder share one collection of entries, and what was written for one of
     them must not appear in the next.
     """
-    return {key: value for key, value in entries.items() if key not in _labels()}
+    labels = _labels()
+    return {key: value for key, value in entries.items() if key not in labels}
 
 
 def own(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of AMDM among `entries`."""
-    return {key: value for key, value in entries.items() if key in _labels()}
+    labels = _labels()
+    return {key: value for key, value in entries.items() if key in labels}
 
 
 def _labels() -> set[str]:

@@ -26,15 +26,15 @@ LEFT, RIGHT = [8, 16, 40, 48], [88, 16, 120, 48]
 def detailed(webui_host: Host, checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
     neighbours = tmp_path_factory.mktemp("detailers")
     (neighbours / "amdm-detailer").symlink_to(PARTS / "detailer")
-    told: dict[str, Any] = {"checkpoints": checkpoint_dir, "extension": REPOSITORY, "probe": True, "options": OPTIONS}
-    with WithNeighbours(webui_host, tmp_path_factory.mktemp("detailed"), neighbours, **told) as server:
+    parts: dict[str, Any] = {"checkpoints": checkpoint_dir, "extension": REPOSITORY, "probe": True, "options": OPTIONS}
+    with WithNeighbours(webui_host, tmp_path_factory.mktemp("detailed"), neighbours, **parts) as server:
         yield Probed(server)
 
 
-def draw(detailed: Probed, amdm: Any, *boxes: list[list[int]], told: Any = None, **request: Any) -> Drawn:
+def draw(detailed: Probed, amdm: Any, *boxes: list[list[int]], detailer: Any = None, **request: Any) -> Drawn:
     """Draw with details in each picture's boxes."""
     size = {"width": WIDTH, "height": HEIGHT}
-    scripts = {"AMDM detailer": {"args": [json.dumps({"boxes": boxes, "width": 64, "height": 64, **(told or {})})]}}
+    scripts = {"AMDM detailer": {"args": [json.dumps({"boxes": boxes, "width": 64, "height": 64, **(detailer or {})})]}}
     return detailed.draw(amdm, alwayson_scripts=scripts, **{**size, **request})
 
 
@@ -67,17 +67,16 @@ def test_details_run_the_co_models(detailed: Probed, which: str, in_first: bool)
 
 
 def test_the_next_picture_is_as_before(detailed: Probed) -> None:
-    told = {"override_settings_restore_afterwards": True}
-    before = draw(detailed, settings(), [LEFT], **told)
-    draw(detailed, of("all"), [LEFT], **told)
-    after = draw(detailed, settings(), [LEFT], **told)
+    restored = {"override_settings_restore_afterwards": True}
+    before = draw(detailed, settings(), [LEFT], **restored)
+    draw(detailed, of("all"), [LEFT], **restored)
+    after = draw(detailed, settings(), [LEFT], **restored)
     assert distance(after.picture, before.picture) == 0
     assert after.untimed == before.untimed
 
 
 def test_each_picture_names_its_own_details(detailed: Probed) -> None:
-    told = of("all")
-    drawn = draw(detailed, told, [LEFT, RIGHT], [], [LEFT], [], batch_size=2, n_iter=2)
+    drawn = draw(detailed, of("all"), [LEFT, RIGHT], [], [LEFT], [], batch_size=2, n_iter=2)
     details = [text.count("; detail ") for text in drawn.info["infotexts"]]
     assert details == [2, 0, 1, 0]
     only = draw(detailed, of("detailer"), [], [LEFT], [], [RIGHT, LEFT], batch_size=2, n_iter=2)
@@ -104,8 +103,8 @@ def test_a_region_is_where_it_is_in_the_picture(detailed: Probed) -> None:
 
 def test_a_detail_of_the_whole_picture_has_the_whole_region(detailed: Probed) -> None:
     on_left = of("detailer", slot(region="0 0 0.5 1"))
-    drawn = draw(detailed, on_left, [LEFT], told={"whole": True, "width": WIDTH, "height": HEIGHT})
-    plain = draw(detailed, None, [LEFT], told={"whole": True, "width": WIDTH, "height": HEIGHT})
+    drawn = draw(detailed, on_left, [LEFT], detailer={"whole": True, "width": WIDTH, "height": HEIGHT})
+    plain = draw(detailed, None, [LEFT], detailer={"whole": True, "width": WIDTH, "height": HEIGHT})
     assert drawn.report["unet"]["co"] > 0
     assert distance(drawn.picture, plain.picture) > 0
 

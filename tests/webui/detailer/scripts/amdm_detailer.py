@@ -31,10 +31,10 @@ class Detailer(scripts.Script):
     def ui(self, is_img2img: bool) -> list[Any]:
         return [gr.Textbox(value="", visible=False)]
 
-    def postprocess_image(self, p: Any, pp: Any, told: str = "", *args: Any) -> None:
-        if not told or getattr(p, "_ad_disabled", False):
+    def postprocess_image(self, p: Any, pp: Any, request: str = "", *args: Any) -> None:
+        if not request or getattr(p, "_ad_disabled", False):
             return
-        wanted = json.loads(told)
+        wanted = json.loads(request)
         boxes, whole = wanted.pop("boxes"), wanted.pop("whole", False)
         if p.batch_index == 0:
             p.scripts.postprocess(copy(p), Processed(p, [], p.seed, ""))
