@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lib_amdm.webui.presets import PRESETS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BETWEEN = "--- the next example ---"
-together = pytest.mark.xdist_group("k-diffusion examples")
+in_one_process = pytest.mark.xdist_group("examples")
 PAGES = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md")}
 
 
@@ -85,30 +85,38 @@ def run_as_a_user(folder: Path, *examples: str) -> list[str]:
     return printed
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What the three examples in Python wrote and printed."""
+
+    folder: Path
+    of_k_diffusion: str
+    of_diffusers: str
+    of_own_rules: str
+
+
 @pytest.fixture(scope="module")
-def of_k_diffusion(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the examples with k-diffusion print."""
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    pytest.importorskip("diffusers")
     pytest.importorskip("amdm_lab.studio.k_diffusion_parts")
-    mixing, _, own_rules = python_of("python.md")
-    return run_as_a_user(tmp_path_factory.mktemp("examples"), mixing, own_rules)
+    folder = tmp_path_factory.mktemp("examples")
+    return Examples(folder, *run_as_a_user(folder, *python_of("python.md")))
 
 
-@together
-def test_the_k_diffusion_example_runs_and_mixes(of_k_diffusion: list[str]) -> None:
-    alone, together = map(float, re.findall(r"-?\d+\.\d+", of_k_diffusion[0]))
+@in_one_process
+def test_the_k_diffusion_example_runs_and_mixes(examples: Examples) -> None:
+    alone, together = map(float, re.findall(r"-?\d+\.\d+", examples.of_k_diffusion))
     assert alone < together < -alone
 
 
-@together
-def test_the_example_of_own_rules_runs_and_mixes_them(of_k_diffusion: list[str]) -> None:
-    assert of_k_diffusion[1].split()[-1] in ("0.00", "-0.00")
+@in_one_process
+def test_the_example_of_own_rules_runs_and_mixes_them(examples: Examples) -> None:
+    assert examples.of_own_rules.split()[-1] in ("0.00", "-0.00")
 
 
-def test_the_diffusers_example_runs_and_mixes(tmp_path: Path) -> None:
-    pytest.importorskip("diffusers")
-    _, example, _ = python_of("python.md")
-    run_as_a_user(tmp_path, example)
-    alone, together = (Image.open(tmp_path / f"{name}.png") for name in ("alone", "together"))
+@in_one_process
+def test_the_diffusers_example_runs_and_mixes(examples: Examples) -> None:
+    alone, together = (Image.open(examples.folder / f"{name}.png") for name in ("alone", "together"))
     blue, red = ((32, 28), (93, 96))
     for place, strong, weak in ((blue, 2, 0), (red, 0, 2)):
         assert together.getpixel(place)[strong] > together.getpixel(place)[weak] + 100

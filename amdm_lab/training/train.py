@@ -285,7 +285,7 @@ def _loss(
     with_noise: Noised = noised,
 ) -> Loss:
     """Make the loss of a UNet: the error of what it predicts in random latents with their captions."""
-    scenes = data.stock_scenes()
+    scenes = data.stock_scenes(len(latents))
 
     def loss_of(rng: np.random.Generator, part: float) -> Tensor:
         chosen = rng.integers(len(latents), size=batch)

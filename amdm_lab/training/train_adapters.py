@@ -63,7 +63,7 @@ class Base:
         self.tokenizer = networks.tokenizer(folder)
         vae, scale = file.autoencoder(torch.float32)
         self.latents = data.stock_latents(vae, folder / f"latents-{STOCK}.pt", STOCK).float() * scale
-        self.scenes = data.stock_scenes()[:STOCK]
+        self.scenes = data.stock_scenes(STOCK)
         self.schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
     @torch.no_grad()

@@ -31,14 +31,15 @@ def pictures_of(scenes: list[Scene], rng: np.random.Generator, scale: int = 1) -
     return torch.from_numpy(drawn).permute(0, 3, 1, 2) * 2 - 1
 
 
-def stock_scenes(style: str = "filled") -> list[Scene]:
-    return [scene.in_style(style) for scene in drawn_scenes(STOCK, np.random.default_rng(STOCK_SEED))]
+def stock_scenes(count: int = STOCK, style: str = "filled") -> list[Scene]:
+    """Return the stock's first `count` scenes in a style."""
+    return [scene.in_style(style) for scene in drawn_scenes(count, np.random.default_rng(STOCK_SEED))]
 
 
 def stock_boxes(count: int = STOCK) -> list[list[Box]]:
     """Return the boxes around the things in each of the stock's first `count` pictures."""
     rng = np.random.default_rng(STOCK_SEED + 1)
-    return [draw_with_boxes(scene, rng)[1] for scene in stock_scenes()[:count]]
+    return [draw_with_boxes(scene, rng)[1] for scene in stock_scenes(count)]
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def stock_latents(
     if file.exists():
         return torch.load(file, weights_only=True)
     rng = np.random.default_rng(STOCK_SEED + 1)
-    scenes = stock_scenes(style)[:count]
+    scenes = stock_scenes(count, style)
     encoded = []
     for begin in range(0, count, 16):
         pictures = pictures_of(scenes[begin : begin + 16], rng, scale)

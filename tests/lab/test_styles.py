@@ -98,7 +98,7 @@ def test_a_training_learns_from_pierced_drawings_and_leaves_a_checkpoint(
         assert all(torch.equal(own[key], theirs[key]) for key in own) == (part == "text_encoder")
     vae, _ = bundled.autoencoder(torch.float32)
     learned = torch.load(tmp_path / "latents-pierced.pt", weights_only=True)
-    scenes = stock_scenes("pierced")[:4]
+    scenes = stock_scenes(4, "pierced")
     drawn = pictures_of(scenes, np.random.default_rng(STOCK_SEED + 1))
     with torch.no_grad():
         torch.testing.assert_close(learned.float(), vae.encode(drawn).latent_dist.mean, rtol=1e-2, atol=1e-2)
