@@ -235,6 +235,23 @@ def test_a_co_model_may_have_other_guidance_than_the_main_one(
     assert far(pair.draw(both), other) < 1e-4
 
 
+@pytest.mark.parametrize("of_slot", [True, False])
+@pytest.mark.parametrize(("scale", "counts_alone"), [(3.9, False), (4.0, True)])
+def test_with_strong_guidance_the_last_prediction_counts_whatever_the_main_model_makes_of_it(
+    sd1: Pair, scale: float, counts_alone: bool, of_slot: bool
+) -> None:
+    """The guidance scale is the co-model's, or the main call's. Both runs begin at one level."""
+    slot_scale, main_scale = (scale, 9.0 - scale) if of_slot else (None, scale)
+    co_model = CoPipeline(sd1.other, gamma=1, noise="estimate", guidance_scale=slot_scale)
+    few, more = (
+        sd1.draw(
+            sd1.together(co_model, steps=steps, evaluations=1), num_inference_steps=steps, guidance_scale=main_scale
+        )
+        for steps in (STEPS, STEPS + 2)
+    )
+    assert (far(few, more) < 1e-4) is counts_alone
+
+
 @pytest.mark.parametrize("kind", [SD1, SDXL, FLUX, Z_IMAGE, QWEN])
 def test_a_batch_is_its_pictures_one_by_one(kind: str, pairs: Callable[[str], Pair]) -> None:
     pair = pairs(kind)

@@ -129,6 +129,23 @@ def test_the_main_model_with_other_words(drawn: Any) -> None:
     assert close(drawn(main), own)
 
 
+@pytest.mark.parametrize("of_slot", [True, False])
+@pytest.mark.parametrize(("scale", "counts_alone"), [(3.9, False), (4.0, True)])
+def test_with_strong_guidance_the_last_prediction_counts_whatever_the_main_model_makes_of_it(
+    drawn: Any, scale: float, counts_alone: bool, of_slot: bool
+) -> None:
+    """The guidance scale is the co-model's, or the sampler's. Both runs begin at one level."""
+
+    def of_steps(drawing: Drawing, steps: int) -> Link:
+        slot_scale, main_scale = (scale, 9.0 - scale) if of_slot else (0.0, scale)
+        main, other = drawing.checkpoint("alpha"), drawing.checkpoint("beta")
+        both = drawing.amdm(main, other, gamma=1.0, noise="estimate", cfg_scale=slot_scale)
+        return drawing.sample(drawing.settings(both, steps=steps, evaluations=1), steps=steps, cfg=main_scale)
+
+    few, more = (drawn(lambda drawing, steps=steps: of_steps(drawing, steps)) for steps in (4, 6))
+    assert close(few, more) is counts_alone
+
+
 def test_a_range_of_steps_in_the_co_models_conditioning_has_its_own_evaluation(comfyui: ComfyUI) -> None:
     def ranged(drawing: Drawing) -> Link:
         start = drawing.node("ConditioningSetTimestepRange", conditioning=drawing.words(7), start=0.0, end=0.45)

@@ -72,6 +72,26 @@ def test_the_share_grows_with_gamma(probed: Probed, main: str, co: str) -> None:
     assert apart == sorted(apart) and apart[-1] > 5 * apart[0]
 
 
+@pytest.mark.parametrize("of_slot", [True, False])
+@pytest.mark.parametrize(("scale", "counts_alone"), [(3.9, False), (4.0, True)])
+def test_with_strong_guidance_the_last_prediction_counts_whatever_the_main_model_makes_of_it(
+    probed: Probed, scale: float, counts_alone: bool, of_slot: bool
+) -> None:
+    """The guidance scale is the slot's, or the picture's. Both runs begin at one level."""
+    slot_scale, main_scale = (scale, 9.0 - scale) if of_slot else (0, scale)
+    few, more = (
+        probed.draw(
+            settings(across("xl-alpha", gamma=1, cfg_scale=slot_scale), eta=0, steps=steps, evaluations=1),
+            sampler_name="Euler",
+            scheduler="Karras",
+            steps=steps,
+            cfg_scale=main_scale,
+        ).latent
+        for steps in (4, 6)
+    )
+    assert (distance(few, more) < CLOSE * np.abs(more).max()) == counts_alone
+
+
 def test_a_batch_is_its_single_pictures(probed: Probed) -> None:
     amdm = settings(across("xl-alpha"), eta=0)
     batch = probed.draw(amdm, batch_size=2).latent
