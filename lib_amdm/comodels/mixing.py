@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..core.aggregation import Mix
@@ -40,6 +41,7 @@ class SlotRun(NamedTuple):
     crossing: Crossing = ONE_SPACE
     guidance: float = 1.0
     """The model's guidance scale."""
+    device: torch.device | None = None
 
 
 def co_run(
@@ -81,6 +83,7 @@ def co_run(
         form=model.form,
         crossing=model.crossing,
         keeps_prediction=sees_estimate and model.guidance >= PREDICTION_FROM,
+        device=model.device,
     )
 
 

@@ -27,6 +27,24 @@ def same_place(a: torch.device, b: torch.device) -> bool:
     return a.type == b.type and (a.index == b.index or _index(a) == _index(b))
 
 
+def placeable() -> list[str]:
+    """Return the names of the devices on which a model can be placed: the CPU, and accelerators if there are several.
+
+    The devices of a kind without numbers, such as DirectML's or a Mac's, are never several.
+    """
+    names = ["cpu"]
+    for kind in ("cuda", "xpu"):
+        module = _module(torch.device(kind))
+        count = 0 if module is None else int(module.device_count())
+        names += [f"{kind}:{index}" for index in range(count) if count > 1]
+    return names
+
+
+def carried(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; only a copy to the CPU is waited for, since its numbers may be read at once."""
+    return x.to(device, non_blocking=device.type != "cpu")
+
+
 def free_memory(device: torch.device) -> int | None:
     """Return the bytes that can still be allocated, including torch's unused cache; None if unknown."""
     module = _module(device)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .aggregation import CORRECTIONS, MIXES, Mix, Share
@@ -74,6 +76,9 @@ class CoRun:
     keeps_prediction: bool = False
     """Between its evaluations its last prediction holds; False: what its last prediction was more than the main one's,
     which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
+    device: torch.device | None = None
+    """The device on which `denoise` gets its latents, if it is another than the main model's. An accelerator then
+    begins before the main model's evaluation, and its answer is fetched afterwards. None: the main model's."""
 
     def __post_init__(self) -> None:
         for name, share in (("gamma", self.gamma), ("gamma_end", self.gamma_end)):
@@ -168,6 +173,8 @@ class Pass:
     """The noise level that a number in the sampler's `sigmas` means: `levels.flow` for a flow model."""
     still_mixing: Callable[[], bool] = lambda: True
     """Called before and after co-models are run; once it returns False, the main model goes on alone."""
+    ahead: Callable[[], AbstractContextManager[None]] = nullcontext
+    """A context in which co-models are run before the main model's evaluation of the same step."""
     on_mixed: Callable[[int, int], None] = lambda done, steps: None
     """on_mixed(done, steps), called after each mixed step."""
     survives: Callable[[Exception], bool] = lambda error: False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .accelerator import carried
 from .arguments import CoRun
 from .levels import Level
 
@@ -38,6 +39,23 @@ class RunningCoModel:
         clean = torch.zeros_like(x) if init is None else init.to(x)
         return level.alpha * clean + level.sigma * separate_noise(x, self.run.seed) - x
 
+    @property
+    def begins_early(self) -> bool:
+        """True if it is on another device, and its input is known before the main model's evaluation."""
+        return self.run.device is not None and not self.run.sees_estimate
+
+    def begun(self, latent: Tensor, level: Level) -> Callable[[], Tensor]:
+        """Begin an evaluation before the main model's, and return a function that finishes it; see `prediction`.
+
+        An accelerator has its work submitted. The CPU works when it is called, while the main model's device does.
+        """
+        own = self._own(level)
+        shown = self._shown(latent / (level.sigma / own.sigma))
+        if shown.device.type == "cpu":
+            return lambda: self._answer(shown, own)
+        answer = self._answer(shown, own)
+        return lambda: answer
+
     def prediction(self, latent: Tensor, denoised: Tensor, level: Level) -> Tensor:
         """Return its denoised latent in the main model's latent space, of `denoised`'s shape.
 
@@ -46,11 +64,12 @@ class RunningCoModel:
         """
         run, own = self.run, self._own(level)
         if not run.sees_estimate:
-            return self._denoised(latent / (level.sigma / own.sigma), own)
+            return self._answer(self._shown(latent / (level.sigma / own.sigma)), own)
         clean = run.crossing.to_own(denoised.to(latent))
         if self.noise is None:
             self.noise = separate_noise(clean, run.seed)
-        return run.crossing.to_main(self._denoised(own.alpha * clean + own.sigma * self.noise, own))
+        answer = self._answer(self._shown(own.alpha * clean + own.sigma * self.noise), own)
+        return run.crossing.to_main(carried(answer, clean.device))
 
     def _own(self, level: Level) -> Level:
         """Return the level at which it is evaluated, in its form: no level above its highest."""
@@ -59,7 +78,10 @@ class RunningCoModel:
             return replace(own, sigma=self.run.sigma_max)
         return own
 
-    def _denoised(self, shown: Tensor, own: Level) -> Tensor:
+    def _shown(self, latent: Tensor) -> Tensor:
+        return latent if self.run.device is None else carried(latent, self.run.device)
+
+    def _answer(self, shown: Tensor, own: Level) -> Tensor:
         return self.run.denoise(shown, shown.new_full((len(shown),), own.sigma))
 
 

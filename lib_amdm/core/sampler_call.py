@@ -180,20 +180,30 @@ def _kind(numbers: Tensor) -> torch.dtype:
 
 
 class StandIn:
-    """A stand-in for a model during one call of a sampler: `prediction` follows each evaluation.
+    """A stand-in for a model during one call of a sampler: `prediction` follows each evaluation, `before` precedes it.
 
     prediction(x, sigma, output): the model's latent (batch, ...), noise level and output. Unless it returns None, its
-    result replaces the output. The copy of the noise level from the device starts before the evaluation. Other uses of
-    the model, in this thread or another, are not affected; evaluations of this call are, in any thread.
+    result replaces the output. before(x, sigma): None if nothing precedes the evaluations. The copy of the noise level
+    from the device starts before the evaluation. Other uses of the model, in this thread or another, are not affected;
+    evaluations of this call are, in any thread.
     """
 
-    def __init__(self, model: Any, prediction: Callable[[Tensor, Reading, Tensor], Tensor | None]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prediction: Callable[[Tensor, Reading, Tensor], Tensor | None],
+        before: Callable[[Tensor, Reading], None] | None = None,
+    ) -> None:
         called = model.forward if isinstance(model, torch.nn.Module) else model
-        vars(self).update(_model=model, _prediction=prediction, _called=called, _lock=threading.Lock())
+        lock = threading.Lock()
+        vars(self).update(_model=model, _prediction=prediction, _before=before, _called=called, _lock=lock)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         x, sigma = args[:2] if len(args) > 1 else self._named(*args, **kwargs)
         reading = Reading(sigma.flatten()[0] if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64))
+        if self._before is not None:
+            with self._lock, torch.no_grad():
+                self._before(x, reading)
         output = self._model(*args, **kwargs)
         with self._lock, torch.no_grad():
             changed = self._prediction(x, reading, output)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import arguments
+from .accelerator import carried
 from .aggregation import aggregate
 from .arguments import CoRun, Mixing, Pass
 from .co_model import RunningCoModel
@@ -88,7 +89,8 @@ def amdm(
             shape=call.x.shape,
             offsets=[model.first_offset(call.x, grid.levels[0], in_pass.init) for model in models],
         )
-        result = call.on(StandIn(call.model, early.prediction))
+        begin = early.begin if any(model.begins_early for model in models) else None
+        result = call.on(StandIn(call.model, early.prediction, begin))
         if inspect.isgenerator(result):
             return _to_its_end(result, early)
         early.finish()
@@ -107,7 +109,10 @@ def _to_its_end(sampler: Generator[Any, Any, Any], early: _EarlySteps) -> Genera
 
 @dataclass(eq=False)
 class _EarlySteps:
-    """The first K steps of one run. `prediction` is called after each of the main model's evaluations."""
+    """The first K steps of one run. `prediction` is called after each of the main model's evaluations.
+
+    `begin` is called before each if a co-model begins early.
+    """
 
     grid: Grid
     models: Sequence[RunningCoModel]
@@ -135,6 +140,40 @@ class _EarlySteps:
     """The number of evaluations of the plan that have been made."""
     over: bool = False
     """True once the main model goes on alone."""
+    place: tuple[int, Level] | None = None
+    """The step and the level of the evaluation that has begun."""
+    begun: dict[int, Callable[[], Tensor]] = field(default_factory=dict)
+    """The evaluations that have begun, by their co-model's index: each returns its prediction."""
+
+    def begin(self, x: Tensor, sigma: Reading) -> None:
+        """Begin evaluations of co-models on other devices before the main model's. x, sigma: as in `prediction`."""
+        self.place, self.begun = None, {}
+        if self.over or x.shape != self.shape:
+            return
+        self.place = k, level = self.grid.step(sigma, max(self.settled, default=-1) + 1)
+        if k >= self.steps or k in self.changes or not self.grid.levels[k + 1].ratio < level.ratio:
+            return
+        try:
+            if self.in_pass.still_mixing():
+                with self.in_pass.ahead():
+                    self._begin(k, x, level)
+        except Exception as error:
+            if not self.in_pass.survives(error):
+                raise
+            self._end()
+
+    def _begin(self, k: int, x: Tensor, level: Level) -> None:
+        state_keys = self._state_keys(level)
+        for index, (model, offset) in enumerate(zip(self.models, self.offsets)):
+            if model.begins_early and (self._is_due(k) or state_keys[index] != self.state_keys[index]):
+                latent = (x.to(_wide(x)) + offset).to(x.dtype)
+                self.begun[index] = model.begun(latent, level)
+
+    def _end(self) -> None:
+        """Let the main model go on alone."""
+        self.over = True
+        self.changes.clear()
+        self.begun.clear()
 
     def prediction(self, x: Tensor, sigma: Reading, output: Tensor) -> Tensor | None:
         """Return what the sampler gets instead of `output`; None leaves it.
@@ -151,7 +190,8 @@ class _EarlySteps:
         if self.over or x.shape != self.shape:
             return None
         self.report_nan()
-        k, level = self.grid.step(sigma, max(self.settled, default=-1) + 1)
+        k, level = self.place or self.grid.step(sigma, max(self.settled, default=-1) + 1)
+        self.place = None
         self.changes = {step: change for step, change in self.changes.items() if step >= k - LOOKED_AHEAD}
         if k >= self.steps:
             return None
@@ -163,8 +203,7 @@ class _EarlySteps:
                     raise
                 change = None
             if change is None:
-                self.over = True
-                self.changes.clear()
+                self._end()
                 return None
             self.changes[k] = change
             if k not in self.settled:
@@ -180,7 +219,7 @@ class _EarlySteps:
         """
         if not self.in_pass.still_mixing():
             return None
-        wide = torch.promote_types(x.dtype, torch.float32)
+        wide = _wide(x)
         x, kind, level_next = x.to(wide), x.dtype, self.grid.levels[k + 1]
         denoised = self.grid.denoised(x, output.to(wide), level)
         if not level_next.ratio < level.ratio:
@@ -214,19 +253,33 @@ class _EarlySteps:
 
         latents: each co-model's own, (batch, ...). denoised: the main model's denoised latent, of the same shape.
         """
-        state_keys = [model.run.state_key(level.ratio) if model.run.state_key else None for model in self.models]
-        # a sampler that leaves out a level of the grid catches up
-        is_due = self.planned < bisect_right(self.plan, k)
-        self.kept = [
-            self._kept(model.run, model.prediction(latent, denoised, level).to(denoised), denoised)
-            if is_due or state_keys[index] != self.state_keys[index]
-            else self.kept[index]
-            for index, (model, latent) in enumerate(zip(self.models, latents))
-        ]
+        state_keys, is_due = self._state_keys(level), self._is_due(k)
+        begun, self.begun = self.begun, {}
+
+        def predicted(index: int) -> Tensor:
+            if index in begun:
+                return begun[index]()
+            return self.models[index].prediction(latents[index], denoised, level)
+
+        kept = dict(enumerate(self.kept))
+        # those on other devices last: meanwhile the main model's device has the others' work
+        for index, model in sorted(enumerate(self.models), key=lambda entry: entry[1].run.device is not None):
+            if is_due or state_keys[index] != self.state_keys[index]:
+                answer = carried(predicted(index), denoised.device).to(denoised)
+                kept[index] = self._kept(model.run, answer, denoised)
+        self.kept = [kept[index] for index in range(len(self.models))]
         # only once all succeeded: if one fails, the sampler's caller may retry
         if is_due:
             self.planned += 1
         self.state_keys = state_keys
+
+    def _state_keys(self, level: Level) -> list[Hashable]:
+        return [model.run.state_key(level.ratio) if model.run.state_key else None for model in self.models]
+
+    def _is_due(self, k: int) -> bool:
+        """Return True if the plan has an evaluation in step k."""
+        # a sampler that leaves out a level of the grid catches up
+        return self.planned < bisect_right(self.plan, k)
 
     def _kept(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
         """Return what is kept of a co-model's prediction beside the main one's, (batch, ...): see `kept`.
@@ -260,3 +313,8 @@ class _EarlySteps:
                 self.finite.append((co, finite))
             elif not finite.value() and co.on_nan is not None:
                 co.on_nan()
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Return the type in which a latent is mixed: float32 or wider."""
+    return torch.promote_types(x.dtype, torch.float32)
