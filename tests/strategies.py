@@ -7,7 +7,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lib_amdm.layout import EXAMPLE, Interaction, Layout, Region
-from lib_amdm.settings import MAIN_CHECKPOINT, NO_CHECKPOINT, AdapterSettings, CoModel, Settings, Spec, WordSpec, specs
+from lib_amdm.settings import (
+    MAIN_CHECKPOINT,
+    NO_CHECKPOINT,
+    AdapterSettings,
+    CoModel,
+    DeviceSpec,
+    Settings,
+    Spec,
+    WordSpec,
+    specs,
+)
 
 LAYOUT_TEXTS = ["", EXAMPLE, '[{"phrase": "a red, round ball: \\"a\\"", "box": [0, 0.25, 1, 1]}]', "[]"]
 REGION_TEXTS = [
@@ -41,6 +51,8 @@ def value_of(spec: Spec, relative: bool = True, texts: Any = TEXTS, **instead: A
         return st.booleans()
     if spec.name in ("layout", "region"):
         return st.sampled_from(LAYOUT_TEXTS if spec.name == "layout" else REGION_TEXTS)
+    if isinstance(spec, DeviceSpec):
+        return st.sampled_from(["auto", "cpu", "cuda:1", "xpu:0"])
     if spec.type is str:
         return texts
     # an eta of more than 1 needs a correction of its own

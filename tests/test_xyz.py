@@ -50,7 +50,7 @@ def test_the_axes(host: FakeHost) -> None:
 
     assert captions == [
         *("enabled", "steps (K)", "evaluations (E)", "gamma", *slots("gamma"), "gamma end", "eta", *slots("eta")),
-        *("correction", "feather", *slots("checkpoint"), *slots("CFG"), "noise"),
+        *("correction", "feather", *slots("checkpoint"), *slots("CFG"), "noise", *slots("device")),
         *("adapter strength", *slots("adapter strength"), "adapter until", *slots("adapter")),
         *("main adapter", "main adapter strength", "main adapter until"),
     ]
@@ -206,6 +206,7 @@ def test_unknown_files_are_named_before_anything_runs(host: FakeHost, caption: s
         *(("steps (K)", "151"), ("steps (K)", "-2"), ("evaluations (E)", "151"), ("gamma", "1.5"), ("gamma end", "-1")),
         *(("gamma end", "1.5"), ("gamma of co-model 1", "-0.1"), ("eta", "1001"), ("CFG of co-model 2", "31")),
         *(("correction", "none"), ("feather", "0.6"), ("noise", "loud"), ("enabled", "maybe")),
+        ("device of co-model 1", "gpu"),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_runs(host: FakeHost, caption: str, text: str) -> None:
@@ -235,6 +236,7 @@ def test_no_axis_leaves_the_settings_alone() -> None:
         ("eta", "0.2", {"eta": 0.2}),
         *(("gamma end", "0", slot(gamma_end=0.0)), ("gamma", "0.2", slot(gamma=0.2))),
         *(("noise", "independent", slot(noise="independent")), ("gamma of co-model 1", "1", slot(gamma=1.0))),
+        ("device of co-model 1", "cuda:1", slot(device="cuda:1")),
         *(("eta of co-model 1", "0", slot(eta=0.0)), ("CFG of co-model 1", "4.5", slot(cfg_scale=4.5))),
     ],
 )

@@ -30,6 +30,7 @@ from lib_amdm.comodels.cache import InMemory, Loaded, Pool
 from lib_amdm.comodels.file_list import FileList, Folder, lists
 from lib_amdm.comodels.mixing import SlotRun, co_run, mixed
 from lib_amdm.comodels.pixels import co_size, crossing
+from lib_amdm.comodels.placing import device_of, one_device
 from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.core.aggregation import Mix
 from lib_amdm.core.arguments import ONE_SPACE, CoRun, Crossing, Pass
@@ -442,6 +443,7 @@ class _SlotModel:
         self.number, self.slot, self.progress = number, slots[0], progress
         self.main = host.model(job.checkpoint)
         self.error_prefix = f"AMDM co-model {number}"
+        device_of(number, self.slot, host.device, one_device)
         checkpoint = job.checkpoint if self.slot.checkpoint == MAIN_CHECKPOINT else self.slot.checkpoint
         self.model = host.model(checkpoint, self.error_prefix)
         self.crossing = self._crossing(host, job.checkpoint, checkpoint)

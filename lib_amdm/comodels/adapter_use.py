@@ -124,7 +124,7 @@ class Adapters:
             dtype = torch.float32 if adapter.needs_float32 else place.dtype
             return Loaded(self.files.title(name) or name, adapter.to(dtype=dtype).eval())
 
-        adapter = cast(Adapter, self.pool.get(str(path), place.dtype, read).model)
+        adapter = cast(Adapter, self.pool.get(str(path), (place.dtype, str(place.device)), read).model)
         if not all(same_place(tensor.device, place.device) for tensor in (*adapter.parameters(), *adapter.buffers())):
             place.make_room(adapter.size_in_bytes())
         return adapter.to(place.device, non_blocking=True)

@@ -18,6 +18,7 @@ from .spec import (
     AdapterSpec,
     BoxesSpec,
     CheckpointSpec,
+    DeviceSpec,
     LayoutSpec,
     ListedSpec,
     Part,

@@ -15,6 +15,7 @@ from .spec import (
     AdapterSpec,
     BoxesSpec,
     CheckpointSpec,
+    DeviceSpec,
     LayoutSpec,
     Part,
     PictureSpec,
@@ -190,6 +191,13 @@ class _ModelFields:
         'Files of the VAE and the text encoder of a model of another latent space, by their names in "VAE / Text '
         'Encoder" and separated by commas; empty = those in its own file.',
         label="VAE / text encoder",
+        part=Part.SELDOM,
+    )
+    device: str = setting(
+        AUTO,
+        "Device on which this model's UNet runs, in A1111: auto = the main model's; cpu; cuda:0, cuda:1 and so on if "
+        "there are several.",
+        DeviceSpec,
         part=Part.SELDOM,
     )
 

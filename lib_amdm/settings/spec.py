@@ -195,6 +195,24 @@ class WordSpec(Spec):
         return self.word if value == self.meaning else _number(value)
 
 
+class DeviceSpec(Spec):
+    """A device by torch's name for it, or "auto". Only the machine knows which there are."""
+
+    pattern: ClassVar[str] = r"^(auto|cpu|[a-z]+:[0-9]+)$"
+
+    def _check(self, value: Any, path: str) -> str:
+        text: str = super()._check(value, path)
+        if not re.search(self.pattern, text):
+            raise SettingsError(
+                f'AMDM: "{path}" must be auto, cpu or a device with its number, such as cuda:1, but it is '
+                f"{short(value)}; change it."
+            )
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {**super().schema(), "pattern": self.pattern}
+
+
 class BoxesSpec(Spec):
     """Boxes without or with phrases: a text, or in the API also the list that it means."""
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.context import Context
 
+from ..comodels.placing import device_choices
 from ..hosts.protocol import Page
 from ..layout import EXAMPLE, Layout, LayoutError
 from ..settings import (
@@ -23,6 +24,7 @@ from ..settings import (
     BoxesSpec,
     CheckpointSpec,
     CoModel,
+    DeviceSpec,
     LayoutSpec,
     ListedSpec,
     Part,
@@ -399,6 +401,9 @@ class _Builder:
                 marked = [fitting.CLASS] if isinstance(spec, CheckpointSpec) else []
                 choices = listed.choices(self.host, spec)
                 return gr.Dropdown(choices=choices, allow_custom_value=True, elem_classes=marked, **common)
+            case DeviceSpec():
+                # an infotext may name a device of another machine
+                return gr.Dropdown(choices=device_choices(), allow_custom_value=True, **common)
             case PictureSpec():
                 # gradio drops a picture's transparency by default
                 mode = "RGBA" if spec.transparent else "RGB"

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..comodels.file_list import without_folder
+from ..comodels.placing import device_choices
 from ..hosts.protocol import Host, Lists
 from ..hosts.webui_types import Processing
 from ..settings import (
@@ -24,6 +25,7 @@ from ..settings import (
     AdapterSpec,
     CheckpointSpec,
     CoModel,
+    DeviceSpec,
     ListedSpec,
     Part,
     Settings,
@@ -160,6 +162,7 @@ def _targets(slots: int) -> Iterator[Target]:
     yield from (Target(number, "checkpoint") for number in numbers)
     yield from (Target(number, "cfg_scale") for number in numbers)
     yield Target(ALL, "noise")
+    yield from (Target(number, "device") for number in numbers)
     yield Target(ALL, "strength")
     yield from (Target(number, "strength") for number in numbers)
     yield Target(ALL, "until")
@@ -206,6 +209,8 @@ def _option(module: ModuleType, host: Host, target: Target) -> Any:
         choices = partial(listed.choices, host, spec)
     elif spec.type is bool:
         choices = partial(list, ("True", "False"))
+    elif isinstance(spec, DeviceSpec):
+        choices = device_choices
     elif spec.choices:
         choices = partial(list, spec.choices)
     # the plot calls this type on each text, and bool("False") is True

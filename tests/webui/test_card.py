@@ -20,6 +20,7 @@ from .hosts import HOSTS, Host
 from .probed import OPTIONS, STEPS, Drawn, Failed, Probed, distance, settings, slot
 from .rehearsal import PLENTY, Card, Model, Rehearsal
 from .test_adapters import adapter, with_main
+from .test_features import right_half
 from .test_networks import lora  # noqa: F401 -- a fixture
 from .webui_server import WebUI
 
@@ -33,6 +34,8 @@ K = 3
 BOTH = settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=K)
 NEAR = 0.02
 """How far such a part takes latents of size 10."""
+
+OF_ROUNDING = 1e-5
 
 FEW = 4
 """A pass may read the highest noise level of each model, and where its text encoder is."""
@@ -192,6 +195,71 @@ def test_an_adapter_of_the_main_model(pictures: Pictures, kind: str) -> None:
     pictures.check(with_main(kind), rounded=True)
     # with the text encoder where its last picture's new prompt has left it
     pictures.check(with_main(kind), rounded=True, prompt=next(TEXTS))
+
+
+# ---- on the CPU ----
+
+
+def check_on_cpu(probed: Probed, plain: np.ndarray, changes: dict[str, Any], **request: Any) -> None:
+    """A picture with a co-model on the CPU is the one with it on the card, and the next one without AMDM as ever."""
+    drawn, other = (
+        probed.draw(settings(slot("beta", **changes, **device), slot("gamma"), steps=K, eta=0), **request)
+        for device in ({"device": "cpu"}, {})
+    )
+    assert drawn.report["co_models"] == [K, K] and "AMDM 1 device: cpu" in drawn.infotext
+    assert distance(drawn.latent, other.latent) <= OF_ROUNDING
+    assert distance(probed.draw().latent, plain) == 0
+
+
+@pytest.mark.needs("devices")
+@pytest.mark.parametrize("request_of", [{}, {"sampler_name": "DDIM"}, {"sampler_name": "Euler a", "batch_size": 2}])
+def test_a_co_model_on_the_cpu_draws_the_same(
+    card: Card, probed: Probed, plain: np.ndarray, request_of: dict[str, Any]
+) -> None:
+    check_on_cpu(probed, plain, {"prompt": next(TEXTS), "negative_prompt": next(TEXTS)}, **request_of)
+
+
+@pytest.mark.needs("devices")
+def test_nothing_of_a_co_model_on_the_cpu_is_on_the_card(card: Card, probed: Probed, plain: np.ndarray) -> None:
+    card.script()
+    probed.draw(settings(slot("beta", prompt=next(TEXTS), device="cpu"), steps=K))
+    (unet,), (text,) = card.models("unet", "co"), card.models("text", "co")
+    assert (unet.on_card, unet.up, unet.down) == (0, 0, 0)
+    assert (text.on_card, text.up, text.down) == (0, 1, 1)
+    assert distance(probed.draw().latent, plain) == 0
+
+
+@pytest.mark.needs("devices")
+@pytest.mark.parametrize(
+    "changes",
+    [{"prompt": "a blue circle <lora:strong:1>"}, adapter(GLIGEN), {"noise": "pixels"}, {"noise": "independent"}],
+    ids=["LoRA", "adapter", "pixels", "independent"],
+)
+def test_what_a_co_model_on_the_cpu_reads_is_there_too(
+    lora: None,  # noqa: F811
+    card: Card,
+    probed: Probed,
+    plain: np.ndarray,
+    changes: dict[str, Any],
+) -> None:
+    check_on_cpu(probed, plain, changes)
+
+
+@pytest.mark.needs("devices")
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_an_inpainting_with_a_co_model_on_the_cpu(card: Card, probed: Probed, plain: np.ndarray, sampler: str) -> None:
+    """DDIM blends the known picture into the model's input, and Euler into its output."""
+    start = probed.draw().picture
+    inpainting: dict[str, Any] = {"mask": right_half(), "denoising_strength": 0.8, "sampler_name": sampler}
+    check_on_cpu(probed, plain, {}, init=start, **inpainting)
+
+
+def test_a_device_that_cannot_be_is_refused_in_a_sentence(card: Card, probed: Probed, plain: np.ndarray) -> None:
+    there = "devices" not in probed.server.host.lacks
+    for device, remedy in (("cuda:3", "choose one of these"), *(() if there else (("cpu", "set its device to auto"),))):
+        message = probed.fail(settings(slot("beta", device=device))).message
+        assert message.startswith("AMDM co-model 1: ") and f'"{device}"' in message and remedy in message
+    assert distance(probed.draw().latent, plain) == 0
 
 
 # ---- moves and waits ----

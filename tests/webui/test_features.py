@@ -642,10 +642,20 @@ def test_the_public_client_draws_the_same(probed: Probed) -> None:
     assert "AMDM 1 prompt: a blue circle" in result.info["infotexts"][0]
 
 
+def test_without_a_card_the_cpu_is_the_main_models_device(probed: Probed) -> None:
+    if probed.server.card is not None:
+        pytest.skip("the main model is on the card")
+    plain = probed.draw().latent
+    drawn = probed.draw(settings(slot("beta", device="cpu")))
+    assert "AMDM 1 device: cpu" in drawn.infotext
+    assert distance(drawn.latent, probed.draw(settings(slot("beta"))).latent) == 0
+    assert distance(probed.draw().latent, plain) == 0
+
+
 def test_the_plain_list_of_the_page(probed: Probed) -> None:
     no_adapter = ["None", 1, 1, "", ""]
     everywhere = ["", "", "", 0]
-    slot = [True, "beta.safetensors", 0.5, *everywhere, 0, "", "", 0.0, "shared", "auto", "", *no_adapter]
+    slot = [True, "beta.safetensors", 0.5, *everywhere, 0, "", "", 0.0, "shared", "auto", "", "auto", *no_adapter]
     values = [True, "2", "auto", 0.45, "first", 0, "relative", False, *no_adapter, *slot]
     assert distance(probed.draw(values).latent, probed.draw(settings()).latent) == 0
 

@@ -48,6 +48,7 @@ def backend(run: PassRun) -> Backend:
             model_of=lambda loaded: loaded,
             prepare=checkpoints.prepare,
             sigma_max=lambda model: variance_preserving(model.alphas_cumprod[-1].item()).ratio,
+            reason_against=checkpoints.reason_against,
         ),
         Texts(evaluator.encoding, options, loras),
         AdapterPlaces(
@@ -55,8 +56,8 @@ def backend(run: PassRun) -> Backend:
             _phrase_encoder,
             # with --medvram the host moves the encoder there when it is called
             phrase_device=lambda model: devices.device,
-            numbers=lambda model: (devices.device, devices.dtype_unet),
-            image_dtype=lambda: torch.float32 if devices.device.type == "cpu" else devices.dtype,
+            numbers=_numbers,
+            image_dtype=lambda device: torch.float32 if device.type == "cpu" else devices.dtype,
             on_main=lambda adapter, evaluated: work_on_main(run.denoiser, adapter, _unet_of(run.main), evaluated),
         ),
         _extensions(run),
@@ -66,6 +67,12 @@ def backend(run: PassRun) -> Backend:
         nan_remedy="start the WebUI with --no-half or --upcast-sampling",
         unet_is_final_in_pass=False,
     )
+
+
+def _numbers(model: Any) -> tuple[torch.device, torch.dtype]:
+    device = checkpoints.device_of(model)
+    on_cpu = checkpoints.is_elsewhere(model) and device.type == "cpu"
+    return device, torch.float32 if on_cpu else devices.dtype_unet
 
 
 def _text_options_of_main(run: PassRun, model: Any) -> tuple[Any, ...]:
@@ -109,7 +116,8 @@ class A1111Evaluator:
         self.run = run
         self.wraps: dict[int, Any] = {}
         self.travelled: torch.nn.Module | None = None
-        """The co-model's part on the GPU, with --medvram or --lowvram, which allow one part at a time."""
+        """A co-model's part that is on the GPU for a while: with --medvram or --lowvram, which allow one part at a
+        time, and of a model whose UNet is on another device."""
 
     @property
     def parts_travel(self) -> bool:
@@ -119,7 +127,7 @@ class A1111Evaluator:
     @contextmanager
     def encoding(self, model: Any) -> Iterator[None]:
         # it stays there, for the slot's other texts, until something else is needed
-        self._bring(None if model is self.run.main else checkpoints.text_encoder(model))
+        self._bring(checkpoints.text_encoder(model) if self._travels(model) else None)
         with notes_of_main_kept(), torch.no_grad(), devices.autocast():
             yield
 
@@ -146,6 +154,10 @@ class A1111Evaluator:
         run = self.run
         return (cfg_scale or run.sampler.sampler_extra_args["cond_scale"]) * run.denoiser.cond_scale_miltiplier
 
+    def _travels(self, model: Any) -> bool:
+        """Return True for a co-model whose text encoder and VAE are on the GPU only when they are needed."""
+        return model is not self.run.main and (self.parts_travel or checkpoints.is_elsewhere(model))
+
     def main_in_place(self) -> None:
         """Do nothing: the host brings its own model's parts itself."""
 
@@ -163,7 +175,7 @@ class A1111Evaluator:
     def _autoencoder_in_place(self, model: Any, x: torch.Tensor, decodes: bool) -> Iterator[torch.device]:
         network = model.first_stage_model
         if model is not self.run.main:
-            self._bring(network)
+            self._bring(network if self._travels(model) else None)
         elif self.parts_travel:
             self._bring(None)
             # the host's own hook, which notes what is on the GPU; it is called by `forward` alone
@@ -177,6 +189,8 @@ class A1111Evaluator:
 
     def park(self, model: Any, adapter: AtWork | None) -> None:
         """Make room for the main model's steps and the VAE if little is left."""
+        if checkpoints.is_elsewhere(model):
+            return
         free = accelerator.free_memory(devices.device)
         if adapter and (self.parts_travel or (free is not None and free < adapter.size)):
             adapter.park()
@@ -191,7 +205,7 @@ class A1111Evaluator:
         wrap = self._wrap(model)
         parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
         uncond = prompt_parser.reconstruct_cond_batch(evaluation.uncond, step)
-        image_cond = run.sampler.sampler_extra_args["image_cond"]
+        image_cond = run.sampler.sampler_extra_args["image_cond"].to(x.device)
         host_sigma = wrap.sigma_to_t(sigma) if run.on_timesteps else sigma
         is_foreign = evaluation.is_foreign
         shown = x if is_foreign else self._with_known_region(x, sigma, host_sigma)
@@ -201,7 +215,7 @@ class A1111Evaluator:
             inputs = {**cond, **concat} if isinstance(cond, dict) else {"c_crossattn": [cond], **concat}
             return wrap(x, sigma, cond=inputs)
 
-        cond, uncond = self._padded(evaluation, cond, uncond)
+        cond, uncond = (_on(x.device, texts) for texts in self._padded(evaluation, cond, uncond))
         # the LoRAs first: their weights are moved, and those that they replace stay
         with evaluation.with_loras(), self._on_device(model), self._adapted(evaluation):
             denoised = guided(
@@ -218,7 +232,13 @@ class A1111Evaluator:
             )
         if is_foreign:
             return denoised
-        return x + denoised - shown if self._shows_known_region else run.masked(denoised, host_sigma)
+        return x + denoised - shown if self._shows_known_region else self._masked(denoised, host_sigma)
+
+    def _masked(self, latent: torch.Tensor, host_sigma: torch.Tensor) -> torch.Tensor:
+        """Insert the known region, which is on the main model's device."""
+        if self.run.denoiser.mask is None:
+            return latent
+        return self.run.masked(latent.to(devices.device), host_sigma.to(devices.device)).to(latent.device)
 
     # parts of an evaluation
 
@@ -246,7 +266,7 @@ class A1111Evaluator:
         if not self._shows_known_region:
             return x
         scale = preserving_scale(sigma).view(-1, *[1] * (x.ndim - 1))
-        return self.run.masked(x / scale, host_sigma) * scale
+        return self._masked(x / scale, host_sigma) * scale
 
     def _padded(self, evaluation: Evaluation, cond: Any, uncond: Any) -> tuple[Any, Any]:
         """Pad texts of different length by the host's options, with this model's own empty text."""
@@ -285,24 +305,32 @@ class A1111Evaluator:
 
     @contextmanager
     def _on_device(self, model: Any) -> Iterator[None]:
-        """Have the model's UNet on the GPU during the context."""
-        self._bring(None if model is self.run.main else model.model)
+        """Have the model's UNet on its device during the context."""
+        self._bring(model.model if self._travels(model) and not checkpoints.is_elsewhere(model) else None)
         try:
             yield
         finally:
             self._bring(None)
 
     def _bring(self, part: torch.nn.Module | None) -> None:
-        """Have only this part of a co-model on the GPU, if parts are moved; None: no co-model's part.
+        """Have only this part of a co-model on the GPU, of those that are moved; None: no co-model's part.
 
         The host moves its main model's parts itself.
         """
-        if not self.parts_travel or part is self.travelled:
+        if part is self.travelled:
             return
         back, self.travelled = self.travelled, None
         if back is not None:
             checkpoints.move(back, devices.cpu)
         if part is not None:
-            lowvram.send_everything_to_cpu()
+            if self.parts_travel:
+                lowvram.send_everything_to_cpu()
             checkpoints.move(part, devices.device)
             self.travelled = part
+
+
+def _on(device: torch.device, texts: Any) -> Any:
+    """Return encoded texts on a device: a tensor, or several by name."""
+    if isinstance(texts, dict):
+        return {name: text.to(device) for name, text in texts.items()}
+    return texts.to(device)

@@ -46,11 +46,13 @@ def variant() -> tuple[Any, ...]:
     return (shared.cmd_opts.no_half, shared.cmd_opts.opt_channelslast, *in_fp8)
 
 
-def load(info: CheckpointInfo, main: MainModel, slot: int, modules: Sequence[str]) -> Loaded:
+def load(
+    info: CheckpointInfo, main: MainModel, slot: int, modules: Sequence[str], device: torch.device | None
+) -> Loaded:
     """Load the checkpoint's UNet and text encoder in the main model's dtype and device; AmdmError if it cannot be.
 
     Beside a main model of another latent space the VAE is loaded too. modules: not used, since this host has one file
-    for a checkpoint.
+    for a checkpoint. device: the UNet's, if it is another than the main model's.
 
     The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
     config, construction without weights, weights, dtype, text-encoder wrapping.
@@ -89,8 +91,9 @@ def load(info: CheckpointInfo, main: MainModel, slot: int, modules: Sequence[str
     conversion = None
     if not shared.cmd_opts.no_half:
         conversion = {"first_stage_model": None, "alphas_cumprod": None, "": torch.float16}
-    device = devices.cpu if lowvram.is_enabled(main) else devices.device
-    with sd_disable_initialization.LoadStateDictOnMeta(weights, device=device, weight_dtype_conversion=conversion):
+    on_cpu = device is not None or lowvram.is_enabled(main)
+    begins_on = devices.cpu if on_cpu else devices.device
+    with sd_disable_initialization.LoadStateDictOnMeta(weights, device=begins_on, weight_dtype_conversion=conversion):
         model.load_state_dict(weights, strict=False)
     _to_main_dtype(model)
     model.sd_checkpoint_info = info
@@ -98,9 +101,12 @@ def load(info: CheckpointInfo, main: MainModel, slot: int, modules: Sequence[str
     model.lowvram = False
     model.eval()
     model.requires_grad_(False)
-    model.to(device)
+    model.to(begins_on)
     if model.first_stage_model is not None:
         model.first_stage_model.to(devices.dtype_vae)
+    model.amdm_device = device
+    if device is not None and device.type == "cpu":
+        _compute_on_cpu(model)
     place_small_parts(model)
     with _text_encoder_wrapping():
         _OwnHijack().hijack(model)
@@ -162,6 +168,42 @@ def _to_main_dtype(model: Any) -> None:
     model.first_stage_model = vae
 
 
+def reason_against(device: torch.device) -> str:
+    """Return why a UNet cannot be evaluated on a device: options that hold for all models at once; or ""."""
+    if device.type != "cpu":
+        return ""
+    if sd_hijack.model_hijack.optimization_method == "xformers":
+        return "xformers, which the WebUI uses for attention, works on GPUs alone"
+    return "--upcast-sampling works on GPUs alone" if devices.unet_needs_upcast else ""
+
+
+def device_of(model: Any) -> torch.device:
+    """Return the device on which a model's UNet is evaluated."""
+    own: torch.device | None = getattr(model, "amdm_device", None)
+    return devices.device if own is None else own
+
+
+def is_elsewhere(model: Any) -> bool:
+    """Return True for a co-model whose UNet is on another device; its text encoder and VAE come to the main model's."""
+    return getattr(model, "amdm_device", None) is not None
+
+
+def _compute_on_cpu(model: Any) -> None:
+    """Have the UNet compute in 32 bits: on the CPU not every layer has half precision.
+
+    The host gives every UNet its inputs in the main model's dtype.
+    """
+
+    def cast(value: Any) -> Any:
+        return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    def in_32_bits(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
+
+    model.model.float()
+    model.model.diffusion_model.register_forward_pre_hook(in_32_bits, with_kwargs=True)
+
+
 def _pack(model: torch.nn.Module) -> None:
     """Store layers' weights in 8 bits and, by the user's choice, also in 16, for LoRAs to be added to."""
     for layer in [module for module in model.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]:
@@ -199,12 +241,15 @@ def prepare(model: Any, p: Processing, main: Any) -> None:
     """Prepare a loaded model for a pass with the `main` one, as the host prepares that one."""
     if model.parameterization != "v" and main.parameterization == "v":
         # the option's noise schedule is for the main model; this one keeps the one that it was trained on
-        model.alphas_cumprod = model.alphas_cumprod_original.to(devices.device)
+        model.alphas_cumprod = model.alphas_cumprod_original.to(device_of(model))
     else:
         sd_models.apply_alpha_schedule_override(model)
     set_tiling(model, p.tiling)
     sd_models.apply_token_merging(model, p.get_token_merging_ratio(for_hr=p.is_hr_pass))
-    if lowvram.is_enabled(main):
+    if is_elsewhere(model):
+        place_small_parts(model)
+        move(model.model, device_of(model))
+    elif lowvram.is_enabled(main):
         place_small_parts(model)
     else:
         move(model, devices.device)
@@ -224,13 +269,13 @@ def text_encoder(model: Any) -> torch.nn.Module:
 
 
 def place_small_parts(model: Any) -> None:
-    """Put all except UNet, text encoder and VAE on the GPU: with --medvram and --lowvram only these move."""
+    """Put all except UNet, text encoder and VAE on the model's device: with --medvram and --lowvram only these move."""
     large = (model.model, text_encoder(model), model.first_stage_model)
     for part in model.children():
         if not any(part is other for other in large):
-            move(part, devices.device)
+            move(part, device_of(model))
     for name, tensor in model.named_buffers(recurse=False):
-        setattr(model, name, tensor.to(devices.device))
+        setattr(model, name, tensor.to(device_of(model)))
 
 
 def move(module: torch.nn.Module, device: torch.device) -> None:

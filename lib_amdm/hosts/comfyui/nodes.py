@@ -22,8 +22,8 @@ CONNECTED = {
     "negative": (io.Conditioning, "Negative prompt for this model; nothing = the main negative prompt."),
     "mask": (io.Mask, "Where this model applies; nothing = everywhere."),
 }
-BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask", "size", "modules")
-"""The settings in place of which a graph connects something, and those of a co-model of another latent space."""
+BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask", "size", "modules", "device")
+"""The settings in place of which a graph connects something, and those that ComfyUI has no use for."""
 
 
 def fields_of(owner: type) -> list[Any]:

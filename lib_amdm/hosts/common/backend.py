@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...comodels.adapter_use import AtWork
 from ...comodels.cache import Loaded, Recent
+from ...comodels.placing import one_device
 from ...comodels.weight_swap import Change
 from ...families import Family
 from ..webui_types import CheckpointInfo, MainModel, Processing
@@ -89,10 +90,10 @@ class Checkpoints:
     """family(model)"""
     variant: Callable[[], tuple[Any, ...]]
     """The host's options that decide, in addition to the file, how a checkpoint is loaded."""
-    load: Callable[[CheckpointInfo, Any, int, Sequence[str]], Loaded]
-    """load(info, main, slot, modules) returns a checkpoint's UNet and text encoder, for the cache, and its VAE if its
-    latents are not the main model's; AmdmError if it cannot be combined with that one. modules: the names of the files
-    of its missing parts."""
+    load: Callable[[CheckpointInfo, Any, int, Sequence[str], torch.device | None], Loaded]
+    """load(info, main, slot, modules, device) returns a checkpoint's UNet and text encoder, for the cache, and its VAE
+    if its latents are not the main model's; AmdmError if it cannot be combined with that one. modules: the names of the
+    files of its missing parts. device: the UNet's if it is another than the main model's, or None."""
     model_of: Callable[[Any], Any]
     """Returns the model in the result of `load`."""
     prepare: Callable[[Any, Processing, Any], None]
@@ -103,6 +104,8 @@ class Checkpoints:
     """refuse_main(main, others) raises AmdmError for this host's own reasons against co-models. others: their names."""
     takes_modules: bool = False
     """True if `load` uses the modules; otherwise their names change nothing."""
+    reason_against: Callable[[torch.device], str] = one_device
+    """Returns why a co-model's UNet cannot be on another device than the main model's, or ""."""
     main_has_other_weights: Callable[[], bool] = lambda: False
     """True once the main model has another checkpoint's weights under the same name."""
 
@@ -137,8 +140,8 @@ class AdapterPlaces:
     """The device of a model's CLIP's tokens in the context `Texts.encoding`."""
     numbers: Callable[[Any], tuple[torch.device, torch.dtype]]
     """Device and dtype of an adapter on a model."""
-    image_dtype: Callable[[], torch.dtype]
-    """The precision in which reference pictures are encoded."""
+    image_dtype: Callable[[torch.device], torch.dtype]
+    """The precision in which reference pictures are encoded on a device."""
     on_main: Callable[[AtWork, Callable[[], None]], Callable[[], None]]
     """on_main(adapter, evaluated) sets an adapter to work on the main model, and returns a function that ends it;
     `evaluated` is called in each of its evaluations."""

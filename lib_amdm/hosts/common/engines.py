@@ -178,11 +178,13 @@ class EngineLoader:
     """Beginnings of the names of these parts' weights."""
 
     @torch.inference_mode()
-    def load(self, info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]) -> Loaded:
+    def load(
+        self, info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str], device: torch.device | None
+    ) -> Loaded:
         """Load the checkpoint's engine in the dtypes of the host's main one; AmdmError if it cannot be.
 
         Its VAE has weights beside a main model of another latent space alone.
-        modules: the names of the files of its VAE and text encoders, in the host's list.
+        modules: the names of the files of its VAE and text encoders, in the host's list. device: None.
         """
         with self.globals_kept():
             engine = self._engine(info, main, slot, modules)

@@ -73,6 +73,7 @@ class PassRun:
         self.main_file = self.main.sd_checkpoint_info.filename
         self.stopped = self.is_short_of_memory = False
         self.mixed_steps = 0
+        self.is_ahead = False
         self.models: list[SlotModel] = []
         self.autoencoders: dict[int, PassAutoencoder] = {}  # by their models' ids
         self.main_model: SlotModel | None = None
@@ -114,7 +115,8 @@ class PassRun:
             on_nan = None if allows_nan else model.gave_nan
             highest_own = self._highest(model.model)
             guidance = model.slot.cfg_scale or backend.evaluator.main_cfg_scale
-            run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, model.crossing(), guidance)
+            way = model.crossing()
+            run = SlotRun(model.denoise, highest_own, model.state_key, on_nan, form, way, guidance, model.device)
             made = co_run(model.number, model.slot, run, self.seeds, size, highest, crop=self.crop)
             if model.slot.eta != made.eta:
                 self.p.comment(f"AMDM: co-model {model.number} has no latent to pull back, so its eta is not used.")
@@ -153,6 +155,7 @@ class PassRun:
             nominal_steps=self.pass_steps,
             level_of=flow if self.backend.checkpoints.family(self.main).is_flow else variance_exploding,
             still_mixing=self.still_mixing,
+            ahead=self.ahead,
             on_mixed=self.note_mixed,
             survives=self.survives,
         )
@@ -177,6 +180,15 @@ class PassRun:
                 "once; its state is kept apart for each model where that is visible. If the picture looks wrong, "
                 "switch that extension off."
             )
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Evaluate co-models before the main model's evaluation of the step, which the host has not counted yet."""
+        self.is_ahead = True
+        try:
+            yield
+        finally:
+            self.is_ahead = False
 
     def memory_of(self, slot: SlotModel) -> AbstractContextManager[None]:
         """Give other extensions' functions this slot's state, instead of the main model's, during the context."""
@@ -299,6 +311,11 @@ class PassRun:
     @property
     def denoiser(self) -> Denoiser:
         return self.sampler.model_wrap_cfg
+
+    @property
+    def step(self) -> int:
+        """The step that is evaluated, by the host's own count, from 0."""
+        return self.denoiser.step if self.is_ahead else self.denoiser.step - 1
 
     @property
     def seeds(self) -> list[int]:

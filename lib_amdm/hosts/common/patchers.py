@@ -58,8 +58,7 @@ def adapter_places(
 ) -> AdapterPlaces:
     """Return the places of adapters. dtype_of: the dtype that a UNet in a patcher computes in."""
 
-    def image_dtype() -> torch.dtype:
-        device = memory.get_torch_device()
+    def image_dtype(device: torch.device) -> torch.dtype:
         half = device.type != "cpu" and memory.should_use_fp16(device, prioritize_performance=False)
         return torch.float16 if half else torch.float32
 

@@ -18,6 +18,7 @@ from ...comodels.adapter_use import AtWork, Place, within
 from ...comodels.cache import Recent
 from ...comodels.file_list import readable
 from ...comodels.pixels import co_size, crossing
+from ...comodels.placing import device_of
 from ...comodels.prompts import is_main_prompt, prompt_of
 from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
@@ -60,6 +61,8 @@ class SlotModel:
         """Find and load the model, and encode its texts; AmdmError names a problem. run: the `PassRun`."""
         self.run, self.backend, self.number, self.slot = run, run.backend, number, slot
         self.evaluations = 0
+        checkpoints, (main_device, _) = self.backend.checkpoints, self.backend.adapters.numbers(run.main)
+        self.device = device_of(number, slot, main_device, checkpoints.reason_against)
         self.is_main = slot.checkpoint == MAIN_CHECKPOINT
         self.info = run.main.sd_checkpoint_info if self.is_main else self._find()
         shared.state.textinfo = f"AMDM: loading {self.info.name_for_extra}"
@@ -104,9 +107,9 @@ class SlotModel:
         main = checkpoints.family(run.main)
         names = self.slot.modules.split(",") if checkpoints.takes_modules else []
         modules = [name for name in map(str.strip, names) if name]
-        load = partial(checkpoints.load, self.info, run.main, self.number, modules)
+        load = partial(checkpoints.load, self.info, run.main, self.number, modules, self.device)
         # beside a main model of another latent space it is loaded with its VAE
-        variant = (*checkpoints.variant(), *modules, main.space)
+        variant = (*checkpoints.variant(), *modules, main.space, self.device)
         loaded = run.kept.pool.get(self.info.filename, variant, load)
         self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts
         # checked again: a kept model may have been loaded with another main model
@@ -223,7 +226,7 @@ class SlotModel:
             error_prefix=self.error_prefix,
             panel_label=self.panel_label,
             make_room=places.make_room,
-            image_dtype=places.image_dtype(),
+            image_dtype=places.image_dtype(device),
         )
 
     # evaluated
@@ -233,7 +236,7 @@ class SlotModel:
 
         It is the `state_key` of `CoRun`.
         """
-        step, hook = self.run.denoiser.step - 1, self.run.hook
+        step, hook = self.run.step, self.run.hook
         texts = tuple(_scheduled(cond, step) for cond in (self.cond, self.uncond, hook["c"], hook["uc"]))
         share = progress(self.run.denoiser, step)
         models = (model for model in (self, self.run.main_model) if model is not None and model.adapter)
@@ -244,7 +247,7 @@ class SlotModel:
         state, run = shared.state, self.run
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
-        step = run.denoiser.step - 1
+        step = run.step
         state.textinfo = f"AMDM: evaluation {self.evaluations + 1} of {self.info.name_for_extra}"
         texts = (self.cond, self.uncond, self.backend.evaluator.cond_scale(self.slot.cfg_scale), self.texts)
         try:

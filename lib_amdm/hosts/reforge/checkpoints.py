@@ -85,11 +85,11 @@ def _has_sigmas(model: Engine) -> bool:
 
 
 @torch.inference_mode()
-def load(info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str]) -> Loaded:
+def load(info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str], device: torch.device | None) -> Loaded:
     """Load the checkpoint's model, as the host loads a main one; AmdmError if it cannot be.
 
     Its VAE is kept beside a main model of another latent space alone. modules: not used, since this host has one file
-    for a checkpoint.
+    for a checkpoint. device: None.
     """
     weights = _read(info, slot)
     names = set(weights)
