@@ -45,10 +45,12 @@ _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainti
 """By the UNet's input channels."""
 _LATENT_CHANNELS = 4
 """Of the families whose networks are UNets."""
-_ALONE = ("InstructPix2Pix", "unCLIP")
+_ALONE = ("InstructPix2Pix", "unCLIP", "image-to-video")
 """Kinds whose models have inputs that no other model shares."""
-_NO_PICTURES = ("PiD", "Wan")
-"""Families that upscale, or draw videos."""
+_NO_PICTURES = ("PiD",)
+"""Families that upscale."""
+_WAN_CHANNELS = 16
+"""Of the latents of Wan that pictures share."""
 _OF_BOTH_KINDS = ("SDXL",)
 """Families of which some models are flow models and most are not."""
 _TRANSPARENT = ("Qwen-Image 2.1",)
@@ -112,6 +114,14 @@ def flow_family(name: str, latents: str = "") -> Family:
     """Return a family of flow models. latents: a host's name of its latent space, for a family that is not known."""
     known = next((kind.latents for kind in FLOW_KINDS if kind.name == name), latents)
     return Family(name, latents=known, is_flow=True)
+
+
+def wan_family(channels: int, outputs: int) -> Family:
+    """Return a family of Wan, of whose videos one frame is a picture. channels, outputs: of its input and output."""
+    if channels == outputs != _WAN_CHANNELS:
+        return Family(f"Wan with {channels} latent channels", is_flow=True)
+    inputs = "" if channels == _WAN_CHANNELS else "image-to-video"
+    return flow_family("Wan")._replace(inputs=inputs)
 
 
 def unet_family(

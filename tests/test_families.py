@@ -121,7 +121,7 @@ def test_a_flow_model_is_refused_where_none_can_be_run(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")], ids=str
+    "family", [Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("PiD", latents="PiD")], ids=str
 )
 def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> None:
     said = message(lambda: refusals.refuse_main(family, "main.safetensors", '"other.safetensors"'))
@@ -184,6 +184,11 @@ def unet(channels: int = 4, text: int = 768, labels: int = 0, out: int = 4, text
     return {OLD + name: shape for name, shape in weights.items()} | ({texts: (1,)} if texts else {})
 
 
+def wan(channels: int, out: int) -> dict:
+    first, last = (5120, channels, 1, 2, 2), (4 * out, 5120)
+    return {"head.modulation": (1, 2, 5120), "patch_embedding.weight": first, "head.head.weight": last}
+
+
 @pytest.mark.parametrize(
     ("shapes", "family"),
     [
@@ -208,6 +213,9 @@ def unet(channels: int = 4, text: int = 768, labels: int = 0, out: int = 4, text
         ({"txt_norm.weight": (3584,), "img_in.weight": (3072, 64)}, "Qwen-Image"),
         ({"txt_in.text_norm.weight": (4096,), "img_in.weight": (4096, 64)}, "Qwen-Image 2.1"),
         ({OLD + "layers.0.mlp.linear_fc2.weight": (4096, 12288)}, "Ernie-Image"),
+        (wan(16, 16), "Wan"),
+        (wan(36, 16), "Wan image-to-video"),
+        (wan(48, 48), "Wan with 48 latent channels"),
         ({"text_model.encoder.layers.0.mlp.fc1.weight": (1,)}, None),
         ({OLD + "input_blocks.0.0.weight": (320,)}, None),
         (unet() | {OLD + "label_emb.0.0.weight": (1280,)}, None),
@@ -233,9 +241,18 @@ def test_families_that_share_their_latents_go_together() -> None:
     transparent = family_of({"txt_in.text_norm.weight": (4096,), "img_in.weight": (4096, 64)})
     assert transparent and transparent.goes_with(transparent)
     assert not transparent.goes_with(flux) and not flux.goes_with(transparent), "its pictures have a fourth channel"
-    for alone in (Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), Family("Wan", latents="Wan21")):
+    for alone in (Family("SD1", "InstructPix2Pix"), Family("SD2", "unCLIP"), flow_family("PiD")):
         assert not alone.goes_with(flux) and not flux.goes_with(alone)
     assert not Family("SD1", "InstructPix2Pix").goes_with(Family("SD1", "InstructPix2Pix"))
+
+
+def test_one_frame_of_a_video_model_goes_with_pictures_of_its_latents() -> None:
+    one_frame, from_picture, other_latents = (family_of(wan(*sizes)) for sizes in ((16, 16), (36, 16), (48, 48)))
+    qwen, sd1 = flow_family("Qwen-Image"), unet_family("SD1")
+    assert one_frame and from_picture and other_latents
+    assert one_frame.fits(qwen) and one_frame.crosses(sd1) and sd1.crosses(one_frame)
+    assert not from_picture.goes_with(from_picture) and not qwen.goes_with(from_picture)
+    assert not other_latents.fits(one_frame) and not other_latents.fits(qwen)
 
 
 def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

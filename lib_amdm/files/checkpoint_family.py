@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import AdapterError, cause
-from ..families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family
+from ..families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family, wan_family
 from .container import opened
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,6 +24,8 @@ _SDXL_LABELS = (2816, 2560)
 _SDXL_TEXTS, _OPEN_CLIP, _IMAGE_CLIP = "conditioner.embedders.", "cond_stage_model.model.", "embedder.model."
 """Beginnings of the names of text encoders' weights: SDXL's, SD2's, and unCLIP's of pictures."""
 _MUGEN_CHANNELS = 32
+_WAN_FIRST, _WAN_LAST, _WAN_PATCH = "patch_embedding.weight", "head.head.weight", 4
+"""The first and the last weight of a Wan, and the number of a frame's pixels that these see as one."""
 
 
 def family_of(shapes: Shapes) -> Family | None:
@@ -35,7 +37,10 @@ def family_of(shapes: Shapes) -> Family | None:
     try:
         if _FIRST in network:
             return _of_unet(network, shapes)
-        return next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(network, kind)), None)
+        found = next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(network, kind)), None)
+        if found and {_WAN_FIRST, _WAN_LAST} <= network.keys():
+            return wan_family(network[_WAN_FIRST][1], network[_WAN_LAST][0] // _WAN_PATCH)
+        return found
     except IndexError:  # fewer dimensions than such weights have
         return None
 

@@ -23,7 +23,7 @@ from modules import sd_models, shared
 
 from ...comodels.cache import Loaded
 from ...errors import AmdmError
-from ...families import TEXT_WIDTHS, UNKNOWN, Family, flow_family, unet_family
+from ...families import TEXT_WIDTHS, UNKNOWN, Family, flow_family, unet_family, wan_family
 from ...files.checkpoint_family import family_in
 from ...files.container import refuse_code
 from ..webui_types import CheckpointInfo, Engine, Processing
@@ -136,6 +136,8 @@ def _family(kind: type | None, guess: Any, is_flow: bool) -> Family:
     if name in TEXT_WIDTHS.values():
         config = guess.unet_config
         return unet_family(name, config["in_channels"], bool(config.get("adm_in_channels")), is_flow)
+    if name == "Wan":
+        return wan_family(guess.unet_config["in_dim"], guess.unet_config["out_dim"])
     return flow_family(name, type(guess.latent_format).__name__)._replace(is_flow=is_flow)
 
 

@@ -35,7 +35,7 @@ def backend(run: PassRun) -> Backend:
         replace(
             engine_backend.checkpoints(checkpoints.LOADER, checkpoints.variant),
             prepare=checkpoints.prepare,
-            refuse_main=_refuse_reference_pictures,
+            refuse_main=partial(_refuse_main, run),
             main_has_other_weights=lambda: replaced != sd_samplers_common.ORIGINAL_CHECKPOINT,
         ),
         replace(
@@ -51,7 +51,15 @@ def backend(run: PassRun) -> Backend:
     )
 
 
-def _refuse_reference_pictures(main: MainModel, others: str) -> None:
+def _refuse_main(run: PassRun, main: MainModel, others: str) -> None:
+    """Raise AmdmError for a video, and for a picture after reference pictures."""
+    x = run.hook["x"]
+    # (batch, channels, time, height, width)
+    if x.ndim == 5 and x.shape[2] > 1:
+        raise AmdmError(
+            f'AMDM: the main checkpoint "{main.sd_checkpoint_info.name}" draws a video, which cannot be run together '
+            f"with {others}; choose a batch size of 1, which is one picture, or switch AMDM off."
+        )
     if dynamic_args.ref_latents:
         raise AmdmError(
             f'AMDM: the main checkpoint "{main.sd_checkpoint_info.name}" draws by reference pictures, '

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from backend import loader, memory_management
 from backend.args import dynamic_args
+from backend.diffusion_engine import wan
 from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
@@ -77,9 +78,12 @@ def globals_kept() -> Iterator[None]:
     """Restore the host's notes on its main model and prompt, which loading and encoding overwrite."""
     notes = {name: value for name, value in vars(dynamic_args).items() if _is_note(name, value)}
     contents = {name: value.copy() for name, value in notes.items() if isinstance(value, (list, dict))}
+    # a further Wan takes the shift that the main one left for its refiner
+    shift = getattr(wan, "refiner_shift", None)
     try:
         yield
     finally:
+        wan.refiner_shift = shift
         for name in [name for name, value in vars(dynamic_args).items() if _is_note(name, value)]:
             if name not in notes:
                 delattr(dynamic_args, name)
