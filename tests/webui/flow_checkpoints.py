@@ -35,6 +35,9 @@ VAE_SEED = 1000
 TEXT_SEED = 1001
 T5_WIDTH, GEMMA_WIDTH, QWEN25_WIDTH, QWEN3VL_WIDTH = 512, 512, 512, 128
 QWEN3_WIDTH, QWEN3_SMALL_WIDTH, CLIP_WIDTH, CLIP_G_WIDTH = 2560, 1024, 768, 1280
+MINISTRAL_WIDTH, UMT5_WIDTH = 3072, 128
+UMT5_TOKENS = 256384
+"""The size of vocabulary by which Forge Neo knows a UMT5 from a T5."""
 
 Weights = dict[str, "torch.Tensor"]
 Shapes = dict[str, tuple[int, ...]]
@@ -172,6 +175,14 @@ ANIMA = {
     "rope_h_extrapolation_ratio": 4.0,
     "rope_w_extrapolation_ratio": 4.0,
 }
+ERNIE = {
+    "hidden_size": 256,
+    "num_attention_heads": 2,
+    "num_layers": 1,
+    "ffn_hidden_size": 256,
+    "text_in_dim": MINISTRAL_WIDTH,
+}
+WAN = {"in_dim": 16, "out_dim": 16, "dim": 256, "ffn_dim": 256, "num_heads": 2, "num_layers": 1, "text_dim": UMT5_WIDTH}
 FLUX_FILES = (("flow-clip-l", "flow-t5"), "flow-flux-vae")
 FLUX_CONTEXT = {"context": (256, T5_WIDTH), "pooled": CLIP_WIDTH}
 SDXL_CONTEXT = {"context": (77, CLIP_WIDTH + CLIP_G_WIDTH), "pooled": 2816, "multiplier": 1000.0}
@@ -207,6 +218,34 @@ FAMILIES = {
     "mugen": Family((), "", engine="Mugen", channels=32, **SDXL_CONTEXT),
     # the word in the file's path makes it rectified
     "rectified": Family((), "", engine="StableDiffusionXL", channels=4, **SDXL_CONTEXT),
+    "ernie": Family(
+        ("flow-ministral3",),
+        "flow-flux2-vae",
+        engine="ErnieImage",
+        channels=128,
+        context=(16, MINISTRAL_WIDTH),
+        multiplier=1000.0,
+        config=ERNIE,
+    ),
+    # as the larger sizes of Anima: as wide, and deeper
+    "animadeep": Family(
+        ("flow-qwen3-06b",),
+        WAN_VAE,
+        engine="Anima",
+        frames=True,
+        prefix="net.",
+        context=(512, QWEN3_SMALL_WIDTH),
+        config={**ANIMA, "num_blocks": 2},
+    ),
+    "wan": Family(
+        ("flow-umt5",),
+        WAN_VAE,
+        engine="Wan",
+        frames=True,
+        context=(512, UMT5_WIDTH),
+        multiplier=1000.0,
+        config=WAN,
+    ),
 }
 LETTERS = ("a", "b")
 NAMES = tuple(f"{family}-{letter}" for family in FAMILIES for letter in LETTERS)
@@ -314,6 +353,14 @@ def _transformer(family: Family) -> tuple[torch.nn.Module, str]:
         from backend.nn.anima import Anima
 
         return Anima(**family.config), "final_layer.linear"
+    if engine == "ErnieImage":
+        from backend.nn.ernie import ErnieImageModel
+
+        return ErnieImageModel(**family.config), "final_linear"
+    if engine == "Wan":
+        from backend.nn.wan import WanModel
+
+        return WanModel(**family.config), "head.head"
     raise ValueError(engine)
 
 
@@ -373,6 +420,8 @@ TIMES = {
     "ZImage": "t_embedder.mlp.0",
     "QwenImage": "time_text_embed.timestep_embedder.linear_1",
     "Krea2": "tmlp.0",
+    "ErnieImage": "time_embedding.linear_1",
+    "Wan": "time_embedding.0",
     **dict.fromkeys(("Mugen", "StableDiffusionXL"), "time_embed.0"),
 }
 """The first layer after the waves of a time that is counted in thousands."""
@@ -511,15 +560,19 @@ def open_clip_shapes(prefix: str, width: int, layers: int = 2, inner: int = 768)
     return {prefix + name: shape for name, shape in shapes.items()}
 
 
-def t5_shapes(width: int = T5_WIDTH, layers: int = 2, heads: int = 8, inner: int = 1024) -> Shapes:
-    shapes: Shapes = {"shared.weight": (TOKENS, width), "encoder.final_layer_norm.weight": (width,)}
+def t5_shapes(
+    width: int = T5_WIDTH, layers: int = 2, heads: int = 8, inner: int = 1024, tokens: int = TOKENS, biases: int = 1
+) -> Shapes:
+    """A T5's weights. biases: how many of its layers have a bias by distance."""
+    shapes: Shapes = {"shared.weight": (tokens, width), "encoder.final_layer_norm.weight": (width,)}
     for layer in range(layers):
         own = f"encoder.block.{layer}.layer."
         shapes |= {f"{own}0.SelfAttention.{name}.weight": (width, width) for name in "qkvo"}
         shapes |= {f"{own}{part}.layer_norm.weight": (width,) for part in (0, 1)}
         shapes |= {f"{own}1.DenseReluDense.{name}.weight": (inner, width) for name in ("wi_0", "wi_1")}
         shapes[f"{own}1.DenseReluDense.wo.weight"] = (width, inner)
-    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, heads)
+    for layer in range(biases):
+        shapes[f"encoder.block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, heads)
     return shapes
 
 
@@ -564,6 +617,10 @@ def vision_shapes() -> Shapes:
 TEXT_ENCODERS: dict[str, Callable[[], Shapes]] = {
     "flow-clip-l": lambda: clip_shapes("text_model.", CLIP_WIDTH),
     "flow-t5": t5_shapes,
+    # every layer has a bias
+    "flow-umt5": lambda: t5_shapes(UMT5_WIDTH, heads=2, inner=256, tokens=UMT5_TOKENS, biases=2),
+    # the last layer but one is taken
+    "flow-ministral3": lambda: llm_shapes(MINISTRAL_WIDTH, 3, kind="ministral3"),
     # the last layer but one is taken
     "flow-qwen3-4b": lambda: llm_shapes(QWEN3_WIDTH, 3, inner=256),
     "flow-gemma2": lambda: llm_shapes(GEMMA_WIDTH, 3, head=256, kind="gemma2"),

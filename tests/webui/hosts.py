@@ -299,6 +299,9 @@ NEO = Host(
         "krea",
         "mugen",
         "rectified",
+        "ernie",
+        "animadeep",
+        "wan",
     ),
     effects={"RescaleCFG": ("RescaleCFG", (0.7,)), "MaHiRo": ("MaHiRo", (True,))},
     # as many rows as it takes

@@ -27,7 +27,7 @@ from .probed import OPTIONS, Drawn, Probed, distance, settings, slot
 STEPS = 4
 CLOSE = 1e-4
 MEGABYTE = 2**20
-SHIFT_OF_FLUX = math.exp(1.15)
+SHIFT_OF_FLUX, SHIFT_OF_KLEIN = math.exp(1.15), math.exp(2.02)
 ACROSS = (
     ("schnell", "chroma", 1.0),
     ("schnell", "lumina", 1.0),
@@ -38,6 +38,12 @@ ACROSS = (
     ("qwen", "anima", SHIFT_OF_FLUX),
     ("qwen", "krea", 1.0),
     ("anima", "krea", SHIFT_OF_FLUX),
+    ("anima", "animadeep", 3.0),
+    ("animadeep", "anima", 3.0),
+    ("klein", "ernie", SHIFT_OF_KLEIN),
+    ("ernie", "klein", SHIFT_OF_KLEIN),
+    ("qwen", "wan", SHIFT_OF_FLUX),
+    ("wan", "anima", 3.0),
 )
 """Families of the same latents: a main model, a co-model, and the shift at which both have the same noise levels."""
 
@@ -179,6 +185,12 @@ APART = (
         ("mugen", "rectified"),
         ("rectified", "mugen"),
     ),
+    *(
+        ("flux", "ernie"),
+        ("ernie", "anima"),
+        ("wan", "flux"),
+        ("flux", "wan"),
+    ),
 )
 """Families of different latents."""
 
@@ -257,6 +269,28 @@ def test_a_picture_after_references_is_refused(flowing: Flowing, webui_host: Hos
     assert '"klein-b.safetensors"' in failed.message
     assert failed.report["denoiser"] == 0
     assert np.array_equal(flowing.draw(None, **from_picture).picture, plain)
+
+
+def test_a_video_is_refused_and_one_frame_is_not(flowing: Flowing, webui_host: Host) -> None:
+    """Wan draws as many frames as the batch size says: five are the first that need more than one latent."""
+    if "wan" not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no wan")
+    told = settings(slot("wan-b"), evaluations=2)
+    failed = flowing.fail(told, **asked("wan-a", "", {"batch_size": 5}))
+    assert '"wan-a.safetensors" draws a video, which cannot be run together with "wan-b.safetensors"' in failed.message
+    assert failed.report["denoiser"] == 0
+    drawn = flowing.of("wan-a", told)
+    assert drawn.latent.shape[-3] == 1 and np.isfinite(drawn.latent).all()
+    assert distance(drawn.latent, flowing.plain("wan-a").latent) > 0.01
+
+
+def test_a_further_wan_leaves_the_shift_for_a_refiner(flowing: Flowing, webui_host: Host) -> None:
+    """The host's Wan notes the main model's shift for the next Wan that is loaded."""
+    if "wan" not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no wan")
+    flowing.unload()
+    flowing.of("wan-a", settings(slot("wan-b", prompt="a blue circle")), distilled_cfg_scale=2.5)
+    assert flowing.snapshot()["shift for a refiner"] == 2.5
 
 
 @pytest.mark.parametrize(("family", "name"), [("flux", "flux-kontext"), ("qwen", "qwen-edit")])
@@ -385,18 +419,22 @@ def test_files_in_low_bits(flowing: Flowing, in_low_bits: str) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["img2img", "inpainting"])
-def test_from_a_picture(flowing: Flowing, masked: bool) -> None:
+@pytest.mark.parametrize("name", ["flux", "wan"])
+def test_from_a_picture(flowing: Flowing, webui_host: Host, name: str, masked: bool) -> None:
+    if name not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no {name}")
+    main, co = f"{name}-a", f"{name}-b"
     init = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     more: dict[str, Any] = {"denoising_strength": 0.7, "init": init}
     if masked:
         mask: np.ndarray = np.zeros((64, 64, 3), dtype=np.uint8)
         mask[:, :32] = 255
         more |= {"mask": mask, "mask_blur": 0, "inpainting_fill": 1}
-    plain = flowing.draw(None, **asked("flux-a", "", more)).latent
-    mirror = flowing.draw(same("flux-a"), **asked("flux-a", "", more)).latent
+    plain = flowing.draw(None, **asked(main, "", more)).latent
+    mirror = flowing.draw(same(main), **asked(main, "", more)).latent
     assert distance(mirror, plain) < CLOSE * max(1, np.abs(plain).max())
-    own = flowing.draw(None, **asked("flux-b", "", more)).latent
-    drawn = flowing.draw(alone("flux-b"), **asked("flux-a", "", more)).latent
+    own = flowing.draw(None, **asked(co, "", more)).latent
+    drawn = flowing.draw(alone(co), **asked(main, "", more)).latent
     assert distance(drawn, own) < CLOSE * max(1, np.abs(own).max())
 
 

@@ -32,7 +32,10 @@ except ImportError:
 
 Weights = Mapping[str, torch.Tensor]
 
-LLM_CONFIGS = ("Qwen3_06BConfig", "Qwen3_4BConfig", "Qwen3_8BConfig", "Qwen3VL_4BConfig", "Qwen25_7BVLI_Config")
+LLM_CONFIGS = (
+    *("Qwen3_06BConfig", "Qwen3_4BConfig", "Qwen3_8BConfig", "Qwen3VL_4BConfig", "Qwen25_7BVLI_Config"),
+    "Ministral3_3BConfig",
+)
 HEAD = {"Gemma2_2B_Config": 256, **dict.fromkeys(LLM_CONFIGS, 128)}
 EMBEDDINGS = ("embed_tokens", "shared", "token_embedding")
 KLEIN_TOKENS = 64
@@ -215,6 +218,21 @@ def anima(weights: Weights) -> dict[str, Any]:
     return {"num_blocks": count(weights, "blocks"), "mlp_ratio": inner / width}
 
 
+def ernie(weights: Weights) -> dict[str, Any]:
+    width, text = shape(weights, "text_proj.weight")
+    return {
+        "hidden_size": width,
+        "num_attention_heads": width // 128,
+        "num_layers": count(weights, "layers"),
+        "ffn_hidden_size": shape(weights, "layers.0.mlp.linear_fc2.weight")[1],
+        "text_in_dim": text,
+    }
+
+
+def wan(weights: Weights) -> dict[str, Any]:
+    return {"text_dim": shape(weights, "text_embedding.0.weight")[1]}
+
+
 TRANSFORMERS = {
     "ChromaTransformer2DModel": chroma,
     "Lumina2Transformer2DModel": next_dit,
@@ -223,14 +241,16 @@ TRANSFORMERS = {
     "QwenImageTransformer2DModel": qwen_image,
     "Krea2Transformer2DModel": krea2,
     "CosmosTransformer3DModel": anima,
+    "ErnieImageTransformer2DModel": ernie,
+    "WanTransformer3DModel": wan,
 }
 if llama is None:
     TRANSFORMERS |= {"FluxTransformer2DModel": flux_of_forge, "ChromaTransformer2DModel": chroma_of_forge}
 BUILT: dict[str, Callable[[Weights], Iterator[Any]]] = {
-    "T5EncoderModel": of_t5,
+    **dict.fromkeys(("T5EncoderModel", "UMT5EncoderModel"), of_t5),
     **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection"), of_clip),
     **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM", "Qwen3VLModel"), of_llm),
-    **dict.fromkeys(("Gemma2Model", "Qwen2_5_VLForConditionalGeneration"), of_llm),
+    **dict.fromkeys(("Gemma2Model", "Qwen2_5_VLForConditionalGeneration", "Mistral3Model"), of_llm),
     **dict.fromkeys(("AutoencoderKL", "AutoencoderKLFlux2"), functools.partial(of_vae, kl_sizes)),
     **dict.fromkeys(("AutoencoderKLWan", "AutoencoderKLQwenImage"), functools.partial(of_vae, wan_sizes)),
 }

@@ -296,6 +296,8 @@ def engine_snapshot() -> dict[str, Any]:
     told["loading"] = [repr(args), repr(sd_models.model_data.forge_loading_parameters)]
     noted = classic_engine if isinstance(dynamic_args, dict) else dynamic_args
     told["noted"] = dict(noted.last_extra_generation_params)
+    wan = sys.modules.get("backend.diffusion_engine.wan")
+    told["shift for a refiner"] = wan and wan.refiner_shift
     return told
 
 
