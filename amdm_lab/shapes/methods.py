@@ -140,9 +140,12 @@ FLOW_METHODS: dict[str, Method] = {
 [WIDE, _] = WIDE_OF
 
 
-def _defaults_row(main: str, co: str, noise: str = "shared") -> Method:
-    settings = Settings(enabled=True, co_models=(CoModel(checkpoint=co, noise=noise),))
-    return Method("AMDM, defaults", f"`{main}` with `{co}`, noise {noise}", Ordered(main, settings))
+def _defaults_row(main: str, *others: str, noise: str = "shared", evaluations: str | int = AUTO) -> Method:
+    slots = tuple(CoModel(checkpoint=name, noise=noise) for name in others)
+    settings = Settings(enabled=True, evaluations=evaluations, co_models=slots)
+    count = "" if evaluations == AUTO else f", {evaluations} evaluations"
+    models = " and ".join(f"`{name}`" for name in others)
+    return Method("AMDM, defaults", f"`{main}` with {models}, noise {noise}{count}", Ordered(main, settings))
 
 
 def _redrawn_row(first: str, then: str, share: float, is_finished: bool) -> Method:
@@ -155,9 +158,13 @@ WIDE_METHODS: dict[str, Method] = {
     **{name: alone_row(name) for name in WIDE_OF},
     "amdm-pixels": _defaults_row(MAIN, WIDE),
     "amdm-pixels-back": _defaults_row(WIDE, MAIN),
+    "amdm-pixels-e5": _defaults_row(MAIN, WIDE, evaluations=5),
+    "amdm-pixels-e5-back": _defaults_row(WIDE, MAIN, evaluations=5),
+    "amdm-pixels-three": _defaults_row(MAIN, WIDE, "backgrounds"),
     **{f"amdm-pixels-{name}": _defaults_row(MAIN, name) for name in WIDE_OF if name != WIDE},
+    **{f"amdm-pixels-{name}-back": _defaults_row(name, MAIN) for name in WIDE_OF if name != WIDE},
     **{
-        f"amdm-{noise}{back}": _defaults_row(main, co, noise)
+        f"amdm-{noise}{back}": _defaults_row(main, co, noise=noise)
         for noise in ("estimate", "pixels")
         for back, main, co in (("-same", *PAIR), ("-same-back", *reversed(PAIR)))
     },
