@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import small_autoencoders
 from random_adapters import KINDS
 
 from .probed import STEPS, Drawn, Probed, distance, settings, slot
 from .test_adapters import adapter
 from .test_card import write_adapters
-from .test_features import CLOSE, HIRES, INPAINT, VISIBLE, ramp
+from .test_features import CLOSE, HIRES, INPAINT, VISIBLE, ramp, right_half
 from .test_networks import lora  # noqa: F401 -- a fixture
+from .webui_server import encode_picture
 
 PAIRS = [("alpha", "xl-alpha"), ("xl-alpha", "alpha")]
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC", "LCM")
@@ -53,6 +56,16 @@ def test_a_pair_is_drawn_in_the_plan_s_evaluations(probed: Probed, main: str, co
     assert vae_calls(drawn) == [8]
     # with another main checkpoint in each request, Forge and Forge Neo encode its texts anew
     assert again.report["opened"] == [] and again.report["texts"]["co"] == 0
+
+
+@pytest.mark.needs("SD2")
+@pytest.mark.parametrize("others", [("sd2-alpha", "xl-alpha"), ("xl-alpha", "sd2-alpha")])
+def test_an_sd2_and_an_sdxl(probed: Probed, others: tuple[str, str]) -> None:
+    main, co = others
+    plain = probed.draw(checkpoint=main)
+    drawn = probed.draw(settings(across(co), eta=0, evaluations=1), checkpoint=main)
+    assert np.isfinite(drawn.latent).all() and distance(drawn.latent, plain.latent) > VISIBLE
+    assert vae_calls(drawn) == [4]
 
 
 @pytest.mark.parametrize(("main", "co"), PAIRS)
@@ -97,6 +110,44 @@ def test_a_batch_is_its_single_pictures(probed: Probed) -> None:
     batch = probed.draw(amdm, batch_size=2).latent
     singles = [probed.draw(amdm, seed=seed).latent for seed in (1, 2)]
     assert distance(batch, np.concatenate(singles)) < CLOSE * max(1, np.abs(batch).max())
+
+
+def test_a_batch_is_decoded_and_encoded_in_the_calls_of_one_picture(probed: Probed) -> None:
+    amdm = settings(across("xl-alpha"), eta=0, evaluations=1)
+    assert vae_calls(probed.draw(amdm, batch_size=2)) == vae_calls(probed.draw(amdm)) == [4]
+
+
+HALF: dict[str, Any] = {"region": "0.5 0 1 1"}
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ({}, {"gamma_end": 0.0}),
+        ({}, HALF),
+        (HALF, {"feather": 0.3}),
+        ({}, {"mask": encode_picture(right_half())}),
+        ({}, {"prompt": "{prompt}, at night"}),
+        ({}, {"negative_prompt": "a stone"}),
+    ],
+    ids=lambda slot_settings: "+".join(slot_settings),
+)
+def test_each_setting_of_its_slot_counts(probed: Probed, before: dict[str, Any], change: dict[str, Any]) -> None:
+    without, drawn = (probed.draw(settings(across("xl-alpha", **more), eta=0)) for more in (before, before | change))
+    assert np.isfinite(drawn.latent).all() and distance(drawn.latent, without.latent) > 1e-5
+
+
+def test_it_may_start_late_and_its_infotext_draws_it_again(probed: Probed) -> None:
+    first, late = (probed.draw(settings(across("xl-alpha"), eta=0, start=start)) for start in (0, 1))
+    assert distance(late.latent, first.latent) > 1e-5
+    again = probed.server.pixels(probed.from_infotext(late.infotext))[0]
+    assert np.array_equal(again, late.picture)
+
+
+def test_an_sd1_draws_at_the_size_that_it_was_trained_on(probed: Probed) -> None:
+    drawn = probed.draw(settings(slot("alpha"), eta=0, evaluations=1), checkpoint="xl-alpha", steps=3)
+    assert {tuple(shape[-2:]) for shape in drawn.report["inputs"]["co"]} == {(64, 64)}
+    assert {tuple(shape[-2:]) for shape in drawn.report["inputs"]["main"]} == {(8, 8)}
 
 
 def test_slots_of_both_kinds_and_a_region(probed: Probed) -> None:
@@ -178,6 +229,34 @@ def test_what_fails_in_an_evaluation_leaves_nothing(probed: Probed, fault: str) 
     result = probed.try_to_draw(amdm, fault={"fault": fault, "call": 1})
     assert isinstance(result, Drawn) == (fault == "interrupt")
     assert distance(probed.draw(amdm).latent, first) == 0
+
+
+@pytest.mark.parametrize("fault", ["exception", "interrupt"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_what_fails_between_the_models_leaves_nothing(probed: Probed, fault: str, call: int) -> None:
+    """In each decoding and encoding of an evaluation."""
+    amdm = settings(across("xl-alpha"), eta=0, evaluations=1)
+    first = probed.draw(amdm).latent
+    result = probed.try_to_draw(amdm, fault={"fault": fault, "at": "vae", "call": call})
+    assert isinstance(result, Drawn) == (fault == "interrupt")
+    assert distance(probed.draw(amdm).latent, first) == 0
+
+
+def test_models_that_are_unloaded_meanwhile_draw_to_the_end(probed: Probed) -> None:
+    """On connections of their own: the picture's waits for it."""
+    amdm = settings(across("xl-alpha"), eta=0, steps=20)
+    alone = probed.draw(amdm, steps=20)
+    drawn: list[Drawn] = []
+    thread = threading.Thread(target=lambda: drawn.append(probed.draw(amdm, steps=20)))
+    thread.start()
+    unloaded = 0
+    with requests.Session() as session:
+        session.trust_env = False
+        while thread.is_alive():
+            unloaded += session.post(probed.server.url("/amdm/v1/unload"), json={}, timeout=60).ok
+            thread.join(0.1)
+    assert unloaded and distance(drawn[0].latent, alone.latent) == 0
+    assert distance(probed.draw(amdm, steps=20).latent, alone.latent) == 0
 
 
 def test_a_file_without_a_vae_is_refused_in_a_sentence(probed: Probed) -> None:

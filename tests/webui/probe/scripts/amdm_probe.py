@@ -30,6 +30,7 @@ from modules import script_callbacks, scripts, sd_models, shared
 
 TEXT_ENCODERS = ("WithCustomWords", "CLIPTextModel")
 UNETS = ("UNetModel", "IntegratedUNet2DConditionModel")
+AUTOENCODER_PARTS = ("Encoder", "Decoder")
 UNUSED = "transformer.text_projection.weight"
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".bin")
 
@@ -41,6 +42,7 @@ class Record:
         self.fault, self.at, self.call, self.remembers = fault, at, call, remembers
         self.denoiser = 0
         self.unet: dict[str, int] = {"main": 0, "co": 0}
+        self.vae = 0
         self.by_model: dict[int, int] = {}
         self.models: list[torch.nn.Module] = []
         self.inputs: dict[str, list[list[int]]] = {"main": [], "co": []}
@@ -69,6 +71,10 @@ class Record:
         if is_text_encoder(module):
             mine = any(module is part for root in main_parts().values() for part in root.modules())
             self.texts["main" if mine else "co"] += 1
+        if type(module).__name__ in AUTOENCODER_PARTS:
+            self.vae += 1
+            if self.at == "vae" and self.vae == self.call:
+                self.break_down()
         if type(module).__name__ not in UNETS:
             return
         kind = "main" if module is main_unet() else "co"
