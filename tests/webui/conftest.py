@@ -95,7 +95,8 @@ def flow_models(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.getbasetemp().parent / f"flow-{hashlib.sha256(key).hexdigest()[:12]}"
     folder.mkdir(exist_ok=True)
     with _locked(folder.with_suffix(".lock")):
-        return flow_webui.make(maker, folder, [f"{name}-{each}" for name in webui_host.flow_families for each in "ab"])
+        names = [f"{name}-{letter}" for name in webui_host.flow_families for letter in "ab"]
+        return flow_webui.make(maker, folder, [*names, flow_webui.SDXL])
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from .webui_server import WebUI, make_checkpoints
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "flow_checkpoints.py"
 SIZES = HERE / "flow_sizes"
+SDXL = "rectified-b"
+"""A small SDXL, which is an eps model without the word in its name."""
 
 
 def make(host: Host, folder: Path, names: Iterable[str] = NAMES) -> Path:

@@ -20,7 +20,7 @@ from lib_amdm.files.checkpoint_family import family_in
 
 from .conftest import REPOSITORY
 from .flow_checkpoints import FAMILIES
-from .flow_webui import FlowWebUI
+from .flow_webui import SDXL, FlowWebUI
 from .hosts import Host
 from .probed import OPTIONS, Drawn, Probed, distance, settings, slot
 
@@ -191,6 +191,13 @@ APART = (
         ("wan", "flux"),
         ("flux", "wan"),
     ),
+    *(
+        ("mugen", "flux"),
+        ("mugen", "qwen"),
+        ("qwen", "mugen"),
+        ("lumina", "anima"),
+        ("klein", "zimage"),
+    ),
 )
 """Families of different latents."""
 
@@ -230,12 +237,10 @@ def test_a_vae_that_nobody_named_is_asked_for(flowing: Flowing, webui_host: Host
 
 
 @pytest.fixture
-def plain_sdxl(flowing: Flowing, webui_host: Host) -> Iterator[str]:
+def plain_sdxl(flowing: Flowing) -> Iterator[str]:
     """A checkpoint that the host takes for an eps model: the same weights without the word in its name."""
-    if "rectified" not in webui_host.flow_families:
-        pytest.skip(f"{webui_host.name} has no rectified SDXL")
     folder = flowing.server.checkpoint_folder
-    path = folder / "rectified-b.safetensors"
+    path = folder / f"{SDXL}.safetensors"
     eps = folder / "plain-b.safetensors"
     eps.symlink_to(path.resolve())
     flowing.server.refresh_checkpoints()
@@ -245,7 +250,28 @@ def plain_sdxl(flowing: Flowing, webui_host: Host) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("main_is_flow", [True, False])
-def test_eps_and_rectified_sdxl_go_together(flowing: Flowing, plain_sdxl: str, main_is_flow: bool) -> None:
+@pytest.mark.parametrize("other", ["flux", "chroma", "anima", "zimage", "klein", "mugen"])
+def test_an_eps_sdxl_and_a_flow_model_of_other_latents_go_through_pixels(
+    flowing: Flowing, plain_sdxl: str, webui_host: Host, other: str, main_is_flow: bool
+) -> None:
+    if other not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no {other}")
+    main, co = (f"{other}-a", slot(plain_sdxl, size=0)) if main_is_flow else (plain_sdxl, through_pixels(other))
+    plain = flowing.of(main)
+    mixed = settings(co, eta=0, steps=3, evaluations=2)
+    first, second = flowing.of(main, mixed), flowing.of(main, mixed)
+    assert np.isfinite(first.latent).all() and distance(first.latent, plain.latent) > 0.01
+    assert distance(first.latent, second.latent) == 0
+    assert "8 VAE calls" in first.infotext
+    assert np.array_equal(flowing.of(main).picture, plain.picture)
+
+
+@pytest.mark.parametrize("main_is_flow", [True, False])
+def test_eps_and_rectified_sdxl_go_together(
+    flowing: Flowing, plain_sdxl: str, webui_host: Host, main_is_flow: bool
+) -> None:
+    if "rectified" not in webui_host.flow_families:
+        pytest.skip(f"{webui_host.name} has no rectified SDXL")
     main, co = ("rectified-a", plain_sdxl) if main_is_flow else (plain_sdxl, "rectified-a")
     told = {"checkpoint": main, "steps": STEPS, "scheduler": "Simple"}
     plain = flowing.draw(None, **told)

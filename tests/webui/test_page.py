@@ -619,6 +619,12 @@ def test_a_checkpoint_that_does_not_share_the_main_ones_latents_is_marked_and_na
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
     page.wait(lambda: "Co-model 1: SDXL beside SD1 is run through pixels" in panel.text, "the line to say the cost")
     page.shot("through pixels")
+    # its own size is 1024, and the page's 512
+    page.toggle("script_txt2img_amdm_more_1")
+    page.wait(lambda: page.one("#script_txt2img_amdm_size_1").is_displayed(), "its size")
+    for control, side in (("script_txt2img_amdm_size_1", "0"), ("txt2img_width", "64"), ("txt2img_height", "64")):
+        page.type(control, side)
+    assert "VAE call" in page.generate()
     page.choose_in(MAIN_CHECKPOINT, "xl-alpha.safetensors")
     try:
         page.wait(lambda: "is run through pixels" not in panel.text, "the line to follow the main checkpoint", DRAWN)
