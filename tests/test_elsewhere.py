@@ -22,6 +22,7 @@ from lib_amdm import CoRun, amdm
 from lib_amdm.comodels.placing import device_choices, device_of, one_device
 from lib_amdm.core.arguments import Crossing, Pass
 from lib_amdm.errors import AmdmError
+from lib_amdm.hosts.common.elsewhere import Elsewhere
 from lib_amdm.settings import MAIN_CHECKPOINT, CoModel, Settings, SettingsError
 
 STEPS, K = 8, 4
@@ -224,6 +225,70 @@ def test_after_an_error_the_main_model_goes_on_alone_if_it_may(device: torch.dev
         assert heard == ["broken"]
         with pytest.raises(ValueError, match="broken"):
             amdm(sampler, [CoRun(broken, 0.5, device=device)], steps=K)(analytic(1), x, sigmas, disable=True)
+
+
+# ---- in the memory managers of Forge's kin ----
+
+
+def attention_pytorch() -> None: ...
+
+
+def attention_xformers() -> None: ...
+
+
+class Layer(torch.nn.Linear):
+    """A layer of theirs."""
+
+    casts = False
+
+
+class Managed:
+    """A patcher of theirs, as the manager loads it."""
+
+    def __init__(self) -> None:
+        self.load_device, self.offload_device = torch.device("cuda"), torch.device("cuda")
+        self.model = torch.nn.Sequential(Layer(1, 1), torch.nn.ReLU()).half()
+        self.unloaded_to: list[torch.device] = []
+
+    @property
+    def entry(self) -> Any:
+        return SimpleNamespace(model=self, model_unload=lambda: self.unloaded_to.append(self.offload_device))
+
+
+def elsewhere(attention: Callable[..., Any] = attention_pytorch, *loaded: Any) -> Elsewhere:
+    manager: Any = SimpleNamespace(current_loaded_models=[*loaded])
+    return Elsewhere(manager, attention, "computed_in", "casts")
+
+
+def test_attention_that_the_cpu_lacks_is_named() -> None:
+    assert '"xformers", works on GPUs alone' in elsewhere(attention_xformers).reason_against(CPU)
+    assert elsewhere(attention_xformers).reason_against(torch.device("cuda:1")) == ""
+    assert elsewhere(attention_pytorch).reason_against(CPU) == ""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_manager_brings_a_unet_to_its_device(device: str) -> None:
+    unet: Any = Managed()
+    other = Managed()
+    host = elsewhere(attention_pytorch, other.entry, unet.entry)
+    host.put(unet, torch.device(device), 1, "a")
+    assert (unet.load_device, unet.offload_device) == (torch.device(device), CPU)
+    # only the CPU computes in another precision, and the weights stay as they are
+    assert (getattr(unet.model, "computed_in", None), unet.model[0].casts) == (
+        (torch.float32, True) if device == "cpu" else (None, False)
+    )
+    assert unet.model[0].weight.dtype == torch.float16
+    # the loader had it on the main model's device
+    assert unet.unloaded_to == [CPU] and other.unloaded_to == []
+    assert [entry.model for entry in host.memory.current_loaded_models] == [other]
+
+
+def test_quantized_weights_are_refused_on_the_cpu_alone() -> None:
+    unet: Any = Managed()
+    unet.model[0].weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.uint8), requires_grad=False)
+    elsewhere().put(unet, torch.device("cuda:1"), 1, "a")
+    with pytest.raises(AmdmError, match='co-model 1: "a" is quantized'):
+        elsewhere().put(unet, CPU, 1, "a")
 
 
 # ---- the setting ----

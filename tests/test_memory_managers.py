@@ -17,8 +17,8 @@ class Patcher:
 
     offload_device = "cpu"
 
-    def __init__(self, size: int, here: int = 0) -> None:
-        self.size, self.here, self.moves = size, here, 0
+    def __init__(self, size: int, here: int = 0, load_device: str = "cuda") -> None:
+        self.size, self.here, self.load_device, self.moves = size, here, load_device, 0
         self.model = nn.Linear(1, 1)
         self.model.owner = [self]  # type: ignore[assignment]  # a model that refers to itself
 
@@ -79,6 +79,12 @@ def test_a_main_model_that_is_not_loaded_takes_nothing() -> None:
     other = Patcher(98, 98)
     passed(Patcher(98), other, loaded=(other,))
     assert other.here == 98
+
+
+def test_a_model_on_another_device_has_no_room_to_give() -> None:
+    main, elsewhere, other = Patcher(98), Patcher(98, 98, load_device="cpu"), Patcher(98, 33)
+    passed(main, elsewhere, other, loaded=(elsewhere, other, main))
+    assert (main.here, elsewhere.here, elsewhere.moves, other.here) == (33, 98, 0, 0)
 
 
 def test_what_nothing_refers_to_is_gone_at_once() -> None:

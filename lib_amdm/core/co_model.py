@@ -45,9 +45,9 @@ class RunningCoModel:
         return self.run.device is not None and not self.run.sees_estimate
 
     def begun(self, latent: Tensor, level: Level) -> Callable[[], Tensor]:
-        """Begin an evaluation before the main model's, and return a function that finishes it; see `prediction`.
+        """Begin an evaluation, and return a function that finishes it. Arguments and result as those of `prediction`.
 
-        An accelerator has its work submitted. The CPU works when it is called, while the main model's device does.
+        An accelerator has its work submitted. The CPU works in that function, while the main model's device does.
         """
         own = self._own(level)
         shown = self._shown(latent / (level.sigma / own.sigma))
@@ -62,9 +62,10 @@ class RunningCoModel:
         latent: the noisy one that it has at this level. denoised: the main model's prediction, which a model that sees
         the estimate is shown with its own noise, instead of the latent.
         """
-        run, own = self.run, self._own(level)
+        run = self.run
         if not run.sees_estimate:
-            return self._answer(self._shown(latent / (level.sigma / own.sigma)), own)
+            return self.begun(latent, level)()
+        own = self._own(level)
         clean = run.crossing.to_own(denoised.to(latent))
         if self.noise is None:
             self.noise = separate_noise(clean, run.seed)

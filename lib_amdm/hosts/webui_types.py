@@ -131,6 +131,7 @@ class Patcher(Protocol):
 
     model: Any
     model_options: dict[str, Any]
+    load_device: Any
     offload_device: Any
     extra_preserved_memory_during_sampling: float
     extra_model_patchers_during_sampling: list[Patcher]

@@ -195,8 +195,8 @@ class _ModelFields:
     )
     device: str = setting(
         AUTO,
-        "Device on which this model's UNet runs, in A1111: auto = the main model's; cpu; cuda:0, cuda:1 and so on if "
-        "there are several.",
+        "Device on which this model's UNet runs: auto = the main model's; cpu; cuda:0, cuda:1 and so on if there are "
+        "several.",
         DeviceSpec,
         part=Part.SELDOM,
     )

@@ -162,7 +162,6 @@ A1111 = Host(
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
 PADDINGS = ("padded", "padded, long negative", "padded as of old")
 TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
-PLACES = {"devices": "its memory manager has one device"}
 SWAPPING = ("--cuda-stream", "--pin-shared-memory")
 # of these the memory managers keep a GB for what a picture takes beside the models
 MANAGED = {
@@ -200,7 +199,6 @@ FORGE = Host(
         **CANVAS,
         **BY_ITSELF,
         **TOGETHER,
-        **PLACES,
         **OF_NEO,
         "tiling": "it is switched off in Forge",
         **dict.fromkeys(PADDINGS, "Forge repeats texts of different length instead"),
@@ -241,7 +239,6 @@ REFORGE = Host(
         **CANVAS,
         **BY_ITSELF,
         **TOGETHER,
-        **PLACES,
         **OF_NEO,
         "quantized sigmas": "reForge always uses whole timesteps",
         "errors on the page": "whatever went wrong, its page shows a TypeError of its own",
@@ -310,7 +307,6 @@ NEO = Host(
         **CANVAS,
         **BY_ITSELF,
         **TOGETHER,
-        **PLACES,
         **dict.fromkeys(PADDINGS, "Forge Neo repeats texts of different length instead"),
         "quantized sigmas": "Forge Neo always uses whole timesteps",
         "old schedule": "Forge Neo has no such option",

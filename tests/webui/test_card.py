@@ -200,6 +200,13 @@ def test_an_adapter_of_the_main_model(pictures: Pictures, kind: str) -> None:
 # ---- on the CPU ----
 
 
+@pytest.fixture
+def memory_enough(probed: Probed) -> None:
+    """Skip the ways with little memory, which what is on the CPU does not take."""
+    if rehearsal(probed).megabytes < PLENTY:
+        pytest.skip("the same as with memory enough")
+
+
 def check_on_cpu(probed: Probed, plain: np.ndarray, changes: dict[str, Any], **request: Any) -> None:
     """A picture with a co-model on the CPU is the one with it on the card, and the next one without AMDM as ever."""
     drawn, other = (
@@ -207,11 +214,11 @@ def check_on_cpu(probed: Probed, plain: np.ndarray, changes: dict[str, Any], **r
         for device in ({"device": "cpu"}, {})
     )
     assert drawn.report["co_models"] == [K, K] and "AMDM 1 device: cpu" in drawn.infotext
-    assert distance(drawn.latent, other.latent) <= OF_ROUNDING
+    near = NEAR if rehearsal(probed).native else OF_ROUNDING
+    assert distance(drawn.latent, other.latent) <= near
     assert distance(probed.draw().latent, plain) == 0
 
 
-@pytest.mark.needs("devices")
 @pytest.mark.parametrize("request_of", [{}, {"sampler_name": "DDIM"}, {"sampler_name": "Euler a", "batch_size": 2}])
 def test_a_co_model_on_the_cpu_draws_the_same(
     card: Card, probed: Probed, plain: np.ndarray, request_of: dict[str, Any]
@@ -219,23 +226,29 @@ def test_a_co_model_on_the_cpu_draws_the_same(
     check_on_cpu(probed, plain, {"prompt": next(TEXTS), "negative_prompt": next(TEXTS)}, **request_of)
 
 
-@pytest.mark.needs("devices")
 def test_nothing_of_a_co_model_on_the_cpu_is_on_the_card(card: Card, probed: Probed, plain: np.ndarray) -> None:
     card.script()
     probed.draw(settings(slot("beta", prompt=next(TEXTS), device="cpu"), steps=K))
     (unet,), (text,) = card.models("unet", "co"), card.models("text", "co")
-    assert (unet.on_card, unet.up, unet.down) == (0, 0, 0)
-    assert (text.on_card, text.up, text.down) == (0, 1, 1)
+    # Forge and its kin may make it there, and their memory managers decide where a text encoder stays
+    assert (unet.on_card, unet.up) == (0, 0)
+    if "medvram" not in probed.server.host.lacks:
+        assert (unet.down, text.on_card, text.up, text.down) == (0, 0, 1, 1)
     assert distance(probed.draw().latent, plain) == 0
 
 
-@pytest.mark.needs("devices")
 @pytest.mark.parametrize(
     "changes",
-    [{"prompt": "a blue circle <lora:strong:1>"}, adapter(GLIGEN), {"noise": "pixels"}, {"noise": "independent"}],
+    [
+        {"prompt": "a blue circle <lora:strong:1>"},
+        adapter(GLIGEN),
+        {"noise": "pixels", "size": 0},
+        {"noise": "independent"},
+    ],
     ids=["LoRA", "adapter", "pixels", "independent"],
 )
 def test_what_a_co_model_on_the_cpu_reads_is_there_too(
+    memory_enough: None,
     lora: None,  # noqa: F811
     card: Card,
     probed: Probed,
@@ -245,20 +258,21 @@ def test_what_a_co_model_on_the_cpu_reads_is_there_too(
     check_on_cpu(probed, plain, changes)
 
 
-@pytest.mark.needs("devices")
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
-def test_an_inpainting_with_a_co_model_on_the_cpu(card: Card, probed: Probed, plain: np.ndarray, sampler: str) -> None:
+def test_an_inpainting_with_a_co_model_on_the_cpu(
+    memory_enough: None, card: Card, probed: Probed, plain: np.ndarray, sampler: str
+) -> None:
     """DDIM blends the known picture into the model's input, and Euler into its output."""
     start = probed.draw().picture
     inpainting: dict[str, Any] = {"mask": right_half(), "denoising_strength": 0.8, "sampler_name": sampler}
     check_on_cpu(probed, plain, {}, init=start, **inpainting)
 
 
-def test_a_device_that_cannot_be_is_refused_in_a_sentence(card: Card, probed: Probed, plain: np.ndarray) -> None:
-    there = "devices" not in probed.server.host.lacks
-    for device, remedy in (("cuda:3", "choose one of these"), *(() if there else (("cpu", "set its device to auto"),))):
-        message = probed.fail(settings(slot("beta", device=device))).message
-        assert message.startswith("AMDM co-model 1: ") and f'"{device}"' in message and remedy in message
+def test_a_device_that_cannot_be_is_refused_in_a_sentence(
+    memory_enough: None, card: Card, probed: Probed, plain: np.ndarray
+) -> None:
+    message = probed.fail(settings(slot("beta", device="cuda:3"))).message
+    assert message.startswith('AMDM co-model 1: device "cuda:3" is not one of auto, cpu; ')
     assert distance(probed.draw().latent, plain) == 0
 
 

@@ -232,13 +232,7 @@ class A1111Evaluator:
             )
         if is_foreign:
             return denoised
-        return x + denoised - shown if self._shows_known_region else self._masked(denoised, host_sigma)
-
-    def _masked(self, latent: torch.Tensor, host_sigma: torch.Tensor) -> torch.Tensor:
-        """Insert the known region, which is on the main model's device."""
-        if self.run.denoiser.mask is None:
-            return latent
-        return self.run.masked(latent.to(devices.device), host_sigma.to(devices.device)).to(latent.device)
+        return x + denoised - shown if self._shows_known_region else run.masked(denoised, host_sigma)
 
     # parts of an evaluation
 
@@ -266,7 +260,7 @@ class A1111Evaluator:
         if not self._shows_known_region:
             return x
         scale = preserving_scale(sigma).view(-1, *[1] * (x.ndim - 1))
-        return self._masked(x / scale, host_sigma) * scale
+        return self.run.masked(x / scale, host_sigma) * scale
 
     def _padded(self, evaluation: Evaluation, cond: Any, uncond: Any) -> tuple[Any, Any]:
         """Pad texts of different length by the host's options, with this model's own empty text."""

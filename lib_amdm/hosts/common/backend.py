@@ -145,8 +145,8 @@ class AdapterPlaces:
     on_main: Callable[[AtWork, Callable[[], None]], Callable[[], None]]
     """on_main(adapter, evaluated) sets an adapter to work on the main model, and returns a function that ends it;
     `evaluated` is called in each of its evaluations."""
-    make_room: Callable[[int], None] = _nothing
-    """Frees this many bytes on the device, if the host has a memory manager for that."""
+    make_room: Callable[[torch.device, int], None] = _nothing
+    """make_room(device, size) frees this many bytes there, if the host has a memory manager for that."""
 
 
 @dataclass(frozen=True)

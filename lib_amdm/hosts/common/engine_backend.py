@@ -28,6 +28,7 @@ def checkpoints(loader: EngineLoader, variant: Callable[[], tuple[Any, ...]]) ->
         prepare=lambda loaded, p, main: loaded.prepare(p, main),
         sigma_max=lambda model: float(_predictor(model).sigma_max),
         takes_modules=True,
+        reason_against=loader.elsewhere.reason_against,
     )
 
 
@@ -87,9 +88,11 @@ def _with_known_region(run: PassRun, evaluation: Evaluation) -> torch.Tensor:
     d, x = run.denoiser, evaluation.x
     if d.mask is None:
         return x
-    noise, sigma = torch.randn_like(d.init_latent), _over(evaluation.sigma, x)
-    known = _predictor(evaluation.model).noise_scaling(sigma, noise, d.init_latent, max_denoise=False)
-    return x * d.nmask + known * d.mask
+    # drawn as by the host, on the main model's device
+    noise = torch.randn_like(d.init_latent)
+    noise, init, nmask, mask = (values.to(x.device) for values in (noise, d.init_latent, d.nmask, d.mask))
+    known = _predictor(evaluation.model).noise_scaling(_over(evaluation.sigma, x), noise, init, max_denoise=False)
+    return x * nmask + known * mask
 
 
 def _over(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

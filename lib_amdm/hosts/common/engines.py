@@ -28,6 +28,7 @@ from ...files.checkpoint_family import family_in
 from ...files.container import refuse_code
 from ..webui_types import CheckpointInfo, Engine, Processing
 from . import refusals
+from .elsewhere import Elsewhere
 from .engine_texts import NoTextEncoder
 
 UNUSED = ("logit_scale", "text_projection.weight")
@@ -168,6 +169,7 @@ class EngineLoader:
     """Returns the VAE of a folder: engines are made with one, and a co-model's takes no memory."""
     rescaled: Callable[[torch.Tensor], torch.Tensor]
     """The host's rule for noise levels that end in zero SNR."""
+    elsewhere: Elsewhere
     globals_kept: Callable[[], AbstractContextManager[None]] = nullcontext
     """A context that restores the main model's values of the globals that the host's loader sets."""
     corrected: Callable[[dict[str, Any], Any], None] = lambda parts, guess: None
@@ -186,7 +188,8 @@ class EngineLoader:
         """Load the checkpoint's engine in the dtypes of the host's main one; AmdmError if it cannot be.
 
         Its VAE has weights beside a main model of another latent space alone.
-        modules: the names of the files of its VAE and text encoders, in the host's list. device: None.
+        modules: the names of the files of its VAE and text encoders, in the host's list.
+        device: the UNet's, if it is another than the main model's.
         """
         with self.globals_kept():
             engine = self._engine(info, main, slot, modules)
@@ -195,6 +198,8 @@ class EngineLoader:
             if text_model is not None:
                 # as the host does at the first encoding; done now so that co-models with equal embeddings share them
                 text_model.embeddings.to(torch.float32)
+        if device is not None:
+            self.elsewhere.put(engine.forge_objects.unet, device, slot, info.name)
         engine.sd_checkpoint_info = info
         engine.filename = info.filename
         return Loaded(info.title, LoadedEngine(engine, self.rescaled))

@@ -61,7 +61,7 @@ def give_way(memory: MemoryManager, main: Patcher, others: Sequence[Patcher]) ->
         return
     lacking, freed = loaded.model_offloaded_memory(), 0.0
     for other in others:
-        if freed < lacking and id(other) in entries:
+        if freed < lacking and id(other) in entries and other.load_device == main.load_device:
             freed += other.partially_unload(other.offload_device, lacking - freed)
     if freed:
         loaded.model_use_more_vram(freed)

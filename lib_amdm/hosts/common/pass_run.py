@@ -104,7 +104,7 @@ class PassRun:
                 self.models.append(SlotModel(self, number, slot))
         finally:
             shared.state.textinfo = None
-        further = sum(model.loras.size_in_pass for model in self.models if model.loras)
+        further = sum(model.loras.size_in_pass for model in self.models if model.loras and model.device is None)
         backend.evaluator.register([model.model for model in self.models if not model.is_main], further)
         highest = self._highest(self.main)
         # Forge Neo has no such flag
@@ -348,9 +348,11 @@ class PassRun:
         d = self.denoiser
         if d.mask is None:
             return latent
+        device = latent.device
+        latent, sigma = latent.to(d.init_latent.device), sigma.to(d.init_latent.device)
         blended = latent * d.nmask + d.init_latent * d.mask
         if self.p.scripts is None:
-            return blended
+            return blended.to(device)
         args = scripts.MaskBlendArgs(latent, d.nmask, d.init_latent, d.mask, blended, denoiser=d, sigma=sigma)
         self.p.scripts.on_mask_blend(self.p, args)
-        return args.blended_latent
+        return args.blended_latent.to(device)

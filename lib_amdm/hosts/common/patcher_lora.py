@@ -19,9 +19,7 @@ from ...files.container import in_memory, refuse_code
 from ...files.state import FileState
 from ..webui_types import Engine
 from .lora import NamedLoras
-
-PACKED = ("gguf_cls", "bnb_quantized", "_qdata")
-"""Attributes of weights in low bits with separate scales."""
+from .low_bits import is_packed
 
 Keys = Mapping[str, Any]
 Patches = Mapping[Any, Any]
@@ -152,7 +150,7 @@ class PatcherLoras(NamedLoras):
         self, key: str, weight: torch.Tensor, named: Sequence[tuple[str, list[Any]]], model: torch.nn.Module
     ) -> torch.Tensor:
         name = named[0][0]
-        if not weight.is_floating_point() or any(hasattr(weight, mark) for mark in PACKED):
+        if is_packed(weight):
             raise self.error(
                 name,
                 "cannot be put on weights in low bits; choose a checkpoint that is not quantized (GGUF, nf4), with "

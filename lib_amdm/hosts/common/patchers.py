@@ -62,8 +62,7 @@ def adapter_places(
         half = device.type != "cpu" and memory.should_use_fp16(device, prioritize_performance=False)
         return torch.float16 if half else torch.float32
 
-    def make_room(size: int) -> None:
-        device = memory.get_torch_device()
+    def make_room(device: torch.device, size: int) -> None:
         if device.type != "cpu":
             memory.free_memory(size, device)
 
@@ -71,7 +70,7 @@ def adapter_places(
         unet_of,
         phrase_encoder,
         phrase_device,
-        lambda model: (memory.get_torch_device(), dtype_of(model.forge_objects.unet.model)),
+        lambda model: (model.forge_objects.unet.load_device, dtype_of(model.forge_objects.unet.model)),
         image_dtype,
         lambda adapter, evaluated: work_on_main(run.denoiser, adapter, unet_of(run.main), evaluated),
         make_room,
@@ -156,6 +155,7 @@ class PatcherEvaluator:
             self._load(self.run.hook["x"].shape)
 
     def start(self) -> None:
+        self.device = self.run.hook["x"].device
         watch = self.run.denoiser.register_forward_pre_hook(self._remember_random_numbers)
         self.stack.callback(watch.remove)
         self._give_way()
@@ -232,10 +232,11 @@ class PatcherEvaluator:
     ) -> tuple[Any, CFGDenoiserParams]:
         """Return the arguments of the host's own function for guidance: a stand-in for its denoiser, and the inputs.
 
-        shown: the latent. cond, uncond: the texts of this step.
+        shown: the latent. cond, uncond: the texts of this step, which are brought to its device.
         """
         run, state = self.run, shared.state
-        image_cond = run.sampler.sampler_extra_args["image_cond"]
+        inputs = run.sampler.sampler_extra_args["image_cond"], cond, uncond
+        image_cond, cond, uncond = (values if values is None else values.to(shown.device) for values in inputs)
         steps = state.sampling_step, state.sampling_steps
         params = CFGDenoiserParams(shown, image_cond, evaluation.sigma, *steps, cond, uncond, run.denoiser)
         return SimpleNamespace(inner_model=SimpleNamespace(inner_model=evaluation.model), p=run.p), params
@@ -260,17 +261,17 @@ class PatcherEvaluator:
         return working(evaluation.adapter, unet_of(evaluation.model), lambda: share)
 
     def _remember_random_numbers(self, denoiser: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        self.device = args[0].device
         self.random = torch.get_rng_state(), accelerator.random_state(self.device)
 
     @contextmanager
     def _same_random_numbers(self) -> Iterator[None]:
         """Draw the random numbers of the main model's last evaluation again, and restore the generators afterwards.
 
-        Token merging draws in every evaluation, and Forge the noise on the known part of an inpainting.
+        Token merging draws in every evaluation, and Forge the noise on the known part of an inpainting. A co-model that
+        is evaluated ahead of the main model draws what that will.
         """
         with accelerator.random_numbers_kept(self.device):
-            if self.random is not None:
+            if self.random is not None and not self.run.is_ahead:
                 torch.set_rng_state(self.random[0])
                 accelerator.set_random_state(self.device, self.random[1])
             yield

@@ -103,6 +103,14 @@ def without_autoencoder(slot: int, name: str, remedy: str) -> AmdmError:
     )
 
 
+def packed_on_cpu(slot: int, name: str) -> AmdmError:
+    """Return the error for a file in low bits with separate scales, which the hosts read on a GPU."""
+    return AmdmError(
+        f'AMDM co-model {slot}: "{name}" is quantized (GGUF, nf4), which device "cpu" does not run; set its device to '
+        "auto, or choose another checkpoint."
+    )
+
+
 def reason(error: Exception) -> str:
     """Say why a file cannot be read, as a part of a sentence."""
     return str(error) if isinstance(error, Refused) else cause(error)

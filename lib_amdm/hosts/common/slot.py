@@ -225,7 +225,7 @@ class SlotModel:
             dtype=dtype,
             error_prefix=self.error_prefix,
             panel_label=self.panel_label,
-            make_room=places.make_room,
+            make_room=partial(places.make_room, device),
             image_dtype=places.image_dtype(device),
         )
 

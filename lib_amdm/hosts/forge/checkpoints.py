@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backend import loader, memory_management
+from backend import attention, loader, memory_management
 from backend.args import dynamic_args
 from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 from modules_forge import main_entry
 
+from ..common.elsewhere import Elsewhere
 from ..common.engines import EngineLoader, additional_modules
 
 CHROMAS_OWN = "distilled_guidance_layer.layers.0.in_layer.bias"
@@ -55,5 +56,6 @@ LOADER = EngineLoader(
     modules=main_entry,
     vae_without_weights=_vae_without_weights,
     rescaled=rescale_zero_terminal_snr_sigmas,
+    elsewhere=Elsewhere(memory_management, attention.attention_function, "computation_dtype", "parameters_manual_cast"),
     corrected=_as_chroma,
 )

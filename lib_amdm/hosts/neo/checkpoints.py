@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backend import loader, memory_management
+from backend import attention, loader, memory_management
 from backend.args import dynamic_args
 from backend.diffusion_engine import wan
 from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
@@ -17,6 +17,7 @@ from backend.operations import using_forge_operations
 from modules_forge import main_entry
 from modules_forge.utils import apply_circular_forge
 
+from ..common.elsewhere import Elsewhere
 from ..common.engines import EngineLoader, LoadedEngine, additional_modules
 from ..webui_types import Engine, Processing
 
@@ -110,6 +111,7 @@ LOADER = EngineLoader(
     modules=main_entry,
     vae_without_weights=_vae_without_weights,
     rescaled=rescale_zero_terminal_snr_sigmas,
+    elsewhere=Elsewhere(memory_management, attention.attention_function, "computation_dtype", "parameters_manual_cast"),
     globals_kept=globals_kept,
     chosen=_note_rectified,
     text_parts=_text_parts,

@@ -49,6 +49,7 @@ def backend(run: PassRun) -> Backend:
             model_of=lambda loaded: loaded.engine,
             prepare=lambda loaded, p, main: loaded.prepare(p, main),
             sigma_max=lambda model: float(model.forge_objects.unet.model.model_sampling.sigma_max),
+            reason_against=checkpoints.ELSEWHERE.reason_against,
         ),
         Texts(_encoding, options, loras),
         patchers.adapter_places(run, model_management, _phrase_encoder, _phrase_device, _computed_in),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from ldm_patched.ldm.modules import attention
+from ldm_patched.modules import model_management
 from ldm_patched.modules.model_sampling import V_PREDICTION, rescale_zero_terminal_snr_sigmas
 from modules import sd_models, shared
 from modules.timer import Timer
@@ -17,6 +19,7 @@ from ...comodels.cache import Loaded
 from ...families import TEXT_WIDTHS, UNKNOWN, Family, flow_family, unet_family
 from ...files.container import refuse_code
 from ..common import refusals
+from ..common.elsewhere import Elsewhere
 from ..common.hijack import flagged_family
 from ..webui_types import CheckpointInfo, Engine, Processing
 
@@ -25,6 +28,7 @@ SAME_NAMES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transfor
 
 VAES = ("first_stage_model.", "vae.")
 """Beginnings of the names of a VAE's weights."""
+ELSEWHERE = Elsewhere(model_management, attention.optimized_attention, "manual_cast_dtype", "ldm_patched_cast_weights")
 UNUSED = ("logit_scale", "text_projection.weight", "position_ids")
 
 
@@ -89,7 +93,7 @@ def load(info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str], 
     """Load the checkpoint's model, as the host loads a main one; AmdmError if it cannot be.
 
     Its VAE is kept beside a main model of another latent space alone. modules: not used, since this host has one file
-    for a checkpoint. device: None.
+    for a checkpoint. device: the UNet's, if it is another than the main model's.
     """
     weights = _read(info, slot)
     names = set(weights)
@@ -106,6 +110,8 @@ def load(info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str], 
     crosses = family.crosses(of_main)
     if crosses and not any(name.startswith(VAES) for name in names):
         raise refusals.without_autoencoder(slot, info.name, "choose a checkpoint with its VAE")
+    if device is not None:
+        ELSEWHERE.put(engine.forge_objects.unet, device, slot, info.name)
     engine.first_stage_model = None
     for objects in (engine.forge_objects, engine.forge_objects_original, engine.forge_objects_after_applying_lora):
         objects.clipvision = None
