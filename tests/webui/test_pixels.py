@@ -325,3 +325,11 @@ def test_steps(probed: Probed) -> None:
     """The automatic number of evaluations is five."""
     drawn = probed.draw({"enabled": True, "co_models": [across("xl-alpha")]}, steps=3 * STEPS)
     assert drawn.report["co_models"] == [5]
+
+
+@pytest.mark.needs("tiling")
+@pytest.mark.parametrize(("main", "co"), PAIRS)
+def test_tiling_is_for_every_convolution_of_its_networks(probed: Probed, main: str, co: str) -> None:
+    for tiling, padding in ((True, "circular"), (False, "zeros")):
+        drawn = probed.draw(settings(across(co), eta=0), checkpoint=main, tiling=tiling)
+        assert drawn.report["paddings"] == [padding] and vae_calls(drawn) == [8]

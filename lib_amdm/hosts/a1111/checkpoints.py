@@ -256,9 +256,9 @@ def prepare(model: Any, p: Processing, main: Any) -> None:
 
 
 def set_tiling(model: Any, tiling: bool) -> None:
-    """Make the UNet's convolutions wrap around the borders, as the host does for the main model."""
+    """Make all convolutions wrap around the borders, the VAE's too, as the host does for the main model."""
     mode: Literal["circular", "zeros"] = "circular" if tiling else "zeros"
-    for layer in model.model.modules():
+    for layer in model.modules():
         if type(layer) is torch.nn.Conv2d:
             layer.padding_mode = mode
 

@@ -47,6 +47,7 @@ class Record:
         self.models: list[torch.nn.Module] = []
         self.inputs: dict[str, list[list[int]]] = {"main": [], "co": []}
         self.texts: dict[str, int] = {"main": 0, "co": 0}
+        self.paddings: set[str] = set()
         self.opened: list[str] = []
         self.textinfo: list[str] = []
         self.passes: list[torch.Tensor] = []
@@ -68,6 +69,8 @@ class Record:
         self.handles = []
 
     def before(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            self.paddings.add(module.padding_mode)
         if is_text_encoder(module):
             mine = any(module is part for root in main_parts().values() for part in root.modules())
             self.texts["main" if mine else "co"] += 1
@@ -113,6 +116,7 @@ class Record:
             "co_models": list(self.by_model.values()),
             "inputs": self.inputs,
             "texts": self.texts,
+            "paddings": sorted(self.paddings),
             "opened": self.opened,
             "textinfo": self.textinfo,
             "passes": [encoded(latent) for latent in self.passes],
