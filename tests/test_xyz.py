@@ -50,7 +50,7 @@ def test_the_axes(host: FakeHost) -> None:
 
     assert captions == [
         *("enabled", "steps (K)", "evaluations (E)", "gamma", *slots("gamma"), "gamma end", "eta", *slots("eta")),
-        *("correction", "feather", *slots("checkpoint"), *slots("CFG"), "noise", *slots("device")),
+        *("correction", "feather", *slots("checkpoint"), *slots("CFG"), "noise", "size", *slots("device")),
         *("adapter strength", *slots("adapter strength"), "adapter until", *slots("adapter")),
         *("main adapter", "main adapter strength", "main adapter until"),
     ]
@@ -109,6 +109,20 @@ def test_auto_stands_beside_numbers_and_ranges(host: FakeHost, caption: str, nam
         made.append(getattr(xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz), name))
     assert made == [3, AUTO, 0]
     assert shown == [f"[AMDM] {caption}: {word}" for word in (3, "auto", 0)]
+
+
+def test_the_size_of_a_co_model_s_pictures_is_a_share_a_side_or_auto(host: FakeHost) -> None:
+    option = axes(host)["[AMDM] size"]
+    values = [option.type(text) for text in option.prepare("Auto, 0, 0.5, 768")]
+    option.confirm(None, values)
+    shown, made = [], []
+    for value in values:
+        p = SimpleNamespace()
+        option.apply(p, value, values)
+        shown.append(option.format_value(p, option, value))
+        made.append(xyz.overlay(Settings(co_models=(USED,)), p.amdm_xyz).co_models[0].size)
+    assert made == [AUTO, 0, 0.5, 768]
+    assert shown == [f"[AMDM] size: {text}" for text in ("auto", "0", "0.5", "768")]
 
 
 def test_a_constant_gamma_stands_beside_gammas_that_change(host: FakeHost) -> None:

@@ -162,6 +162,7 @@ def _targets(slots: int) -> Iterator[Target]:
     yield from (Target(number, "checkpoint") for number in numbers)
     yield from (Target(number, "cfg_scale") for number in numbers)
     yield Target(ALL, "noise")
+    yield Target(ALL, "size")
     yield from (Target(number, "device") for number in numbers)
     yield Target(ALL, "strength")
     yield from (Target(number, "strength") for number in numbers)
