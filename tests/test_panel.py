@@ -254,6 +254,9 @@ def of_two_slots() -> tuple[Any, panel.Panel]:
         ({"checkpoint_1": TITLES[1], "prompt_2": "a cat"}, "Co-model 2 has no checkpoint"),
         ({"checkpoint_1": TITLES[1], "adapter_2": ADAPTERS[0]}, "Co-model 2 has no checkpoint"),
         ({"checkpoint_1": "lost"}, "is not in the list"),
+        ({"checkpoint_1": TITLES[1], "noise_1": "pixels"}, "5 evaluations"),
+        ({"checkpoint_1": TITLES[1], "noise_1": "pixels", "evaluations_0": "3"}, "3 evaluations"),
+        ({"checkpoint_1": TITLES[1], "noise_1": "pixels", "eta_1": 0.5}, "its eta is not used"),
         ({}, "choose a checkpoint"),
     ],
 )

@@ -155,8 +155,32 @@ def test_another_latent_space_is_marked_and_said_with_its_cost(host: FakeHost) -
     assert marked(host, ALPHA) == {BETA: r"\b7  SDXL, through pixels"}
     assert "opacity" not in fitting.marks(host, ALPHA, host.titles)
     said = plan_line.say(Settings(enabled=True, co_models=(CoModel(checkpoint=BETA, eta=0.3),)), host)
-    assert "Co-model 1: SDXL beside SD1 is run through pixels, with 2 decodings and 2 encodings" in said
+    assert said.startswith("Co-model 1: SDXL beside SD1 is run through pixels: 5 evaluations, ")
     assert "Co-model 1 has no latent to pull back, so its eta is not used." in said
+
+
+@pytest.mark.parametrize(
+    ("given", "cost"),
+    [
+        ({}, "5 evaluations, 10 decodings and 10 encodings (7 with samplers that add noise)"),
+        ({"steps": 6}, "5 evaluations, 10 decodings and 10 encodings (6 with samplers that add noise)"),
+        ({"steps": 5}, "5 evaluations, 10 decodings and 10 encodings"),
+        ({"steps": 3, "evaluations": 8}, "3 evaluations, 6 decodings and 6 encodings"),
+        ({"evaluations": 1}, "1 evaluation, 2 decodings and 2 encodings"),
+        ({"evaluations": 0, "steps": 9}, "9 evaluations, 18 decodings and 18 encodings"),
+        ({"evaluations": 0}, "2 decodings and 2 encodings in each mixed step"),
+    ],
+)
+def test_the_cost_of_pixels_is_the_plan_s_whatever_the_latents(
+    host: FakeHost, given: dict[str, Any], cost: str
+) -> None:
+    host.families[BETA] = SDXL
+    slots = (CoModel(checkpoint=BETA), *(CoModel(checkpoint=name, noise="pixels") for name in (ALPHA, "main")))
+    line = plan_line.say(Settings(enabled=True, co_models=slots, **given), host)
+    said = [f"Co-model {pair} is run through pixels: {cost}." for pair in ("1: SDXL beside SD1", "2", "3")]
+    assert line == " ".join(said)
+    idle = plan_line.say(Settings(enabled=True, co_models=slots, **{**given, "steps": 0}), host)
+    assert idle == "No co-model is run: raise steps."
 
 
 def test_a_flow_model_is_grey_where_none_are_run(host: FakeHost) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..comodels.file_list import without_hash
+from ..core.plan import ESTIMATE_EVALUATIONS, NOISY_EVALUATIONS
 from ..families import Family
 from ..hosts.protocol import Lists
-from ..settings import CheckpointSpec, CoModel, only, specs
+from ..settings import CheckpointSpec, CoModel, Settings, only, specs
+from .infotext import counted
 
 CLASS = "amdm-checkpoints"
 """Of the lists in which they are marked."""
@@ -96,13 +98,29 @@ def sentence(slot: int, name: str, main: str, families: Families) -> str:
     return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}.'
 
 
-def pixels_sentence(slot: int, families: Families) -> str:
-    """Return the sentence for a slot's checkpoint that is run through pixels: what it costs."""
-    family, of_main = families
-    return (
-        f"Co-model {slot}: {family} beside {of_main} is run through pixels, with 2 decodings and 2 encodings in each "
-        "evaluation."
-    )
+def pixels_sentence(slot: int, families: Families | None, settings: Settings) -> str:
+    """Return the sentence for a slot's checkpoint that is run through pixels: what it costs in a pass.
+
+    families: None if the checkpoint shares the main one's latents, or may share them.
+    """
+    pair = f": {families[0]} beside {families[1]}" if families else ""
+    return f"Co-model {slot}{pair} is run through pixels: {_cost(settings)}."
+
+
+def _cost(settings: Settings) -> str:
+    usual, noisy = (_evaluations(settings, automatic) for automatic in (ESTIMATE_EVALUATIONS, NOISY_EVALUATIONS))
+    if usual is None:
+        return "2 decodings and 2 encodings in each mixed step"
+    said = f"{counted(usual, 'evaluation')}, {2 * usual} decodings and {2 * usual} encodings"
+    return said if noisy == usual else f"{said} ({noisy} with samplers that add noise)"
+
+
+def _evaluations(settings: Settings, automatic: int) -> int | None:
+    """Return the number of evaluations in a pass; None if only the pass's steps decide it."""
+    wanted = automatic if isinstance(settings.evaluations, str) else settings.evaluations
+    if isinstance(settings.steps, str):
+        return wanted or None
+    return min(wanted or settings.steps, settings.steps)
 
 
 def _rule(mark: str, is_grey: bool, titles: list[str]) -> str:

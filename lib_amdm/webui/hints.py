@@ -19,8 +19,8 @@ RAN_PLACE = '<p class="amdm-ran" data-tab="{tab}"></p>'
 LINE = "amdm-line"
 """The class of a line that takes no space while it is empty."""
 _OF_THE_LINE = (
-    *("enabled", "steps", "start", "compare", "checkpoint", "gamma", "gamma_end", "prompt"),
-    *("adapter", "strength", "until"),
+    *("enabled", "steps", "evaluations", "start", "compare", "checkpoint", "gamma", "gamma_end", "eta", "prompt"),
+    *("noise", "adapter", "strength", "until"),
 )
 """The settings that the line depends on."""
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ..errors import SHORT, one_sentence
+from ..errors import one_sentence
 from ..hosts.protocol import Lists
 from ..settings import (
     MAIN_CHECKPOINT,
     NO_ADAPTER,
+    THROUGH_PIXELS,
     AdapterSettings,
     AdapterSpec,
     CheckpointSpec,
@@ -59,9 +60,10 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
     crossing = {
         number: families
         for number, slot in settings.active
-        if (families := fitting.through_pixels(host, main, slot.checkpoint))
+        if (families := fitting.through_pixels(host, main, slot.checkpoint)) or slot.noise == THROUGH_PIXELS
     }
-    said += [fitting.pixels_sentence(number, families) for number, families in crossing.items()]
+    if settings.mixes:
+        said += [fitting.pixels_sentence(number, families, settings) for number, families in crossing.items()]
     said += [
         f"Co-model {number} has no latent to pull back, so its eta is not used."
         for number, slot in settings.active
@@ -71,7 +73,7 @@ def say(settings: Settings, host: Lists, main: str | None = None) -> str:
     if settings.active and settings.compare:
         count = len(settings.active) + 2
         said.append(f"Compare: {count} pictures for each, and a grid.")
-    return escape(one_sentence(" ".join(said), 4 * SHORT))
+    return escape(one_sentence(" ".join(said)))
 
 
 def _lost(settings: Settings, host: Lists) -> list[str]:
