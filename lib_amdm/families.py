@@ -43,6 +43,15 @@ _NATIVE_SIDES = {"SD1": 512, "SD2": 768}
 _NATIVE_SIDE = 1024
 _INPUTS = {4: "", 5: "depth", 7: "upscaling", 8: "InstructPix2Pix", 9: "inpainting"}
 """By the UNet's input channels."""
+_SHOWN = {
+    "depth": "a map of depths",
+    "upscaling": "the smaller picture",
+    "InstructPix2Pix": "the picture to change",
+    "inpainting": "the mask and the known part",
+    "unCLIP": "an encoded picture",
+    "image-to-video": "the first frame",
+}
+"""The further inputs of such models, in words."""
 _LATENT_CHANNELS = 4
 """Of the families whose networks are UNets."""
 _ALONE = ("InstructPix2Pix", "unCLIP", "image-to-video")
@@ -51,6 +60,8 @@ _NO_PICTURES = ("PiD",)
 """Families that upscale."""
 _WAN_CHANNELS = 16
 """Of the latents of Wan that pictures share."""
+WITHOUT_FLOW = "in this WebUI the method needs an eps or v model"
+"""The reason against flow models, a part of a sentence, where AMDM runs none."""
 _OF_BOTH_KINDS = ("SDXL",)
 """Families of which some models are flow models and most are not."""
 _TRANSPARENT = ("Qwen-Image 2.1",)
@@ -86,6 +97,10 @@ class Family(NamedTuple):
         """Return True if a model of this family can be run with a main one of another."""
         return (not self.runs_alone and self.fits(main)) or self.crosses(main)
 
+    def reason_against(self, main: Family) -> str:
+        """Return why a model of this family cannot be run with a main one of another, a part of a sentence; or ""."""
+        return "" if self.goes_with(main) else self.peculiarity or main.peculiarity
+
     def crosses(self, main: Family) -> bool:
         """Return True if a model of this family is run with a main one through pixels: their latents differ."""
         if self.runs_alone or main.runs_alone or self.inputs or main.inputs:
@@ -93,6 +108,17 @@ class Family(NamedTuple):
         if self.name in _TRANSPARENT or main.name in _TRANSPARENT:
             return False
         return not self.fits(main)
+
+    @property
+    def peculiarity(self) -> str:
+        """The reason that its models do not go with those of other families, a part of a sentence; or ""."""
+        if self.name in _NO_PICTURES:
+            return f"{self.name} enlarges pictures and draws none"
+        if self.name in _TRANSPARENT:
+            return f"the pictures of {self.name} have a fourth channel"
+        if self.inputs in _SHOWN:
+            return f"{self.inputs} models are also shown {_SHOWN[self.inputs]}"
+        return f"models {self.inputs} are shown more than a latent" if self.inputs else ""
 
     @property
     def runs_alone(self) -> bool:

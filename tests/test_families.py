@@ -16,7 +16,7 @@ from gguf_files import write_gguf
 from safetensors.torch import save_file
 
 from lib_amdm.errors import AmdmError, cause
-from lib_amdm.families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family
+from lib_amdm.families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family, wan_family
 from lib_amdm.files import checkpoint_family
 from lib_amdm.files.checkpoint_family import family_in, family_of
 from lib_amdm.files.state import ByState
@@ -126,6 +126,7 @@ def test_a_flow_model_is_refused_where_none_can_be_run(name: str) -> None:
 def test_a_main_checkpoint_with_inputs_of_its_own_is_refused(family: Family) -> None:
     said = message(lambda: refusals.refuse_main(family, "main.safetensors", '"other.safetensors"'))
     assert str(family) in said and "main.safetensors" in said and "other.safetensors" in said
+    assert f": {family.peculiarity}; switch AMDM off" in said
 
 
 def test_checkpoints_with_other_inputs_do_not_go_together() -> None:
@@ -133,8 +134,36 @@ def test_checkpoints_with_other_inputs_do_not_go_together() -> None:
         refusals.refuse_other_family(2, CO, SDXL, MAIN, family)
     said = message(lambda: refusals.refuse_other_family(2, CO, SDXL, MAIN, INPAINTING))
     assert said.startswith(
-        'AMDM co-model 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SDXL inpainting;'
+        'AMDM co-model 2: "co.safetensors" is SDXL, but the main checkpoint "main.safetensors" is SDXL inpainting: '
+        "inpainting models are also shown the mask and the known part; "
     )
+
+
+QWEN, PID, ODD = flow_family("Qwen-Image 2.1"), flow_family("PiD"), unet_family("SD1", 6)
+REASONS = [
+    (INPAINTING, SDXL, "inpainting models are also shown the mask and the known part"),
+    (unet_family("SD1", 5), INPAINTING, "depth models are also shown a map of depths"),
+    (SD1, unet_family("SD2", 7), "upscaling models are also shown the smaller picture"),
+    (unet_family("SD1", 8), SD1, "InstructPix2Pix models are also shown the picture to change"),
+    (unet_family("SD2", has_labels=True), SD1, "unCLIP models are also shown an encoded picture"),
+    (wan_family(36, 16), flow_family("Wan"), "image-to-video models are also shown the first frame"),
+    (ODD, SDXL, "models with 6 input channels are shown more than a latent"),
+    (SDXL, QWEN, "the pictures of Qwen-Image 2.1 have a fourth channel"),
+    (PID, SDXL, "PiD enlarges pictures and draws none"),
+]
+
+
+@pytest.mark.parametrize(("family", "other", "reason"), REASONS)
+def test_a_pair_that_cannot_be_run_has_a_reason_in_either_order(family: Family, other: Family, reason: str) -> None:
+    assert family.reason_against(other) == reason
+    assert bool(other.reason_against(family)) and not family.goes_with(other)
+
+
+def test_exactly_the_pairs_that_cannot_be_run_have_a_reason() -> None:
+    everything = {SD1, SDXL, *(flow_family(name) for name in LATENTS), *(one for pair in REASONS for one in pair[:2])}
+    for family in everything:
+        for main in everything:
+            assert bool(family.reason_against(main)) == (not family.goes_with(main)), (family, main)
 
 
 def test_a_flow_co_model_is_refused_where_none_can_be_run() -> None:

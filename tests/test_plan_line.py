@@ -142,7 +142,9 @@ def test_the_line_names_the_misfit_before_a_picture(host: FakeHost) -> None:
     settings = Settings(enabled=True, co_models=(CoModel(checkpoint=BETA), CoModel(checkpoint=GAMMA)))
     said = plan_line.say(settings, host)
     assert re.fullmatch(
-        'Co-model 1: "styles/beta.*" is SDXL inpainting, but the main checkpoint "alpha.*" is SD1.', unescape(said)
+        'Co-model 1: "styles/beta.*" is SDXL inpainting, but the main checkpoint "alpha.*" is SD1: inpainting models '
+        "are also shown the mask and the known part.",
+        unescape(said),
     )
     assert "Co-model 2" not in said
     assert plan_line.say(settings, host, BETA) == "", "the page's own control has the last word"
@@ -189,3 +191,5 @@ def test_a_flow_model_is_grey_where_none_are_run(host: FakeHost) -> None:
         host.runs_flow_models = runs
         assert (fitting.misfit(host, ALPHA, BETA) is None) == runs
         assert (fitting.through_pixels(host, ALPHA, BETA) is None) != runs
+        line = unescape(plan_line.say(Settings(enabled=True, co_models=(CoModel(checkpoint=BETA),)), host))
+        assert line.endswith("is SD1: in this WebUI the method needs an eps or v model.") != runs

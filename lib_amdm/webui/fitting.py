@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..comodels.file_list import without_hash
 from ..core.plan import ESTIMATE_EVALUATIONS, NOISY_EVALUATIONS
-from ..families import Family
+from ..families import WITHOUT_FLOW, Family
 from ..hosts.protocol import Lists
 from ..settings import CheckpointSpec, CoModel, Settings, only, specs
 from .infotext import counted
@@ -95,7 +95,8 @@ def marks(host: Lists, main: str, titles: Iterable[str]) -> str:
 def sentence(slot: int, name: str, main: str, families: Families) -> str:
     """Return the sentence for a slot's checkpoint that does not go with the main one."""
     family, of_main = families
-    return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}.'
+    reason = family.reason_against(of_main) or WITHOUT_FLOW
+    return f'Co-model {slot}: "{name}" is {family}, but the main checkpoint "{main}" is {of_main}: {reason}.'
 
 
 def pixels_sentence(slot: int, families: Families | None, settings: Settings) -> str:

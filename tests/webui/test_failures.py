@@ -230,6 +230,7 @@ def test_another_family(untouched: Untouched, checkpoint_dir: Path, main: str, c
         assert is_a_sentence(failed.message), failed.message
         assert "co-model 1" in failed.message and f"{co}.safetensors" in failed.message and f"{main}." in failed.message
         assert f" is {kind}," in failed.message
+        assert ": inpainting models are also shown the mask" in failed.message
         assert failed.report["denoiser"] == 0
     if main != "alpha":
         probed.draw()

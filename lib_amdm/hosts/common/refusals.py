@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...errors import AmdmError, cause
-from ...families import Family
+from ...families import WITHOUT_FLOW, Family
 from ...files.pickles import Refused
 from ..webui_types import CheckpointInfo
 
@@ -17,8 +17,8 @@ def refuse_main(family: Family, name: str, others: str) -> None:
     """Raise AmdmError if no other model can be run with the main checkpoint. others: the co-models' names."""
     if family.runs_alone:
         raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with {others}; '
-            "switch AMDM off or choose another checkpoint."
+            f'AMDM: the main checkpoint "{name}" is {family}, which cannot be run together with {others}: '
+            f"{family.peculiarity}; switch AMDM off or choose another checkpoint."
         )
 
 
@@ -26,7 +26,7 @@ def refuse_flow(family: Family, name: str) -> None:
     """Raise AmdmError for a flow model, on a WebUI in which AMDM runs none."""
     if family.is_flow:
         raise AmdmError(
-            f'AMDM: the main checkpoint "{name}" is {family}, but in this WebUI the method needs an eps or v model; '
+            f'AMDM: the main checkpoint "{name}" is {family}, but {WITHOUT_FLOW}; '
             "switch AMDM off or choose an SD1, SD2 or SDXL checkpoint."
         )
 
@@ -38,10 +38,11 @@ def refuse_other_family(
 
     info, main_info: the host's entries for the files.
     """
-    if not family.goes_with(main_family):
+    reason_against = family.reason_against(main_family)
+    if reason_against:
         raise AmdmError(
             f'AMDM co-model {slot}: "{info.name}" is {family}, but the main checkpoint "{main_info.name}" is '
-            f"{main_family}; choose a checkpoint of the same kind."
+            f"{main_family}: {reason_against}; choose a checkpoint of the same kind."
         )
 
 
@@ -49,7 +50,7 @@ def refuse_flow_beside(slot: int, info: CheckpointInfo, family: Family) -> None:
     """Raise AmdmError for a co-model that is a flow model, on a WebUI in which AMDM runs none."""
     if family.is_flow:
         raise AmdmError(
-            f'AMDM co-model {slot}: "{info.name}" is {family}, but in this WebUI the method needs an eps or v model; '
+            f'AMDM co-model {slot}: "{info.name}" is {family}, but {WITHOUT_FLOW}; '
             "choose an SD1, SD2 or SDXL checkpoint."
         )
 
