@@ -11,8 +11,9 @@ import pytest
 from lib_amdm.settings import AUTO, AdapterSettings, CoModel, Settings, SettingsError
 from lib_amdm.webui import compare
 
-BETA = CoModel(checkpoint="beta.safetensors [2222]", prompt="a hill", cfg_scale=3.0)
-MAIN_AGAIN = CoModel(checkpoint="main", adapter="ip.safetensors")
+MODULES = "vae.safetensors, texts.gguf,"
+BETA = CoModel(checkpoint="beta.safetensors [2222]", prompt="a hill", cfg_scale=3.0, modules=MODULES)
+MAIN_AGAIN = CoModel(checkpoint="main", adapter="ip.safetensors", modules=MODULES)
 SETTINGS = Settings(
     enabled=True,
     steps=AUTO,
@@ -88,8 +89,8 @@ def test_each_model_has_its_own_words_and_adapter_and_nothing_beside_it() -> Non
     host = Host()
     compared(host)
     beta, again, main = host.asked
-    assert beta.words == ("beta.safetensors [2222]", "a hill", "", 3.0)
-    assert again.words == main.words == ("", "", "", 0.0)
+    assert beta.words == ("beta.safetensors [2222]", "a hill", "", 3.0, ["vae.safetensors", "texts.gguf"])
+    assert again.words == main.words == ("", "", "", 0.0, ())
     for asked, adapter in ((beta, "None"), (again, "ip.safetensors"), (main, "own.bin")):
         settings = getattr(asked, compare.SETTINGS)
         assert not settings.mixes and not settings.compare

@@ -192,9 +192,19 @@ class Drawing(Protocol):
         """Return a copy of a processing object from before its start."""
 
     def drawn_again(
-        self, before: Processing, p: Processing, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
+        self,
+        before: Processing,
+        p: Processing,
+        checkpoint: str,
+        prompt: str,
+        negative_prompt: str,
+        cfg_scale: float,
+        modules: Sequence[str],
     ) -> Processing:
-        """Return a processing object like `p` with these values; "" and 0 mean those of `p`. before: see `kept`."""
+        """Return a processing object like `p` with these values; "" and 0 mean those of `p`. before: see `kept`.
+
+        modules: the names of files of the checkpoint's parts, where a host has such files; none means those of `p`.
+        """
 
     def draw(self, p: Processing) -> Pictures: ...
 

@@ -227,6 +227,11 @@ class CoModel(_AdapterFields, _ModelFields):
         return self.noise in ("estimate", THROUGH_PIXELS)
 
     @property
+    def module_names(self) -> list[str]:
+        """The names of the files of its VAE and text encoder."""
+        return [name for name in map(str.strip, self.modules.split(",")) if name]
+
+    @property
     def adapter_settings(self) -> AdapterSettings:
         """The adapter on this model, and its inputs."""
         return AdapterSettings(**{spec.attribute: getattr(self, spec.attribute) for spec in specs(AdapterSettings)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ class Alone(NamedTuple):
     prompt: str = ""
     negative_prompt: str = ""
     cfg_scale: float = 0.0
+    modules: Sequence[str] = ()
 
 
 class _Plan(NamedTuple):
@@ -52,6 +53,7 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
                 slot.prompt,
                 slot.negative_prompt,
                 slot.cfg_scale,
+                () if is_main else slot.module_names,
             )
         )
     return tuple(runs)
@@ -89,7 +91,7 @@ def finish(host: Drawing, p: Processing, processed: Processed) -> None:
     for model in (*planned.alone[1:], planned.alone[0]):
         if host.is_interrupted():
             break
-        words = (model.checkpoint, model.prompt, model.negative_prompt, model.cfg_scale)
+        words = (model.checkpoint, model.prompt, model.negative_prompt, model.cfg_scale, model.modules)
         again = host.drawn_again(planned.before, p, *words)
         setattr(again, SETTINGS, model.settings)
         try:

@@ -502,3 +502,16 @@ def test_off_is_the_bare_webui(
         for name in webui_host.flow_families:
             picture = flowing.of(f"{name}-a", settings(enabled=False)).picture
             assert np.array_equal(bare.of(f"{name}-a").picture, picture), name
+
+
+@pytest.mark.parametrize(("main", "co"), [("flux", "klein"), ("klein", "flux")])
+def test_a_comparison_draws_a_co_model_of_other_latents_with_its_own_files(
+    flowing: Flowing, webui_host: Host, main: str, co: str
+) -> None:
+    if not {main, co} <= set(webui_host.flow_families):
+        pytest.skip(f"{webui_host.name} has not both {main} and {co}")
+    own = [flowing.plain(checkpoint).picture for checkpoint in (f"{main}-a", f"{co}-b")]
+    drawn = flowing.of(f"{main}-a", settings(through_pixels(co), eta=0, steps=3, evaluations=2, compare=True))
+    assert len(drawn.pixels) == 4, drawn.comments
+    assert all(np.array_equal(*pair) for pair in zip(drawn.pixels[2:], own, strict=True))
+    assert np.array_equal(flowing.of(f"{main}-a").picture, own[0])

@@ -333,3 +333,12 @@ def test_tiling_is_for_every_convolution_of_its_networks(probed: Probed, main: s
     for tiling, padding in ((True, "circular"), (False, "zeros")):
         drawn = probed.draw(settings(across(co), eta=0), checkpoint=main, tiling=tiling)
         assert drawn.report["paddings"] == [padding] and vae_calls(drawn) == [8]
+
+
+@pytest.mark.parametrize(("main", "co"), PAIRS)
+def test_a_comparison_draws_each_model_alone(probed: Probed, main: str, co: str) -> None:
+    own = [probed.draw(checkpoint=checkpoint).picture for checkpoint in (main, co)]
+    drawn = probed.draw(settings(across(co), eta=0, compare=True), checkpoint=main)
+    assert len(drawn.pixels) == 4, drawn.comments
+    assert all(np.array_equal(*pair) for pair in zip(drawn.pixels[2:], own, strict=True))
+    assert vae_calls(drawn) == [8]

@@ -15,6 +15,8 @@ from .styles import with_styles
 
 MARGIN = 4
 """Pixels between a grid's pictures."""
+MODULES = "forge_additional_modules"
+"""The option "VAE / Text Encoder" of Forge and Forge Neo."""
 
 
 def kept(p: Processing) -> Processing:
@@ -26,11 +28,18 @@ def kept(p: Processing) -> Processing:
 
 
 def drawn_again(
-    before: Processing, p: Processing, checkpoint: str, prompt: str, negative_prompt: str, cfg_scale: float
+    before: Processing,
+    p: Processing,
+    checkpoint: str,
+    prompt: str,
+    negative_prompt: str,
+    cfg_scale: float,
+    modules: Sequence[str],
 ) -> Processing:
     """Return the processing object for the pictures of `p` with another checkpoint, prompts and guidance scale.
 
-    "" and 0 mean those of `p`. before: the result of `kept`.
+    "" and 0 mean those of `p`. before: the result of `kept`. modules: the names of the checkpoint's VAE and text
+    encoders, where the host has files of them; none means those of `p`.
     """
     again = kept(before)
     # as other scripts have changed them, with the styles inserted
@@ -47,6 +56,8 @@ def drawn_again(
     again.do_not_save_grid = True
     if checkpoint:
         again.override_settings["sd_model_checkpoint"] = checkpoint
+    if modules and MODULES in shared.opts.data_labels:
+        again.override_settings[MODULES] = [*modules]
     return again
 
 

@@ -105,8 +105,7 @@ class SlotModel:
             self.model, self.texts = run.main, run.kept.main_texts
             return
         main = checkpoints.family(run.main)
-        names = self.slot.modules.split(",") if checkpoints.takes_modules else []
-        modules = [name for name in map(str.strip, names) if name]
+        modules = self.slot.module_names if checkpoints.takes_modules else []
         load = partial(checkpoints.load, self.info, run.main, self.number, modules, self.device)
         # beside a main model of another latent space it is loaded with its VAE
         variant = (*checkpoints.variant(), *modules, main.space, self.device)
