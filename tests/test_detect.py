@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import re
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -37,13 +40,17 @@ def made_up(folder: Path, offers: dict[str, tuple[str, ...]], monkeypatch: pytes
         *parents, name = module.split(".")
         place = folder.joinpath(*parents)
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{name}.py").write_text("".join(_defined(each) for each in names))
+        (place / f"{name}.py").write_text(_defined(names))
     monkeypatch.syspath_prepend(str(folder))
 
 
-def _defined(name: str) -> str:
-    owner, _, part = name.rpartition(".")
-    return f"class {owner}:\n    {part} = None\n" if owner else f"{name} = None\n"
+def _defined(names: Iterable[str]) -> str:
+    """A module with these names, of which some are attributes of a class: `Class.name`."""
+    classes = defaultdict(list)
+    for owner, _, part in (name.rpartition(".") for name in names):
+        classes[owner].append(part)
+    plain = [f"{name} = None\n" for name in classes.pop("", [])]
+    return "".join([*plain, *(f"class {owner}:\n    {' = '.join(parts)} = None\n" for owner, parts in classes.items())])
 
 
 def too_old(name: str) -> dict[str, tuple[str, ...]]:
@@ -92,6 +99,57 @@ def test_a_webui_that_can_what_one_can_but_lacks_the_rest(
     with pytest.raises(here.UnknownHostError, match=f"like {name}, but lacks something") as raised:
         here.host()
     assert "\n" not in str(raised.value) and str(tmp_path) not in str(raised.value)
+
+
+def in_full(name: str) -> dict[str, tuple[str, ...]]:
+    """Everything that a host's files need, by module."""
+    tables = (here.CAN[name], here.NEEDS[name])
+    return {module: tuple(n for table in tables for n in table.get(module, ())) for table in tables for module in table}
+
+
+EVERY_NAME = [
+    (host, module, name) for host in here.NEEDS for module, names in here.NEEDS[host].items() for name in names
+]
+
+
+@pytest.mark.parametrize(("host", "module", "name"), EVERY_NAME)
+def test_a_name_that_every_picture_needs_is_missed_at_the_start(
+    host: str, module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = in_full(host)
+    made_up(tmp_path, {**offers, module: tuple(each for each in offers[module] if each != name)}, monkeypatch)
+    with pytest.raises(here.UnknownHostError, match=re.escape(f"like {host}, but lacks something ({module}.{name});")):
+        here.host()
+
+
+OPTIONAL = {"backend.nn.anima.LLMAdapter"}
+"""Names that only some pictures need."""
+
+
+def test_what_the_files_for_forge_neo_take_of_it_is_in_the_tables() -> None:
+    """Imports, and attributes of what is imported."""
+    listed = {f"{module}.{name}" for module, names in in_full("neo").items() for name in names}
+    listed |= {entry.rpartition(".")[0] for entry in listed}
+    taken: set[str] = set()
+    for file in sorted((Path(here.__file__).parent / "neo").glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        imported = {
+            alias.name: f"{node.module}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            and (node.module or "").partition(".")[0] in ("backend", "modules_forge")
+            for alias in node.names
+        }
+        attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+        of_imported = {
+            f"{imported[node.value.id]}.{node.attr}"
+            for node in attributes
+            if isinstance(node.value, ast.Name) and node.value.id in imported
+        }
+        taken |= {*imported.values(), *of_imported}
+    # a class has more than it is looked at for
+    assert {name for name in taken - listed - OPTIONAL if "IntegratedAutoencoderKL." not in name} == set()
+    assert taken >= {"backend.args.dynamic_args.ref_latents", "backend.memory_management.vae_dtype", *OPTIONAL}
 
 
 PAGE = {

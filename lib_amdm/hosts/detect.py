@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,42 @@ The hook is the last: if only it is missing, the WebUI is too old.
 """
 
 
+NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "neo": {
+        "modules.sd_models": ("model_data.forge_loading_parameters",),
+        "modules.sd_samplers_common": ("ORIGINAL_CHECKPOINT",),
+        "modules_forge.main_entry": ("module_list", "refresh_models"),
+        "modules_forge.utils": ("apply_circular_forge",),
+        "backend.args": (
+            "args",
+            "dynamic_args.embedding_dir",
+            "dynamic_args.forge_unet_storage_dtype",
+            "dynamic_args.ref_latents",
+        ),
+        "backend.float": ("stochastic_rounding",),
+        "backend.loader": ("possible_models",),
+        "backend.memory_management": (
+            *("VAE_ALWAYS_TILED", "current_loaded_models", "get_torch_device", "should_use_fp16"),
+            *("load_model_gpu", "load_models_gpu", "free_memory", "cleanup_models", "soft_empty_cache"),
+            *("cpu", "text_encoder_device", "text_encoder_dtype", "vae_dtype"),
+        ),
+        "backend.modules.k_prediction": ("rescale_zero_terminal_snr_sigmas",),
+        "backend.nn.vae": ("IntegratedAutoencoderKL",),
+        "backend.operations": ("using_forge_operations",),
+        "backend.patcher.lora": (
+            *("load_lora", "logger", "merge_lora_to_weight", "string_to_seed"),
+            *("model_lora_keys_unet", "model_lora_keys_clip"),
+        ),
+        "backend.state_dict": ("state_dict_prefix_replace",),
+        "backend.utils": ("load_torch_file",),
+    },
+}
+"""Further names that a host's files need for any picture; without one the host refuses the WebUI by this name.
+
+The WebUI itself has loaded these modules by the time that it loads extensions.
+"""
+
+
 class UnknownHostError(Exception):
     """The reason that AMDM cannot be used in this WebUI, in one line for its page."""
 
@@ -60,6 +97,9 @@ def host() -> Host:
                 "update it (AUTOMATIC1111 to 1.10 or newer)."
             )
         if lacking is None:
+            missing = next(_missing(NEEDS.get(name, {})), None)
+            if missing:
+                raise UnknownHostError(lacks(name, ImportError(missing)))
             try:
                 supported: Host = importlib.import_module(f"{__package__}.{name}").HOST
                 return supported
@@ -77,6 +117,11 @@ def lacks(name: str, error: ImportError) -> str:
         f"AMDM cannot be used here: this WebUI is like {name}, but lacks something ({what}); the README says what AMDM "
         "was tried with."
     )
+
+
+def _missing(needs: dict[str, tuple[str, ...]]) -> Iterator[str]:
+    """Yield those of these names that the WebUI does not have, with their modules."""
+    return (f"{module}.{name}" for module, names in needs.items() for name in names if not _offers(module, (name,)))
 
 
 def _offers(module: str, names: tuple[str, ...]) -> bool:

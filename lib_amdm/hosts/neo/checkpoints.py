@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from backend import attention, loader, memory_management
 from backend.args import dynamic_args
-from backend.diffusion_engine import wan
 from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
@@ -21,6 +21,8 @@ from ..common.elsewhere import Elsewhere
 from ..common.engines import EngineLoader, LoadedEngine, additional_modules
 from ..webui_types import Engine, Processing
 
+WAN = "backend.diffusion_engine.wan"
+"""A module of the host's, if it has Wan."""
 ANIMAS_OWN = "llm_adapter."
 """The part of Anima's text encoder that is trained with its network, and is in the same file."""
 
@@ -80,11 +82,13 @@ def globals_kept() -> Iterator[None]:
     notes = {name: value for name, value in vars(dynamic_args).items() if _is_note(name, value)}
     contents = {name: value.copy() for name, value in notes.items() if isinstance(value, (list, dict))}
     # a further Wan takes the shift that the main one left for its refiner
+    wan: Any = sys.modules.get(WAN)
     shift = getattr(wan, "refiner_shift", None)
     try:
         yield
     finally:
-        wan.refiner_shift = shift
+        if wan is not None:
+            wan.refiner_shift = shift
         for name in [name for name, value in vars(dynamic_args).items() if _is_note(name, value)]:
             if name not in notes:
                 delattr(dynamic_args, name)
