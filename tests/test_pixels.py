@@ -364,6 +364,76 @@ def test_a_batch_that_does_not_fit_is_decoded_picture_by_picture() -> None:
         autoencoder(network).decode(latents)
 
 
+class Doubling(nn.Module):
+    """An autoencoder of latents with half the pictures' sides, whose device has memory for `most` of their places."""
+
+    def __init__(self, most: int, reach: int) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 4, 2, stride=2)
+        self.decoder = nn.Conv2d(4, 3, 2 * reach + 1, padding=reach, padding_mode="replicate")
+        self.most, self.places = most, list[int]()
+
+    def within(self, x: Tensor, places: int) -> None:
+        self.places.append(len(x) * places)
+        if self.places[-1] > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    def encode(self, x: Tensor) -> Tensor:
+        self.within(x, x[0, 0].numel() // 4)
+        made: Tensor = self.encoder(x)
+        return made
+
+    def decode(self, z: Tensor) -> Tensor:
+        self.within(z, z[0, 0].numel())
+        made: Tensor = self.decoder(nn.functional.interpolate(z, scale_factor=2))
+        return made
+
+
+ONE_TILE, ANY = 256 * 256, 10**9
+"""Places of a latent that has memory: a tile of a picture, and everything."""
+
+
+@pytest.mark.parametrize("size", [(300, 90), (64, 80), (65, 63), (272, 272)])
+def test_what_has_no_room_at_once_is_made_of_tiles_that_join_without_a_seam(size: tuple[int, int]) -> None:
+    whole, small = Doubling(ANY, reach=0), Doubling(64 * 64, reach=0)
+    small.load_state_dict(whole.state_dict())
+    latents = 3 * torch.randn(2, 4, *size)
+    pictures = autoencoder(whole).decode(latents)
+    assert pictures.abs().max() > 1, "they are not clamped"
+    torch.testing.assert_close(autoencoder(small).decode(latents), pictures, rtol=0, atol=1e-5)
+    # a tile of a picture has more places than one of latents
+    small.most = ONE_TILE
+    torch.testing.assert_close(
+        autoencoder(small).encode(pictures), autoencoder(whole).encode(pictures), rtol=0, atol=1e-5
+    )
+
+
+def test_where_tiles_overlap_they_fade_into_each_other() -> None:
+    """A network that sees beyond a place makes something else at a tile's edge than in a whole picture."""
+    whole, small = Doubling(ANY, reach=3), Doubling(64 * 64, reach=3)
+    small.load_state_dict(whole.state_dict())
+    latents = torch.randn(1, 4, 64, 160)
+    off = (autoencoder(small).decode(latents) - autoencoder(whole).decode(latents)).abs().amax((0, 1, 2))
+    assert off.max() > 0 and off[: 2 * (48 - 3)].max() < 1e-5, "outside of the overlaps nothing is different"
+    jumps = (autoencoder(small).decode(torch.ones(1, 4, 64, 160)).diff(dim=-1)).abs().max()
+    assert jumps < 1e-5
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_tiles_are_for_a_host_that_always_has_them_and_for_too_little_memory(always: bool) -> None:
+    network = Doubling(ANY, reach=0)
+    coder = autoencoder(network, always_tiled=always)
+    coder.encode(coder.decode(torch.randn(2, 4, 272, 96)))
+    assert coder.calls == 2
+    if always:
+        assert max(network.places) < 272 * 96
+    else:
+        assert network.places == [2 * 272 * 96] * 2
+    network.most = 64 * 64 - 1
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        coder.decode(torch.randn(1, 4, 96, 96))
+
+
 def test_one_frame_is_a_picture() -> None:
     class Video(nn.Module):
         def __init__(self) -> None:

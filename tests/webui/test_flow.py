@@ -515,3 +515,24 @@ def test_a_comparison_draws_a_co_model_of_other_latents_with_its_own_files(
     assert len(drawn.pixels) == 4, drawn.comments
     assert all(np.array_equal(*pair) for pair in zip(drawn.pixels[2:], own, strict=True))
     assert np.array_equal(flowing.of(f"{main}-a").picture, own[0])
+
+
+def test_a_host_that_always_works_in_tiles_makes_the_pictures_between_models_of_tiles(
+    webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory, flowing: Flowing
+) -> None:
+    if webui_host.name != "neo":
+        pytest.skip(f"{webui_host.name} has a script for it")
+    wide: dict[str, Any] = {"width": 1280, "height": 64}
+    told = settings(through_pixels("klein"), eta=0, steps=2, evaluations=1)
+    plain, whole = flowing.of("flux-a", **wide), flowing.of("flux-a", told, **wide)
+    of_server: dict[str, Any] = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
+    folder = tmp_path_factory.mktemp("tiled")
+    with FlowWebUI(
+        webui_host, folder, models=flow_models, first="flux-a", arguments=["--neveroom"], **of_server
+    ) as server:
+        there = Flowing(server)
+        assert distance(there.of("flux-a", **wide).latent, plain.latent) == 0
+        tiled = there.of("flux-a", told, **wide)
+    assert "4 VAE calls" in tiled.infotext and "4 VAE calls" in whole.infotext
+    apart = distance(whole.latent, plain.latent)
+    assert 0 < distance(tiled.latent, whole.latent) < apart

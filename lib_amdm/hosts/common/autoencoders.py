@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ...core import accelerator
 from ...core.readings import Stopwatch
+from .tiles import LATENTS, PICTURES, Step, Tile, tiled
 
 HALF = (torch.float16, torch.bfloat16)
 LEAST_LOG_VARIANCE = -30.0
 """The least that the hosts' distributions have."""
-Step = Callable[[Tensor], Tensor]
 
 
 @dataclass(eq=False)
@@ -34,16 +34,18 @@ class PassAutoencoder:
     stopwatch: Stopwatch
     has_frames: bool = False
     """True if its pictures are videos of one frame."""
+    always_tiled: bool = False
+    """True if it works in tiles whether or not there is memory for the whole picture."""
     calls: int = 0
     """The number of times that it has decoded or encoded."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        pictures = self._called(self.network.decode, self.to_network(latents.float()), decodes=True)
+        pictures = self._called(self.network.decode, self.to_network(latents.float()), LATENTS)
         return pictures.squeeze(2) if pictures.ndim == 5 else pictures
 
     def encode(self, pictures: Tensor) -> Tensor:
         shown = pictures.unsqueeze(2) if self.has_frames else pictures
-        return self.from_network(self._called(self._mean, shown, decodes=False))
+        return self.from_network(self._called(self._mean, shown, PICTURES))
 
     def _mean(self, pictures: Tensor) -> Tensor:
         """Return the mean of the pictures' distribution: a latent drawn from it would depend on the batch."""
@@ -52,26 +54,35 @@ class PassAutoencoder:
         return encoded if isinstance(encoded, Tensor) else encoded.mode()
 
     @torch.no_grad()
-    def _called(self, function: Step, x: Tensor, decodes: bool) -> Tensor:
+    def _called(self, function: Step, x: Tensor, tile: Tile) -> Tensor:
         self.calls += 1
-        with self.stopwatch.running(), self.in_place(x, decodes) as device, accelerator.random_numbers_kept(device):
+        in_place = self.in_place(x, tile is LATENTS)
+        with self.stopwatch.running(), in_place as device, accelerator.random_numbers_kept(device):
             dtype = next(iter(self.network.parameters())).dtype
-            made = _by_one(function, x.to(device, dtype))
+            made = self._worked(function, x.to(device, dtype), tile)
             if dtype in HALF and not bool(made.isfinite().all()):
                 # as the hosts do: some autoencoders overflow in 16 bits
                 with _in_float32(self.network, dtype):
-                    made = _by_one(function, x.to(device, torch.float32))
+                    made = self._worked(function, x.to(device, torch.float32), tile)
             return made.to(x.device, torch.float32)
 
+    def _worked(self, function: Step, x: Tensor, tile: Tile) -> Tensor:
+        if self.always_tiled:
+            return torch.cat([tiled(function, one, tile) for one in x.split(1)])
+        return _fitting(function, x, tile)
 
-def _by_one(function: Step, x: Tensor) -> Tensor:
-    """Call a function for a batch, or for each of its samples if the batch does not fit on the device."""
+
+def _fitting(function: Step, x: Tensor, tile: Tile) -> Tensor:
+    """Call a function for a batch; if the device has too little memory, for each of its samples, and then for tiles."""
     try:
         return function(x)
     except Exception as error:
-        if len(x) == 1 or not accelerator.is_memory_error(error):
+        has_parts = len(x) > 1 or tile.divides(x)
+        if not has_parts or not accelerator.is_memory_error(error):
             raise
-    return torch.cat([function(one) for one in x.split(1)])
+    if len(x) == 1:
+        return tiled(function, x, tile)
+    return torch.cat([_fitting(function, one, tile) for one in x.split(1)])
 
 
 def _settled(network: Any) -> Any:

@@ -14,6 +14,7 @@ from ..webui_types import Patcher
 class MemoryManager(Protocol):
     """The subset of the host's memory manager used here."""
 
+    VAE_ALWAYS_TILED: bool
     current_loaded_models: list[Any]
 
     def load_models_gpu(self, models: Sequence[Patcher], **memory: float) -> None: ...

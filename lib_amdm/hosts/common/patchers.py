@@ -198,6 +198,7 @@ class PatcherEvaluator:
             partial(self._autoencoder_in_place, vae),
             self.run.pixel_stopwatch,
             has_frames=getattr(vae, "is_wan", False),
+            always_tiled=self.memory.VAE_ALWAYS_TILED,
         )
 
     @contextmanager
