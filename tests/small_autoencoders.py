@@ -9,8 +9,10 @@ from torch import Tensor
 
 WIDTH = 64
 Layers = dict[int, int | tuple[int, int, bool]]
-BLOCK = -1
-"""Stands for a block: three convolutions with a way around them."""
+BLOCK, POOLED = -1, -2
+"""Stand for a block: three convolutions with a way around them, and one with norms before it too."""
+OF_FLUX2 = 32
+"""The channels of the latents whose networks have such blocks."""
 
 
 def _weights(layers: Layers, seed: int) -> dict[str, Tensor]:
@@ -28,6 +30,11 @@ def _weights(layers: Layers, seed: int) -> dict[str, Tensor]:
         else:
             for part in (0, 2, 4):
                 made |= convolution(f"{number}.conv.{part}", WIDTH, WIDTH, True)
+            if layer == POOLED:
+                wide = 4 * WIDTH
+                for part, shape in {0: (wide, WIDTH, 1, 1), 3: (WIDTH, wide, 1, 1)}.items():
+                    made[f"{number}.pool.{part}.weight"] = torch.randn(shape, generator=rng) / shape[1] ** 0.5
+                made |= {f"{number}.pool.1.weight": torch.ones(wide), f"{number}.pool.1.bias": torch.zeros(wide)}
     return made
 
 
@@ -38,6 +45,9 @@ def write(folder: Path, name: str, channels: int = 4) -> list[Path]:
     encoder: Layers = {0: (3, WIDTH, True), **dict.fromkeys(down, BLOCK), **dict.fromkeys((2, 6, 10), inner)}
     up = (3, 4, 5, 8, 9, 10, 13, 14, 15, 18)
     decoder: Layers = {1: (channels, WIDTH, True), **dict.fromkeys(up, BLOCK), **dict.fromkeys((7, 12, 17), inner)}
+    if channels == OF_FLUX2:
+        encoder |= dict.fromkeys((11, 12, 13), POOLED)
+        decoder |= dict.fromkeys((3, 4, 5), POOLED)
     parts: dict[str, Layers] = {
         "encoder": {**encoder, 14: (WIDTH, channels, True)},
         "decoder": {**decoder, 19: (WIDTH, 3, True)},

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf_files import write_gguf
+from small_autoencoders import write
 
 from lib_amdm.comodels.file_list import without_hash
 from lib_amdm.files.checkpoint_family import family_in
@@ -517,6 +518,24 @@ def test_a_comparison_draws_a_co_model_of_other_latents_with_its_own_files(
     assert np.array_equal(flowing.of(f"{main}-a").picture, own[0])
 
 
+@pytest.mark.parametrize(("main", "co"), [("flux", "klein"), ("klein", "flux")])
+def test_small_autoencoders_of_flux_and_flux_2(flowing: Flowing, webui_host: Host, main: str, co: str) -> None:
+    if not {main, co} <= set(webui_host.flow_families):
+        pytest.skip(f"{webui_host.name} has not both {main} and {co}")
+    folder = flowing.server.data / "models" / "VAE-taesd"
+    files = [file for name, channels in (("taef1", 16), ("taef2", 32)) for file in write(folder, name, channels)]
+    told, option = settings(through_pixels(co), eta=0, steps=3, evaluations=2), {"amdm_small_autoencoders": True}
+    try:
+        full = flowing.of(f"{main}-a", told)
+        small, again = (flowing.with_options(option, lambda: flowing.of(f"{main}-a", told)) for _ in range(2))
+    finally:
+        for file in files:
+            file.unlink()
+    assert {file.name for file in files} <= set(small.report["opened"])
+    assert np.isfinite(small.latent).all() and distance(small.latent, full.latent) > 0.01
+    assert distance(small.latent, again.latent) == 0 and "8 VAE calls" in small.infotext
+
+
 def test_a_host_that_always_works_in_tiles_makes_the_pictures_between_models_of_tiles(
     webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory, flowing: Flowing
 ) -> None:
@@ -527,9 +546,9 @@ def test_a_host_that_always_works_in_tiles_makes_the_pictures_between_models_of_
     plain, whole = flowing.of("flux-a", **wide), flowing.of("flux-a", told, **wide)
     of_server: dict[str, Any] = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
     folder = tmp_path_factory.mktemp("tiled")
-    with FlowWebUI(
-        webui_host, folder, models=flow_models, first="flux-a", arguments=["--neveroom"], **of_server
-    ) as server:
+    never_oom = ["--neveroom"]
+    server = FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", arguments=never_oom, **of_server)
+    with server:
         there = Flowing(server)
         assert distance(there.of("flux-a", **wide).latent, plain.latent) == 0
         tiled = there.of("flux-a", told, **wide)
