@@ -345,12 +345,28 @@ def test_latents_are_scaled_on_the_way() -> None:
     assert coder.calls == 1 and coder.stopwatch.seconds is not None
 
 
-def test_what_overflows_in_16_bits_is_decoded_in_32() -> None:
-    network, latents = Network(torch.float16), torch.full((1, 4, 4, 4), 3.0)
+WHOLE, BRAIN, HALF = torch.float32, torch.bfloat16, torch.float16
+
+
+@pytest.mark.parametrize(
+    ("given", "repeats"), [({}, [WHOLE]), ({"after_overflow": BRAIN}, [BRAIN]), ({"after_overflow": None}, [])]
+)
+def test_what_overflows_in_16_bits_is_decoded_again_in_more(given: dict[str, Any], repeats: list[torch.dtype]) -> None:
+    network, latents = Network(HALF), torch.full((1, 4, 4, 4), 3.0)
     network.decoder.weight.data.fill_(3e4)
-    got = autoencoder(network).decode(latents)
-    assert got.isfinite().all() and got.dtype == torch.float32
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.float16}
+    seen: list[torch.dtype] = []
+    network.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    got = autoencoder(network, **given).decode(latents)
+    assert bool(got.isfinite().all()) == bool(repeats) and got.dtype == WHOLE
+    assert seen == [HALF, *repeats] and {parameter.dtype for parameter in network.parameters()} == {HALF}
+
+
+def test_what_overflows_in_the_dtype_of_a_second_call_is_not_called_twice() -> None:
+    network, seen = Network(BRAIN), []
+    network.decoder.weight.data.fill_(3e38)
+    network.decoder.register_forward_pre_hook(lambda *_: seen.append(1))
+    assert not autoencoder(network, after_overflow=BRAIN).decode(torch.ones(1, 4, 4, 4)).isfinite().all()
+    assert seen == [1]
 
 
 def test_a_batch_that_does_not_fit_is_decoded_picture_by_picture() -> None:

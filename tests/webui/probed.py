@@ -43,6 +43,8 @@ OPTIONS = {
     "show_progress_every_n_steps": 1,
     "tiling": False,
     "sd_vae_encode_method": "Full",
+    "auto_vae_precision": True,
+    "auto_vae_precision_bfloat16": False,
     "eta_ddim": 0.0,
     "s_churn": 0.0,
     "img2img_extra_noise": 0.0,

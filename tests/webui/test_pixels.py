@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +342,40 @@ def test_a_comparison_draws_each_model_alone(probed: Probed, main: str, co: str)
     assert len(drawn.pixels) == 4, drawn.comments
     assert all(np.array_equal(*pair) for pair in zip(drawn.pixels[2:], own, strict=True))
     assert vae_calls(drawn) == [8]
+
+
+def test_a_vae_that_overflows_in_16_bits_is_called_again_by_the_host_s_options(probed: Probed, loud_vae: str) -> None:
+    """Its decoder's first layer overflows, and the norms after it take the size away again."""
+
+    def of(precision: bool, brain: bool, draw: Callable[[], Any]) -> Any:
+        return probed.with_options({"auto_vae_precision": precision, "auto_vae_precision_bfloat16": brain}, draw)
+
+    amdm = settings(across(loud_vae), eta=0)
+    whole, brain = (of(True, is_brain, lambda: probed.draw(amdm)) for is_brain in (False, True))
+    for drawn in (whole, brain):
+        assert np.isfinite(drawn.latent).all() and vae_calls(drawn) == [8]
+    assert distance(whole.latent, brain.latent) > 0
+    assert "gave NaN" in of(False, False, lambda: probed.fail(amdm)).message
+
+
+@pytest.fixture
+def loud_vae(probed: Probed) -> Iterator[str]:
+    """A checkpoint whose VAE overflows in half precision."""
+    from safetensors.torch import load_file, save_file
+
+    card = probed.server.card
+    if probed.server.host.name != "a1111" or card is None or not card.native:
+        pytest.skip("for A1111 in half precision, AMDM_WEBUI_CARD=native")
+    folder = probed.server.checkpoint_folder
+    weights = load_file(folder / "xl-alpha.safetensors")
+    loud, described = folder / "loud-xl.safetensors", folder / "xl-alpha.yaml"
+    first = weights["first_stage_model.decoder.conv_in.weight"]
+    weights["first_stage_model.decoder.conv_in.weight"] = first * (3e4 / first.abs().max())
+    if described.is_file():
+        shutil.copy(described, loud.with_suffix(".yaml"))
+    save_file(weights, loud)
+    probed.server.refresh_checkpoints()
+    yield "loud-xl"
+    loud.unlink()
+    loud.with_suffix(".yaml").unlink(missing_ok=True)
+    probed.server.refresh_checkpoints()

@@ -168,8 +168,14 @@ class A1111Evaluator:
         def from_network(latents: torch.Tensor) -> torch.Tensor:
             return latents * model.scale_factor
 
-        in_place = partial(self._autoencoder_in_place, model)
-        return PassAutoencoder(model.first_stage_model, to_network, from_network, in_place, self.run.pixel_stopwatch)
+        return PassAutoencoder(
+            model.first_stage_model,
+            to_network,
+            from_network,
+            partial(self._autoencoder_in_place, model),
+            self.run.pixel_stopwatch,
+            after_overflow=_vae_dtype_after_overflow(),
+        )
 
     @contextmanager
     def _autoencoder_in_place(self, model: Any, x: torch.Tensor, decodes: bool) -> Iterator[torch.device]:
@@ -321,6 +327,13 @@ class A1111Evaluator:
                 lowvram.send_everything_to_cpu()
             checkpoints.move(part, devices.device)
             self.travelled = part
+
+
+def _vae_dtype_after_overflow() -> torch.dtype | None:
+    """Return the dtype to which the host converts a VAE that gave NaN, by its options; None: it does not."""
+    if shared.opts.auto_vae_precision_bfloat16:
+        return torch.bfloat16
+    return torch.float32 if shared.opts.auto_vae_precision else None
 
 
 def _on(device: torch.device, texts: Any) -> Any:

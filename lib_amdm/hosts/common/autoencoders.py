@@ -36,6 +36,8 @@ class PassAutoencoder:
     """True if its pictures are videos of one frame."""
     always_tiled: bool = False
     """True if it works in tiles whether or not there is memory for the whole picture."""
+    after_overflow: torch.dtype | None = torch.float32
+    """The dtype in which it is called again if its result in 16 bits is not finite; None: it is not."""
     calls: int = 0
     """The number of times that it has decoded or encoded."""
 
@@ -60,10 +62,11 @@ class PassAutoencoder:
         with self.stopwatch.running(), in_place as device, accelerator.random_numbers_kept(device):
             dtype = next(iter(self.network.parameters())).dtype
             made = self._worked(function, x.to(device, dtype), tile)
-            if dtype in HALF and not bool(made.isfinite().all()):
+            wider = self.after_overflow if dtype in HALF else None
+            if wider not in (None, dtype) and not bool(made.isfinite().all()):
                 # as the hosts do: some autoencoders overflow in 16 bits
-                with _in_float32(self.network, dtype):
-                    made = self._worked(function, x.to(device, torch.float32), tile)
+                with _converted(self.network, dtype, wider):
+                    made = self._worked(function, x.to(device, wider), tile)
             return made.to(x.device, torch.float32)
 
     def _worked(self, function: Step, x: Tensor, tile: Tile) -> Tensor:
@@ -101,8 +104,8 @@ def _settled(network: Any) -> Any:
 
 
 @contextmanager
-def _in_float32(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    network.to(torch.float32)
+def _converted(network: nn.Module, dtype: torch.dtype, wider: torch.dtype | None) -> Iterator[None]:
+    network.to(wider)
     try:
         yield
     finally:
