@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 
@@ -140,7 +141,7 @@ FLOW_METHODS: dict[str, Method] = {
 [WIDE, _] = WIDE_OF
 
 
-def _defaults_row(main: str, *others: str, noise: str = "shared", evaluations: str | int = AUTO) -> Method:
+def _defaults_row(main: str, *others: str, noise: str = "shared", evaluations: int | Literal["auto"] = AUTO) -> Method:
     slots = tuple(CoModel(checkpoint=name, noise=noise) for name in others)
     settings = Settings(enabled=True, evaluations=evaluations, co_models=slots)
     count = "" if evaluations == AUTO else f", {evaluations} evaluations"
