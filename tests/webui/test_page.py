@@ -746,6 +746,59 @@ def test_compare_at_one_click(page: Page) -> None:
     assert "AMDM" not in info, "it can be drawn again without AMDM"
 
 
+OWN_WORDS = "a blue circle"
+
+
+def select(page: Page, number: int, said: str) -> str:
+    """Select a picture of txt2img's gallery, and return its infotext, in which `said` must be."""
+    page.all("#txt2img_gallery .thumbnails button")[number].click()
+    info = page.one("#html_info_txt2img")
+    return page.wait(lambda: text if (text := info.text).startswith(said) else "", f"the infotext of {said!r}")
+
+
+def sent_picture(page: Page, canvas: str) -> np.ndarray | None:
+    """The picture in one of img2img's fields, or None."""
+    shown = [each.get_attribute("src") for each in page.all(f"{canvas} img")]
+    data = [source.split(",", 1)[1] for source in shown if source and source.startswith("data:image/")]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data[0]))).convert("RGB")) if data else None
+
+
+def test_a_model_alone_is_sent_with_its_own_settings_and_drawn_again_from_them(page: Page) -> None:
+    page.paste(f"{PLAIN}, AMDM: True, AMDM 1 checkpoint: main, AMDM 1 prompt: {OWN_WORDS}, AMDM 1 CFG scale: 2")
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    page.click("#script_txt2img_amdm_compare input")
+    page.generate()
+    together, _, _, co_model = page.pictures()
+
+    alone = select(page, -1, OWN_WORDS)
+    for button in ("img2img", "inpaint"):
+        page.click(f"#txt2img_send_to_{button}")
+        page.wait(lambda: page.one("#img2img_prompt").is_displayed(), "img2img")
+        sent = {"img2img_prompt": OWN_WORDS, "img2img_cfg_scale": "2", "img2img_seed": "7", "img2img_width": "64"}
+        page.wait(partial(all_show, page, sent), f"{button} to have the model's own settings")
+        assert not page.is_open("img2img"), "AMDM took no part in it"
+        page.shot(f"sent-to-{button}")
+        page.switch_to("txt2img")
+    picture = page.wait(lambda: [each] if (each := sent_picture(page, "#img2img_image")) is not None else None, "it")[0]
+    assert np.array_equal(picture, co_model)
+
+    select(page, 0, "a cat")
+    page.click("#txt2img_send_to_img2img")
+    page.wait(lambda: page.has_value("img2img_prompt", "a cat") and page.is_open("img2img"), "all models together")
+    assert page.value("script_img2img_amdm_prompt_1") == OWN_WORDS
+    page.switch_to("txt2img")
+
+    page.paste(alone)
+    page.wait(lambda: not page.is_open("txt2img"), "the accordion to close")
+    page.generate()
+    [again] = page.wait(lambda: each if len(each := page.pictures()) == 1 else [], "the one picture")
+    assert np.array_equal(again, co_model) and not np.array_equal(co_model, together)
+
+
+def all_show(page: Page, values: dict[str, str]) -> bool:
+    return all(page.has_value(control, value) for control, value in values.items())
+
+
 def refusal(page: Page, said: str) -> str:
     """What the WebUI says of an error: on its page, or on its console where the page has no words for it."""
     return page.webui.log if "errors on the page" in page.webui.host.lacks else said
