@@ -194,8 +194,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(start_webui: Callable[..., WebUI]) -> WebUI:
-    """A WebUI that serves its page, with grids in its galleries as by default."""
-    return start_webui(page=True, options={"return_grid": True})
+    """A WebUI that serves its page, with grids in its galleries as by default, and the tests' detailer."""
+    return start_webui(page=True, options={"return_grid": True}, others=[Path(__file__).parent / "detailer"])
 
 
 @pytest.fixture
@@ -797,6 +797,18 @@ def test_a_model_alone_is_sent_with_its_own_settings_and_drawn_again_from_them(p
 
 def all_show(page: Page, values: dict[str, str]) -> bool:
     return all(page.has_value(control, value) for control, value in values.items())
+
+
+@pytest.mark.parametrize("which", ["detailer", "all"])
+def test_a_pass_with_details_can_be_chosen(page: Page, which: str) -> None:
+    page.paste(f"{PLAIN}, AMDM: True, AMDM 1 checkpoint: beta")
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    page.choose("script_txt2img_amdm_pass", which)
+    details = {"boxes": [[[8, 16, 40, 48]]], "width": 64, "height": 64}
+    page.type("script_txt2img_amdm_detailer_request", json.dumps(details))
+    drawn = page.generate()
+    page.shot(f"details-{which}")
+    assert f"AMDM pass: {which}" in drawn and "detail 1: 2 models" in drawn
 
 
 def refusal(page: Page, said: str) -> str:

@@ -149,6 +149,7 @@ class WebUI:
         checkpoints: Path | None = None,
         first_checkpoint: str = "alpha.safetensors",
         extension: Path | None = None,
+        others: Sequence[Path] = (),
         probe: bool = False,
         page: bool = False,
         api: bool = True,
@@ -173,7 +174,9 @@ class WebUI:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.auth = login
-        self._lay_out(checkpoints, {EXTENSION_NAME: extension, f"{EXTENSION_NAME}-probe": PROBE if probe else None})
+        own_probe = PROBE if probe else None
+        further = {f"{EXTENSION_NAME}-{folder.name}": folder for folder in others}
+        self._lay_out(checkpoints, {EXTENSION_NAME: extension, f"{EXTENSION_NAME}-probe": own_probe, **further})
 
     # ---- files ----
 

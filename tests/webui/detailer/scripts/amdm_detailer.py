@@ -29,7 +29,7 @@ class Detailer(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        return [gr.Textbox(value="", visible=False)]
+        return [gr.Textbox(value="", label="Details", elem_id=self.elem_id("request"))]
 
     def postprocess_image(self, p: Any, pp: Any, request: str = "", *args: Any) -> None:
         if not request or getattr(p, "_ad_disabled", False):
