@@ -76,7 +76,7 @@ def names_of(known: Iterable[str]) -> Callable[[str], list[str]]:
         chosen = text.split(",")
         unknown = next((name for name in chosen if name not in names), None)
         if unknown is not None:
-            raise argparse.ArgumentTypeError(f'"{unknown}" is none of {", ".join(names)}')
+            raise argparse.ArgumentTypeError(f'unknown name "{unknown}"; choose from {", ".join(names)}')
         return chosen
 
     return names_in

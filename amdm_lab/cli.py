@@ -82,7 +82,7 @@ def _module(name: str) -> Any:
 
 def _list_commands(name: str) -> int:
     helps = name in ("-h", "--help")
-    lines = [] if helps or not name else [f'"{name}" is none of the commands: {", ".join(COMMANDS)}.\n']
+    lines = [] if helps or not name else [f'unknown command "{name}"; choose from {", ".join(COMMANDS)}.\n']
     lines += [f"usage: {command_line.typed('amdm_lab')} COMMAND ...\n\n{__doc__}\n"]
     lines += [f"  {name:10} {command.summary}" for name, command in COMMANDS.items()]
     print("\n".join(lines), file=sys.stdout if helps else sys.stderr)

@@ -16,14 +16,15 @@ def device_of(name: str, argument: str = "--device") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise AmdmError(f'{argument} "{name}" is none; say cuda, cuda:1 or cpu.') from error
+        raise AmdmError(f'{argument} "{name}" is not a device; choose cuda, cuda:1 or cpu.') from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise AmdmError(f'{argument} "{name}": {no_cuda()}, or say cpu.')
+            raise AmdmError(f'{argument} "{name}": {no_cuda()}, or choose cpu.')
         if (device.index or 0) >= torch.cuda.device_count():
-            raise AmdmError(f'{argument} "{name}" is none of the {torch.cuda.device_count()} here; say cuda or cuda:0.')
+            devices = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+            raise AmdmError(f'{argument} "{name}" is not there; choose from cuda, {devices}.')
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise AmdmError(f'{argument} "{name}" is not there, which needs a Mac with Apple silicon; say cpu.')
+        raise AmdmError(f'{argument} "{name}" is not there: it needs a Mac with Apple silicon; choose cpu.')
     return device
 
 

@@ -267,7 +267,7 @@
             // the field of the import has its own undo
             const own = event.target === this.view.imported && event.key !== "Escape";
             if (!own && this.shortcut(event)) {
-                // the page has keys of its own: Escape ends a picture in some WebUIs
+                // the page has its own keys: Escape ends a picture in some WebUIs
                 event.preventDefault();
                 event.stopPropagation();
             }

@@ -25,7 +25,7 @@
             this.future = [];
         }
 
-        // What follows is a change of its own, whatever its tag.
+        // The next change is a separate step, whatever its tag.
         pause() {
             this.tag = null;
         }

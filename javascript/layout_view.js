@@ -247,7 +247,7 @@
                 placeholder: "Paste a layout, or JSON: phrases with boxes [y1, x1, y2, x2] of 0 to 1000, or x, y, w, h "
                     + "of 0 to 1"
             });
-            const replace = "Put this layout in the place of the present one";
+            const replace = "Replace the current layout with this one";
             const take = make("button", {type: "button", title: replace, dataset: {do: "take"}}, "Take");
             take.addEventListener("click", () => this.editor.take(this.imported.value));
             const file = make("input", {

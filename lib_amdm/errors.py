@@ -27,6 +27,10 @@ class AdapterError(ValueError):
         super().__init__(one_sentence(message))
 
 
+class FileError(AdapterError):
+    """A file that cannot be read, whatever it is used for: one sentence that names it, and the remedy."""
+
+
 def let_go(error: BaseException | None) -> None:
     """Clear the frames of an error and the tracebacks of its causes, which would keep a model in memory.
 

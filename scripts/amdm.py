@@ -1,4 +1,4 @@
-"""AMDM in the WebUI: an AlwaysVisible script whose hooks translate, and nothing else."""
+"""AMDM in the WebUI: an AlwaysVisible script. Its hooks translate, and nothing else."""
 
 from __future__ import annotations
 

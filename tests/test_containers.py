@@ -196,7 +196,7 @@ def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes
     return archive((PKL, file.getvalue()), ("archive/data/0", bytes(64)))
 
 
-TOO_MUCH, FAR = r"own size|larger tensors", "asks for more room than its contents need"
+TOO_MUCH, FAR = r"own size|larger tensors", "declares more memory than its contents need"
 FAR_AWAY = [b"\x80\x02}" + put + b"." for put in (b"r" + (2**30).to_bytes(4, "little"), b"p1258647924\n")]
 """Pickles that keep an object far away: Python's own reader would make a table of some 20 GB for it."""
 BOMBS = {

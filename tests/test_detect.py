@@ -65,7 +65,7 @@ def neo_without(module: str) -> dict[str, tuple[str, ...]]:
     return {**offers, module: left}
 
 
-NONE = "none that it knows"
+NONE = "this WebUI is not supported"
 OTHERS: dict[str, tuple[dict[str, tuple[str, ...]], str]] = {
     "nothing": ({}, NONE),
     "merely called the same": ({"backend.loader": ("something",), "modules.sd_models": ("forge_model_reload",)}, NONE),

@@ -47,6 +47,15 @@ def test_every_name_of_a_family_is_in_the_table(names: Any) -> None:
     assert set(names) <= KNOWN
 
 
+def test_small_autoencoders_are_for_latents_of_the_table() -> None:
+    names, channels = (table("common/small_autoencoders.py", name) for name in ("NAMES", "CHANNELS"))
+    spaces = {flow_family(name).space for name in LATENTS} | {unet_family(name).space for name in TEXT_WIDTHS.values()}
+    assert names.keys() <= spaces
+    assert channels.keys() <= names.keys(), "a number of channels without a file"
+    # those of the UNets have the number that is assumed for the others
+    assert not channels.keys() & {unet_family(name).space for name in TEXT_WIDTHS.values()}
+
+
 def test_a_class_of_engines_without_an_entry_is_no_family_of_another_name() -> None:
     assert not table("common/engines.py", "ENGINES").keys() & KNOWN
 

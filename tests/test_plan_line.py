@@ -157,7 +157,7 @@ def test_another_latent_space_is_marked_and_said_with_its_cost(host: FakeHost) -
     assert marked(host, ALPHA) == {BETA: r"\b7  SDXL, through pixels"}
     assert "opacity" not in fitting.marks(host, ALPHA, host.titles)
     said = plan_line.say(Settings(enabled=True, co_models=(CoModel(checkpoint=BETA, eta=0.3),)), host)
-    assert said.startswith("Co-model 1: SDXL beside SD1 is run through pixels: 5 evaluations, ")
+    assert said.startswith("Co-model 1: SDXL alongside SD1 is run through pixels: 5 evaluations, ")
     assert "Co-model 1 has no latent to pull back, so its eta is not used." in said
 
 

@@ -137,7 +137,7 @@ def _device(name: str) -> torch.device:
         raise AmdmError(f"{no_cuda()}, or see with --device cpu --size tiny that all but CUDA's own counters works.")
     device = device_of(name)
     if device.type not in ("cuda", "cpu"):
-        raise AmdmError(f'--device "{name}" cannot be measured; say cuda, cuda:1 or cpu.')
+        raise AmdmError(f'--device "{name}" cannot be measured; choose cuda, cuda:1 or cpu.')
     # a tensor's device has its number
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 

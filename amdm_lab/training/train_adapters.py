@@ -1,4 +1,4 @@
-"""The training of the adapters for the bundled `shapes`, whose own weights stay as they are.
+"""The training of the adapters for the bundled `shapes`. Its own weights stay as they are.
 
 layout: a GLIGEN. The text says nothing; the boxes say what is where.
 encoder: the CLIP vision encoder of the image adapter.

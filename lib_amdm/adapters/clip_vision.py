@@ -1,4 +1,4 @@
-"""CLIP's vision encoder, whose output IP-Adapters read, in torch alone."""
+"""CLIP's vision encoder in torch alone. IP-Adapters read its output."""
 
 from __future__ import annotations
 

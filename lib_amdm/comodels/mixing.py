@@ -20,8 +20,8 @@ from ..settings import THROUGH_PIXELS, CoModel, Settings
 from .regions import region_map
 
 POWER_OF_ESTIMATE = 2.28
-"""The main model's share, 1 - gamma, is raised to this power beside a model that sees its estimate, which makes 0.79 of
-a gamma of 0.5 (measurements/through-pixels.md)."""
+"""The main model's share, 1 - gamma, is raised to this power if the co-model sees the estimate, so that a gamma of 0.5
+acts as 0.79 (measurements/through-pixels.md)."""
 
 PREDICTION_FROM = 4.0
 """The guidance scale from which the last prediction of a model that sees the estimate is kept. With strong guidance the
@@ -88,7 +88,7 @@ def co_run(
 
 
 def _share_of_estimate(gamma: float) -> float:
-    # the least numbers are lost beside 1
+    # tiny gammas would round to 0
     return max(gamma, float(1 - (1 - gamma) ** POWER_OF_ESTIMATE))
 
 

@@ -74,8 +74,8 @@ class CoRun:
     form: Form = as_exploding
     """The form of the model's noise levels."""
     keeps_prediction: bool = False
-    """Between its evaluations its last prediction holds; False: what its last prediction was more than the main one's,
-    which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
+    """Between its evaluations its last prediction holds; False: the difference between its last prediction and the main
+    model's, which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
     device: torch.device | None = None
     """The device on which `denoise` gets its latents, if it is another than the main model's. An accelerator then
     begins before the main model's evaluation, and its answer is fetched afterwards. None: the main model's."""

@@ -51,7 +51,7 @@ def amdm(
 
     With no step to aggregate (K = 0, start >= K, or a call without steps), no co-model, or every gamma 0, `func` is
     called as it is, on the arguments as they are. ValueError names an argument that cannot be, here or when the sampler
-    is called, and a sampler in whose first K steps the model that it is given was never called.
+    is called, and a sampler that did not call its model in the first K steps.
     """
     mixing = replace(mixing, **{name: value for name, value in by_name.items() if name in _OF_MIXING})
     in_pass = replace(in_pass, **{name: value for name, value in by_name.items() if name not in _OF_MIXING})
@@ -282,7 +282,7 @@ class _EarlySteps:
         return self.planned < bisect_right(self.plan, k)
 
     def _kept(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
-        """Return what is kept of a co-model's prediction beside the main one's, (batch, ...): see `kept`.
+        """Return the difference between a co-model's prediction and the main one's, (batch, ...): see `kept`.
 
         If it has an `on_nan`, an answer that is not finite becomes the main model's.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import AdapterError, cause
+from ..errors import FileError, cause
 from ..families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family, wan_family
 from .container import opened
 
@@ -69,7 +69,7 @@ def _begins(names: Shapes, beginning: str) -> bool:
 
 
 def shapes_in(path: Path) -> Shapes:
-    """Return the shapes in a checkpoint's file; AdapterError if it cannot be read."""
+    """Return the shapes in a checkpoint's file; FileError if it cannot be read."""
     if path.suffix.lower() != ".gguf":
         return opened(path, inert=True).shapes
     try:
@@ -79,12 +79,12 @@ def shapes_in(path: Path) -> Shapes:
         # it lists sizes from the last dimension on
         return {tensor.name: tuple(map(int, reversed(tensor.shape))) for tensor in GGUFReader(path).tensors}
     except Exception as error:
-        raise AdapterError(f'"{path.name}" cannot be read ({cause(error)}); download it again.') from error
+        raise FileError(f'"{path.name}" cannot be read ({cause(error)}); download it again.') from error
 
 
 def family_in(path: Path) -> Family | None:
     """Return the family of a file; None if it is unclear, or the file cannot be read."""
     try:
         return family_of(shapes_in(path))
-    except (AdapterError, OSError):
+    except (FileError, OSError):
         return None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import safetensors
 from torch import Tensor
 
-from ..errors import AdapterError, cause
+from ..errors import FileError, cause
 from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
 
 NEVER_UNPICKLED = (".safetensors", ".gguf")
@@ -35,33 +35,33 @@ class File(NamedTuple):
 
 
 def opened(path: str | Path, inert: bool = False) -> File:
-    """Open a file of tensors; AdapterError if that is impossible.
+    """Open a file of tensors; FileError if that is impossible.
 
     Its shapes are known without reading its tensors. inert: accept a pickle with more than weights, and drop the rest.
     """
     path = Path(path)
     if not path.is_file():
-        raise AdapterError(f'"{path.name}" is not there; choose another adapter file.')
-    with _as_adapter_error(path.name):
+        raise FileError(f'"{path.name}" is not there; choose another file.')
+    with _as_file_error(path.name):
         file = open_tensors(path, inert)
 
     def read(keys: Iterable[str]) -> dict[str, Tensor]:
-        with _as_adapter_error(path.name):
+        with _as_file_error(path.name):
             return file.read(keys)
 
     return File(file.shapes, read)
 
 
 @contextmanager
-def _as_adapter_error(name: str) -> Iterator[None]:
+def _as_file_error(name: str) -> Iterator[None]:
     """Turn a reader's error into a sentence that names the file."""
     try:
         yield
     except Refused as error:
         remedy = f"make a .safetensors file of it with `{CONVERTER}`" if error.convertible else error.remedy
-        raise AdapterError(f'"{name}" {error.what}; {remedy}.') from error
+        raise FileError(f'"{name}" {error.what}; {remedy}.') from error
     except Exception as error:
-        raise AdapterError(f'"{name}" cannot be read ({cause(error)}); download it again.') from error
+        raise FileError(f'"{name}" cannot be read ({cause(error)}); download it again.') from error
 
 
 def open_tensors(path: Path, inert: bool = False) -> File:

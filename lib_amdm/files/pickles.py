@@ -235,7 +235,7 @@ class _Outliner(pickle.Unpickler):
         begin = self.file.tell()
         for count, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
             if opcode.name in _KEEPING and int(argument or 0) > count:
-                raise Refused("asks for more room than its contents need")
+                raise Refused("declares more memory than its contents need")
         end = self.file.tell()
         self.file.seek(begin)
         value = self.load()

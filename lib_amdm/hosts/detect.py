@@ -106,7 +106,7 @@ def host() -> Host:
             except ImportError as error:
                 raise UnknownHostError(lacks(name, error)) from error
     raise UnknownHostError(
-        "AMDM cannot be used here: this WebUI is none that it knows, or older than those; the README names them."
+        "AMDM cannot be used here: this WebUI is not supported, or is too old; the README names those that are."
     )
 
 

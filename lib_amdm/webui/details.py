@@ -1,4 +1,4 @@
-"""AMDM in the details that a detailer draws inside a picture: what the picture must know of them, and they of it."""
+"""AMDM in the details that a detailer draws inside a picture: the settings they get, and the entries they add."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Details:
         self._settings: dict[str, Any] = {}
 
     def begin(self, p: Processing) -> None:
-        """Note the settings that the picture has from a plot or a comparison: its details must have them too."""
+        """Record the settings that a plot or a comparison gave the picture, for its details."""
         for name in (_HAD_SOME, _BEFORE):
             vars(p).pop(name, None)
         self._settings = {name: vars(p)[name] for name in (xyz.HELD_IN, compare.SETTINGS) if name in vars(p)}
@@ -46,7 +46,7 @@ class Details:
         self.entries, self._comments = {}, []
 
     def write(self, host: Runner, p: Processing) -> None:
-        """Write what ran in a picture's details into its infotext, and say what they said."""
+        """Add the entries of a picture's details to its infotext, and their comments to its own."""
         entries, comments = self.entries, self._comments
         self.forget(p)
         for text in (text for of_detail in comments for text in of_detail if text.startswith("AMDM")):

@@ -28,11 +28,10 @@ def connect(
     fill: Any,
     undo: Any,
 ) -> None:
-    """Let two buttons fill the controls from the example that is chosen in a list, and take it back.
+    """Let two buttons fill the controls from the example that is chosen in a list, and undo this.
 
-    example: returns the settings of a name for the checkpoints that are chosen, and what else they need. controls:
-    under slot and name. What they showed before each example is kept, so that taking back what was filled in ends at
-    the user's own.
+    example: returns the settings of an example for the chosen checkpoints, and what else they need. controls: by slot
+    and name. Their values before each example are kept, so that undoing all examples restores the user's values.
     """
     message, before = gr.HTML(value=""), gr.State([])
     keys = [(slot, spec) for slot, spec in flat(slots) if not isinstance(spec, PictureSpec)]

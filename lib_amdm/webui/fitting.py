@@ -104,7 +104,7 @@ def pixels_sentence(slot: int, families: Families | None, settings: Settings) ->
 
     families: None if the checkpoint shares the main one's latents, or may share them.
     """
-    pair = f": {families[0]} beside {families[1]}" if families else ""
+    pair = f": {families[0]} alongside {families[1]}" if families else ""
     return f"Co-model {slot}{pair} is run through pixels: {_cost(settings)}."
 
 

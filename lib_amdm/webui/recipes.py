@@ -89,7 +89,7 @@ RECIPES = (
     ),
     PanelRecipe(
         "A v-prediction and an eps model",
-        "NoobAI v-prediction beside an Illustrious or NoobAI eps model: both kinds of prediction in one picture.",
+        "NoobAI v-prediction alongside an Illustrious or NoobAI eps model: both kinds of prediction in one picture.",
         "The main checkpoint is the eps model, Co-model 1 the v-prediction one, with a CFG scale of 4.5. Set the "
         "sampler and its schedule as the main checkpoint needs them.",
         "The v-prediction model's darks, lights and colours in a picture that the eps model finishes.",

@@ -86,7 +86,7 @@ class MixedSampling:
 
 @dataclass
 class FailedSampling:
-    """Raises, before the first evaluation, an error of the hook, whose own exceptions the WebUI swallows."""
+    """Raises an error of the hook before the first evaluation, since the WebUI swallows exceptions in a hook."""
 
     error: Exception
 

@@ -103,7 +103,7 @@ def test_the_laboratory_lists_its_commands(arguments: tuple[str, ...]) -> None:
 
 def test_a_word_that_is_no_command_is_named() -> None:
     done = ran("-m", "amdm_lab", "foo")
-    assert done.returncode == 2 and f'"foo" is none of the commands: {", ".join(listing.COMMANDS)}.' in done.stderr
+    assert done.returncode == 2 and f'unknown command "foo"; choose from {", ".join(listing.COMMANDS)}.' in done.stderr
 
 
 def test_a_command_runs_by_its_name() -> None:
@@ -324,7 +324,7 @@ def test_the_list_of_commands_is_shown_without_setting_up_an_environment(
     said = done.stdout + done.stderr
     assert "usage: python " in said and "install.py evaluate COMMAND ..." in said
     assert all(f"  {name} " in said for name in listing.COMMANDS)
-    assert ('"foo" is none of the commands' in said) == ("foo" in arguments)
+    assert ('unknown command "foo"' in said) == ("foo" in arguments)
     assert not (tmp_path / ".venv").exists()
 
 

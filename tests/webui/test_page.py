@@ -617,7 +617,7 @@ def test_a_checkpoint_that_does_not_share_the_main_ones_latents_is_marked_and_na
     page.wait(lambda: told in without_hashes(panel.text), "the line to say so")
     page.shot("misfit")
     page.choose("script_txt2img_amdm_checkpoint_1", "xl-beta.safetensors")
-    page.wait(lambda: "Co-model 1: SDXL beside SD1 is run through pixels" in panel.text, "the line to say the cost")
+    page.wait(lambda: "Co-model 1: SDXL alongside SD1 is run through pixels" in panel.text, "the line to say the cost")
     page.shot("through pixels")
     # its own size is 1024, and the page's 512
     page.toggle("script_txt2img_amdm_more_1")

@@ -51,7 +51,7 @@ def load(
 ) -> Loaded:
     """Load the checkpoint's UNet and text encoder in the main model's dtype and device; AmdmError if it cannot be.
 
-    Beside a main model of another latent space the VAE is loaded too. modules: not used, since this host has one file
+    The VAE is loaded too if the main model has another latent space. modules: not used, since this host has one file
     for a checkpoint. device: the UNet's, if it is another than the main model's.
 
     The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,

@@ -1,4 +1,4 @@
-"""A1111: an adapter on the main model, whose batch the host evaluates in one call or in several."""
+"""A1111: an adapter on the main model. The host evaluates its batch in one call or in several."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CONNECTED = {
     "mask": (io.Mask, "Where this model applies; nothing = everywhere."),
 }
 BY_GRAPH = ("checkpoint", "prompt", "negative_prompt", "mask", "size", "modules", "device")
-"""The settings in place of which a graph connects something, and those that ComfyUI has no use for."""
+"""The settings replaced by graph inputs, and those that ComfyUI has no use for."""
 
 
 def fields_of(owner: type) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The page's own control of the main checkpoint, which every WebUI makes in another way."""
+"""The page's own control of the main checkpoint. Every WebUI makes it in another way."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 ELEM_ID = "setting_sd_model_checkpoint"
-"""The id that A1111 and reForge give it; Forge's and Forge Neo's has none."""
+"""The control's id in A1111 and reForge. In Forge and Forge Neo it has no id."""
 LABEL, CLASS = "Checkpoint", "model_selection"
-"""The caption and the class of Forge's and Forge Neo's."""
+"""The control's label and class in Forge and Forge Neo."""
 
 
 def is_main_checkpoint(control: Any, made: Mapping[str, Any]) -> bool:

@@ -107,7 +107,7 @@ class SlotModel:
         main = checkpoints.family(run.main)
         modules = self.slot.module_names if checkpoints.takes_modules else []
         load = partial(checkpoints.load, self.info, run.main, self.number, modules, self.device)
-        # beside a main model of another latent space it is loaded with its VAE
+        # if the main model has another latent space, it is loaded with its VAE
         variant = (*checkpoints.variant(), *modules, main.space, self.device)
         loaded = run.kept.pool.get(self.info.filename, variant, load)
         self.model, self.texts = checkpoints.model_of(loaded.model), loaded.texts

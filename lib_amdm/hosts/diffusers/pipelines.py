@@ -2,7 +2,8 @@
 
 A pipeline is wrapped instead of its scheduler, which knows neither the VAE of its latents nor, where they are packed,
 their height and width. A co-model is a pipeline that is called whole for each evaluation, so its texts, guidance,
-adapters and offloading are its own matter: a call gets a latent and makes one step, whose prediction is kept.
+adapters and offloading are handled by the co-model's own pipeline. A call gets a latent and makes one step, and the
+prediction of this step is kept.
 """
 
 from __future__ import annotations
