@@ -103,8 +103,8 @@ def _is_off(p: Processing, args: Sequence[Any]) -> bool:
 
 
 def _settings(p: Processing, args: Sequence[Any]) -> Settings:
-    given = getattr(p, compare.SETTINGS, None)
-    return given if given is not None else xyz.overlay(api.read_args(args), getattr(p, xyz.HELD_IN, {}))
+    compared = getattr(p, compare.SETTINGS, None)
+    return compared if compared is not None else xyz.overlay(api.read_args(args), getattr(p, xyz.HELD_IN, {}))
 
 
 def _register(host: Host) -> None:

@@ -31,7 +31,7 @@ from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.comodels.regions import region_map
 from lib_amdm.errors import LONGEST, AdapterError, AmdmError
 from lib_amdm.files import pictures
-from lib_amdm.files.container import NEVER_UNPICKLED, opened, refuse_code
+from lib_amdm.files.container import NEVER_UNPICKLED, open_tensor_file, refuse_code
 from lib_amdm.files.pickles import Refused
 from lib_amdm.layout import EXAMPLE, Layout, LayoutError, boxes_of
 from lib_amdm.settings import AdapterSettings, CoModel, Settings, SettingsError, flat, specs
@@ -247,7 +247,7 @@ def texts_of_pictures(draw: st.DrawFn) -> str:
 
 def picture_holds(text: str) -> None:
     assert len(pictures.fingerprint(text)) == (pictures.FINGERPRINT if text else 0)
-    seen, _ = tried(pictures.opened, text, "AMDM co-model 1")
+    seen, _ = tried(pictures.open_picture, text, "AMDM co-model 1")
     if seen is not None:
         assert seen.mode == "RGB" and seen.width * seen.height <= pictures.MAX_PIXELS
         assert min(pictures.shrunk(seen, 16).size) == 16
@@ -314,7 +314,7 @@ def file_holds(given: tuple[str, bytes]) -> None:
     path.write_bytes(data)
 
     def shapes_hold(inert: bool) -> None:
-        file = opened(path, inert)
+        file = open_tensor_file(path, inert)
         assert {name: tuple(tensor.shape) for name, tensor in file.read(file.shapes).items()} == file.shapes
 
     tried(shapes_hold, False)

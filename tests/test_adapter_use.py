@@ -109,7 +109,7 @@ PICTURE = as_text(Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 20))
 
 
 def adapters_in(folder: Path) -> Adapters:
-    folders = [Folder(folder, own=True)]
+    folders = [Folder(folder, takes_all=True)]
     return Adapters(*lists(lambda: folders, lambda: folders))
 
 

@@ -10,7 +10,7 @@ from fake_host import ADAPTERS, TITLES, FakeHost, functions, parameters
 from lib_amdm import __version__
 from lib_amdm.comodels.cache import InMemory
 from lib_amdm.errors import AmdmError
-from lib_amdm.files.pictures import as_text, fingerprint, opened
+from lib_amdm.files.pictures import as_text, fingerprint, open_picture
 from lib_amdm.hosts import protocol
 from lib_amdm.hosts.protocol import PassOptions
 from lib_amdm.settings import CoModel, PictureSpec, Settings, SettingsError, flat
@@ -58,7 +58,7 @@ def test_a_pages_picture_becomes_a_text_that_opens_again() -> None:
     settings = api.read_args(values)
     texts = (settings.main_adapter.image, settings.co_models[1].image, settings.co_models[2].mask)
     for text in (*texts, f"data:image/png;base64,{as_text(picture)}"):
-        assert opened(text, "AMDM").tobytes() == picture.tobytes()
+        assert open_picture(text, "AMDM").tobytes() == picture.tobytes()
     assert settings.co_models[0].image == settings.co_models[1].mask == ""
     assert fingerprint(settings.main_adapter.image) == fingerprint(as_text(picture)) != fingerprint("")
 

@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from lib_amdm.adapters.clip_vision import MEAN, STD, ClipVision, clip_vision, has_vision, read_clip_vision
 from lib_amdm.adapters.inputs import Encoder
 from lib_amdm.errors import AdapterError
-from lib_amdm.files.container import opened
+from lib_amdm.files.container import open_tensor_file
 
 EMBEDS = Encoder("", "image_embeds", 24)
 HIDDEN = Encoder("", "hidden_states", 128)
@@ -115,7 +115,9 @@ def test_reads_files(theirs: CLIPVisionModelWithProjection, tmp_path: Path) -> N
     torch.save(file_of(theirs), pickled)
     save_file({"a.weight": torch.zeros(2)}, other)
     assert (
-        has_vision(opened(file).shapes) and has_vision(opened(pickled).shapes) and not has_vision(opened(other).shapes)
+        has_vision(open_tensor_file(file).shapes)
+        and has_vision(open_tensor_file(pickled).shapes)
+        and not has_vision(open_tensor_file(other).shapes)
     )
     x = torch.rand(1, 3, 30, 40)
     assert torch.equal(read_clip_vision(file).features(x, EMBEDS), read_clip_vision(pickled).features(x, EMBEDS))

@@ -41,10 +41,10 @@ class Host:
     def runs_a_script(self, p: Any) -> bool:
         return self.script
 
-    def kept(self, p: Any) -> Any:
+    def snapshot(self, p: Any) -> Any:
         return SimpleNamespace(**vars(p))
 
-    def drawn_again(self, before: Any, p: Any, *words: Any) -> Any:
+    def redraw_job(self, before: Any, p: Any, *words: Any) -> Any:
         return SimpleNamespace(words=words)
 
     def draw(self, p: Any) -> list[tuple[Any, str]]:

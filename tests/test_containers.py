@@ -20,8 +20,8 @@ from lib_amdm.adapters.clip_vision import read_clip_vision
 from lib_amdm.adapters.convert import main
 from lib_amdm.adapters.kinds import describe, read_adapter
 from lib_amdm.errors import AdapterError
-from lib_amdm.files.container import in_memory, opened, refuse_code
-from lib_amdm.files.pickles import Refused, load_inert, look
+from lib_amdm.files.container import in_memory, open_tensor_file, refuse_code
+from lib_amdm.files.pickles import Refused, inspect_pickle, load_inert
 
 NAMES = ("x.ckpt", "x.PT", "x.bin", "x.pth", "x.sft", "x.safetensors.ckpt", "x")
 
@@ -112,7 +112,7 @@ def test_what_torch_saves_is_read_and_its_shapes_are_known_before(zipped: bool, 
     saved |= {"turned": torch.ones(2, 3).T, "parameter": torch.nn.Parameter(torch.ones(4))}
     path = tmp_path / "x.bin"
     torch.save({"state_dict": OrderedDict(saved), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
-    file = opened(path)
+    file = open_tensor_file(path)
     wanted = {"a": (2, 3), "b.c": (2,), "half": (2, 4), "tied": (3, 4), "scalar": (), "empty": (0, 3)}
     assert file.shapes == {**wanted, "turned": (3, 2), "parameter": (4,)}
     assert torch.equal(file.read(["a"])["a"], WEIGHTS["a"])
@@ -121,11 +121,11 @@ def test_what_torch_saves_is_read_and_its_shapes_are_known_before(zipped: bool, 
 
 def test_what_the_safe_loader_cannot_read_can_be_converted(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", pickle_protocol=4)
-    file = opened(tmp_path / "x.pt")
+    file = open_tensor_file(tmp_path / "x.pt")
     assert file.shapes == {"a": (2,)}
     with pytest.raises(AdapterError, match=r'^"x\.pt" is packed in a way .*adapters\.convert`\.$'):
         file.read(["a"])
-    assert torch.equal(opened(tmp_path / "x.pt", inert=True).read(["a"])["a"], torch.ones(2))
+    assert torch.equal(open_tensor_file(tmp_path / "x.pt", inert=True).read(["a"])["a"], torch.ones(2))
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux says what is mapped")
@@ -140,7 +140,7 @@ def test_what_is_kept_of_a_file_does_not_keep_it_mapped(reader: str, tmp_path: P
         assert kept.pop("step") == 5
     else:
         safetensors.torch.save_file(tensors, file)
-        kept = opened(file).read("ab") if reader == "ours" else in_memory(safetensors.torch.load_file(file))
+        kept = open_tensor_file(file).read("ab") if reader == "ours" else in_memory(safetensors.torch.load_file(file))
     assert file.name not in Path("/proc/self/maps").read_text()
     assert kept.keys() == tensors.keys() and all(torch.equal(kept[key], tensors[key]) for key in tensors)
 
@@ -149,7 +149,7 @@ def test_what_is_kept_of_a_file_does_not_keep_it_mapped(reader: str, tmp_path: P
 def test_safetensors_are_read_whatever_they_are_called(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     safetensors.torch.save_file({"a": WEIGHTS["a"]}, path)
-    assert torch.equal(opened(path).read(["a"])["a"], WEIGHTS["a"])
+    assert torch.equal(open_tensor_file(path).read(["a"])["a"], WEIGHTS["a"])
 
 
 def test_a_free_reader_that_trusts_a_suffix_is_warned_of_a_wrong_one(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_name_that_is_no_utf8_is_not_taken_for_damage(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
     path.write_bytes(safetensors.torch.save({"a": WEIGHTS["a"]}))
     with pytest.raises(AdapterError, match=r'^"caf\?\.safetensors" has a name that is no UTF-8, .*; rename it\.$'):
-        opened(path)
+        open_tensor_file(path)
 
 
 def rebuilt(numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
@@ -218,7 +218,7 @@ def test_what_unpacks_to_more_than_the_file_is_refused_before_memory_is_taken(ki
     packed, said = BOMBS[kind]
     path = tmp_path / "x.bin"
     path.write_bytes(packed)
-    for read in (opened, describe, lambda path: load_inert(path)):
+    for read in (open_tensor_file, describe, lambda path: load_inert(path)):
         with pytest.raises((AdapterError, Refused), match=said):
             read(path)
 
@@ -230,7 +230,7 @@ def test_endless_deep_and_odd_pickles_are_sentences(tmp_path: Path) -> None:
     endless["state_dict"] = endless["b"] = endless
     torch.save(endless, path)
     with pytest.raises(AdapterError, match=r'^"x\.bin" has dictionaries without an end in it; get it as'):
-        opened(path)
+        open_tensor_file(path)
     for _ in range(100):
         deep = {"a": deep}
     for odd in (deep, [1, 2], None, {1: torch.ones(1)}, "text", {"state_dict": None}):
@@ -252,7 +252,7 @@ def test_names_in_a_file_are_echoed_in_one_line(tmp_path: Path) -> None:
 
 def test_a_look_costs_neither_a_tensor_nor_a_call(tmp_path: Path, marker: Path) -> None:
     torch.save({"w": torch.ones(5), "more": Boom(marker)}, tmp_path / "x.bin")
-    contents = look(tmp_path / "x.bin")
+    contents = inspect_pickle(tmp_path / "x.bin")
     assert contents.value["w"].shape == (5,)
     assert contents.foreign == (f"{os.mkdir.__module__}.mkdir",)
     assert not marker.exists()

@@ -295,13 +295,13 @@ def test_one_frame_of_a_video_model_goes_with_pictures_of_its_latents() -> None:
 
 def test_a_file_is_read_once_until_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    original = checkpoint_family.opened
+    original = checkpoint_family.open_tensor_file
 
     def watched(path: Path, inert: bool = False) -> Any:
         read.append(path)
         return original(path)
 
-    monkeypatch.setattr(checkpoint_family, "opened", watched)
+    monkeypatch.setattr(checkpoint_family, "open_tensor_file", watched)
     file, families = tmp_path / "x.safetensors", ByState(family_in)
 
     def write(shapes: dict) -> None:

@@ -98,9 +98,9 @@ def test_a_file_is_looked_into_once_until_it_changes(root: Path, monkeypatch: py
 
     def counted(path: Path, inert: bool = False) -> container.File:
         looked.append(path.name)
-        return container.opened(path, inert)
+        return container.open_tensor_file(path, inert)
 
-    monkeypatch.setattr(file_list, "opened", counted)
+    monkeypatch.setattr(file_list, "open_tensor_file", counted)
     adapters, encoders = lists_of(root)
     before = adapters.titles(), encoders.titles()
     first = list(looked)

@@ -50,7 +50,7 @@ def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: in
     assert (run.gamma, run.gamma_end, run.eta, run.noise) == (slot.gamma, slot.gamma_end, slot.eta, slot.noise)
     assert run.denoise is zero
     assert run.seed == private_seeds(SEEDS, number)
-    assert run.speaks == slot.speaks
+    assert run.has_share == slot.has_share
     assert (run.region, run.sigma_max, run.state_key) == (None, None, None)
 
 
@@ -58,6 +58,8 @@ def test_a_slot_becomes_a_co_run_with_the_same_numbers(slot: CoModel, number: in
 def test_a_model_that_sees_the_estimate_has_a_share_of_at_least_gamma(gamma: float, end: float) -> None:
     run = co_run(1, CoModel(gamma=gamma, gamma_end=end, noise="estimate"), SlotRun(zero), SEEDS, SIZE)
     assert run.gamma_end is not None and gamma <= run.gamma <= 1 and end <= run.gamma_end <= 1
+    # which decides whether ComfyUI, diffusers and the WebUIs run the slot at all
+    assert run.has_share == CoModel(gamma=gamma, gamma_end=end).has_share
 
 
 def test_gamma_a_half_is_four_fifths_through_the_estimate() -> None:

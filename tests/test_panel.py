@@ -229,7 +229,7 @@ def test_the_line_and_the_marks_follow_the_pages_own_main_checkpoint(page: Page,
     sent = of_the_line(demo, built, 1, enabled_0=True, checkpoint_1=beta)
     line, marks = clicked(demo, "chose_main")(alpha, *sent)
     assert "is SDXL inpainting, but the main checkpoint" in line and "beta" in marks
-    assert (clicked(demo, "_say")(*sent), clicked(demo, "opened")(True)) == (line, marks)
+    assert (clicked(demo, "_say")(*sent), clicked(demo, "mark_if_on")(True)) == (line, marks)
     line, marks = clicked(demo, "chose_main")(beta, *sent)
     assert line == "" and "alpha" in marks
     assert clicked(demo, "_say")(False, *sent[1:]) == ""

@@ -24,7 +24,7 @@ from lib_amdm.comodels.file_list import Folder, lists
 from lib_amdm.comodels.image_features import ImageFeatures
 from lib_amdm.errors import AmdmError
 from lib_amdm.files import pictures
-from lib_amdm.files.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, opened, shrunk
+from lib_amdm.files.pictures import MAX_PIXELS, as_text, fingerprint, mask_of, open_picture, shrunk
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = ROOT / "amdm_lab" / "adapters" / "image_encoder.safetensors"
@@ -71,7 +71,7 @@ def test_a_grey_of_16_bits_keeps_its_tones(kind: str, file: str) -> None:
     """Depth maps and scans have it; cut off at 255, nearly all of them is white."""
     text = file_of(Image.fromarray(RAMP.astype(kind)), file)
     wanted = np.rint(RAMP.astype(int) / 257)
-    for seen in (pixels(opened(text, "AMDM")), pixels(mask_of(text, "AMDM"))[..., None]):
+    for seen in (pixels(open_picture(text, "AMDM")), pixels(mask_of(text, "AMDM"))[..., None]):
         assert (seen == wanted[..., None]).all()
     assert fingerprint(text) != fingerprint(file_of(Image.fromarray(RAMP[::-1].astype(kind)), file))
 
@@ -80,24 +80,24 @@ def test_a_float_picture_has_its_tones_from_0_to_1_or_from_0_to_255() -> None:
     shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     for values in (shares, shares * 255):
         text = file_of(Image.fromarray(values), "TIFF")
-        assert (pixels(opened(text, "AMDM"))[..., 0] == np.rint(shares * 255)).all()
+        assert (pixels(open_picture(text, "AMDM"))[..., 0] == np.rint(shares * 255)).all()
         assert (pixels(mask_of(text, "AMDM")) == np.rint(shares * 255)).all()
 
 
 def test_no_float_is_too_strange_to_be_seen() -> None:
     values = np.array([[np.nan, np.inf, -np.inf, -5], [300, 128, 0, 1e30]], dtype=np.float32)
-    assert pixels(opened(file_of(Image.fromarray(values), "TIFF"), "AMDM"))[..., 0].tolist() == [
+    assert pixels(open_picture(file_of(Image.fromarray(values), "TIFF"), "AMDM"))[..., 0].tolist() == [
         [0, 255, 0, 0],
         [255, 128, 0, 255],
     ]
     nothing: np.ndarray = np.full((2, 2), np.nan, dtype=np.float32)
-    assert not pixels(opened(file_of(Image.fromarray(nothing), "TIFF"), "AMDM")).any()
+    assert not pixels(open_picture(file_of(Image.fromarray(nothing), "TIFF"), "AMDM")).any()
 
 
 @pytest.mark.parametrize("hidden", [(255, 0, 255), (0, 0, 0)])
 def test_what_is_hidden_under_transparency_is_not_seen(hidden: tuple[int, int, int]) -> None:
     for alpha, white in ((0, 1.0), (255, 0.0), (51, 0.8)):
-        seen = pixels(opened(file_of(Image.new("RGBA", (9, 7), (*hidden, alpha))), "AMDM"))
+        seen = pixels(open_picture(file_of(Image.new("RGBA", (9, 7), (*hidden, alpha))), "AMDM"))
         wanted = [value * (1 - white) + 255 * white for value in hidden]
         assert abs(seen - wanted).max() <= 1
 
@@ -129,7 +129,7 @@ def with_one_colour_hidden() -> dict[str, str]:
 @pytest.mark.parametrize("kind", with_one_colour_hidden())
 def test_transparency_is_white_in_every_kind_of_file(kind: str) -> None:
     text = with_one_colour_hidden()[kind]
-    seen, mask = pixels(opened(text, "AMDM")), pixels(mask_of(text, "AMDM"))
+    seen, mask = pixels(open_picture(text, "AMDM")), pixels(mask_of(text, "AMDM"))
     assert (seen[:, :20] == 255).all() and (seen[:, 20:] == 128).all()
     assert (mask[:, :20] == 0).all() and (mask[:, 20:] == 255).all()
 
@@ -142,7 +142,7 @@ def test_a_rotated_photograph_is_seen_upright(orientation: int, kind: str) -> No
         quarters.paste(colour, (number % 2 * 32, number // 2 * 16, number % 2 * 32 + 32, number // 2 * 16 + 16))
     back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
     stored = quarters if back is None else quarters.transpose(Image.Transpose(back))
-    upright = np.array(opened(turned(stored, orientation, kind), "AMDM"))
+    upright = np.array(open_picture(turned(stored, orientation, kind), "AMDM"))
     assert upright.shape == (32, 64, 3)
     mask = np.array(mask_of(turned(stored, orientation, kind), "AMDM"))
     assert mask.shape == (32, 64) and mask[8::16, 16::32].argmax() == 3
@@ -161,13 +161,13 @@ def png_header(width: int, height: int) -> str:
     "size", [(MAX_PIXELS // 1000, 1001), (10_000, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)]
 )
 def test_too_large_a_picture_is_refused_by_its_header(size: tuple[int, int]) -> None:
-    for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
+    for read, what in ((open_picture, "the adapter's image"), (mask_of, "the mask")):
         with pytest.raises(AmdmError) as caught:
             read(png_header(*size), "AMDM co-model 2")
         assert str(caught.value) == f"AMDM co-model 2: {what} has more than 50 million pixels; give a smaller one."
     assert fingerprint(png_header(*size))
     with pytest.raises(AmdmError, match="cannot be read"):
-        opened(png_header(8000, 6000), "AMDM")
+        open_picture(png_header(8000, 6000), "AMDM")
 
 
 _MEASURE = """
@@ -184,7 +184,7 @@ torch.set_num_threads(1)
 def peak():  # getrusage's would be the parent's, where that has had more before it started this process
     peaks = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
     return int(peaks.split()[0]) // 1024
-folders = [Folder(Path(sys.argv[1]), own=True)]
+folders = [Folder(Path(sys.argv[1]), takes_all=True)]
 images = ImageFeatures(lists(lambda: folders, lambda: folders)[1])
 encoder = Encoder("", "image_embeds", int(sys.argv[2]))
 def features(text):
@@ -293,7 +293,7 @@ def test_a_strip_of_a_picture_is_no_more_than_its_middle_needs() -> None:
 @pytest.mark.parametrize("size", [(40, 30), (300, 500), (1, 1)])
 def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size: tuple[int, int]) -> None:
     wanted = Encoder("", "image_embeds", 64)
-    folders = [Folder(ENCODER.parent, own=True)]
+    folders = [Folder(ENCODER.parent, takes_all=True)]
     images = ImageFeatures(lists(lambda: folders, lambda: folders)[1])
     picture = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20).convert("RGB")
     found = images.of(as_text(picture), wanted, torch.device("cpu"), "AMDM", "ip").pictures
@@ -307,7 +307,7 @@ def test_a_pictures_features_are_those_of_the_picture_that_the_encoder_sees(size
 )
 def test_a_picture_of_any_mode_becomes_a_text_that_opens_again(mode: str) -> None:
     picture = Image.new(mode, (3, 2))
-    assert opened(as_text(picture), "AMDM").size == (3, 2)
+    assert open_picture(as_text(picture), "AMDM").size == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_what_is_no_picture_is_named_by_its_setting(given: Any) -> None:
     ],
 )
 def test_a_text_that_is_no_picture_is_a_sentence(text: str) -> None:
-    for read, what in ((opened, "the adapter's image"), (mask_of, "the mask")):
+    for read, what in ((open_picture, "the adapter's image"), (mask_of, "the mask")):
         with pytest.raises(AmdmError, match=rf"^AMDM co-model 2: {what} cannot be read[^\n.!?]*\.$"):
             read(text, "AMDM co-model 2")
 
@@ -349,4 +349,4 @@ def test_a_file_that_another_program_would_have_to_read_is_not_opened() -> None:
     """PostScript is a language, which Pillow hands to Ghostscript."""
     file = base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n").decode()
     with pytest.raises(AmdmError, match="give a PNG, JPEG or WebP file"):
-        opened(file, "AMDM")
+        open_picture(file, "AMDM")

@@ -179,7 +179,7 @@ def test_the_cost_of_pixels_is_the_plan_s_whatever_the_latents(
     host.families[BETA] = SDXL
     slots = (CoModel(checkpoint=BETA), *(CoModel(checkpoint=name, noise="pixels") for name in (ALPHA, "main")))
     line = plan_line.say(Settings(enabled=True, co_models=slots, **given), host)
-    said = [f"Co-model {pair} is run through pixels: {cost}." for pair in ("1: SDXL beside SD1", "2", "3")]
+    said = [f"Co-model {pair} is run through pixels: {cost}." for pair in ("1: SDXL alongside SD1", "2", "3")]
     assert line == " ".join(said)
     idle = plan_line.say(Settings(enabled=True, co_models=slots, **{**given, "steps": 0}), host)
     assert idle == "No co-model is run: raise steps."

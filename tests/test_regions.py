@@ -1,4 +1,4 @@
-"""Where a co-model speaks: what of a latent boxes and a mask cover, how soft their edge is, and what is refused."""
+"""The place of a co-model: what of a latent boxes and a mask cover, how soft their edge is, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 
 
 def shares(height: int, width: int, boxes: list[Box] | str = "", mask: Any = None, feather: float = 0.0) -> Tensor:
-    """The map as height x width; ones where the model speaks everywhere."""
+    """The map as height x width; ones if the model applies everywhere."""
     text = boxes if isinstance(boxes, str) else "\n".join(" ".join(map(repr, box)) for box in boxes)
     found = region_map(CoModel(region=text, mask=as_text(mask), feather=feather), height, width, "AMDM co-model 1")
     if found is None:

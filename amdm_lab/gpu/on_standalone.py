@@ -15,7 +15,7 @@ from ..studio.host import Job, Standalone
 from .loop import EVALUATIONS, MIXED, STEPS, TINY_TURNS, TURNS
 from .table import Measurement, freed, megabytes
 from .waits import Waits
-from .watching import Observed, held, opened, peak, placed, quickest, start_peak, watched
+from .watching import Observed, held, opened_files, peak, placed, quickest, start_peak, watched
 
 PLACE = "no WebUI, whole pictures"
 PIXELS, TINY_PIXELS = 512, 64
@@ -46,10 +46,10 @@ def rows(
             return [host.model(name).unet for name in names[: 1 + count]]
 
         start_peak(device)
-        with opened(folder) as first:
+        with opened_files(folder) as first:
             draw(Waits(device))
         waits = Waits(device)
-        with waits.counting(), opened(folder) as second, watched(networks(), device, waits.start):
+        with waits.counting(), opened_files(folder) as second, watched(networks(), device, waits.start):
             draw(waits)
         highest = peak(device)
         observed = quickest(lambda draw=draw: draw(Waits(device)), networks(), device, turns)  # type: ignore[misc]

@@ -127,7 +127,7 @@ _hooked: list[bool] = []
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[list[str]]:
+def opened_files(folder: Path) -> Iterator[list[str]]:
     """Collect the names of a folder's files that Python opens; it reads a checkpoint's header."""
     if not _hooked:
         # an audit hook stays until the process ends

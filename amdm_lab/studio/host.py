@@ -189,12 +189,12 @@ class Standalone:
         self.folders = [folders] if isinstance(folders, Path) else list(folders)
         self.device, self.dtype, self.most_loaded = torch.device(device), dtype, most_loaded
         self.pool, self.autoencoders = Pool(), Pool()
-        folders_of_adapters = [Folder(folder, own=True) for folder in adapter_folders]
+        folders_of_adapters = [Folder(folder, takes_all=True) for folder in adapter_folders]
         self.families = ByState(family_in)
         self.adapters = Adapters(*lists(lambda: folders_of_adapters, lambda: folders_of_adapters))
         self._drawing = threading.RLock()
         self.files = FileList(
-            lambda: [Folder(folder) for folder in self.folders], lambda file, own: file.suffix.lower() in SUFFIXES
+            lambda: [Folder(folder) for folder in self.folders], lambda file, takes_all: file.suffix.lower() in SUFFIXES
         )
         self.refresh_checkpoints()
 
@@ -465,14 +465,14 @@ class _SlotModel:
         run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, form, self.crossing, guidance)
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
 
-    def _crossing(self, host: Standalone, main: str, own: str) -> Crossing:
+    def _crossing(self, host: Standalone, main: str, co: str) -> Crossing:
         """Return the way between the main checkpoint's latents and this one's."""
-        family, of_main = host.checkpoint_family(own), host.checkpoint_family(main)
+        family, of_main = host.checkpoint_family(co), host.checkpoint_family(main)
         is_foreign = family is not None and of_main is not None and family.crosses(of_main)
         if not is_foreign and self.slot.noise != THROUGH_PIXELS:
             return ONE_SPACE
         coder = _Unclamped(host.autoencoder(main))
-        own_coder = _Unclamped(host.autoencoder(own)) if is_foreign else coder
+        own_coder = _Unclamped(host.autoencoder(co)) if is_foreign else coder
         # a family's native size is that of its published checkpoints, not of the small ones that are run here
         return crossing(coder, own_coder, partial(co_size, self.slot.size, None))
 

@@ -199,17 +199,17 @@ def train_flow(
     part: str,
     name: str,
     dialect: str,
-    kept: str = "latents.pt",
+    latents_file: str = "latents.pt",
     count: int = data.STOCK,
     steps: int | None = None,
 ) -> None:
     """Train a bundled UNet to predict the velocity of a rectified flow; the checkpoint stays in `folder`.
 
-    kept: the file of the stock's latents. count: how many pictures they are of. steps: FLOW_STEPS if None.
+    latents_file: the file of the stock's latents. count: how many pictures they are of. steps: FLOW_STEPS if None.
     """
     unet, vae, text_encoder, scale = _networks(name)
     offset = _bundled(name).offset
-    latents = (data.stock_latents(vae, folder / kept, count).float() - offset) * scale
+    latents = (data.stock_latents(vae, folder / latents_file, count).float() - offset) * scale
     loss_of = _loss(unet, latents, text_encoder, networks.tokenizer(folder), dialect, UNET_BATCH, flowing)
     seed = 30 + DIALECTS.index(dialect)
     averaged, record = train(part, unet, loss_of, steps or FLOW_STEPS, 1e-3, folder, average=0.99, seed=seed)

@@ -68,16 +68,18 @@ def rotation(channels: int) -> Tensor:
 
 def _take_over(new: nn.Module, old: nn.Module) -> None:
     """Give a network the weights of another, except those of another size."""
-    own, others = new.state_dict(), old.state_dict()
-    new.load_state_dict({name: own[name] if own[name].shape != others[name].shape else others[name] for name in own})
+    fresh, others = new.state_dict(), old.state_dict()
+    new.load_state_dict(
+        {name: fresh[name] if fresh[name].shape != others[name].shape else others[name] for name in fresh}
+    )
 
 
 def _begin_with(new: nn.Conv2d, old: nn.Conv2d, outputs: bool) -> None:
     """Give a layer the weights of a smaller one for its first outputs, or inputs; the others are random."""
     if outputs:
         new.weight *= _LOUD
-        for own, others in zip(new.parameters(), old.parameters()):
-            own[: len(others)] = others
+        for fresh, others in zip(new.parameters(), old.parameters()):
+            fresh[: len(others)] = others
     else:
         new.weight *= _FAINT
         new.weight[:, : old.weight.shape[1]] = old.weight

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..errors import AdapterError
-from ..files.container import opened
+from ..files.container import open_tensor_file
 from .inputs import Encoder
 from .weights import Weights, attention, layer_norm, linear
 
@@ -55,7 +55,7 @@ _ENDS = (
 
 def read_clip_vision(path: str | Path) -> ClipVision:
     """Return the vision encoder in a file in transformers' or open_clip's layout; AdapterError if there is none."""
-    file, name = opened(path), Path(path).name
+    file, name = open_tensor_file(path), Path(path).name
     wanted = [key for key in file.shapes if re.search(r"(^|\.)(vision_model|visual_projection|visual)\.", key)]
     return clip_vision(file.read(wanted), name)
 

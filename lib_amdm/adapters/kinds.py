@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import AdapterError
-from ..files.container import Read, opened
+from ..files.container import Read, open_tensor_file
 from .base import Adapter, AdapterFile, AdapterInfo, Room, Shapes, refused
 from .gligen import Gligen
 from .interactdiffusion import InteractDiffusion
@@ -31,7 +31,7 @@ _PARALLEL = "module."
 
 def describe(path: str | Path) -> AdapterInfo:
     """Return the description of a file, without reading its tensors; AdapterError if it is not an adapter."""
-    return identify(opened(path).shapes, Path(path).name)
+    return identify(open_tensor_file(path).shapes, Path(path).name)
 
 
 def read_adapter(path: str | Path, inert: bool = False) -> AdapterFile:
@@ -40,7 +40,7 @@ def read_adapter(path: str | Path, inert: bool = False) -> AdapterFile:
     Raises AdapterError, one sentence naming the file, for a missing or damaged file, and for one that is not an adapter
     or of a kind that cannot be used.
     """
-    file = opened(path, inert)
+    file = open_tensor_file(path, inert)
     return _read(file.shapes, file.read, Path(path).name)
 
 

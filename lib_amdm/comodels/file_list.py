@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..adapters import kinds
 from ..adapters.clip_vision import has_vision
 from ..errors import AdapterError
-from ..files.container import SUFFIXES, opened
+from ..files.container import SUFFIXES, open_tensor_file
 from ..files.state import ByState
 
 OWN_FOLDER = "amdm"
@@ -25,10 +25,10 @@ _FOR_ENCODERS = re.compile(r"clip[-_ ]?vision|image[-_ ]?encoder|controlnetprepr
 
 
 class Folder(NamedTuple):
-    """A folder to search. own: every file in it counts, not only recognised ones."""
+    """A folder to search. takes_all: every file in it counts, not only recognised ones."""
 
     path: Path
-    own: bool = False
+    takes_all: bool = False
 
 
 def model_folders(models: Path, extensions: Iterable[Path] = ()) -> tuple[list[Folder], list[Folder]]:
@@ -41,7 +41,7 @@ def model_folders(models: Path, extensions: Iterable[Path] = ()) -> tuple[list[F
     Encoders: models/amdm, models/clip_vision, models/ControlNetPreprocessor, and these extensions' downloads.
     """
     shared = re.compile("|".join([_CONTROL_NET, *(kind.folders for kind in kinds.KINDS)]), re.IGNORECASE)
-    amdm_folder = Folder(models / OWN_FOLDER, own=True)
+    amdm_folder = Folder(models / OWN_FOLDER, takes_all=True)
     named = [path for path in _subfolders(models) if path != amdm_folder.path]
     adapters = [Folder(path) for path in named if shared.search(path.name)]
     encoders = [Folder(path) for path in named if _FOR_ENCODERS.search(path.name)]
@@ -59,7 +59,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def _contents(path: Path) -> str:
     """Return ADAPTER, ENCODER or OTHER."""
     try:
-        shapes = opened(path, inert=True).shapes
+        shapes = open_tensor_file(path, inert=True).shapes
         if has_vision(shapes):
             return ENCODER
         kinds.identify(shapes, path.name)
@@ -83,7 +83,7 @@ class FileList:
         files: dict[str, Path] = {}
         for folder in self._folders():
             for file in files_in(folder.path, SUFFIXES):
-                if self._wanted(file, folder.own):
+                if self._wanted(file, folder.takes_all):
                     files.setdefault(readable(file.relative_to(folder.path).as_posix()), file)
         self._files = files
 
@@ -115,10 +115,10 @@ def lists(
     """
     contents = ByState(_contents)
 
-    def is_adapter(file: Path, own: bool) -> bool:
-        return contents.of(file) in ((ADAPTER, OTHER) if own else (ADAPTER,))
+    def is_adapter(file: Path, takes_all: bool) -> bool:
+        return contents.of(file) in ((ADAPTER, OTHER) if takes_all else (ADAPTER,))
 
-    def is_encoder(file: Path, own: bool) -> bool:
+    def is_encoder(file: Path, takes_all: bool) -> bool:
         return contents.of(file) == ENCODER
 
     return FileList(adapter_folders, is_adapter), FileList(encoder_folders, is_encoder)

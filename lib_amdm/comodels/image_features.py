@@ -13,7 +13,7 @@ from ..adapters.clip_vision import read_clip_vision
 from ..adapters.inputs import Encoder, Features
 from ..errors import AdapterError, AmdmError
 from ..files import pictures
-from ..files.container import opened
+from ..files.container import open_tensor_file
 from ..files.state import FileState
 from .cache import Recent
 from .file_list import FileList
@@ -63,7 +63,7 @@ class ImageFeatures:
                 make_room(sum(weight.numel() * weight.element_size() for weight in model.parameters()))
             model = model.to(device)
             # shrunk before it becomes floats: a photograph's are hundreds of megabytes
-            small = pictures.shrunk(pictures.opened(image, error_prefix), model.size)
+            small = pictures.shrunk(pictures.open_picture(image, error_prefix), model.size)
             pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
             with torch.no_grad():
                 features, blank = model.features(pixels.to(device), encoder), model.blank(encoder)
@@ -93,7 +93,7 @@ class ImageFeatures:
 def _fits(path: Path, encoder: Encoder) -> bool:
     """Return True for a file of this encoder, by the shapes in it: reading its tensors takes seconds."""
     try:
-        shapes = opened(path).shapes
+        shapes = open_tensor_file(path).shapes
     except AdapterError:
         return False
 

@@ -34,7 +34,7 @@ class PictureCoder(Protocol):
         """Return the means of the pictures' latents, (batch, channels, ...)."""
 
 
-def crossing(main: PictureCoder, own: PictureCoder, own_size: Callable[[int, int], Size]) -> Crossing:
+def crossing(main: PictureCoder, co: PictureCoder, size_of_co: Callable[[int, int], Size]) -> Crossing:
     """Return the way from the main model's latents to a co-model's and back.
 
     own_size(height, width): the size of the co-model's pictures beside those of the main model.
@@ -45,10 +45,10 @@ def crossing(main: PictureCoder, own: PictureCoder, own_size: Callable[[int, int
         nonlocal size_of_main
         pictures = main.decode(latents)
         size_of_main = (pictures.shape[-2], pictures.shape[-1])
-        return own.encode(resized(pictures, own_size(*size_of_main))).to(latents)
+        return co.encode(resized(pictures, size_of_co(*size_of_main))).to(latents)
 
     def to_main(latents: Tensor) -> Tensor:
-        return main.encode(resized(own.decode(latents), size_of_main)).to(latents)
+        return main.encode(resized(co.decode(latents), size_of_main)).to(latents)
 
     return Crossing(to_own, to_main)
 

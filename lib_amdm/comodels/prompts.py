@@ -9,25 +9,25 @@ MAIN_PROMPT = "{prompt}"
 _STYLE = re.compile(r"\{style:([^{}]+)\}")
 
 
-def prompt_of(own: str, main: str) -> str:
+def prompt_of(setting: str, main: str) -> str:
     """Return a co-model's prompt or negative prompt for a picture.
 
-    own: the co-model's setting. main: the main model's text for this picture, with its styles and wildcards.
+    setting: the co-model's setting. main: the main model's text for this picture, with its styles and wildcards.
     """
-    return main if is_main_prompt(own) else own.replace(MAIN_PROMPT, main)
+    return main if is_main_prompt(setting) else setting.replace(MAIN_PROMPT, main)
 
 
-def is_main_prompt(own: str) -> bool:
+def is_main_prompt(setting: str) -> bool:
     """Return True if a co-model's setting means the main prompt alone."""
-    return own.strip() in ("", MAIN_PROMPT)
+    return setting.strip() in ("", MAIN_PROMPT)
 
 
-def split_styles(own: str) -> tuple[str, list[str]]:
+def split_styles(setting: str) -> tuple[str, list[str]]:
     """Return a co-model's setting without its `{style:NAME}`, and these names.
 
     A setting that consists of styles alone means the main prompt with them.
     """
-    names = [name.strip() for name in _STYLE.findall(own)]
+    names = [name.strip() for name in _STYLE.findall(setting)]
     if not names:
-        return own, []
-    return _STYLE.sub("", own).strip(" ,\n") or MAIN_PROMPT, names
+        return setting, []
+    return _STYLE.sub("", setting).strip(" ,\n") or MAIN_PROMPT, names

@@ -98,7 +98,7 @@ class CoRun:
         return self.noise == "estimate"
 
     @property
-    def speaks(self) -> bool:
+    def has_share(self) -> bool:
         """True if the model has a share in any step."""
         return self.gamma > 0 or bool(self.gamma_end)
 

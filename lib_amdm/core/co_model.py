@@ -49,11 +49,11 @@ class RunningCoModel:
 
         An accelerator has its work submitted. The CPU works in that function, while the main model's device does.
         """
-        own = self._own(level)
-        shown = self._shown(latent / (level.sigma / own.sigma))
+        own_level = self._own_level(level)
+        shown = self._shown(latent / (level.sigma / own_level.sigma))
         if shown.device.type == "cpu":
-            return lambda: self._answer(shown, own)
-        answer = self._answer(shown, own)
+            return lambda: self._answer(shown, own_level)
+        answer = self._answer(shown, own_level)
         return lambda: answer
 
     def prediction(self, latent: Tensor, denoised: Tensor, level: Level) -> Tensor:
@@ -65,25 +65,25 @@ class RunningCoModel:
         run = self.run
         if not run.sees_estimate:
             return self.begun(latent, level)()
-        own = self._own(level)
+        own_level = self._own_level(level)
         clean = run.crossing.to_own(denoised.to(latent))
         if self.noise is None:
             self.noise = separate_noise(clean, run.seed)
-        answer = self._answer(self._shown(own.alpha * clean + own.sigma * self.noise), own)
+        answer = self._answer(self._shown(own_level.alpha * clean + own_level.sigma * self.noise), own_level)
         return run.crossing.to_main(carried(answer, clean.device))
 
-    def _own(self, level: Level) -> Level:
+    def _own_level(self, level: Level) -> Level:
         """Return the level at which it is evaluated, in its form: no level above its highest."""
-        own = self.run.form(level)
-        if self.run.sigma_max is not None and own.sigma > self.run.sigma_max * ROUNDING:
-            return replace(own, sigma=self.run.sigma_max)
-        return own
+        own_level = self.run.form(level)
+        if self.run.sigma_max is not None and own_level.sigma > self.run.sigma_max * ROUNDING:
+            return replace(own_level, sigma=self.run.sigma_max)
+        return own_level
 
     def _shown(self, latent: Tensor) -> Tensor:
         return latent if self.run.device is None else carried(latent, self.run.device)
 
-    def _answer(self, shown: Tensor, own: Level) -> Tensor:
-        return self.run.denoise(shown, shown.new_full((len(shown),), own.sigma))
+    def _answer(self, shown: Tensor, own_level: Level) -> Tensor:
+        return self.run.denoise(shown, shown.new_full((len(shown),), own_level.sigma))
 
 
 def separate_noise(like: Tensor, seed: int | Sequence[int] | None) -> Tensor:

@@ -57,7 +57,7 @@ def amdm(
     in_pass = replace(in_pass, **{name: value for name, value in by_name.items() if name not in _OF_MIXING})
     arguments.check_sampler(func)
     arguments.check_co_models(co_models, mixing)
-    running = [co for co in co_models if co.speaks or mixing.force]
+    running = [co for co in co_models if co.has_share or mixing.force]
 
     @functools.wraps(func)
     @torch.no_grad()
@@ -131,7 +131,7 @@ class _EarlySteps:
     """The changes of the prediction, by step, while the sampler may come back to it."""
     settled: set[int] = field(default_factory=set)
     """The steps that were mixed."""
-    kept: list[Tensor] = field(default_factory=list)
+    last_answers: list[Tensor] = field(default_factory=list)
     """Of each co-model's last evaluation its prediction minus the main one's, or the prediction: `keeps_prediction`."""
     state_keys: list[Hashable] = field(default_factory=list)
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
@@ -229,7 +229,10 @@ class _EarlySteps:
         self.report_nan()
         if not self.in_pass.still_mixing():
             return None
-        ends = [kept if model.run.keeps_prediction else denoised + kept for model, kept in zip(self.models, self.kept)]
+        ends = [
+            answer if model.run.keeps_prediction else denoised + answer
+            for model, answer in zip(self.models, self.last_answers)
+        ]
         predictions = [denoised, *ends]
         ys = [euler_step(prediction, latent, level, level_next) for prediction, latent in zip(predictions, latents)]
         new = ys
@@ -261,13 +264,13 @@ class _EarlySteps:
                 return begun[index]()
             return self.models[index].prediction(latents[index], denoised, level)
 
-        kept = dict(enumerate(self.kept))
+        answers = dict(enumerate(self.last_answers))
         # those on other devices last: meanwhile the main model's device has the others' work
         for index, model in sorted(enumerate(self.models), key=lambda entry: entry[1].run.device is not None):
             if is_due or state_keys[index] != self.state_keys[index]:
                 answer = carried(predicted(index), denoised.device).to(denoised)
-                kept[index] = self._kept(model.run, answer, denoised)
-        self.kept = [kept[index] for index in range(len(self.models))]
+                answers[index] = self._to_keep(model.run, answer, denoised)
+        self.last_answers = [answers[index] for index in range(len(self.models))]
         # only once all succeeded: if one fails, the sampler's caller may retry
         if is_due:
             self.planned += 1
@@ -281,8 +284,8 @@ class _EarlySteps:
         # a sampler that leaves out a level of the grid catches up
         return self.planned < bisect_right(self.plan, k)
 
-    def _kept(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
-        """Return the difference between a co-model's prediction and the main one's, (batch, ...): see `kept`.
+    def _to_keep(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
+        """Return the difference between a co-model's prediction and the main one's, (batch, ...): see `last_answers`.
 
         If it has an `on_nan`, an answer that is not finite becomes the main model's.
         """

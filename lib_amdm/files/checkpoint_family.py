@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import FileError, cause
 from ..families import FLOW_KINDS, TEXT_WIDTHS, Family, FlowKind, flow_family, unet_family, wan_family
-from .container import opened
+from .container import open_tensor_file
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,10 +37,10 @@ def family_of(shapes: Shapes) -> Family | None:
     try:
         if _FIRST in network:
             return _of_unet(network, shapes)
-        found = next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(network, kind)), None)
-        if found and {_WAN_FIRST, _WAN_LAST} <= network.keys():
+        family = next((flow_family(kind.name) for kind in FLOW_KINDS if _has_mark(network, kind)), None)
+        if family and {_WAN_FIRST, _WAN_LAST} <= network.keys():
             return wan_family(network[_WAN_FIRST][1], network[_WAN_LAST][0] // _WAN_PATCH)
-        return found
+        return family
     except IndexError:  # fewer dimensions than such weights have
         return None
 
@@ -71,7 +71,7 @@ def _begins(names: Shapes, beginning: str) -> bool:
 def shapes_in(path: Path) -> Shapes:
     """Return the shapes in a checkpoint's file; FileError if it cannot be read."""
     if path.suffix.lower() != ".gguf":
-        return opened(path, inert=True).shapes
+        return open_tensor_file(path, inert=True).shapes
     try:
         # of the WebUIs those that draw from such files have it
         from gguf import GGUFReader

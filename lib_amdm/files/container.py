@@ -11,7 +11,7 @@ import safetensors
 from torch import Tensor
 
 from ..errors import FileError, cause
-from .pickles import Outline, Refused, load, load_inert, look, look_at_weights
+from .pickles import Outline, Refused, inspect_pickle, inspect_weights, load, load_inert
 
 NEVER_UNPICKLED = (".safetensors", ".gguf")
 """Suffixes that make every reader treat a file as no pickle, whatever its contents."""
@@ -34,7 +34,7 @@ class File(NamedTuple):
     read: Read
 
 
-def opened(path: str | Path, inert: bool = False) -> File:
+def open_tensor_file(path: str | Path, inert: bool = False) -> File:
     """Open a file of tensors; FileError if that is impossible.
 
     Its shapes are known without reading its tensors. inert: accept a pickle with more than weights, and drop the rest.
@@ -65,10 +65,10 @@ def _as_file_error(name: str) -> Iterator[None]:
 
 
 def open_tensors(path: Path, inert: bool = False) -> File:
-    """Open a file as `opened` does, with the readers' own exceptions: Refused for a pickle that must not be read."""
+    """Open a file, with the readers' own exceptions: Refused for a pickle that must not be read."""
     if is_safetensors(path) or path.suffix.lower() == ".safetensors":
         return _safetensors(path)
-    contents = look(path) if inert else look_at_weights(path)
+    contents = inspect_pickle(path) if inert else inspect_weights(path)
     outlines = flat(contents.value, Outline)
 
     def read(keys: Iterable[str]) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def refuse_code(path: str | Path) -> None:
         if suffix != ".sft":
             raise Refused("is a safetensors file by another name", "let its name end in .safetensors")
         return
-    look_at_weights(path)
+    inspect_weights(path)
 
 
 def _safetensors(path: Path) -> File:

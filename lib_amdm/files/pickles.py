@@ -128,7 +128,7 @@ def is_packed(path: str | Path) -> bool:
         return file.read(len(_PACKED)) == _PACKED
 
 
-def look(path: str | Path) -> Contents:
+def inspect_pickle(path: str | Path) -> Contents:
     """Return the contents of a pickled file, without calling anything that it names and without its tensors' numbers.
 
     Refused if it is not packed as torch.save packs files, or declares more data than it contains.
@@ -142,16 +142,16 @@ def look(path: str | Path) -> Contents:
                 _check_archive(path, archive.get_all_records(), room)
                 reader = _Outliner(io.BytesIO(archive.get_record("data.pkl")), room)
                 return Contents(reader.read(), tuple(sorted(reader.foreign)))
-            return _look_at_old_format(file, room)
+            return _inspect_old_format(file, room)
     except Refused:
         raise
     except Exception as error:
         raise Refused(f"is damaged ({type(error).__name__})", "download it again") from error
 
 
-def look_at_weights(path: str | Path) -> Contents:
-    """Return the contents like `look`; Refused also if the file imports anything that files of weights do not need."""
-    contents = look(path)
+def inspect_weights(path: str | Path) -> Contents:
+    """Inspect a file of weights; Refused also if it imports anything that such files do not need."""
+    contents = inspect_pickle(path)
     if contents.foreign:
         raise Refused(f"holds more than weights ({contents.foreign[0][:80]})", convertible=True)
     return contents
@@ -159,7 +159,7 @@ def look_at_weights(path: str | Path) -> Contents:
 
 def load(path: str | Path) -> Any:
     """Load a file of nothing but weights as torch.load does; Refused for any other."""
-    look_at_weights(path)
+    inspect_weights(path)
     try:
         # not torch.load: a WebUI replaces it by its own check, which supports only older files
         return torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=is_packed(path) or None)
@@ -169,7 +169,7 @@ def load(path: str | Path) -> Any:
 
 def load_inert(path: str | Path) -> Any:
     """Load a file as torch.load does, with placeholders for everything except tensors and dictionaries."""
-    look(path)
+    inspect_pickle(path)
     inert = ModuleType("inert_pickle")
     inert.__dict__.update({name: getattr(pickle, name) for name in pickle.__all__})
     vars(inert).update(Unpickler=_Inert, load=lambda file, **kind: _Inert(file, **kind).load())
@@ -197,7 +197,7 @@ def _check_archive(path: Path, records: Sequence[str], room: int) -> None:
         raise Refused("would unpack to more than its own size")
 
 
-def _look_at_old_format(file: BinaryIO, room: int) -> Contents:
+def _inspect_old_format(file: BinaryIO, room: int) -> Contents:
     """Return the contents of a file in torch's format before 1.6: five pickles in a row, followed by the numbers."""
     try:
         # torch prefers its oldest format if the file can be read as such, whatever it begins with

@@ -57,7 +57,7 @@ def _storable(picture: Any) -> Image.Image:
     return _in_eight_bits(picture).convert("RGBA" if _may_be_transparent(picture) else "RGB")
 
 
-def opened(text: str, error_prefix: str) -> Image.Image:
+def open_picture(text: str, error_prefix: str) -> Image.Image:
     """Return the reference picture in RGB, upright, on white where it is transparent.
 
     AmdmError, which begins with `error_prefix`, if the text is not a picture.

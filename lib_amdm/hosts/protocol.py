@@ -188,10 +188,10 @@ class Drawing(Protocol):
     def runs_a_script(self, p: Processing) -> bool:
         """Return True if a script chosen below the panels draws these pictures, such as a plot."""
 
-    def kept(self, p: Processing) -> Processing:
+    def snapshot(self, p: Processing) -> Processing:
         """Return a copy of a processing object from before its start."""
 
-    def drawn_again(
+    def redraw_job(
         self,
         before: Processing,
         p: Processing,
@@ -201,9 +201,10 @@ class Drawing(Protocol):
         cfg_scale: float,
         modules: Sequence[str],
     ) -> Processing:
-        """Return a processing object like `p` with these values; "" and 0 mean those of `p`. before: see `kept`.
+        """Return a processing object like `p` with these values; "" and 0 mean those of `p`.
 
-        modules: the names of files of the checkpoint's parts, where a host has such files; none means those of `p`.
+        before: see `snapshot`.
+        modules: the names of files of the checkpoint's parts, if a host has such files; none means those of `p`.
         """
 
     def draw(self, p: Processing) -> Pictures: ...

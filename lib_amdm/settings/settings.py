@@ -217,7 +217,7 @@ class CoModel(_AdapterFields, _ModelFields):
         return self.enabled and self.has_checkpoint
 
     @property
-    def speaks(self) -> bool:
+    def has_share(self) -> bool:
         """True if this model has a share in any step."""
         return self.gamma > 0 or bool(self.gamma_end)
 
@@ -308,7 +308,7 @@ class Settings:
     def active(self) -> tuple[tuple[int, CoModel], ...]:
         """The slots that can change the picture, with their numbers from 1."""
         numbered = enumerate(self.co_models, 1)
-        return tuple((number, slot) for number, slot in numbered if slot.used and slot.speaks)
+        return tuple((number, slot) for number, slot in numbered if slot.used and slot.has_share)
 
     @property
     def mixes(self) -> bool:

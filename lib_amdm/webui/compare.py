@@ -39,16 +39,16 @@ class _Plan(NamedTuple):
 def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alone, ...]:
     """Each model of the settings alone: the main one first, with its adapter; a slot's adapter is on its own model."""
 
-    def alone(adapter: AdapterSettings) -> Settings:
+    def settings_alone(adapter: AdapterSettings) -> Settings:
         return replace(settings, enabled=adapter.used, main_adapter=adapter, co_models=(), compare=False)
 
-    runs = [Alone("main model alone", alone(settings.main_adapter))]
+    runs = [Alone("main model alone", settings_alone(settings.main_adapter))]
     for number, slot in settings.active:
         is_main = slot.checkpoint == MAIN_CHECKPOINT
         runs.append(
             Alone(
                 f"co-model {number} alone: {infotext.short_title(slot.checkpoint)}",
-                alone(slot.adapter_settings),
+                settings_alone(slot.adapter_settings),
                 "" if is_main else title(slot.checkpoint) or slot.checkpoint,
                 slot.prompt,
                 slot.negative_prompt,
@@ -71,7 +71,7 @@ def plan(host: Drawing, p: Processing, read_settings: Callable[[], Settings]) ->
     if not settings.compare or not settings.mixes or host.runs_a_script(p):
         return
     alone = models(settings, host.checkpoint_title)
-    setattr(p, _PLAN, _Plan(host.kept(p), alone))
+    setattr(p, _PLAN, _Plan(host.snapshot(p), alone))
     host.expect_rounds(p, 1 + len(alone))
 
 
@@ -92,10 +92,10 @@ def finish(host: Drawing, p: Processing, processed: Processed) -> None:
         if host.is_interrupted():
             break
         words = (model.checkpoint, model.prompt, model.negative_prompt, model.cfg_scale, model.modules)
-        again = host.drawn_again(planned.before, p, *words)
-        setattr(again, SETTINGS, model.settings)
+        job = host.redraw_job(planned.before, p, *words)
+        setattr(job, SETTINGS, model.settings)
         try:
-            drawn[model.caption] = host.draw(again)
+            drawn[model.caption] = host.draw(job)
         except Exception as error:
             reason = str(error) if isinstance(error, (AmdmError, SettingsError)) else cause(error)
             processed.comments += f"AMDM: comparing ended at {model.caption} ({reason}).\n"

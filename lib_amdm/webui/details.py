@@ -52,7 +52,7 @@ class Details:
         for text in (text for of_detail in comments for text in of_detail if text.startswith("AMDM")):
             host.comment(p, text)
         if entries:
-            ours = infotext.own(p.extra_generation_params)
+            ours = infotext.amdm_entries(p.extra_generation_params)
             # on the picture: ADetailer ends and begins copies of it in between
             vars(p).update({_HAD_SOME: True, _BEFORE: ours})
             p.extra_generation_params.update(infotext.with_details(ours, entries))

@@ -40,10 +40,10 @@ def connect(
 
     def filled(name: str | None, history: list[list[Any]], *values: Any) -> list[Any]:
         checkpoints = [value for (_, spec), value in zip(keys, values) if isinstance(spec, CheckpointSpec)]
-        found = example(name, checkpoints)
-        if found is None:
+        example_settings = example(name, checkpoints)
+        if example_settings is None:
             return ["Choose an example first.", history, *untouched]
-        settings, advice = found
+        settings, advice = example_settings
         missing = len(settings.co_models) - slots
         if missing > 0:
             message = "This example needs more co-models: raise their number in the settings and reload the page."

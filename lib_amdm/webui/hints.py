@@ -42,13 +42,13 @@ class Hints:
         self.inputs = [controls[slot, spec.name] for slot, spec in self.keys if spec.name in _OF_THE_LINE]
         switch = self.inputs[0]
 
-        def opened(is_on: bool) -> Any:
+        def mark_if_on(is_on: bool) -> Any:
             return self._mark() if is_on else gr.update()
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": False}
         say, mark = listen.quick(self._say), listen.quick(self._mark)
         # separately: with hundreds of files it takes seconds the first time
-        switch.change(fn=listen.quick(opened), inputs=[switch], outputs=[self.marks], **quiet)
+        switch.change(fn=listen.quick(mark_if_on), inputs=[switch], outputs=[self.marks], **quiet)
         for control in self.inputs:
             call: dict[str, Any] = {"fn": say, "inputs": self.inputs, "outputs": [self.line]}
             # gradio 3 loses a change while one is under way, so what is typed is looked at again

@@ -129,7 +129,7 @@ def without(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if key not in labels}
 
 
-def own(entries: Mapping[str, Any]) -> dict[str, Any]:
+def amdm_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of AMDM among `entries`."""
     labels = _labels()
     return {key: value for key, value in entries.items() if key in labels}

@@ -106,7 +106,7 @@ def idle(settings: Settings) -> list[str]:
             # only the first empty slot is named: the others are usually empty
             if slot.prompt or adapter.used:
                 said.append(f"Co-model {number} has no checkpoint, so it is not run.")
-        elif slot.enabled and not slot.speaks:
+        elif slot.enabled and not slot.has_share:
             said.append(f"Co-model {number} has gamma 0, so it is not run.")
         elif slot.enabled and _does_nothing(adapter):
             said.append(f"The adapter of co-model {number} has {_zero(adapter)}, so it does nothing.")

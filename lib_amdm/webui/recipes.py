@@ -153,13 +153,13 @@ def filled(recipe: PanelRecipe, host: Lists, chosen: Sequence[str | None]) -> tu
     """
     others = fitting.others(host)
     usable = (*others.sharing, *others.silent, *others.crossing)
-    kept = [_known(host, name, usable) for name in chosen[: len(recipe.settings.co_models)]]
-    free = [title for title in (*others.sharing, *others.silent) if title not in kept]
+    known = [_known(host, name, usable) for name in chosen[: len(recipe.settings.co_models)]]
+    free = [title for title in (*others.sharing, *others.silent) if title not in known]
     co_models, missing = [], [recipe.missing] if recipe.missing else []
     for number, slot in enumerate(recipe.settings.co_models, 1):
         if slot.checkpoint in (ANOTHER, A_THIRD):
-            own = kept[number - 1] if number <= len(kept) else None
-            title = own or (free.pop(0) if free else NO_CHECKPOINT)
+            title_before = known[number - 1] if number <= len(known) else None
+            title = title_before or (free.pop(0) if free else NO_CHECKPOINT)
             if title == NO_CHECKPOINT:
                 missing.append(f"a checkpoint of the main one's kind for Co-model {number}.")
             slot = replace(slot, checkpoint=title)

@@ -25,7 +25,7 @@ from amdm_lab.gpu.loop import Rig
 from amdm_lab.gpu.random_unets import UNETS, Guided
 from amdm_lab.gpu.table import Measurement, table
 from amdm_lab.gpu.waits import MESSAGE, MODELS, PROJECT, SAMPLER, Waits
-from amdm_lab.gpu.watching import opened, placed, watched
+from amdm_lab.gpu.watching import opened_files, placed, watched
 from amdm_lab.studio import k_diffusion_parts as k_diffusion
 from amdm_lab.studio.host import Standalone
 from lib_amdm import CoRun, amdm
@@ -132,7 +132,7 @@ def test_files_of_the_folder_that_are_opened_meanwhile_are_seen(tmp_path: Path) 
     inside.mkdir()
     for file in (inside / "a", outside):
         file.write_text("")
-    with opened(inside) as names:
+    with opened_files(inside) as names:
         (inside / "a").read_text()
         outside.read_text()
     (inside / "a").read_text()

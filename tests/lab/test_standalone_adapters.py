@@ -188,7 +188,7 @@ def test_a_second_picture_opens_no_file_and_encodes_nothing(host: Standalone, mo
     for module, name in (
         (adapter_use, "read_adapter"),
         (image_features, "read_clip_vision"),
-        (image_features, "opened"),
+        (image_features, "open_tensor_file"),
     ):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(host.load(MAIN).model.text_encoder, "forward", refuse)

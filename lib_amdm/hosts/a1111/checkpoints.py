@@ -179,8 +179,8 @@ def reason_against(device: torch.device) -> str:
 
 def device_of(model: Any) -> torch.device:
     """Return the device on which a model's UNet is evaluated."""
-    own: torch.device | None = getattr(model, "amdm_device", None)
-    return devices.device if own is None else own
+    chosen: torch.device | None = getattr(model, "amdm_device", None)
+    return devices.device if chosen is None else chosen
 
 
 def is_elsewhere(model: Any) -> bool:

@@ -65,12 +65,12 @@ class CoSampler(Sampler):
         self.main, self.networks, self.shared = main, networks, shared
         self.guider = CFGGuider(attached.bare(inputs.patcher or main.model_patcher))
         self.form, self.highest = levels_of(self.guider.model_patcher.get_model_object("model_sampling"))
-        own = {name: conds for name in ("positive", "negative") if (conds := getattr(inputs, name)) is not None}
+        connected = {name: conds for name in ("positive", "negative") if (conds := getattr(inputs, name)) is not None}
         families = [attached.family(guider.model_patcher) for guider in (self.guider, main)]
-        if families[0] != families[1] and len(own) < 2:
+        if families[0] != families[1] and len(connected) < 2:
             raise self.error(f"is {families[0]}, but the main model {families[1]}; connect its positive and negative")
         self.guider.original_conds |= main.original_conds
-        self.guider.inner_set_conds(own)
+        self.guider.inner_set_conds(connected)
         if not slot.cfg_scale and type(main).set_cfg is not CFGGuider.set_cfg:
             raise self.error("cannot use the CFG scales of the main model's guider; set its own CFG scale")
         self.guider.set_cfg(slot.cfg_scale or main.cfg)
@@ -93,12 +93,12 @@ class CoSampler(Sampler):
         """Return the model as `amdm` runs it."""
         return SlotRun(self._denoise, self.highest, self._active_conds, form=self.form, guidance=self.guider.cfg)
 
-    def around(self, inside: Callable[[], Tensor], noise: Tensor, *given: Any, **named: Any) -> Tensor:
+    def around(self, inside: Callable[[], Tensor], noise: Tensor, *positional: Any, **named: Any) -> Tensor:
         """Prepare the model, call `inside`, clean up, and return its result."""
         patcher, self.inside = self.guider.model_patcher, inside
         patcher.set_additional_models(KEY, self.networks.others(patcher))
         try:
-            self.guider.sample(noise, given[0], self, *given[1:], disable_pbar=True, **named)
+            self.guider.sample(noise, positional[0], self, *positional[1:], disable_pbar=True, **named)
             return self.result
         finally:
             # it knows this object: a circle would keep the model in memory

@@ -40,7 +40,9 @@ def _field(spec: Spec) -> Any:
     common = {"display_name": spec.label, "tooltip": spec.help, "default": spec.shown(spec.default)}
     if spec.choices:
         # a graph has no autoencoders for a model to be run through pixels
-        return io.Combo.Input(spec.name, options=[each for each in spec.choices if each != THROUGH_PIXELS], **common)
+        return io.Combo.Input(
+            spec.name, options=[choice for choice in spec.choices if choice != THROUGH_PIXELS], **common
+        )
     number = io.Int if spec.type is int else io.Float
     if isinstance(spec, WordSpec):
         return io.MultiType.Input(io.String.Input(spec.name, **common), [number])
@@ -77,17 +79,18 @@ class AmdmNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, **given: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, **fields: Any) -> io.NodeOutput:
         settings, inputs = attached.of(model)
         number = len(inputs) + 1
-        patcher, positive, negative, mask = (given.pop(name, None) for name in CONNECTED)
-        slot = read(CoModel, {"checkpoint": MAIN_CHECKPOINT, **given}, f"co-model {number}")
+        patcher, positive, negative, mask = (fields.pop(name, None) for name in CONNECTED)
+        slot = read(CoModel, {"checkpoint": MAIN_CHECKPOINT, **fields}, f"co-model {number}")
         if patcher:
-            own, others = patcher.model.latent_format, model.model.latent_format
-            if type(own) is not type(others) or own.scale_factor != others.scale_factor:
+            latents, main_latents = patcher.model.latent_format, model.model.latent_format
+            if type(latents) is not type(main_latents) or latents.scale_factor != main_latents.scale_factor:
                 raise AmdmError(
-                    f"AMDM: co-model {number} is {attached.family(patcher)} with latents {type(own).__name__}, but the "
-                    f"main model is {attached.family(model)} with {type(others).__name__}; connect one with the same."
+                    f"AMDM: co-model {number} is {attached.family(patcher)} with latents {type(latents).__name__}, but "
+                    f"the main model is {attached.family(model)} with {type(main_latents).__name__}; connect one with "
+                    "the same."
                 )
             patcher = attached.bare(patcher)
         these = Connected(patcher, positive, negative, mask if mask is None else mask.reshape(-1, *mask.shape[-2:]))
@@ -109,9 +112,9 @@ class AmdmSettingsNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, **given: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, **fields: Any) -> io.NodeOutput:
         before, inputs = attached.of(model)
-        settings = read(Settings, {"enabled": True, **given})
+        settings = read(Settings, {"enabled": True, **fields})
         return _attach(model, replace(settings, co_models=before.co_models), inputs)
 
 

@@ -40,8 +40,8 @@ def sample_with_co_models(
     is_drawn = latent_image is not None and bool(latent_image.count_nonzero())
 
     def whole(model: Any, x: Tensor, sigmas: Tensor, **options: Any) -> Tensor:
-        given = {**extra_args, "model_options": shared.options}
-        return executor(StandIn(model, shared.joint), sigmas, given, callback, noise, *rest)
+        arguments = {**extra_args, "model_options": shared.options}
+        return executor(StandIn(model, shared.joint), sigmas, arguments, callback, noise, *rest)
 
     def together() -> Tensor:
         networks.use(guider)
@@ -67,7 +67,7 @@ def _options(sampler: Any, *positional: Any) -> dict[str, Any]:
     function = getattr(sampler, "sampler_function", None)
     if function is None:
         return {}
-    given = {"extra_args": None, "callback": None, "disable": True, **sampler.extra_options}
-    _, _, _, *options = SamplerCall(function, positional, given).named.items()
+    arguments = {"extra_args": None, "callback": None, "disable": True, **sampler.extra_options}
+    _, _, _, *options = SamplerCall(function, positional, arguments).named.items()
     without = ("noise_sampler",) if getattr(function, "__name__", "") in WITHOUT_NOISE else ()
     return {name: value for name, value in options if name not in without}

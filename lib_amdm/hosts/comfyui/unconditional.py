@@ -55,12 +55,12 @@ class Unconditional:
     def joint(self, x: Tensor, sigma: Any, output: Tensor) -> None:
         """Give the sampler the joint unconditional prediction, if the output is a joint one."""
         if self.readers and output is not self.output:
-            own = self.parts["uncond_denoised"]
-            self.differences |= {number: theirs - own for number, theirs in self.predictions.items()}
+            prediction = self.parts["uncond_denoised"]
+            self.differences |= {number: theirs - prediction for number, theirs in self.predictions.items()}
             if self.shares:
                 self.moved = 0.0
                 for share, (_, difference) in zip(self.shares, sorted(self.differences.items())):
                     self.moved = self.moved + share * (difference - self.moved)
             for read in self.readers:
-                read({**self.parts, "uncond_denoised": own + self.moved})
+                read({**self.parts, "uncond_denoised": prediction + self.moved})
         self.shares, self.predictions, self.parts = [], {}, {}

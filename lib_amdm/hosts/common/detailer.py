@@ -23,9 +23,9 @@ def join(p: Processing, script: str) -> None:
     if SCRIPTS not in shared.opts.data_labels:
         return
     listed = str(p.override_settings.get(SCRIPTS, getattr(shared.opts, SCRIPTS)))
-    names, own = [name.strip() for name in listed.split(",")], Path(script).stem
-    if own not in names:
-        p.override_settings = {**p.override_settings, SCRIPTS: ",".join([*filter(None, names), own])}
+    names, script_name = [name.strip() for name in listed.split(",")], Path(script).stem
+    if script_name not in names:
+        p.override_settings = {**p.override_settings, SCRIPTS: ",".join([*filter(None, names), script_name])}
 
 
 def crop_of(p: Processing) -> Box | None:

@@ -19,7 +19,7 @@ MODULES = "forge_additional_modules"
 """The option "VAE / Text Encoder" of Forge and Forge Neo."""
 
 
-def kept(p: Processing) -> Processing:
+def snapshot(p: Processing) -> Processing:
     """Copy a picture's processing object before processing starts, which consumes its inputs."""
     copied = copy.copy(p)
     copied.extra_generation_params = dict(p.extra_generation_params)
@@ -27,7 +27,7 @@ def kept(p: Processing) -> Processing:
     return copied
 
 
-def drawn_again(
+def redraw_job(
     before: Processing,
     p: Processing,
     checkpoint: str,
@@ -38,46 +38,49 @@ def drawn_again(
 ) -> Processing:
     """Return the processing object for the pictures of `p` with another checkpoint, prompts and guidance scale.
 
-    "" and 0 mean those of `p`. before: the result of `kept`. modules: the names of the checkpoint's VAE and text
-    encoders, where the host has files of them; none means those of `p`.
+    "" and 0 mean those of `p`.
+
+    before: the result of `snapshot`.
+    modules: the names of the checkpoint's VAE and text encoders, if the host has files of them; none means those of
+        `p`.
     """
-    again = kept(before)
+    job = snapshot(before)
     # as other scripts have changed them, with the styles inserted
     is_main = not checkpoint
     prompt, negative_prompt = with_styles(prompt), with_styles(negative_prompt, negative=True)
-    again.prompt = _each(prompt, p.all_prompts, is_main)
-    again.negative_prompt = _each(negative_prompt, p.all_negative_prompts, is_main)
-    again.styles = []
+    job.prompt = _prompts(prompt, p.all_prompts, is_main)
+    job.negative_prompt = _prompts(negative_prompt, p.all_negative_prompts, is_main)
+    job.styles = []
     if getattr(p, "enable_hr", False):
-        again.hr_prompt = _each(prompt, p.all_hr_prompts, is_main)
-        again.hr_negative_prompt = _each(negative_prompt, p.all_hr_negative_prompts, is_main)
-    again.seed, again.subseed = list(p.all_seeds), list(p.all_subseeds)
-    again.cfg_scale = cfg_scale or again.cfg_scale
-    again.do_not_save_grid = True
+        job.hr_prompt = _prompts(prompt, p.all_hr_prompts, is_main)
+        job.hr_negative_prompt = _prompts(negative_prompt, p.all_hr_negative_prompts, is_main)
+    job.seed, job.subseed = list(p.all_seeds), list(p.all_subseeds)
+    job.cfg_scale = cfg_scale or job.cfg_scale
+    job.do_not_save_grid = True
     if checkpoint:
-        again.override_settings["sd_model_checkpoint"] = checkpoint
+        job.override_settings["sd_model_checkpoint"] = checkpoint
     if modules and MODULES in shared.opts.data_labels:
-        again.override_settings[MODULES] = [*modules]
-    return again
+        job.override_settings[MODULES] = [*modules]
+    return job
 
 
-def _each(own: str, main: Sequence[str], is_main: bool) -> list[str]:
-    """Return the prompts of all pictures of a model with its own setting."""
-    return [_alone(own, of_picture, is_main) for of_picture in main]
+def _prompts(setting: str, main: Sequence[str], is_main: bool) -> list[str]:
+    """Return the prompts of all pictures of a model alone. setting: the model's own prompt, with styles inserted."""
+    return [_prompt_alone(setting, of_picture, is_main) for of_picture in main]
 
 
-def _alone(own: str, main: str, is_main: bool) -> str:
+def _prompt_alone(setting: str, main: str, is_main: bool) -> str:
     """Return the prompt of a model alone: the main prompt's LoRAs act on the main model, whatever its text is."""
-    if is_main and is_main_prompt(own):
+    if is_main and is_main_prompt(setting):
         return main
-    (text, loras), (main_text, main_loras) = (_without_loras(each) for each in (own, main))
+    (text, loras), (main_text, main_loras) = (_without_loras(prompt) for prompt in (setting, main))
     return "".join([prompt_of(text, main_text), *loras, *(main_loras if is_main else ())])
 
 
 def _without_loras(prompt: str) -> tuple[str, list[str]]:
     """Return a prompt without its LoRAs and other extra networks, and these."""
-    found = extra_networks.re_extra_net
-    return found.sub("", prompt), [match[0] for match in found.finditer(prompt)]
+    pattern = extra_networks.re_extra_net
+    return pattern.sub("", prompt), [match[0] for match in pattern.finditer(prompt)]
 
 
 def pictures_of(processed: Processed) -> Pictures:

@@ -68,8 +68,8 @@ class WebUIHost:
         p.comment(text)
 
     runs_a_script = staticmethod(drawing.runs_a_script)
-    kept = staticmethod(drawing.kept)
-    drawn_again = staticmethod(drawing.drawn_again)
+    snapshot = staticmethod(drawing.snapshot)
+    redraw_job = staticmethod(drawing.redraw_job)
     draw = staticmethod(drawing.draw)
     pictures_of = staticmethod(drawing.pictures_of)
     grid = staticmethod(drawing.grid)

@@ -56,14 +56,14 @@ class PassRun:
 
     def __init__(
         self,
-        kept: Kept,
+        memory: Kept,
         backend: Callable[[PassRun], Backend],
         p: Processing,
         options: PassOptions,
         hook: Mapping[str, Any],
         sampler: Callable[..., Any],
     ) -> None:
-        self.kept, self.p, self.options, self.hook = kept, p, options, hook
+        self.kept, self.p, self.options, self.hook = memory, p, options, hook
         self.sampler, self.crop = p.sampler, crop_of(p)
         parameters = inspect.signature(sampler).parameters
         self.on_timesteps = "timesteps" in parameters

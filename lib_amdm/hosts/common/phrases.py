@@ -39,15 +39,15 @@ class SlotPhrases:
         self.texts, self.text_key = cache
 
     def pooled(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        return dict(zip(texts, self._kept("pooled", texts, self._pooled)))
+        return dict(zip(texts, self._cached("pooled", texts, self._pooled)))
 
     def contexts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         def encode(texts: list[str]) -> torch.Tensor:
             return self.model.get_learned_conditioning(prompt_parser.SdConditioning(texts))
 
-        return dict(zip(texts, self._kept("contexts", texts, encode)))
+        return dict(zip(texts, self._cached("contexts", texts, encode)))
 
-    def _kept(self, kind: str, texts: Sequence[str], encode: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
+    def _cached(self, kind: str, texts: Sequence[str], encode: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         def encoded() -> torch.Tensor:
             with self.encoding():
                 return encode(list(texts))

@@ -299,8 +299,8 @@ class SlotModel:
         if not self.sees_pictures:
             return ONE_SPACE
         main = self._autoencoder(self.run.main)
-        own = self._autoencoder(self.model) if self.is_foreign else main
-        way = crossing(main, own, self._own_size)
+        coder = self._autoencoder(self.model) if self.is_foreign else main
+        way = crossing(main, coder, self._own_size)
 
         def to_own(latents: torch.Tensor) -> torch.Tensor:
             with self._in_words("running"):

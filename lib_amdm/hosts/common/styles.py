@@ -8,20 +8,20 @@ from ...comodels.prompts import split_styles
 from ...errors import AmdmError
 
 
-def with_styles(own: str, *, negative: bool = False) -> str:
+def with_styles(setting: str, *, negative: bool = False) -> str:
     """Return a co-model's setting with the styles that it names, as the WebUI inserts them; unknown ones are empty."""
-    text, names = split_styles(own)
+    text, names = split_styles(setting)
     if not names:
-        return own
+        return setting
     styles = shared.prompt_styles
     insert = styles.apply_negative_styles_to_prompt if negative else styles.apply_styles_to_prompt
     styled: str = insert(text, names)
     return styled
 
 
-def refuse_unknown(own: str, where: str, error_prefix: str) -> None:
+def refuse_unknown(setting: str, where: str, error_prefix: str) -> None:
     """Raise AmdmError if a co-model's setting names a style that the WebUI does not have."""
-    for name in split_styles(own)[1]:
+    for name in split_styles(setting)[1]:
         if name not in shared.prompt_styles.styles:
             raise AmdmError(
                 f'{error_prefix}: its {where} names the style "{name}", which the WebUI does not have; '

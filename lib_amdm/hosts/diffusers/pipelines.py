@@ -85,10 +85,10 @@ def amdm_pipeline(
     AmdmError says in one sentence what cannot be run together.
     """
     mixing = replace(mixing, **by_name)
-    running = {number: co for number, co in enumerate(co_models, 1) if co.slot.speaks or mixing.force}
-    for each in (pipe, *(co.pipeline for co in running.values())):
-        if not hasattr(each, "vae_scale_factor") or not hasattr(each, "scheduler"):
-            raise AmdmError(f"AMDM cannot follow {type(each).__name__}; choose a pipeline that draws in latents.")
+    running = {number: co for number, co in enumerate(co_models, 1) if co.slot.has_share or mixing.force}
+    for pipeline in (pipe, *(co.pipeline for co in running.values())):
+        if not hasattr(pipeline, "vae_scale_factor") or not hasattr(pipeline, "scheduler"):
+            raise AmdmError(f"AMDM cannot follow {type(pipeline).__name__}; choose a pipeline that draws in latents.")
     for number, co in running.items():
         co.check(pipe, number)
 
@@ -112,7 +112,7 @@ def amdm_pipeline(
 @contextmanager
 def _replaced(scheduler: Any, **around: Callable[..., Any]) -> Iterator[None]:
     """Make a context in which methods of a scheduler are other functions, which get the method first."""
-    own = dict(vars(scheduler))
+    before = dict(vars(scheduler))
     for name in around:
         if method := getattr(scheduler, name, None):
             # pipelines read the signature of a step
@@ -122,7 +122,7 @@ def _replaced(scheduler: Any, **around: Callable[..., Any]) -> Iterator[None]:
     finally:
         for name in around:
             vars(scheduler).pop(name, None)
-        vars(scheduler).update({name: own[name] for name in around if name in own})
+        vars(scheduler).update({name: before[name] for name in around if name in before})
 
 
 def _sampler(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, eta: float) -> Generator[Any, Any, None]:
@@ -136,15 +136,19 @@ def _sampler(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, eta: float
 
 
 class _Steps:
-    """The scheduler's steps in one call of a pipeline, as the steps of a sampler. given: the arguments of the call.
+    """The scheduler's steps in one call of a pipeline, as the steps of a sampler. arguments: those of the call.
 
     The sampler's number for a noise level is how many steps are left at it, which no rounding can confuse.
     """
 
-    def __init__(self, pipe: Any, co_models: Mapping[int, CoPipeline], mixing: Mixing, given: dict[str, Any]) -> None:
+    def __init__(
+        self, pipe: Any, co_models: Mapping[int, CoPipeline], mixing: Mixing, arguments: dict[str, Any]
+    ) -> None:
         self.pipe, self.co_models, self.mixing, self.training = pipe, co_models, mixing, Training.of(pipe.scheduler)
         # copied, because some pipelines write into lists of texts
-        self.given: Any = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
+        self.arguments: Any = {
+            name: [*value] if isinstance(value, list) else value for name, value in arguments.items()
+        }
         self.clean: Tensor | None = None
         self.timestep: Any = None
         self.sampler: Any = iter(())
@@ -158,7 +162,7 @@ class _Steps:
     def step(self, method: Any, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **more: Any) -> Any:
         """Make the scheduler's step with the joint prediction."""
         scheduler, wide = self.pipe.scheduler, torch.promote_types(sample.dtype, torch.float32)
-        sides = self.given.get("height"), self.given.get("width")
+        sides = self.arguments.get("height"), self.arguments.get("width")
         x, predicted = (unpacked(self.pipe, tensor, *sides).to(wide) for tensor in (sample, model_output))
         place, begins, self.timestep = position(scheduler, timestep), self.timestep is None, timestep
         if begins:
@@ -187,16 +191,16 @@ class _Steps:
 class _OneStep:
     """The scheduler of a pipeline that makes one step: it keeps what the model predicts, and changes no latent.
 
-    own: the pipeline's scheduler, for everything that is not the step.
+    wrapped: the pipeline's scheduler, for everything that is not the step.
     """
 
     order, init_noise_sigma = 1, 1.0
 
-    def __init__(self, own: Any, timesteps: Tensor) -> None:
-        self.own, self.timesteps, self.output = own, timesteps, timesteps
+    def __init__(self, wrapped: Any, timesteps: Tensor) -> None:
+        self.wrapped, self.timesteps, self.output = wrapped, timesteps, timesteps
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["own"], name)
+        return getattr(vars(self)["wrapped"], name)
 
     def set_timesteps(
         self, num_inference_steps: Any = None, device: Any = None, sigmas: Any = None, mu: Any = None
@@ -218,16 +222,16 @@ class _Evaluations:
     """The evaluations of a co-model in one call of the main pipeline. x: the main model's first latent."""
 
     def __init__(self, co_model: CoPipeline, number: int, main: _Steps, x: Tensor) -> None:
-        self.own, self.slot, self.number, self.main, self.x = co_model.pipeline, co_model.slot, number, main, x
-        self.prefix = f"AMDM co-model {number}: {type(self.own).__name__}"
-        self.training, self.encoded, self.calls = Training.of(self.own.scheduler), list[Any](), 0
-        self.sides = [side * self.own.vae_scale_factor for side in x.shape[-2:]]
+        self.pipeline, self.slot, self.number, self.main, self.x = co_model.pipeline, co_model.slot, number, main, x
+        self.prefix = f"AMDM co-model {number}: {type(self.pipeline).__name__}"
+        self.training, self.encoded, self.calls = Training.of(self.pipeline.scheduler), list[Any](), 0
+        self.sides = [side * self.pipeline.vae_scale_factor for side in x.shape[-2:]]
         self.arguments = self._arguments(co_model.arguments)
 
     def co_run(self) -> CoRun:
         highest, form = self.training.domain
-        given, (height, width) = self.main.given.get("generator"), self.x.shape[-2:]
-        generators = [given] if isinstance(given, torch.Generator) else given or []
+        generator, (height, width) = self.main.arguments.get("generator"), self.x.shape[-2:]
+        generators = [generator] if isinstance(generator, torch.Generator) else generator or []
         seeds = [one.initial_seed() + more for one in generators for more in range(len(self.x) // len(generators))]
         seeds = seeds or [secrets.randbelow(2**63) for _ in self.x]
         model = SlotRun(self.denoised, highest, None, self.refuse_nan, form, guidance=self._guidance)
@@ -235,27 +239,27 @@ class _Evaluations:
 
     @property
     def _guidance(self) -> float:
-        taken = inspect.signature(self.own.__call__).parameters
+        taken = inspect.signature(self.pipeline.__call__).parameters
         # where a pipeline takes both, the other one is an input of a distilled network
         name = "true_cfg_scale" if "true_cfg_scale" in taken else "guidance_scale"
         default = taken[name].default if name in taken else 1.0
         return float(self.arguments.get(name, default))
 
-    def _arguments(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of its calls, but for the latent. own: those that it was given."""
-        taken = inspect.signature(self.own.__call__).parameters
-        given = {name: self.main.given.get(name) for name in _INHERITED if name in taken}
-        both = {**given, **{name: value for name, value in own.items() if value is not None}}
-        each = self.main.given.get("num_images_per_prompt") or 1
-        count = len(self.x) // each
+    def _arguments(self, own_arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of its calls, but for the latent. own_arguments: those given to the co-model."""
+        taken = inspect.signature(self.pipeline.__call__).parameters
+        inherited = {name: self.main.arguments.get(name) for name in _INHERITED if name in taken}
+        both = {**inherited, **{name: value for name, value in own_arguments.items() if value is not None}}
+        per_prompt = self.main.arguments.get("num_images_per_prompt") or 1
+        count = len(self.x) // per_prompt
         for name in _TEXTS:
-            text = None if "prompt_embeds" in own else both.get(name)
+            text = None if "prompt_embeds" in own_arguments else both.get(name)
             both[name] = [text] * count if isinstance(text, str) else text and list(text)
             if text and len(both[name]) != count:
                 raise AmdmError(f"{self.prefix} needs a {name} for each of the main call's {count}, or one for all.")
-        if both["prompt"] is None and "prompt_embeds" not in own:
+        if both["prompt"] is None and "prompt_embeds" not in own_arguments:
             raise AmdmError(f"{self.prefix} has no prompt; give CoPipeline(pipeline, prompt).")
-        both |= {"height": self.sides[0], "width": self.sides[1], "num_images_per_prompt": each}
+        both |= {"height": self.sides[0], "width": self.sides[1], "num_images_per_prompt": per_prompt}
         both |= {"num_inference_steps": 1, "output_type": "latent", "return_dict": False}
         return {name: value for name, value in both.items() if value is not None}
 
@@ -273,7 +277,7 @@ class _Evaluations:
     def _output(self, latent: Tensor, timesteps: Tensor) -> Tensor:
         """Return what the pipeline's guided network predicts for a latent."""
         # a copy with the same models: the pipeline itself may be in the middle of a call
-        pipe, scheduler, self.calls = copy.copy(self.own), _OneStep(self.own.scheduler, timesteps), 0
+        pipe, scheduler, self.calls = copy.copy(self.pipeline), _OneStep(self.pipeline.scheduler, timesteps), 0
         vars(pipe).update(scheduler=scheduler, encode_prompt=self._encode)
         pipe.set_progress_bar_config(disable=True)
         # pipelines with a UNet take latents as they are, the others convert them
@@ -290,7 +294,7 @@ class _Evaluations:
         """Encode texts once: each evaluation calls `encode_prompt` in the same order, and with the same texts."""
         self.calls += 1
         if self.calls > len(self.encoded):
-            self.encoded.append(self.own.encode_prompt(*args, **kwargs))
+            self.encoded.append(self.pipeline.encode_prompt(*args, **kwargs))
         return self.encoded[self.calls - 1]
 
     def refuse_nan(self) -> None:
