@@ -9,7 +9,7 @@
     const read = new WeakMap();
     const before = new Map();
 
-    function told(place) {
+    function contentsOf(place) {
         if (!read.has(place)) {
             const {places, defaults} = place.dataset;
             read.set(place, {places: JSON.parse(places), defaults: JSON.parse(defaults)});
@@ -34,10 +34,10 @@
         return typeof usual === "number" && (empty || Number(value) === usual);
     }
 
-    function look() {
+    function inspect() {
         if (document.hidden) return;
         for (const place of document.getElementsByClassName(PLACE)) {
-            const {places, defaults} = told(place);
+            const {places, defaults} = contentsOf(place);
             for (const one of places) attend(one, defaults);
         }
     }
@@ -61,7 +61,7 @@
     function left({target}) {
         if (target.type !== "number" || target.value !== "") return;
         for (const place of document.getElementsByClassName(PLACE)) {
-            const {defaults} = told(place);
+            const {defaults} = contentsOf(place);
             let control = target;
             while (control && !(control.id in defaults)) control = control.parentElement;
             if (!control) continue;
@@ -72,5 +72,5 @@
 
     // before gradio's own
     window.addEventListener("blur", left, true);
-    setInterval(look, EVERY);
+    setInterval(inspect, EVERY);
 })();

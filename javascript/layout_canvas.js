@@ -211,8 +211,8 @@
 
         focus(selected) {
             const of = {region: [this.boxes, "region"], action: [this.labels, "action"]}[selected?.kind];
-            const found = of && of[0].find(element => Number(element.dataset[of[1]]) === selected.index);
-            (found || this.element).focus({preventScroll: true});
+            const element = of && of[0].find(one => Number(one.dataset[of[1]]) === selected.index);
+            (element || this.element).focus({preventScroll: true});
         }
     }
 

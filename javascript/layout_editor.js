@@ -189,8 +189,8 @@
         }
 
         // Takes a text of this or of another tool.
-        take(given) {
-            const {text, problem, left} = amdm.imports.read(given);
+        take(source) {
+            const {text, problem, left} = amdm.imports.read(source);
             if (!problem) {
                 this.put(text);
                 this.view.openImport(false);
@@ -265,8 +265,8 @@
 
         key(event) {
             // the field of the import has its own undo
-            const own = event.target === this.view.imported && event.key !== "Escape";
-            if (!own && this.shortcut(event)) {
+            const inImport = event.target === this.view.imported && event.key !== "Escape";
+            if (!inImport && this.shortcut(event)) {
                 // the page has its own keys: Escape ends a picture in some WebUIs
                 event.preventDefault();
                 event.stopPropagation();

@@ -10,17 +10,17 @@
 
     // Returns {text, left}: the layout's own text, and how many things had no box; or {problem}: a sentence.
     // A list of four numbers is [y1, x1, y2, x2] of 0 to 1000, or x, y, w, h where no number of the file is above 1.
-    function read(given) {
-        const own = amdm.text.read(given);
+    function read(text) {
+        const layout = amdm.text.read(text);
         // its own boxes are x0, y0, x1, y1: one row that is wrong does not make them another tool's
-        if (own.rows.some(row => row.kind === "region" && !row.problem)) return {text: given, left: 0};
-        const found = parsed(given);
-        if (found === undefined) {
-            return {problem: own.form === "lines" && own.problems.length
-                ? `The text ${own.problems[0].message}.` : "This is neither a layout nor JSON with boxes."};
+        if (layout.rows.some(row => row.kind === "region" && !row.problem)) return {text, left: 0};
+        const json = parsed(text);
+        if (json === undefined) {
+            return {problem: layout.form === "lines" && layout.problems.length
+                ? `The text ${layout.problems[0].message}.` : "This is neither a layout nor JSON with boxes."};
         }
         const things = [];
-        const without = gather(found, "", things);
+        const without = gather(json, "", things);
         if (without === null) return {problem: "It has lists too deep in lists; take the part with the boxes."};
         const {MOST_ROWS} = amdm.text;
         if (things.length > MOST_ROWS) {
@@ -68,9 +68,9 @@
             if (named) return gather(list, oneLine(words), things, level);
             return sum(value, things, level + 1);
         }
-        const said = WORDS.map(name => value[name]).find(each => typeof each === "string" && each.trim());
+        const said = WORDS.map(name => value[name]).find(entry => typeof entry === "string" && entry.trim());
         const words = oneLine(said || "");
-        const box = BOXES.map(name => value[name]).find(each => each && typeof each === "object") || value;
+        const box = BOXES.map(name => value[name]).find(entry => entry && typeof entry === "object") || value;
         const sides = sidesOf(box);
         if (isBox(box) || sides) {
             things.push({phrase: words, list: sides ? null : box, sides});
@@ -92,7 +92,7 @@
     }
 
     function isBox(value) {
-        return Array.isArray(value) && value.length === 4 && value.every(each => typeof each === "number");
+        return Array.isArray(value) && value.length === 4 && value.every(side => typeof side === "number");
     }
 
     function sidesOf({x, y, w, h, width, height}) {

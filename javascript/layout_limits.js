@@ -14,20 +14,20 @@
                 ? [`The layout has ${many.boxes} boxes and ${many.actions} actions: GLIGEN takes 30 boxes, MIGC 28, `
                     + "MIGC++ 29, InteractDiffusion 30 actions."] : [];
         }
-        const told = [];
+        const warnings = [];
         for (const [part, word] of [["boxes", "boxes"], ["actions", "interactions"]]) {
             if (many[part] > Number(room[part])) {
-                told.push(`${name} takes ${room[part]} ${word} and the layout has ${many[part]}; remove some.`);
+                warnings.push(`${name} takes ${room[part]} ${word} and the layout has ${many[part]}; remove some.`);
             }
         }
-        if (!room.actions || !regions.length) return told;
-        if (!actions.length) told.push(`${name} draws actions alone; drag one from a box to another.`);
-        const alone = regions.find((region, n) => !actions.some(each => each.subject === n || each.object === n));
+        if (!room.actions || !regions.length) return warnings;
+        if (!actions.length) warnings.push(`${name} draws actions alone; drag one from a box to another.`);
+        const alone = regions.find((region, n) => !actions.some(action => action.subject === n || action.object === n));
         if (actions.length && alone) {
             const phrase = amdm.text.clipped(alone.phrase || "");
-            told.push(`${name} draws actions alone and "${phrase}" takes part in none; give it one or remove it.`);
+            warnings.push(`${name} draws actions alone and "${phrase}" takes part in none; give it one or remove it.`);
         }
-        return told;
+        return warnings;
     }
 
     amdm.limits = {beyond};

@@ -116,8 +116,8 @@
         const galleries = tab ? [`#${tab}_gallery`] : ["#with", "#without"];
         for (const gallery of galleries) {
             for (const selector of GALLERY) {
-                const found = document.querySelectorAll(`${gallery} ${selector}`);
-                if (found.length) return found[found.length - 1].src;
+                const pictures = document.querySelectorAll(`${gallery} ${selector}`);
+                if (pictures.length) return pictures[pictures.length - 1].src;
             }
         }
         return "";

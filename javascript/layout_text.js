@@ -43,10 +43,10 @@
         const bare = bareOf(text);
         const start = bare ? text.indexOf(bare) : text.length;
         const json = /^[[{]/.test(bare);
-        const found = json ? jsonRows(bare, of) : {rows: lineRows(bare, of)};
-        const whole = found.problem || (found.rows.length > MOST_ROWS
-            ? `has ${found.rows.length} rows, but at most ${MOST_ROWS} are read; remove some` : "");
-        const rows = whole ? [] : found.rows;
+        const parsed = json ? jsonRows(bare, of) : {rows: lineRows(bare, of)};
+        const whole = parsed.problem || (parsed.rows.length > MOST_ROWS
+            ? `has ${parsed.rows.length} rows, but at most ${MOST_ROWS} are read; remove some` : "");
+        const rows = whole ? [] : parsed.rows;
         for (const row of rows) {
             row.source = bare.slice(row.from, row.to);
             row.from += start;
@@ -84,7 +84,7 @@
         const colon = line.lastIndexOf(":");
         if (parts.length === 3) {
             const [subject, action, object] = parts.map(unquoted);
-            return {kind: "action", given: {subject, action, object}};
+            return {kind: "action", parts: {subject, action, object}};
         }
         if (colon >= 0) return boxLine(line);
         const problem = `has a row ${number} that is not like a ball: 0 0 0.5 1 or like a boy > kicking > a ball; `
@@ -96,7 +96,7 @@
     function boxLine(line) {
         const colon = line.lastIndexOf(":");
         const phrase = unquoted(line.slice(0, Math.max(colon, 0)));
-        return {kind: "region", given: {phrase, box: values(line.slice(colon + 1))}};
+        return {kind: "region", parts: {phrase, box: values(line.slice(colon + 1))}};
     }
 
     function unquoted(part) {
@@ -183,34 +183,34 @@
     function jsonRow(source, {from, to, open}, number, of) {
         const place = {from, to};
         try {
-            const given = JSON.parse(source);
+            const value = JSON.parse(source);
             if (open) throw new Error("the list has no end");
-            return {...of.json(given, source, number), ...place};
+            return {...of.json(value, source, number), ...place};
         } catch (error) {
             const problem = `has a row ${number} that is not JSON (${reason(error)}); correct it`;
             return {kind: "unknown", problem, ...place};
         }
     }
 
-    function isObject(given) {
-        return Boolean(given) && typeof given === "object" && !Array.isArray(given);
+    function isObject(value) {
+        return Boolean(value) && typeof value === "object" && !Array.isArray(value);
     }
 
-    function layoutJson(given, source, number) {
-        const names = isObject(given) ? Object.keys(given).sort().join() : "";
-        if (names === REGION_NAMES) return {kind: "region", given};
+    function layoutJson(parts, source, number) {
+        const names = isObject(parts) ? Object.keys(parts).sort().join() : "";
+        if (names === REGION_NAMES) return {kind: "region", parts};
         // 0.0 is no place of a phrase, but JSON.parse makes it the same as 0
         const counted = !/"(subject|object)"\s*:\s*-?\d+[.eE]/.test(source);
-        if (names === ACTION_NAMES) return {kind: "action", given, counted};
+        if (names === ACTION_NAMES) return {kind: "action", parts, counted};
         const problem = `has a row ${number} that is neither {"phrase", "box"} nor {"subject", "action", "object"}; `
             + "correct it";
         return {kind: "unknown", problem};
     }
 
-    function boxJson(given) {
-        const box = isObject(given) && "box" in given ? given.box : given;
-        const phrase = typeof given?.phrase === "string" ? oneLine(given.phrase) : "";
-        return {kind: "region", given: {phrase, box}};
+    function boxJson(value) {
+        const box = isObject(value) && "box" in value ? value.box : value;
+        const phrase = typeof value?.phrase === "string" ? oneLine(value.phrase) : "";
+        return {kind: "region", parts: {phrase, box}};
     }
 
     const KINDS = {
@@ -229,25 +229,25 @@
     function check(row, name, regions, of) {
         const wrong = [];
         if (row.kind === "region") {
-            row.phrase = of.named ? words(row.given.phrase, name, "phrase", wrong) : row.given.phrase;
-            row.box = boxOf(row.given.box, name, wrong);
+            row.phrase = of.named ? words(row.parts.phrase, name, "phrase", wrong) : row.parts.phrase;
+            row.box = boxOf(row.parts.box, name, wrong);
         } else if (row.kind === "action") {
             row.subject = placeOf(row, "subject", name, regions, wrong);
             row.object = placeOf(row, "object", name, regions, wrong);
-            row.action = words(row.given.action, name, "action", wrong);
+            row.action = words(row.parts.action, name, "action", wrong);
         }
         if (wrong.length) row.problem = wrong[0];
     }
 
-    function words(given, name, part, wrong) {
-        const found = typeof given === "string" ? strip(given) : "";
-        if (!found) wrong.push(`has a ${name} without words for its ${part}; write some`);
-        return found || null;
+    function words(value, name, part, wrong) {
+        const text = typeof value === "string" ? strip(value) : "";
+        if (!text) wrong.push(`has a ${name} without words for its ${part}; write some`);
+        return text || null;
     }
 
-    function boxOf(given, name, wrong) {
-        const box = Array.isArray(given) ? given : [];
-        if (box.length !== 4 || !box.every(each => typeof each === "number" && each >= 0 && each <= 1)) {
+    function boxOf(value, name, wrong) {
+        const box = Array.isArray(value) ? value : [];
+        if (box.length !== 4 || !box.every(side => typeof side === "number" && side >= 0 && side <= 1)) {
             wrong.push(`has a ${name} whose box is not four numbers from 0 to 1 (x0, y0, x1, y1); correct it`);
             return null;
         }
@@ -259,21 +259,21 @@
     }
 
     function placeOf(row, end, name, regions, wrong) {
-        let given = row.given[end];
-        if (typeof given === "string") {
-            const found = regions.findIndex(region => region.phrase === given);
-            if (found >= 0) return found;
-            if (!PLACE.test(given)) {
+        let place = row.parts[end];
+        if (typeof place === "string") {
+            const first = regions.findIndex(region => region.phrase === place);
+            if (first >= 0) return first;
+            if (!PLACE.test(place)) {
                 wrong.push(`has a ${name} whose ${end} is a phrase that no row has; correct it`);
                 return null;
             }
-            given = Number(given);
+            place = Number(place);
         }
-        if (!Number.isInteger(given) || row.counted === false || given < 0 || given >= regions.length) {
+        if (!Number.isInteger(place) || row.counted === false || place < 0 || place >= regions.length) {
             wrong.push(`has a ${name} whose ${end} is not the number of a phrase, counted from 0; correct it`);
             return null;
         }
-        return given;
+        return place;
     }
 
     // ---- writing ----
@@ -284,10 +284,10 @@
         const only = form === "json" || rows.some(row => row.problem);
         const forms = only ? [form] : ["lines", "json"];
         const regions = rows.filter(row => row.kind === "region");
-        for (const each of forms) {
+        for (const wanted of forms) {
             for (const anew of [row => !row.source, row => !row.source || row.kind === "action", () => true]) {
-                const sources = rows.map(row => anew(row) && !row.problem ? source(row, regions, each) : row.source);
-                const text = each === "json" ? jsonOf(sources) : sources.join("\n");
+                const sources = rows.map(row => anew(row) && !row.problem ? source(row, regions, wanted) : row.source);
+                const text = wanted === "json" ? jsonOf(sources) : sources.join("\n");
                 if (same(read(text, kind).rows, rows)) return text;
             }
         }
@@ -309,8 +309,8 @@
         return `${endOf(row.subject, regions)} > ${row.action} > ${endOf(row.object, regions)}`;
     }
 
-    function jsonValue(given) {
-        return Array.isArray(given) ? `[${given.join(", ")}]` : JSON.stringify(given);
+    function jsonValue(value) {
+        return Array.isArray(value) ? `[${value.join(", ")}]` : JSON.stringify(value);
     }
 
     // A phrase means the first box that has it.
@@ -319,8 +319,8 @@
         return regions.findIndex(region => region.phrase === phrase) === number ? phrase : String(number);
     }
 
-    function same(found, rows) {
-        return found.length === rows.length && found.every((row, n) => rows[n].problem
+    function same(written, rows) {
+        return written.length === rows.length && written.every((row, n) => rows[n].problem
             ? row.source === rows[n].source : meaning(row) === meaning(rows[n]));
     }
 

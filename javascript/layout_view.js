@@ -25,7 +25,7 @@
         constructor(editor) {
             const {make} = amdm;
             this.editor = editor;
-            this.told = "";
+            this.shownMessages = "";
             this.messages = make("div", {className: "amdm-messages", attributes: {role: "status"}});
             this.body = make(
                 "div", {className: "amdm-body"},
@@ -145,9 +145,9 @@
 
         renderMessages() {
             const lines = [...this.wrong(), ...this.hints()];
-            const told = JSON.stringify(lines);
-            if (told === this.told) return;
-            this.told = told;
+            const shown = JSON.stringify(lines);
+            if (shown === this.shownMessages) return;
+            this.shownMessages = shown;
             this.messages.replaceChildren(...lines.map(line => this.message(line)));
         }
 

@@ -14,10 +14,10 @@
     /** What ran, in an infotext; "" where AMDM did not run. */
     function ran(infotext) {
         const settings = infotext.split("\n").findLast((line) => line.startsWith(SETTINGS)) ?? "";
-        const found = [...settings.matchAll(PAIR)].find((pair) => pair[1].trim() === KEY);
-        if (!found) return "";
+        const pair = [...settings.matchAll(PAIR)].find((match) => match[1].trim() === KEY);
+        if (!pair) return "";
         // the WebUI quotes a value that has commas
-        return found[2].startsWith('"') ? JSON.parse(found[2]) : found[2];
+        return pair[2].startsWith('"') ? JSON.parse(pair[2]) : pair[2];
     }
 
     function show(place) {
