@@ -153,7 +153,11 @@ def wan_family(channels: int, outputs: int) -> Family:
 def unet_family(
     name: str, channels: int = 4, has_labels: bool = False, is_flow: bool = False, outputs: int = _LATENT_CHANNELS
 ) -> Family:
-    """Return a family whose network is a UNet. channels, outputs: of its input and output. has_labels: of classes."""
+    """Return a family whose network is a UNet.
+
+    channels, outputs: those of its input and its output.
+    has_labels: True if it has labels of classes.
+    """
     if channels == outputs != _LATENT_CHANNELS:
         # nothing but a latent goes in and comes out, and it is not the one that the name stands for
         return Family(f"{name} with {channels} latent channels", is_flow=is_flow)

@@ -73,7 +73,7 @@ def test_pre_commit_runs_the_ruff_that_the_tests_run() -> None:
     assert [hook["id"] for hook in repository["hooks"]] == ["ruff-check", "ruff-format"]
 
 
-FIELDS = {"bug": {"what", "infotext", "console", "webui", "versions", "card", "flags"}, "idea": {"goal"}}
+FIELDS = {"bug": {"what", "console", "webui", "versions", "card", "flags"}, "idea": {"goal"}}
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -85,3 +85,9 @@ def test_an_issue_form_wants_what_an_answer_needs(name: str) -> None:
         assert field["attributes"]["label"]
     assert {field["id"] for field in form["body"] if field.get("validations", {}).get("required")} == FIELDS[name]
     assert len({field["id"] for field in form["body"]}) == len(form["body"])
+
+
+def test_the_bug_form_asks_for_an_infotext_only_of_programs_that_write_one() -> None:
+    fields = {field["id"]: field for field in yaml_of(".github/ISSUE_TEMPLATE/bug.yml")["body"]}
+    assert "ComfyUI: attach the workflow" in fields["infotext"]["attributes"]["description"]
+    assert {"ComfyUI", "diffusers"} <= set(fields["webui"]["attributes"]["options"])

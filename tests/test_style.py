@@ -60,6 +60,28 @@ def test_names_say_of_what() -> None:
         assert declared.findall(script.read_text(encoding="utf-8")) == [], script.name
 
 
+def parameters(tree: ast.AST) -> Iterator[tuple[str, list[str], str]]:
+    """The functions' names, parameters and docstrings; a class has those of its __init__."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+        for function in [node] if isinstance(node, ast.FunctionDef) else made:
+            taken = function.args
+            names = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs, *filter(None, (taken.vararg, taken.kwarg))]
+            yield node.name, [name.arg for name in names if name.arg != "self"], ast.get_docstring(node) or ""
+
+
+def test_several_parameters_are_described_on_a_line_each() -> None:
+    for file in PRODUCT_AND_LABORATORY:
+        for name, names, text in parameters(ast.parse(file.read_text(encoding="utf-8"))):
+            if len(names) <= 3:
+                continue
+            entry = rf"(?:{'|'.join(names)})(?:\([\w, ]*\))?(?:, \w+)*: "
+            if len(re.findall(rf"(?:^|(?<=[.;] )){entry}", text, re.MULTILINE)) > 1:
+                assert re.findall(rf"(?<=[.;] ){entry}", text) == [], f"{file.name}, {name}"
+
+
 def test_every_class_name_means_one_thing() -> None:
     names = Counter(
         name

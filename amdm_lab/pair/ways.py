@@ -89,7 +89,8 @@ def usual_changes(steps: int) -> list[str]:
 def ways(pair: Pair, changes: Sequence[str], refiners: Sequence[float], unchanged: str) -> list[Way]:
     """Return each checkpoint alone, AMDM as it is and with each change, and the refiner at each share of the steps.
 
-    changes: such as "gamma=0.7, steps=5". unchanged: the caption of AMDM as it is.
+    changes: such as "gamma=0.7, steps=5".
+    unchanged: the caption of AMDM as it is.
     """
     settings = pair.settings
     main, co = names_of(pair.main, pair.co_alone)

@@ -37,7 +37,8 @@ def sample_released(
 ) -> Tensor:
     """Sample, and return the main model's final latent, (batch, ...).
 
-    models: D(x, sigma) of the main model and of the other. latents: the first x0 + sigma * noise of each.
+    models: D(x, sigma) of the main model and of the other.
+    latents: the first x0 + sigma * noise of each.
     """
     noises: list[Tensor] = []
     for k, (level, level_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):

@@ -34,10 +34,12 @@ def train(
 ) -> tuple[Model, dict[str, float]]:
     """Train `model` for `steps`; return its running average, and a record of steps, minutes and loss.
 
-    loss_of(rng, part): the loss of one batch; everything random comes from `rng` or from torch's generator, which are
-    both seeded by `seed` and the step; part: the share of the steps that is done. The state is kept in `folder` every
-    minute, and a second call goes on from it. average: how slowly the running average follows, 0 for no average: it
-    must have forgotten the first weights by the end.
+    loss_of(rng, share): the loss of one batch, after this share of the steps. Everything random comes from `rng` or
+        from torch's generator, which are both seeded by `seed` and the step.
+    average: how slowly the running average follows, 0 for no average. It must have forgotten the first weights by the
+        end.
+
+    The state is kept in `folder` every minute, and a second call continues from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / f"{name}.state.pt"

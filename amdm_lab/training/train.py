@@ -205,7 +205,9 @@ def train_flow(
 ) -> None:
     """Train a bundled UNet to predict the velocity of a rectified flow; the checkpoint stays in `folder`.
 
-    latents_file: the file of the stock's latents. count: how many pictures they are of. steps: FLOW_STEPS if None.
+    latents_file: the file of the stock's latents.
+    count: how many pictures they are of.
+    steps: FLOW_STEPS if None.
     """
     unet, vae, text_encoder, scale = _networks(name)
     offset = _bundled(name).offset

@@ -94,9 +94,11 @@ def attached(
     """Attach the adapters to every call of `unet` while the context lasts.
 
     rows_of_call: called once at the beginning of each call, after torch forward pre-hooks that were registered on the
-    UNet before. It returns the rows of the call's batch, or None for a call of another model, in which no adapter
-    acts. places: index tensors that earlier attachments of these adapters moved to the device. Adapters of strength 0,
-    and those past their `until`, do nothing. A compiled UNet runs uncompiled.
+        UNet before. It returns the rows of the call's batch, or None for a call of another model, in which no adapter
+        acts.
+    places: index tensors that earlier attachments of these adapters moved to the device.
+
+    Adapters of strength 0, and those past their `until`, do nothing. A compiled UNet runs uncompiled.
 
     Raises AdapterError at once if a file does not fit the UNet, and during the call if something else keeps an adapter
     from acting.
@@ -259,7 +261,8 @@ class _AtBlock:
     ) -> Tensor:
         """Call `attn2` as the block did, for one row with other contexts: (n, tokens, width).
 
-        h: the row (1, tokens, width). contexts: (n, length, context width).
+        h: the row (1, tokens, width).
+        contexts: (n, length, context width).
         """
         h = h.expand(len(contexts), -1, -1)
         kwargs = dict(kwargs)

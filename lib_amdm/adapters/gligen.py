@@ -184,8 +184,8 @@ class Gligen(Grounding):
 class PreparedGrounding(Prepared):
     """Fusers with their grounding tokens.
 
-    tokens: (1 or images, tokens, width). empty: (1, tokens, width), for rows of negative prompts, on which fusers act
-    too.
+    tokens: (1 or images, tokens, width).
+    empty: (1, tokens, width), for rows of negative prompts, on which fusers act too.
     """
 
     def __init__(self, adapter: Grounding, tokens: Tensor, empty: Tensor, strength: float, until: float) -> None:

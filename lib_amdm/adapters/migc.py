@@ -144,7 +144,11 @@ class Migc(Adapter):
     def _instances(
         self, layout: Layout, phrases: Mapping[str, Tensor], contexts: Mapping[str, Tensor], seed: int
     ) -> Instances:
-        """Return one image's things. phrases: each one's pooled embedding (width,). contexts: each (length, width)."""
+        """Return one image's things.
+
+        phrases: each one's pooled embedding (width,).
+        contexts: each one's encoded prompt (length, width).
+        """
         count = len(layout.regions)
         if count > self.slots:
             raise AdapterError(f'"{self.name}" takes {self.slots} boxes and the layout has {count}; remove some.')

@@ -56,9 +56,12 @@ def co_run(
 ) -> CoRun:
     """Make the `CoRun` of a slot, by its number from 1.
 
-    seeds: those of the images. size: the latent's height and width. main: the highest noise-to-signal ratio that the
-    main model knows. mask, crop: see `region_map`. AmdmError if the mask cannot be read, or if the slot is to be run
-    through pixels without a crossing.
+    seeds: those of the images.
+    size: the latent's height and width.
+    main: the highest noise-to-signal ratio that the main model knows.
+    mask, crop: see `region_map`.
+
+    AmdmError if the mask cannot be read, or if the slot is to be run through pixels without a crossing.
     """
     if slot.noise == THROUGH_PIXELS and model.crossing is ONE_SPACE:
         raise AmdmError(

@@ -26,8 +26,11 @@ def device_of(
 ) -> torch.device | None:
     """Return the device of a slot's model if it is another than the main model's, or None.
 
-    number: the slot's, from 1. main: the main model's device. reason_against: why the host cannot have a co-model on a
-    device, or "". AmdmError if the model cannot be there.
+    number: the slot's, from 1.
+    main: the main model's device.
+    reason_against: why the host cannot have a co-model on a device, or "".
+
+    AmdmError if the model cannot be there.
     """
     if slot.device == AUTO:
         return None

@@ -46,8 +46,10 @@ def amdm(
 ) -> Callable[..., Any]:
     """Return a sampler like `func` that aggregates models in its early steps (Algorithm 2).
 
-    func: a sampler's function. co_models: the other models, in slot order. by_name: fields of
-    `mixing` and `in_pass`: amdm(func, co_models, steps=8) is amdm(func, co_models, Mixing(steps=8)).
+    func: a sampler's function.
+    co_models: the other models, in slot order.
+    mixing, in_pass: how the models are mixed, and the pass of the sampler.
+    by_name: fields of these two: amdm(func, co_models, steps=8) is amdm(func, co_models, Mixing(steps=8)).
 
     With no step to aggregate (K = 0, start >= K, or a call without steps), no co-model, or every gamma 0, `func` is
     called as it is, on the arguments as they are. ValueError names an argument that cannot be, here or when the sampler
@@ -214,8 +216,10 @@ class _EarlySteps:
     def _change(self, k: int, x: Tensor, output: Tensor, level: Level) -> Tensor | None:
         """Return the change of step k's denoised latent, of x's shape; None once the main model goes on alone.
 
-        x, output: as in `prediction`. level: the noise level at which the step is evaluated. Computed in float32 or
-        wider, and returned in that type.
+        x, output: as in `prediction`.
+        level: the noise level at which the step is evaluated.
+
+        Computed in float32 or wider, and returned in that type.
         """
         if not self.in_pass.still_mixing():
             return None
@@ -254,7 +258,8 @@ class _EarlySteps:
     def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
         """Evaluate the co-models if the plan says so or a `state_key` changed, and keep what they give.
 
-        latents: each co-model's own, (batch, ...). denoised: the main model's denoised latent, of the same shape.
+        latents: each co-model's own, (batch, ...).
+        denoised: the main model's denoised latent, of the same shape.
         """
         state_keys, is_due = self._state_keys(level), self._is_due(k)
         begun, self.begun = self.begun, {}

@@ -261,7 +261,11 @@ def _number(value: float) -> str:
 def setting(
     default: Any, help: str, kind: type[Spec] = Spec, *, span: tuple[float, float, float] | None = None, **more: Any
 ) -> Any:
-    """Make the dataclass field of a setting. span: a number's minimum, maximum and step. more: the rest of its Spec."""
+    """Make the dataclass field of a setting.
+
+    span: a number's minimum, maximum and step.
+    more: the rest of its Spec.
+    """
     if span is not None:
         more |= dict(zip(("minimum", "maximum", "step"), span))
     more.setdefault("type", type(default))

@@ -30,8 +30,10 @@ def connect(
 ) -> None:
     """Let two buttons fill the controls from the example that is chosen in a list, and undo this.
 
-    example: returns the settings of an example for the chosen checkpoints, and what else they need. controls: by slot
-    and name. Their values before each example are kept, so that undoing all examples restores the user's values.
+    example: returns the settings of an example for the chosen checkpoints, and what else they need.
+    controls: by slot and name.
+
+    Their values before each example are kept, so that undoing all examples restores the user's values.
     """
     message, before = gr.HTML(value=""), gr.State([])
     keys = [(slot, spec) for slot, spec in flat(slots) if not isinstance(spec, PictureSpec)]

@@ -89,8 +89,9 @@ def build_panel(
 ) -> Panel:
     """Build the controls of a tab ("txt2img" or "img2img") with room for `slots` co-models.
 
-    elem_id: turns names into ids. start: the controls' first values, instead of the defaults; slots that it lacks
-    have the defaults. sides: the page's own controls of the picture's width and height, if it has them.
+    elem_id: turns names into ids.
+    start: the controls' first values, instead of the defaults; slots that it lacks have the defaults.
+    sides: the page's own controls of the picture's width and height, if it has them.
     offered: the examples by their names.
     """
     builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {}, offered)

@@ -51,11 +51,12 @@ def load(
 ) -> Loaded:
     """Load the checkpoint's UNet and text encoder in the main model's dtype and device; AmdmError if it cannot be.
 
-    The VAE is loaded too if the main model has another latent space. modules: not used, since this host has one file
-    for a checkpoint. device: the UNet's, if it is another than the main model's.
+    modules: not used, since this host has one file for a checkpoint.
+    device: the UNet's, if it is another than the main model's.
 
-    The host's `load_model` would replace the main model, so its parts are called here in the same order: state dict,
-    config, construction without weights, weights, dtype, text-encoder wrapping.
+    The VAE is loaded too if the main model has another latent space. The host's `load_model` would replace the main
+    model, so its parts are called here in the same order: state dict, config, construction without weights, weights,
+    dtype, text-encoder wrapping.
     """
     weights = _read(info, slot)
     config_path = sd_models_config.find_checkpoint_config(weights, info)
@@ -86,7 +87,16 @@ def load(
     elif not vae_keys:
         raise refusals.without_autoencoder(slot, info.name, "choose a checkpoint with its VAE")
     _refuse_missing(model, weights, info, slot)
+    _fill(model, weights, main, device)
+    model.sd_checkpoint_info = info
+    model.sd_model_checkpoint = info.filename
+    with _text_encoder_wrapping():
+        _OwnHijack().hijack(model)
+    return Loaded(info.title, model)
 
+
+def _fill(model: Any, weights: Mapping[str, Any], main: MainModel, device: torch.device | None) -> None:
+    """Give a model its weights in the main model's dtypes, and place it."""
     # the host's own rule: the VAE has a dtype apart
     conversion = None
     if not shared.cmd_opts.no_half:
@@ -96,8 +106,6 @@ def load(
     with sd_disable_initialization.LoadStateDictOnMeta(weights, device=begins_on, weight_dtype_conversion=conversion):
         model.load_state_dict(weights, strict=False)
     _to_main_dtype(model)
-    model.sd_checkpoint_info = info
-    model.sd_model_checkpoint = info.filename
     model.lowvram = False
     model.eval()
     model.requires_grad_(False)
@@ -108,9 +116,6 @@ def load(
     if device is not None and device.type == "cpu":
         _compute_on_cpu(model)
     place_small_parts(model)
-    with _text_encoder_wrapping():
-        _OwnHijack().hijack(model)
-    return Loaded(info.title, model)
 
 
 def family(model: Any) -> Family:

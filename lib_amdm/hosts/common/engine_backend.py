@@ -51,8 +51,9 @@ def denoised(
     evaluation: Evaluation,
     may_skip_first: bool = True,
 ) -> torch.Tensor:
-    """Evaluate an engine. guided: the host's own function for guidance.
+    """Evaluate an engine.
 
+    guided: the host's own function for guidance.
     may_skip_first: its rules for leaving out the negative prompt apply to the first step too.
     """
     run, x, step = evaluator.run, evaluation.x, evaluation.step

@@ -187,9 +187,10 @@ class EngineLoader:
     ) -> Loaded:
         """Load the checkpoint's engine in the dtypes of the host's main one; AmdmError if it cannot be.
 
-        Its VAE has weights only if the main model has another latent space.
         modules: the names of the files of its VAE and text encoders, in the host's list.
         device: the UNet's, if it is another than the main model's.
+
+        Its VAE has weights only if the main model has another latent space.
         """
         with self.globals_kept():
             engine = self._engine(info, main, slot, modules)

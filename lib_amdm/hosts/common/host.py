@@ -35,7 +35,10 @@ class WebUIHost:
     """A WebUI as `hosts.protocol.Host` describes it. What is kept in memory lives as long as this object."""
 
     def __init__(self, name: str, package: str, free: Callable[[], None], runs_flow_models: bool = False) -> None:
-        """Make the host of a folder, `package`, with its `backend`. free, runs_flow_models: see `Kept`."""
+        """Make the host of a folder, `package`, with its `backend`.
+
+        free, runs_flow_models: see `Kept`.
+        """
         self.name, self.package, self.memory = name, package, Kept(free, runs_flow_models)
 
     @property

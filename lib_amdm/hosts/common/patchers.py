@@ -233,7 +233,8 @@ class PatcherEvaluator:
     ) -> tuple[Any, CFGDenoiserParams]:
         """Return the arguments of the host's own function for guidance: a stand-in for its denoiser, and the inputs.
 
-        shown: the latent. cond, uncond: the texts of this step, which are brought to its device.
+        shown: the latent.
+        cond, uncond: the texts of this step, which are brought to its device.
         """
         run, state = self.run, shared.state
         inputs = run.sampler.sampler_extra_args["image_cond"], cond, uncond

@@ -47,11 +47,12 @@ class CoPipeline:
     def __init__(self, pipeline: Any, prompt: Any = None, **by_name: Any) -> None:
         """Check the settings.
 
-        pipeline: from text to image, with the main one's latents; it may be the main one itself. prompt: one for all
-        pictures, or one for each prompt of the main call. by_name: settings of a co-model, as in the README (gamma,
-        gamma_end, eta, region, mask as a PIL image, feather, noise), and further arguments of the pipeline's call
-        (negative_prompt, guidance_scale, true_cfg_scale, ...). Prompts and guidance that are not given are the main
-        call's.
+        pipeline: from text to image, with the main one's latents; it may be the main one itself.
+        prompt: one for all pictures, or one for each prompt of the main call.
+        by_name: settings of a co-model, as in the README (gamma, gamma_end, eta, region, mask as a PIL image, feather,
+            noise), and further arguments of the pipeline's call (negative_prompt, guidance_scale, true_cfg_scale, ...).
+
+        Prompts and guidance that are not given are the main call's.
         """
         mask = as_text(by_name.pop("mask", None), "mask")
         slot = {name: by_name.pop(name) for name in _MIXED if name in by_name}
@@ -78,8 +79,9 @@ def amdm_pipeline(
 ) -> Callable[..., Any]:
     """Return a function that is called as `pipe` is, and draws with other pipelines in the first steps (Algorithm 2).
 
-    pipe: any pipeline that draws in latents with a scheduler. co_models: the others, in slot order. by_name: fields of
-    `mixing`, such as steps=8.
+    pipe: any pipeline that draws in latents with a scheduler.
+    co_models: the others, in slot order.
+    by_name: fields of `mixing`, such as steps=8.
 
     The scheduler is changed during a call alone, and not at all with no co-model, every gamma 0 or no step to mix.
     AmdmError says in one sentence what cannot be run together.
@@ -128,7 +130,9 @@ def _replaced(scheduler: Any, **around: Callable[..., Any]) -> Iterator[None]:
 def _sampler(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, eta: float) -> Generator[Any, Any, None]:
     """Answer each latent, with its level and denoised latent, that is sent here with the denoised latent to use.
 
-    x: the first latent. sigmas: the numbers of its levels. eta: how much noise the scheduler adds in each step.
+    x: the first latent.
+    sigmas: the numbers of its levels.
+    eta: how much noise the scheduler adds in each step.
     """
     sent = yield
     while sent is not None:

@@ -92,8 +92,10 @@ def _has_sigmas(model: Engine) -> bool:
 def load(info: CheckpointInfo, main: Engine, slot: int, modules: Sequence[str], device: torch.device | None) -> Loaded:
     """Load the checkpoint's model, as the host loads a main one; AmdmError if it cannot be.
 
-    Its VAE is kept only if the main model has another latent space. modules: not used, since this host has one file
-    for a checkpoint. device: the UNet's, if it is another than the main model's.
+    modules: not used, since this host has one file for a checkpoint.
+    device: the UNet's, if it is another than the main model's.
+
+    Its VAE is kept only if the main model has another latent space.
     """
     weights = _read(info, slot)
     names = set(weights)
