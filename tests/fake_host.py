@@ -18,7 +18,7 @@ ADAPTERS = ("ip-adapter_sd15.safetensors", "interact/ext_interactdiff_v1.2.pth")
 
 
 class AxisOption:
-    """What the WebUI's plot keeps of an axis."""
+    """The part of an axis that the WebUI's plot keeps."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What nobody would think of giving, made by Hypothesis.
+"""Input that nobody would think of, made by Hypothesis.
 
 Whatever is given is taken, or refused with an exception of AMDM's own in one bounded line; what is taken can be given
 again. Another kind of input is another entry of `TARGETS`: a strategy, and what must hold of each of its values.
@@ -41,7 +41,7 @@ from lib_amdm.webui.region_preview import region_preview
 
 
 def refused(error: Exception) -> str:
-    """What a complaint says, which must be such that it can be shown anywhere."""
+    """The text of a complaint, which must be fit to be shown anywhere."""
     text = str(error)
     assert text and len(text) <= LONGEST and len(text.splitlines()) == 1
     text.encode()
@@ -51,7 +51,7 @@ def refused(error: Exception) -> str:
 
 
 def tried(read: Callable[..., Any], *given: Any) -> tuple[Any, str]:
-    """What is read, or None and the words in which it is refused."""
+    """The value that is read, or None and the words of the refusal."""
     try:
         return read(*given), ""
     except (AdapterError, AmdmError, LayoutError, Refused, SettingsError) as error:
@@ -59,7 +59,7 @@ def tried(read: Callable[..., Any], *given: Any) -> tuple[Any, str]:
 
 
 def taken(settings: Settings) -> None:
-    """Whether settings can be given again, in each of the ways there are."""
+    """Check that settings can be read again, by every way there is."""
     values = settings.to_dict()
     assert Settings.from_dict(json.loads(json.dumps(values, allow_nan=False))) == settings
     shown = [spec.shown(settings.value(slot, spec)) for slot, spec in flat(len(settings.co_models))]
@@ -263,7 +263,7 @@ class Call:
 
 @cache
 def folder() -> Path:
-    """Where the files are written, until the process ends."""
+    """The folder of the files, until the process ends."""
     made = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, made)
     return made

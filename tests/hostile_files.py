@@ -72,4 +72,4 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "the oldest format": lambda evil: tar("storages", ("storages", evil), ("tensors", evil), ("pickle", evil)),
     "the oldest format, as another": lambda evil: tar("}.", ("storages", evil), ("tensors", evil), ("pickle", evil)),
 }
-"""How the pickle that runs code is packed."""
+"""The ways to pack the pickle that runs code."""

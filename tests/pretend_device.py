@@ -39,7 +39,7 @@ class MixedError(RuntimeError):
 
 
 class Arrival:
-    """What a device's event behind a copy says: `late` times that the copy is still on its way.
+    """The answers of a device's event behind a copy: `late` times that the copy is still on its way.
 
     late: None where it arrives only when it is waited for.
     """

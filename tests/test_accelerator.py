@@ -67,7 +67,7 @@ def test_every_question_has_an_answer_about_every_kind_of_device() -> None:
 
 @pytest.mark.parametrize("kind", ["cuda", "cuda:0", "cuda:1"])
 def test_free_memory_is_what_can_be_had_in_any_form_of_the_device(kind: str, card: Card) -> None:
-    """What torch holds and does not use can be had too."""
+    """Memory that torch holds and does not use can be had too."""
     assert accelerator.free_memory(torch.device(kind)) == 4 * GIGABYTE
 
 

@@ -1,4 +1,4 @@
-"""What a file is, known by its keys; every container that users have, and one sentence for each that is refused."""
+"""The kind of a file by its keys; every container that users have, and one sentence for each that is refused."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ MIGC_CASES = {
     "plus": ("shapes_plus", "128x128", 0, 26 / 50, 1.0),
     "plus_alone": ("shapes_plus", "128x128", 0, 26 / 50, 0.0),
 }
-"""Which weights, which picture, the step of 50, and the shares of steps of MIGC and of NaiveFuser."""
+"""The weights, the picture, the step of 50, and the shares of steps of MIGC and of NaiveFuser."""
 MIGC_BLOCKS = ["middle_block.1", "output_blocks.3.1", "output_blocks.4.1", "output_blocks.5.1"]
 
 

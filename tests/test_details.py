@@ -1,4 +1,4 @@
-"""What a picture says of its details, and what they have of its settings, in ADetailer's order of calls."""
+"""A picture's entries for its details, and their settings, in ADetailer's order of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which WebUI it is, found out by what is there; what AMDM does in one that it cannot be used in, or not yet."""
+"""Recognising a WebUI by what is there; AMDM in one that it cannot be used in, or not yet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "amdm.py"
 
 @pytest.fixture(autouse=True)
 def fresh_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test imports of a WebUI that it made up is forgotten again."""
+    """Modules of a WebUI that a test made up are forgotten again."""
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -54,7 +54,7 @@ def _defined(names: Iterable[str]) -> str:
 
 
 def too_old(name: str) -> dict[str, tuple[str, ...]]:
-    """What the WebUI of that name offers, in the time before it called a script at every sampling."""
+    """The offer of the WebUI of that name, in the time before it called a script at every sampling."""
     return {**here.CAN[name], "modules.scripts": ("Script.process", "AlwaysVisible")}
 
 
@@ -165,7 +165,7 @@ PAGE = {
     "modules.ui_common": ("create_refresh_button",),
     "modules.ui_components": ("InputAccordion", "ToolButton"),
 }
-"""What AMDM's panel needs of a WebUI."""
+"""The parts of a WebUI that AMDM's panel needs."""
 
 
 def test_what_only_a_picture_needs_is_missed_with_the_first_one(
@@ -204,7 +204,7 @@ def loaded() -> ModuleType:
 
 
 class Picture:
-    """What a WebUI draws a picture with."""
+    """The parts with which a WebUI draws a picture."""
 
     def __init__(self) -> None:
         self.extra_generation_params = {"Model": "main"}

@@ -1,4 +1,4 @@
-"""What AMDM asks of a device in a mixed step: every number that is read from it, or moved to it, makes it wait."""
+"""Traffic with a device in a mixed step: every number that is read from it, or moved to it, makes it wait."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_migc_brings_nothing_to_the_device_once_it_is_prepared(plus: bool) -> No
     block = Block(name, nn.Module(), WIDTH, WIDTH, HEADS)
 
     def drawn(device: torch.device) -> tuple[Any, int]:
-        """What the block gives in a second step, and the moves that this took."""
+        """The block's output in a second step, and the moves that this took."""
         own, there = adapter.to(device), [each.to(device) for each in (h, out, attended)]
         words, sentences = ({word: each.to(device) for word, each in texts.items()} for texts in (phrases, contexts))
         prepared = own.prepare(GivenInputs([layout], words, sentences))

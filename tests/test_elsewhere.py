@@ -51,7 +51,7 @@ def latent() -> tuple[Tensor, Tensor]:
 
 
 def drawn(main: torch.device, co_device: torch.device | None, log: list[str], **co: Any) -> Tensor:
-    """What Euler draws, with the co-model on its device and the main model on another."""
+    """The latent that Euler draws, with the co-model on its device and the main model on another."""
     x, sigmas = latent()
     with pretended():
         co_run = CoRun(analytic(2, log, "co"), 0.5, device=co_device, **co)

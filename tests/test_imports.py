@@ -1,4 +1,4 @@
-"""What is imported: the contracts of pyproject.toml hold, the core needs torch alone, and a start loads little."""
+"""Imports: the contracts of pyproject.toml hold, the core needs torch alone, and a start loads little."""
 
 from __future__ import annotations
 

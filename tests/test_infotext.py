@@ -1,4 +1,4 @@
-"""What a picture says of AMDM, and that pasting it back gives the same settings."""
+"""A picture's infotext of AMDM, and that pasting it back gives the same settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read(text: str) -> dict[str, str]:
 
 
 def cast(given: Any, default: Any, page: bool) -> Any:
-    """What a control gets: pasting on the page knows "False", a request with an infotext does not."""
+    """The value that a control gets: pasting on the page knows "False", a request with an infotext does not."""
     if page and isinstance(default, bool) and given == "False":
         return False
     if page and type(default) is int:
@@ -91,7 +91,7 @@ def round_trip(settings: Settings, titles: dict[int, str], slots: int = SLOTS, *
 
 
 def as_it_was(settings: Settings, titles: dict[int, str], slots: int = SLOTS) -> Settings:
-    """What a round trip has to give: every control but pictures, and what belongs to no adapter."""
+    """The result of a round trip: every control but pictures, and what belongs to no adapter."""
     kept = [
         replace(slot, checkpoint=titles.get(n, slot.checkpoint), mask="", **adapter(slot))
         for n, slot in enumerate(settings.co_models, 1)

@@ -39,7 +39,7 @@ SCRIPTS = sorted((ROOT / "javascript").glob("*.js"))
 FIELDS = ("script_txt2img_amdm_layout", "script_txt2img_amdm_layout_1", "script_img2img_amdm_layout_2")
 REGION = "script_txt2img_amdm_region_1"
 SHARES = '<svg width="256" height="256" role="img"><rect class="share"/></svg>'
-"""What a page draws of a region by itself."""
+"""The drawing of a region alone."""
 OVERLAP = "a wall: 0 0 1 1\na boy: 0.1 0.2 0.6 0.9\na ball: 0.3 0.4 0.5 0.6"
 SOON = 100
 """Milliseconds in which text and drawing must agree."""
@@ -64,7 +64,7 @@ def picture(colour: str) -> str:
 
 
 def panel() -> str:
-    """What a WebUI's page has that the editor looks for."""
+    """The parts of a WebUI's page that the editor looks for."""
     slider = '<div id="txt2img_{}"><input type="number" value="512"></div>'
     sliders = slider.format("width") + slider.format("height")
     gallery = f'<div id="txt2img_gallery"><img src="{picture("red")}"><img src="{picture("blue")}"></div>'
@@ -152,7 +152,7 @@ class Editor:
         self.driver.execute_async_script("setTimeout(arguments[1], arguments[0])", SOON)
 
     def each(self, selector: str, script: str) -> list[Any]:
-        """What a script says of each of these elements, all at one moment."""
+        """A script's answer for each of these elements, all at one moment."""
         each = f"return [...document.querySelectorAll(arguments[0])].map(element => {script})"
         return self.driver.execute_script(each, f"{self.place} {selector}")
 
@@ -218,7 +218,7 @@ def percent(box: list[float]) -> list[float]:
 
 
 def agrees(editor: Editor) -> bool:
-    """Whether what is drawn is what the text says."""
+    """Return True if the drawing shows what the text says."""
     return editor.boxes() == {region.phrase: percent(list(region.box)) for region in Layout.read(editor.text).regions}
 
 

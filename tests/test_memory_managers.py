@@ -1,4 +1,4 @@
-"""What is given back to the memory managers of Forge's kin, on a small one with their rules."""
+"""Memory that is given back to the memory managers of Forge's kin, on a small one with their rules."""
 
 from __future__ import annotations
 

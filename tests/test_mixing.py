@@ -161,7 +161,7 @@ def main(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def drawn(settings: Settings, *slots: CoModel) -> tuple[Tensor, list[float]]:
-    """What is drawn, and the noise levels at which the first co-model was evaluated."""
+    """The picture, and the noise levels at which the first co-model was evaluated."""
     levels: list[float] = []
 
     def co_model(x: Tensor, sigma: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ MAIN_CONTROLS = (
     {"elem_id": "setting_sd_model_checkpoint", "label": "Stable Diffusion checkpoint"},
     {"label": "Checkpoint", "elem_classes": ["model_selection"]},
 )
-"""How WebUIs make their list of checkpoints."""
+"""The ways in which WebUIs make their list of checkpoints."""
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_what_is_sent_pairs_up_between_the_tabs(page: Page) -> None:
 
 
 def of_the_line(demo: Any, built: panel.Panel, slots: int, **given: Any) -> list[Any]:
-    """What the page sends for its line: the defaults but for those that are given, by name and slot ("gamma_1")."""
+    """The page's values for its line: the defaults except for these, by name and slot ("gamma_1")."""
     keys = {component._id: key for component, key in zip(built.components, flat(slots))}
     sent = [keys[component._id] for component in event(demo, "_say").inputs]
     return [given.get(f"{spec.name}_{slot}", spec.shown(spec.default)) for slot, spec in sent]
@@ -482,7 +482,7 @@ def test_only_what_an_adapter_takes_is_shown(page: Page) -> None:
     chose = clicked(demo, "chose")
 
     def shown(name: str | None, layout: str = "") -> list[bool]:
-        """Whether the picture, the layout and what all kinds take are shown."""
+        """Return True for each of the picture, the layout and the common settings that is shown."""
         return [update["visible"] for update in chose(name, layout)[1:]]
 
     assert [shown(name) for name in ADAPTERS] == [[True, False, True], [False, True, True]]

@@ -1,4 +1,4 @@
-"""What is said before a picture: the line of what will be drawn, and the marks of checkpoints that do not fit."""
+"""Sentences before a picture: the line of what will be drawn, and the marks of checkpoints that do not fit."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def counted(
     call: Any = None,
     **more: Any,
 ) -> tuple[Tensor, list[tuple[int, int]], list[float]]:
-    """What a sampler draws of `zero`, mixed wholly with `one`; what was heard of the steps; the levels of `one`."""
+    """The latent of `zero`, mixed wholly with `one`; the steps that were reported; the levels of `one`."""
     level_of, levels = SCHEDULES[schedule]
     heard: list[tuple[int, int]] = []
     shown: list[float] = []

@@ -66,7 +66,7 @@ def python_of(page: str) -> list[str]:
 
 
 def run_as_a_user(folder: Path, *examples: str) -> list[str]:
-    """What each example prints: Python runs it as a file, with everything that it really imports.
+    """The output of each example: Python runs it as a file, with everything that it really imports.
 
     One process runs them in turn, since torch takes longest to load. The tests' own environment is the one that
     `install.py` makes, with the tests' tools beside.
@@ -87,7 +87,7 @@ def run_as_a_user(folder: Path, *examples: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Examples:
-    """What the three examples in Python wrote and printed."""
+    """The files and the output of the three examples in Python."""
 
     folder: Path
     of_k_diffusion: str

@@ -1,4 +1,4 @@
-"""How samplers call their denoiser, in whatever way, and how `amdm` is called: what cannot be is one sentence."""
+"""Samplers' calls of their denoiser, in whatever way, and calls of `amdm`: what cannot be is one sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EULER = k_diffusion.sampling.sample_euler
 
 
 def mixed_euler(**more: Any) -> Tensor:
-    """What Euler draws, to compare with."""
+    """The latent that Euler draws, to compare with."""
     return amdm(EULER, [CoRun(Denoiser(100))], steps=4, **more)(Denoiser(), noise(), sigmas(), disable=True)
 
 
@@ -53,7 +53,7 @@ WAYS: dict[str, Callable[[Any], Callable[[Tensor, Tensor], Tensor]]] = {
 @pytest.mark.parametrize("module", [True, False])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sampler_may_call_its_denoiser_in_any_way(way: str, module: bool) -> None:
-    """What a model makes of a bare number is the model's business."""
+    """A bare number is the model's business."""
 
     def sample(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
         return EULER(WAYS[way](model), x, sigmas, disable=True)
@@ -284,7 +284,7 @@ NOISY: dict[str, list[dict[str, float]]] = {
     "euler_ancestral": [{}, {"eta": 0.5}],
     **{"dpmpp_2m_sde": [{}], "dpm_fast": [{"eta": 1.0}], "lcm": [{}]},
 }
-"""What a call of a sampler is given."""
+"""The arguments of a sampler's call."""
 
 
 def evaluations_by_default(name: str, given: dict[str, Any]) -> int:
@@ -306,7 +306,7 @@ def test_co_models_are_evaluated_more_often_where_the_call_adds_noise(name: str,
 
 
 class EulerDiscreteScheduler:
-    """What a pipeline of diffusers holds in a sampler's place."""
+    """The part of a pipeline of diffusers that takes a sampler's place."""
 
     def step(self, noise: Tensor, timestep: int, sample: Tensor) -> Tensor:
         return sample

@@ -116,7 +116,7 @@ def test_the_plain_list_in_the_panels_order_gives_the_same_settings(given: dict)
 
 @BOTH
 def test_null_is_the_default(of: type, spec: Spec) -> None:
-    """What a page's number field holds once a user has cleared it, also that of a slot that is not used."""
+    """The value of a page's number field once a user has cleared it, also that of a slot that is not used."""
     given = holding(of, spec.name, None)
     assert Settings.from_dict(given) == Settings.from_dict(holding(of, spec.name, spec.default))
     assert validator().is_valid(given)
@@ -317,7 +317,7 @@ HOSTILE = [
 
 
 def said(read: Any, given: Any) -> str:
-    """What the refusal says; empty where the settings are taken, and can be read again."""
+    """The words of the refusal; empty if the settings are taken, and can be read again."""
     settings, words = tried(read, given)
     if settings is not None:
         taken(settings)

@@ -31,7 +31,7 @@ def test_the_code_has_nothing_to_complain_of(tool: str) -> None:
 
 def test_docstrings_begin_with_a_noun_phrase_or_a_verb() -> None:
     question = re.compile(r'"""(Who|What|Whether|When|Where|Which|Why|How|If|That)\b.*')
-    files = PRODUCT_AND_LABORATORY
+    files = [*PRODUCT_AND_LABORATORY, *ROOT.glob("tests/**/*.py")]
     questions = {file.relative_to(ROOT): question.findall(file.read_text(encoding="utf-8")) for file in files}
     assert {file: words for file, words in questions.items() if words} == {}
 

@@ -232,7 +232,7 @@ MADE = {
     "ZImagePipeline": z_image,
     "QwenImagePipeline": qwen_image,
 }
-"""How each kind of pipeline is made; an older diffusers lacks some."""
+"""The makers of each kind of pipeline; an older diffusers lacks some."""
 
 
 def made(kind: str, seed: int, dtype: torch.dtype = torch.float32) -> Any:

@@ -1,4 +1,4 @@
-"""What must not change a picture, for each of ComfyUI's samplers."""
+"""Identities: what must not change a picture, for each of ComfyUI's samplers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in for a drawer and a detector in the tests of COCO-MIG, and entries and pictures for them."""
+"""Stand-ins for a drawer and a detector in the tests of COCO-MIG, and entries and pictures for them."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def _given(method: Method) -> dict[str, Any]:
 
 
 def asked_for(settings: Settings) -> int:
-    """How often co-models are evaluated in four steps of Euler."""
+    """The number of evaluations of co-models in four steps of Euler."""
     # the last of the four is at hardly any noise, so it is not among those that are mixed by default
     steps = 3 if isinstance(settings.steps, str) else min(settings.steps, 4)
     evaluations = 4 if isinstance(settings.evaluations, str) else settings.evaluations or steps
@@ -535,7 +535,7 @@ def test_a_grids_cells_differ_in_what_it_says(name: str) -> None:
 
 
 def _without_idle_correction(settings: Settings) -> Settings:
-    """Where nothing is pulled, no way of pulling differs from another."""
+    """Ways of pulling do not differ if nothing is pulled."""
     pulls = settings.eta or any(slot.eta for slot in settings.co_models)
     return settings if pulls else replace(settings, correction="relative")
 

@@ -145,7 +145,7 @@ def test_the_demo_refuses_in_a_sentence(
 
 
 def drawn_on(monkeypatch: pytest.MonkeyPatch, *told: str) -> SimpleNamespace:
-    """What the standalone host is made with by `pair --models`."""
+    """The arguments with which `pair --models` makes the standalone host."""
     made: list[SimpleNamespace] = []
 
     class Host:

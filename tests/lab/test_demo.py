@@ -60,7 +60,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 
 
 def place(picture: np.ndarray, page: np.ndarray) -> tuple[int, int] | None:
-    """Where on the page a picture stands, as it was drawn."""
+    """The place of a picture on the page, as it was drawn."""
     height, width, _ = picture.shape
     for y, x in np.argwhere((page[: 1 - height, : 1 - width] == picture[0, 0]).all(-1)):
         if np.array_equal(page[y : y + height, x : x + width], picture):

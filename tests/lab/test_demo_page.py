@@ -100,7 +100,7 @@ class Page:
         return self.all(f"#{control} :is(textarea, input)")[0].get_property("value")
 
     def on(self) -> bool:
-        """Whether AMDM is switched on; the switch itself is in the accordion and may be folded away."""
+        """Return True if AMDM is switched on; the switch itself is in the accordion and may be folded away."""
         return self.all("#amdm_enabled input")[0].get_property("checked")
 
     def is_open(self) -> bool:
@@ -354,7 +354,7 @@ def test_compare_draws_each_model_alone_from_the_same_seeds(page: Page) -> None:
 
 
 def place(picture: bytes, page: bytes) -> tuple[int, int] | None:
-    """Where in a larger picture this one stands, (y, x)."""
+    """The place of this picture in a larger one, (y, x)."""
     small, large = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (picture, page))
     height, width, _ = small.shape
     for y, x in np.argwhere((large[: 1 - height, : 1 - width] == small[0, 0]).all(-1)):

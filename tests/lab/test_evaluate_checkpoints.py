@@ -31,7 +31,7 @@ from lib_amdm.errors import AmdmError
 PLAIN, HASHED = "sub/v1-5.safetensors", "sub/v1-5.safetensors [6ce0161689]"
 BETA, BETA_HASHED = "beta.ckpt", "beta.ckpt [fe4efff1e1]"
 NAMES = (PLAIN, HASHED, "sub/v1-5.safetensors [aaaaaaaaaa]", "v1-5.safetensors", "v1-5", "V1-5.SafeTensors")
-"""What a user may write for it: titles of before and after, and from elsewhere; names."""
+"""Words that a user may write for it: titles of before and after, and from elsewhere; names."""
 
 
 def lists() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What draws an evaluation's pictures: a WebUI's API, here one that is not there, and the standalone host."""
+"""Drawers of an evaluation's pictures: a WebUI's API, here one that is not there, and the standalone host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others hand to the evidence commands: answers of a server, kept files, pictures. Each is used, or refused."""
+"""Input of the evidence commands: answers of a server, kept files, pictures. Each is used, or refused."""
 
 from __future__ import annotations
 

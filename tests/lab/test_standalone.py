@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Should have t")
 
 STEPS, K = 6, 3
 SMALL = {"width": 32, "height": 32}
-"""Where one property is asked of each sampler, or each file."""
+"""Parameters of tests that hold one property for each sampler, or each file."""
 SCALE = 0.3
 MEMORYLESS = ("euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
 UNET_KEY, VAE_KEY = checkpoint_file.UNET, checkpoint_file.VAE
@@ -772,7 +772,7 @@ def refused(host: Standalone, drawing: Job, mixing: Settings | None = None) -> s
 
 @pytest.fixture(scope="module")
 def untroubled(folder: Path) -> Result:
-    """What is drawn where no file is broken."""
+    """The picture if no file is broken."""
     return Standalone(folder).generate(job(**SMALL), settings())
 
 

@@ -130,7 +130,7 @@ def test_the_main_models_adapter_does_not_reach_a_co_model_on_its_unet(host: Sta
 
 @pytest.mark.parametrize("kind", [GLIGEN, IP_ADAPTER])
 def test_where_an_adapter_ends_its_co_model_is_evaluated_once_more(host: Standalone, kind: str) -> None:
-    """What a co-model with its adapter differed in says nothing of the same model without it."""
+    """The difference that a co-model has with its adapter is not reused for the same model without it."""
     main: dict[str, Any] = {"steps": STEPS, "evaluations": 1}
     for until, count in ((1.0, 1), (0.4, 2), (0.0, 1)):
         assert draw(host, slot(**adapter(kind, until=until)), slot(), **main).co_evaluations == [count, 1]

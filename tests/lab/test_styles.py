@@ -134,7 +134,7 @@ def test_every_row_draws_and_no_two_are_alike(studio: Studio) -> None:
 
 
 def test_a_checkpoint_that_is_told_nothing_does_not_hear_the_scene(studio: Studio) -> None:
-    """Where the style alone counts, it draws from its negative prompt: the same whatever the scene is."""
+    """A style that alone counts draws from its negative prompt: the same whatever the scene is."""
     others = styled_scenes(1, np.random.default_rng(9))
     slot = replace(BEST.co_models[0], gamma=1.0)
     silent, heard = (

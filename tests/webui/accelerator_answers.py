@@ -1,4 +1,4 @@
-"""What `lib_amdm.core.accelerator` answers about every kind of device that a WebUI hands over, under any torch.
+"""The answers of `lib_amdm.core.accelerator` about every kind of device that a WebUI hands over, under any torch.
 
 A WebUI's own Python has no pytest, so it runs `python -m tests.webui.accelerator_answers`, which prints the answers as
 JSON: behind a rehearsed card, where torch.cuda's own functions run, and for the other kinds as this machine has them.
@@ -31,7 +31,7 @@ def _free(device: torch.device) -> Any:
 
 
 def _numbers_kept(device: torch.device) -> bool:
-    """Whether the numbers that are drawn in a context are drawn again behind it, on the CPU and on the device."""
+    """Return True if numbers that are drawn in a context are drawn again behind it, on the CPU and on the device."""
 
     def drawn() -> list[float]:
         there = [torch.rand(1, device=device).item()] if device.type == "cuda" else []

@@ -1,4 +1,4 @@
-"""What AMDM costs beside the models' own evaluations, with two UNets of SD1.5's size on the CPU.
+"""The cost of AMDM in addition to the models' own evaluations, with two UNets of SD1.5's size on the CPU.
 
 Run by the WebUI's Python, in the WebUI's folder (its repositories hold the UNet):
 

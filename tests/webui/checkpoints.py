@@ -60,7 +60,7 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the models of a set are: UNets by family, text encoders, the VAE."""
+    """The sizes of the models of a set: UNets by family, text encoders, the VAE."""
 
     unets: dict[str, dict[str, Any]]
     clip: TextEncoder

@@ -57,7 +57,7 @@ class Family:
     engine: str
     channels: int = 16
     frames: bool = False
-    """Whether latents have a dimension of time."""
+    """True if latents have a dimension of time."""
 
     prefix: str = "model.diffusion_model."
     context: tuple[int, ...] = (24, 512)
@@ -66,13 +66,13 @@ class Family:
     pooled: int = 0
     guidance: bool = False
     multiplier: float = 1.0
-    """What a sigma is multiplied with before the model gets it."""
+    """The factor of a sigma before the model gets it."""
 
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """What the user chooses as "VAE / Text Encoder": paths in the WebUI's folder of models."""
+        """The user's choice of "VAE / Text Encoder": paths in the WebUI's folder of models."""
         texts = tuple(f"text_encoder/{name}.safetensors" for name in self.text_encoders)
         return (*texts, f"VAE/{self.vae}.safetensors") if self.vae else texts
 
@@ -365,7 +365,7 @@ def _transformer(family: Family) -> tuple[torch.nn.Module, str]:
 
 
 def samples(model: torch.nn.Module, family: Family) -> dict[str, torch.Tensor]:
-    """What a model predicts, and what it predicts with another latent, time, prompt."""
+    """The predictions of a model, also with another latent, time and prompt."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -607,7 +607,7 @@ def llm_shapes(
 
 
 def vision_shapes() -> Shapes:
-    """What Forge Neo knows a Qwen3-VL by; the rest of what sees pictures is absent."""
+    """The weight by which Forge Neo recognises a Qwen3-VL; the rest of its vision is absent."""
     return {
         "model.visual.deepstack_merger_list.0.norm.weight": (1,),
         "model.visual.merger.linear_fc2.weight": (2560, 1),

@@ -1,4 +1,4 @@
-"""What differs between the WebUIs, for the tests: where they are, how they are started, what they have and lack."""
+"""The differences between the WebUIs, for the tests: where they are, how they are started, what they have and lack."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Host:
     samplers: tuple[str, ...]
     schedulers: tuple[str, ...]
     more_samplers: bool = False
-    """Whether it has further samplers, which are drawn with, but have no rows in the tables."""
+    """True if it has further samplers, which are drawn with, but have no rows in the tables."""
 
     smaller: tuple[str, ...] = ()
     """Samplers among the further ones that show some steps a smaller latent alone; nothing is mixed in these."""
 
     sizes: str = "small"
-    """Which of the tests' checkpoints it can load, see `checkpoints.py`."""
+    """The tests' checkpoints that it can load, see `checkpoints.py`."""
 
     request: Mapping[str, Any] = field(default_factory=dict)
-    """What every request says here: with the WebUI's own defaults it fails, or does something of its own."""
+    """Fields of every request here: with the WebUI's own defaults it fails, or does something else."""
 
     upscalers: Mapping[str, str] = field(default_factory=dict)
     """Its upscalers in the place of those that it does not have; they are all of pictures, and round to bytes."""
@@ -45,19 +45,19 @@ class Host:
     """Features that this WebUI does not have or that do nothing in it, and why."""
 
     opens: int = 1
-    """How often its loader opens a checkpoint's file."""
+    """The number of times that its loader opens a checkpoint's file."""
 
     low_bits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """How it is started so that it keeps the main model's weights in 8 bits, by name."""
+    """The ways to start it with the main model's weights in 8 bits, by name."""
 
     low_bits_in_bfloat16: bool = False
-    """Whether it computes in bfloat16 then, where the last bit of a float32 sum may show."""
+    """True if it computes in bfloat16 then, where the last bit of a float32 sum may show."""
 
     whole: Mapping[str, Any] = field(default_factory=dict)
-    """What keeps them whole again, where a checkpoint that is packed after another is not what it is by itself."""
+    """The option that keeps them whole, if a checkpoint that is packed after another is not what it is by itself."""
 
     plot: tuple[Any, ...] = ()
-    """What its X/Y/Z plot takes after the legend that the others' does not."""
+    """The arguments of its X/Y/Z plot after the legend that the others' does not have."""
 
     plot_rows: tuple[Any, ...] = ()
     """The same, before the margin."""
@@ -66,21 +66,21 @@ class Host:
     """Further arguments that not every WebUI knows."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What its file of options must hold besides the tests' own."""
+    """Further entries of its file of options."""
 
     flow_families: tuple[str, ...] = ()
     """The families of `flow_checkpoints.py` that AMDM runs on it."""
     controls: Mapping[str, Any] = field(default_factory=dict)
-    """What its file of the page's defaults must hold, as it does after a first start."""
+    """The entries of its file of the page's defaults after a first start."""
 
     card_flags: tuple[str, ...] = ()
     """Its further arguments there."""
 
     cpu_as_card: tuple[str, ...] = ()
-    """What makes the CPU compute in the order that a card does."""
+    """The option that makes the CPU compute in the order that a card does."""
 
     effects: Mapping[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
-    """What its own extensions make of the main model's guidance: their titles and arguments."""
+    """Its own extensions that change the main model's guidance: their titles and arguments."""
 
     card_loading: Mapping[str, Any] = field(
         # with a part of them there already
@@ -90,12 +90,12 @@ class Host:
             "skip": 100,
         }
     )
-    """Where a co-model's weights go to the card (`card.record.Fault`): before a pass's start, with the host's own."""
+    """A co-model's way to the card (`card.record.Fault`): before a pass, with the host's own."""
 
     script: str = "launch.py"
     ready_text: str = "Startup time:"
     card_ready_text: str = ""
-    """What it writes once its first model is loaded, where a picture that comes earlier moves the same text encoder to
+    """A line that it writes once its first model is loaded, if an earlier picture moves the same text encoder to
     the card at the same time, and the process may die of it."""
 
     @property

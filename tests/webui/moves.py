@@ -1,4 +1,4 @@
-"""How often models move to a card and back: `AMDM_A1111_DIR=... python -m tests.webui.moves --checkpoints FOLDER`.
+"""The moves of models to a card and back: `AMDM_A1111_DIR=... python -m tests.webui.moves --checkpoints FOLDER`.
 
 Starts each named WebUI behind the rehearsed card in its ways to use one, draws pictures with two co-models, and prints
 a table in Markdown. The first picture of each kind is not counted: it loads.

@@ -90,7 +90,7 @@ class Drawn:
 
     @property
     def latents(self) -> list[np.ndarray]:
-        """What every pass of the sampler gave: one for each batch, two with hires fix."""
+        """The result of every pass of the sampler: one for each batch, two with hires fix."""
         return [np.load(io.BytesIO(base64.b64decode(each))) for each in self.report["passes"]]
 
     @property
@@ -108,7 +108,7 @@ class Drawn:
 
     @property
     def comments(self) -> str:
-        """What the page shows below the picture; the WebUI's API leaves it out."""
+        """The text that the page shows below the picture; the WebUI's API leaves it out."""
         return self.report["comments"].strip()
 
 
@@ -186,7 +186,7 @@ class Probed:
         return [without_hash(entry["checkpoint"]) for entry in self.server.call("/amdm/v1/models")["loaded"]]
 
     def with_options(self, options: Mapping[str, Any], draw: Callable[[], Any]) -> Any:
-        """What `draw` returns under other options of the WebUI; they are put back.
+        """The result of `draw` under other options of the WebUI; they are put back.
 
         The WebUI's own answer cannot say to what: it leaves out the options of extensions.
         """

@@ -35,7 +35,7 @@ class Rehearsal:
 
     @classmethod
     def wanted(cls) -> Rehearsal | None:
-        """What the environment asks for."""
+        """The rehearsal that the environment asks for."""
         size = os.environ.get("AMDM_WEBUI_CARD")
         if not size:
             return None
@@ -86,7 +86,7 @@ class Card:
         self.script(others=0, fault=None, late=1)
 
     def report(self) -> dict[str, Any]:
-        """What happened since."""
+        """The events since then."""
         return self.server.call("/amdm-probe/card")
 
     def models(self, kind: str, of: str, *, collect: bool = False) -> list[Model]:

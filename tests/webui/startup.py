@@ -1,4 +1,4 @@
-"""What the extension adds to the WebUI's start: `python -m tests.webui.startup --checkpoints FOLDER`.
+"""The time that the extension adds to the WebUI's start: `python -m tests.webui.startup --checkpoints FOLDER`.
 
 Starts the WebUI of AMDM_A1111_DIR with its page, in turn with the extension and without, and compares the parts of the
 WebUI's own start-up profile that an extension can add to. The first start of each kind is not counted: it compiles.

@@ -1,4 +1,4 @@
-"""Who may ask: AMDM's routes are there where the WebUI has an API, and want its login or else its page's."""
+"""Access: AMDM's routes are there where the WebUI has an API, and want its login or else its page's."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from .probed import STEPS, Probed, distance, settings, slot
 EACH = pytest.mark.parametrize("kind", KINDS)
 PROMPT = "a red square"
 SUMS = 5e-4
-"""How far the order of additions can take latents of size 10; a row told wrongly is a thousand times that."""
+"""The distance to which the order of additions can take latents of size 10; a wrong row is a thousand times that."""
 
 
 def picture(seed: int = 0) -> str:
@@ -75,7 +75,7 @@ def test_a_file_whose_name_is_no_utf8_is_listed_and_its_remedy_is_named(probed: 
 
 @pytest.fixture(scope="module")
 def plain(probed: Probed) -> np.ndarray:
-    """What the main model draws alone."""
+    """The latent of the main model alone."""
     return probed.draw(prompt=PROMPT).latent
 
 

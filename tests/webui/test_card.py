@@ -33,7 +33,7 @@ TEXTS = (f"a blue circle, {number}" for number in itertools.count())
 K = 3
 BOTH = settings(slot("beta", prompt="a blue circle"), slot("gamma"), steps=K)
 NEAR = 0.02
-"""How far such a part takes latents of size 10."""
+"""The distance to which such a part takes latents of size 10."""
 
 OF_ROUNDING = 1e-5
 
@@ -64,7 +64,7 @@ def probed(request: pytest.FixtureRequest, webui_host: Host, start_webui: Callab
 
 @pytest.fixture(scope="module")
 def plain(probed: Probed) -> np.ndarray:
-    """What it draws without AMDM."""
+    """The latents that it draws without AMDM."""
     return probed.draw().latent
 
 
@@ -92,12 +92,12 @@ def rehearsal(probed: Probed) -> Rehearsal:
 
 
 def travels(probed: Probed) -> bool:
-    """Whether the WebUI has one model at a time on the card."""
+    """Return True if the WebUI has one model at a time on the card."""
     return bool({"--medvram", "--lowvram"} & set(rehearsal(probed).flags))
 
 
 def own_waits(report: dict[str, Any]) -> dict[str, int]:
-    """What AMDM's own lines waited for; the host's, and the counted moves of models, have tests of their own."""
+    """The waits of AMDM's own lines; the host's, and the counted moves of models, have their own tests."""
     return {
         place: count
         for place, count in report["waits"].items()

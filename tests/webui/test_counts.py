@@ -1,4 +1,4 @@
-"""What AMDM costs: evaluations, files opened, texts encoded, models kept."""
+"""The cost of AMDM: evaluations, files opened, texts encoded, models kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def empty_pool(probed: Probed) -> Iterator[None]:
 
 
 def opened(probed: Probed, *names: str) -> list[str]:
-    """What the record of opened files says when these checkpoints are loaded."""
+    """The record of opened files when these checkpoints are loaded."""
     return sorted(f"{name}.safetensors" for name in names for _ in range(probed.server.host.opens))
 
 

@@ -1,4 +1,4 @@
-"""When something is wrong: what the answer says, and that the WebUI is afterwards as if nothing had been."""
+"""Faults: the answer's words, and a WebUI that is afterwards as if nothing had been."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def broken(probed: Probed, checkpoint_dir: Path, tmp_path_factory: pytest.TempPa
 
 
 class Untouched:
-    """What must be the same before and after: the WebUI's own picture, AMDM's, and the state of the process."""
+    """Everything that must stay the same: the WebUI's own picture, AMDM's, and the state of the process."""
 
     def __init__(self, probed: Probed, bare: np.ndarray, mixed: Drawn) -> None:
         self.probed, self.bare, self.mixed = probed, bare, mixed

@@ -165,7 +165,7 @@ def test_a_co_model_is_treated_as_the_main_one(probed: Probed, feature: str) -> 
 
 
 def mixing_alone(probed: Probed, feature: str, plain: Drawn) -> float:
-    """What the last bit that a mix rounds has grown to, where the main model is mixed with itself.
+    """The size to which the last bit of a mix has grown, if the main model is mixed with itself.
 
     The deep SDXL of random weights makes much of it with long texts, whoever runs it.
     """
@@ -412,7 +412,7 @@ HIRES_REQUESTS: dict[str, dict[str, Any]] = {
 
 
 def second_pass(probed: Probed) -> float:
-    """How close a second pass comes to another after first passes that differ in the last bits."""
+    """The distance of a second pass from another after first passes that differ in the last bits."""
     return ROUNDED if probed.server.host.upscalers else 10 * CLOSE
 
 
@@ -669,7 +669,7 @@ STARTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def reference(probed: Probed) -> dict[str, Drawn]:
-    """What the server of the session draws."""
+    """The drawings of the session's server."""
     return {name: probed.draw(amdm, **request) for name, (amdm, request) in STARTED.items()}
 
 

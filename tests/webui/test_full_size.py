@@ -72,7 +72,7 @@ def full(folder: Path, webui_host: Host, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def bare(full: Probed) -> dict[str, np.ndarray]:
-    """What is drawn without an adapter: by the main model alone, and mixed with either checkpoint."""
+    """The pictures without an adapter: by the main model alone, and mixed with either checkpoint."""
     mixed = {name: full.draw(settings(slot(name)), prompt=PROMPT, steps=STEPS).latent for name in ("main", OTHER)}
     return {"alone": full.draw(prompt=PROMPT, steps=STEPS).latent, **mixed}
 

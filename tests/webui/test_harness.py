@@ -30,7 +30,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def drawn(bare_webui: WebUI) -> np.ndarray:
-    """What the default request draws."""
+    """The picture of the default request."""
     return draw(bare_webui)
 
 

@@ -1,4 +1,4 @@
-"""What must hold exactly, for every sampler and scheduler the WebUI lists.
+"""Identities that must hold exactly, for every sampler and scheduler the WebUI lists.
 
 AMDM_TABLE=table.md writes what was measured as the tables of docs/measurements/identities.md, table-a1111.md and so on.
 """
@@ -49,7 +49,7 @@ ROWS = (
 
 
 class Table:
-    """What was measured, by sampler and row."""
+    """The measurements, by sampler and row."""
 
     def __init__(self) -> None:
         self.cells: dict[str, dict[str, str]] = {}
@@ -229,7 +229,7 @@ def test_further_samplers_draw_with_co_models(probed: Probed) -> None:
 
 
 def _evaluations_of(host: Host, sampler: str, drawn: Drawn) -> bool:
-    """Whether the co-model was evaluated K times, or at least once where steps show a smaller latent alone."""
+    """Return True if the co-model was evaluated K times, or at least once where steps show a smaller latent alone."""
     evaluations = drawn.report["unet"]["co"]
     return 1 <= evaluations <= MIXED["steps"] if sampler in host.smaller else evaluations == MIXED["steps"]
 

@@ -53,12 +53,12 @@ def as_main(probed: Probed, checkpoint: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def plain(probed: Probed) -> np.ndarray:
-    """What the main model draws alone."""
+    """The latent of the main model alone."""
     return probed.draw(prompt=WITHOUT).latent
 
 
 def equal(probed: Probed, ours: np.ndarray, theirs: np.ndarray, without: np.ndarray) -> bool:
-    """Whether two latents are the same, as far as the WebUI's arithmetic allows where something changed them."""
+    """Return True if two latents are the same within the WebUI's arithmetic, after something changed them."""
     return off(ours, theirs) < (0.02 * off(theirs, without) if probed.server.host.low_bits_in_bfloat16 else 1e-5)
 
 

@@ -53,7 +53,7 @@ def test_two_hundred_reloads_leave_no_tensor_and_no_module(own: WebUI) -> None:
     probed = Probed(own)
 
     def reload(times: int) -> tuple[dict[str, int], int]:
-        """What is in the process afterwards, and its size in bytes."""
+        """The objects that are in the process afterwards, and its size in bytes."""
         for index in range(times):
             drawn = probed.draw(settings(slot(CO_MODELS[index % 2]), steps=1), steps=1)
             assert len(drawn.report["opened"]) == own.host.opens

@@ -196,7 +196,7 @@ def test_the_main_prompts_never_reaches_a_slot_with_its_own(probed: Probed, lora
 
 
 def test_main_with_its_own_has_the_main_prompts_too(probed: Probed, lora: None) -> None:
-    """What it draws is what the WebUI draws with both in one prompt; and the main model keeps its own alone."""
+    """It draws the WebUI's picture with both in one prompt, and the main model keeps its own alone."""
     both = probed.draw(prompt=f"{WITHOUT} <lora:strong:1> <lora:full:1>").latent
     with_lora = probed.draw(prompt=WITH_LORA).latent
     drawn = probed.draw(only("main", prompt=f"{WITHOUT} <lora:full:1>"), prompt=WITH_LORA)

@@ -81,7 +81,7 @@ class Page:
         self.driver.save_screenshot(str(self.shots / f"{name}.png"))
 
     def value(self, control: str) -> str:
-        """What a text box, a number, a slider or a dropdown shows, or the chosen one of radio buttons."""
+        """The value that a text box, a number, a slider or a dropdown shows, or the chosen one of radio buttons."""
         chosen = self.all(f"#{control} label.selected")
         if chosen:
             return chosen[0].get_property("textContent").strip()  # its text is empty while it is hidden
@@ -91,7 +91,7 @@ class Page:
         return self.value(control) == shown
 
     def is_open(self, tab: str) -> bool:
-        """Whether AMDM's accordion is open, and so AMDM on."""
+        """Return True if AMDM's accordion is open, and so AMDM on."""
 
         def switches() -> set[bool]:
             ends = ("visible-checkbox", "checkbox input")
@@ -129,11 +129,11 @@ class Page:
         assert without_hash(box.get_property("value")) == choice
 
     def choices(self, control: str) -> list[str]:
-        """What a dropdown offers."""
+        """The choices of a dropdown."""
         return self.choices_in(f"#{control}")
 
     def choices_in(self, dropdown: str) -> list[str]:
-        """What a dropdown offers that has no id."""
+        """The choices of a dropdown that has no id."""
         box = self.one(f"{dropdown} input")
         box.click()
         found = [item.get_attribute("aria-label") for item in self.all(f"{dropdown} ul.options li")]
@@ -210,7 +210,7 @@ def without_hashes(text: str) -> str:
 
 
 def amdm(**settings: Any) -> dict[str, Any]:
-    """What a request to the API says to run AMDM."""
+    """The arguments of a request to the API that runs AMDM."""
     return {"alwayson_scripts": {"AMDM": {"args": [{"enabled": True} | settings]}}}
 
 
@@ -321,7 +321,7 @@ def test_the_page_loads_without_an_error(browser: Any, server: WebUI, tmp_path: 
 
 
 def line_says(line: WebElement, words: str) -> bool:
-    """Whether the panel's line has these words, or is empty if there are none."""
+    """Return True if the panel's line has these words, or is empty if there are none."""
     return words in line.text if words else not line.text
 
 
@@ -418,7 +418,7 @@ def test_a_region_is_drawn_over_the_pictures_size_and_reaches_the_picture(page: 
 
 
 def cleared(page: Page, control: str) -> str:
-    """What a field shows once it was emptied and left."""
+    """The value of a field once it was emptied and left."""
     box = page.one(f"#{control} :is(textarea, input:not([type=range]))")
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
     box.send_keys(Keys.CONTROL, "a")
@@ -812,7 +812,7 @@ def test_a_pass_with_details_can_be_chosen(page: Page, which: str) -> None:
 
 
 def refusal(page: Page, said: str) -> str:
-    """What the WebUI says of an error: on its page, or on its console where the page has no words for it."""
+    """The WebUI's words for an error: on its page, or on its console where the page has no words for it."""
     return page.webui.log if "errors on the page" in page.webui.host.lacks else said
 
 

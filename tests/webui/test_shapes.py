@@ -114,7 +114,7 @@ def test_the_latents_are_those_without_a_webui(takes_bundled: None, start_webui:
 
 
 def test_whole_timesteps_set_pictures_with_amdm_hardly_further_apart(server: WebUI) -> None:
-    """What sets the pictures of A1111 and Forge apart, on trained checkpoints: Forge knows no models as small."""
+    """The difference of the pictures of A1111 and Forge, on trained checkpoints: Forge knows no models as small."""
 
     def apart(seed: int, scene: Scene, mixed: bool) -> float:
         told: dict[str, object] = {"prompt": caption(scene, "shapes"), "scheduler": "Karras"}

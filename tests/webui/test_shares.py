@@ -1,4 +1,4 @@
-"""How often, how much and where co-models speak, on a real WebUI."""
+"""Co-models' shares, their schedules and regions, on a real WebUI."""
 
 from __future__ import annotations
 

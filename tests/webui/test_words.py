@@ -1,4 +1,4 @@
-"""What a real WebUI is called by and what it says: checkpoints by their files, and settings that run nothing."""
+"""Names and sentences on a real WebUI: checkpoints by their files, and settings that run nothing."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ OPTIONS: dict[str, Any] = {
     "sd_checkpoints_limit": 1,
     "sd_vae": "Automatic",
 }
-"""What differs from a user's first start, and why; hashes, previews and saved pictures are as users have them."""
+"""Differences from a user's first start, with reasons; hashes, previews and saved pictures are as users have them."""
 
 DRAWING: dict[str, Any] = {
     "prompt": "a red square",
@@ -68,7 +68,7 @@ STYLE = ("of glass", "{prompt} made of glass", "wood {prompt}")
 """The one style in the WebUI's list: its name, prompt and negative prompt."""
 
 UNREADABLE: dict[str, Any] = {"styles": []}
-"""What a request with an infotext gives beside it: Forge cannot read fields from one that are lists."""
+"""Further fields of a request with an infotext: Forge cannot read fields from one that are lists."""
 
 PRIVATE_VARIABLES = ("COMMANDLINE_ARGS", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SD_WEBUI_RESTARTING")
 
@@ -275,7 +275,7 @@ class WebUI:
 
     @property
     def running(self) -> bool:
-        """Whether the process is alive."""
+        """True if the process is alive."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -287,7 +287,7 @@ class WebUI:
         return 1024 * int(kilobytes)
 
     def has_mapped(self, name: str) -> bool:
-        """Whether the process has a file of this name in its memory, which on Windows no one could write over."""
+        """Return True if a file of this name is in the process's memory: on Windows no one could write over it."""
         assert self._process is not None
         return name in Path(f"/proc/{self._process.pid}/maps").read_text()
 

@@ -22,7 +22,7 @@ PREFIX = "model.diffusion_model."
 
 
 def schema(name: str, output: Any, *inputs: Any) -> io.Schema:
-    """What a node takes and gives."""
+    """The inputs and outputs of a node."""
     return io.Schema(node_id=name, inputs=[*inputs], outputs=[output.Output()])
 
 

@@ -173,7 +173,7 @@ class OnStream:
 
 
 class Properties(SimpleNamespace):
-    """What a device says of itself; its size follows the script."""
+    """The properties of a device; its size follows the script."""
 
     @property
     def total_memory(self) -> int:
@@ -213,7 +213,7 @@ def _empty_cache() -> None:
 
 
 def _index_is_a_device() -> bool:
-    """Whether torch.device(0) is the card: without CUDA in it, torch refuses the index, or takes it for the CPU's."""
+    """Return True if torch.device(0) is the card: a torch without CUDA refuses it, or takes it for the CPU's."""
     try:
         return torch.device(0).type == "cuda"
     except RuntimeError:

@@ -16,7 +16,7 @@ BASE: Any = torch.Tensor.__mro__[1]
 
 
 class Memory:
-    """What is in use, and what torch has set aside for it and not given back."""
+    """The memory in use, and that which torch has set aside and not given back."""
 
     live = 0
     reserved = 0
@@ -43,7 +43,7 @@ class Memory:
         self.reserved = self.live
 
     def free(self) -> int:
-        """What the driver says: without that which is set aside."""
+        """The driver's figure, without the memory that is set aside."""
         return max(0, SCRIPT.total - SCRIPT.others - self.reserved)
 
     def statistics(self) -> dict[str, dict[str, dict[str, int]]]:

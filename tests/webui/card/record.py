@@ -1,4 +1,4 @@
-"""What the card is to do, and what was done with it."""
+"""Orders to the card, and a record of its work."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Fault:
 
 @dataclass
 class Script:
-    """How large the card is, how much of it others have, what fails, and what it does not know."""
+    """The size of the card, the part that others have, its faults, and what it does not know."""
 
     total: int = 24 * GB
     others: int = 0
     fault: Fault | None = None
     late: int = 1
-    """How often an event says that it has not happened yet, before it has."""
+    """The number of times that an event says that it has not happened yet."""
 
     float64: bool = True
     """False on a device such as Apple's, which refuses 64-bit numbers."""
@@ -78,10 +78,10 @@ SCRIPT = Script()
 
 @dataclass
 class Record:
-    """What was done since :meth:`clear`."""
+    """The work since :meth:`clear`."""
 
     waits: Counter[str] = field(default_factory=Counter)
-    """How often the CPU waited for the card, by kind and caller: the extension, and the host under it."""
+    """The number of waits of the CPU for the card, by kind and caller: the extension, and the host under it."""
 
     mixed: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Record:
     """Bytes that went up to the card and down."""
 
     moves: weakref.WeakKeyDictionary[torch.nn.Module, list[int]] = field(default_factory=weakref.WeakKeyDictionary)
-    """How often a module's own parameters went up and down."""
+    """The number of times that a module's own parameters went up and down."""
 
     def clear(self) -> None:
         self.__dict__.update(Record().__dict__)

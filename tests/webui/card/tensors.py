@@ -52,7 +52,7 @@ READS = frozenset(
         *("is_nonzero", "bincount", "__str__"),
     }
 )
-"""What needs the numbers themselves, or a size that depends on them."""
+"""Operations that need the numbers themselves, or a size that depends on them."""
 
 MAKERS = frozenset(
     {
@@ -70,7 +70,7 @@ RANDOM = frozenset(
 )
 RANDOM_LIKE = {"rand_like": torch.rand, "randn_like": torch.randn}
 ACROSS = frozenset({"_make_subclass", "set_", "swap_tensors", "_make_wrapper_subclass"})
-"""What puts one tensor's numbers into another's place."""
+"""Operations that put one tensor's numbers into another's place."""
 
 IN_HALF = frozenset(
     {
@@ -87,7 +87,7 @@ IN_FLOAT = frozenset(
         *("cosh", "tan", "acos", "asin", "softplus", "softmin", "cdist", "dist", "renorm", "logsumexp", "__rpow__"),
     }
 )
-"""What torch.autocast("cuda") computes in 16 and in 32 bits."""
+"""Operations that torch.autocast("cuda") computes in 16 and in 32 bits."""
 
 
 class MixedError(RuntimeError):
@@ -480,7 +480,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _in_float(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
-    """What a CPU computes in 16 bits slowly or not at all, in 32 bits and rounded."""
+    """Compute in 32 bits, and round, what a CPU computes in 16 bits slowly or not at all."""
     low: list[Tensor] = []
 
     def widened(tensor: Tensor) -> Tensor:

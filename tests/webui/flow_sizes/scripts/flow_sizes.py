@@ -48,12 +48,12 @@ def shape(weights: Weights, end: str) -> tuple[int, ...]:
 
 
 def has(weights: Weights, end: str) -> bool:
-    """Whether a weight's name ends so."""
+    """Return True if a weight's name ends so."""
     return any(name.endswith(end) for name in weights)
 
 
 def count(names: Iterable[str], blocks: str) -> int:
-    """How many blocks of this name there are: ``layers`` for ``model.layers.0.norm.weight``."""
+    """The number of blocks of this name: ``layers`` for ``model.layers.0.norm.weight``."""
     found = (re.search(rf"(?:^|\.){re.escape(blocks)}\.(\d+)\.", name) for name in names)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
@@ -257,7 +257,7 @@ BUILT: dict[str, Callable[[Weights], Iterator[Any]]] = {
 
 
 def with_words(component: str, folder: str) -> tuple[str, str]:
-    """Where a tokenizer of T5 is: Chroma's folder can lack its words, which are those of Flux."""
+    """The folder of a tokenizer of T5: Chroma's folder can lack its words, which are those of Flux."""
     if any(Path(folder, component, name).exists() for name in ("tokenizer.json", "spiece.model")):
         return component, folder
     return "tokenizer_2", str(Path(loader.HF, "black-forest-labs", "FLUX.1-dev"))

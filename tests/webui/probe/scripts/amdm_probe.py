@@ -36,7 +36,7 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".bin")
 
 
 class Record:
-    """What happened since the probe was armed, and the fault it was armed with."""
+    """The events since the probe was armed, and the fault it was armed with."""
 
     def __init__(self, fault: str | None = None, at: str = "co", call: int = 1, remembers: str | None = None) -> None:
         self.fault, self.at, self.call, self.remembers = fault, at, call, remembers
@@ -260,7 +260,7 @@ def hooks(model: torch.nn.Module) -> int:
 
 
 def snapshot() -> dict[str, Any]:
-    """What AMDM must not change. Identities are numbers that stay the same while the object lives."""
+    """Everything that AMDM must not change. Identities are numbers that stay the same while the object lives."""
     parts, module = list(main_parts().values()), torch.nn.modules.module
     own = set(map(id, record.handles))
     every = [each for part in parts for each in part.modules()]
@@ -447,7 +447,7 @@ def serve(_: Any, app: FastAPI) -> None:
 
     @app.get("/amdm-probe/objects")
     def objects() -> dict[str, int]:
-        """What is in the process once everything is gone that nothing refers to."""
+        """The objects in the process, once everything is gone that nothing refers to."""
         gc.collect()
         found = gc.get_objects()
         tensors = [each for each in found if isinstance(each, torch.Tensor)]

@@ -1,4 +1,4 @@
-"""What the probe says of models and of a rehearsed card.
+"""The probe's answers about models and a rehearsed card.
 
 GET /amdm-probe/census is every UNet and text encoder that is in memory: whose it is, where, and how often it moved.
 POST /amdm-probe/card changes the card's script, and clears its record with {"clear": true}; GET reads the record.
@@ -41,7 +41,7 @@ def main_modules() -> set[int]:
 
 
 def census() -> list[dict[str, Any]]:
-    """What is there now, whether or not anything refers to it."""
+    """The objects that are there now, whether or not anything refers to them."""
     card = sys.modules.get("card")
     moves = card.RECORD.moves if card else {}
     main, found = main_modules(), []
