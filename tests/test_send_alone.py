@@ -1,4 +1,4 @@
-"""Which pictures javascript/send_alone.js sends with their own settings, and with which, in a real browser."""
+"""The pictures that javascript/send_alone.js sends with their own settings, and these settings, in a real browser."""
 
 from __future__ import annotations
 

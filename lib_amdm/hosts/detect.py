@@ -59,6 +59,7 @@ NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
             "dynamic_args.forge_unet_storage_dtype",
             "dynamic_args.ref_latents",
         ),
+        "backend.attention": ("attention_function",),
         "backend.float": ("stochastic_rounding",),
         "backend.loader": ("possible_models",),
         "backend.memory_management": (

@@ -215,7 +215,7 @@ def test_a_card_that_is_not_used_is_said(cpu_build: None, capsys: pytest.Capture
 
 
 def test_a_device_that_is_none_is_named() -> None:
-    with pytest.raises(AmdmError, match='--device "toaster" is none'):
+    with pytest.raises(AmdmError, match='--device "toaster" is not a device'):
         drawer_at("", "", WEIGHTS, device="toaster")
 
 

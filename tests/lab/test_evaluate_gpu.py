@@ -223,7 +223,7 @@ def test_without_cuda_it_says_so(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        (["--device", "toaster"], '--device "toaster" is none'),
+        (["--device", "toaster"], '--device "toaster" is not a device'),
         (["--device", "meta"], '--device "meta" cannot be measured'),
         (["--co-models", "4"], "--co-models must be from 1 to 3, not 4"),
         (["--parts", "webui"], "needs a running WebUI"),
