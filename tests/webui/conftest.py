@@ -84,6 +84,20 @@ def checkpoint_dir(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def deeper(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an SD1.5 with two levels, which is made once as the others are."""
+    script = HERE / "two_levels.py"
+    key = f"{webui_host.directory()}\n{webui_host.python()}\n".encode() + script.read_bytes()
+    folder = tmp_path_factory.getbasetemp().parent / f"deeper-{hashlib.sha256(key).hexdigest()[:12]}"
+    folder.mkdir(exist_ok=True)
+    file = folder / "alpha.safetensors"
+    with _locked(folder.with_suffix(".lock")):
+        if not file.exists():
+            make_checkpoints(webui_host, script, folder)
+    return file
+
+
+@pytest.fixture(scope="session")
 def flow_models(webui_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the flow checkpoints; Forge Neo makes them once, until the recipe or the WebUI changes."""
     if not webui_host.flow_families:

@@ -7,9 +7,27 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .rehearsal import Rehearsal
+
+NOTHING, SAMPLER, MAIN, EVERY = "no model", "what the sampler calls", "the main model", "every model"
+"""The places that extensions act on: a co-model "main" does not call what the sampler calls."""
+
+
+class Effect(NamedTuple):
+    """An extension at work."""
+
+    title: str = ""
+    """Its name as a script, if it is one."""
+    arguments: tuple[Any, ...] = ()
+    acts_on: str = EVERY
+    request: Mapping[str, Any] = MappingProxyType({})
+    """The parameters of the pictures with it and without."""
+    more: Mapping[str, Any] = MappingProxyType({})
+    """Further parameters of those with it."""
+    from_picture: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,8 +97,11 @@ class Host:
     cpu_as_card: tuple[str, ...] = ()
     """The option that makes the CPU compute in the order that a card does."""
 
-    effects: Mapping[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
-    """Its own extensions that change the main model's guidance: their titles and arguments."""
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    """Its own extensions."""
+
+    free_u: Effect | None = None
+    """The one among them that acts on a UNet of several levels alone."""
 
     card_loading: Mapping[str, Any] = field(
         # with a part of them there already
@@ -131,6 +152,7 @@ CANVAS = {"painting": "a mask is painted with the canvas of A1111's page alone"}
 OF_NEO = dict.fromkeys(
     ("refiner's weights alone", "rectified flow", "epsilon scaling", "presets"), "only Forge Neo has it"
 )
+HYPERTILE = {"override_settings": {"hypertile_enable_unet": True}}
 A1111 = Host(
     name="a1111",
     cpu_flags=("--use-cpu", "all", "--no-half", "--precision", "full", "--do-not-download-clip"),
@@ -145,6 +167,8 @@ A1111 = Host(
     card_loading={"operation": "copy to the card", "place": "hosts/common/slot.py:_load", "skip": 3},
     samplers=(*SAMPLERS, "DDIM CFG++"),
     schedulers=SCHEDULERS,
+    # a picture whose sides are several of its smallest tiles
+    effects={"hypertile": Effect("", (), MAIN, {"width": 512, "height": 256}, HYPERTILE)},
     sizes=os.environ.get("AMDM_A1111_SIZES", "small"),
     lacks={
         **dict.fromkeys(("CFG of its own", "CFG 1 of its own"), "hires fix has the CFG of the first pass"),
@@ -162,6 +186,21 @@ A1111 = Host(
 BY_ITSELF = dict.fromkeys(("medvram", "lowvram"), "the memory manager sees by itself what fits")
 PADDINGS = ("padded", "padded, long negative", "padded as of old")
 TOGETHER = {"uncond and cond apart": "they are together wherever the memory allows"}
+WIDE = {"width": 128, "height": 64}
+TILES = ("MultiDiffusion", 64, 64, 16, 4)
+THRESHOLDING = Effect(
+    "DynamicThresholding (CFG-Fix) Integrated",
+    (True, 7, 1, "Constant", 0, "Half Cosine Up", 0, 1, "enable", "MEAN", "AD", 0.7),
+)
+HR_FIX = Effect("Kohya HRFix Integrated", (True, 1, 2, 0, 1, True, "bicubic", "bicubic"), MAIN)
+# sharpness and contrast; the second has noise of its own beside them
+MODIFIED, NOISY = (
+    (
+        *(50, "anisotropic", 0, "reinhard", 100, 20, "subtract", 0, 0),
+        *("gaussian", "add", noise, 100, 127, 0, "hard_clamp", 5, 0, "None", "None"),
+    )
+    for noise in (0, 2)
+)
 SWAPPING = ("--cuda-stream", "--pin-shared-memory")
 # of these the memory managers keep a GB for what a picture takes beside the models
 MANAGED = {
@@ -188,13 +227,18 @@ FORGE = Host(
     request={"hr_additional_modules": ["Use same choices"], "hr_cfg": 3},
     flow_families=("flux", "schnell", "chroma"),
     effects={
-        "PAG that fades": ("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0, 1)),
-        "PAG in late steps": ("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0.3, 1)),
-        "dynamic thresholding": (
-            "DynamicThresholding (CFG-Fix) Integrated",
-            (True, 7, 1, "Constant", 0, "Half Cosine Up", 0, 1, "enable", "MEAN", "AD", 0.7),
-        ),
+        "PAG that fades": Effect("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0, 1)),
+        "PAG in late steps": Effect("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0.3, 1)),
+        "dynamic thresholding": THRESHOLDING,
+        "latent modifier": Effect("LatentModifier Integrated", (True, *MODIFIED)),
+        "latent modifier, noise": Effect("LatentModifier Integrated", (True, *NOISY)),
+        "SAG": Effect("SelfAttentionGuidance Integrated (SD 1.x, SD 2.x, SDXL)", (True, 2, 2, 1), MAIN),
+        "Kohya HRFix": HR_FIX,
+        "StyleAlign": Effect("StyleAlign Integrated", (True, 1), MAIN, {"batch_size": 2}),
+        "MultiDiffusion": Effect("MultiDiffusion Integrated", (True, *TILES), MAIN, WIDE),
+        "never OOM": Effect("Never OOM Integrated", (True, False), NOTHING),
     },
+    free_u=Effect("FreeU Integrated (SD 1.x, SD 2.x, SDXL)", (True, 1.5, 1.6, 0.9, 0.2, 0, 1), MAIN),
     lacks={
         **CANVAS,
         **BY_ITSELF,
@@ -229,10 +273,26 @@ REFORGE = Host(
     # labels of single pictures, no grid, pictures in one
     plot=(False, False, 0),
     effects={
-        "momentum": ('"APG\'s now your CFG" and Guidance Limiter for reForge', (True, 0.5, 0, 15, 1, False, -1, -1)),
-        "RescaleCFG": ("RescaleCFG for reForge", (True, "Normal", 0.7)),
-        "MaHiRo": ("Mahiro CFG for reForge", (True,)),
+        "momentum": Effect(
+            '"APG\'s now your CFG" and Guidance Limiter for reForge', (True, 0.5, 0, 15, 1, False, -1, -1)
+        ),
+        "RescaleCFG": Effect("RescaleCFG for reForge", (True, "Normal", 0.7)),
+        "MaHiRo": Effect("Mahiro CFG for reForge", (True,)),
+        "latent modifier": Effect(
+            "LatentModifier Integrated",
+            (
+                *(True, 50, "anisotropic", "None", True, 0, "reinhard", 100, 20),
+                *(False, "gaussian", "add", 0, 100, "subtract", 0, 0),
+                *(False, 127, 0, "hard_clamp", 5, 0, False, "None"),
+            ),
+        ),
+        "SAG": Effect("SelfAttentionGuidance Integrated", (True, 2, 2), MAIN),
+        "Kohya HRFix": HR_FIX,
+        "HyperTile": Effect("HyperTile Integrated", (True, 32, 2, 0, False), MAIN, WIDE),
+        "MultiDiffusion": Effect("MultiDiffusion Integrated", (True, *TILES, "none"), MAIN, WIDE),
+        "never OOM": Effect("Never OOM Integrated", (True, False, 512, 64), NOTHING),
     },
+    free_u=Effect("FreeU Integrated", (True, 1.5, 1.6, 0.9, 0.2), MAIN),
     low_bits={"8 bits": {"arguments": ["--unet-in-fp8-e4m3fn"]}},
     request={"hr_cfg": 3},
     lacks={
@@ -300,7 +360,11 @@ NEO = Host(
         "animadeep",
         "wan",
     ),
-    effects={"RescaleCFG": ("RescaleCFG", (0.7,)), "MaHiRo": ("MaHiRo", (True,))},
+    effects={
+        "RescaleCFG": Effect("RescaleCFG", (0.7,)),
+        "MaHiRo": Effect("MaHiRo", (True,)),
+        "MultiDiffusion": Effect("MultiDiffusion Integrated", (True, *TILES), MAIN, WIDE, from_picture=True),
+    },
     # as many rows as it takes
     plot_rows=(0,),
     lacks={

@@ -1,4 +1,4 @@
-"""Other people's extensions beside AMDM: the pictures of the main model, and of "main" as a co-model, stay its own.
+"""Other people's extensions beside AMDM: the models that each acts on.
 
 `AMDM_NEIGHBOURS_DIR` names a folder with such extensions, in folders of these names; a test is skipped without its
 extension. `AMDM_NEIGHBOURS_PYTHON` names a folder with the packages that they need.
@@ -7,34 +7,30 @@ extension. `AMDM_NEIGHBOURS_PYTHON` names a folder with the packages that they n
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from .conftest import REPOSITORY
-from .hosts import Host
-from .probed import OPTIONS, STEPS, Probed, mirrored, settings, slot
-from .test_features import CLOSE, VISIBLE, off
-from .webui_server import WebUI
+from .control_files import control_adapter, control_net
+from .hosts import EVERY, MAIN, SAMPLER, Effect, Host
+from .probed import OPTIONS, Probed, settings, slot
+from .test_built_in import STEPS, acts_as_said, having
+from .test_features import CLOSE, VISIBLE, off, ramp
+from .test_networks import loras
+from .webui_server import WebUI, encode_picture
 
 
 class Neighbour(NamedTuple):
-    """An extension at work."""
+    """An extension in folders of these names, at work."""
 
-    title: str
-    """Its name as a script."""
-    arguments: tuple[Any, ...]
+    effect: Effect
     folders: tuple[str, ...]
-    request: Mapping[str, Any] = MappingProxyType({})
-    on_main_alone: bool = False
-    """True if it changes what the sampler calls, and so not "main" as a co-model."""
 
 
 REGIONS = (
@@ -43,58 +39,62 @@ REGIONS = (
 )
 TILES = (True, "MultiDiffusion", False, True, 256, 128, 16, 16, 8, 1, "None", 2, False, 10, 1, 1, 64, False, False)
 COUPLES: tuple[Any, ...] = (True, False, "Basic", "", "Horizontal", "None", 0.5, [], "off", False, False)
+FREE_U_STAGES = (1.2, 0.8, 0, 1, 0, 1) * 3
+PERTURBED = (True, 3, 0, "full", 0, "middle", 0, "", False, 7, 3, 0, "full", 0, -1, -1)
 NEIGHBOURS = {
     "regions": Neighbour(
-        "Regional Prompter",
-        REGIONS,
+        Effect("Regional Prompter", REGIONS, MAIN, {"prompt": "a red square BREAK a blue circle"}),
         ("sd-webui-regional-prompter",),
-        {"prompt": "a red square BREAK a blue circle"},
     ),
     "tiles": Neighbour(
-        "Tiled Diffusion", TILES, ("multidiffusion-upscaler-for-automatic1111",), {"width": 256, "height": 128}, True
+        Effect("Tiled Diffusion", TILES, SAMPLER, {"width": 256, "height": 128}),
+        ("multidiffusion-upscaler-for-automatic1111",),
     ),
     "thresholding": Neighbour(
-        "Dynamic Thresholding (CFG Scale Fix)",
-        (True, 7, 90, "Constant", 0, "Half Cosine Up", 0, 4, True, "MEAN", "AD", 0.7),
+        Effect(
+            "Dynamic Thresholding (CFG Scale Fix)",
+            (True, 7, 90, "Constant", 0, "Half Cosine Up", 0, 4, True, "MEAN", "AD", 0.7),
+            SAMPLER,
+            {"cfg_scale": 9},
+        ),
         ("sd-dynamic-thresholding",),
-        {"cfg_scale": 9},
-        on_main_alone=True,
     ),
     "couples": Neighbour(
-        "Forge Couple", COUPLES, ("sd-forge-couple",), {"prompt": "a red square on the left\na blue circle"}
+        Effect("Forge Couple", COUPLES, MAIN, {"prompt": "a red square on the left\na blue circle"}),
+        ("sd-forge-couple",),
     ),
     "step cache": Neighbour(
-        "First Block Cache / TeaCache", (True, "TeaCache", 1, 1.0, 0, False), ("sd-forge-blockcache",)
+        Effect("First Block Cache / TeaCache", (True, "TeaCache", 1, 1.0, 0, False)), ("sd-forge-blockcache",)
     ),
     "perturbed attention": Neighbour(
-        "Perturbed-Attention Guidance",
-        (True, 3, 0, "full", 0, "middle", 0, "", False, 7, 3, 0, "full", 0, -1, -1),
-        ("sd-perturbed-attention",),
+        Effect("Perturbed-Attention Guidance", PERTURBED, MAIN), ("sd-perturbed-attention",)
+    ),
+    "NAG by attention": Neighbour(Effect("NAGuidance", (True, 5, 0.5, 1.5), MAIN), ("sd-webui-NAGuidance",)),
+    "NAG by guidance": Neighbour(
+        Effect("NAG - Normalized Attention Guidance", (True, 3, "L2", 1.5, "middle", 0, 0, 1, False)),
+        ("sd-forge-nag",),
     ),
 }
 DETAILER = ("adetailer", "aadetailer-neoforge")
 FACE = "skimage/data/astronaut.png"
 """A photograph with a face, which a package that A1111 needs has."""
+FIRST, CONTROL = "alpha.safetensors", "control"
+CONTROLNET = "sd-webui-controlnet"
+WILDCARDS = "stable-diffusion-webui-wildcards"
 DYNAMIC_PROMPTS = ("sd-dynamic-prompts", "sd-dynamic-prompts_neo")
 
 
-def test_every_built_in_extension_is_in_the_table(webui_host: Host) -> None:
-    directory = webui_host.directory()
-    assert directory is not None
-    page = (REPOSITORY / "docs" / "neighbours.md").read_text(encoding="utf-8")
-    patterns = re.sub(r"[`|,()]", " ", page).split()
-    built_in = [each.name for each in (directory / "extensions-builtin").iterdir() if each.is_dir()]
-    assert built_in
-    assert [name for name in built_in if not any(fnmatch(name, pattern) for pattern in patterns)] == []
-
-
 class WithNeighbours(WebUI):
-    """A server with every extension of the folder."""
+    """A server with every extension of the folder, and a model of ControlNet."""
 
     def __init__(self, host: Host, data: Path, neighbours: Path, **told: Any) -> None:
         super().__init__(host, data, **told)
         for extension in sorted(neighbours.iterdir()):
             self._link_extension(extension.name, extension)
+        of_model = control_adapter(32) if host.sizes == "small" else control_net(self.checkpoint_folder / FIRST)
+        folder = data / "models" / "ControlNet"
+        folder.mkdir(parents=True)
+        save_file(of_model, folder / f"{CONTROL}.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -122,34 +122,106 @@ def installed(probed: Probed, *folders: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
-def test_the_main_models_picture_is_its_own(among: Probed, name: str) -> None:
-    neighbour = NEIGHBOURS[name]
-    installed(among, *neighbour.folders)
-    scripts = {"alwayson_scripts": {neighbour.title: {"args": [*neighbour.arguments]}}}
-    bare = among.draw(**neighbour.request).latent
-    alone = among.draw(**neighbour.request, **scripts).latent
-    assert off(bare, alone) > VISIBLE, "the neighbour changes nothing"
-    quiet = settings(slot("main", gamma=1e-6, eta=0), eta=0, steps=STEPS)
-    assert off(among.draw(quiet, **neighbour.request, **scripts).latent, alone) < CLOSE
-    mirror = among.draw(mirrored("main"), **neighbour.request, **scripts).latent
-    assert (off(mirror, alone) < CLOSE) == (not neighbour.on_main_alone)
-    other = among.draw(settings(slot("beta"), steps=STEPS), **neighbour.request, **scripts)
-    assert np.isfinite(other.latent).all() and off(other.latent, alone) > VISIBLE
-    assert off(among.draw(**neighbour.request).latent, bare) == 0
+def test_an_extension_acts_on_what_the_table_says(among: Probed, name: str) -> None:
+    effect, folders = NEIGHBOURS[name]
+    installed(among, *folders)
+    acts_as_said(among, effect)
 
 
-def test_each_picture_has_the_text_that_dynamic_prompts_made_of_it(among: Probed) -> None:
-    installed(among, *DYNAMIC_PROMPTS)
-    # its name has its version in it
-    titles = among.server.call("/sdapi/v1/scripts")["txt2img"]
-    title = next(title for title in titles if title.startswith("dynamic prompts"))
-    scripts = {"alwayson_scripts": {title: {"args": [True]}}}
-    told = settings(slot("beta", prompt="{prompt}, round"))
-    drawn = among.draw(told, prompt="a {red|green|blue|white} {square|circle}", batch_size=2, n_iter=2, **scripts)
+# it counts a step when the main model has been evaluated, before the co-models are
+@pytest.mark.parametrize(
+    ("until", "acts_on", "mixed"), [(1, EVERY, STEPS - 1), (1 / STEPS, SAMPLER, STEPS)], ids=["all steps", "the first"]
+)
+def test_freeu_acts_on_co_models_one_step_early(
+    among: Probed, deeper: Path, until: float, acts_on: str, mixed: int
+) -> None:
+    installed(among, "sd-webui-freeu")
+    arguments = (True, 0, until + 0.01, 0, "Version 2", *FREE_U_STAGES)
+    with having(among, deeper, "deeper"):
+        acts_as_said(among, Effect("FreeU", arguments, acts_on, {"checkpoint": "deeper"}), mixed)
+
+
+EXPANDED = "a __amdm-colours__ __amdm-shapes__"
+WORDS = {"amdm-colours": ("red", "green", "blue", "white"), "amdm-shapes": ("square", "circle")}
+
+
+def dynamic_prompts(probed: Probed) -> str:
+    """The name of Dynamic Prompts as a script, which has its version in it; "" without it."""
+    titles = probed.server.call("/sdapi/v1/scripts")["txt2img"]
+    return next((title for title in titles if title.startswith("dynamic prompts")), "")
+
+
+def of_dynamic_prompts(probed: Probed) -> dict[str, Any]:
+    installed(probed, *DYNAMIC_PROMPTS)
+    return {
+        "prompt": "a {red|green|blue|white} {square|circle}",
+        "alwayson_scripts": {dynamic_prompts(probed): {"args": [True]}},
+    }
+
+
+def of_wildcards(probed: Probed) -> dict[str, Any]:
+    installed(probed, WILDCARDS)
+    folder = probed.server.data / "extensions" / WILDCARDS / "wildcards"
+    if folder.is_symlink():
+        folder.unlink()
+        folder.mkdir()
+        for name, words in WORDS.items():
+            (folder / f"{name}.txt").write_text("\n".join(words))
+    other = dynamic_prompts(probed)
+    return {"prompt": EXPANDED, "alwayson_scripts": {other: {"args": [False]}} if other else {}}
+
+
+@pytest.mark.parametrize("request_of", [of_dynamic_prompts, of_wildcards], ids=["Dynamic Prompts", "Wildcards"])
+def test_each_picture_has_the_text_that_was_made_of_it(
+    among: Probed, request_of: Callable[[Probed], dict[str, Any]]
+) -> None:
+    request = request_of(among)
+    told = settings(slot("beta", prompt="{prompt}, round"), slot("gamma"))
+    drawn = among.draw(told, batch_size=2, n_iter=2, **request)
     prompts, seeds = drawn.info["all_prompts"], drawn.info["all_seeds"]
-    assert len(set(prompts)) > 1 and not any("{" in prompt for prompt in prompts)
+    assert len(set(prompts)) > 1 and not any(mark in prompt for prompt in prompts for mark in ("{", "__"))
     singles = [among.draw(told, prompt=prompt, seed=seed).latent for prompt, seed in zip(prompts, seeds)]
     assert off(np.concatenate(drawn.latents), np.concatenate(singles)) < CLOSE
+    # a slot's own words stay as they are
+    own = slot("beta", prompt=request["prompt"])
+    with_it = among.draw(settings(own), **{**request, "prompt": "a cat"})
+    others = {name: {"args": [False]} for name in request["alwayson_scripts"]}
+    assert off(with_it.latent, among.draw(settings(own), prompt="a cat", alwayson_scripts=others).latent) == 0
+
+
+WEIGHTED = "a red square <lora:strong:1:lbw=OUTALL>"
+
+
+def test_block_weights_act_on_the_main_prompts_loras(among: Probed) -> None:
+    installed(among, "sd-webui-lora-block-weight")
+    with loras(among):
+        whole, weighted = (among.draw(prompt=text).latent for text in (WEIGHTED.replace(":lbw=OUTALL", ""), WEIGHTED))
+        assert off(weighted, whole) > VISIBLE
+        acts_as_said(among, Effect("", (), MAIN, {"prompt": "a red square"}, {"prompt": WEIGHTED}))
+        own, plain = (
+            among.draw(settings(slot("beta", prompt=text))).latent
+            for text in (WEIGHTED, WEIGHTED.replace(":lbw=OUTALL", ""))
+        )
+        assert off(own, plain) < CLOSE
+
+
+@pytest.fixture
+def control(among: Probed, webui_host: Host) -> dict[str, Any]:
+    """A unit of ControlNet with a picture and a random model."""
+    if webui_host.name == "a1111":
+        installed(among, CONTROLNET)
+        if webui_host.sizes != "small":
+            pytest.skip("a UNet of one level has no place for the adapter")
+    listed = among.server.call("/controlnet/model_list")["model_list"]
+    name = next(name for name in listed if name.startswith(CONTROL))
+    # the preprocessor's name has a capital letter in Forge and its relatives
+    module = "none" if webui_host.name == "a1111" else "None"
+    unit = {"enabled": True, "module": module, "model": name, "image": encode_picture(ramp())}
+    return {**unit, "save_detected_map": False}
+
+
+def test_controlnet_acts_on_the_main_model(among: Probed, control: dict[str, Any]) -> None:
+    acts_as_said(among, Effect("ControlNet", (control,), MAIN))
 
 
 @pytest.fixture

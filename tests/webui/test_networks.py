@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,14 @@ EACH = [pytest.param(kind, marks=pytest.mark.needs("IA3") if kind == "ia3" else 
 
 @pytest.fixture(scope="module")
 def lora(probed: Probed) -> Iterator[None]:
-    """A LoRA on every attention of the UNet and every layer of the text encoder, strong enough to change a picture."""
+    """The files of LoRAs on the shared server."""
+    with loras(probed):
+        yield
+
+
+@contextmanager
+def loras(probed: Probed) -> Iterator[None]:
+    """Have LoRAs on every attention of the UNet and every layer of the text encoder, which change a picture."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 

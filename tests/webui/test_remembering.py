@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from .hosts import HOSTS, Host
 from .probed import STEPS, Probed, mirrored, settings, slot
 from .test_features import CLOSE, VISIBLE, off
 
 GUIDANCE = pytest.mark.needs("guidance functions")
-EFFECTS = sorted({name for host in HOSTS.values() for name in host.effects})
 KINDS = ["wrapper", "hook", "class", pytest.param("guidance", marks=GUIDANCE)]
 
 
@@ -44,17 +42,3 @@ def test_what_acts_on_every_model_acts_on_a_checkpoint_too(probed: Probed, alone
     drawn = probed.draw(mirrored(), fault={"remembers": kind})
     assert off(drawn.latent, alone) < CLOSE
     assert ("replaces" in drawn.comments and "amdm_probe" in drawn.comments) == (kind == "class")
-
-
-@pytest.mark.parametrize("effect", EFFECTS)
-def test_the_webuis_own_effects(probed: Probed, webui_host: Host, effect: str) -> None:
-    """On "main" and on the main one's checkpoint."""
-    if effect not in webui_host.effects:
-        pytest.skip(f"{webui_host.name} has no {effect}")
-    title, arguments = webui_host.effects[effect]
-    scripts = {"alwayson_scripts": {title: {"args": [*arguments]}}}
-    alone = probed.draw(**scripts).latent
-    assert off(probed.draw().latent, alone) > VISIBLE
-    quiet = settings(slot("main", gamma=1e-6, eta=0, prompt="a blue circle"), eta=0, steps=STEPS)
-    for ours in (quiet, mirrored("main"), mirrored()):
-        assert off(probed.draw(ours, **scripts).latent, alone) < CLOSE
