@@ -44,8 +44,8 @@ class Host:
     def snapshot(self, p: Any) -> Any:
         return SimpleNamespace(**vars(p))
 
-    def redraw_job(self, before: Any, p: Any, *words: Any) -> Any:
-        return SimpleNamespace(words=words)
+    def redraw_job(self, before: Any, p: Any, model: Any) -> Any:
+        return SimpleNamespace(words=model)
 
     def draw(self, p: Any) -> list[tuple[Any, str]]:
         if p.words[0] == self.fails_at and self.fails_at:

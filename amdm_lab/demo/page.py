@@ -16,6 +16,7 @@ from PIL import Image
 
 from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.errors import AmdmError
+from lib_amdm.hosts.protocol import ModelAlone
 from lib_amdm.settings import Settings, SettingsError
 from lib_amdm.webui import compare
 from lib_amdm.webui.api import read_args
@@ -128,8 +129,8 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
             alone = run(job, None, "without AMDM")
             grid = None
             if settings.compare and settings.mixes and together:
-                models = compare.models(settings, host.checkpoint_title)
-                columns = [(model.caption, run(_alone(job, model), model.settings, model.caption)) for model in models]
+                runs = compare.models(settings, host.checkpoint_title)
+                columns = [(one.caption, run(_alone(job, one.model), one.settings, one.caption)) for one in runs]
                 grid = _grid([*columns, (compare.TOGETHER, together)])
         except (AmdmError, SettingsError) as error:
             # gradio takes the text for HTML, and it may quote a prompt
@@ -140,7 +141,7 @@ def _drawing(host: Standalone) -> Callable[..., tuple[Any, ...]]:
     return draw
 
 
-def _alone(job: Job, model: compare.Alone) -> Job:
+def _alone(job: Job, model: ModelAlone) -> Job:
     """Return the job for one model alone, with its slot's own texts and guidance."""
     return replace(
         job,

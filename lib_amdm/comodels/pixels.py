@@ -37,7 +37,7 @@ class PictureCoder(Protocol):
 def crossing(main: PictureCoder, co: PictureCoder, size_of_co: Callable[[int, int], Size]) -> Crossing:
     """Return the way from the main model's latents to a co-model's and back.
 
-    own_size(height, width): the size of the co-model's pictures beside those of the main model.
+    size_of_co(height, width): the size of the co-model's pictures, by that of the main model's.
     """
     size_of_main: Size = (0, 0)
 

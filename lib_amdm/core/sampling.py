@@ -290,7 +290,7 @@ class _EarlySteps:
         return self.planned < bisect_right(self.plan, k)
 
     def _to_keep(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
-        """Return the difference between a co-model's prediction and the main one's, (batch, ...): see `last_answers`.
+        """Return the entry of `last_answers` for a co-model's prediction, (batch, ...).
 
         If it has an `on_nan`, an answer that is not finite becomes the main model's.
         """

@@ -178,6 +178,17 @@ Pictures = list[tuple[Any, str]]
 """Pictures, as PIL has them, with their infotexts."""
 
 
+class ModelAlone(NamedTuple):
+    """A model that draws a picture alone; "" and 0 mean the picture's own values."""
+
+    checkpoint: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
+    cfg_scale: float = 0.0
+    modules: Sequence[str] = ()
+    """The names of the files of its VAE and text encoders, if the host has such files; none means the picture's."""
+
+
 class Drawing(Protocol):
     """Further pictures, drawn in addition to the requested ones."""
 
@@ -191,21 +202,8 @@ class Drawing(Protocol):
     def snapshot(self, p: Processing) -> Processing:
         """Return a copy of a processing object from before its start."""
 
-    def redraw_job(
-        self,
-        before: Processing,
-        p: Processing,
-        checkpoint: str,
-        prompt: str,
-        negative_prompt: str,
-        cfg_scale: float,
-        modules: Sequence[str],
-    ) -> Processing:
-        """Return a processing object like `p` with these values; "" and 0 mean those of `p`.
-
-        before: see `snapshot`.
-        modules: the names of files of the checkpoint's parts, if a host has such files; none means those of `p`.
-        """
+    def redraw_job(self, before: Processing, p: Processing, model: ModelAlone) -> Processing:
+        """Return a processing object for the pictures of `p` with a model alone. before: see `snapshot`."""
 
     def draw(self, p: Processing) -> Pictures: ...
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..errors import AdapterError, AmdmError, cause
-from ..hosts.protocol import Drawing
+from ..hosts.protocol import Drawing, ModelAlone
 from ..hosts.webui_types import Processed, Processing
 from ..settings import MAIN_CHECKPOINT, AdapterSettings, Settings, SettingsError
 from . import infotext
@@ -20,15 +20,11 @@ INTERRUPTED = "interrupted"
 
 
 class Alone(NamedTuple):
-    """One model alone: its caption, its checkpoint ("" for the main one), and what its slot says otherwise."""
+    """One model alone: its caption, its settings, and what its slot says otherwise."""
 
     caption: str
     settings: Settings
-    checkpoint: str = ""
-    prompt: str = ""
-    negative_prompt: str = ""
-    cfg_scale: float = 0.0
-    modules: Sequence[str] = ()
+    model: ModelAlone = ModelAlone()
 
 
 class _Plan(NamedTuple):
@@ -49,11 +45,13 @@ def models(settings: Settings, title: Callable[[str], str | None]) -> tuple[Alon
             Alone(
                 f"co-model {number} alone: {infotext.short_title(slot.checkpoint)}",
                 settings_alone(slot.adapter_settings),
-                "" if is_main else title(slot.checkpoint) or slot.checkpoint,
-                slot.prompt,
-                slot.negative_prompt,
-                slot.cfg_scale,
-                () if is_main else slot.module_names,
+                ModelAlone(
+                    "" if is_main else title(slot.checkpoint) or slot.checkpoint,
+                    slot.prompt,
+                    slot.negative_prompt,
+                    slot.cfg_scale,
+                    () if is_main else slot.module_names,
+                ),
             )
         )
     return tuple(runs)
@@ -88,20 +86,19 @@ def finish(host: Drawing, p: Processing, processed: Processed) -> None:
     drawn: dict[str, Any] = {}
     halved = ""
     # the main one last, so that it stays loaded
-    for model in (*planned.alone[1:], planned.alone[0]):
+    for alone in (*planned.alone[1:], planned.alone[0]):
         if host.is_interrupted():
             break
-        words = (model.checkpoint, model.prompt, model.negative_prompt, model.cfg_scale, model.modules)
-        job = host.redraw_job(planned.before, p, *words)
-        setattr(job, SETTINGS, model.settings)
+        job = host.redraw_job(planned.before, p, alone.model)
+        setattr(job, SETTINGS, alone.settings)
         try:
-            drawn[model.caption] = host.draw(job)
+            drawn[alone.caption] = host.draw(job)
         except Exception as error:
             reason = str(error) if isinstance(error, (AmdmError, SettingsError)) else cause(error)
-            processed.comments += f"AMDM: comparing ended at {model.caption} ({reason}).\n"
+            processed.comments += f"AMDM: comparing ended at {alone.caption} ({reason}).\n"
             break
-        halved = model.caption if host.is_interrupted() else ""
-    shown = [model.caption for model in planned.alone if drawn.get(model.caption)]
+        halved = alone.caption if host.is_interrupted() else ""
+    shown = [alone.caption for alone in planned.alone if drawn.get(alone.caption)]
     singles = [pair for caption in shown for pair in drawn[caption]]
     if singles and together:
         captions = [f"{caption} ({INTERRUPTED})" if caption == halved else caption for caption in shown]

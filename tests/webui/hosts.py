@@ -193,7 +193,7 @@ THRESHOLDING = Effect(
     (True, 7, 1, "Constant", 0, "Half Cosine Up", 0, 1, "enable", "MEAN", "AD", 0.7),
 )
 HR_FIX = Effect("Kohya HRFix Integrated", (True, 1, 2, 0, 1, True, "bicubic", "bicubic"), MAIN)
-# sharpness and contrast; the second has noise of its own beside them
+# sharpness and contrast; the second adds its own noise
 MODIFIED, NOISY = (
     (
         *(50, "anisotropic", 0, "reinhard", 100, 20, "subtract", 0, 0),

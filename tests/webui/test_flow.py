@@ -75,9 +75,9 @@ def asked(main: str, beside: str, parameters: Mapping[str, Any]) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def flowing(webui_host: Host, flow_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flowing]:
-    told: dict[str, Any] = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
+    start: dict[str, Any] = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
     folder = tmp_path_factory.mktemp("flowing")
-    server = FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", **told)
+    server = FlowWebUI(webui_host, folder, models=flow_models, first="flux-a", **start)
     with server:
         yield Flowing(server)
 
@@ -216,8 +216,8 @@ def test_families_of_different_latents_go_through_pixels(
     if not {main, co} <= set(webui_host.flow_families):
         pytest.skip(f"{webui_host.name} has not both {main} and {co}")
     plain = flowing.plain(f"{main}-a")
-    told = settings(through_pixels(co), eta=0, steps=3, evaluations=2)
-    first, second = flowing.of(f"{main}-a", told), flowing.of(f"{main}-a", told)
+    mixed = settings(through_pixels(co), eta=0, steps=3, evaluations=2)
+    first, second = flowing.of(f"{main}-a", mixed), flowing.of(f"{main}-a", mixed)
     assert np.isfinite(first.latent).all() and distance(first.latent, plain.latent) > 0.01
     assert distance(first.latent, second.latent) == 0
     assert f"2 evaluations of {co}-b" in first.infotext and "8 VAE calls" in first.infotext
@@ -274,14 +274,14 @@ def test_eps_and_rectified_sdxl_go_together(
     if "rectified" not in webui_host.flow_families:
         pytest.skip(f"{webui_host.name} has no rectified SDXL")
     main, co = ("rectified-a", plain_sdxl) if main_is_flow else (plain_sdxl, "rectified-a")
-    told = {"checkpoint": main, "steps": STEPS, "scheduler": "Simple"}
-    plain = flowing.draw(None, **told)
+    request = {"checkpoint": main, "steps": STEPS, "scheduler": "Simple"}
+    plain = flowing.draw(None, **request)
     mixed = settings(slot(co), evaluations=2, steps=3)
-    first, second = flowing.draw(mixed, **told), flowing.draw(mixed, **told)
+    first, second = flowing.draw(mixed, **request), flowing.draw(mixed, **request)
     assert np.isfinite(first.latent).all()
     assert 0.01 < distance(first.latent, plain.latent) < 10 * np.abs(plain.latent).max()
     assert distance(first.latent, second.latent) == 0
-    assert distance(flowing.draw(None, **told).latent, plain.latent) == 0
+    assert distance(flowing.draw(None, **request).latent, plain.latent) == 0
 
 
 def test_a_picture_after_references_is_refused(flowing: Flowing, webui_host: Host) -> None:
@@ -302,11 +302,11 @@ def test_a_video_is_refused_and_one_frame_is_not(flowing: Flowing, webui_host: H
     """Wan draws as many frames as the batch size says: five are the first that need more than one latent."""
     if "wan" not in webui_host.flow_families:
         pytest.skip(f"{webui_host.name} has no wan")
-    told = settings(slot("wan-b"), evaluations=2)
-    failed = flowing.fail(told, **asked("wan-a", "", {"batch_size": 5}))
+    mixed = settings(slot("wan-b"), evaluations=2)
+    failed = flowing.fail(mixed, **asked("wan-a", "", {"batch_size": 5}))
     assert '"wan-a.safetensors" draws a video, which cannot be run together with "wan-b.safetensors"' in failed.message
     assert failed.report["denoiser"] == 0
-    drawn = flowing.of("wan-a", told)
+    drawn = flowing.of("wan-a", mixed)
     assert drawn.latent.shape[-3] == 1 and np.isfinite(drawn.latent).all()
     assert distance(drawn.latent, flowing.plain("wan-a").latent) > 0.01
 
@@ -524,10 +524,10 @@ def test_small_autoencoders_of_flux_and_flux_2(flowing: Flowing, webui_host: Hos
         pytest.skip(f"{webui_host.name} has not both {main} and {co}")
     folder = flowing.server.data / "models" / "VAE-taesd"
     files = [file for name, channels in (("taef1", 16), ("taef2", 32)) for file in write(folder, name, channels)]
-    told, option = settings(through_pixels(co), eta=0, steps=3, evaluations=2), {"amdm_small_autoencoders": True}
+    mixed, option = settings(through_pixels(co), eta=0, steps=3, evaluations=2), {"amdm_small_autoencoders": True}
     try:
-        full = flowing.of(f"{main}-a", told)
-        small, again = (flowing.with_options(option, lambda: flowing.of(f"{main}-a", told)) for _ in range(2))
+        full = flowing.of(f"{main}-a", mixed)
+        small, again = (flowing.with_options(option, lambda: flowing.of(f"{main}-a", mixed)) for _ in range(2))
     finally:
         for file in files:
             file.unlink()
@@ -542,8 +542,8 @@ def test_a_host_that_always_works_in_tiles_makes_the_pictures_between_models_of_
     if webui_host.name != "neo":
         pytest.skip(f"{webui_host.name} has a script for it")
     wide: dict[str, Any] = {"width": 1280, "height": 64}
-    told = settings(through_pixels("klein"), eta=0, steps=2, evaluations=1)
-    plain, whole = flowing.of("flux-a", **wide), flowing.of("flux-a", told, **wide)
+    mixed = settings(through_pixels("klein"), eta=0, steps=2, evaluations=1)
+    plain, whole = flowing.of("flux-a", **wide), flowing.of("flux-a", mixed, **wide)
     of_server: dict[str, Any] = {"probe": True, "extension": REPOSITORY, "options": OPTIONS}
     folder = tmp_path_factory.mktemp("tiled")
     never_oom = ["--neveroom"]
@@ -551,7 +551,7 @@ def test_a_host_that_always_works_in_tiles_makes_the_pictures_between_models_of_
     with server:
         there = Flowing(server)
         assert distance(there.of("flux-a", **wide).latent, plain.latent) == 0
-        tiled = there.of("flux-a", told, **wide)
+        tiled = there.of("flux-a", mixed, **wide)
     assert "4 VAE calls" in tiled.infotext and "4 VAE calls" in whole.infotext
     apart = distance(whole.latent, plain.latent)
     assert 0 < distance(tiled.latent, whole.latent) < apart

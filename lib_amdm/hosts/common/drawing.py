@@ -9,7 +9,7 @@ from modules import extra_networks, images, processing, shared
 from PIL import Image
 
 from ...comodels.prompts import is_main_prompt, prompt_of
-from ..protocol import Pictures
+from ..protocol import ModelAlone, Pictures
 from ..webui_types import Processed, Processing
 from .styles import with_styles
 
@@ -27,27 +27,12 @@ def snapshot(p: Processing) -> Processing:
     return copied
 
 
-def redraw_job(
-    before: Processing,
-    p: Processing,
-    checkpoint: str,
-    prompt: str,
-    negative_prompt: str,
-    cfg_scale: float,
-    modules: Sequence[str],
-) -> Processing:
-    """Return the processing object for the pictures of `p` with another checkpoint, prompts and guidance scale.
-
-    "" and 0 mean those of `p`.
-
-    before: the result of `snapshot`.
-    modules: the names of the checkpoint's VAE and text encoders, if the host has files of them; none means those of
-        `p`.
-    """
+def redraw_job(before: Processing, p: Processing, model: ModelAlone) -> Processing:
+    """Return the processing object for the pictures of `p` with a model alone. before: the result of `snapshot`."""
     job = snapshot(before)
     # as other scripts have changed them, with the styles inserted
-    is_main = not checkpoint
-    prompt, negative_prompt = with_styles(prompt), with_styles(negative_prompt, negative=True)
+    is_main = not model.checkpoint
+    prompt, negative_prompt = with_styles(model.prompt), with_styles(model.negative_prompt, negative=True)
     job.prompt = _prompts(prompt, p.all_prompts, is_main)
     job.negative_prompt = _prompts(negative_prompt, p.all_negative_prompts, is_main)
     job.styles = []
@@ -55,12 +40,12 @@ def redraw_job(
         job.hr_prompt = _prompts(prompt, p.all_hr_prompts, is_main)
         job.hr_negative_prompt = _prompts(negative_prompt, p.all_hr_negative_prompts, is_main)
     job.seed, job.subseed = list(p.all_seeds), list(p.all_subseeds)
-    job.cfg_scale = cfg_scale or job.cfg_scale
+    job.cfg_scale = model.cfg_scale or job.cfg_scale
     job.do_not_save_grid = True
-    if checkpoint:
-        job.override_settings["sd_model_checkpoint"] = checkpoint
-    if modules and MODULES in shared.opts.data_labels:
-        job.override_settings[MODULES] = [*modules]
+    if model.checkpoint:
+        job.override_settings["sd_model_checkpoint"] = model.checkpoint
+    if model.modules and MODULES in shared.opts.data_labels:
+        job.override_settings[MODULES] = [*model.modules]
     return job
 
 

@@ -27,10 +27,10 @@ class Elsewhere:
     memory: MemoryManager
     attention: Callable[..., Any]
     """The host's function for attention in all models."""
-    computed_in: str
-    """The attribute of a model that is the dtype in which it computes."""
-    casts: str
-    """The attribute of a layer that is True if it casts its weights to the dtype of its input."""
+    computed_in: str = "computation_dtype"
+    """The attribute of a model that is the dtype in which it computes; by default Forge's and Forge Neo's."""
+    casts: str = "parameters_manual_cast"
+    """The attribute of a layer that is True if it casts its weights to the dtype of its input; by default the same."""
 
     def reason_against(self, device: torch.device) -> str:
         """Return why a UNet cannot be evaluated on a device, or ""."""

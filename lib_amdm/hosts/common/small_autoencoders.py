@@ -23,7 +23,7 @@ NAMES = {"SD1": "taesd", "SDXL": "taesdxl", "Flux": "taef1", "Flux2": "taef2"}
 CHANNELS = {"Flux": 16, "Flux2": 128}
 USUAL_CHANNELS = 4
 PACKED = {"Flux2": 2}
-"""The sides of the squares of its own latent that make a place of the model's, by latent space."""
+"""The sides of the squares of latent pixels that the model packs into its channels, by latent space."""
 
 
 class SmallAutoencoder(nn.Module):

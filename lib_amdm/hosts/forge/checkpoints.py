@@ -56,6 +56,6 @@ LOADER = EngineLoader(
     modules=main_entry,
     vae_without_weights=_vae_without_weights,
     rescaled=rescale_zero_terminal_snr_sigmas,
-    elsewhere=Elsewhere(memory_management, attention.attention_function, "computation_dtype", "parameters_manual_cast"),
+    elsewhere=Elsewhere(memory_management, attention.attention_function),
     corrected=_as_chroma,
 )
