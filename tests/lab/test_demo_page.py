@@ -294,8 +294,8 @@ def test_a_bundled_adapter_is_offered_and_takes_a_layout_that_is_written(page: P
     page.wait(page.all(f"#amdm_adapter{suffix} input")[0].is_displayed, "the fold to open")
     _, before, _ = page.generate()
     page.choose(f"amdm_adapter{suffix}", LAYOUT_ADAPTER.name)
-    field = page.all(f"#amdm_layout{suffix} textarea")[0]
-    page.wait(field.is_displayed, "the layout")
+    fields = f"#amdm_layout{suffix} textarea"
+    field = page.wait(lambda: [field for field in page.all(fields) if field.is_displayed()], "the layout")[0]
     # what is cut off is not seen, whatever its size: the pointer must reach the field a line from its edges
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
     reached = (
