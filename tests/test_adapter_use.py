@@ -235,7 +235,7 @@ def test_the_formula_holds_for_every_way_to_call_the_model_and_nothing_given_is_
     length: int, together: bool, calls: list[int], as_dict: bool
 ) -> None:
     given, untouched, model = case(length, as_dict), case(length, as_dict), Model()
-    assert torch.allclose(guided(model, **given, together=together), by_hand(**untouched), atol=1e-5)
+    assert torch.allclose(guided(model, **given, together=together).denoised, by_hand(**untouched), atol=1e-5)
     assert model.calls == calls
     torch.testing.assert_close(given, untouched, rtol=0, atol=0)
 
@@ -245,7 +245,8 @@ def test_without_the_negative_prompt_the_first_part_is_the_base_and_the_scale_is
     model = Model()
     out = guided(model, **given, skip_uncond=True)
     given["uncond"] = torch.stack([given["cond"][0], given["cond"][2]])
-    assert torch.allclose(out, by_hand(**{**given, "cond_scale": 1.0}), atol=1e-5)
+    assert out.base is None
+    assert torch.allclose(out.denoised, by_hand(**{**given, "cond_scale": 1.0}), atol=1e-5)
     assert model.calls == [3]
 
 

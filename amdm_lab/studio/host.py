@@ -33,7 +33,7 @@ from lib_amdm.comodels.pixels import co_size, crossing
 from lib_amdm.comodels.placing import device_of, one_device
 from lib_amdm.comodels.prompts import prompt_of
 from lib_amdm.core.aggregation import Mix
-from lib_amdm.core.arguments import ONE_SPACE, CoRun, Crossing, Pass
+from lib_amdm.core.arguments import ONE_SPACE, CoRun, Crossing, Pass, Prediction
 from lib_amdm.errors import AmdmError
 from lib_amdm.families import Family
 from lib_amdm.files.checkpoint_family import family_in
@@ -389,7 +389,12 @@ class Standalone:
         }
         if co_models:
             co_runs = [co_model.co_run(job) for co_model in co_models.values()]
-            in_pass = Pass(nominal_steps=job.steps, level_of=model.level)
+            in_pass = Pass(
+                nominal_steps=job.steps,
+                guidance=job.cfg_scale,
+                base=lambda: getattr(denoiser, "base", None),
+                level_of=model.level,
+            )
             func = mixed(func, settings, co_runs, in_pass, variant.mix)
         stream = ImageNoise(job.seeds, (model.latent_channels, *job.latent_size))
         latents = sampling.sample(func, denoiser, stream, sigmas, report)
@@ -462,8 +467,13 @@ class _SlotModel:
     def co_run(self, job: Job) -> CoRun:
         state_key = self.state_key if self.adapter else None
         form, guidance = self.model.form, self.slot.cfg_scale or job.cfg_scale
-        run = SlotRun(self.denoiser, self.model.highest, state_key, self.refuse_nan, form, self.crossing, guidance)
+        run = SlotRun(self.denoise, self.model.highest, state_key, self.refuse_nan, form, self.crossing, guidance)
         return co_run(self.number, self.slot, run, job.seeds, job.latent_size, self.main.highest)
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Prediction:
+        """Return its prediction with its prompt and without, for `CoRun.denoise`."""
+        denoised = self.denoiser(x, sigma)
+        return Prediction(denoised, getattr(self.denoiser, "base", None))
 
     def _crossing(self, host: Standalone, main: str, co: str) -> Crossing:
         """Return the way between the main checkpoint's latents and this one's."""

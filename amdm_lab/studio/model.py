@@ -218,6 +218,8 @@ class GuidedDenoiser(nn.Module):
         self.model, self.cfg_scale = model, cfg_scale
         self.adapter, self.progress = adapter, progress
         self.evaluations = 0
+        self.base: Tensor | None = None
+        """The last prediction without the prompts, if all pictures have one."""
         alike: dict[tuple[int, int], list[int]] = {}
         for number, image in enumerate(images):
             alike.setdefault(image.lengths, []).append(number)
@@ -226,7 +228,8 @@ class GuidedDenoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
         progress = self.progress(self.model.level(sigma[0].item()).ratio) if self.adapter else 0.0
         self.evaluations += 1
-        denoised: list[Tensor] = [x] * len(x)
+        denoised, bases = [x] * len(x), [x] * len(x)
+        is_guided = True
         # attached for this evaluation alone: another denoiser may be of the same UNet
         with self.adapter.on(self.model.unet) if self.adapter else nullcontext():
             for group in self.groups:
@@ -246,8 +249,11 @@ class GuidedDenoiser(nn.Module):
                     skip_uncond=group.is_unguided and not self.adapter,
                     announce=announce,
                 )
-                for image, row in zip(of, guidance):
-                    denoised[image] = row
+                base = guidance.base
+                is_guided = is_guided and base is not None
+                for image, row, of_image in zip(of, guidance.denoised, guidance.denoised if base is None else base):
+                    denoised[image], bases[image] = row, of_image
+        self.base = torch.stack(bases) if is_guided else None
         return torch.stack(denoised)
 
     def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor | dict[str, Tensor], rows: list[int]) -> Tensor:

@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..core.arguments import Prediction
+
 Cond = Tensor | dict[str, Tensor]
 """The rows of a condition: (rows, length, width), or such tensors by name."""
 Predict = Callable[[Tensor, Tensor, Cond, list[int]], Tensor]
@@ -25,8 +27,8 @@ def guided(
     skip_uncond: bool = False,
     together: bool = True,
     announce: Announce | None = None,
-) -> Tensor:
-    """Return uncond + sum_i w_i * scale * (cond_i - uncond) for each image of the batch, (images, ...) as x.
+) -> Prediction:
+    """Return uncond + sum_i w_i * scale * (cond_i - uncond) for each image of the batch, (images, ...), and uncond.
 
     x: the latents (images, ...).
     sigma: (images,).
@@ -65,7 +67,7 @@ def guided(
     for image, of_image in enumerate(parts):
         for row, weight in of_image:
             denoised[image] += (out_cond[row] - base[image]) * (weight * cond_scale)
-    return denoised
+    return Prediction(denoised, None if skip_uncond else base)
 
 
 def taken(x: Tensor, rows: Sequence[int]) -> Tensor:

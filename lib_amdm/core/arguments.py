@@ -33,6 +33,23 @@ class Crossing(NamedTuple):
     """From the co-model's latents to the main model's."""
 
 
+class Prediction(NamedTuple):
+    """A model's prediction, (batch, ...)."""
+
+    denoised: Tensor
+    base: Tensor | None = None
+    """The same without its prompt; None: unknown, or without guidance."""
+
+    @property
+    def guidance(self) -> Tensor:
+        """The part of the prediction that its prompt made; zeros if `base` is unknown."""
+        return self.denoised - (self.denoised if self.base is None else self.base)
+
+    def changed(self, change: Change) -> Prediction:
+        """Return the prediction with both parts changed."""
+        return Prediction(change(self.denoised), None if self.base is None else change(self.base))
+
+
 def _same(latent: Tensor) -> Tensor:
     return latent
 
@@ -44,9 +61,10 @@ ONE_SPACE = Crossing(_same, _same)
 class CoRun:
     """A model that is run alongside the main one."""
 
-    denoise: Callable[[Tensor, Tensor], Tensor]
-    """denoise(x, sigma) returns the denoised latent after the model's own guidance. x: a latent (batch, ...) at the
-    noise level sigma (batch,), in the model's `form`: x0 + sigma noise, or (1 - sigma) x0 + sigma noise."""
+    denoise: Callable[[Tensor, Tensor], Tensor | Prediction]
+    """denoise(x, sigma) returns the denoised latent after the model's own guidance, alone or with the one before it.
+    x: a latent (batch, ...) at the noise level sigma (batch,), in the model's `form`: x0 + sigma noise, or
+    (1 - sigma) x0 + sigma noise."""
     gamma: float = 0.5
     """The model's share in the aggregation, 0 to 1."""
     eta: float = 0.0
@@ -76,6 +94,10 @@ class CoRun:
     keeps_prediction: bool = False
     """Between its evaluations its last prediction holds; False: the difference between its last prediction and the main
     model's, which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
+    fading: float = 0.0
+    """The power of the noise level with which that difference fades until the next evaluation; 0: it does not."""
+    guidance: float = 1.0
+    """The model's guidance scale."""
     device: torch.device | None = None
     """The device on which `denoise` gets its latents, if it is another than the main model's. An accelerator then
     begins before the main model's evaluation, and its answer is fetched afterwards. None: the main model's."""
@@ -169,6 +191,11 @@ class Pass:
     """A map of booleans: where the picture may be changed at all (inpainting); None: everywhere."""
     nominal_steps: int = 20
     """For a sampler without a grid (DPM adaptive): the number of equal parts of log sigma that count as its steps."""
+    guidance: float = 1.0
+    """The main model's guidance scale."""
+    base: Callable[[], Tensor | None] = lambda: None
+    """Called after the main model's evaluation. Returns its output without its prompt, in the form of its output, so
+    that weak guidance is not halved by mixing; None: unknown, or the model ran without guidance."""
     level_of: Callable[[float], Level] = variance_exploding
     """The noise level that a number in the sampler's `sigmas` means: `levels.flow` for a flow model."""
     still_mixing: Callable[[], bool] = lambda: True

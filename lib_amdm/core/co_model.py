@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .accelerator import carried
-from .arguments import CoRun
+from .arguments import CoRun, Prediction
 from .levels import Level
+from .plan import NOISE_ALONE
 
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
@@ -44,7 +45,7 @@ class RunningCoModel:
         """True if it is on another device, and its input is known before the main model's evaluation."""
         return self.run.device is not None and not self.run.sees_estimate
 
-    def begun(self, latent: Tensor, level: Level) -> Callable[[], Tensor]:
+    def begun(self, latent: Tensor, level: Level) -> Callable[[], Prediction]:
         """Begin an evaluation, and return a function that finishes it. Arguments and result as those of `prediction`.
 
         An accelerator has its work submitted. The CPU works in that function, while the main model's device does.
@@ -56,8 +57,8 @@ class RunningCoModel:
         answer = self._answer(shown, own_level)
         return lambda: answer
 
-    def prediction(self, latent: Tensor, denoised: Tensor, level: Level) -> Tensor:
-        """Return its denoised latent in the main model's latent space, of `denoised`'s shape.
+    def prediction(self, latent: Tensor, denoised: Tensor, level: Level) -> Prediction:
+        """Return its prediction in the main model's latent space, of `denoised`'s shape.
 
         latent: the noisy one that it has at this level. denoised: the main model's prediction, which a model that sees
         the estimate is shown with its own noise, instead of the latent.
@@ -70,7 +71,7 @@ class RunningCoModel:
         if self.noise is None:
             self.noise = separate_noise(clean, run.seed)
         answer = self._answer(self._shown(own_level.alpha * clean + own_level.sigma * self.noise), own_level)
-        return run.crossing.to_main(carried(answer, clean.device))
+        return Prediction(run.crossing.to_main(carried(answer.denoised, clean.device)))
 
     def _own_level(self, level: Level) -> Level:
         """Return the level at which it is evaluated, in its form: no level above its highest."""
@@ -82,8 +83,35 @@ class RunningCoModel:
     def _shown(self, latent: Tensor) -> Tensor:
         return latent if self.run.device is None else carried(latent, self.run.device)
 
-    def _answer(self, shown: Tensor, own_level: Level) -> Tensor:
-        return self.run.denoise(shown, shown.new_full((len(shown),), own_level.sigma))
+    def _answer(self, shown: Tensor, own_level: Level) -> Prediction:
+        answer = self.run.denoise(shown, shown.new_full((len(shown),), own_level.sigma))
+        return answer if isinstance(answer, Prediction) else Prediction(answer)
+
+
+@dataclass(frozen=True)
+class LastAnswer:
+    """A co-model's last evaluation: differences (batch, ...), and its noise level."""
+
+    difference: Tensor
+    """Its prediction minus the main model's; the prediction, if the co-model `keeps_prediction`."""
+    base: Tensor | None
+    """The same of the predictions without prompts; None: one of them is unknown."""
+    ratio: float
+
+    @classmethod
+    def of(cls, co: CoRun, answer: Prediction, main: Prediction, level: Level) -> LastAnswer:
+        if co.keeps_prediction:
+            return cls(answer.denoised, None, level.ratio)
+        bases = None if answer.base is None or main.base is None else answer.base - main.base
+        return cls(answer.denoised - main.denoised, bases, level.ratio)
+
+    def now(self, co: CoRun, main: Prediction, level: Level) -> Prediction:
+        """Return the co-model's prediction at a noise level, where the main model's is `main`."""
+        if co.keeps_prediction:
+            return Prediction(self.difference)
+        left = (min(level.ratio, NOISE_ALONE) / min(self.ratio, NOISE_ALONE)) ** co.fading
+        base = None if self.base is None or main.base is None else main.base + left * self.base
+        return Prediction(main.denoised + left * self.difference, base)
 
 
 def separate_noise(like: Tensor, seed: int | Sequence[int] | None) -> Tensor:

@@ -21,12 +21,13 @@ from torch import Tensor
 from . import arguments
 from .accelerator import carried
 from .aggregation import aggregate
-from .arguments import CoRun, Mixing, Pass
-from .co_model import RunningCoModel
+from .arguments import CoRun, Mixing, Pass, Prediction
+from .co_model import LastAnswer, RunningCoModel
 from .levels import Level, euler_step, posterior_mean, prediction_change
 from .plan import ESTIMATE_EVALUATIONS, EVALUATIONS, NOISY_EVALUATIONS, automatic_steps, spread
 from .readings import Reading
 from .sampler_call import Grid, SamplerCall, StandIn, grid_of
+from .strength import strengthened
 
 LOOKED_AHEAD = 2
 """The number of steps that a sampler may look ahead, and come back, within one step (Heun++)."""
@@ -133,8 +134,8 @@ class _EarlySteps:
     """The changes of the prediction, by step, while the sampler may come back to it."""
     settled: set[int] = field(default_factory=set)
     """The steps that were mixed."""
-    last_answers: list[Tensor] = field(default_factory=list)
-    """Of each co-model's last evaluation its prediction minus the main one's, or the prediction: `keeps_prediction`."""
+    last_answers: list[LastAnswer] = field(default_factory=list)
+    """Each co-model's last evaluation."""
     state_keys: list[Hashable] = field(default_factory=list)
     finite: list[tuple[CoRun, Reading]] = field(default_factory=list)
     """For each co-model's output, a reading of whether it was finite."""
@@ -144,7 +145,7 @@ class _EarlySteps:
     """True once the main model goes on alone."""
     place: tuple[int, Level] | None = None
     """The step and the level of the evaluation that has begun."""
-    begun: dict[int, Callable[[], Tensor]] = field(default_factory=dict)
+    begun: dict[int, Callable[[], Prediction]] = field(default_factory=dict)
     """The evaluations that have begun, by their co-model's index: each returns its prediction."""
 
     def begin(self, x: Tensor, sigma: Reading) -> None:
@@ -228,53 +229,52 @@ class _EarlySteps:
         denoised = self.grid.denoised(x, output.to(wide), level)
         if not level_next.ratio < level.ratio:
             return torch.zeros_like(denoised)
+        base = self.in_pass.base()
+        main = Prediction(denoised, None if base is None else self.grid.denoised(x, base.to(denoised), level))
         latents = [x, *(x + offset for offset in self.offsets)]
-        self._evaluate(k, [latent.to(kind) for latent in latents[1:]], denoised, level)
+        self._evaluate(k, [latent.to(kind) for latent in latents[1:]], main, level)
         self.report_nan()
         if not self.in_pass.still_mixing():
             return None
-        ends = [
-            answer if model.run.keeps_prediction else denoised + answer
-            for model, answer in zip(self.models, self.last_answers)
-        ]
-        predictions = [denoised, *ends]
+        runs, within = [model.run for model in self.models], self.in_pass.within
+        guided = [main, *(answer.now(run, main, level) for run, answer in zip(runs, self.last_answers))]
+        shares = [run.share(k, self.steps) if k >= self.mixing.start else 0.0 for run in runs]
+        scales = [self.in_pass.guidance, *(run.guidance for run in runs)]
+        predictions = strengthened(guided, shares, scales, within)
         ys = [euler_step(prediction, latent, level, level_next) for prediction, latent in zip(predictions, latents)]
         new = ys
         if k >= self.mixing.start:
-            etas = [self.mixing.eta, *(model.run.eta for model in self.models)]
+            etas = [self.mixing.eta, *(run.eta for run in runs)]
             means = [
                 posterior_mean(prediction, latent, level, level_next) if eta else prediction
                 for prediction, latent, eta in zip(predictions, latents, etas)
             ]
-            shares = [model.run.share(k, self.steps) for model in self.models]
             new = aggregate(ys, means, shares, etas, self.mixing.correction, level_next.scale, self.mixing.rule)
-        self.offsets = [
-            0.0 if model.run.sees_estimate else latent - new[0] for model, latent in zip(self.models, new[1:])
-        ]
-        change = prediction_change(new[0] - ys[0], level, level_next)
-        within = self.in_pass.within
+        self.offsets = [0.0 if run.sees_estimate else latent - new[0] for run, latent in zip(runs, new[1:])]
+        moved = new[0] - euler_step(denoised, x, level, level_next)
+        change = prediction_change(moved, level, level_next)
         return change if within is None else torch.where(within, change, torch.zeros_like(change))
 
-    def _evaluate(self, k: int, latents: Sequence[Tensor], denoised: Tensor, level: Level) -> None:
+    def _evaluate(self, k: int, latents: Sequence[Tensor], main: Prediction, level: Level) -> None:
         """Evaluate the co-models if the plan says so or a `state_key` changed, and keep what they give.
 
         latents: each co-model's own, (batch, ...).
-        denoised: the main model's denoised latent, of the same shape.
+        main: the main model's prediction, of the same shape.
         """
         state_keys, is_due = self._state_keys(level), self._is_due(k)
         begun, self.begun = self.begun, {}
 
-        def predicted(index: int) -> Tensor:
+        def predicted(index: int) -> Prediction:
             if index in begun:
                 return begun[index]()
-            return self.models[index].prediction(latents[index], denoised, level)
+            return self.models[index].prediction(latents[index], main.denoised, level)
 
-        answers = dict(enumerate(self.last_answers))
+        answers, device = dict(enumerate(self.last_answers)), main.denoised.device
         # those on other devices last: meanwhile the main model's device has the others' work
         for index, model in sorted(enumerate(self.models), key=lambda entry: entry[1].run.device is not None):
             if is_due or state_keys[index] != self.state_keys[index]:
-                answer = carried(predicted(index), denoised.device).to(denoised)
-                answers[index] = self._to_keep(model.run, answer, denoised)
+                answer = predicted(index).changed(lambda part: carried(part, device).to(main.denoised))
+                answers[index] = LastAnswer.of(model.run, self._finite(model.run, answer, main), main, level)
         self.last_answers = [answers[index] for index in range(len(self.models))]
         # only once all succeeded: if one fails, the sampler's caller may retry
         if is_due:
@@ -289,18 +289,19 @@ class _EarlySteps:
         # a sampler that leaves out a level of the grid catches up
         return self.planned < bisect_right(self.plan, k)
 
-    def _to_keep(self, co: CoRun, prediction: Tensor, denoised: Tensor) -> Tensor:
-        """Return the entry of `last_answers` for a co-model's prediction, (batch, ...).
-
-        If it has an `on_nan`, an answer that is not finite becomes the main model's.
-        """
-        base = torch.zeros_like(denoised) if co.keeps_prediction else denoised
+    def _finite(self, co: CoRun, answer: Prediction, main: Prediction) -> Prediction:
+        """Return a co-model's answer, or the main model's in its place if it has `on_nan` and is not finite."""
         if co.on_nan is None:
-            return prediction - base
+            return answer
         # if the main model itself has NaN, the co-model got some, and is not to blame
-        is_finite = prediction.isfinite().all()
-        self.finite.append((co, Reading(is_finite | ~denoised.isfinite().all())))
-        return torch.where((prediction - denoised).isfinite().all(), prediction, denoised) - base
+        is_finite = answer.denoised.isfinite().all()
+        self.finite.append((co, Reading(is_finite | ~main.denoised.isfinite().all())))
+        is_usable = (answer.denoised - main.denoised).isfinite().all()
+        base = main.base
+        return Prediction(
+            torch.where(is_usable, answer.denoised, main.denoised),
+            None if answer.base is None or base is None else torch.where(is_usable, answer.base, base),
+        )
 
     def finish(self) -> None:
         """Report pending errors once the sampler has ended; NothingMixedError if it mixed nothing."""

@@ -35,6 +35,9 @@ class Denoiser(Protocol):
     """A1111's: the known picture is blended into the latent that a model gets."""
     cond_scale_miltiplier: float
     """A1111's and reForge's, spelt like this: DDIM CFG++ divides the guidance scale."""
+    need_last_noise_uncond: bool
+    """A1111's: set, `last_noise_uncond` keeps the output without the prompt."""
+    last_noise_uncond: Tensor | None
 
     def register_forward_pre_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> Any: ...
 

@@ -16,6 +16,7 @@ from modules.sd_samplers_cfg_denoiser import CFGDenoiser, pad_cond
 from ...comodels.adapter_use import AtWork
 from ...comodels.guidance import Announce, guided, taken
 from ...core import accelerator
+from ...core.arguments import Prediction
 from ...core.levels import preserving_scale, variance_preserving
 from ...files.state import FileState
 from ..common.autoencoders import PassAutoencoder
@@ -115,6 +116,7 @@ class A1111Evaluator:
     def __init__(self, run: PassRun) -> None:
         self.run = run
         self.wraps: dict[int, Any] = {}
+        self.keeps_base: bool | None = None
         self.travelled: torch.nn.Module | None = None
         """A co-model's part that is on the GPU for a while: with --medvram or --lowvram, which allow one part at a
         time, and of a model whose UNet is on another device."""
@@ -136,9 +138,14 @@ class A1111Evaluator:
 
     def start(self) -> None:
         self._bring(None)
+        # the host keeps the prediction without the prompt for some samplers
+        self.keeps_base = self.run.denoiser.need_last_noise_uncond
+        self.run.denoiser.need_last_noise_uncond = True
 
     def finish(self) -> None:
         self._bring(None)
+        if self.keeps_base is False:
+            self.run.denoiser.need_last_noise_uncond, self.run.denoiser.last_noise_uncond = False, None
         self.drop()
 
     def drop(self) -> None:
@@ -206,7 +213,10 @@ class A1111Evaluator:
             checkpoints.move(model, devices.cpu)
             devices.torch_gc()
 
-    def denoised(self, evaluation: Evaluation) -> torch.Tensor:
+    def main_base(self) -> torch.Tensor | None:
+        return self.run.denoiser.last_noise_uncond
+
+    def denoised(self, evaluation: Evaluation) -> Prediction:
         run, model, x, sigma, step = self.run, evaluation.model, evaluation.x, evaluation.sigma, evaluation.step
         wrap = self._wrap(model)
         parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
@@ -224,7 +234,7 @@ class A1111Evaluator:
         cond, uncond = (_on(x.device, texts) for texts in self._padded(evaluation, cond, uncond))
         # the LoRAs first: their weights are moved, and those that they replace stay
         with evaluation.with_loras(), self._on_device(model), self._adapted(evaluation):
-            denoised = guided(
+            denoised, base = guided(
                 predict,
                 shown,
                 sigma,
@@ -237,8 +247,8 @@ class A1111Evaluator:
                 self._announcing(evaluation),
             )
         if is_foreign:
-            return denoised
-        return x + denoised - shown if self._shows_known_region else run.masked(denoised, host_sigma)
+            return Prediction(denoised)
+        return Prediction(x + denoised - shown if self._shows_known_region else run.masked(denoised, host_sigma), base)
 
     # parts of an evaluation
 

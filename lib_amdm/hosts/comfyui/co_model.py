@@ -18,12 +18,13 @@ from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
 from ...comodels.mixing import SlotRun
+from ...core.arguments import Prediction
 from ...core.levels import Form, as_exploding, as_flow, variance_exploding
 from ...errors import AmdmError
 from ...settings import CoModel
 from . import attached
 from .attached import KEY, Connected
-from .unconditional import Unconditional, with_reader
+from .unconditional import Unconditional, base_in, with_reader
 
 
 def levels_of(sampling: Any) -> tuple[Form, float]:
@@ -110,18 +111,16 @@ class CoSampler(Sampler):
         self.result = self.inside()
         return noise
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        arguments = dict(self.arguments)
-        if self.shared.readers:
-            options = with_reader(arguments["model_options"], self._read, disable_cfg1_optimization=True)
-            arguments["model_options"] = options
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Prediction:
+        parts: dict[str, Any] = {}
+        always = {"disable_cfg1_optimization": True} if self.shared.readers else {}
+        options = with_reader(self.arguments["model_options"], parts.update, **always)
         self.networks.use(self.guider)
-        denoised = self.guider(x, sigma, **arguments)
+        denoised = self.guider(x, sigma, **{**self.arguments, "model_options": options})
         self.networks.use(self.main)
-        return denoised
-
-    def _read(self, parts: dict[str, Any]) -> None:
-        self.shared.predictions[self.number] = parts["uncond_denoised"]
+        if self.shared.readers:
+            self.shared.predictions[self.number] = parts["uncond_denoised"]
+        return Prediction(denoised, base_in(parts))
 
     def _active_conds(self, ratio: float) -> Hashable:
         """Return which parts of both models' conditioning are active at a noise-to-signal ratio."""

@@ -16,7 +16,7 @@ from ...core.sampler_call import SamplerCall, StandIn
 from ...errors import AmdmError
 from . import attached
 from .co_model import CoSampler, Networks, levels_of
-from .unconditional import Unconditional
+from .unconditional import Unconditional, base_in
 
 WITHOUT_NOISE = ("sample_res_multistep", "sample_res_multistep_cfg_pp")
 """Samplers that take a noise sampler, but add no noise."""
@@ -48,7 +48,12 @@ def sample_with_co_models(
         (form, top), seeds, size = levels_of(sampling), range(seed, seed + len(noise)), (*noise.shape[-2:],)
         co_runs = [co_run(co.number, co.slot, co.run(), seeds, size, top, co.inputs.mask) for co in co_models]
         level_of = flow if form is as_flow else variance_exploding
-        in_pass = Pass(init=latent_image if is_drawn else None, level_of=level_of)
+        in_pass = Pass(
+            init=latent_image if is_drawn else None,
+            guidance=guider.cfg,
+            base=lambda: base_in(shared.parts),
+            level_of=level_of,
+        )
         # it adds in place
         x = sampling.noise_scaling(sigmas[0], noise.clone(), latent_image, sampler.max_denoise(guider, sigmas))
         run = mixed(whole, settings, co_runs, in_pass, shared.mix)

@@ -5,7 +5,7 @@ AMDM replaces the model's output, not what that function has read. So it is call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy.model_patcher import set_model_options_post_cfg_function
@@ -22,6 +22,11 @@ def with_reader(options: dict[str, Any], read: Callable[[dict[str, Any]], Any], 
         return parts["denoised"]
 
     return set_model_options_post_cfg_function({**options}, unchanged, **more)
+
+
+def base_in(parts: Mapping[str, Any]) -> Tensor | None:
+    """Return the prediction without the prompt among the parts of a guided one; None without guidance."""
+    return parts["uncond_denoised"] if parts.get("uncond") is not None else None
 
 
 class Unconditional:

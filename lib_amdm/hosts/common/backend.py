@@ -16,6 +16,7 @@ from ...comodels.adapter_use import AtWork
 from ...comodels.cache import Loaded, Recent
 from ...comodels.placing import one_device
 from ...comodels.weight_swap import Change
+from ...core.arguments import Prediction
 from ...families import Family
 from ..webui_types import CheckpointInfo, MainModel, Processing
 from .autoencoders import PassAutoencoder
@@ -185,7 +186,10 @@ class Evaluator(Protocol):
     def cond_scale(self, cfg_scale: float) -> float:
         """Return the guidance scale of an evaluation. cfg_scale: the slot's own, or 0 for the main model's."""
 
-    def denoised(self, evaluation: Evaluation) -> Tensor:
+    def main_base(self) -> Tensor | None:
+        """Return the main model's last output without its prompt; None if it ran without guidance."""
+
+    def denoised(self, evaluation: Evaluation) -> Prediction:
         """Return the denoised latent after guidance, as the host's own denoiser would for its main model."""
 
     def main_in_place(self) -> None:

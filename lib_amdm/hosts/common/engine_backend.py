@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from modules import prompt_parser
 
+from ...core.arguments import Prediction
 from ..webui_types import Engine
 from . import engine_texts, patchers
 from .autoencoders import PassAutoencoder
@@ -50,7 +51,7 @@ def denoised(
     evaluator: PatcherEvaluator,
     evaluation: Evaluation,
     may_skip_first: bool = True,
-) -> torch.Tensor:
+) -> Prediction:
     """Evaluate an engine.
 
     guided: the host's own function for guidance.
@@ -67,13 +68,13 @@ def denoised(
         inputs = evaluator.guidance_inputs(evaluation, shown, cond, uncond)
         result, _, _ = guided(*inputs, 1.0 if skips_uncond else evaluation.cond_scale, parts)
     if evaluation.is_foreign:
-        return result
-    result = run.masked(result, sigma)
+        return Prediction(result)
+    result, base = run.masked(result, sigma), evaluator.base.last
     if not run.on_timesteps:
-        return result
+        return Prediction(result, base)
     # timestep samplers expect the noise in the model's input
     alpha = 1 - _over(evaluation.sigma, x) if is_flow(evaluation.model) else 1
-    return result + (x - shown) / alpha
+    return Prediction(result + (x - shown) / alpha, base)
 
 
 def _sigma_of_main(run: PassRun, evaluation: Evaluation) -> torch.Tensor:

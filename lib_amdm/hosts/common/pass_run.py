@@ -153,6 +153,8 @@ class PassRun:
             init=None if x is noise else x,
             within=self.within,
             nominal_steps=self.pass_steps,
+            guidance=self.backend.evaluator.main_cfg_scale,
+            base=self.backend.evaluator.main_base,
             level_of=flow if self.backend.checkpoints.family(self.main).is_flow else variance_exploding,
             still_mixing=self.still_mixing,
             ahead=self.ahead,

@@ -6,7 +6,7 @@ plans the GPU's memory for all of them before the pass, and takes memory from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from modules.script_callbacks import CFGDenoiserParams
 
 from ...comodels.adapter_use import AtWork
 from ...core import accelerator
+from ...core.arguments import Prediction
 from ...files.state import FileState
 from ..webui_types import Engine, Patcher
 from .autoencoders import PassAutoencoder
@@ -29,7 +30,9 @@ from .patcher_adapters import work_on_main, working
 from .slot import progress
 from .strangers import formulas, functions_in, functions_of_classes, functions_on
 
-Guide = Callable[["PatcherEvaluator", Evaluation], torch.Tensor]
+Guide = Callable[["PatcherEvaluator", Evaluation], Prediction]
+READERS = "sampler_post_cfg_function"
+"""A patcher's option for functions that are called with the parts of each guided prediction."""
 
 
 def unet_of(model: Engine) -> torch.nn.Module:
@@ -115,6 +118,34 @@ def _together(sampling: float, further: float) -> dict[str, float]:
     return {"memory_required": sampling + further}
 
 
+class BaseReader:
+    """A function among a patcher's options, which keeps the last prediction without the prompt."""
+
+    last: torch.Tensor | None = None
+    last_input: tuple[torch.Tensor, torch.Tensor] | None = None
+    """The latent and the noise level that the model was shown then."""
+
+    def __call__(self, parts: Mapping[str, Any]) -> torch.Tensor:
+        self.last = None if parts["uncond"] is None else parts["uncond_denoised"]
+        self.last_input = parts["input"], parts["sigma"]
+        return parts["denoised"]
+
+    @contextmanager
+    def on(self, options: dict[str, Any]) -> Iterator[None]:
+        """Read the predictions of a patcher with these options during the context."""
+        before = options.get(READERS)
+        options[READERS] = [*(before or []), self]
+        try:
+            yield
+        finally:
+            options[READERS] = [function for function in options[READERS] if function is not self]
+            if before is None and not options[READERS]:
+                del options[READERS]
+
+    def clear(self) -> None:
+        self.last = self.last_input = None
+
+
 @dataclass(eq=False)
 class PatcherEvaluator:
     """The co-models of a pass in their patchers (`backend.Evaluator`)."""
@@ -122,7 +153,7 @@ class PatcherEvaluator:
     run: PassRun
     memory: MemoryManager
     guide: Guide
-    """Returns the denoised latent of an evaluation."""
+    """Returns the prediction of an evaluation."""
     memory_for_pass: Callable[[float, float], dict[str, float]] = _together
     """The host's arguments when it loads a pass's models, for the bytes of an evaluation and further ones."""
     guidance_factor: Callable[[], float] = lambda: 1
@@ -132,6 +163,7 @@ class PatcherEvaluator:
     in_pass: Callable[[PatcherEvaluator], AbstractContextManager[Any]] = nullcontext
     """A context for the pass, from the time when its co-models are known."""
 
+    base: BaseReader = field(default_factory=BaseReader)
     own_unets: list[Patcher] = field(default_factory=list)
     registered_at: Patcher | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -158,6 +190,8 @@ class PatcherEvaluator:
         self.device = self.run.hook["x"].device
         watch = self.run.denoiser.register_forward_pre_hook(self._remember_random_numbers)
         self.stack.callback(watch.remove)
+        self.stack.callback(self.base.clear)
+        self.stack.enter_context(self.base.on(self.run.main.forge_objects.unet.model_options))
         self._give_way()
 
     def finish(self) -> None:
@@ -181,7 +215,15 @@ class PatcherEvaluator:
     def cond_scale(self, cfg_scale: float) -> float:
         return (cfg_scale or self.main_cfg_scale) * self.guidance_factor()
 
-    def denoised(self, evaluation: Evaluation) -> torch.Tensor:
+    def main_base(self) -> torch.Tensor | None:
+        base, shown = self.base.last, self.base.last_input
+        if base is None or shown is None or not self.run.on_timesteps:
+            return base
+        # timestep samplers get the noise
+        latent, sigma = shown
+        return (latent - base) / sigma.view(-1, *[1] * (base.ndim - 1))
+
+    def denoised(self, evaluation: Evaluation) -> Prediction:
         return self.guide(self, evaluation)
 
     def main_in_place(self) -> None:
@@ -219,9 +261,10 @@ class PatcherEvaluator:
     def at_work(self, evaluation: Evaluation) -> Iterator[None]:
         """Set up one evaluation: the UNet in place, its LoRAs and adapter, and the main model's random numbers."""
         model = evaluation.model
-        guidance: AbstractContextManager[None] = nullcontext()
+        guidance = ExitStack()
         if model is not self.run.main:
-            guidance = _guided_as_main(self.run, model)
+            guidance.enter_context(_guided_as_main(self.run, model))
+            guidance.enter_context(self.base.on(model.forge_objects.unet.model_options))
             # in case the host has unloaded it during the pass
             if not any(entry.model is model.forge_objects.unet for entry in self.memory.current_loaded_models):
                 self._load(evaluation.x.shape)

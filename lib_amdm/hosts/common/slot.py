@@ -22,7 +22,7 @@ from ...comodels.placing import device_of
 from ...comodels.prompts import is_main_prompt, prompt_of
 from ...comodels.weight_swap import Change, changed
 from ...core.accelerator import is_memory_error
-from ...core.arguments import ONE_SPACE, Crossing
+from ...core.arguments import ONE_SPACE, Crossing, Prediction
 from ...errors import AdapterError, AmdmError, cause
 from ...settings import MAIN_CHECKPOINT, THROUGH_PIXELS, CoModel
 from ..webui_types import CheckpointInfo, Denoiser
@@ -241,8 +241,8 @@ class SlotModel:
         models = (model for model in (self, self.run.main_model) if model is not None and model.adapter)
         return texts, tuple(share < model.slot.until for model in models)
 
-    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Return the model's denoised latent after guidance, for `CoRun.denoise`."""
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> Prediction:
+        """Return the model's prediction, for `CoRun.denoise`."""
         state, run = shared.state, self.run
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException

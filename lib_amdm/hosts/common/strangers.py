@@ -62,7 +62,7 @@ def formulas(options: Mapping[str, Any], patcher: Any) -> dict[str, Any]:
     A function cannot that shares state with a change of the UNet, or keeps a model in an object. If a variable of its
     closure is the main model's patcher, a copy of the function gets the other one.
     """
-    present = {name: options[name] for name in FORMULAS if options.get(name)}
+    present = {name: options[name] for name in FORMULAS if any(functions_in(options.get(name)))}
     if not present:
         return {}
     others = Reach(functions_in({name: value for name, value in options.items() if name not in present})).holders
@@ -75,7 +75,7 @@ def formulas(options: Mapping[str, Any], patcher: Any) -> dict[str, Any]:
     usable: dict[str, Any] = {}
     for name, value in present.items():
         if isinstance(value, list):
-            usable[name] = [_referring_to(patcher, formula) for formula in value if is_formula(formula)]
+            usable[name] = [_referring_to(patcher, formula) for formula in functions_in(value) if is_formula(formula)]
         elif is_formula(value):
             usable[name] = _referring_to(patcher, value)
     usable = {name: value for name, value in usable.items() if value}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...comodels.mixing import SlotRun, co_run
-from ...core.arguments import AUTO, CoRun, Mixing, Pass
+from ...core.arguments import AUTO, CoRun, Mixing, Pass, Prediction
 from ...core.sampling import amdm
 from ...errors import AmdmError
 from ...files.pictures import as_text
@@ -29,6 +29,7 @@ from ...settings import CoModel
 from ...settings.schema import read
 from .latents import packed, space_of, unpacked
 from .schedules import Training, adds_noise, check_scheduler, levels_of, position
+from .unprompted import Unprompted
 
 DEFAULT = Mixing(evaluations=AUTO)
 _MIXED = ("gamma", "gamma_end", "eta", "region", "feather", "noise")
@@ -102,7 +103,12 @@ def amdm_pipeline(
         call = inspect.signature(pipe.__call__).bind(*args, **kwargs)
         call.apply_defaults()
         steps = _Steps(pipe, running, mixing, call.arguments)
-        with _replaced(pipe.scheduler, step=steps.step, add_noise=steps.noised, scale_noise=steps.noised):
+        around: dict[str, Callable[..., Any]] = {
+            "step": steps.step,
+            "add_noise": steps.noised,
+            "scale_noise": steps.noised,
+        }
+        with _replaced(pipe.scheduler, **around), steps.unprompted.read():
             result = pipe(*args, **kwargs)
         # the sampler reports what is still pending
         next(steps.sampler, None)
@@ -139,6 +145,15 @@ def _sampler(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, eta: float
         sent = yield model(*sent)
 
 
+def _guidance(pipe: Any, arguments: Mapping[str, Any]) -> float:
+    """Return the guidance scale of a pipeline's call."""
+    taken = inspect.signature(pipe.__call__).parameters
+    # where a pipeline takes both, the other one is an input of a distilled network
+    name = "true_cfg_scale" if "true_cfg_scale" in taken else "guidance_scale"
+    scale = arguments.get(name, taken[name].default if name in taken else 1.0)
+    return float(1.0 if scale is None else scale)
+
+
 class _Steps:
     """The scheduler's steps in one call of a pipeline, as the steps of a sampler. arguments: those of the call.
 
@@ -153,7 +168,10 @@ class _Steps:
         self.arguments: Any = {
             name: [*value] if isinstance(value, list) else value for name, value in arguments.items()
         }
+        self.unprompted = Unprompted(pipe, _guidance(pipe, self.arguments))
         self.clean: Tensor | None = None
+        self.base: Tensor | None = None
+        """The denoised latent of this step without the prompt."""
         self.timestep: Any = None
         self.sampler: Any = iter(())
 
@@ -175,7 +193,11 @@ class _Steps:
             self.sampler = self._begun(x, place, adds_noise(scheduler, more))
         of_latent, of_output = self.training.parts(self.levels[place])
         denoised = of_latent * x + of_output * predicted
+        base = self.unprompted.base(model_output)
+        self.base = None if base is None else of_latent * x + of_output * unpacked(self.pipe, base, *sides).to(wide)
         joint = self.sampler.send((x, self.left[place], denoised))
+        # a co-model may be a pipeline of the same network
+        self.unprompted.outputs.clear()
         if joint is not denoised:
             change = packed(self.pipe, (joint - denoised) / of_output)
             model_output = (model_output.to(wide) + change.reshape(sample.shape)).to(model_output.dtype)
@@ -185,7 +207,12 @@ class _Steps:
         """Return the sampler, which begins with `x` at a place in the schedule and waits for its first latent."""
         co_runs = [_Evaluations(co, number, self, x).co_run() for number, co in self.co_models.items()]
         init = None if self.clean is None else self.clean.reshape(x.shape)
-        in_pass = Pass(init=init, level_of=lambda left: self.levels[-1 - round(left)])
+        in_pass = Pass(
+            init=init,
+            guidance=self.unprompted.scale,
+            base=lambda: self.base,
+            level_of=lambda left: self.levels[-1 - round(left)],
+        )
         sampler = amdm(_sampler, co_runs, self.mixing, in_pass)
         begun = sampler(lambda x, sigma, denoised: denoised, x, self.left[place:], float(is_noisy))
         next(begun)
@@ -231,6 +258,7 @@ class _Evaluations:
         self.training, self.encoded, self.calls = Training.of(self.pipeline.scheduler), list[Any](), 0
         self.sides = [side * self.pipeline.vae_scale_factor for side in x.shape[-2:]]
         self.arguments = self._arguments(co_model.arguments)
+        self.unprompted = Unprompted(self.pipeline, _guidance(self.pipeline, self.arguments))
 
     def co_run(self) -> CoRun:
         highest, form = self.training.domain
@@ -238,16 +266,8 @@ class _Evaluations:
         generators = [generator] if isinstance(generator, torch.Generator) else generator or []
         seeds = [one.initial_seed() + more for one in generators for more in range(len(self.x) // len(generators))]
         seeds = seeds or [secrets.randbelow(2**63) for _ in self.x]
-        model = SlotRun(self.denoised, highest, None, self.refuse_nan, form, guidance=self._guidance)
+        model = SlotRun(self.denoised, highest, None, self.refuse_nan, form, guidance=self.unprompted.scale)
         return co_run(self.number, self.slot, model, seeds, (height, width), self.main.training.domain[0])
-
-    @property
-    def _guidance(self) -> float:
-        taken = inspect.signature(self.pipeline.__call__).parameters
-        # where a pipeline takes both, the other one is an input of a distilled network
-        name = "true_cfg_scale" if "true_cfg_scale" in taken else "guidance_scale"
-        default = taken[name].default if name in taken else 1.0
-        return float(self.arguments.get(name, default))
 
     def _arguments(self, own_arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of its calls, but for the latent. own_arguments: those given to the co-model."""
@@ -267,8 +287,8 @@ class _Evaluations:
         both |= {"num_inference_steps": 1, "output_type": "latent", "return_dict": False}
         return {name: value for name, value in both.items() if value is not None}
 
-    def denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return the denoised latent: see `CoRun.denoise`."""
+    def denoised(self, x: Tensor, sigma: Tensor) -> Prediction:
+        """Return the prediction: see `CoRun.denoise`."""
         number = float(sigma[0])
         level, timestep = self.training.shown(number)
         # where two models were trained on the same levels, rounding must not make their timesteps differ
@@ -276,10 +296,10 @@ class _Evaluations:
         latent = x * (level.sigma / number)
         output = self._output(latent, torch.as_tensor(self.main.timestep if alike else timestep).reshape(1))
         of_latent, of_output = self.training.parts(level)
-        return of_latent * latent + of_output * output
+        return output.changed(lambda part: of_latent * latent + of_output * part)
 
-    def _output(self, latent: Tensor, timesteps: Tensor) -> Tensor:
-        """Return what the pipeline's guided network predicts for a latent."""
+    def _output(self, latent: Tensor, timesteps: Tensor) -> Prediction:
+        """Return what the pipeline's network predicts for a latent, guided and without the prompt."""
         # a copy with the same models: the pipeline itself may be in the middle of a call
         pipe, scheduler, self.calls = copy.copy(self.pipeline), _OneStep(self.pipeline.scheduler, timesteps), 0
         vars(pipe).update(scheduler=scheduler, encode_prompt=self._encode)
@@ -287,12 +307,14 @@ class _Evaluations:
         # pipelines with a UNet take latents as they are, the others convert them
         shown = packed(pipe, latent).to(pipe.unet.dtype if hasattr(pipe, "unet") else latent.dtype)
         texts = {name: [*self.arguments[name]] for name in _TEXTS if name in self.arguments}
-        pipe(**{**self.arguments, **texts}, latents=shown)
+        with self.unprompted.read():
+            pipe(**{**self.arguments, **texts}, latents=shown)
         output = scheduler.output
         if output.shape != shown.shape:
             shapes = f"{tuple(output.shape)} for a latent of {tuple(shown.shape)}"
             raise AmdmError(f"{self.prefix} predicts {shapes}; choose a model with the main one's latents.")
-        return unpacked(pipe, output, *self.sides).to(latent).reshape(latent.shape)
+        both = Prediction(output, self.unprompted.base(output))
+        return both.changed(lambda part: unpacked(pipe, part, *self.sides).to(latent).reshape(latent.shape))
 
     def _encode(self, *args: Any, **kwargs: Any) -> Any:
         """Encode texts once: each evaluation calls `encode_prompt` in the same order, and with the same texts."""

@@ -12,6 +12,7 @@ from ldm_patched.modules.args_parser import args
 from modules import devices, prompt_parser, shared
 from modules_forge.forge_sampler import forge_sample
 
+from ...core.arguments import Prediction
 from ..common import patchers
 from ..common.backend import Backend, Checkpoints, Evaluation, Texts, text_options
 from ..common.hijack import HIJACK_OPTIONS, embedding_names, notes_of_main_kept
@@ -85,7 +86,7 @@ def _computed_in(unet: Any) -> torch.dtype:
     return unet.manual_cast_dtype or unet.get_dtype()
 
 
-def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tensor:
+def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> Prediction:
     run, sigma, step = evaluator.run, evaluation.sigma, evaluation.step
     parts, cond = prompt_parser.reconstruct_multicond_batch(evaluation.cond, step)
     uncond = prompt_parser.reconstruct_cond_batch(evaluation.uncond, step)
@@ -93,7 +94,9 @@ def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> torch.Tens
     with evaluator.at_work(evaluation):
         inputs = evaluator.guidance_inputs(evaluation, evaluation.x, cond, uncond)
         denoised = forge_sample(*inputs, cond_scale, parts)
-    return denoised if evaluation.is_foreign else run.masked(denoised, sigma)
+    return (
+        Prediction(denoised) if evaluation.is_foreign else Prediction(run.masked(denoised, sigma), evaluator.base.last)
+    )
 
 
 def _skips_uncond(run: PassRun, step: int, sigma: torch.Tensor) -> bool:

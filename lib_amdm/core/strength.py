@@ -1,0 +1,68 @@
+"""The guidance that mixing takes away from models whose prompts say different things, and how much of it they get back.
+
+A guided prediction is D = u + g: `u` is the model's prediction without its prompt, `g` its guidance.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .aggregation import Share
+from .arguments import Prediction
+
+ENOUGH = 6.0
+"""The guidance scale up to which mixing takes no guidance away (docs/measurements/guidance-scales.md)."""
+
+
+def strengthened(
+    predictions: Sequence[Prediction], shares: Sequence[Share], scales: Sequence[float], within: Tensor | None = None
+) -> list[Tensor]:
+    """Return the models' predictions with the guidance that mixing them takes away.
+
+    A mean of guidances that point in different directions is shorter than they are. With p_i a model's part of the
+    mixture, each guidance is multiplied by (sum |p_i g_i| / |sum p_i g_i|)^2: by 1 where all models say the same, and
+    by 2 for two of equal length at right angles, so that each counts in full. It is at most 1 / sum p_i^2, and
+    ENOUGH over the model's guidance scale; a scale of 1 or less means no guidance, and stays.
+
+    predictions: of the main model (first) and of each co-model, (batch, ...).
+    shares: one of each co-model, as `aggregate` has them.
+    scales: a guidance scale for each model.
+    within: a map of where the picture may be changed; the rest has no guidance.
+
+    A prediction whose guidance is unknown leaves all as they are.
+    """
+    plain = [prediction.denoised for prediction in predictions]
+    most = [ENOUGH / scale if scale > 1 else 1.0 for scale in scales]
+    if any(prediction.base is None for prediction in predictions) or max(most) <= 1:
+        return plain
+    guidances = [prediction.guidance for prediction in predictions]
+    if within is not None:
+        guidances = [torch.where(within, guidance, torch.zeros_like(guidance)) for guidance in guidances]
+    parts = _parts(shares, plain[0].device)
+    taking = [part * guidance for part, guidance in zip(parts, guidances)]
+    joint = _length(functools.reduce(torch.add, taking)).clamp_min(torch.finfo(plain[0].dtype).tiny)
+    gain = (functools.reduce(torch.add, map(_length, taking)) / joint).square()
+    gain = gain.clamp(max=1 / functools.reduce(operator.add, [part * part for part in parts]))
+    return [
+        prediction + (gain.clamp(1, max(1.0, top)) - 1) * guidance
+        for prediction, guidance, top in zip(plain, guidances, most)
+    ]
+
+
+def _parts(shares: Sequence[Share], device: torch.device) -> list[Share]:
+    """Return the parts of the mixture of the main model and of each co-model, which are mixed in one after another."""
+    parts: list[Share] = [1.0]
+    for share in shares:
+        share = share.to(device) if isinstance(share, Tensor) else share
+        parts = [*(part * (1 - share) for part in parts), share]
+    return parts
+
+
+def _length(x: Tensor) -> Tensor:
+    """Return each sample's length, (batch, 1, ...)."""
+    return torch.linalg.vector_norm(x, dim=[*range(1, x.ndim)], keepdim=True)

@@ -1,0 +1,138 @@
+"""The guidance that mixing takes away, and a co-model's prediction between its evaluations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from seeded import uniform
+from torch import Tensor
+
+from lib_amdm.core.arguments import CoRun, Prediction
+from lib_amdm.core.co_model import LastAnswer
+from lib_amdm.core.levels import variance_exploding
+from lib_amdm.core.strength import ENOUGH, strengthened
+
+SHAPE = (2, 4, 6, 6)
+WEAK = ENOUGH / 3
+
+
+def predictions(count: int = 2) -> list[Prediction]:
+    made = uniform("predictions", (count, 2, *SHAPE))
+    return [Prediction(base + guidance, base) for base, guidance in made]
+
+
+def across(count: int) -> list[Prediction]:
+    """Make predictions whose guidances have the same length, at right angles to each other."""
+    bases = uniform("bases", (count, *SHAPE))
+    guidances = torch.zeros(count, *SHAPE)
+    for number in range(count):
+        guidances[number, :, number] = 3.0
+    return [Prediction(base + guidance, base) for base, guidance in zip(bases, guidances)]
+
+
+def mean(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).mean(0)
+
+
+@pytest.mark.parametrize(("count", "shares"), [(2, [0.5]), (3, [0.5, 1 / 3])])
+def test_guidances_at_right_angles_all_count_in_full(count: int, shares: list[float]) -> None:
+    models = across(count)
+    made = strengthened(models, shares, [ENOUGH / count] * count)
+    full = mean([model.denoised - model.guidance for model in models]) + sum(model.guidance for model in models)
+    torch.testing.assert_close(mean(made), full)
+
+
+@given(share=st.floats(0, 1), scale=st.floats(0, 20))
+def test_models_that_say_the_same_stay_as_they_are(share: float, scale: float) -> None:
+    [model] = predictions(1)
+    for made in strengthened([model, model], [share], [scale, scale]):
+        torch.testing.assert_close(made, model.denoised)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_one_model_alone_stays_as_it_is(share: float) -> None:
+    models = predictions()
+    for made, model in zip(strengthened(models, [share], [WEAK, WEAK]), models):
+        assert torch.equal(made, model.denoised)
+
+
+@given(share=st.floats(0, 1), scales=st.tuples(st.floats(1, 30), st.floats(1, 30)))
+def test_a_guidance_scale_rises_to_enough_at_most(share: float, scales: tuple[float, float]) -> None:
+    models = predictions()
+    for made, model, scale in zip(strengthened(models, [share], scales), models, scales):
+        gain = (made - model.denoised).norm() / model.guidance.norm() + 1
+        assert gain <= max(1, ENOUGH / scale) * 1.0001
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (0.0, 1.0), (ENOUGH, ENOUGH + 1)])
+def test_no_guidance_and_strong_guidance_stay(scales: tuple[float, float]) -> None:
+    models = across(2)
+    for made, model in zip(strengthened(models, [0.5], scales), models):
+        assert torch.equal(made, model.denoised)
+
+
+def test_a_model_without_a_known_base_leaves_all_as_they_are() -> None:
+    models = [*across(2), Prediction(torch.ones(SHAPE))]
+    made = strengthened(models, [0.5, 0.3], [WEAK] * 3)
+    assert all(one is model.denoised for one, model in zip(made, models))
+
+
+def test_two_models_in_two_regions_stay_as_they_are() -> None:
+    region = torch.zeros(1, 1, 6, 6)
+    region[..., :3] = 1
+    models = across(2)
+    for made, model in zip(strengthened(models, [region], [WEAK, WEAK]), models):
+        torch.testing.assert_close(made, model.denoised)
+
+
+def test_the_known_part_of_an_inpainting_does_not_count() -> None:
+    within = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    within[..., :3, :] = True
+    models = across(2)
+    noisy = [Prediction(torch.where(within, p.denoised, 50.0 * p.denoised), p.base) for p in models]
+    for made, clean in zip(
+        strengthened(noisy, [0.5], [WEAK, WEAK], within), strengthened(models, [0.5], [WEAK, WEAK], within)
+    ):
+        torch.testing.assert_close(torch.where(within, made, 0.0), torch.where(within, clean, 0.0))
+
+
+def test_each_picture_of_a_batch_has_a_separate_strength() -> None:
+    models = predictions()
+    together = strengthened(models, [0.5], [WEAK, WEAK])
+    for number in range(len(models[0].denoised)):
+        one = [model.changed(lambda part, n=number: part[n : n + 1]) for model in models]  # type: ignore[misc]
+        for made, alone in zip(together, strengthened(one, [0.5], [WEAK, WEAK])):
+            torch.testing.assert_close(made[number : number + 1], alone)
+
+
+def _silent(x: Tensor, sigma: Tensor) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize(("fading", "left"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)])
+def test_a_difference_fades_with_a_power_of_the_noise_level(fading: float, left: float) -> None:
+    main, other, later = predictions(3)
+    answer = LastAnswer.of(CoRun(_silent), other, main, variance_exploding(8.0))
+    now = answer.now(CoRun(_silent, fading=fading), later, variance_exploding(2.0))
+    torch.testing.assert_close(now.denoised, later.denoised + left * (other.denoised - main.denoised))
+    assert now.base is not None and later.base is not None and other.base is not None and main.base is not None
+    torch.testing.assert_close(now.base, later.base + left * (other.base - main.base))
+
+
+def test_pure_noise_fades_no_faster_than_noise_that_hides_everything() -> None:
+    main, other = predictions()
+    answer = LastAnswer.of(CoRun(_silent), other, main, variance_exploding(math.inf))
+    now = answer.now(CoRun(_silent, fading=1.0), main, variance_exploding(10.0))
+    torch.testing.assert_close(now.denoised, main.denoised + 0.5 * (other.denoised - main.denoised))
+
+
+@given(fading=st.floats(0, 2), ratio=st.floats(0.01, 30))
+def test_a_model_that_equals_the_main_one_has_no_effect_between_evaluations(fading: float, ratio: float) -> None:
+    main, later = predictions()
+    answer = LastAnswer.of(CoRun(_silent), main, main, variance_exploding(30.0))
+    now = answer.now(CoRun(_silent, fading=fading), later, variance_exploding(ratio))
+    assert torch.equal(now.denoised, later.denoised)
