@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.aggregation import aggregate, slerp
-    from .core.arguments import CoRun, Mixing, Pass
+    from .core.arguments import CoRun, Mixing, Pass, Prediction
     from .core.levels import Level, flow, variance_exploding, variance_preserving
     from .core.plan import automatic_steps, spread
     from .core.sampling import amdm
@@ -21,7 +21,7 @@ __version__ = "0.3.0"
 
 _MODULES = {
     "aggregation": ("aggregate", "slerp"),
-    "arguments": ("CoRun", "Mixing", "Pass"),
+    "arguments": ("CoRun", "Mixing", "Pass", "Prediction"),
     "levels": ("Level", "flow", "variance_exploding", "variance_preserving"),
     "plan": ("automatic_steps", "spread"),
     "sampling": ("amdm",),
@@ -33,6 +33,7 @@ __all__ = [
     "Level",
     "Mixing",
     "Pass",
+    "Prediction",
     "aggregate",
     "amdm",
     "automatic_steps",
