@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from lib_amdm.core.arguments import CoRun, Prediction
 from lib_amdm.core.co_model import LastAnswer
-from lib_amdm.core.levels import variance_exploding
 from lib_amdm.core.strength import ENOUGH, strengthened
 
 SHAPE = (2, 4, 6, 6)
@@ -113,26 +110,35 @@ def _silent(x: Tensor, sigma: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize(("fading", "left"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)])
-def test_a_difference_fades_with_a_power_of_the_noise_level(fading: float, left: float) -> None:
+@pytest.mark.parametrize(("grown", "strength"), [(1.0, 1.0), (0.7, 0.7), (1.6, 1.6), (0.1, 0.5), (9.0, 2.0)])
+def test_a_difference_in_guidance_follows_the_length_of_the_main_models_guidance(grown: float, strength: float) -> None:
     main, other, later = predictions(3)
-    answer = LastAnswer.of(CoRun(_silent), other, main, variance_exploding(8.0))
-    now = answer.now(CoRun(_silent, fading=fading), later, variance_exploding(2.0))
-    torch.testing.assert_close(now.denoised, later.denoised + left * (other.denoised - main.denoised))
-    assert now.base is not None and later.base is not None and other.base is not None and main.base is not None
-    torch.testing.assert_close(now.base, later.base + left * (other.base - main.base))
+    assert main.base is not None and other.base is not None and later.base is not None
+    later_base = later.base
+    later = Prediction(later_base + grown * main.guidance, later_base)
+    now = LastAnswer.of(CoRun(_silent), other, main).now(CoRun(_silent), later)
+    torch.testing.assert_close(now.base, later_base + (other.base - main.base))
+    torch.testing.assert_close(now.guidance, later.guidance + strength * (other.guidance - main.guidance))
 
 
-def test_pure_noise_fades_no_faster_than_noise_that_hides_everything() -> None:
-    main, other = predictions()
-    answer = LastAnswer.of(CoRun(_silent), other, main, variance_exploding(math.inf))
-    now = answer.now(CoRun(_silent, fading=1.0), main, variance_exploding(10.0))
-    torch.testing.assert_close(now.denoised, main.denoised + 0.5 * (other.denoised - main.denoised))
+@pytest.mark.parametrize("unknown", ["then", "now", "of the co-model"])
+def test_without_known_guidance_the_difference_is_reused_as_it_is(unknown: str) -> None:
+    main, other, later = predictions(3)
+    plain = Prediction(main.denoised) if unknown == "then" else main
+    answer = LastAnswer.of(CoRun(_silent), Prediction(other.denoised) if unknown == "of the co-model" else other, plain)
+    now = answer.now(CoRun(_silent), Prediction(later.denoised) if unknown == "now" else later)
+    torch.testing.assert_close(now.denoised, later.denoised + other.denoised - main.denoised)
+    assert now.base is None
 
 
-@given(fading=st.floats(0, 2), ratio=st.floats(0.01, 30))
-def test_a_model_that_equals_the_main_one_has_no_effect_between_evaluations(fading: float, ratio: float) -> None:
+def test_guidance_of_no_length_keeps_the_prediction_finite() -> None:
+    main, other, later = predictions(3)
+    assert main.base is not None
+    silent = Prediction(main.base, main.base)
+    assert LastAnswer.of(CoRun(_silent), other, silent).now(CoRun(_silent), later).denoised.isfinite().all()
+
+
+def test_a_model_that_equals_the_main_one_has_no_effect_between_evaluations() -> None:
     main, later = predictions()
-    answer = LastAnswer.of(CoRun(_silent), main, main, variance_exploding(30.0))
-    now = answer.now(CoRun(_silent, fading=fading), later, variance_exploding(ratio))
+    now = LastAnswer.of(CoRun(_silent), main, main).now(CoRun(_silent), later)
     assert torch.equal(now.denoised, later.denoised)

@@ -28,11 +28,6 @@ PREDICTION_FROM = 4.0
 main model has taken over what it was shown, and the difference pushes it too far; with weak guidance it has not
 (measurements/through-pixels.md)."""
 
-FADING, FADING_FROM = 0.08, 2.5
-"""The power of the noise level with which a difference fades, for each unit of guidance scale from a scale on. A
-difference pushes on after the main model has moved, the stronger the guidance the farther
-(docs/measurements/guidance-scales.md)."""
-
 
 class SlotRun(NamedTuple):
     """A slot's model as its host runs it; the fields without a comment are those of `CoRun`."""
@@ -91,7 +86,6 @@ def co_run(
         form=model.form,
         crossing=model.crossing,
         keeps_prediction=sees_estimate and model.guidance >= PREDICTION_FROM,
-        fading=0.0 if sees_estimate else max(0.0, FADING * (model.guidance - FADING_FROM)),
         guidance=model.guidance,
         device=model.device,
     )

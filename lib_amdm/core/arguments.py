@@ -94,8 +94,6 @@ class CoRun:
     keeps_prediction: bool = False
     """Between its evaluations its last prediction holds; False: the difference between its last prediction and the main
     model's, which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
-    fading: float = 0.0
-    """The power of the noise level with which that difference fades until the next evaluation; 0: it does not."""
     guidance: float = 1.0
     """The model's guidance scale."""
     device: torch.device | None = None

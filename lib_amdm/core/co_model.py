@@ -11,8 +11,10 @@ from torch import Tensor
 from .accelerator import carried
 from .arguments import CoRun, Prediction
 from .levels import Level
-from .plan import NOISE_ALONE
+from .strength import length
 
+STRENGTHS = 0.5, 2.0
+"""The least and the most factor for the guidance of a last evaluation."""
 ROUNDING = 1.005
 """The factor by which a schedule may begin above the highest level of the model that it is made for."""
 
@@ -90,28 +92,38 @@ class RunningCoModel:
 
 @dataclass(frozen=True)
 class LastAnswer:
-    """A co-model's last evaluation: differences (batch, ...), and its noise level."""
+    """A co-model's last evaluation: its prediction minus the main model's at the same level, each (batch, ...)."""
 
     difference: Tensor
-    """Its prediction minus the main model's; the prediction, if the co-model `keeps_prediction`."""
-    base: Tensor | None
-    """The same of the predictions without prompts; None: one of them is unknown."""
-    ratio: float
+    """Of the whole predictions; the prediction itself, if the co-model `keeps_prediction`."""
+    base: Tensor | None = None
+    """Of the predictions without prompts; None: one of them is unknown."""
+    length: Tensor | None = None
+    """The length of the main model's guidance then, (batch, 1, ...)."""
 
     @classmethod
-    def of(cls, co: CoRun, answer: Prediction, main: Prediction, level: Level) -> LastAnswer:
+    def of(cls, co: CoRun, answer: Prediction, main: Prediction) -> LastAnswer:
         if co.keeps_prediction:
-            return cls(answer.denoised, None, level.ratio)
-        bases = None if answer.base is None or main.base is None else answer.base - main.base
-        return cls(answer.denoised - main.denoised, bases, level.ratio)
+            return cls(answer.denoised)
+        difference = answer.denoised - main.denoised
+        if answer.base is None or main.base is None:
+            return cls(difference)
+        return cls(difference, answer.base - main.base, length(main.guidance))
 
-    def now(self, co: CoRun, main: Prediction, level: Level) -> Prediction:
-        """Return the co-model's prediction at a noise level, where the main model's is `main`."""
+    def now(self, co: CoRun, main: Prediction) -> Prediction:
+        """Return the co-model's prediction where the main model's is `main`.
+
+        What differs in guidance grows and shrinks with the main model's guidance: reused as it is, it pushes on after
+        both models have moved.
+        """
         if co.keeps_prediction:
             return Prediction(self.difference)
-        left = (min(level.ratio, NOISE_ALONE) / min(self.ratio, NOISE_ALONE)) ** co.fading
-        base = None if self.base is None or main.base is None else main.base + left * self.base
-        return Prediction(main.denoised + left * self.difference, base)
+        if self.base is None or self.length is None or main.base is None:
+            return Prediction(main.denoised + self.difference)
+        tiny = torch.finfo(main.denoised.dtype).tiny
+        strength = (length(main.guidance) / self.length.clamp_min(tiny)).clamp(*STRENGTHS)
+        base = main.base + self.base
+        return Prediction(main.denoised + self.base + strength * (self.difference - self.base), base)
 
 
 def separate_noise(like: Tensor, seed: int | Sequence[int] | None) -> Tensor:

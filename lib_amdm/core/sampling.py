@@ -237,7 +237,7 @@ class _EarlySteps:
         if not self.in_pass.still_mixing():
             return None
         runs, within = [model.run for model in self.models], self.in_pass.within
-        guided = [main, *(answer.now(run, main, level) for run, answer in zip(runs, self.last_answers))]
+        guided = [main, *(answer.now(run, main) for run, answer in zip(runs, self.last_answers))]
         shares = [run.share(k, self.steps) if k >= self.mixing.start else 0.0 for run in runs]
         scales = [self.in_pass.guidance, *(run.guidance for run in runs)]
         predictions = strengthened(guided, shares, scales, within)
@@ -274,7 +274,7 @@ class _EarlySteps:
         for index, model in sorted(enumerate(self.models), key=lambda entry: entry[1].run.device is not None):
             if is_due or state_keys[index] != self.state_keys[index]:
                 answer = predicted(index).changed(lambda part: carried(part, device).to(main.denoised))
-                answers[index] = LastAnswer.of(model.run, self._finite(model.run, answer, main), main, level)
+                answers[index] = LastAnswer.of(model.run, self._finite(model.run, answer, main), main)
         self.last_answers = [answers[index] for index in range(len(self.models))]
         # only once all succeeded: if one fails, the sampler's caller may retry
         if is_due:

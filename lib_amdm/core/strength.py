@@ -45,8 +45,8 @@ def strengthened(
         guidances = [torch.where(within, guidance, torch.zeros_like(guidance)) for guidance in guidances]
     parts = _parts(shares, plain[0].device)
     taking = [part * guidance for part, guidance in zip(parts, guidances)]
-    joint = _length(functools.reduce(torch.add, taking)).clamp_min(torch.finfo(plain[0].dtype).tiny)
-    gain = (functools.reduce(torch.add, map(_length, taking)) / joint).square()
+    joint = length(functools.reduce(torch.add, taking)).clamp_min(torch.finfo(plain[0].dtype).tiny)
+    gain = (functools.reduce(torch.add, map(length, taking)) / joint).square()
     gain = gain.clamp(max=1 / functools.reduce(operator.add, [part * part for part in parts]))
     return [
         prediction + (gain.clamp(1, max(1.0, top)) - 1) * guidance
@@ -63,6 +63,6 @@ def _parts(shares: Sequence[Share], device: torch.device) -> list[Share]:
     return parts
 
 
-def _length(x: Tensor) -> Tensor:
+def length(x: Tensor) -> Tensor:
     """Return each sample's length, (batch, 1, ...)."""
     return torch.linalg.vector_norm(x, dim=[*range(1, x.ndim)], keepdim=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,13 +18,13 @@ CLOSE = 1e-3
 """A share of the latent's largest number."""
 
 
-def latent(probed: Probed, amdm: dict[str, object] | None = None, **request: object) -> torch.Tensor:
+def latent(probed: Probed, amdm: dict[str, Any] | None = None, **request: Any) -> torch.Tensor:
     """Draw in one step, whose latent is the model's prediction."""
     return torch.from_numpy(probed.draw(amdm, steps=1, **request).latent)
 
 
 def prediction(probed: Probed, checkpoint: str, cfg_scale: float) -> Prediction:
-    request = {"checkpoint": checkpoint, "prompt": PROMPTS[checkpoint]}
+    request: dict[str, Any] = {"checkpoint": checkpoint, "prompt": PROMPTS[checkpoint]}
     prompted = latent(probed, cfg_scale=1.0, **request)
     guided = latent(probed, cfg_scale=cfg_scale, **request)
     return Prediction(guided, (cfg_scale * prompted - guided) / (cfg_scale - 1))
@@ -36,8 +38,9 @@ def test_weak_guidance_counts_as_far_as_the_models_differ(probed: Probed, cfg_sc
     drawn = latent(
         probed, settings(co_model, steps=1, eta=0), checkpoint="alpha", prompt=PROMPTS["alpha"], cfg_scale=cfg_scale
     )
-    expected = slerp(*strengthened(models, [gamma], [cfg_scale] * 2), gamma)
-    halved = slerp(*(model.denoised for model in models), gamma)
+    strong, other = strengthened(models, [gamma], [cfg_scale] * 2)
+    expected = slerp(strong, other, gamma)
+    halved = slerp(models[0].denoised, models[1].denoised, gamma)
     size = expected.abs().max()
     assert (drawn - expected).abs().max() < CLOSE * size
     assert ((expected - halved).abs().max() > 5 * CLOSE * size) == (cfg_scale < ENOUGH)
