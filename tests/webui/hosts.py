@@ -228,7 +228,7 @@ FORGE = Host(
     flow_families=("flux", "schnell", "chroma"),
     effects={
         "PAG that fades": Effect("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0, 1)),
-        "PAG in late steps": Effect("PerturbedAttentionGuidance Integrated", (True, 3, 20, 0.3, 1)),
+        "PAG in late steps": Effect("PerturbedAttentionGuidance Integrated", (True, 30, 20, 0.3, 1)),
         "dynamic thresholding": THRESHOLDING,
         "latent modifier": Effect("LatentModifier Integrated", (True, *MODIFIED)),
         "latent modifier, noise": Effect("LatentModifier Integrated", (True, *NOISY)),
