@@ -251,8 +251,7 @@ class _EarlySteps:
             ]
             new = aggregate(ys, means, shares, etas, self.mixing.correction, level_next.scale, self.mixing.rule)
         self.offsets = [0.0 if run.sees_estimate else latent - new[0] for run, latent in zip(runs, new[1:])]
-        moved = new[0] - euler_step(denoised, x, level, level_next)
-        change = prediction_change(moved, level, level_next)
+        change = prediction_change(new[0] - euler_step(denoised, x, level, level_next), level, level_next)
         return change if within is None else torch.where(within, change, torch.zeros_like(change))
 
     def _evaluate(self, k: int, latents: Sequence[Tensor], main: Prediction, level: Level) -> None:
