@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +12,9 @@ from hypothesis import strategies as st
 from seeded import uniform
 from torch import Tensor
 
-from lib_amdm.core.arguments import CoRun, Prediction
+from lib_amdm.core.arguments import CoRun, Mixing, Pass, Prediction
 from lib_amdm.core.co_model import LastAnswer
+from lib_amdm.core.sampling import amdm
 from lib_amdm.core.strength import ENOUGH, strengthened
 
 SHAPE = (2, 4, 6, 6)
@@ -142,3 +146,27 @@ def test_a_model_that_equals_the_main_one_has_no_effect_between_evaluations() ->
     main, later = predictions()
     now = LastAnswer.of(CoRun(_silent), main, main).now(CoRun(_silent), later)
     assert torch.equal(now.denoised, later.denoised)
+
+
+def _euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    for sigma, sigma_next in pairwise(sigmas):
+        x = x + (x - model(x, sigma.expand(len(x)))) / sigma * (sigma_next - sigma)
+    return x
+
+
+@pytest.mark.parametrize("alone", ["main", "co-model"])
+def test_a_model_at_a_scale_of_1_counts_as_one_without_guidance(alone: str) -> None:
+    def drawn(scale: float, knows_base: bool) -> Tensor:
+        main_scale, co_scale = (scale, 3.0) if alone == "main" else (3.0, scale)
+        models = across(2)
+
+        def co(x: Tensor, sigma: Tensor) -> Tensor | Prediction:
+            return models[1] if knows_base or alone == "main" else models[1].denoised
+
+        base = models[0].base if knows_base or alone != "main" else None
+        in_pass = Pass(guidance=main_scale, base=lambda: base)
+        sampler = amdm(_euler, [CoRun(co, guidance=co_scale)], Mixing(steps=2), in_pass)
+        return sampler(lambda x, sigma: models[0].denoised, torch.ones(SHAPE), torch.tensor([8.0, 4.0, 2.0, 0.0]))
+
+    assert torch.equal(drawn(1.0, knows_base=True), drawn(1.0, knows_base=False))
+    assert not torch.equal(drawn(2.0, knows_base=True), drawn(2.0, knows_base=False))

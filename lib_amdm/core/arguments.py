@@ -95,7 +95,7 @@ class CoRun:
     """Between its evaluations its last prediction holds; False: the difference between its last prediction and the main
     model's, which follows the main model's changes, and leaves a co-model that equals the main one without effect."""
     guidance: float = 1.0
-    """The model's guidance scale."""
+    """The model's guidance scale; up to 1 it has no guidance."""
     device: torch.device | None = None
     """The device on which `denoise` gets its latents, if it is another than the main model's. An accelerator then
     begins before the main model's evaluation, and its answer is fetched afterwards. None: the main model's."""
@@ -190,7 +190,7 @@ class Pass:
     nominal_steps: int = 20
     """For a sampler without a grid (DPM adaptive): the number of equal parts of log sigma that count as its steps."""
     guidance: float = 1.0
-    """The main model's guidance scale."""
+    """The main model's guidance scale; up to 1 `base` is not called."""
     base: Callable[[], Tensor | None] = lambda: None
     """Called after the main model's evaluation. Returns its output without its prompt, in the form of its output, so
     that weak guidance is not halved by mixing; None: unknown, or the model ran without guidance."""

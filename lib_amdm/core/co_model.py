@@ -87,7 +87,10 @@ class RunningCoModel:
 
     def _answer(self, shown: Tensor, own_level: Level) -> Prediction:
         answer = self.run.denoise(shown, shown.new_full((len(shown),), own_level.sigma))
-        return answer if isinstance(answer, Prediction) else Prediction(answer)
+        if isinstance(answer, Prediction):
+            # at a scale of 1 only some hosts know the prediction without the prompt
+            return answer if self.run.guidance > 1 else Prediction(answer.denoised)
+        return Prediction(answer)
 
 
 @dataclass(frozen=True)

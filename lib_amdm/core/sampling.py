@@ -229,7 +229,7 @@ class _EarlySteps:
         denoised = self.grid.denoised(x, output.to(wide), level)
         if not level_next.ratio < level.ratio:
             return torch.zeros_like(denoised)
-        base = self.in_pass.base()
+        base = self.in_pass.base() if self.in_pass.guidance > 1 else None
         main = Prediction(denoised, None if base is None else self.grid.denoised(x, base.to(denoised), level))
         latents = [x, *(x + offset for offset in self.offsets)]
         self._evaluate(k, [latent.to(kind) for latent in latents[1:]], main, level)
