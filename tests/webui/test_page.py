@@ -28,7 +28,9 @@ from lib_amdm.settings import CoModel, PictureSpec, Settings, flat, specs
 from lib_amdm.webui import examples, infotext, presets, tooltips
 from lib_amdm.webui.recipes import ANOTHER, LORA, RECIPES, PanelRecipe
 
+from .probed import Probed
 from .test_features import ramp
+from .test_networks import loras
 from .webui_server import WebUI
 
 pytest.importorskip("selenium")
@@ -515,7 +517,7 @@ def test_an_example_runs_what_the_user_has_and_is_taken_back(page: Page) -> None
     assert shown(page, "txt2img", ("checkpoint_1", "steps")) == {"checkpoint_1": "gamma.safetensors", "steps": "2"}
 
 
-def test_each_recipe_runs_as_it_is_filled_in_or_says_what_is_missing(page: Page) -> None:
+def test_each_recipe_runs_as_it_is_filled_in_or_says_what_is_missing(page: Page, server: WebUI) -> None:
     """Without a LoRA's name, which only the user knows, the picture is refused in words."""
     page.paste(PLAIN)
     page.toggle("script_txt2img_amdm_enabled")
@@ -537,7 +539,11 @@ def test_each_recipe_runs_as_it_is_filled_in_or_says_what_is_missing(page: Page)
         assert ("Missing" in advice) == bool(recipe.missing)
         if recipe.missing:
             assert f'"{LORA}" is not in the WebUI\'s list of LoRAs' in refusal(page, said)
-        else:
+            with loras(Probed(server)):
+                page.type("script_txt2img_amdm_prompt_1", recipe.settings.co_models[0].prompt.replace(LORA, "strong"))
+                said = page.generate()
+                page.shot(f"recipe-{number}-named")
+        if not recipe.missing or "strong" in said:
             assert f"AMDM ran: {len(slots) + 1} models" in said.replace('"', "") and "VAE call" not in said
 
 
