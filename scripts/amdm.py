@@ -46,9 +46,9 @@ class Script(scripts.Script):
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
         tab = "img2img" if self.is_img2img else "txt2img"
-        for side in panel.SIDES:
+        for side in panel.FOLLOWED:
             if kwargs.get("elem_id") == f"{tab}_{side}":
-                # the WebUI makes its sliders before it asks for this panel
+                # the WebUI makes these before it asks for this panel
                 self.sides = {**getattr(self, "sides", {}), side: component}
 
     def before_process(self, p: Processing, *args: Any) -> None:

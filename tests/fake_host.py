@@ -47,6 +47,7 @@ class FakeHost(Part):
 
     name = "fake"
     runs_flow_models = False
+    token_count: Any = None
 
     def __init__(self, **options: Any) -> None:
         self.options = options

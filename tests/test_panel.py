@@ -316,6 +316,14 @@ def clicked(demo: Any, name: str) -> Any:
     return event(demo, name).fn
 
 
+def test_a_prompts_tokens_are_counted_with_the_main_prompt_and_its_styles(page: Page) -> None:
+    page.token_count = lambda text, styles, is_negative: f"{text}, {styles}, {is_negative}"
+    count = clicked(page_of(page, 1), "counted")
+    place = '<p class="amdm-tokens" data-prompt="script_txt2img_amdm_prompt_1">{}</p>'.format
+    assert count("{prompt}, round {style:old}", "a cat") == place("a cat, round, ['old'], False")
+    assert count("a dog") == place("a dog, [], False")
+
+
 @pytest.mark.parametrize(
     ("adapter", "checkpoint", "chosen"),
     [("None", "None", "None"), (ADAPTERS[0], "None", "main"), (ADAPTERS[0], "x", "x"), ("None", "x", "x")],

@@ -428,6 +428,9 @@ class Standalone:
 
         return page.tool_button(text, elem_id)
 
+    token_count = None
+    """Without a WebUI there is no counter."""
+
     def option(self, name: str) -> Any:
         """Raise KeyError: without a settings page, AMDM's options are at their defaults."""
         raise KeyError(name)

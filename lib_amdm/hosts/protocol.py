@@ -109,6 +109,10 @@ class Page(Lists, Protocol):
 
     def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any: ...
 
+    @property
+    def token_count(self) -> Callable[[str, Sequence[str], bool], str] | None:
+        """Return what the page's counter shows for a text, with styles, as a negative prompt or not, if it has one."""
+
     def option(self, name: str) -> Any:
         """Return the user's value of one of AMDM's options; AttributeError or KeyError if there is none."""
 

@@ -191,6 +191,7 @@ class _ModelFields:
         'Files of the VAE and the text encoder of a model of another latent space, by their names in "VAE / Text '
         'Encoder" and separated by commas; empty = those in its own file.',
         label="VAE / text encoder",
+        lines=2,
         part=Part.SELDOM,
     )
     device: str = setting(

@@ -50,6 +50,7 @@ from . import (
     listed,
     listen,
     region_preview,
+    token_counters,
     tooltips,
 )
 from .captions import caption
@@ -59,10 +60,13 @@ EXAMPLE_TOOLTIP = "Write an example into the layout: two phrases in boxes, and a
 EXAMPLE_REGION = "0 0 0.5 1"
 SIDES = ("width", "height")
 """The WebUI's sliders that a region's drawing follows."""
+FOLLOWED = (*SIDES, *token_counters.MAIN_PROMPTS.values())
+"""The ends of the ids of all the WebUI's controls that the panel follows."""
 IMAGE_HEIGHT = 240
 LOOK, UNLOAD, FILL, UNDO = "\U0001f50d", "\u23cf\ufe0f", "\u2199\ufe0f", "\u21a9\ufe0f"
 COUNTS = (*range(9), 10, 12, 15, 20, 25, 30, 50)
 """Numbers of steps that can be chosen by mouse; any other can be typed."""
+COUNT = "Count the prompt's tokens, as the main checkpoint reads them."
 MEMORY = "After a picture its co-models stay in memory, as many as the settings allow."
 
 
@@ -91,7 +95,7 @@ def build_panel(
 
     elem_id: turns names into ids.
     start: the controls' first values, instead of the defaults; slots that it lacks have the defaults.
-    sides: the page's own controls of the picture's width and height, if it has them.
+    sides: the page's own controls of the picture's width and height, and its prompts, if it has them.
     offered: the examples by their names.
     """
     builder = _Builder(host, tabname, elem_id, start or Settings(), slots, sides or {}, offered)
@@ -341,7 +345,7 @@ class _Builder:
                 gr.HTML(value=layout_mount.mount_region(self.elem_id_of(slot, boxes)))
                 drawn = gr.HTML(value=region_preview.EVERYWHERE, elem_classes=[layout_mount.SHARES])
         inputs = [self.controls[slot, name] for name in region_preview.REGION_INPUTS]
-        if len(self.sides) == len(SIDES):
+        if all(side in self.sides for side in SIDES):
             inputs += [self.sides[side] for side in SIDES]
         draw = listen.quick(region_preview.region_preview)
         call: dict[str, Any] = {"fn": draw, "inputs": inputs, "outputs": [drawn]}
@@ -388,6 +392,9 @@ class _Builder:
             )
             control.webui_tooltip = spec.help  # the WebUI's page shows it while the pointer rests on the control
             self.controls[slot, spec.name] = control
+            if spec.name in token_counters.MAIN_PROMPTS and self.host.token_count:
+                token_counters.add(self.host.token_count, spec.name, control, self.sides)
+                self.tooltips[f"#{control.elem_id}_count"] = COUNT
 
     def elem_id_of(self, slot: int, spec: Spec) -> str:
         """Return the id of a setting's control."""

@@ -563,6 +563,29 @@ def test_a_recipes_infotext_is_pasted_and_the_panel_asks_for_the_file(page: Page
     page.wait(lambda: f'"{ANOTHER}" is not in the list' in line.text, "the line to name the file")
 
 
+def test_a_co_models_prompt_has_the_webuis_token_counter(page: Page) -> None:
+    """`{prompt}` counts as what it stands for."""
+
+    def counts(prompt: str) -> str:
+        counters = page.all(f"#{prompt}")
+        return counters[0].text.strip() if counters else ""
+
+    page.paste(
+        f'{PLAIN}, AMDM: True, AMDM 1 checkpoint: beta, AMDM 1 gamma: 0.5, AMDM 1 prompt: "a red cat, and {{prompt}}"'
+    )
+    page.wait(lambda: page.is_open("txt2img"), "the accordion to open")
+    counter = "script_txt2img_amdm_prompt_1 .amdm-count"
+    first = page.wait(lambda: counts(counter), "the count")
+    page.one("#script_txt2img_amdm_prompt_1").screenshot(str(page.shots / "counter.png"))
+    page.shot("tokens")
+    page.type("txt2img_prompt", "a cat and a dog")
+    longer = page.wait(lambda: counts(counter) if counts(counter) != first else "", "the main prompt to be counted")
+    page.type("txt2img_prompt", "a red cat, and a cat and a dog")
+    page.wait(lambda: counts("txt2img_token_counter") == longer, "the WebUI to count the same")
+    assert cleared(page, "script_txt2img_amdm_prompt_1") == ""
+    page.wait(lambda: not counts(counter), "the counter to go")
+
+
 def test_a_checkpoint_that_came_later_is_found(page: Page) -> None:
     late = page.webui.checkpoint_folder / "late.safetensors"
     late.symlink_to((page.webui.checkpoint_folder / BETA).resolve())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from modules import script_callbacks, scripts, sd_models, shared
+from modules.call_queue import queue_lock
 from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
@@ -29,6 +30,10 @@ from .main_checkpoint import is_main_checkpoint
 if TYPE_CHECKING:
     from .backend import Backend
     from .pass_run import PassRun
+
+
+COUNTED_STEPS = 20
+"""The length of a picture whose prompts change between its steps, for counting their tokens."""
 
 
 class WebUIHost:
@@ -123,6 +128,14 @@ class WebUIHost:
 
     def tool_button(self, text: str, elem_id: str, tooltip: str) -> Any:
         return ToolButton(value=text, elem_id=elem_id, tooltip=tooltip)
+
+    def token_count(self, text: str, styles: Sequence[str], is_negative: bool) -> str:
+        # it imports the whole page, which is not there yet when this file is loaded
+        from modules import ui
+
+        with queue_lock:
+            shown: str = ui.update_token_counter(text, COUNTED_STEPS, list(styles), is_positive=not is_negative)
+        return shown
 
     def xyz_module(self) -> ModuleType | None:
         names = ("xyz_grid.py", "scripts.xyz_grid")
