@@ -286,6 +286,10 @@ REFORGE = Host(
                 *(False, 127, 0, "hard_clamp", 5, 0, False, "None"),
             ),
         ),
+        "dynamic thresholding": Effect(
+            "DynamicThresholding (CFG-Fix) Integrated",
+            (True, False, 1, 0.9, "Constant", 0, "Half Cosine Up", 0, 1, "enable", "MEAN", "AD", 0.7),
+        ),
         "SAG": Effect("SelfAttentionGuidance Integrated", (True, 2, 2), MAIN),
         "Kohya HRFix": HR_FIX,
         "HyperTile": Effect("HyperTile Integrated", (True, 32, 2, 0, False), MAIN, WIDE),

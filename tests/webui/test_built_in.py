@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,8 +13,9 @@ import pytest
 
 from .conftest import REPOSITORY
 from .hosts import EVERY, HOSTS, MAIN, NOTHING, SAMPLER, Effect, Host
-from .probed import Probed, settings, slot
+from .probed import OPTIONS, Probed, mirrored, settings, slot
 from .test_features import CLOSE, VISIBLE, off, ramp
+from .webui_server import WebUI
 
 STEPS = 3
 EFFECTS = sorted({name for host in HOSTS.values() for name in host.effects})
@@ -81,3 +82,24 @@ def test_freeu_acts_on_the_main_model(probed: Probed, webui_host: Host, deeper: 
     assert free_u is not None
     with having(probed, deeper, "deeper"):
         acts_as_said(probed, free_u._replace(request={"checkpoint": "deeper"}))
+
+
+def test_another_attention_of_the_webui_is_every_models(
+    probed: Probed, start_webui: Callable[..., WebUI], webui_host: Host
+) -> None:
+    other = Probed(start_webui(probe=True, options=OPTIONS, arguments=webui_host.cpu_as_card))
+    alone = other.draw().latent
+    assert 0 < off(alone, probed.draw().latent) < CLOSE
+    assert off(other.draw(mirrored()).latent, alone) < CLOSE
+    with_beta = settings(slot("beta"))
+    assert off(other.draw(with_beta).latent, probed.draw(with_beta).latent) < CLOSE
+
+
+def test_a_random_size_is_every_models(probed: Probed) -> None:
+    title = "Random Resolution"
+    if title.lower() not in probed.server.call("/sdapi/v1/scripts")["txt2img"]:
+        pytest.skip("no such extension is built in")
+    of_one = {title: {"args": [True, "SD 1.5", "128,64", "Equal Weights", 64, 128]}}
+    with_beta = settings(slot("beta"))
+    drawn = probed.draw(with_beta, alwayson_scripts=of_one)
+    assert off(drawn.latent, probed.draw(with_beta, width=128, height=64).latent) == 0

@@ -66,9 +66,7 @@ NEIGHBOURS = {
     "step cache": Neighbour(
         Effect("First Block Cache / TeaCache", (True, "TeaCache", 1, 1.0, 0, False)), ("sd-forge-blockcache",)
     ),
-    "perturbed attention": Neighbour(
-        Effect("Perturbed-Attention Guidance", PERTURBED, MAIN), ("sd-perturbed-attention",)
-    ),
+    "perturbed attention": Neighbour(Effect("Perturbed-Attention Guidance", PERTURBED), ("sd-perturbed-attention",)),
     "NAG by attention": Neighbour(Effect("NAGuidance", (True, 5, 0.5, 1.5), MAIN), ("sd-webui-NAGuidance",)),
     "NAG by guidance": Neighbour(
         Effect("NAG - Normalized Attention Guidance", (True, 3, "L2", 1.5, "middle", 0, 0, 1, False)),
