@@ -166,7 +166,7 @@ WIDE_METHODS: dict[str, Method] = {
     **{f"amdm-pixels-{name}-back": _defaults_row(name, MAIN) for name in WIDE_OF if name != WIDE},
     **{
         f"amdm-{noise}{back}": _defaults_row(main, co, noise=noise)
-        for noise in ("estimate", "pixels")
+        for noise in ("shared", "estimate", "pixels")
         for back, main, co in (("-same", *PAIR), ("-same-back", *reversed(PAIR)))
     },
     **{
