@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -116,7 +116,9 @@ class A1111Evaluator:
     def __init__(self, run: PassRun) -> None:
         self.run = run
         self.wraps: dict[int, Any] = {}
-        self.keeps_base: bool | None = None
+        self.sigma: torch.Tensor | None = None
+        """The noise level of the main model's last evaluation, in the sampler's form."""
+        self.stack = ExitStack()
         self.travelled: torch.nn.Module | None = None
         """A co-model's part that is on the GPU for a while: with --medvram or --lowvram, which allow one part at a
         time, and of a model whose UNet is on another device."""
@@ -138,14 +140,16 @@ class A1111Evaluator:
 
     def start(self) -> None:
         self._bring(None)
-        # the host keeps the prediction without the prompt for some samplers
-        self.keeps_base = self.run.denoiser.need_last_noise_uncond
-        self.run.denoiser.need_last_noise_uncond = True
+        denoiser = self.run.denoiser
+        self.stack.callback(denoiser.register_forward_pre_hook(self._note_level).remove)
+        if not denoiser.need_last_noise_uncond:
+            # the host keeps the prediction without the prompt for some samplers alone
+            denoiser.need_last_noise_uncond = True
+            self.stack.callback(self._keep_no_base)
 
     def finish(self) -> None:
+        self.stack.close()
         self._bring(None)
-        if self.keeps_base is False:
-            self.run.denoiser.need_last_noise_uncond, self.run.denoiser.last_noise_uncond = False, None
         self.drop()
 
     def drop(self) -> None:
@@ -214,7 +218,16 @@ class A1111Evaluator:
             devices.torch_gc()
 
     def main_base(self) -> torch.Tensor | None:
+        # where the host leaves the negative prompt out, it keeps copies of the other prediction
+        if self.sigma is None or self.run.skips_uncond(self.run.step, self.sigma):
+            return None
         return self.run.denoiser.last_noise_uncond
+
+    def _keep_no_base(self) -> None:
+        self.run.denoiser.need_last_noise_uncond, self.run.denoiser.last_noise_uncond = False, None
+
+    def _note_level(self, denoiser: Any, args: tuple[Any, ...]) -> None:
+        self.sigma = args[1] if len(args) > 1 else None
 
     def denoised(self, evaluation: Evaluation) -> Prediction:
         run, model, x, sigma, step = self.run, evaluation.model, evaluation.x, evaluation.sigma, evaluation.step

@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from modules import script_callbacks, scripts, sd_models, shared
-from modules.call_queue import queue_lock
 from modules.initialize_util import get_gradio_auth_creds
 from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
@@ -130,8 +129,9 @@ class WebUIHost:
         return ToolButton(value=text, elem_id=elem_id, tooltip=tooltip)
 
     def token_count(self, text: str, styles: Sequence[str], is_negative: bool) -> str:
-        # it imports the whole page, which is not there yet when this file is loaded
+        # the first imports the whole page, which is not there yet when this file is loaded
         from modules import ui
+        from modules.call_queue import queue_lock
 
         with queue_lock:
             shown: str = ui.update_token_counter(text, COUNTED_STEPS, list(styles), is_positive=not is_negative)
