@@ -90,6 +90,20 @@ def test_two_models_in_two_regions_stay_as_they_are() -> None:
         torch.testing.assert_close(made, model.denoised)
 
 
+def test_regions_that_do_not_meet_do_not_disturb_each_other() -> None:
+    left = torch.zeros(1, 1, 6, 6)
+    left[..., :3] = 0.5
+    right = left.flip(-1)
+    models = predictions(3)
+    both = strengthened(models, [left, right], [WEAK] * 3)
+    one = strengthened(models[:2], [left], [WEAK] * 2)
+    other = strengthened([models[0], models[2]], [right], [WEAK] * 2)
+    for made, alone in ((both[0], one[0]), (both[1], one[1])):
+        torch.testing.assert_close(made[..., :3], alone[..., :3])
+    for made, alone in ((both[0], other[0]), (both[2], other[1])):
+        torch.testing.assert_close(made[..., 3:], alone[..., 3:])
+
+
 def test_the_known_part_of_an_inpainting_does_not_count() -> None:
     within = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
     within[..., :3, :] = True
