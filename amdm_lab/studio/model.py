@@ -228,8 +228,8 @@ class GuidedDenoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
         progress = self.progress(self.model.level(sigma[0].item()).ratio) if self.adapter else 0.0
         self.evaluations += 1
-        denoised, bases = [x] * len(x), [x] * len(x)
-        is_guided = True
+        denoised: list[Tensor] = [x] * len(x)
+        bases: dict[int, Tensor] = {}
         # attached for this evaluation alone: another denoiser may be of the same UNet
         with self.adapter.on(self.model.unet) if self.adapter else nullcontext():
             for group in self.groups:
@@ -249,11 +249,11 @@ class GuidedDenoiser(nn.Module):
                     skip_uncond=group.is_unguided and not self.adapter,
                     announce=announce,
                 )
-                base = guidance.base
-                is_guided = is_guided and base is not None
-                for image, row, of_image in zip(of, guidance.denoised, guidance.denoised if base is None else base):
-                    denoised[image], bases[image] = row, of_image
-        self.base = torch.stack(bases) if is_guided else None
+                for image, row in zip(of, guidance.denoised):
+                    denoised[image] = row
+                if guidance.base is not None:
+                    bases.update(zip(of, guidance.base))
+        self.base = torch.stack([bases[image] for image in sorted(bases)]) if len(bases) == len(x) else None
         return torch.stack(denoised)
 
     def _predict(self, x: Tensor, sigma: Tensor, cond: Tensor | dict[str, Tensor], rows: list[int]) -> Tensor:

@@ -38,11 +38,11 @@ def slerp(a: Tensor, b: Tensor, t: Share) -> Tensor:
         t = t.to(a.device, wide)
         region = t > 0
     tiny = torch.finfo(wide).tiny
-    norm_a, norm_b = _norm(start, region), _norm(end, region)
+    norm_a, norm_b = norm(start, region), norm(end, region)
     unit_a = start / norm_a.clamp_min(tiny)
     # half the sum of the unit vectors has the length cos(w / 2), which is accurate at wide angles; at small ones the
     # straight line is as good
-    half_cos = (_norm(torch.addcdiv(unit_a, end, norm_b.clamp_min(tiny)), region) / 2).clamp_max(1)
+    half_cos = (norm(torch.addcdiv(unit_a, end, norm_b.clamp_min(tiny)), region) / 2).clamp_max(1)
     half_sin = (1 - half_cos * half_cos).sqrt()
     straight = (half_sin < 1e-3) | (half_cos < 1e-5) | (torch.minimum(norm_a, norm_b) == 0)
     angle = 2 * torch.atan2(half_sin, half_cos)
@@ -68,14 +68,14 @@ def paper(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
     For latents of variance 1; it can step past the peak.
     """
     away = m - mu
-    length = _norm(away).clamp_min(torch.finfo(away.dtype).tiny)
+    length = norm(away).clamp_min(torch.finfo(away.dtype).tiny)
     return m - eta * (m[0].numel() / PAPER_LATENT_SIZE) ** 0.5 * away / length
 
 
 def norm_kept(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
     """Scale the relative correction to the length of m: the mean alone has too little noise for the next level."""
     pulled = relative(m, y, mu, eta)
-    return pulled * (_norm(m) / _norm(pulled).clamp_min(torch.finfo(pulled.dtype).tiny))
+    return pulled * (norm(m) / norm(pulled).clamp_min(torch.finfo(pulled.dtype).tiny))
 
 
 def own_step(m: Tensor, y: Tensor, mu: Tensor, eta: float) -> Tensor:
@@ -133,7 +133,7 @@ def aggregate(
     return new
 
 
-def _norm(x: Tensor, region: Tensor | None = None) -> Tensor:
+def norm(x: Tensor, region: Tensor | None = None) -> Tensor:
     """Return each sample's length, (batch, 1, ...), measured only within the region if there is one."""
     within = x if region is None else x * region
     return torch.linalg.vector_norm(within, dim=[*range(1, x.ndim)], keepdim=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .accelerator import carried
+from .aggregation import norm
 from .arguments import CoRun, Prediction
 from .levels import Level
-from .strength import length
 
 STRENGTHS = 0.5, 2.0
 """The least and the most factor for the guidance of a last evaluation."""
@@ -111,7 +111,7 @@ class LastAnswer:
         difference = answer.denoised - main.denoised
         if answer.base is None or main.base is None:
             return cls(difference)
-        return cls(difference, answer.base - main.base, length(main.guidance))
+        return cls(difference, answer.base - main.base, norm(main.guidance))
 
     def now(self, co: CoRun, main: Prediction) -> Prediction:
         """Return the co-model's prediction where the main model's is `main`.
@@ -124,7 +124,7 @@ class LastAnswer:
         if self.base is None or self.length is None or main.base is None:
             return Prediction(main.denoised + self.difference)
         tiny = torch.finfo(main.denoised.dtype).tiny
-        strength = (length(main.guidance) / self.length.clamp_min(tiny)).clamp(*STRENGTHS)
+        strength = (norm(main.guidance) / self.length.clamp_min(tiny)).clamp(*STRENGTHS)
         base = main.base + self.base
         return Prediction(main.denoised + self.base + strength * (self.difference - self.base), base)
 

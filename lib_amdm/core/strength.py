@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from .aggregation import Share
+from .aggregation import Share, norm
 from .arguments import Prediction
 
 ENOUGH = 6.0
@@ -47,7 +47,7 @@ def strengthened(
         guidances = [torch.where(within, guidance, torch.zeros_like(guidance)) for guidance in guidances]
     parts = _parts(shares, plain[0].device)
     guidances = [_within(part, guidance) for part, guidance in zip(parts, guidances)]
-    taking = [part * length(guidance) for part, guidance in zip(parts, guidances)]
+    taking = [part * norm(guidance) for part, guidance in zip(parts, guidances)]
     joint = functools.reduce(operator.add, [size * size for size in taking])
     for (one, first), (other, second) in combinations(zip(taking, zip(parts, guidances)), 2):
         joint = joint + 2 * one * other * _cosine(first, second)
@@ -77,9 +77,4 @@ def _cosine(one: tuple[Share, Tensor], other: tuple[Share, Tensor]) -> Tensor:
     """Return the cosine of two guidances, each with its part, where both models have one: (batch, 1, ...)."""
     a, b = _within(other[0], one[1]), _within(one[0], other[1])
     dot = (a * b).sum([*range(1, a.ndim)], keepdim=True)
-    return dot / (length(a) * length(b)).clamp_min(torch.finfo(a.dtype).tiny)
-
-
-def length(x: Tensor) -> Tensor:
-    """Return each sample's length, (batch, 1, ...)."""
-    return torch.linalg.vector_norm(x, dim=[*range(1, x.ndim)], keepdim=True)
+    return dot / (norm(a) * norm(b)).clamp_min(torch.finfo(a.dtype).tiny)

@@ -261,14 +261,18 @@ class PatcherEvaluator:
     def at_work(self, evaluation: Evaluation) -> Iterator[None]:
         """Set up one evaluation: the UNet in place, its LoRAs and adapter, and the main model's random numbers."""
         model = evaluation.model
-        guidance = ExitStack()
+        guidance: AbstractContextManager[None] = nullcontext()
         if model is not self.run.main:
-            guidance.enter_context(_guided_as_main(self.run, model))
-            guidance.enter_context(self.base.on(model.forge_objects.unet.model_options))
+            guidance = self._guided_as_main(model)
             # in case the host has unloaded it during the pass
             if not any(entry.model is model.forge_objects.unet for entry in self.memory.current_loaded_models):
                 self._load(evaluation.x.shape)
         with self._same_random_numbers(), evaluation.with_loras(), self._adapted(evaluation), guidance:
+            yield
+
+    @contextmanager
+    def _guided_as_main(self, model: Engine) -> Iterator[None]:
+        with _guided_as_main(self.run, model), self.base.on(model.forge_objects.unet.model_options):
             yield
 
     def guidance_inputs(

@@ -94,9 +94,7 @@ def _denoised(evaluator: PatcherEvaluator, evaluation: Evaluation) -> Prediction
     with evaluator.at_work(evaluation):
         inputs = evaluator.guidance_inputs(evaluation, evaluation.x, cond, uncond)
         denoised = forge_sample(*inputs, cond_scale, parts)
-    return (
-        Prediction(denoised) if evaluation.is_foreign else Prediction(run.masked(denoised, sigma), evaluator.base.last)
-    )
+    return Prediction(denoised if evaluation.is_foreign else run.masked(denoised, sigma), evaluator.base.last)
 
 
 def _skips_uncond(run: PassRun, step: int, sigma: torch.Tensor) -> bool:
